@@ -1,0 +1,1 @@
+"""What services say to each other: claims, events and the topics they travel on."""

@@ -1,0 +1,48 @@
+"""The topics: name, events by their header, in one line each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flts.contracts import events as facts
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A Kafka topic and the events that travel on it; the key is always the identifier."""
+
+    name: str
+    events: tuple[type[facts.Event], ...]
+    retention_seconds: int = 7 * 24 * 3600
+
+    def event_class(self, header: str) -> type[facts.Event] | None:
+        """Return the class of the event that this header names, or None."""
+        for event in self.events:
+            if header == event.HEADER_EVENT or header.startswith(f"{event.HEADER_EVENT}-"):
+                return event
+        return None
+
+
+RAW_DATA = Topic("raw-data", (facts.RawData,))
+TRAINING_DATA = Topic("training-data", (facts.TrainingData,))
+INFERENCE_DATA = Topic("inference-data", (facts.InferenceData,))
+MODEL_TRAINING = Topic("model-training", (facts.ModelTraining, facts.EvaluateRequest, facts.RollbackRequest))
+MODEL_SELECTED = Topic("model-selected", (facts.ModelSelected,))
+RUN_PROGRESS = Topic("run-progress", (facts.RunProgress,), retention_seconds=3600)
+PERFORMANCE_EVAL = Topic("performance-eval", (facts.PerformanceEval,))
+
+ALL = (RAW_DATA, TRAINING_DATA, INFERENCE_DATA, MODEL_TRAINING, MODEL_SELECTED, RUN_PROGRESS, PERFORMANCE_EVAL)
+
+
+def topic_of(event: facts.Event) -> Topic:
+    """Return the topic that an event travels on."""
+    for topic in ALL:
+        if type(event) in topic.events:
+            return topic
+    msg = f"no topic carries {type(event).__name__}"
+    raise LookupError(msg)
+
+
+def dead_letter_topic(group: str) -> str:
+    """Return the name of a group's dead-letter topic."""
+    return f"{group}.dead-letter"

@@ -1,0 +1,1 @@
+"""Running a service: its description, its connections, its start and its end."""

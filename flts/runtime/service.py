@@ -1,0 +1,81 @@
+"""A service is a value, so Kafka, the embedded mode and a test run the very same thing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    from flts.contracts.events import Event
+    from flts.contracts.topics import Topic
+    from flts.errors import FltsError
+
+
+class Progress(Protocol):
+    """Told by a handler that its work moved on: seen by people, and by the stuck-detector."""
+
+    def __call__(
+        self,
+        stage: str,
+        state: str,
+        *,
+        epoch: int | None = None,
+        epochs: int | None = None,
+        loss: float | None = None,
+        detail: str | None = None,
+    ) -> None:
+        """Report; cheap, never raises, and is thinned out to one message a second on its way."""
+        ...
+
+
+class Handler(Protocol):
+    """One event in, facts out; it never publishes or commits."""
+
+    def __call__(self, event: Any, progress: Progress) -> Sequence[Event]:
+        """Do the work for one event; artefacts lie under content-addressed keys, so a repeat is harmless."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """Which topics a service listens to, and what it does with each event."""
+
+    topics: tuple[Topic, ...]
+    mode: Literal["group", "all"]
+    """`group`: partitions are shared with the other replicas; `all`: each replica reads every partition, no group."""
+    handler: Handler | None = None
+    """Called in a thread of the service's process."""
+    child: str | None = None
+    """``module:function`` that a child process calls as ``function(settings, adapters) -> Handler``, for long work."""
+    group: str | None = None
+    """The group; the service's name unless given."""
+    on_exhausted: Callable[[Event, FltsError | None, str], Sequence[Event]] | None = None
+    """(event, error, message) after the last try, beside the dead letter: e.g. a trainer's FAILED event."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Something a service does every so often, in a thread of its own."""
+
+    name: str
+    period_seconds: float
+    run: Callable[[], Sequence[Event]]
+    """Returned events are published; an error is logged and counted, and the next tick tries again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """Everything the runner needs to know of a service."""
+
+    name: str
+    """The `service` of logs, the default group and the component label: ``train-gru``."""
+    subscriptions: tuple[Subscription, ...] = ()
+    ticks: tuple[Tick, ...] = ()
+    api: Any = None
+    """ASGI application, where the service speaks HTTP; the runner adds /healthz, /readyz and /metrics in front."""
+    ready: Mapping[str, Callable[[], bool]] = field(default_factory=dict)
+    """Further conditions of /readyz, by what is waited for."""
+    on_start: tuple[Callable[[], None], ...] = ()
+    """Called once, in a thread, after the backends answered and before the first message is read."""
+    on_stop: tuple[Callable[[], None], ...] = ()

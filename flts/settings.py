@@ -1,0 +1,342 @@
+"""Settings classes shared by the services: the only readers of the environment.
+
+A service's own class mixes in what it needs; each field is read from the variable of its name in capitals, an empty
+variable counts as unset, and a field's docstring is its line in ``docs/configuration.md``.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from flts.errors import RejectedError
+
+CommaSeparated = Annotated[tuple[str, ...], NoDecode]
+"""A list written as ``A,B,C``."""
+Share = Annotated[float, Field(ge=0, le=1)]
+DEFAULT_CREDENTIALS = frozenset(
+    {"minioadmin", "minio", "minio123", "password", "changeme", "admin", "mlflow", "postgres", "secret"}
+)
+
+
+class Settings(BaseSettings):
+    """Base of all settings: frozen, from the environment, one variable a field."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="ignore",
+        env_ignore_empty=True,
+        use_attribute_docstrings=True,
+        case_sensitive=False,
+    )
+
+    @classmethod
+    def load(cls) -> Self:
+        """Read the environment, or name every missing and wrong variable at once and exit with 2."""
+        try:
+            return cls()
+        except ValidationError as error:
+            for line in describe_problems(error):
+                sys.stderr.write(f"{line}\n")
+            raise SystemExit(2) from None
+
+    @classmethod
+    def overridable(cls) -> frozenset[str]:
+        """Return the names (``EPOCHS``) that a request may override."""
+        return frozenset(
+            name.upper()
+            for owner in cls.__mro__
+            if issubclass(owner, Settings) and owner.__dict__.get("OVERRIDABLE", False)
+            for name in owner.__annotations__
+            if name in cls.model_fields
+        )
+
+    def with_overrides(self, overrides: Mapping[str, str | float | bool]) -> Self:
+        """Return these settings with a request's overrides, checked like the environment.
+
+        Names that this class does not have, or does not let a request override, are passed over: a message's overrides
+        are for several services. `check_overrides` refuses unknown ones at the door.
+
+        Raises
+        ------
+        RejectedError
+            If a value does not validate; ``field`` is the variable's name.
+        """
+        mine = {name.lower(): value for name, value in overrides.items() if name.upper() in self.overridable()}
+        if not mine:
+            return self
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        try:
+            # model_validate would read the environment again for what is missing; every field is given here.
+            return type(self)(**{**values, **mine})
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = str(first["loc"][0]).upper() if first["loc"] else None
+            raise RejectedError("; ".join(describe_problems(error)), code="bad_setting", field=field) from error
+
+
+def describe_problems(error: ValidationError) -> list[str]:
+    """Return one line per missing or wrong variable; never its value, which may be a secret."""
+    lines = []
+    for problem in error.errors(include_input=False, include_url=False):
+        reason = "is required" if problem["type"] == "missing" else problem["msg"].removeprefix("Value error, ")
+        # A check across fields names its variables itself.
+        lines.append(f"{str(problem['loc'][0]).upper()}: {reason}" if problem["loc"] else reason)
+    return lines
+
+
+def check_overrides(overrides: Mapping[str, object], *classes: type[Settings]) -> None:
+    """Refuse overrides that no class lets a request change.
+
+    Raises
+    ------
+    RejectedError
+        Naming the first unknown setting and the known ones.
+    """
+    known = frozenset().union(*(settings.overridable() for settings in classes))
+    for name in overrides:
+        if name.upper() not in known:
+            msg = f"{name} is not a setting that a run can override; known: {', '.join(sorted(known))}"
+            raise RejectedError(msg, code="unknown_setting", field=name)
+
+
+class ServiceSettings(Settings):
+    """What every service has: its address and its log level."""
+
+    service_host: str = "0.0.0.0"  # noqa: S104 - a container's port is published by its owner
+    """Address the service's HTTP port listens on."""
+    service_port: int = Field(default=8000, ge=1, le=65535)
+    """Port of /healthz, /readyz, /metrics and, where there is one, the service's API."""
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """Least severe level that is logged."""
+    flts_commit: str = "unknown"
+    """Commit the code was built from; logged as version_start and in flts_build_info."""
+
+
+class KafkaSettings(Settings):
+    """The broker and how messages are taken from it."""
+
+    kafka_bootstrap_servers: str
+    """Addresses of the brokers, `host:port`, comma-separated."""
+    kafka_group_protocol: Literal["consumer", "classic"] = "consumer"
+    """`consumer` is KIP-848 (Kafka 4); `classic` for older brokers."""
+    namespace_prefix: str = Field(default="", pattern=r"^[A-Za-z0-9-]{0,32}$")
+    """Put before topics, groups and buckets, so that two installations can share backends."""
+    topic_partitions: int = Field(default=6, ge=1, le=1000)
+    """Partitions of each topic that a service creates."""
+    kafka_max_poll_interval_ms: int = Field(default=300_000, ge=10_000)
+    """Longest time between two polls before the broker takes the partitions away; work itself may last longer."""
+    failure_max_retries: int = Field(default=3, ge=1, le=20)
+    """Tries before a message goes to the dead letters."""
+    retry_backoff_seconds: float = Field(default=2.0, gt=0)
+    """Wait before the second try; doubles with each further one, up to a minute."""
+    work_deadline_seconds: float = Field(default=3600, gt=0)
+    """Longest time one piece of work may take."""
+    train_stuck_seconds: float = Field(default=120, gt=0)
+    """Work without progress for this long is logged with its stack, stopped and tried again."""
+    drain_seconds: float = Field(default=25, gt=0)
+    """Time a stopping service gives work in hand; pods are killed after 30."""
+
+
+class StoreSettings(Settings):
+    """The object store."""
+
+    store: Literal["s3", "filesystem"] = "s3"
+    """Adapter of the object store."""
+    store_path: Path | None = None
+    """Folder of the filesystem store."""
+    mlflow_s3_endpoint_url: str | None = None
+    """Address of the S3 server, `http://minio:9000`."""
+    aws_access_key_id: str | None = None
+    """Access key of the S3 server."""
+    aws_secret_access_key: SecretStr | None = None
+    """Secret key of the S3 server."""
+    aws_default_region: str = "us-east-1"
+    """Region named in S3 signatures."""
+    allow_default_credentials: bool = False
+    """Accept well-known default passwords; for throw-away installations only."""
+    backend_check_seconds: float = Field(default=30, gt=0)
+    """Longest time for the checks of all backends at start."""
+    bucket_raw_data: str = "raw-data"
+    """Bucket of uploads."""
+    bucket_processed_data: str = "processed-data"
+    """Bucket of preprocessed data sets."""
+    bucket_model_bundles: str = "model-bundles"
+    """Bucket of trained bundles."""
+    promotion_bucket: str = "model-promotion"
+    """Bucket of the champions' pointers."""
+    bucket_pipeline_runs: str = "pipeline-runs"
+    """Bucket of the runs' records."""
+    bucket_inference_logs: str = "inference-logs"
+    """Bucket of forecast logs."""
+
+    @model_validator(mode="after")
+    def _complete_and_safe(self) -> Self:
+        if self.store == "filesystem":
+            if self.store_path is None:
+                msg = "STORE_PATH: is required with STORE=filesystem"
+                raise ValueError(msg)
+            return self
+        needed = ("mlflow_s3_endpoint_url", "aws_access_key_id", "aws_secret_access_key")
+        missing = [name.upper() for name in needed if getattr(self, name) is None]
+        if missing:
+            msg = f"{', '.join(missing)}: required with STORE=s3"
+            raise ValueError(msg)
+        secret = self.aws_secret_access_key.get_secret_value() if self.aws_secret_access_key else ""
+        if secret.lower() in DEFAULT_CREDENTIALS and not self.allow_default_credentials:
+            msg = (
+                "AWS_SECRET_ACCESS_KEY: is a well-known default password; choose another, "
+                "or set ALLOW_DEFAULT_CREDENTIALS=1 on a throw-away installation"
+            )
+            raise ValueError(msg)
+        return self
+
+
+class TrackingSettings(Settings):
+    """MLflow, the record of runs and models."""
+
+    mlflow_tracking_uri: str
+    """Address of the MLflow server, `http://mlflow:5000`."""
+    mlflow_timeout_seconds: float = Field(default=3.0, gt=0)
+    """Longest time for one call; there is no retry, what MLflow does not take is spooled."""
+    mlflow_close_seconds: float = Field(default=10.0, gt=0)
+    """Longest time that ending a run waits for MLflow, in all."""
+
+
+class WindowSettings(Settings):
+    """Lengths of windows and tails: what a data set must have rows for."""
+
+    OVERRIDABLE: ClassVar[bool] = True
+
+    input_seq_len: int = Field(default=10, ge=1, le=10_000)
+    """Rows a window model sees."""
+    output_seq_len: int = Field(default=1, ge=1, le=1_000)
+    """Rows a window model forecasts in one pass."""
+    stop_tail: float = Field(default=0.1, gt=0, lt=0.5)
+    """Share of the training part kept for early stopping."""
+    calibration_tail: float = Field(default=0.1, gt=0, lt=0.5)
+    """Share of the training part, after the stopping tail, kept for the intervals."""
+
+
+class RecipeSettings(Settings):
+    """The recipe: what is done to rows before a model sees them. All of it enters config_hash."""
+
+    OVERRIDABLE: ClassVar[bool] = True
+
+    handle_nans: bool = True
+    """Fill missing cells with the last value, then a fitted constant; false keeps only complete rows."""
+    nans_threshold: Share = 0.33
+    """A column with a larger share of missing training cells is dropped and named."""
+    nans_drop_rows: bool = False
+    """Drop rows with missing cells instead of filling them; what is left is cut into segments at the holes."""
+    clip_enable: bool = False
+    """Clip outliers of input columns to bounds fitted on training rows."""
+    clip_method: Literal["iqr", "percentile", "sigma"] = "iqr"
+    """How the bounds are found."""
+    clip_factor: float = Field(default=1.5, gt=0)
+    """iqr: quartiles -+ factor x IQR; sigma: mean -+ factor x deviation; percentile: factor % cut off each side."""
+    time_features_enable: bool = True
+    """Add sine and cosine of minute of day, day of week and day of year."""
+    lags_enable: bool = False
+    """Add earlier values of the targets as columns."""
+    lags_n: int = Field(default=3, ge=1, le=100)
+    """How many lags."""
+    lags_step: int = Field(default=1, ge=1, le=10_000)
+    """Rows between two lags."""
+    scaler: Literal["MinMaxScaler", "StandardScaler", "RobustScaler", "MaxAbsScaler", "none"] = "MinMaxScaler"
+    """Scaler of measured columns; time features are not scaled."""
+    add_val: float = 0.0
+    """Added to every scaled value (for models that need values away from 0)."""
+    targets: CommaSeparated = ()
+    """Columns to forecast, `down,up`; empty: every numeric column."""
+    train_test_split: float = Field(default=0.8, gt=0, lt=1)
+    """Share of rows, in time, that train where no test file was given."""
+    sample_train_rows: int | None = Field(default=None, ge=1)
+    """Keep this many training rows."""
+    sample_test_rows: int | None = Field(default=None, ge=1)
+    """Keep this many test rows."""
+    sample_strategy: Literal["head", "random"] = "head"
+    """`head` keeps the first rows, `random` one contiguous block that starts at a seeded place."""
+    sample_seed: int = 42
+    """Seed of `random` sampling."""
+    extra_hash_salt: str = Field(default="", max_length=200)
+    """Any text; another text is another config_hash."""
+    max_gap_steps: int = Field(default=12, ge=0, le=10_000)
+    """Gaps of at most this many rows are filled; longer ones cut the series into segments."""
+    ignore_columns: CommaSeparated = ()
+    """Columns to leave out, `note,station`; other columns that are not numbers are refused."""
+
+    @field_validator("targets", "ignore_columns", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+
+class TrainingSettings(WindowSettings):
+    """How the neural models are trained. All of it enters train_hash."""
+
+    OVERRIDABLE: ClassVar[bool] = True
+
+    hidden_size: int = Field(default=128, ge=1, le=4096)
+    """Units of each layer."""
+    num_layers: int = Field(default=2, ge=1, le=8)
+    """Layers."""
+    epochs: int = Field(default=10, ge=1, le=10_000)
+    """Most passes over the training windows."""
+    batch_size: int = Field(default=256, ge=1, le=65_536)
+    """Windows a step."""
+    learning_rate: float = Field(default=4e-3, gt=0, le=1)
+    """Peak of the one-cycle schedule."""
+    early_stopping: bool = True
+    """Stop after `PATIENCE` epochs without a better stopping tail."""
+    patience: int = Field(default=5, ge=1, le=10_000)
+    """Epochs without improvement before training stops."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout between layers."""
+    seed: int = 42
+    """Seed of weights and shuffling."""
+
+
+class ProphetSettings(WindowSettings):
+    """Prophet's parameters. All of them enter train_hash."""
+
+    OVERRIDABLE: ClassVar[bool] = True
+
+    prophet_changepoint_prior_scale: float = Field(default=0.05, gt=0)
+    """Flexibility of the trend."""
+    prophet_seasonality_prior_scale: float = Field(default=10.0, gt=0)
+    """Strength of the seasonalities."""
+    prophet_seasonality_mode: Literal["additive", "multiplicative"] = "additive"
+    """How seasonalities join the trend."""
+    prophet_n_changepoints: int = Field(default=25, ge=0, le=1000)
+    """Potential changes of the trend."""
+    prophet_changepoint_range: float = Field(default=0.8, gt=0, le=1)
+    """Share of the history in which changes of the trend may lie."""
+    prophet_daily_seasonality: Literal["auto", "true", "false"] = "auto"
+    """Daily seasonality; `auto` where the history allows it."""
+    prophet_weekly_seasonality: Literal["auto", "true", "false"] = "auto"
+    """Weekly seasonality; `auto` where the history allows it."""
+    prophet_yearly_seasonality: Literal["auto", "true", "false"] = "auto"
+    """Yearly seasonality; `auto` where the history allows it."""
+    seed: int = 42
+    """Seed of the optimiser's start."""
+
+
+class UploadLimits(Settings):
+    """What an upload may be at most."""
+
+    max_upload_bytes: int = Field(default=512 * 2**20, ge=1)
+    """Bytes of one uploaded file."""
+    max_upload_rows: int = Field(default=20_000_000, ge=1)
+    """Rows of one uploaded file."""
+    max_upload_columns: int = Field(default=1_000, ge=1)
+    """Columns of one uploaded file."""
+    max_upload_cells: int = Field(default=100_000_000, ge=1)
+    """Rows x columns of one uploaded file."""

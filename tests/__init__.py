@@ -1,0 +1,1 @@
+"""The tests; shared code of theirs is imported as ``tests.<module>``."""
