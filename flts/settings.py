@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -78,6 +78,17 @@ class Settings(BaseSettings):
             first = error.errors()[0]
             field = str(first["loc"][0]).upper() if first["loc"] else None
             raise RejectedError("; ".join(describe_problems(error)), code="bad_setting", field=field) from error
+
+
+def split_commas(*fields: str) -> Any:
+    """Return the validator that lets fields be written as ``A,B,C``."""
+
+    def split(value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    return field_validator(*fields, mode="before")(split)
 
 
 def describe_problems(error: ValidationError) -> list[str]:
@@ -271,12 +282,7 @@ class RecipeSettings(Settings):
     ignore_columns: CommaSeparated = ()
     """Columns to leave out, `note,station`; other columns that are not numbers are refused."""
 
-    @field_validator("targets", "ignore_columns", mode="before")
-    @classmethod
-    def _split(cls, value: object) -> object:
-        if isinstance(value, str):
-            return tuple(part.strip() for part in value.split(",") if part.strip())
-        return value
+    _split = split_commas("targets", "ignore_columns")
 
 
 class TrainingSettings(WindowSettings):

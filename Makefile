@@ -1,0 +1,43 @@
+# Every command that a person or CI runs; each is one line, so it can be run without make as well.
+PYTHON ?= python3
+PY := .venv/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo embedded test test-contract check lint types format generate clean
+
+help:           ## Show this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1\t/p' Makefile | expand -t 24
+
+setup:          ## Create .venv with everything a developer needs
+	@$(PYTHON) -m tools.environment dev
+
+demo:           ## CSV to served forecast on this machine (DATA= TEST= NAME= ONCE=1)
+	@$(PYTHON) -m tools.environment embedded
+	@exec $(PY) -m embedded demo
+
+embedded:       ## The whole pipeline on this machine, without a data set, until Ctrl-C
+	@$(PYTHON) -m tools.environment embedded
+	@exec $(PY) -m embedded up
+
+test: setup     ## Every test that needs no Docker, the end-to-end runs included
+	@$(PY) -m pytest tests
+
+test-contract: setup ## The ports' suites, on real servers too where FLTS_TEST_* name them
+	@$(PY) -m pytest tests/contract
+
+lint: setup     ## Style, imports between folders, format
+	@$(PY) -m tools.lint
+
+types: setup    ## mypy, strict
+	@$(PY) -m mypy
+
+format: setup   ## Put every file into the one format
+	@$(PY) -m ruff format .
+
+generate: setup ## Write the generated documents
+	@$(PY) -m tools.configuration
+
+check: lint types test ## All that needs no Docker
+
+clean:          ## Remove the environment and caches; data in .flts stays
+	@$(PYTHON) -m tools.clean

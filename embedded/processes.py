@@ -1,0 +1,193 @@
+"""Start processes, watch them, start them again, end them: nothing is left behind."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1
+RESTART_SECONDS = (0.2, 1.0, 3.0, 10.0)  # waits before the first, second, ... start again
+STEADY_SECONDS = 60.0  # a process that lived this long starts again at once
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One process of the embedded mode."""
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    log: Path
+    ready: Callable[[], bool]
+    """Asked until it answers True after each start."""
+    on_ready: Callable[[], None] | None = None
+    """Called when the program is ready again after it died."""
+
+
+@dataclass
+class _Running:
+    program: Program
+    process: subprocess.Popen[bytes]
+    started: float
+    restarts: int = 0
+    next_start: float | None = None
+    was_ready: bool = False
+    announced: bool = field(default=False)
+
+
+class Supervisor:
+    """Keeps programs running until it is stopped.
+
+    All processes are started by one thread that lives as long as they do: the kernel ends them with that thread, so
+    that even a killed launcher leaves nothing behind (Linux; elsewhere they are ended by `stop` only).
+    """
+
+    def __init__(self, say: Callable[[str], None], *, stop_seconds: float) -> None:
+        self._say = say
+        self._stop_seconds = stop_seconds
+        self._wanted: list[Program] = []
+        self._running: dict[str, _Running] = {}
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
+        self._thread.start()
+
+    def start(self, program: Program) -> None:
+        """Have a program started, and kept running."""
+        with self._lock:
+            self._wanted.append(program)
+
+    def waiting_for(self) -> list[str]:
+        """Return the names of programs that are not ready."""
+        with self._lock:
+            ready = {name for name, running in self._running.items() if running.was_ready}
+            return [program.name for program in self._wanted if program.name not in ready]
+
+    def pids(self) -> dict[str, int]:
+        """Return the process id of each running program."""
+        with self._lock:
+            return {name: running.process.pid for name, running in self._running.items() if running.next_start is None}
+
+    def restarts(self) -> dict[str, int]:
+        """Return how often each program was started again."""
+        with self._lock:
+            return {name: running.restarts for name, running in self._running.items()}
+
+    def stop(self) -> None:
+        """End every program: asked first, killed after ``stop_seconds``; in the reverse order of their start."""
+        self._stop.set()
+        self._thread.join(timeout=self._stop_seconds * 2 + 10)
+
+    def _run(self) -> None:
+        while not self._stop.wait(0.05):
+            self._look()
+        self._end_all()
+
+    def _look(self) -> None:
+        with self._lock:
+            for program in self._wanted:
+                running = self._running.get(program.name)
+                if running is None:
+                    self._running[program.name] = _Running(program, _launch(program), time.monotonic())
+                elif running.next_start is not None:
+                    if time.monotonic() >= running.next_start:
+                        running.process = _launch(program)
+                        running.started, running.next_start = time.monotonic(), None
+                elif running.process.poll() is not None:
+                    self._died(running)
+            waiting = [running for running in self._running.values() if not running.was_ready]
+        for running in waiting:
+            if running.next_start is None and running.program.ready():
+                with self._lock:
+                    running.was_ready = True
+                if running.announced and running.program.on_ready is not None:
+                    threading.Thread(target=running.program.on_ready, daemon=True).start()
+                running.announced = True
+
+    def _died(self, running: _Running) -> None:
+        lived = time.monotonic() - running.started
+        wait = 0.2 if lived > STEADY_SECONDS else RESTART_SECONDS[min(running.restarts, len(RESTART_SECONDS) - 1)]
+        running.restarts += 1
+        running.was_ready = False
+        running.next_start = time.monotonic() + wait
+        end_group(running.process.pid, signal.SIGKILL)
+        code = running.process.returncode
+        why = f"signal {-code}" if code < 0 else f"exit code {code}"
+        self._say(f"{running.program.name} ended ({why}); starting it again. Its log: {running.program.log}")
+
+    def _end_all(self) -> None:
+        with self._lock:
+            running = [self._running[program.name] for program in self._wanted if program.name in self._running]
+        # Services first, then what they need: a service that stops still commits and publishes.
+        services, backends = running[3:], running[:3]
+        for group in (services, backends):
+            for one in group:
+                end_group(one.process.pid, signal.SIGTERM, group=False)
+            deadline = time.monotonic() + self._stop_seconds
+            for one in group:
+                try:
+                    one.process.wait(timeout=max(0.1, deadline - time.monotonic()))
+                except subprocess.TimeoutExpired:
+                    self._say(f"{one.program.name} did not end within {self._stop_seconds:g} s; killing it")
+                end_group(one.process.pid, signal.SIGKILL)
+                one.process.wait()
+
+
+def end_group(pid: int, number: signal.Signals, *, group: bool = True) -> None:
+    """Send a signal to a process, or to all of its group; no error where it is gone."""
+    try:
+        if group:
+            os.killpg(pid, number)
+        else:
+            os.kill(pid, number)
+    except (ProcessLookupError, PermissionError):
+        pass
+
+
+def _launch(program: Program) -> subprocess.Popen[bytes]:
+    program.log.parent.mkdir(parents=True, exist_ok=True)
+    with program.log.open("ab") as log:
+        return subprocess.Popen(
+            list(program.command),
+            env=dict(program.environment),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C reaches the launcher only, which ends them in order
+            preexec_fn=_end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 - one prctl call
+        )
+
+
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def _end_with_parent() -> None:
+    if _libc is not None:
+        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def is_taken(port: int) -> bool:
+    """Tell whether somebody listens on this port of 127.0.0.1."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+        return False

@@ -1,0 +1,67 @@
+"""Settings of the embedded mode: where its data lies and which ports it takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import AliasChoices, Field, SecretStr
+
+from flts.settings import CommaSeparated, Settings, split_commas
+
+Port = int
+
+
+class EmbeddedSettings(Settings):
+    """One machine, no Docker. A port of 0 is chosen freely."""
+
+    flts_home: Path = Path(".flts")
+    """Folder of everything the embedded mode keeps: store, MLflow's database, logs, the gateway's key."""
+    gateway_port: int = Field(default=8000, ge=0, le=65535)
+    """Port of the gateway."""
+    inference_port: int = Field(default=30080, ge=0, le=65535)
+    """Port of the inference service."""
+    mlflow_port: int = Field(default=5000, ge=0, le=65535)
+    """Port of MLflow."""
+    kafka_port: int = Field(default=9092, ge=0, le=65535)
+    """Port of the embedded broker."""
+    preprocess_port: int = Field(default=8020, ge=0, le=65535)
+    """Port of preprocess's health and metrics."""
+    train_gru_port: int = Field(default=8021, ge=0, le=65535)
+    """Port of the GRU trainer's health and metrics."""
+    train_lstm_port: int = Field(default=8023, ge=0, le=65535)
+    """Port of the LSTM trainer's health and metrics."""
+    nonml_prophet_port: int = Field(default=8022, ge=0, le=65535)
+    """Port of the Prophet trainer's health and metrics."""
+    eval_port: int = Field(default=8050, ge=0, le=65535)
+    """Port of eval's health and metrics."""
+    inference_worker_port: int = Field(default=8024, ge=0, le=65535)
+    """Port of the inference worker's health and metrics."""
+    expected_model_types: CommaSeparated = ("GRU", "LSTM", "PROPHET")
+    """Trainers that are started, and whose candidates eval waits for."""
+    gateway_api_key: SecretStr | None = None
+    """The gateway's API key; made and kept in `FLTS_HOME/api-key` unless given."""
+    store: str = "filesystem"
+    """`filesystem`, or `s3` with an S3 server's address and keys in the environment."""
+    start_seconds: float = Field(default=120, gt=0)
+    """Longest wait for all services to be ready."""
+    stop_seconds: float = Field(default=20, gt=0)
+    """Time the services get to end before they are killed."""
+
+    _split = split_commas("expected_model_types")
+
+
+class DemoSettings(Settings):
+    """What `make demo` runs on."""
+
+    data: Path | None = Field(default=None, validation_alias=AliasChoices("DATA", "data"))
+    """CSV of the training rows; the shipped generator's sample unless given."""
+    test: Path | None = Field(default=None, validation_alias=AliasChoices("TEST", "test"))
+    """CSV of the test rows; without it the last fifth of DATA is the test."""
+    name: str = ""
+    """Identifier of the data set; DATA's file name unless given."""
+    once: bool = False
+    """Stop after the first served forecast instead of serving until Ctrl-C."""
+    horizon: int = Field(default=60, ge=1)
+    """Steps of the forecast that is printed and plotted."""
+    demo_timeout_seconds: float = Field(default=1800, gt=0)
+    """Longest time from upload to decision."""

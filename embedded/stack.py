@@ -1,0 +1,277 @@
+"""The whole pipeline on one machine: broker, store, MLflow and every service as processes of their own."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from embedded.processes import Program, Supervisor, free_port, is_taken
+from embedded.settings import EmbeddedSettings
+from flts.errors import FltsError
+
+HOST = "127.0.0.1"
+READY_TIMEOUT_SECONDS = 2.0
+
+
+class StartError(FltsError):
+    """The embedded mode cannot start; the message says what to do."""
+
+    code = "cannot_start"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """Where everything listens."""
+
+    gateway: int
+    inference: int
+    mlflow: int
+    kafka: int
+    health: Mapping[str, int]
+
+    @property
+    def gateway_url(self) -> str:
+        """Return the address people and programs talk to."""
+        return f"http://{HOST}:{self.gateway}"
+
+    @property
+    def inference_url(self) -> str:
+        """Return the inference service's own address."""
+        return f"http://{HOST}:{self.inference}"
+
+    @property
+    def mlflow_url(self) -> str:
+        """Return MLflow's address."""
+        return f"http://{HOST}:{self.mlflow}"
+
+
+def choose_ports(settings: EmbeddedSettings) -> Endpoints:
+    """Return the ports to use, freely chosen where the setting is 0.
+
+    Raises
+    ------
+    StartError
+        Naming the first port that somebody else has taken and the setting that changes it.
+    """
+    ports: dict[str, int] = {}
+    for name in sorted(name for name in type(settings).model_fields if name.endswith("_port")):
+        port = int(getattr(settings, name)) or free_port()
+        if is_taken(port):
+            msg = (
+                f"port {port} ({name.upper()}) is taken by another program; end it, "
+                f"or choose another port: make demo {name.upper()}={port + 1000}"
+            )
+            raise StartError(msg, code="port_taken", field=name.upper())
+        ports[name.removesuffix("_port")] = port
+    services = ("preprocess", "train_gru", "train_lstm", "nonml_prophet", "eval", "inference_worker")
+    health = {name.replace("_", "-"): ports[name] for name in services}
+    health |= {"fastapi-app": ports["gateway"], "inference": ports["inference"]}
+    return Endpoints(ports["gateway"], ports["inference"], ports["mlflow"], ports["kafka"], health)
+
+
+class Stack:
+    """A running pipeline; use it as a context manager.
+
+    Parameters
+    ----------
+    settings : EmbeddedSettings
+        Ports and folders.
+    say : callable
+        Told what a person should know, a line at a time.
+    """
+
+    def __init__(self, settings: EmbeddedSettings, say: Callable[[str], None]) -> None:
+        self.settings = settings
+        self.home = settings.flts_home.resolve()
+        self._say = say
+        self._lock: IO[str] | None = None
+
+    def __enter__(self) -> Self:
+        self.home.mkdir(parents=True, exist_ok=True)
+        self._lock = _lock(self.home)
+        try:
+            self.endpoints = choose_ports(self.settings)
+            self.api_key = _api_key(self.settings, self.home)
+            self.supervisor = Supervisor(self._say, stop_seconds=self.settings.stop_seconds)
+        except BaseException:
+            self._lock.close()
+            raise
+        for program in self._programs():
+            self.supervisor.start(program)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.supervisor.stop()
+        self.home.joinpath("embedded.json").unlink(missing_ok=True)
+        if self._lock is not None:
+            self._lock.close()
+
+    def wait_ready(self, *, told: Callable[[list[str]], None] | None = None) -> None:
+        """Return when every program is ready.
+
+        Raises
+        ------
+        StartError
+            Naming the programs that are not, and their logs, after ``start_seconds``.
+        """
+        deadline = time.monotonic() + self.settings.start_seconds
+        while waiting := self.supervisor.waiting_for():
+            if told is not None:
+                told(waiting)
+            if time.monotonic() > deadline:
+                logs = ", ".join(str(self.home / "logs" / f"{name}.log") for name in waiting)
+                msg = f"not ready after {self.settings.start_seconds:g} s: {', '.join(waiting)}; see {logs}"
+                raise StartError(msg, code="not_ready")
+            time.sleep(0.1)
+        self._write_state()
+        self.announce_again()
+
+    def announce_again(self) -> None:
+        """Have the gateway publish unfinished runs again: the embedded broker forgets everything when it ends."""
+        request = urllib.request.Request(
+            f"{self.endpoints.gateway_url}/runs/resume?older_than_seconds=0",
+            method="POST",
+            headers={"x-api-key": self.api_key},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                resumed = json.load(answer).get("resumed", [])
+        except (OSError, ValueError) as error:
+            self._say(f"unfinished runs could not be announced again: {error}")
+            return
+        if resumed:
+            self._say(f"going on with what was unfinished: {', '.join(resumed)}")
+
+    def _write_state(self) -> None:
+        state = {
+            "pid": os.getpid(),
+            "gateway_url": self.endpoints.gateway_url,
+            "inference_url": self.endpoints.inference_url,
+            "mlflow_url": self.endpoints.mlflow_url,
+            "kafka": f"{HOST}:{self.endpoints.kafka}",
+            "health": {name: f"http://{HOST}:{port}" for name, port in self.endpoints.health.items()},
+            "pids": self.supervisor.pids(),
+        }
+        partial = self.home / "embedded.json.partial"
+        partial.write_text(json.dumps(state, indent=2))
+        partial.replace(self.home / "embedded.json")
+
+    def _programs(self) -> list[Program]:
+        settings, endpoints = self.settings, self.endpoints
+        types = [model_type.upper() for model_type in settings.expected_model_types]
+        trainers = max(1, len(types))
+        shared = {
+            **os.environ,  # noqa: TID251 - what the caller set goes on to the services, which read it by their classes
+            "KAFKA_BOOTSTRAP_SERVERS": f"{HOST}:{endpoints.kafka}",
+            "STORE": settings.store,
+            "STORE_PATH": str(self.home / "store"),
+            "MLFLOW_TRACKING_URI": endpoints.mlflow_url,
+            "GATEWAY_URL": endpoints.gateway_url,
+            "INFERENCE_URL": endpoints.inference_url,
+            "EXPECTED_MODEL_TYPES": ",".join(types),
+            "SERVICE_HOST": HOST,
+            "PYTHONUNBUFFERED": "1",
+            # Trainers side by side share the cores; idle threads sleep instead of spinning.
+            "TRAIN_THREADS": str(max(1, (os.cpu_count() or 1) // trainers)),
+            "OMP_WAIT_POLICY": "PASSIVE",
+            "OMP_NUM_THREADS": "1",
+        }
+        programs = [
+            self._program(
+                "kafka",
+                ["embedded.broker", "--host", HOST, "--port", str(endpoints.kafka)],
+                shared,
+                ready=lambda: is_taken(endpoints.kafka),
+                on_ready=self.announce_again,
+            ),
+            self._program(
+                "mlflow",
+                ["embedded.mlflow_server", "--port", str(endpoints.mlflow), "--home", str(self.home / "mlflow")],
+                shared,
+                ready=lambda: _answers(f"{endpoints.mlflow_url}/health"),
+            ),
+        ]
+        services: list[tuple[str, str, dict[str, str]]] = [
+            ("fastapi-app", "gateway_container", {"GATEWAY_API_KEY": self.api_key}),
+            ("inference", "inference_container", {"CACHE_DIR": str(self.home / "inference")}),
+            ("inference-worker", "inference_container.worker", {}),
+            ("preprocess", "preprocess_container", {}),
+            ("eval", "eval_container", {}),
+        ]
+        for model_type in types:
+            if model_type == "PROPHET":
+                services.append(("nonml-prophet", "nonML_container", {"MODEL_TYPE": model_type}))
+            else:
+                services.append((f"train-{model_type.lower()}", "train_container", {"MODEL_TYPE": model_type}))
+        for name, module, own in services:
+            port = endpoints.health.get(name) or free_port()
+            url = f"http://{HOST}:{port}/readyz"
+            environment = {**shared, **own, "SERVICE_PORT": str(port)}
+            programs.append(self._program(name, [module], environment, ready=_readiness(url)))
+        return programs
+
+    def _program(
+        self,
+        name: str,
+        module: list[str],
+        environment: Mapping[str, str],
+        *,
+        ready: Callable[[], bool],
+        on_ready: Callable[[], None] | None = None,
+    ) -> Program:
+        command = [sys.executable, "-m", *module]
+        return Program(name, command, environment, self.home / "logs" / f"{name}.log", ready, on_ready)
+
+
+def _readiness(url: str) -> Callable[[], bool]:
+    # Inference is not ready before its store answered, but ready without a champion: /readyz says so itself.
+    return lambda: _answers(url)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=READY_TIMEOUT_SECONDS) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _lock(home: Path) -> IO[str]:
+    lock = (home / "lock").open("a+")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        msg = f"another embedded FLTS runs on {home}; end it, or name another folder: make demo FLTS_HOME=.flts-2"
+        raise StartError(msg, code="home_taken", field="FLTS_HOME") from error
+    return lock
+
+
+def _api_key(settings: EmbeddedSettings, home: Path) -> str:
+    if settings.gateway_api_key is not None:
+        key = settings.gateway_api_key.get_secret_value()
+    else:
+        path = home / "api-key"
+        key = path.read_text().strip() if path.exists() else secrets.token_urlsafe(32)
+    path = home / "api-key"
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(key + "\n")
+    path.chmod(0o600)
+    return key

@@ -1,0 +1,82 @@
+"""Create the project's virtual environment, or bring it up to date: ``python3 -m tools.environment [embedded|dev]``.
+
+Standard library only, and readable by old interpreters, because it is what a fresh machine runs first. What is
+installed is remembered as a hash of ``pyproject.toml`` and ``constraints.txt``, so that a second call costs nothing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+OLDEST = (3, 11)
+EXTRAS = ("embedded", "dev")  # each holds the one before it
+
+
+def main() -> int:
+    """Install unless the environment already holds what is asked for."""
+    extra = sys.argv[1] if len(sys.argv) > 1 else "embedded"
+    if extra not in EXTRAS:
+        sys.stderr.write("usage: python3 -m tools.environment [embedded|dev]\n")
+        return 2
+    if sys.version_info < OLDEST:
+        found = ".".join(str(part) for part in sys.version_info[:3])
+        sys.stderr.write(
+            f"FLTS needs Python {OLDEST[0]}.{OLDEST[1]} or later; `python3` is {found}. "
+            "Name another with `make PYTHON=/path/to/python3.11 ...`\n"
+        )
+        return 1
+    ROOT.joinpath(".venv.lock").touch()
+    with ROOT.joinpath(".venv.lock").open("r") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two makes at once install once
+        if is_current(extra):
+            return 0
+        return install(extra)
+
+
+def fingerprint() -> str:
+    """Return the hash of everything that decides what is installed."""
+    text = b"".join((ROOT / name).read_bytes() for name in ("pyproject.toml", "constraints.txt"))
+    return hashlib.sha256(text).hexdigest()
+
+
+def is_current(extra: str) -> bool:
+    """Tell whether this extra, or one that holds it, was installed from today's files."""
+    stamp = VENV / "flts-installed"
+    if not stamp.exists():
+        return False
+    installed, _, stamped = stamp.read_text().partition(" ")
+    return stamped == fingerprint() and EXTRAS.index(installed) >= EXTRAS.index(extra)
+
+
+def install(extra: str) -> int:
+    """Create the environment and install the project with one extra and every version pinned."""
+    started = time.monotonic()
+    sys.stderr.write(f"Installing FLTS into {VENV.name} (once; 1 to 10 minutes, most of it torch) ...\n")
+    python = VENV / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", str(VENV)], check=True)
+    command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    # An index for torch's CPU build; empty means the ordinary one, whose Linux wheel brings 2.7 GB of CUDA.
+    index = os.environ.get("TORCH_INDEX_URL", "")  # noqa: TID251 - runs before any settings class can be imported
+    if index:
+        command += ["--extra-index-url", index]
+    command += ["--constraint", "constraints.txt", "--editable", f".[{extra}]"]
+    result = subprocess.run(command, cwd=ROOT, check=False)
+    if result.returncode:
+        sys.stderr.write("The installation failed; the lines above say why. `make` tries again.\n")
+        return 1
+    (VENV / "flts-installed").write_text(f"{extra} {fingerprint()}")
+    sys.stderr.write(f"Installed in {time.monotonic() - started:.0f} s.\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
