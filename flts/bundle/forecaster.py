@@ -1,0 +1,283 @@
+"""From rows in raw units to a forecast in raw units, the same code for serving, calibration and eval."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flts.bundle.model import BundleModel
+from flts.errors import RejectedError, SeriesTooShortError
+from flts.forecasting.intervals import bounds
+from flts.forecasting.recipe import FittedRecipe, scaled_rows, unscale_targets
+from flts.forecasting.rolling import RollState, WindowModel, can_roll, roll_forecast
+from flts.forecasting.series import FloatArray, IntArray, Series
+
+ORIGINS_A_BATCH = 512
+"""Origins rolled forward together: enough to amortise a call, few enough for a flat memory."""
+
+Windows32 = NDArray[np.float32]
+Passes = Generator[Windows32, FloatArray, "Forecast"]
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """A forecast in raw units."""
+
+    times: IntArray
+    """(h,) epoch seconds."""
+    targets: tuple[str, ...]
+    mean: FloatArray
+    """(h, M), a column per target, constant ones included."""
+    lower: FloatArray | None
+    """(h, M), or None where there were too few residuals to calibrate."""
+    upper: FloatArray | None
+    imputed_cells: int
+    """Cells of the window that were missing and filled."""
+    calibrated_steps: int
+    """Steps up to which the bounds were calibrated; beyond they are widened by the last slope."""
+
+
+class Forecaster:
+    """A bundle's model and its recipe.
+
+    Parameters
+    ----------
+    model : BundleModel
+    """
+
+    def __init__(self, model: BundleModel) -> None:
+        self.model = model
+        self.bundle = model.bundle
+        self.recipe = model.bundle.recipe
+        self.rows_required = model.bundle.rows_required
+        self.max_horizon = model.bundle.max_horizon_steps
+        """Longest forecast in steps; None is without a limit."""
+        position = {name: at for at, name in enumerate(self.recipe.varying_targets)}
+        self._varying = [at for at, name in enumerate(self.recipe.targets) if name in position]
+        self._constants = np.array([self.recipe.constants.get(name, 0.0) for name in self.recipe.targets])
+
+    def forecast(self, series: Series, horizon_steps: int) -> Forecast:
+        """Forecast the steps after the last row.
+
+        Parameters
+        ----------
+        series : Series
+            Raw units; all its rows serve as context, the last ``rows_required`` are the window.
+        horizon_steps : int
+
+        Raises
+        ------
+        SeriesTooShortError
+            Naming the rows needed.
+        RejectedError
+            ``horizon_too_long``, a missing column (by the recipe), gaps or another step inside the window
+            (``uneven_times``), cells that are missing where the recipe fills none (``missing_values``).
+        """
+        passes = self.passes(series, horizon_steps)
+        try:
+            windows = next(passes)
+            while True:
+                windows = passes.send(self.model.run_windows(windows))
+        except StopIteration as done:
+            forecast: Forecast = done.value
+            return forecast
+
+    def passes(self, series: Series, horizon_steps: int) -> Passes:
+        """Forecast step by step, so that a server may run the windows of several requests in one call.
+
+        Yields windows (1, L, f), wants the model's answer (1, H, m) sent back, and returns the forecast. A timestamps
+        model yields nothing. Raises as `forecast` does.
+        """
+        self._check_request(series, horizon_steps)
+        last = int(series.times[-1])
+        times = last + self.recipe.step_seconds * np.arange(1, horizon_steps + 1, dtype=np.int64)
+        if self.bundle.input_kind == "timestamps":
+            return self._finish(times, self.model.run_timestamps(times), imputed_cells=0)
+        scaled, imputed = scaled_rows(self.recipe, series)
+        scaled, imputed = scaled[-self.rows_required :], imputed[-self.rows_required :]
+        self._check_window(series, scaled)
+        state = RollState.start(
+            self.recipe,
+            scaled=scaled[None],
+            last_times=np.array([last], dtype=np.int64),
+            input_seq_len=self.bundle.input_seq_len,
+        )
+        answers: list[FloatArray] = []
+        done = 0
+        while True:
+            answer = yield state.windows()
+            answers.append(answer[0])
+            done += answer.shape[1]
+            if done >= horizon_steps:
+                break
+            state.append(answer)
+        return self._finish(times, np.concatenate(answers)[:horizon_steps], imputed_cells=int(imputed.sum()))
+
+    def forecast_origins(self, series: Series, origins: IntArray, horizon_steps: int) -> FloatArray:
+        """Forecast from many places of a series.
+
+        Parameters
+        ----------
+        series : Series
+            Raw units.
+        origins : (n,)
+            Row of the first forecast step of each; its window is the rows before it. See `valid_origins`.
+        horizon_steps : int
+
+        Returns
+        -------
+        (n, horizon_steps, M)
+            Raw units, all targets in order.
+        """
+        self._check_horizon(horizon_steps)
+        recipe = self.recipe
+        if self.bundle.input_kind == "timestamps":
+            steps = np.arange(1, horizon_steps + 1, dtype=np.int64)
+            times = series.times[origins - 1][:, None] + recipe.step_seconds * steps
+            distinct, inverse = np.unique(times, return_inverse=True)
+            answers = self.model.run_timestamps(distinct)[inverse.reshape(times.shape)]
+            return self.raw(answers)
+        scaled, _ = scaled_rows(recipe, series)
+        rolled = roll_origins(
+            self.model.run_windows,
+            recipe,
+            scaled=scaled,
+            times=series.times,
+            origins=origins,
+            horizon_steps=horizon_steps,
+            input_seq_len=self.bundle.input_seq_len,
+        )
+        return self.raw(rolled)
+
+    def valid_origins(self, series: Series, first_row: int) -> IntArray:
+        """Return the rows from ``first_row`` on whose window lies whole, without a missing cell, in their segment."""
+        required = self.rows_required
+        usable = np.ones(len(series), dtype=np.int64)
+        if self.bundle.input_kind == "window":
+            scaled, _ = scaled_rows(self.recipe, series)
+            usable = np.isfinite(scaled).all(axis=1).astype(np.int64)
+        seen = np.concatenate([[0], np.cumsum(usable)])
+        parts = []
+        for segment in series.segments():
+            rows = np.arange(max(segment.start + required, first_row), segment.stop, dtype=np.int64)
+            parts.append(rows[seen[rows] - seen[rows - required] == required])
+        return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
+
+    def raw(self, scaled: FloatArray) -> FloatArray:
+        """Return answers (..., m) of the model as raw units (..., M), constant targets put in."""
+        raw = np.broadcast_to(self._constants, (*scaled.shape[:-1], len(self._constants))).copy()
+        if self._varying:
+            raw[..., self._varying] = unscale_targets(self.recipe, scaled)
+        return raw
+
+    def _finish(self, times: IntArray, scaled: FloatArray, *, imputed_cells: int) -> Forecast:
+        mean = self.raw(scaled)
+        intervals = self.bundle.intervals
+        lower = upper = None
+        if not self._varying:
+            lower = upper = mean
+        elif intervals is not None:
+            limits = bounds(intervals, mean[:, self._varying])
+            if limits is not None:
+                lower, upper = mean.copy(), mean.copy()
+                lower[:, self._varying], upper[:, self._varying] = limits
+        return Forecast(
+            times=times,
+            targets=tuple(self.recipe.targets),
+            mean=mean,
+            lower=lower,
+            upper=upper,
+            imputed_cells=imputed_cells,
+            calibrated_steps=0 if intervals is None else intervals.calibrated_steps,
+        )
+
+    def _check_request(self, series: Series, horizon_steps: int) -> None:
+        self._check_horizon(horizon_steps)
+        required = self.rows_required
+        if len(series) < required:
+            msg = f"{required} rows are needed, {len(series)} were given"
+            raise SeriesTooShortError(msg, field="data")
+        steps = np.diff(series.times[-required:])
+        step = self.recipe.step_seconds
+        if (steps != step).any():
+            at = int(np.flatnonzero(steps != step)[0])
+            msg = (
+                f"the last {required} rows must be {step} s apart; row {len(series) - required + at + 2} of "
+                f"{len(series)} comes {int(steps[at])} s after the one before it"
+            )
+            raise RejectedError(msg, code="uneven_times", field="data")
+
+    def _check_horizon(self, horizon_steps: int) -> None:
+        if horizon_steps < 1:
+            _refuse_horizon("a forecast has at least one step")
+        if self.max_horizon is not None and horizon_steps > self.max_horizon:
+            _refuse_horizon(
+                f"this model forecasts at most {self.max_horizon} steps, since not all of its inputs are its targets"
+            )
+
+    def _check_window(self, series: Series, scaled: FloatArray) -> None:
+        missing = np.argwhere(~np.isfinite(scaled))
+        if len(missing):
+            row, column = (int(at) for at in missing[0])
+            name = self.recipe.columns[column]
+            msg = (
+                f"{name} is missing in row {len(series) - self.rows_required + row + 1} of {len(series)}; "
+                "this model's recipe fills no missing cells"
+            )
+            raise RejectedError(msg, code="missing_values", field=name)
+
+
+def roll_origins(
+    run: WindowModel,
+    recipe: FittedRecipe,
+    *,
+    scaled: FloatArray,
+    times: IntArray,
+    origins: IntArray,
+    horizon_steps: int,
+    input_seq_len: int,
+) -> FloatArray:
+    """Roll a window model forward from many rows of a scaled series.
+
+    Parameters
+    ----------
+    run : WindowModel
+    recipe : FittedRecipe
+    scaled : (n, k)
+        Scaled raw columns, in the recipe's order.
+    times : (n,)
+        Epoch seconds.
+    origins : (b,)
+        Row of the first forecast step of each.
+    horizon_steps, input_seq_len : int
+
+    Returns
+    -------
+    (b, horizon_steps, m)
+        Scaled varying targets.
+    """
+    reach = np.arange(-(input_seq_len + recipe.warmup_rows), 0)
+    parts = []
+    for at in range(0, len(origins), ORIGINS_A_BATCH):
+        batch = origins[at : at + ORIGINS_A_BATCH]
+        state = RollState.start(
+            recipe,
+            scaled=scaled[batch[:, None] + reach],
+            last_times=times[batch - 1],
+            input_seq_len=input_seq_len,
+        )
+        parts.append(roll_forecast(run, recipe, state, horizon_steps))
+    return np.concatenate(parts) if parts else np.empty((0, horizon_steps, len(recipe.varying_targets)))
+
+
+def longest_horizon(recipe: FittedRecipe, output_seq_len: int) -> int | None:
+    """Return the longest forecast of a window model: one pass unless it forecasts all of its inputs."""
+    return None if can_roll(recipe) else output_seq_len
+
+
+def _refuse_horizon(message: str) -> NoReturn:
+    raise RejectedError(message, code="horizon_too_long", field="inference_length")

@@ -1,0 +1,203 @@
+"""The document ``bundle.json``: everything about a model that is not its weights, and strict in both directions."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal, NoReturn
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from flts.contracts.events import Identifier, ModelType, Sha256
+from flts.contracts.ids import canonical_json
+from flts.errors import RejectedError
+from flts.forecasting.intervals import Intervals
+from flts.forecasting.recipe import FittedRecipe
+
+FORMAT_VERSION = 1
+MODEL_FILE = "model.onnx"
+BUNDLE_FILE = "bundle.json"
+MAX_BUNDLE_BYTES = 8 * 2**20
+"""A recipe of 1,000 columns and a probe of one window fit many times over."""
+MAX_MODEL_BYTES = 512 * 2**20
+"""8 layers of 1,500 LSTM units; ONNX itself ends at 2 GB."""
+
+InputKind = Literal["window", "timestamps"]
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """What ``bundle.json`` says; no times and no run ids, so that the same training makes the same bytes."""
+
+    model_type: str
+    input_kind: InputKind
+    """``window``: scaled rows in, ``timestamps``: epoch seconds in, values ignored."""
+    identifier: str
+    config_hash: str
+    train_hash: str
+    recipe: FittedRecipe
+    input_seq_len: int
+    output_seq_len: int
+    rows_required: int
+    """Rows a request must bring: the window and what its lags reach back to; 1 for timestamps."""
+    max_horizon_steps: int | None
+    """Longest forecast; None rolls, or follows the clock, without a limit."""
+    targets: tuple[str, ...]
+    """All targets, constant ones included, in the order of answers."""
+    intervals: Intervals | None
+    intervals_source: str | None
+    """``calibration_tail``, or ``from_refit`` where the shipped model saw the rows its residuals were taken on."""
+    model_sha256: str
+    model_size: int
+    probe: dict[str, list[Any]]
+    """``inputs``: a real window (b, L, f) or real seconds (b,); ``outputs``: the trainer's own scaled answer."""
+    metrics: dict[str, float | None] = field(default_factory=dict)
+    """The trainer's final metrics, of the model that is shipped."""
+    reason: str | None = None
+    """``all_constant``: there was nothing to learn, every target answers its constant."""
+    format_version: int = FORMAT_VERSION
+
+    @property
+    def output_columns(self) -> int:
+        """Columns of the model's answer; a constant bundle answers one column of zeros."""
+        return max(1, len(self.recipe.varying_targets))
+
+    def to_json(self) -> bytes:
+        """Return the canonical JSON.
+
+        Raises
+        ------
+        RejectedError
+            ``bad_bundle`` if a number is not finite or the document contradicts itself.
+        """
+        document = {name: getattr(self, name) for name in _PLAIN_FIELDS}
+        document["targets"] = list(self.targets)
+        document["recipe"] = self.recipe.to_dict()
+        document["intervals"] = None if self.intervals is None else self.intervals.to_dict()
+        try:
+            data = canonical_json(document)
+        except ValueError as error:
+            _refuse(f"the bundle holds a number that is not finite: {error}", cause=error)
+        _check(self)
+        return data
+
+    @staticmethod
+    def from_json(data: bytes) -> Bundle:
+        """Read a bundle, trusting nothing in it.
+
+        Raises
+        ------
+        RejectedError
+            ``bad_bundle``, naming what is wrong: another format version, unknown or missing fields, numbers that are
+            not finite, lengths that contradict each other.
+        """
+        if len(data) > MAX_BUNDLE_BYTES:
+            _refuse(f"{BUNDLE_FILE} has {len(data)} bytes, more than {MAX_BUNDLE_BYTES}")
+        try:
+            raw = json.loads(data, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError) as error:
+            _refuse(f"{BUNDLE_FILE} is not JSON: {error}", cause=error)
+        version = raw.get("format_version") if isinstance(raw, dict) else None
+        if version != FORMAT_VERSION:
+            _refuse(f"unknown format version {str(version)[:20]} of {BUNDLE_FILE}; this reader knows {FORMAT_VERSION}")
+        try:
+            document = _Document.model_validate(raw)
+            recipe = FittedRecipe.from_dict(document.recipe)
+            intervals = None if document.intervals is None else Intervals.from_dict(document.intervals)
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_url=False)[0]
+            place = ".".join(str(part) for part in first["loc"])
+            _refuse(f"{BUNDLE_FILE}: {place}: {first['msg']}", cause=error)
+        except RejectedError as error:
+            _refuse(f"{BUNDLE_FILE}: {error.message}", cause=error)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            _refuse(f"{BUNDLE_FILE}: recipe or intervals are malformed: {error!r}", cause=error)
+        plain = {name: getattr(document, name) for name in _PLAIN_FIELDS}
+        bundle = Bundle(**plain, targets=document.targets, recipe=recipe, intervals=intervals)
+        _check(bundle)
+        return bundle
+
+
+class _Document(BaseModel):
+    """The shape of the JSON text."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    format_version: Literal[1]
+    model_type: ModelType
+    input_kind: InputKind
+    identifier: Identifier
+    config_hash: Sha256
+    train_hash: Sha256
+    recipe: dict[str, Any]
+    input_seq_len: int = Field(ge=1, le=10_000)
+    output_seq_len: int = Field(ge=1, le=1_000)
+    rows_required: int = Field(ge=1, le=1_100_000)
+    max_horizon_steps: int | None = Field(default=None, ge=1)
+    targets: tuple[str, ...] = Field(min_length=1)
+    intervals: dict[str, Any] | None
+    intervals_source: Literal["calibration_tail", "from_refit"] | None
+    model_sha256: Sha256
+    model_size: int = Field(ge=1, le=MAX_MODEL_BYTES)
+    probe: dict[Literal["inputs", "outputs"], list[Any]]
+    metrics: dict[str, float | None]
+    reason: Literal["all_constant"] | None
+
+
+_PLAIN_FIELDS = tuple(name for name in _Document.model_fields if name not in {"recipe", "intervals", "targets"})
+
+
+def _check(bundle: Bundle) -> None:
+    """Refuse a document whose parts contradict each other."""
+    recipe = bundle.recipe
+    varying = len(recipe.varying_targets)
+    if bundle.format_version != FORMAT_VERSION:
+        _refuse(f"unknown format version {bundle.format_version}")
+    if tuple(recipe.targets) != bundle.targets:
+        _refuse("targets are not the recipe's")
+    if (bundle.reason == "all_constant") != (varying == 0):
+        _refuse("reason all_constant contradicts the recipe's constants")
+    if varying == 0 and bundle.input_kind != "timestamps":
+        _refuse("a constant bundle takes timestamps")
+    rows = bundle.input_seq_len + recipe.warmup_rows if bundle.input_kind == "window" else 1
+    if bundle.rows_required != rows:
+        _refuse(f"rows_required is {bundle.rows_required}; window and lags need {rows}")
+    _check_probe(bundle)
+    intervals = bundle.intervals
+    if intervals is None:
+        return
+    if varying == 0:
+        _refuse("intervals of a constant bundle")
+    for bound in (intervals.lower, intervals.upper):
+        if bound is not None and bound.shape != (len(intervals.steps), varying):
+            _refuse(f"interval quantiles have shape {bound.shape}, not {(len(intervals.steps), varying)}")
+
+
+def _check_probe(bundle: Bundle) -> None:
+    """Refuse a probe whose shape is not the model's, or that holds anything but finite numbers."""
+    inputs, outputs = bundle.probe.get("inputs"), bundle.probe.get("outputs")
+    if not inputs or not outputs or len(inputs) != len(outputs):
+        _refuse("the probe needs as many outputs as inputs, and at least one")
+    width = len(bundle.recipe.feature_names)
+    window = (bundle.input_seq_len, width) if bundle.input_kind == "window" else ()
+    answer = (
+        (bundle.output_seq_len, bundle.output_columns) if bundle.input_kind == "window" else (bundle.output_columns,)
+    )
+    if not all(_has_shape(row, window) for row in inputs) or not all(_has_shape(row, answer) for row in outputs):
+        _refuse(f"the probe's windows must be {window} and its answers {answer} finite numbers")
+
+
+def _has_shape(value: object, shape: tuple[int, ...]) -> bool:
+    if not shape:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, list) and len(value) == shape[0] and all(_has_shape(part, shape[1:]) for part in value)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    msg = f"{name} is not a finite number"
+    raise ValueError(msg)
+
+
+def _refuse(message: str, *, cause: Exception | None = None) -> NoReturn:
+    raise RejectedError(message, code="bad_bundle") from cause

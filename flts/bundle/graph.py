@@ -1,0 +1,191 @@
+"""Read an ONNX file's own words before any runtime does: no external data, no foreign code, no odd numbers.
+
+ONNX Runtime would open files that a model names and load whatever operators it knows. The serving image has no ``onnx``
+package, so the few protobuf fields that matter are read here; numbers of fields are those of onnx.proto3.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NoReturn
+
+import numpy as np
+
+from flts.errors import RejectedError
+
+ALLOWED_OPS = frozenset(
+    "Abs Add And Cast Ceil Clip Concat Constant Conv Cos Div Dropout Elu Equal Erf Exp Flatten Floor GRU Gather Gelu Gemm "
+    "Greater GreaterOrEqual HardSigmoid Identity LSTM LayerNormalization LeakyRelu Less LessOrEqual Log MatMul Max Min "
+    "Mod Mul Neg Not Or Pow RNN Reciprocal ReduceMax ReduceMean ReduceMin ReduceSum Relu Reshape Round Shape Sigmoid Sign "
+    "Sin Slice Softmax Softplus Split Sqrt Squeeze Sub Sum Tanh Transpose Unsqueeze Where".split()
+)
+"""What networks and closed forms are made of; nothing with inner graphs, randomness or outputs of any size asked for."""
+
+MAX_NODES = 5_000
+MAX_TENSOR_CELLS = 128 * 2**20
+_DTYPES: dict[int, str] = {1: "<f4", 6: "<i4", 7: "<i8", 9: "?", 11: "<f8"}
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_MAX_VARINT_BITS = 70
+_Field = tuple[int, int, int | memoryview]
+
+
+def check_graph(model_bytes: bytes) -> None:
+    """Refuse a model that is more than arithmetic on finite numbers.
+
+    Raises
+    ------
+    RejectedError
+        ``bad_bundle``, naming the reason: pickle or zip, external data, foreign operator domains, unknown operators,
+        inner graphs, weights that are not finite, sizes that contradict the shapes.
+    """
+    if model_bytes[:2] in {b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"}:
+        _refuse("the model is a zip or pickle, not ONNX")
+    graph: memoryview | None = None
+    for number, _, value in _fields(memoryview(model_bytes)):
+        if number == 7:  # graph
+            if graph is not None:
+                _refuse("the model holds two graphs")
+            graph = _bytes(value)
+        elif number == 8:  # opset_import
+            domain = "".join(_text(part) for inner, _, part in _fields(_bytes(value)) if inner == 1)
+            if domain not in {"", "ai.onnx"}:
+                _refuse(f"the model uses the operator domain {domain[:80]!r}")
+        elif number in {20, 25}:  # training_info, functions
+            _refuse("the model brings functions or training graphs of its own")
+    if graph is None:
+        _refuse("the model holds no graph")
+    _check_nodes(graph)
+
+
+def _check_nodes(graph: memoryview) -> None:
+    nodes = 0
+    for number, _, value in _fields(graph):
+        if number == 1:
+            nodes += 1
+            if nodes > MAX_NODES:
+                _refuse(f"the model has more than {MAX_NODES} nodes")
+            _check_node(_bytes(value))
+        elif number == 5:
+            _check_tensor(_bytes(value))
+        elif number == 15:
+            _refuse("the model holds sparse tensors")
+
+
+def _check_node(node: memoryview) -> None:
+    operators = 0
+    for number, _, value in _fields(node):
+        if number == 4:
+            operators += 1
+            name = _text(value)
+            if name not in ALLOWED_OPS:
+                _refuse(f"the model uses the operator {name[:80]!r}")
+        elif number == 7 and _text(value) not in {"", "ai.onnx"}:
+            _refuse(f"the model uses the operator domain {_text(value)[:80]!r}")
+        elif number == 5:
+            _check_attribute(_bytes(value))
+    if operators != 1:
+        _refuse("a node of the model names not one operator")
+
+
+def _check_attribute(attribute: memoryview) -> None:
+    for number, wire, value in _fields(attribute):
+        if number in {5, 10}:  # t, tensors
+            _check_tensor(_bytes(value))
+        elif number in {6, 11, 14, 15, 21, 22, 23}:  # inner graphs, types, references, sparse tensors
+            _refuse("a node of the model holds an inner graph, a type or a reference")
+        elif number in {2, 7}:  # f, floats: packed or not
+            raw = int(value).to_bytes(4, "little") if wire == _FIXED32 else bytes(_bytes(value))
+            if len(raw) % 4 or not np.isfinite(np.frombuffer(raw, "<f4")).all():
+                _refuse("an attribute of the model is not finite")
+
+
+def _check_tensor(tensor: memoryview) -> None:
+    dims: list[int] = []
+    kinds: list[int] = []
+    raws: list[memoryview] = []
+    for number, wire, value in _fields(tensor):
+        if number == 1:
+            dims.extend(_packed(_bytes(value)) if wire == _BYTES else [_integer(value)])
+        elif number == 2:
+            kinds.append(_integer(value))
+        elif number == 9:
+            raws.append(_bytes(value))
+        elif number == 13 or (number == 14 and value != 0):
+            _refuse("the model names external data")
+        elif number not in {8, 12, 14, 16}:  # name, doc_string, data_location, metadata
+            _refuse("a tensor of the model is not stored as plain bytes")
+    if len(kinds) != 1 or len(raws) > 1 or kinds[0] not in _DTYPES:
+        _refuse("a tensor of the model has no plain number type")
+    dtype = np.dtype(_DTYPES[kinds[0]])
+    raw = raws[0] if raws else memoryview(b"")
+    cells = math.prod(dims)
+    if any(size < 0 or size > MAX_TENSOR_CELLS for size in dims) or cells > MAX_TENSOR_CELLS:
+        _refuse(f"a tensor of the model has the shape {dims[:8]}")
+    if len(raw) != cells * dtype.itemsize:
+        _refuse(f"a tensor of the model has {len(raw)} bytes for the shape {dims[:8]}")
+    if dtype.kind == "f" and not np.isfinite(np.frombuffer(raw, dtype)).all():
+        _refuse("a weight of the model is not finite")
+
+
+def _fields(message: memoryview) -> Iterator[_Field]:
+    """Yield (field number, wire type, value) of a protobuf message."""
+    at, end = 0, len(message)
+    while at < end:
+        tag, at = _varint(message, at)
+        number, wire = tag >> 3, tag & 7
+        value: int | memoryview
+        if wire == _VARINT:
+            value, at = _varint(message, at)
+        elif wire in {_FIXED64, _FIXED32}:
+            size = 8 if wire == _FIXED64 else 4
+            value, at = int.from_bytes(message[at : at + size], "little"), at + size
+        elif wire == _BYTES:
+            size, at = _varint(message, at)
+            value, at = message[at : at + size], at + size
+        else:
+            _refuse("the model is not an ONNX file")
+        if at > end:
+            _refuse("the model is cut short")
+        yield number, wire, value
+
+
+def _varint(message: memoryview, at: int) -> tuple[int, int]:
+    result = 0
+    for shift in range(0, _MAX_VARINT_BITS, 7):
+        if at >= len(message):
+            _refuse("the model is cut short or not an ONNX file")
+        byte = message[at]
+        at += 1
+        result |= (byte & 0x7F) << shift
+        if byte < 0x80:  # noqa: PLR2004 - the continuation bit
+            return result, at
+    _refuse("the model is not an ONNX file")
+
+
+def _packed(data: memoryview) -> list[int]:
+    values, at = [], 0
+    while at < len(data):
+        value, at = _varint(data, at)
+        values.append(value)
+    return values
+
+
+def _bytes(value: int | memoryview) -> memoryview:
+    if isinstance(value, int):
+        _refuse("the model is not an ONNX file")
+    return value
+
+
+def _integer(value: int | memoryview) -> int:
+    if not isinstance(value, int):
+        _refuse("the model is not an ONNX file")
+    return value
+
+
+def _text(value: int | memoryview) -> str:
+    return bytes(_bytes(value)).decode("utf-8", "replace")
+
+
+def _refuse(message: str) -> NoReturn:
+    raise RejectedError(message, code="bad_bundle")
