@@ -8,25 +8,36 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
 from flts.errors import RejectedError
 
 ALLOWED_OPS = frozenset(
-    "Abs Add And Cast Ceil Clip Concat Constant Conv Cos Div Dropout Elu Equal Erf Exp Flatten Floor GRU Gather Gelu Gemm "
-    "Greater GreaterOrEqual HardSigmoid Identity LSTM LayerNormalization LeakyRelu Less LessOrEqual Log MatMul Max Min "
-    "Mod Mul Neg Not Or Pow RNN Reciprocal ReduceMax ReduceMean ReduceMin ReduceSum Relu Reshape Round Shape Sigmoid Sign "
-    "Sin Slice Softmax Softplus Split Sqrt Squeeze Sub Sum Tanh Transpose Unsqueeze Where".split()
+    """
+    Abs Add And Cast Ceil Clip Concat Constant Conv Cos Div Dropout Elu Equal Erf Exp Flatten Floor GRU Gather Gelu Gemm
+    Greater GreaterOrEqual HardSigmoid Identity LSTM LayerNormalization LeakyRelu Less LessOrEqual Log MatMul Max Min
+    Mod Mul Neg Not Or Pow RNN Reciprocal ReduceMax ReduceMean ReduceMin ReduceSum Relu Reshape Round Shape Sigmoid Sign
+    Sin Slice Softmax Softplus Split Sqrt Squeeze Sub Sum Tanh Transpose Unsqueeze Where
+    """.split()
 )
-"""What networks and closed forms are made of; nothing with inner graphs, randomness or outputs of any size asked for."""
+"""What networks and closed forms are made of: no inner graphs, no randomness, no output of any size that is asked for."""
 
 MAX_NODES = 5_000
 MAX_TENSOR_CELLS = 128 * 2**20
 _DTYPES: dict[int, str] = {1: "<f4", 6: "<i4", 7: "<i8", 9: "?", 11: "<f8"}
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MAX_VARINT_BITS = 70
+# Field numbers, by message.
+_MODEL_GRAPH, _MODEL_OPSETS, _MODEL_CODE = 7, 8, {20, 25}  # the last: training graphs, functions
+_GRAPH_NODE, _GRAPH_TENSOR, _GRAPH_SPARSE = 1, 5, 15
+_NODE_OPERATOR, _NODE_ATTRIBUTE, _NODE_DOMAIN = 4, 5, 7
+_ATTRIBUTE_FLOATS, _ATTRIBUTE_TENSORS = {2, 7}, {5, 10}
+_ATTRIBUTE_OTHERS = {6, 11, 14, 15, 21, 22, 23}  # graphs, types, references, sparse tensors
+_TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_RAW = 1, 2, 9
+_TENSOR_EXTERNAL, _TENSOR_LOCATION = 13, 14
+_TENSOR_WORDS = {8, 12, 14, 16}  # name, documentation, location, metadata
 _Field = tuple[int, int, int | memoryview]
 
 
@@ -43,15 +54,15 @@ def check_graph(model_bytes: bytes) -> None:
         _refuse("the model is a zip or pickle, not ONNX")
     graph: memoryview | None = None
     for number, _, value in _fields(memoryview(model_bytes)):
-        if number == 7:  # graph
+        if number == _MODEL_GRAPH:
             if graph is not None:
                 _refuse("the model holds two graphs")
             graph = _bytes(value)
-        elif number == 8:  # opset_import
+        elif number == _MODEL_OPSETS:
             domain = "".join(_text(part) for inner, _, part in _fields(_bytes(value)) if inner == 1)
             if domain not in {"", "ai.onnx"}:
                 _refuse(f"the model uses the operator domain {domain[:80]!r}")
-        elif number in {20, 25}:  # training_info, functions
+        elif number in _MODEL_CODE:
             _refuse("the model brings functions or training graphs of its own")
     if graph is None:
         _refuse("the model holds no graph")
@@ -61,28 +72,28 @@ def check_graph(model_bytes: bytes) -> None:
 def _check_nodes(graph: memoryview) -> None:
     nodes = 0
     for number, _, value in _fields(graph):
-        if number == 1:
+        if number == _GRAPH_NODE:
             nodes += 1
             if nodes > MAX_NODES:
                 _refuse(f"the model has more than {MAX_NODES} nodes")
             _check_node(_bytes(value))
-        elif number == 5:
+        elif number == _GRAPH_TENSOR:
             _check_tensor(_bytes(value))
-        elif number == 15:
+        elif number == _GRAPH_SPARSE:
             _refuse("the model holds sparse tensors")
 
 
 def _check_node(node: memoryview) -> None:
     operators = 0
     for number, _, value in _fields(node):
-        if number == 4:
+        if number == _NODE_OPERATOR:
             operators += 1
             name = _text(value)
             if name not in ALLOWED_OPS:
                 _refuse(f"the model uses the operator {name[:80]!r}")
-        elif number == 7 and _text(value) not in {"", "ai.onnx"}:
+        elif number == _NODE_DOMAIN and _text(value) not in {"", "ai.onnx"}:
             _refuse(f"the model uses the operator domain {_text(value)[:80]!r}")
-        elif number == 5:
+        elif number == _NODE_ATTRIBUTE:
             _check_attribute(_bytes(value))
     if operators != 1:
         _refuse("a node of the model names not one operator")
@@ -90,11 +101,11 @@ def _check_node(node: memoryview) -> None:
 
 def _check_attribute(attribute: memoryview) -> None:
     for number, wire, value in _fields(attribute):
-        if number in {5, 10}:  # t, tensors
+        if number in _ATTRIBUTE_TENSORS:
             _check_tensor(_bytes(value))
-        elif number in {6, 11, 14, 15, 21, 22, 23}:  # inner graphs, types, references, sparse tensors
+        elif number in _ATTRIBUTE_OTHERS:
             _refuse("a node of the model holds an inner graph, a type or a reference")
-        elif number in {2, 7}:  # f, floats: packed or not
+        elif number in _ATTRIBUTE_FLOATS:  # packed or not
             raw = int(value).to_bytes(4, "little") if wire == _FIXED32 else bytes(_bytes(value))
             if len(raw) % 4 or not np.isfinite(np.frombuffer(raw, "<f4")).all():
                 _refuse("an attribute of the model is not finite")
@@ -105,22 +116,24 @@ def _check_tensor(tensor: memoryview) -> None:
     kinds: list[int] = []
     raws: list[memoryview] = []
     for number, wire, value in _fields(tensor):
-        if number == 1:
+        if number == _TENSOR_DIMS:
             dims.extend(_packed(_bytes(value)) if wire == _BYTES else [_integer(value)])
-        elif number == 2:
+        elif number == _TENSOR_TYPE:
             kinds.append(_integer(value))
-        elif number == 9:
+        elif number == _TENSOR_RAW:
             raws.append(_bytes(value))
-        elif number == 13 or (number == 14 and value != 0):
+        elif number == _TENSOR_EXTERNAL or (number == _TENSOR_LOCATION and value != 0):
             _refuse("the model names external data")
-        elif number not in {8, 12, 14, 16}:  # name, doc_string, data_location, metadata
+        elif number not in _TENSOR_WORDS:
             _refuse("a tensor of the model is not stored as plain bytes")
     if len(kinds) != 1 or len(raws) > 1 or kinds[0] not in _DTYPES:
         _refuse("a tensor of the model has no plain number type")
-    dtype = np.dtype(_DTYPES[kinds[0]])
-    raw = raws[0] if raws else memoryview(b"")
+    _check_numbers(dims, np.dtype(_DTYPES[kinds[0]]), raws[0] if raws else memoryview(b""))
+
+
+def _check_numbers(dims: list[int], dtype: np.dtype[Any], raw: memoryview) -> None:
     cells = math.prod(dims)
-    if any(size < 0 or size > MAX_TENSOR_CELLS for size in dims) or cells > MAX_TENSOR_CELLS:
+    if any(size > MAX_TENSOR_CELLS for size in dims) or cells > MAX_TENSOR_CELLS:
         _refuse(f"a tensor of the model has the shape {dims[:8]}")
     if len(raw) != cells * dtype.itemsize:
         _refuse(f"a tensor of the model has {len(raw)} bytes for the shape {dims[:8]}")
@@ -160,7 +173,7 @@ def _varint(message: memoryview, at: int) -> tuple[int, int]:
         result |= (byte & 0x7F) << shift
         if byte < 0x80:  # noqa: PLR2004 - the continuation bit
             return result, at
-    _refuse("the model is not an ONNX file")
+    return _refuse("the model is not an ONNX file")
 
 
 def _packed(data: memoryview) -> list[int]:

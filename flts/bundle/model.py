@@ -14,7 +14,7 @@ from flts.bundle.graph import check_graph
 from flts.errors import HashMismatchError, RejectedError
 
 PROBE_TOLERANCE = 1e-4
-"""Largest relative difference between a model and the trainer's own answer; another machine's kernels stay below 1e-6."""
+"""Largest relative difference from the trainer's own answer; kernels of other machines stay below 1e-6."""
 WINDOW_INPUT, SECONDS_INPUT, OUTPUT = "window", "seconds", "forecast"
 MAX_BATCH = 4096
 """Windows a call; more are cut into several, so that memory stays flat."""
