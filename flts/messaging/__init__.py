@@ -1,0 +1,1 @@
+"""Kafka: the one consume loop, its child processes and its publisher."""

@@ -1,0 +1,202 @@
+"""JSON lines on standard output: the event is a constant, the rest are fields."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import re
+import sys
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+from flts.observability.tracing import current_trace
+
+MAX_TEXT = 8_000
+"""Characters kept of one field: a traceback's end says most, a data frame's text says nothing."""
+SECRET_NAMES = re.compile(r"(password|passwd|secret|token|api_?key|authorization|credential)", re.IGNORECASE)
+HIDDEN = "***"
+
+_bound: ContextVar[Mapping[str, Any]] = ContextVar("flts_log_fields", default={})  # noqa: B039 - never changed, replaced
+
+
+class Log:
+    """A module's log: ``log.info("train_success", run_id=run_id)``."""
+
+    def __init__(self, name: str) -> None:
+        self._logger = logging.getLogger(name)
+
+    def debug(self, event: str, **fields: Any) -> None:
+        """Log what only a developer needs."""
+        self._log(logging.DEBUG, event, fields)
+
+    def info(self, event: str, **fields: Any) -> None:
+        """Log what happened."""
+        self._log(logging.INFO, event, fields)
+
+    def warning(self, event: str, **fields: Any) -> None:
+        """Log what somebody should know of; ``error=exception`` adds its class, message and traceback."""
+        self._log(logging.WARNING, event, fields)
+
+    def error(self, event: str, **fields: Any) -> None:
+        """Log what somebody has to act on; ``error=exception`` adds its class, message and traceback."""
+        self._log(logging.ERROR, event, fields)
+
+    def _log(self, level: int, event: str, fields: dict[str, Any]) -> None:
+        if self._logger.isEnabledFor(level):
+            self._logger.log(level, "%s", event, extra={"flts_fields": fields})
+
+
+def get_logger(name: str) -> Log:
+    """Return the log of a module (``__name__``)."""
+    return Log(name)
+
+
+@contextmanager
+def bind(**fields: Any) -> Iterator[None]:
+    """Add fields to every line that this thread or task logs inside; None is left out."""
+    known = {name: value for name, value in fields.items() if value is not None}
+    token = _bound.set({**_bound.get(), **known})
+    try:
+        yield
+    finally:
+        _bound.reset(token)
+
+
+def bound_fields() -> dict[str, Any]:
+    """Return the fields bound here, e.g. to hand them to a child process."""
+    return dict(_bound.get())
+
+
+def configure_logs(service: str, level: str = "INFO", *, secrets: Iterable[str] = (), stream: TextIO | None = None) -> None:
+    """Send every log line of this process, the libraries' too, as JSON to standard output.
+
+    Parameters
+    ----------
+    service : str
+        The field ``service`` of every line.
+    level : str
+        Least severe level that is logged; libraries are held at WARNING or above.
+    secrets : iterable of str
+        Values that no line may show, wherever they come from.
+    stream : TextIO, optional
+        Where the lines go instead.
+    """
+    handler = logging.StreamHandler(stream or sys.stdout)
+    handler.setFormatter(JsonFormatter(service, secrets))
+    root = logging.getLogger()
+    for old in list(root.handlers):
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(max(logging.WARNING, logging.getLevelNamesMapping()[level]))
+    for name in ("flts", "cli", "embedded", *_SERVICES):
+        logging.getLogger(name).setLevel(level)
+    for name in list(logging.root.manager.loggerDict):
+        # A library that brought its own handlers (uvicorn) writes through ours.
+        library = logging.getLogger(name)
+        library.handlers.clear()
+        library.propagate = True
+    # One line per request is the balancer's business; ours are counted in /metrics.
+    logging.getLogger("uvicorn.access").disabled = True
+    logging.captureWarnings(capture=True)
+
+
+_SERVICES = (
+    "preprocess_container",
+    "train_container",
+    "nonML_container",
+    "eval_container",
+    "inference_container",
+    "gateway_container",
+    "__main__",
+)
+
+
+class JsonFormatter(logging.Formatter):
+    """Formats a record as one line of JSON."""
+
+    def __init__(self, service: str, secrets: Iterable[str] = ()) -> None:
+        super().__init__()
+        self._service = service
+        # As they would stand inside a JSON text; very short values would blot out ordinary words.
+        self._secrets = [json.dumps(secret, ensure_ascii=False)[1:-1] for secret in secrets if len(secret) >= 4]  # noqa: PLR2004 - see above
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, without its end."""
+        line: dict[str, Any] = {
+            "ts": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "service": self._service,
+            "event": record.getMessage()[:MAX_TEXT],
+            "logger": record.name,
+        }
+        fields: dict[str, Any] = dict(_bound.get())
+        trace = current_trace()
+        if trace is not None:
+            fields["trace_id"] = trace.trace_id
+        fields.update(getattr(record, "flts_fields", {}))
+        if record.exc_info and record.exc_info[1] is not None:
+            fields.setdefault("error", record.exc_info[1])
+        if isinstance(fields.get("error"), BaseException):
+            fields.update(error_fields(fields["error"]))
+        for name, value in fields.items():
+            line.setdefault(name, HIDDEN if SECRET_NAMES.search(name) else value)
+        text = _to_json(line)
+        for secret in self._secrets:
+            text = text.replace(secret, HIDDEN)
+        return text
+
+
+def error_fields(error: BaseException) -> dict[str, str]:
+    """Return an exception as the fields ``error``, ``error_code`` and ``traceback``."""
+    message = str(error)
+    fields = {
+        "error": f"{type(error).__name__}: {message}" if message else type(error).__name__,
+        "error_code": str(getattr(error, "code", type(error).__name__)),
+        "traceback": traceback_of(error),
+    }
+    return {name: value[-MAX_TEXT:] for name, value in fields.items() if value}
+
+
+def traceback_of(error: BaseException) -> str:
+    """Return an exception's traceback; for one that crossed a pipe the child's own."""
+    remote = getattr(error, "remote_traceback", None)
+    if isinstance(remote, str):
+        return remote
+    if error.__traceback__ is None:
+        return ""
+    return "".join(traceback.format_exception(error))
+
+
+def _to_json(line: dict[str, Any]) -> str:
+    try:
+        return json.dumps(line, default=_plain, ensure_ascii=False, allow_nan=False)
+    except (ValueError, TypeError):  # a NaN, a circular or an odd key somewhere inside
+        return json.dumps(_finite(line), default=_plain, ensure_ascii=False, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    item = getattr(value, "item", None)
+    if callable(item) and getattr(value, "size", None) == 1:  # a numpy scalar
+        return _finite(item())
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, set | frozenset):
+        return sorted(map(str, value))
+    return str(value)[:MAX_TEXT]
+
+
+def _finite(value: Any, depth: int = 0) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if depth > 8:  # noqa: PLR2004 - deeper than any field of ours: a circle
+        return str(value)[:MAX_TEXT]
+    if isinstance(value, Mapping):
+        return {str(key): _finite(inner, depth + 1) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner, depth + 1) for inner in value]
+    return value

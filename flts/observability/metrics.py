@@ -1,0 +1,190 @@
+"""Every metric of FLTS, declared in one place on a registry passed in."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+TRAINING_BUCKETS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600)
+LATENCY_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
+
+
+class Metrics:
+    """The metrics of a process.
+
+    Parameters
+    ----------
+    registry : CollectorRegistry
+        Where they are declared; a registry takes them once.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(name, text, labels, registry=registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(name, text, labels, registry=registry)
+
+        def histogram(name: str, text: str, *labels: str, buckets: tuple[float, ...]) -> Histogram:
+            return Histogram(name, text, labels, registry=registry, buckets=buckets)
+
+        self.build_info = gauge("flts_build_info", "1; the labels say what runs", "version", "commit", "service")
+        self.backend_up = gauge("flts_backend_up", "1 while the backend answers", "backend")
+
+        self.messages = counter(
+            "flts_messages_total", "Messages by what became of them: done, retried, dead_letter, skipped, interrupted",
+            "topic", "outcome",
+        )  # fmt: skip
+        self.dead_letters = counter("flts_dead_letters_total", "Messages given up", "topic")
+        self.consumer_lag = gauge("flts_consumer_lag", "Messages not yet committed on this replica's partitions", "topic")
+        self.work_in_progress = gauge("flts_work_in_progress", "Messages being worked on")
+        self.ticks = counter("flts_ticks_total", "Periodic work", "tick", "outcome")
+        self.queue_depth = gauge("flts_queue_depth", "Entries waiting in a queue inside the process", "queue")
+
+        self.training_duration = histogram(
+            "flts_training_duration_seconds", "Time to train one model", "model_type", buckets=TRAINING_BUCKETS
+        )
+        self.training_stuck = counter("flts_training_stuck_total", "Work stopped because it made no progress")
+        self.training_retries_exhausted = counter("flts_training_retries_exhausted_total", "Work given up after all tries")
+        self.datasets_preprocessed = counter("flts_datasets_preprocessed_total", "Data sets preprocessed", "outcome")
+        self.preprocess_duration = histogram(
+            "flts_preprocess_duration_seconds", "Time to preprocess one data set", buckets=TRAINING_BUCKETS
+        )
+        self.promotions = counter("flts_promotions_total", "Decisions on pipeline runs", "decision")
+        self.evaluation_duration = histogram(
+            "flts_evaluation_duration_seconds", "Time to score and decide one run", buckets=TRAINING_BUCKETS
+        )
+
+        self.model_load = counter("flts_model_load_total", "Champions loaded for serving", "outcome")
+        self.predict_latency = histogram(
+            "flts_predict_latency_seconds", "Time from request to answer", "model_type", buckets=LATENCY_BUCKETS
+        )
+        self.predictions = counter("flts_predictions_total", "Answered requests", "outcome")
+        self.champion_age = gauge("flts_champion_age_seconds", "Age of the oldest champion served")
+        self.champion_coverage = gauge("flts_champion_coverage", "Least interval coverage among the champions, on test rows")
+        self.champions = gauge("flts_champions", "Champions known to this replica")
+        self.forecast_log_dropped = counter("flts_forecast_log_dropped_total", "Forecast log entries dropped: full queue")
+
+        self.http_requests = counter("flts_http_requests_total", "Requests to the API", "route", "outcome")
+        self.uploads = counter("flts_uploads_total", "Uploaded data sets", "outcome")
+
+        self.mlflow_breaker_open = gauge("flts_mlflow_breaker_open", "1 while calls to MLflow are held back")
+        self.mlflow_calls = counter("flts_mlflow_calls_total", "Calls to MLflow", "outcome")
+        self.spool_documents = gauge("flts_spool_documents", "Documents that MLflow has not taken yet")
+        self.store_conflicts = counter("flts_store_conflicts_total", "Keys that existed with other bytes; the stored won")
+        self.janitor_removed = counter("flts_janitor_removed_total", "Objects removed by the janitor")
+
+    def text(self) -> bytes:
+        """Return all metrics in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+
+_lock = threading.Lock()
+_default: Metrics | None = None
+
+
+def default_metrics() -> Metrics:
+    """Return this process's metrics, with those of the process itself (memory, CPU, collections)."""
+    global _default  # noqa: PLW0603 - one registry per process is what a scrape sees
+    with _lock:
+        if _default is None:
+            registry = CollectorRegistry()
+            ProcessCollector(registry=registry)
+            PlatformCollector(registry=registry)
+            GCCollector(registry=registry)
+            _default = Metrics(registry)
+        return _default
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One call on a metric of a child process, to be repeated on its parent's."""
+
+    metric: str
+    """The attribute's name in `Metrics`."""
+    labels: tuple[str, ...]
+    labels_by_name: tuple[tuple[str, str], ...]
+    call: str
+    """inc, dec, set or observe."""
+    value: float
+
+
+def send_metrics_to(send: Callable[[Observation], None]) -> Metrics:
+    """Make this process's metrics pass each call on, for a child whose parent answers /metrics.
+
+    Repeating calls needs no merging of samples, and loses nothing but what a killed child had not yet said.
+    """
+    metrics = Metrics(CollectorRegistry())
+    for name, metric in vars(metrics).items():
+        if isinstance(metric, MetricWrapperBase):
+            setattr(metrics, name, cast("Any", _Sender(name, send)))
+    global _default  # noqa: PLW0603 - a child is a process of its own
+    with _lock:
+        _default = metrics
+    return metrics
+
+
+def repeat(metrics: Metrics, observation: Observation) -> None:
+    """Make a child's call on this process's metrics."""
+    metric = getattr(metrics, observation.metric)
+    if observation.labels or observation.labels_by_name:
+        metric = metric.labels(*observation.labels, **dict(observation.labels_by_name))
+    getattr(metric, observation.call)(observation.value)
+
+
+class _Sender:
+    """Stands for one metric in a child process."""
+
+    def __init__(
+        self,
+        name: str,
+        send: Callable[[Observation], None],
+        labels: tuple[str, ...] = (),
+        labels_by_name: tuple[tuple[str, str], ...] = (),
+    ) -> None:
+        self._name = name
+        self._send = send
+        self._labels = labels
+        self._labels_by_name = labels_by_name
+
+    def labels(self, *values: object, **values_by_name: object) -> _Sender:
+        named = tuple((name, str(value)) for name, value in values_by_name.items())
+        return _Sender(self._name, self._send, tuple(map(str, values)), named)
+
+    def inc(self, amount: float = 1) -> None:
+        self._call("inc", amount)
+
+    def dec(self, amount: float = 1) -> None:
+        self._call("dec", amount)
+
+    def set(self, value: float) -> None:
+        self._call("set", value)
+
+    def observe(self, amount: float) -> None:
+        self._call("observe", amount)
+
+    @contextmanager
+    def time(self) -> Iterator[None]:
+        """Observe (or, on a gauge, set) the seconds spent inside."""
+        import time  # noqa: PLC0415 - shadowed by this method's name above
+
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._call("observe", time.perf_counter() - started)
+
+    def _call(self, call: str, value: float) -> None:
+        self._send(Observation(self._name, self._labels, self._labels_by_name, call, float(value)))

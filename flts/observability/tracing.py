@@ -1,0 +1,65 @@
+"""The W3C header ``traceparent``: passed on from each message to those made of it, and bound to every log line."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+_HEADER = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """One step of a trace."""
+
+    trace_id: str
+    """32 hex digits, the same from upload to forecast."""
+    span_id: str
+    """16 hex digits, another for each message."""
+    flags: str = "01"
+
+    @classmethod
+    def start(cls) -> Trace:
+        """Return the first step of a new trace."""
+        return cls(secrets.token_hex(16), secrets.token_hex(8))
+
+    @classmethod
+    def parse(cls, header: str | bytes | None) -> Trace | None:
+        """Return the step that a header names; None for what the standard says to ignore."""
+        text = header.decode("ascii", "replace") if isinstance(header, bytes) else header or ""
+        match = _HEADER.fullmatch(text.strip())
+        if match is None or match[1] == "ff" or (match[1] == "00" and match[5]):
+            return None
+        if not int(match[2], 16) or not int(match[3], 16):
+            return None
+        return cls(match[2], match[3], match[4])
+
+    def next(self) -> Trace:
+        """Return the next step of this trace."""
+        return Trace(self.trace_id, secrets.token_hex(8), self.flags)
+
+    def header(self) -> str:
+        """Return the header's text."""
+        return f"00-{self.trace_id}-{self.span_id}-{self.flags}"
+
+
+_current: ContextVar[Trace | None] = ContextVar("flts_trace", default=None)
+
+
+def current_trace() -> Trace | None:
+    """Return the step this thread or task works in, if any."""
+    return _current.get()
+
+
+@contextmanager
+def use_trace(trace: Trace | None) -> Iterator[None]:
+    """Work in this step: what is published inside carries its trace."""
+    token = _current.set(trace)
+    try:
+        yield
+    finally:
+        _current.reset(token)
