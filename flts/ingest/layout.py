@@ -1,0 +1,106 @@
+"""Lay training and test rows out in time, before any number is computed from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from flts.errors import RejectedError, SeriesTooShortError
+from flts.forecasting.series import GridReport, Series, iso, most_common_step, regularise
+from flts.ingest.table import RawTable
+from flts.settings import RecipeSettings
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Layout:
+    """Training and test rows on one grid."""
+
+    train: Series
+    test: Series
+    train_grid: GridReport
+    test_grid: GridReport
+    joined: bool
+    """The test follows the training rows without a cut: these are its context."""
+    has_test_file: bool
+
+
+def lay_out(train: RawTable, test: RawTable | None, recipe: RecipeSettings) -> Layout:
+    """Split by time, or check that the test file belongs to the training file, and put both on the training step.
+
+    The split comes before the grid: nothing of the training part, not even its step, depends on what comes later.
+
+    Raises
+    ------
+    RejectedError
+        ``missing_column``, ``unknown_column``, ``step_differs`` or ``test_overlaps_train``.
+    SeriesTooShortError
+        If a side would have no rows, or there are too few to know the step.
+    """
+    has_test_file = test is not None
+    if test is None:
+        if train.rows < 3:  # noqa: PLR2004 - two rows have a step, the third is the test
+            msg = f"{train.rows} row(s) cannot be split into training and test rows"
+            raise SeriesTooShortError(msg, field="train")
+        train, test = train.split(recipe.train_test_split)
+    else:
+        test = _like(train, test)
+    if train.rows < 2 or test.rows == 0:  # noqa: PLR2004 - a step lies between two rows
+        msg = f"{train.rows} training and {test.rows} test row(s): a step needs at least 2 training rows and a test row"
+        raise SeriesTooShortError(msg, field="train")
+    series, train_grid = regularise(
+        train.times,
+        train.columns,
+        train.values,
+        max_gap_steps=recipe.max_gap_steps,
+        time_column=train.time_column,
+    )
+    if has_test_file:
+        _check_follows(train, test, series.step_seconds)
+    test_series, test_grid, joined = _grid_after(series, test, recipe.max_gap_steps)
+    return Layout(series, test_series, train_grid, test_grid, joined, has_test_file)
+
+
+def _like(train: RawTable, test: RawTable) -> RawTable:
+    """Return the test table with the training table's columns in its order."""
+    for column in train.columns:
+        if column not in test.columns:
+            msg = f"the test file has no column {column}; it must have the training file's columns"
+            raise RejectedError(msg, code="missing_column", field=column)
+    for column in test.columns:
+        if column not in train.columns:
+            msg = f"the test file has a column {column} that the training file has not"
+            raise RejectedError(msg, code="unknown_column", field=column)
+    if test.columns == train.columns:
+        return test
+    order = [test.columns.index(column) for column in train.columns]
+    return RawTable(test.times, train.columns, test.values[:, order], test.time_column, test.ignored)
+
+
+def _check_follows(train: RawTable, test: RawTable, step_seconds: int) -> None:
+    if test.times[0] <= train.times[-1]:
+        msg = (
+            f"the test file begins at {iso(test.times[0])}, the training file ends at {iso(train.times[-1])}: "
+            "the test must lie after the training rows"
+        )
+        raise RejectedError(msg, code="test_overlaps_train", field="test")
+    if test.rows > 1 and (step := most_common_step(test.times)) != step_seconds:
+        msg = f"the test file's rows are {step} s apart, the training file's {step_seconds} s"
+        raise RejectedError(msg, code="step_differs", field="test")
+
+
+def _grid_after(train: Series, test: RawTable, max_gap_steps: int) -> tuple[Series, GridReport, bool]:
+    """Put the test rows on the grid; rows missing before the first of them become missing test rows."""
+    gap = int(test.times[0] - train.times[-1])
+    step = train.step_seconds
+    joined = gap % step == 0 and gap // step - 1 <= max_gap_steps
+    anchor = train.times[-1:] if joined else train.times[:0]
+    series, grid = regularise(
+        np.concatenate([anchor, test.times]),
+        train.columns,
+        np.concatenate([train.values[: len(anchor)] * np.nan, test.values]),
+        max_gap_steps=max_gap_steps,
+        step_seconds=step,
+        time_column=test.time_column,
+    )
+    return series.rows(len(anchor)), grid, joined

@@ -1,0 +1,182 @@
+"""What an upload holds and whether it can be trained on, told before a pipeline run is spent on it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import numpy as np
+
+from flts.errors import SeriesTooShortError
+from flts.forecasting.recipe import FittedRecipe, RecipeSpec, fit_recipe
+from flts.forecasting.series import GridReport, Series, iso
+from flts.forecasting.splits import as_train
+from flts.ingest.enough_rows import check_enough_rows
+from flts.ingest.layout import Layout, lay_out
+from flts.ingest.table import RawTable
+from flts.settings import RecipeSettings, WindowSettings
+
+NOTABLE_SHARE = 0.05
+"""Columns with a larger share missing are worth a warning even where they are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartReport:
+    """The training or the test rows."""
+
+    rows: int
+    """Rows as uploaded."""
+    start: str
+    end: str
+    inserted_rows: int
+    """Rows that short gaps were filled with, as missing cells."""
+    segments: int
+    """Pieces that longer gaps cut the rows into."""
+    gaps: list[dict[str, str | float]]
+    """The longest gaps: after which time, how many steps, filled or cut."""
+    gap_count: int
+    missing_share: dict[str, float]
+    """Share of missing cells per column, those of inserted rows included."""
+    duplicate_times: int = 0
+    """Always 0: duplicates are refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationReport:
+    """The answer to an upload; `as_dict` is its JSON."""
+
+    time_column: str
+    columns: tuple[str, ...]
+    ignored_columns: tuple[str, ...]
+    targets: tuple[str, ...]
+    step_seconds: int
+    train: PartReport
+    test: PartReport
+    test_from: str
+    """``file``, or ``split``: the last rows of the training file, in time."""
+    test_follows_train: bool
+    """Without a cut: the end of the training rows is the test's context."""
+    constant_columns: dict[str, float]
+    dropped_columns: dict[str, str]
+    """Name to reason."""
+    rows_needed: int
+    """Training rows in one piece that these windows and tails need at least."""
+    warnings: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report as plain JSON values."""
+        return asdict(self)
+
+
+def recipe_spec(settings: RecipeSettings) -> RecipeSpec:
+    """Return the part of the settings that the numbers depend on."""
+    return RecipeSpec(**{part.name: getattr(settings, part.name) for part in fields(RecipeSpec)})
+
+
+def validation_report(
+    train: RawTable,
+    test: RawTable | None,
+    recipe_settings: RecipeSettings,
+    window_settings: WindowSettings,
+) -> ValidationReport:
+    """Describe an upload, or refuse what cannot be trained on.
+
+    Parameters
+    ----------
+    train, test
+        What `read_csv` read; without a test file the last rows of ``train`` are the test.
+
+    Raises
+    ------
+    RejectedError
+        What `flts.ingest.layout.lay_out` and `flts.forecasting.recipe.fit_recipe` refuse, e.g. a target that the data
+        lack (``field`` is ``TARGETS``).
+    SeriesTooShortError
+        ``too_few_rows``, naming the number that is needed.
+    """
+    layout = lay_out(train, test, recipe_settings)
+    recipe = fit_recipe(as_train(layout.train), recipe_spec(recipe_settings))
+    needed = check_enough_rows(
+        _sampled(layout.train, recipe_settings.sample_train_rows),
+        _sampled(layout.test, recipe_settings.sample_test_rows),
+        recipe,
+        window_settings,
+        joined=layout.joined and not _samples_train(layout, recipe_settings),
+        split_share=None if layout.has_test_file else recipe_settings.train_test_split,
+    )
+    report = describe(train, layout, recipe, rows_needed=needed)
+    if _samples_train(layout, recipe_settings) or _samples_test(layout, recipe_settings):
+        report.warnings.append(
+            f"only a sample will be used: {recipe_settings.sample_train_rows or len(layout.train)} training rows, "
+            f"{recipe_settings.sample_test_rows or len(layout.test)} test rows"
+        )
+    return report
+
+
+def describe(train: RawTable, layout: Layout, recipe: FittedRecipe, *, rows_needed: int) -> ValidationReport:
+    """Return the report of rows that were laid out and a recipe that was fitted on them."""
+    report = ValidationReport(
+        time_column=train.time_column,
+        columns=train.columns,
+        ignored_columns=train.ignored,
+        targets=recipe.targets,
+        step_seconds=layout.train.step_seconds,
+        train=_part(layout.train, layout.train_grid),
+        test=_part(layout.test, layout.test_grid),
+        test_from="file" if layout.has_test_file else "split",
+        test_follows_train=layout.joined,
+        constant_columns=dict(recipe.constants),
+        dropped_columns=dict(recipe.dropped),
+        rows_needed=rows_needed,
+    )
+    report.warnings.extend(_warnings(report))
+    return report
+
+
+def _part(series: Series, grid: GridReport) -> PartReport:
+    # The test's grid is counted from the last training row, which is no row of the test; gaps may lie between.
+    return PartReport(
+        rows=len(series) - grid.inserted_rows,
+        start=iso(series.times[0]),
+        end=iso(series.times[-1]),
+        inserted_rows=grid.inserted_rows,
+        segments=len(series.segments()),
+        gaps=list(grid.gaps),
+        gap_count=grid.filled_gaps + grid.cut_gaps,
+        missing_share={
+            column: round(float(np.isnan(series.values[:, at]).mean()), 6) for at, column in enumerate(series.columns)
+        },
+    )
+
+
+def _warnings(report: ValidationReport) -> list[str]:
+    warnings = [f"column {name} is dropped: {reason}" for name, reason in report.dropped_columns.items()]
+    if report.constant_columns:
+        names = ", ".join(report.constant_columns)
+        warnings.append(f"constant in the training rows, answered by the constant: {names}")
+    for title, part in (("training", report.train), ("test", report.test)):
+        if part.inserted_rows:
+            warnings.append(f"{part.inserted_rows} missing rows of short gaps were filled in the {title} rows")
+        if part.segments > 1:
+            warnings.append(f"long gaps cut the {title} rows into {part.segments} pieces; no window crosses a cut")
+        warnings.extend(
+            f"column {name}: {share:.1%} of the {title} cells are missing"
+            for name, share in part.missing_share.items()
+            if share > NOTABLE_SHARE and name not in report.dropped_columns
+        )
+    if not report.test_follows_train:
+        warnings.append("the test does not follow the training rows: its first rows only serve as context")
+    return warnings
+
+
+def _sampled(series: Series, rows: int | None) -> Series:
+    """Return as many rows as sampling will keep; which ones is preprocess's business."""
+    return series if rows is None else series.rows(0, rows)
+
+
+def _samples_train(layout: Layout, settings: RecipeSettings) -> bool:
+    return settings.sample_train_rows is not None and settings.sample_train_rows < len(layout.train)
+
+
+def _samples_test(layout: Layout, settings: RecipeSettings) -> bool:
+    return settings.sample_test_rows is not None and settings.sample_test_rows < len(layout.test)

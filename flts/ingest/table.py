@@ -1,0 +1,53 @@
+"""A table as it was uploaded: numbers and times, nothing cleaned yet."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from flts.forecasting.series import FloatArray, IntArray
+
+
+@dataclass(frozen=True, slots=True)
+class RawTable:
+    """The rows of one uploaded file.
+
+    Parameters
+    ----------
+    times : (n,)
+        Epoch seconds UTC, strictly increasing.
+    columns
+        Numeric columns in the file's order; neither the time nor ignored columns are among them.
+    values : (n, k)
+        Raw units; NaN where a cell was missing.
+    time_column
+        Name of the time column, as written.
+    ignored
+        Columns that ``IGNORE_COLUMNS`` left out.
+    """
+
+    times: IntArray
+    columns: tuple[str, ...]
+    values: FloatArray
+    time_column: str
+    ignored: tuple[str, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return len(self.times)
+
+    def split(self, train_share: float) -> tuple[RawTable, RawTable]:
+        """Cut into the first rows and the last ``1 - train_share``, in time: the very first step of all."""
+        # As flts.forecasting.splits cuts: 0.7 x 10 is a little less than 7.
+        cut = math.floor(round(self.rows * train_share, 9))
+        return self._rows(0, cut), self._rows(cut, self.rows)
+
+    def _rows(self, start: int, stop: int) -> RawTable:
+        return RawTable(
+            times=self.times[start:stop],
+            columns=self.columns,
+            values=self.values[start:stop],
+            time_column=self.time_column,
+            ignored=self.ignored,
+        )
