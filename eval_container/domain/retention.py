@@ -1,0 +1,116 @@
+"""What the janitor may remove: a pure selection over what the store lists."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What the selection needs to know of a pipeline run."""
+
+    pipeline_run_id: str
+    """UUIDv7, so that its order is the order of time."""
+    finished: bool
+    """It has an outcome."""
+    config_hash: str | None
+    """None while preprocess has not computed it."""
+    bundle_prefixes: frozenset[str] = frozenset()
+    """Folders of the bundles that its records name, ending with "/"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What to remove of one identifier, and what stays."""
+
+    runs: tuple[str, ...]
+    """Pipeline runs whose records go."""
+    kept_configs: frozenset[str]
+    """Configurations whose processed data stay."""
+    kept_bundles: frozenset[str]
+    """Folders of bundles that stay."""
+    artefacts: bool
+    """False while a run's configuration is not known yet: it may be about to reuse any bundle."""
+
+
+def select_runs(
+    runs: Iterable[RunFacts],
+    *,
+    retain_runs: int,
+    pointed_runs: Collection[str],
+    pointed_configs: Collection[str],
+    pointed_bundles: Collection[str],
+) -> Selection:
+    """Choose the finished runs beyond the newest ``retain_runs`` that no pointer or predecessor names.
+
+    Parameters
+    ----------
+    pointed_runs, pointed_configs, pointed_bundles : collections
+        What the current pointers and their predecessors name: run ids, config hashes, bundle folders.
+    """
+    ordered = sorted(runs, key=lambda run: run.pipeline_run_id, reverse=True)
+    protected = set(pointed_runs)
+    removed = tuple(
+        run.pipeline_run_id
+        for index, run in enumerate(ordered)
+        if index >= retain_runs and run.finished and run.pipeline_run_id not in protected
+    )
+    kept = [run for run in ordered if run.pipeline_run_id not in set(removed)]
+    return Selection(
+        runs=removed,
+        kept_configs=frozenset(pointed_configs) | {run.config_hash for run in kept if run.config_hash is not None},
+        kept_bundles=frozenset(pointed_bundles).union(*(run.bundle_prefixes for run in kept)),
+        artefacts=all(run.finished or run.config_hash is not None for run in kept),
+    )
+
+
+def select_artefacts(
+    objects: Mapping[str, float],
+    selection: Selection,
+    *,
+    now: float,
+    unfinished_configs: Collection[str] = (),
+    min_age_seconds: float = 24 * 3600,
+) -> tuple[str, ...]:
+    """Choose the keys under ``<identifier>/<config_hash>/`` that nothing kept names.
+
+    Parameters
+    ----------
+    objects : mapping
+        Epoch seconds of the last change by key; a key's second segment is the config hash.
+    unfinished_configs : collection
+        Configurations of unfinished runs: a trainer may be about to reuse any bundle below them.
+    min_age_seconds : float
+        Younger objects stay: their run's record may not have been listed yet.
+    """
+    if not selection.artefacts:
+        return ()
+    busy = frozenset(unfinished_configs)
+    chosen = []
+    for key, modified in objects.items():
+        config_hash = key.split("/")[1] if key.count("/") else ""
+        folder = key.rpartition("/")[0] + "/"
+        is_bundle = len(key.split("/")) > 3  # noqa: PLR2004 - identifier/config/type/train hash/name
+        kept = folder in selection.kept_bundles if is_bundle else config_hash in selection.kept_configs
+        if not kept and config_hash not in busy and now - modified >= min_age_seconds:
+            chosen.append(key)
+    return tuple(chosen)
+
+
+def select_logs(keys: Iterable[str], *, today: date, retain_days: int) -> tuple[str, ...]:
+    """Choose forecast logs, ``<identifier>/date=YYYY-MM-DD/<batch>``, older than ``retain_days``; odd keys stay."""
+    oldest = today - timedelta(days=retain_days)
+    chosen = []
+    for key in keys:
+        for segment in key.split("/"):
+            if segment.startswith("date="):
+                try:
+                    day = date.fromisoformat(segment.removeprefix("date="))
+                except ValueError:
+                    break
+                if day < oldest:
+                    chosen.append(key)
+                break
+    return tuple(chosen)

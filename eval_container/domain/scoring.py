@@ -1,0 +1,327 @@
+"""Score forecasts on the same held-out rows: one table per contender, whoever it is.
+
+Everything here is arrays: a contender is a name and a function from origins to forecasts, so that candidates, the
+champion and the references are measured by the very same lines.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+ForecastAt = Callable[[IntArray, int], FloatArray]
+"""(origins (n,), horizon) -> raw forecasts (n, horizon, m); an origin is the row of the first forecast step."""
+ResidualBounds = Callable[[FloatArray], tuple[FloatArray, FloatArray] | None]
+"""Raw forecasts (horizon, m) -> lower and upper bounds (horizon, m)."""
+
+MAX_CELLS = 4_000_000
+"""Most forecast cells of one pass, 32 MB an array; longer tests are thinned evenly."""
+INFORMATIVE_ORIGINS = {10: 200, 60: 64}
+"""Steps ahead that people look at beside the scored ones, and origins that suffice for them."""
+SEASON_ORIGINS = 24
+MAX_TABLE_CELLS = 3_000
+"""Most rows of one contender's table; further horizons are thinned evenly."""
+NOMINAL_SLACK = 0.10
+"""Coverage this far below nominal is flagged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """Forecasts of one length from the same origins for everybody."""
+
+    steps: tuple[int, ...]
+    """Steps ahead that are measured, 1-based."""
+    origins: IntArray
+
+    @property
+    def horizon(self) -> int:
+        """Length of the forecasts."""
+        return max(self.steps)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """What forecasts are compared with."""
+
+    actual: FloatArray
+    """(rows, m) raw values of the varying targets, NaN where missing."""
+    targets: tuple[str, ...]
+    """The varying targets."""
+    scale: FloatArray
+    """(m,) raw units per scaled unit, by this run's recipe."""
+    naive_error: FloatArray
+    """(m,) mean absolute one-step change in the training rows, raw: the scale of MASE."""
+    weights: tuple[float, float, float]
+    """Of RMSE, MAE and MSE in the score."""
+    scored: Pass
+    informative: tuple[Pass, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """Somebody who forecasts."""
+
+    name: str
+    forecast: ForecastAt
+    max_horizon: int | None = None
+    """Longest forecast; None is without a limit."""
+    bounds: ResidualBounds | None = None
+    nominal: float = 0.9
+    calibrated_steps: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Scorecard:
+    """What a contender achieved."""
+
+    name: str
+    score: float
+    """``w . (rmse, mae, mse)``, scaled, mean over targets and scored steps; NaN if a forecast was not finite."""
+    rmse: float
+    mae: float
+    mse: float
+    losses: FloatArray
+    """(n,) losses of the scored origins whose mean is the score."""
+    left_out: int
+    """Cells without an actual value."""
+    table: tuple[Mapping[str, Any], ...] = ()
+    """Metrics per target and step."""
+    coverage: tuple[Mapping[str, Any], ...] = ()
+    """Interval coverage per target at the calibrated steps."""
+    seconds: float = 0.0
+    notes: tuple[str, ...] = field(default=())
+
+
+def origins_for(
+    usable: IntArray, segments: Sequence[slice], *, first_row: int, horizon: int, limit: int | None = None
+) -> IntArray:
+    """Return the origins from ``first_row`` on whose whole horizon lies in their segment, thinned evenly to a limit."""
+    ends = np.zeros(max((segment.stop for segment in segments), default=0) + 1, dtype=np.int64)
+    for segment in segments:
+        ends[segment] = segment.stop
+    origins = usable[usable >= first_row]
+    origins = origins[origins + horizon <= ends[origins]]
+    if limit is not None and len(origins) > limit:
+        origins = origins[np.linspace(0, len(origins) - 1, limit).round().astype(np.int64)]
+    return origins
+
+
+def plan_passes(
+    usable: IntArray,
+    segments: Sequence[slice],
+    *,
+    first_row: int,
+    scored_steps: Sequence[int],
+    targets: int,
+    season_steps: int | None,
+) -> tuple[Pass, tuple[Pass, ...]]:
+    """Choose the origins of the scored steps (all that fit) and of the informative ones (a few).
+
+    Parameters
+    ----------
+    usable : (n,)
+        Rows that have a whole window before them, for every contender.
+    season_steps : int, optional
+        One season, where the training rows hold two.
+    """
+    horizon = max(scored_steps)
+    limit = max(1_000, MAX_CELLS // (horizon * max(targets, 1)))
+    scored = Pass(tuple(scored_steps), origins_for(usable, segments, first_row=first_row, horizon=horizon, limit=limit))
+    wanted = dict(INFORMATIVE_ORIGINS)
+    if season_steps is not None:
+        wanted.setdefault(season_steps, SEASON_ORIGINS)
+    informative = []
+    for steps, origins in sorted(wanted.items()):
+        found = origins_for(usable, segments, first_row=first_row, horizon=steps, limit=origins)
+        if len(found) and steps not in scored_steps:
+            informative.append(Pass((steps,), found))
+    return scored, tuple(informative)
+
+
+def score(contender: Contender, held_out: HeldOut) -> Scorecard:
+    """Measure a contender on all passes; only the scored one enters the score."""
+    began = time.perf_counter()
+    scored = held_out.scored
+    forecasts = contender.forecast(scored.origins, scored.horizon)
+    actual = actual_at(held_out, scored)
+    chosen = np.array(scored.steps) - 1
+    errors = (forecasts[:, chosen] - actual[:, chosen]) / held_out.scale
+    losses, rmse, mae, mse = origin_losses(errors, known=~np.isnan(actual[:, chosen]), weights=held_out.weights)
+    table = _table(forecasts, actual, _thin(scored.steps, len(held_out.targets)), held_out)
+    coverage = list(_coverage(contender, forecasts, actual, held_out, done=0))
+    notes = []
+    reached = scored.horizon
+    for extra in held_out.informative:
+        if contender.max_horizon is not None and extra.horizon > contender.max_horizon:
+            notes.append(f"forecasts at most {contender.max_horizon} steps")
+            break
+        forecasts, actual = contender.forecast(extra.origins, extra.horizon), actual_at(held_out, extra)
+        table += _table(forecasts, actual, extra.steps, held_out)
+        coverage += _coverage(contender, forecasts, actual, held_out, done=reached)
+        reached = max(reached, extra.horizon)
+    return Scorecard(
+        name=contender.name,
+        score=float(losses.mean()) if len(losses) else math.nan,
+        rmse=rmse,
+        mae=mae,
+        mse=mse,
+        losses=losses,
+        left_out=int(np.isnan(actual_at(held_out, scored)[:, chosen]).sum()),
+        table=tuple(table),
+        coverage=tuple(coverage),
+        seconds=time.perf_counter() - began,
+        notes=tuple(notes),
+    )
+
+
+def actual_at(held_out: HeldOut, chosen: Pass) -> FloatArray:
+    """Return the actual values (n, horizon, m) that a pass's forecasts are compared with."""
+    rows: FloatArray = held_out.actual[chosen.origins[:, None] + np.arange(chosen.horizon)]
+    return rows
+
+
+def origin_losses(
+    errors: FloatArray, *, known: npt.NDArray[np.bool_], weights: tuple[float, float, float]
+) -> tuple[FloatArray, float, float, float]:
+    """Spread the score over the origins, so that it can be tested.
+
+    RMSE is no mean over origins, but ``e ** 2 / (2 RMSE) + RMSE / 2`` has it as its mean and is the root's tangent, so
+    differences of these losses behave like differences of scores (delta method).
+
+    Parameters
+    ----------
+    errors : (n, h, m)
+        Scaled; what ``known`` excludes is not looked at.
+    known : (n, h, m)
+        Cells with an actual value.
+    weights : (3,)
+        Of RMSE, MAE and MSE.
+
+    Returns
+    -------
+    losses (n,), rmse, mae, mse
+        The means over the steps and targets that have an actual value; the losses' mean is the weighted sum. NaN if an
+        error of a known cell is not finite or no cell is known.
+    """
+    seen = known.sum(axis=0)
+    used = seen > 0
+    if not used.any():
+        return np.full(len(errors), math.nan), math.nan, math.nan, math.nan
+    error = np.where(known, errors, 0.0)
+    count = np.maximum(seen, 1)
+    mse = (error**2).sum(axis=0) / count
+    mae = np.abs(error).sum(axis=0) / count
+    rmse = np.sqrt(mse)
+    divisor = np.where(rmse > 0, 2 * rmse, 1.0)
+    by_rmse, by_mae, by_mse = weights
+    cells = by_rmse * (error**2 / divisor + rmse / 2) + by_mae * np.abs(error) + by_mse * error**2
+    share = np.where(used, len(errors) / count, 0.0)  # a mean over known cells as a mean over all origins
+    losses = (np.where(known, cells, 0.0) * share).sum(axis=(1, 2)) / used.sum()
+    return losses, float(rmse[used].mean()), float(mae[used].mean()), float(mse[used].mean())
+
+
+def naive_error(values: FloatArray, segments: Sequence[slice]) -> FloatArray:
+    """Return the mean absolute change (m,) from one row to the next within segments; 1 where there is none to see."""
+    changes = [np.abs(np.diff(values[segment], axis=0)) for segment in segments]
+    joined = np.concatenate(changes) if changes else np.empty((0, values.shape[1]))
+    known = np.isfinite(joined)
+    count = known.sum(axis=0)
+    mean = np.where(known, joined, 0.0).sum(axis=0) / np.maximum(count, 1)
+    return np.where(mean > 0, mean, 1.0)
+
+
+def season_steps(step_seconds: int, train_rows: int) -> int | None:
+    """Return the rows of one day, else of one week, of which the training rows hold two; None where there is none."""
+    for season_seconds in (86_400, 7 * 86_400):
+        steps = season_seconds // step_seconds
+        if season_seconds % step_seconds == 0 and steps > 1 and train_rows >= 2 * steps:
+            return steps
+    return None
+
+
+def _table(
+    forecasts: FloatArray, actual: FloatArray, steps: Sequence[int], held_out: HeldOut
+) -> list[Mapping[str, Any]]:
+    rows: list[Mapping[str, Any]] = []
+    for step in steps:
+        for at, target in enumerate(held_out.targets):
+            measured = _measure(forecasts[:, step - 1, at], actual[:, step - 1, at], held_out, at)
+            rows.append({"target": target, "step": step, **measured})
+    return rows
+
+
+def _measure(forecast: FloatArray, actual: FloatArray, held_out: HeldOut, target: int) -> dict[str, float | int | None]:
+    known = ~np.isnan(actual)
+    truth, error = actual[known], (forecast - actual)[known]
+    if not len(truth):
+        return {"n": 0}
+    scale = float(held_out.scale[target])
+    mse, mae = float((error**2).mean()), float(np.abs(error).mean())
+    spread = float(((truth - truth.mean()) ** 2).sum())
+    relative = truth != 0
+    return {
+        "n": len(truth),
+        "rmse": _finite(math.sqrt(mse) / scale),
+        "mae": _finite(mae / scale),
+        "mse": _finite(mse / scale**2),
+        "rmse_raw": _finite(math.sqrt(mse)),
+        "mae_raw": _finite(mae),
+        "mse_raw": _finite(mse),
+        "mase": _finite(mae / float(held_out.naive_error[target])),
+        "mape": _finite(float(np.abs(error[relative] / truth[relative]).mean())) if relative.any() else None,
+        "mape_share": float(relative.mean()),
+        "r2": _finite(1 - float((error**2).sum()) / spread) if spread > 0 else None,
+    }
+
+
+def _coverage(
+    contender: Contender, forecasts: FloatArray, actual: FloatArray, held_out: HeldOut, *, done: int
+) -> list[Mapping[str, Any]]:
+    """Measure coverage at calibrated steps that this pass reaches and no shorter one did."""
+    steps = [step for step in contender.calibrated_steps if done < step <= forecasts.shape[1]]
+    if contender.bounds is None or not steps:
+        return []
+    # Bounds are residuals added to the mean: one look at a forecast of zeros gives them all.
+    widths = contender.bounds(np.zeros(forecasts.shape[1:]))
+    if widths is None:
+        return []
+    rows: list[Mapping[str, Any]] = []
+    for step in steps:
+        for at, target in enumerate(held_out.targets):
+            truth, mean = actual[:, step - 1, at], forecasts[:, step - 1, at]
+            known = ~np.isnan(truth)
+            if not known.any():
+                continue
+            lower, upper = widths[0][step - 1, at], widths[1][step - 1, at]
+            inside = (truth[known] >= mean[known] + lower) & (truth[known] <= mean[known] + upper)
+            share = float(inside.mean())
+            rows.append(
+                {
+                    "target": target,
+                    "step": step,
+                    "n": int(known.sum()),
+                    "coverage": share,
+                    "nominal": contender.nominal,
+                    "low": share < contender.nominal - NOMINAL_SLACK,
+                }
+            )
+    return rows
+
+
+def _thin(steps: tuple[int, ...], targets: int) -> tuple[int, ...]:
+    limit = max(1, MAX_TABLE_CELLS // max(targets, 1))
+    if len(steps) <= limit:
+        return steps
+    return tuple(steps[int(at)] for at in np.unique(np.linspace(0, len(steps) - 1, limit).round()))
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

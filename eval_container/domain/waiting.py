@@ -1,0 +1,70 @@
+"""How long eval waits for a trainer: pure rules over times."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from eval_container.domain.gate import Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """The two limits of waiting, in seconds."""
+
+    silence_seconds: float
+    """Without a sign of life of any run for this long, a type is given up."""
+    max_seconds: float
+    """After this long since the run's start, whoever is missing is given up."""
+
+
+def missing_types(expected: Collection[str], final: Collection[str]) -> tuple[str, ...]:
+    """Return the expected types without a final event, in the order of expectation."""
+    return tuple(model_type for model_type in expected if model_type not in final)
+
+
+def given_up(
+    missing: Collection[str],
+    *,
+    now: float,
+    started: float,
+    last_sign: Mapping[str, float],
+    patience: Patience,
+) -> bool:
+    """Say whether waiting ends: every missing type is silent, or the run is too old.
+
+    One that still shows life is waited for even if another is silent, since its candidate may be the best.
+
+    Parameters
+    ----------
+    now, started : float
+        Epoch seconds; of this look and of the run's start.
+    last_sign : mapping
+        Epoch seconds of the last event or progress of any run, by model type; the run's start where there was none.
+    """
+    if now - started >= patience.max_seconds:
+        return True
+    return all(now - max(last_sign.get(kind, started), started) >= patience.silence_seconds for kind in missing)
+
+
+def why_missing(model_type: str, *, now: float, started: float, patience: Patience) -> Reason:
+    """Return the reason that the scoreboard gives for a type that was not waited for any longer."""
+    waited = now - started
+    if waited >= patience.max_seconds:
+        return Reason("too_long", f"{model_type} sent no result within {patience.max_seconds:g} s of the run's start")
+    return Reason(
+        "silent",
+        f"{model_type} sent no event or progress for {patience.silence_seconds:g} s: is its trainer running?",
+    )
+
+
+def type_of_service(service: str) -> str | None:
+    """Return the model type that a trainer's service name stands for (``train-gru`` -> ``GRU``), or None."""
+    family, _, kind = service.partition("-")
+    return kind.upper().replace("-", "_") if family in ("train", "nonml") and kind else None
+
+
+def services_of_type(model_type: str) -> tuple[str, ...]:
+    """Return the service names under which a model type may be trained."""
+    kind = model_type.lower().replace("_", "-")
+    return f"train-{kind}", f"nonml-{kind}"

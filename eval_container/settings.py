@@ -1,0 +1,91 @@
+"""Settings of eval."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import Field, field_validator, model_validator
+
+from flts.settings import (
+    CommaSeparated,
+    KafkaSettings,
+    ServiceSettings,
+    StoreSettings,
+    TrackingSettings,
+    WindowSettings,
+)
+
+
+class EvalSettings(ServiceSettings, KafkaSettings, StoreSettings, TrackingSettings, WindowSettings):
+    """What eval waits for, how it scores and what it lets pass."""
+
+    service_port: int = Field(default=8050, ge=1, le=65535)
+    """Port of /healthz, /readyz and /metrics."""
+    expected_model_types: CommaSeparated = ("GRU", "LSTM", "PROPHET")
+    """Model types that a run is decided on, `GRU,LSTM,PROPHET`: those whose trainers are deployed."""
+    eval_silence_seconds: float = Field(default=300, gt=0)
+    """A missing model type without event or progress of any run for this long is not waited for."""
+    eval_max_seconds: float = Field(default=7200, gt=0)
+    """Longest time from a run's training data to its decision."""
+    eval_tick_seconds: float = Field(default=5, gt=0)
+    """Time between two looks for runs that waited too long or were left half finished."""
+    gate_min_skill: float = Field(default=0.0, le=1)
+    """Least skill against persistence that a promotion takes; below 0 also switches the test of significance off."""
+    gate_significance: float = Field(default=0.02, gt=0, lt=1)
+    """Chance that a run promotes a candidate whose skill is luck; see docs/decisions/0002-gate.md."""
+    gate_against_champion: bool = True
+    """The current champion keeps its place unless beaten on the run's test rows."""
+    score_weights: CommaSeparated = ("0.5", "0.3", "0.2")
+    """Weights of RMSE, MAE and MSE (scaled) in the score."""
+    score_horizons: CommaSeparated = ()
+    """Steps ahead that are scored, `1,2,3`; empty: 1 to `OUTPUT_SEQ_LEN`."""
+    spool_drain_seconds: float = Field(default=30, gt=0)
+    """Time between two attempts to hand MLflow what it has not taken yet."""
+    retain_runs: int = Field(default=20, ge=1)
+    """Finished runs of an identifier that the janitor keeps."""
+    retain_log_days: int = Field(default=30, ge=1)
+    """Days that forecast logs are kept."""
+    janitor_period_seconds: float = Field(default=86_400, gt=0)
+    """Time between two rounds of the janitor."""
+
+    @field_validator("expected_model_types", "score_weights", "score_horizons", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("expected_model_types")
+    @classmethod
+    def _some_types(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        types = tuple(dict.fromkeys(kind.upper() for kind in value))
+        if not types:
+            msg = "names at least one model type"
+            raise ValueError(msg)
+        return types
+
+    @model_validator(mode="after")
+    def _numbers(self) -> Self:
+        try:
+            weights = tuple(float(weight) for weight in self.score_weights)
+            horizons = tuple(int(step) for step in self.score_horizons)
+        except ValueError:
+            msg = "SCORE_WEIGHTS, SCORE_HORIZONS: must be numbers"
+            raise ValueError(msg) from None
+        if len(weights) != 3 or min(weights) < 0 or sum(weights) <= 0:  # noqa: PLR2004 - RMSE, MAE and MSE
+            msg = "SCORE_WEIGHTS: three numbers of at least 0, not all 0"
+            raise ValueError(msg)
+        if any(step < 1 for step in horizons):
+            msg = "SCORE_HORIZONS: steps of at least 1"
+            raise ValueError(msg)
+        return self
+
+    def weights(self) -> tuple[float, float, float]:
+        """Return the weights of RMSE, MAE and MSE."""
+        rmse, mae, mse = (float(weight) for weight in self.score_weights)
+        return rmse, mae, mse
+
+    def horizons(self, output_seq_len: int) -> tuple[int, ...]:
+        """Return the scored steps ahead for models that forecast ``output_seq_len`` at once."""
+        named = tuple(sorted({int(step) for step in self.score_horizons}))
+        return named or tuple(range(1, output_seq_len + 1))

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import pytest
+
+from eval_container.domain.waiting import (
+    Patience,
+    given_up,
+    missing_types,
+    services_of_type,
+    type_of_service,
+    why_missing,
+)
+
+PATIENCE = Patience(silence_seconds=300, max_seconds=7200)
+STARTED = 1_000_000.0
+
+
+def test_missing_is_what_was_expected_and_has_no_final_event() -> None:
+    assert missing_types(("GRU", "LSTM", "PROPHET"), {"LSTM"}) == ("GRU", "PROPHET")
+
+
+def test_a_type_that_never_showed_is_given_up_after_the_silence() -> None:
+    assert not given_up(["GRU"], now=STARTED + 299, started=STARTED, last_sign={}, patience=PATIENCE)
+    assert given_up(["GRU"], now=STARTED + 300, started=STARTED, last_sign={}, patience=PATIENCE)
+
+
+def test_a_sign_of_life_of_any_run_prolongs_the_wait() -> None:
+    signs = {"GRU": STARTED + 250}
+
+    assert not given_up(["GRU"], now=STARTED + 549, started=STARTED, last_sign=signs, patience=PATIENCE)
+    assert given_up(["GRU"], now=STARTED + 550, started=STARTED, last_sign=signs, patience=PATIENCE)
+
+
+def test_a_sign_from_before_the_run_does_not_shorten_its_wait() -> None:
+    signs = {"GRU": STARTED - 10_000}
+
+    assert not given_up(["GRU"], now=STARTED + 299, started=STARTED, last_sign=signs, patience=PATIENCE)
+
+
+def test_one_that_lives_is_waited_for_though_another_is_silent() -> None:
+    signs = {"LSTM": STARTED + 590}
+
+    assert not given_up(["GRU", "LSTM"], now=STARTED + 600, started=STARTED, last_sign=signs, patience=PATIENCE)
+
+
+def test_nobody_is_waited_for_longer_than_the_most() -> None:
+    signs = {"GRU": STARTED + 7199}
+
+    assert given_up(["GRU"], now=STARTED + 7200, started=STARTED, last_sign=signs, patience=PATIENCE)
+
+
+def test_the_reason_tells_silence_from_length() -> None:
+    silent = why_missing("GRU", now=STARTED + 400, started=STARTED, patience=PATIENCE)
+    too_long = why_missing("GRU", now=STARTED + 7200, started=STARTED, patience=PATIENCE)
+
+    assert (silent.code, too_long.code) == ("silent", "too_long")
+    assert "GRU" in silent.message
+
+
+@pytest.mark.parametrize(
+    ("service", "model_type"),
+    [("train-gru", "GRU"), ("nonml-prophet", "PROPHET"), ("train-my-net", "MY_NET"), ("eval", None), ("train-", None)],
+)
+def test_a_trainers_service_name_says_its_model_type(service: str, model_type: str | None) -> None:
+    assert type_of_service(service) == model_type
+
+
+def test_a_model_type_names_the_services_that_may_train_it() -> None:
+    assert services_of_type("MY_NET") == ("train-my-net", "nonml-my-net")
