@@ -72,7 +72,9 @@ def bound_fields() -> dict[str, Any]:
     return dict(_bound.get())
 
 
-def configure_logs(service: str, level: str = "INFO", *, secrets: Iterable[str] = (), stream: TextIO | None = None) -> None:
+def configure_logs(
+    service: str, level: str = "INFO", *, secrets: Iterable[str] = (), stream: TextIO | None = None
+) -> None:
     """Send every log line of this process, the libraries' too, as JSON to standard output.
 
     Parameters

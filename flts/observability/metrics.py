@@ -48,7 +48,9 @@ class Metrics:
             "topic", "outcome",
         )  # fmt: skip
         self.dead_letters = counter("flts_dead_letters_total", "Messages given up", "topic")
-        self.consumer_lag = gauge("flts_consumer_lag", "Messages not yet committed on this replica's partitions", "topic")
+        self.consumer_lag = gauge(
+            "flts_consumer_lag", "Messages not yet committed on this replica's partitions", "topic"
+        )
         self.work_in_progress = gauge("flts_work_in_progress", "Messages being worked on")
         self.ticks = counter("flts_ticks_total", "Periodic work", "tick", "outcome")
         self.queue_depth = gauge("flts_queue_depth", "Entries waiting in a queue inside the process", "queue")
@@ -57,7 +59,9 @@ class Metrics:
             "flts_training_duration_seconds", "Time to train one model", "model_type", buckets=TRAINING_BUCKETS
         )
         self.training_stuck = counter("flts_training_stuck_total", "Work stopped because it made no progress")
-        self.training_retries_exhausted = counter("flts_training_retries_exhausted_total", "Work given up after all tries")
+        self.training_retries_exhausted = counter(
+            "flts_training_retries_exhausted_total", "Work given up after all tries"
+        )
         self.datasets_preprocessed = counter("flts_datasets_preprocessed_total", "Data sets preprocessed", "outcome")
         self.preprocess_duration = histogram(
             "flts_preprocess_duration_seconds", "Time to preprocess one data set", buckets=TRAINING_BUCKETS
@@ -73,9 +77,13 @@ class Metrics:
         )
         self.predictions = counter("flts_predictions_total", "Answered requests", "outcome")
         self.champion_age = gauge("flts_champion_age_seconds", "Age of the oldest champion served")
-        self.champion_coverage = gauge("flts_champion_coverage", "Least interval coverage among the champions, on test rows")
+        self.champion_coverage = gauge(
+            "flts_champion_coverage", "Least interval coverage among the champions, on test rows"
+        )
         self.champions = gauge("flts_champions", "Champions known to this replica")
-        self.forecast_log_dropped = counter("flts_forecast_log_dropped_total", "Forecast log entries dropped: full queue")
+        self.forecast_log_dropped = counter(
+            "flts_forecast_log_dropped_total", "Forecast log entries dropped: full queue"
+        )
 
         self.http_requests = counter("flts_http_requests_total", "Requests to the API", "route", "outcome")
         self.uploads = counter("flts_uploads_total", "Uploaded data sets", "outcome")
@@ -83,7 +91,9 @@ class Metrics:
         self.mlflow_breaker_open = gauge("flts_mlflow_breaker_open", "1 while calls to MLflow are held back")
         self.mlflow_calls = counter("flts_mlflow_calls_total", "Calls to MLflow", "outcome")
         self.spool_documents = gauge("flts_spool_documents", "Documents that MLflow has not taken yet")
-        self.store_conflicts = counter("flts_store_conflicts_total", "Keys that existed with other bytes; the stored won")
+        self.store_conflicts = counter(
+            "flts_store_conflicts_total", "Keys that existed with other bytes; the stored won"
+        )
         self.janitor_removed = counter("flts_janitor_removed_total", "Objects removed by the janitor")
 
     def text(self) -> bytes:
