@@ -1,4 +1,4 @@
-"""MLflow's server on SQLite and a folder, ended with its parent: ``python -m embedded.mlflow_server --port P --home DIR``."""
+"""MLflow's server on SQLite and a folder, ended with its parent."""
 
 from __future__ import annotations
 

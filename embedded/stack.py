@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import json
 import os
 import secrets
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
+
+import httpx
 
 from embedded.processes import Program, Supervisor, free_port, is_taken
 from embedded.settings import EmbeddedSettings
@@ -144,15 +145,15 @@ class Stack:
 
     def announce_again(self) -> None:
         """Have the gateway publish unfinished runs again: the embedded broker forgets everything when it ends."""
-        request = urllib.request.Request(
-            f"{self.endpoints.gateway_url}/runs/resume?older_than_seconds=0",
-            method="POST",
-            headers={"x-api-key": self.api_key},
-        )
         try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
-                resumed = json.load(answer).get("resumed", [])
-        except (OSError, ValueError) as error:
+            answer = httpx.post(
+                f"{self.endpoints.gateway_url}/runs/resume",
+                params={"older_than_seconds": 0},
+                headers={"x-api-key": self.api_key},
+                timeout=30,
+            )
+            resumed = answer.raise_for_status().json().get("resumed", [])
+        except (httpx.HTTPError, ValueError) as error:
             self._say(f"unfinished runs could not be announced again: {error}")
             return
         if resumed:
@@ -221,9 +222,9 @@ class Stack:
                 services.append((f"train-{model_type.lower()}", "train_container", {"MODEL_TYPE": model_type}))
         for name, module, own in services:
             port = endpoints.health.get(name) or free_port()
-            url = f"http://{HOST}:{port}/readyz"
             environment = {**shared, **own, "SERVICE_PORT": str(port)}
-            programs.append(self._program(name, [module], environment, ready=_readiness(url)))
+            ready = functools.partial(_answers, f"http://{HOST}:{port}/readyz")
+            programs.append(self._program(name, [module], environment, ready=ready))
         return programs
 
     def _program(
@@ -239,16 +240,10 @@ class Stack:
         return Program(name, command, environment, self.home / "logs" / f"{name}.log", ready, on_ready)
 
 
-def _readiness(url: str) -> Callable[[], bool]:
-    # Inference is not ready before its store answered, but ready without a champion: /readyz says so itself.
-    return lambda: _answers(url)
-
-
 def _answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=READY_TIMEOUT_SECONDS) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
+        return httpx.get(url, timeout=READY_TIMEOUT_SECONDS).is_success
+    except httpx.HTTPError:
         return False
 
 

@@ -17,13 +17,11 @@ from typing import Any
 import httpx
 import psutil
 
+from embedded.settings import EmbeddedSettings
 from tests.eventually import eventually
 
 ROOT = Path(__file__).resolve().parent.parent
-PORTS = (
-    "GATEWAY_PORT INFERENCE_PORT MLFLOW_PORT KAFKA_PORT PREPROCESS_PORT TRAIN_GRU_PORT TRAIN_LSTM_PORT "
-    "NONML_PROPHET_PORT EVAL_PORT INFERENCE_WORKER_PORT"
-).split()
+PORTS = tuple(name.upper() for name in EmbeddedSettings.model_fields if name.endswith("_port"))
 SMALL = {"EPOCHS": "4", "HIDDEN_SIZE": "16", "NUM_LAYERS": "1", "BATCH_SIZE": "64"}
 READY_SECONDS = 150
 
@@ -156,7 +154,9 @@ def running_stack(home: Path, **environment: str) -> Iterator[RunningStack]:
         start_new_session=True,
     )
     try:
-        stack = RunningStack(process, home, eventually(lambda: _state(process, home), "the stack starts", timeout=READY_SECONDS))
+        stack = RunningStack(
+            process, home, eventually(lambda: _state(process, home), "the stack starts", timeout=READY_SECONDS)
+        )
         yield stack
     finally:
         family = _family(process.pid)

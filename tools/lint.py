@@ -8,7 +8,7 @@ import sys
 COMMANDS = (
     ("ruff", "check", "."),
     ("ruff", "format", "--check", "."),
-    ("importlinter.cli", "lint"),
+    ("importlinter",),
     ("tools.configuration", "--check"),
 )
 
@@ -18,8 +18,9 @@ def main() -> int:
     worst = 0
     for module, *arguments in COMMANDS:
         print(f"$ python -m {module} {' '.join(arguments)}", flush=True)
-        code = "from importlinter.cli import lint_imports_command; lint_imports_command()"
-        command = [sys.executable, "-c", code] if module == "importlinter.cli" else [sys.executable, "-m", module, *arguments]
+        command = [sys.executable, "-m", module, *arguments]
+        if module == "importlinter":  # has no module to run
+            command = [sys.executable, "-c", "import importlinter.cli as cli; cli.lint_imports_command()"]
         worst = max(worst, subprocess.run(command, check=False).returncode)
     return worst
 

@@ -1,0 +1,96 @@
+"""The first run of all, on a pipeline of one trainer: before the champion, and how Prophet becomes it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from tests.eventually import eventually
+from tests.stack import RunningStack, running_stack
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def prophet_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
+    with running_stack(tmp_path_factory.mktemp("prophet") / "home", EXPECTED_MODEL_TYPES="PROPHET") as running:
+        yield running
+
+
+def seasonal_csv(path: Path) -> Path:
+    """A clean daily season with a little noise: closed form beats persistence."""
+    rng = np.random.default_rng(7)
+    times = np.datetime64("2024-01-01T00:00:00") + np.arange(1440) * np.timedelta64(30, "m")
+    phase = 2 * np.pi * (np.arange(1440) % 48) / 48
+    load = 100 + 40 * np.sin(phase) + rng.normal(0, 4, 1440)
+    heat = 20 + 8 * np.cos(phase) + rng.normal(0, 1, 1440)
+    lines = ["time,load,heat", *(f"{t},{a:.3f},{b:.3f}" for t, a, b in zip(times, load, heat, strict=True))]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_before_any_champion_inference_is_ready_and_says_what_is_missing(prophet_stack: RunningStack) -> None:
+    ready = httpx.get(f"{prophet_stack.state['inference_url']}/readyz")
+    assert ready.status_code == 200, ready.text
+
+    answer = prophet_stack.predict({"data": {"time": ["2024-01-01T00:00:00"], "load": [1.0], "heat": [2.0]}})
+
+    assert answer.status_code == 503
+    assert answer.json()["error"]["code"] == "no_champion"
+    assert int(answer.headers["retry-after"]) >= 1
+
+
+def test_prophet_is_promoted_and_served_and_the_waiting_test_rows_are_forecast(
+    prophet_stack: RunningStack, tmp_path: Path
+) -> None:
+    run_id = prophet_stack.upload("season", seasonal_csv(tmp_path / "season.csv"))
+
+    run = prophet_stack.wait_decided(run_id)
+
+    assert run["outcome"]["outcome"] == "promoted", run["decision"]
+    assert run["decision"]["model_type"] == "PROPHET"
+    prophet_stack.wait_served("season", run["decision"]["run_id"])
+    folder = prophet_stack.store / "pipeline-runs" / "season" / run_id
+    eventually((folder / "forecast.json").exists, "the claim that came before any champion is forecast", timeout=60)
+    assert json.loads((folder / "forecast.json").read_text())["status"] == "done"
+
+    with prophet_stack.gateway as client:
+        body = client.get("/datasets/season/tail", params={"rows": 5}).json()
+    answer = prophet_stack.predict(body | {"inference_length": 48})
+    assert answer.status_code == 200, answer.text
+    predicted = [row["load"] for row in answer.json()["predictions"]]
+    assert max(predicted) > 125, "the forecast follows the day"
+    assert min(predicted) < 75
+
+
+def test_the_last_champion_survives_a_restart_and_the_loss_of_every_backend(prophet_stack: RunningStack) -> None:
+    with prophet_stack.gateway as client:
+        body = client.get("/datasets/season/tail", params={"rows": 5}).json()
+    before = prophet_stack.predict(body).json()["predictions"]
+    hidden = prophet_stack.store.with_name("store-away")
+    prophet_stack.store.rename(hidden)
+    try:
+        victim = prophet_stack.pid("inference")
+        os.kill(victim, signal.SIGKILL)
+
+        def answers() -> httpx.Response | None:
+            try:
+                return prophet_stack.predict(body)
+            except httpx.TransportError:
+                return None
+
+        answer = eventually(answers, "the restarted replica answers from its disk", timeout=30)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["predictions"] == before
+    finally:
+        if prophet_stack.store.exists():
+            shutil.rmtree(prophet_stack.store)
+        hidden.rename(prophet_stack.store)

@@ -1,0 +1,200 @@
+"""An uploaded CSV becomes a served, measured forecast, through all six services."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.eventually import eventually
+from tests.stack import RunningStack
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def decided(stack: RunningStack, sample: tuple[Path, Path]) -> dict[str, Any]:
+    run_id = stack.upload("journey", *sample)
+    return stack.wait_decided(run_id)
+
+
+def tail(stack: RunningStack, identifier: str, rows: int) -> dict[str, Any]:
+    with stack.gateway as client:
+        return dict(client.get(f"/datasets/{identifier}/tail", params={"rows": rows}).json())
+
+
+def test_a_neural_model_earns_the_promotion_on_the_shipped_sample(decided: dict[str, Any]) -> None:
+    assert decided["outcome"]["outcome"] == "promoted", decided["decision"]
+    assert decided["decision"]["model_type"] in {"GRU", "LSTM"}
+
+
+def test_all_three_trainers_and_the_references_stand_in_the_scoreboard(decided: dict[str, Any]) -> None:
+    scoreboard = decided["scoreboard"]
+    assert {row["model_type"] for row in scoreboard["candidates"]} == {"GRU", "LSTM", "PROPHET"}
+    references = {row["name"] for row in scoreboard["references"]}
+    assert {"persistence", "seasonal_naive", "ridge"} <= references
+
+
+def test_every_stage_says_when_it_began_and_ended(decided: dict[str, Any]) -> None:
+    stages = {stage["stage"]: stage for stage in decided["stages"]}
+    for name in ("preprocess", "train-gru", "train-lstm", "nonml-prophet", "eval"):
+        assert stages[name]["status"] == "done"
+        assert stages[name]["end"] >= stages[name]["start"]
+
+
+def test_the_champion_is_served_with_intervals_in_raw_units(stack: RunningStack, decided: dict[str, Any]) -> None:
+    stack.wait_served("journey", decided["decision"]["run_id"])
+    body = tail(stack, "journey", 50) | {"inference_length": 6}
+
+    answer = stack.predict(body)
+
+    assert answer.status_code == 200, answer.text
+    forecast = answer.json()
+    assert forecast["run_id"] == decided["decision"]["run_id"]
+    assert forecast["config_hash"] == decided["config_hash"]
+    assert len(forecast["predictions"]) == 6
+    targets = [name for name in body["data"] if name != body["index_col"]]
+    for row in forecast["predictions"]:
+        for target in targets:
+            assert row[f"{target}_lower"] <= row[target] <= row[f"{target}_upper"]
+
+
+def test_reversing_the_columns_of_a_request_changes_nothing(stack: RunningStack, decided: dict[str, Any]) -> None:
+    stack.wait_served("journey", decided["decision"]["run_id"])
+    body = tail(stack, "journey", 30) | {"inference_length": 3}
+    turned = body | {"data": dict(reversed(body["data"].items()))}
+
+    assert stack.predict(body).json()["predictions"] == stack.predict(turned).json()["predictions"]
+
+
+def test_the_gateway_passes_forecasts_on(stack: RunningStack, decided: dict[str, Any]) -> None:
+    stack.wait_served("journey", decided["decision"]["run_id"])
+    body = tail(stack, "journey", 30)
+
+    with stack.gateway as client:
+        through = client.post("/predict", json=body)
+
+    assert through.status_code == 200, through.text
+    assert through.json()["predictions"] == stack.predict(body).json()["predictions"]
+
+
+def test_the_worker_writes_and_measures_the_batch_forecast(stack: RunningStack, decided: dict[str, Any]) -> None:
+    record = stack.store / "pipeline-runs" / "journey" / decided["pipeline_run_id"] / "forecast.json"
+    eventually(record.exists, "the batch forecast is recorded", timeout=60)
+
+    forecast = json.loads(record.read_text())
+
+    assert forecast["status"] == "done"
+    assert forecast["rows"] > 0
+    log = stack.store / forecast["log"]["bucket"] / forecast["log"]["object_key"]
+    assert log.stat().st_size == forecast["log"]["size"]
+
+
+def test_mlflow_holds_runs_metrics_artifacts_and_the_champion_alias(
+    stack: RunningStack, decided: dict[str, Any]
+) -> None:
+    api = f"{stack.state['mlflow_url']}/api/2.0/mlflow"
+    run_ids = {row["run_id"] for row in decided["scoreboard"]["candidates"]}
+
+    def recorded() -> list[dict[str, Any]] | None:
+        experiment = httpx.get(f"{api}/experiments/get-by-name", params={"experiment_name": "journey"})
+        assert experiment.status_code == 200, experiment.text
+        number = experiment.json()["experiment"]["experiment_id"]
+        runs = httpx.post(f"{api}/runs/search", json={"experiment_ids": [number]}).json().get("runs", [])
+        tagged = [run for run in runs if _tag(run, "run_id") in run_ids]
+        assert len(tagged) == 3, "three tagged runs"
+        assert all(run["info"]["status"] == "FINISHED" for run in tagged)
+        assert all("test_rmse" in _metrics(run) for run in tagged)
+        return tagged
+
+    runs = eventually(recorded, "MLflow holds three finished runs with test metrics", timeout=60, every=0.5)
+    parameters = [{entry["key"] for entry in run["data"]["params"]} for run in runs]
+    assert all({"model_type", "config_hash"} <= names for names in parameters)
+    neural = [run for run in runs if "train_rmse" in _metrics(run)]
+    assert len(neural) >= 2
+    assert all({"train_loss", "val_loss", "val_mae"} <= _metrics(run) for run in neural)
+
+    def champion() -> str | None:
+        answer = httpx.get(f"{api}/registered-models/alias", params={"name": "journey", "alias": "champion"})
+        assert answer.status_code == 200, answer.text
+        version = answer.json()["model_version"]
+        return next((tag["value"] for tag in version["tags"] if tag["key"] == "run_id"), None)
+
+    assert eventually(champion, "the alias champion points somewhere", timeout=60) == decided["decision"]["run_id"]
+
+
+def test_the_same_upload_again_trains_nothing_twice(
+    stack: RunningStack, sample: tuple[Path, Path], decided: dict[str, Any]
+) -> None:
+    again = stack.wait_decided(stack.upload("journey", *sample), timeout=60)
+
+    assert again["config_hash"] == decided["config_hash"]
+    assert all(trained["reused"] for trained in again["trained"].values())
+    assert again["outcome"]["outcome"] == "kept", again["decision"]
+
+
+def test_live_progress_names_stage_epoch_and_loss(stack: RunningStack, sample: tuple[Path, Path]) -> None:
+    run_id = stack.upload("live", *sample, settings={"EPOCHS": 6})
+    seen: list[dict[str, Any]] = []
+
+    with stack.gateway as client, client.stream("GET", f"/runs/{run_id}/events", timeout=120) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        kind = ""
+        for line in answer.iter_lines():
+            if line.startswith("event:"):
+                kind = line.removeprefix("event:").strip()
+            elif line.startswith("data:"):
+                seen.append(json.loads(line.removeprefix("data:")))
+            if kind == "end" and not line:
+                break
+
+    epochs = [event for event in seen if event.get("epoch") and str(event.get("stage", "")).startswith("train-")]
+    assert epochs, "epochs were told"
+    assert all(event["loss"] is not None for event in epochs)
+
+
+def test_ten_rows_are_refused_naming_the_rows_needed(
+    stack: RunningStack, sample: tuple[Path, Path], tmp_path: Path
+) -> None:
+    short = tmp_path / "short.csv"
+    short.write_text("".join(sample[0].read_text().splitlines(keepends=True)[:11]))
+
+    with stack.gateway as client:
+        answer = client.post("/datasets/short", files={"train": ("t.csv", short.read_bytes(), "text/csv")})
+
+    assert answer.status_code == 422
+    error = answer.json()["error"]
+    assert error["code"] == "too_few_rows"
+    assert any(word.isdigit() for word in error["message"].replace(",", " ").split())
+
+
+def test_every_service_answers_health_readiness_and_real_metrics(stack: RunningStack, decided: dict[str, Any]) -> None:
+    assert decided["outcome"]
+    for name, url in stack.state["health"].items():
+        assert httpx.get(f"{url}/healthz").status_code == 200, name
+        assert httpx.get(f"{url}/readyz").status_code == 200, name
+        metrics = httpx.get(f"{url}/metrics")
+        assert metrics.headers["content-type"].startswith("text/plain"), name
+        assert "flts_build_info" in metrics.text, name
+    counted = httpx.get(f"{stack.state['health']['train-gru']}/metrics").text
+    assert 'flts_training_duration_seconds_count{model_type="GRU"}' in counted
+
+
+def test_logs_are_json_and_bound_to_the_run(stack: RunningStack, decided: dict[str, Any]) -> None:
+    successes = stack.log_events("train-gru", "train_success")
+    mine = [record for record in successes if record.get("pipeline_run_id") == decided["pipeline_run_id"]]
+    assert mine
+    assert mine[0]["identifier"] == "journey"
+    assert mine[0]["config_hash"] == decided["config_hash"]
+    assert mine[0]["service"] == "train-gru"
+
+
+def _tag(run: dict[str, Any], key: str) -> str | None:
+    return next((tag["value"] for tag in run["data"].get("tags", []) if tag["key"] == key), None)
+
+
+def _metrics(run: dict[str, Any]) -> set[str]:
+    return {entry["key"] for entry in run["data"].get("metrics", [])}

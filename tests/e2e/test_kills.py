@@ -1,0 +1,50 @@
+"""Kill -9 in the middle of the work: the run still ends with exactly one decision and a served forecast."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.eventually import eventually
+from tests.stack import RunningStack
+
+pytestmark = pytest.mark.timeout(300)
+
+MIDDLE = {
+    "preprocess": "download_start",
+    "train-gru": "epoch_done",
+    "nonml-prophet": "train_start",
+    "eval": "model_evaluate_start",
+}
+
+
+@pytest.mark.parametrize("service", MIDDLE)
+def test_a_service_killed_in_the_middle_of_its_work_is_made_up_for(
+    stack: RunningStack, sample: tuple[Path, Path], service: str
+) -> None:
+    identifier = f"kill-{service}"
+    victim = stack.pid(service)
+    run_id = stack.upload(identifier, *sample, settings={"EPOCHS": 5, "EXTRA_HASH_SALT": service})
+
+    eventually(lambda: in_the_middle(stack, service, run_id), f"{service} is at work", timeout=120, every=0.01)
+    os.kill(victim, signal.SIGKILL)
+
+    run = stack.wait_decided(run_id)
+    assert stack.pid(service) != victim
+    assert run["outcome"]["outcome"] == "promoted", run["decision"]
+    assert len(stack.decisions(identifier, run_id)) == 1
+    assert {kind for kind, trained in run["trained"].items() if trained["status"] == "SUCCESS"} == {
+        "GRU",
+        "LSTM",
+        "PROPHET",
+    }
+    stack.wait_served(identifier, run["decision"]["run_id"])
+
+
+def in_the_middle(stack: RunningStack, service: str, run_id: str) -> list[dict[str, Any]]:
+    events = stack.log_events(service, MIDDLE[service])
+    return [record for record in events if record.get("pipeline_run_id") == run_id]
