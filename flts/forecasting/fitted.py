@@ -1,0 +1,280 @@
+"""A fitted recipe: the plain numbers that turn rows into model inputs and model outputs into raw units."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from flts.errors import RejectedError
+from flts.forecasting.series import FloatArray, IntArray
+from flts.forecasting.time_features import TIME_FEATURES
+
+RECIPE_VERSION = 1
+"""Raised by any change of what a recipe does or of its Parquet layout; part of config_hash."""
+LAYOUTS_REMEMBERED = 64
+"""Orders of request columns whose positions are kept; callers send the same few."""
+
+
+@dataclass(frozen=True)
+class FittedRecipe:
+    """What `fit_recipe` learnt from the training rows; travels in ``meta.json`` and in every bundle.
+
+    A value x of a kept column becomes ``(clip(fill(x)) - offset) / scale + add``.
+    """
+
+    version: int
+    step_seconds: int
+    columns: tuple[str, ...]
+    """Kept raw columns, in the order of the features."""
+    dropped: dict[str, str]
+    """Raw columns that are accepted and ignored, with the reason."""
+    fill: tuple[float, ...]
+    """For cells that have no earlier value in their segment: the training median."""
+    clip_lower: tuple[float, ...] | None
+    clip_upper: tuple[float, ...] | None
+    offset: tuple[float, ...]
+    scale: tuple[float, ...]
+    add: float
+    time_features: bool
+    lags: tuple[int, ...]
+    """Rows back."""
+    targets: tuple[str, ...]
+    constants: dict[str, float]
+    """Columns that had one value in all training rows, with that value; a target among them is answered with it."""
+    nans_drop_rows: bool
+    handle_nans: bool
+
+    def __hash__(self) -> int:
+        return hash((self.version, self.columns, self.targets, self.offset, self.scale))
+
+    @cached_property
+    def varying_targets(self) -> tuple[str, ...]:
+        """Targets that models forecast, in the order of their outputs: all but the constants."""
+        return tuple(name for name in self.targets if name not in self.constants)
+
+    @cached_property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of a model's input columns: measured columns, time features, lags (target by target)."""
+        lags = tuple(f"{target}_lag_{lag}" for target in self.varying_targets for lag in self.lags)
+        return (*self.columns, *(TIME_FEATURES if self.time_features else ()), *lags)
+
+    @property
+    def warmup_rows(self) -> int:
+        """Rows before a row that its features need."""
+        return max(self.lags, default=0)
+
+    @property
+    def drops_rows(self) -> bool:
+        """Whether rows with missing cells are left out rather than filled."""
+        return self.nans_drop_rows or not self.handle_nans
+
+    @cached_property
+    def forecasts_its_inputs(self) -> bool:
+        """Whether every measured input is a target or constant, so that forecasts can be fed back."""
+        return set(self.columns) <= {*self.targets, *self.constants}
+
+    @cached_property
+    def target_columns(self) -> IntArray:
+        """Position of each target within ``columns``."""
+        return self._positions_of(self.targets)
+
+    @cached_property
+    def varying_columns(self) -> IntArray:
+        """Position of each varying target within ``columns``."""
+        return self._positions_of(self.varying_targets)
+
+    @cached_property
+    def constant_columns(self) -> IntArray:
+        """Position of each constant column within ``columns``."""
+        return self._positions_of(tuple(self.constants))
+
+    @cached_property
+    def scaled_constants(self) -> FloatArray:
+        """The scaled row of a column layout in which only constants are known, (k,); the others are 0."""
+        row = np.zeros(len(self.columns))
+        at = self.constant_columns
+        row[at] = (np.array(list(self.constants.values())) - self.offsets[at]) / self.scales[at] + self.add
+        return row
+
+    @cached_property
+    def offsets(self) -> FloatArray:
+        """``offset`` as an array, (k,)."""
+        return np.array(self.offset)
+
+    @cached_property
+    def scales(self) -> FloatArray:
+        """``scale`` as an array, (k,)."""
+        return np.array(self.scale)
+
+    @cached_property
+    def fills(self) -> FloatArray:
+        """``fill`` as an array, (k,)."""
+        return np.array(self.fill)
+
+    @cached_property
+    def bounds(self) -> tuple[FloatArray, FloatArray] | None:
+        """Bounds of clipping as arrays, each (k,)."""
+        if self.clip_lower is None or self.clip_upper is None:
+            return None
+        return np.array(self.clip_lower), np.array(self.clip_upper)
+
+    @cached_property
+    def offsets_of_targets(self) -> FloatArray:
+        """``offset`` of the varying targets, (m,)."""
+        return self.offsets[self.varying_columns]
+
+    @cached_property
+    def scales_of_targets(self) -> FloatArray:
+        """``scale`` of the varying targets, (m,)."""
+        return self.scales[self.varying_columns]
+
+    def positions_in(self, columns: tuple[str, ...]) -> IntArray | None:
+        """Return where this recipe's columns stand in a table's, or None where they are the table's columns.
+
+        Raises
+        ------
+        RejectedError
+            ``missing_column`` or ``unknown_column``; ``field`` is the column.
+        """
+        try:
+            return self._layouts[columns]
+        except KeyError:
+            positions = self._find(columns)
+        if len(self._layouts) >= LAYOUTS_REMEMBERED:
+            self._layouts.clear()
+        self._layouts[columns] = positions
+        return positions
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values; `from_dict` gives back an equal recipe, to the last bit."""
+        return {
+            field.name: list(value) if isinstance(value := getattr(self, field.name), tuple) else value
+            for field in fields(self)
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> FittedRecipe:
+        """Read what `to_dict` wrote, trusting nothing.
+
+        Raises
+        ------
+        RejectedError
+            ``recipe_version`` for another version; ``bad_recipe`` for missing fields, wrong types or lengths, numbers
+            that are not finite, unknown targets.
+        """
+        if values.get("version") != RECIPE_VERSION:
+            msg = f"recipe version {values.get('version')!r} is not {RECIPE_VERSION}, the one this release reads"
+            raise RejectedError(msg, code="recipe_version", field="version")
+        read: dict[str, Any] = {}
+        for field in fields(cls):
+            try:
+                read[field.name] = _READERS[field.name](values[field.name])
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                msg = f"recipe field {field.name} is missing or not what it should be"
+                raise RejectedError(msg, code="bad_recipe", field=field.name) from error
+        recipe = cls(**read)
+        recipe._check()
+        return recipe
+
+    def _check(self) -> None:
+        k = len(self.columns)
+        for name in ("fill", "offset", "scale", "clip_lower", "clip_upper"):
+            numbers = getattr(self, name)
+            if numbers is not None and len(numbers) != k:
+                msg = f"recipe field {name} has {len(numbers)} numbers for {k} columns"
+                raise RejectedError(msg, code="bad_recipe", field=name)
+        problems = {
+            "columns": k == 0 or len(set(self.columns)) < k,
+            "scale": any(number <= 0 for number in self.scale),
+            "step_seconds": self.step_seconds < 1,
+            "lags": any(lag < 1 for lag in self.lags),
+            "targets": not self.targets or not set(self.targets) <= set(self.columns),
+            "constants": not set(self.constants) <= set(self.columns),
+            "clip_lower": (self.clip_lower is None) != (self.clip_upper is None),
+        }
+        for name, wrong in problems.items():
+            if wrong:
+                msg = f"recipe field {name} makes no sense: {getattr(self, name)!r:.200}"
+                raise RejectedError(msg, code="bad_recipe", field=name)
+
+    def _positions_of(self, names: tuple[str, ...]) -> IntArray:
+        return np.array([self.columns.index(name) for name in names], dtype=np.int64)
+
+    @cached_property
+    def _layouts(self) -> dict[tuple[str, ...], IntArray | None]:
+        return {self.columns: None}
+
+    def _find(self, columns: tuple[str, ...]) -> IntArray:
+        where = {name: position for position, name in enumerate(columns)}
+        for name in self.columns:
+            if name not in where:
+                msg = f"column {name} is missing; needed are {', '.join(self.columns)}"
+                raise RejectedError(msg, code="missing_column", field=name)
+        for name in columns:
+            if name not in self.columns and name not in self.dropped:
+                msg = f"column {name} is unknown; known are {', '.join((*self.columns, *self.dropped))}"
+                raise RejectedError(msg, code="unknown_column", field=name)
+        return np.array([where[name] for name in self.columns], dtype=np.int64)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError
+    return float(value)
+
+
+def _whole(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError
+    return value
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError
+    return value
+
+
+def _numbers(values: list[object]) -> tuple[float, ...]:
+    return tuple(_number(value) for value in values)
+
+
+def _numbers_or_none(values: list[object] | None) -> tuple[float, ...] | None:
+    return None if values is None else _numbers(values)
+
+
+def _texts(values: list[object]) -> tuple[str, ...]:
+    if isinstance(values, str):
+        raise TypeError
+    return tuple(_text(value) for value in values)
+
+
+_READERS: dict[str, Callable[[Any], object]] = {
+    "version": _whole,
+    "step_seconds": _whole,
+    "columns": _texts,
+    "dropped": lambda values: {_text(name): _text(reason) for name, reason in values.items()},
+    "fill": _numbers,
+    "clip_lower": _numbers_or_none,
+    "clip_upper": _numbers_or_none,
+    "offset": _numbers,
+    "scale": _numbers,
+    "add": _number,
+    "time_features": _flag,
+    "lags": lambda values: tuple(_whole(value) for value in values),
+    "targets": _texts,
+    "constants": lambda values: {_text(name): _number(number) for name, number in values.items()},
+    "nans_drop_rows": _flag,
+    "handle_nans": _flag,
+}

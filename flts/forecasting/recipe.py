@@ -1,0 +1,337 @@
+"""The recipe: what is done to rows before a model sees them, in training and in requests alike.
+
+Statistics are fitted on a `TrainSplit` and nothing else; `transform` and `scaled_rows` only look back. Both leakage
+properties of the design are tests of this module.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from flts.errors import RejectedError, SeriesTooShortError
+from flts.forecasting.fitted import RECIPE_VERSION, FittedRecipe
+from flts.forecasting.scaling import UNBOUNDED, ClipMethod, Scaler, clip_bounds, offset_and_scale
+from flts.forecasting.series import BoolArray, FloatArray, IntArray, Series, segment_starts, segments_of
+from flts.forecasting.splits import TrainSplit
+from flts.forecasting.time_features import TIME_FEATURES, time_features
+
+__all__ = [
+    "RECIPE_VERSION",
+    "Features",
+    "FittedRecipe",
+    "RecipeSpec",
+    "all_targets",
+    "fit_recipe",
+    "imputed_rows",
+    "kept_rows",
+    "scale_targets",
+    "scaled_rows",
+    "time_features",
+    "transform",
+    "unscale_targets",
+]
+
+LARGEST_SCALED = 1e30
+"""Beyond this a scaled value squared is no float32 any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeSpec:
+    """The recipe's settings that matter to the numbers; names, meaning and defaults as in ``RecipeSettings``."""
+
+    handle_nans: bool = True
+    nans_threshold: float = 0.33
+    nans_drop_rows: bool = False
+    clip_enable: bool = False
+    clip_method: ClipMethod = "iqr"
+    clip_factor: float = 1.5
+    time_features_enable: bool = True
+    lags_enable: bool = False
+    lags_n: int = 3
+    lags_step: int = 1
+    scaler: Scaler = "MinMaxScaler"
+    add_val: float = 0.0
+    targets: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, settings: object) -> RecipeSpec:
+        """Take the fields of the same names from a settings object."""
+        return cls(**{field.name: getattr(settings, field.name) for field in fields(cls)})
+
+    @property
+    def lags(self) -> tuple[int, ...]:
+        """Rows back of each lag: 1, 2, ... ``lags_n`` times ``lags_step``."""
+        return tuple(self.lags_step * number for number in range(1, self.lags_n + 1)) if self.lags_enable else ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Features:
+    """Rows as models see them.
+
+    Parameters
+    ----------
+    times : (n,)
+        Epoch seconds.
+    names : tuple of f names
+        As ``FittedRecipe.feature_names``: the first k are the recipe's columns.
+    values : (n, f)
+        Scaled; no cell is missing, but for lags before the warm-up where that was kept.
+    imputed : (n, k)
+        True where the raw cell was missing.
+    step_seconds : int
+    """
+
+    times: IntArray
+    names: tuple[str, ...]
+    values: FloatArray
+    imputed: BoolArray
+    step_seconds: int
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    def segments(self) -> list[slice]:
+        """Return the longest runs of rows that are exactly one step apart."""
+        return segments_of(self.times, self.step_seconds)
+
+
+def fit_recipe(train: TrainSplit, spec: RecipeSpec, *, ignored: tuple[str, ...] = ()) -> FittedRecipe:
+    """Learn a recipe's numbers from the training rows.
+
+    All statistics are of observed cells: a missing cell (NaN; infinities count as missing) has no part in them.
+
+    Parameters
+    ----------
+    train : TrainSplit
+    spec : RecipeSpec
+    ignored : tuple of names
+        Columns of the file that were left out on purpose; requests may send them too.
+
+    Raises
+    ------
+    RejectedError
+        ``unknown_target`` or ``target_dropped`` (field ``TARGETS``), ``no_columns`` (field ``NANS_THRESHOLD``),
+        ``reserved_name`` or ``values_too_large`` (field: the column), ``bad_setting``.
+    SeriesTooShortError
+        If no training row is left.
+    """
+    series = train.series
+    observed = _finite(series.values)
+    dropped = dict.fromkeys(ignored, "named in IGNORE_COLUMNS") | _drop_sparse(series.columns, observed, spec)
+    columns = tuple(name for name in series.columns if name not in dropped)
+    targets = _resolve_targets(spec.targets, columns, dropped)
+    observed = observed[:, [series.columns.index(name) for name in columns]]
+    if spec.nans_drop_rows or not spec.handle_nans:
+        observed = observed[~np.isnan(observed).any(axis=1)]
+    if len(observed) == 0:
+        msg = "no training row is complete, and rows with missing cells are dropped (NANS_DROP_ROWS, HANDLE_NANS)"
+        raise SeriesTooShortError(msg, field="NANS_DROP_ROWS")
+    fits = [_fit_column(name, observed[:, position], spec) for position, name in enumerate(columns)]
+    recipe = FittedRecipe(
+        version=RECIPE_VERSION,
+        step_seconds=series.step_seconds,
+        columns=columns,
+        dropped=dropped,
+        fill=tuple(fit.fill for fit in fits),
+        clip_lower=tuple(fit.lower for fit in fits) if spec.clip_enable else None,
+        clip_upper=tuple(fit.upper for fit in fits) if spec.clip_enable else None,
+        offset=tuple(fit.offset for fit in fits),
+        scale=tuple(fit.scale for fit in fits),
+        add=float(spec.add_val),
+        time_features=spec.time_features_enable,
+        lags=spec.lags,
+        targets=targets,
+        constants={name: fit.fill for name, fit in zip(columns, fits, strict=True) if fit.constant},
+        nans_drop_rows=spec.nans_drop_rows,
+        handle_nans=spec.handle_nans,
+    )
+    made = recipe.feature_names[len(columns) :]
+    for name in columns:
+        if name in made or (recipe.time_features and name in TIME_FEATURES):
+            msg = f"column {name} has the name of a feature that the recipe makes; rename it"
+            raise RejectedError(msg, code="reserved_name", field=name)
+    return recipe
+
+
+def transform(recipe: FittedRecipe, series: Series, *, drop_warmup: bool = True) -> Features:
+    """Turn raw rows into features; a row's features depend on no later row.
+
+    Rows with missing cells are left out where the recipe says so, which cuts the series there.
+
+    Parameters
+    ----------
+    recipe : FittedRecipe
+    series : Series
+        Has the recipe's columns in any order; dropped ones are ignored.
+    drop_warmup : bool
+        Leave out each segment's first ``warmup_rows`` rows, whose lags are unknown; otherwise these are NaN.
+
+    Raises
+    ------
+    RejectedError
+        ``missing_column`` or ``unknown_column``; ``field`` is the column.
+    """
+    if recipe.drops_rows:
+        kept = kept_rows(recipe, series)
+        series = Series(series.times[kept], series.columns, series.values[kept], series.step_seconds)
+    scaled, imputed = scaled_rows(recipe, series)
+    n, k = scaled.shape
+    values = np.empty((n, len(recipe.feature_names)))
+    values[:, :k] = scaled
+    made = k
+    if recipe.time_features:
+        made = k + len(TIME_FEATURES)
+        values[:, k:made] = time_features(series.times)
+    times = series.times
+    if recipe.lags:
+        starts = segment_starts(times, series.step_seconds)
+        values[:, made:] = _lagged(scaled[:, recipe.varying_columns], recipe.lags, starts)
+        if drop_warmup:
+            warm = np.arange(n) - starts >= recipe.warmup_rows
+            times, values, imputed = times[warm], values[warm], imputed[warm]
+    return Features(times, recipe.feature_names, values, imputed, series.step_seconds)
+
+
+def scaled_rows(recipe: FittedRecipe, series: Series) -> tuple[FloatArray, BoolArray]:
+    """Return the measured columns imputed, clipped and scaled, and which cells were missing; both (n, k).
+
+    Every row is answered: whether rows with missing cells are to be left out is `kept_rows`' business.
+    A column that was constant in training is taken as that constant, whatever the rows say: models have learnt
+    nothing of its changes, and their weights for it are where chance put them.
+    """
+    raw, missing = imputed_rows(recipe, series)
+    bounds = recipe.bounds
+    if bounds is not None:
+        raw = np.minimum(np.maximum(raw, bounds[0]), bounds[1])
+    scaled = (raw - recipe.offsets) / recipe.scales
+    if recipe.add:
+        scaled += recipe.add
+    if recipe.constants:
+        at = recipe.constant_columns
+        scaled[:, at] = recipe.scaled_constants[at]
+    return scaled, missing
+
+
+def imputed_rows(recipe: FittedRecipe, series: Series) -> tuple[FloatArray, BoolArray]:
+    """Return the measured columns in raw units with missing cells filled, and which were missing; both (n, k).
+
+    A missing cell takes the last value of its column within its segment, else the column's training median. The
+    result may share the series' memory.
+    """
+    positions = recipe.positions_in(series.columns)
+    raw = series.values if positions is None else series.values.take(positions, axis=1)
+    missing = ~np.isfinite(raw)
+    if missing.any():
+        raw = _fill(raw, missing, segment_starts(series.times, series.step_seconds), recipe.fills)
+    return raw, missing
+
+
+def kept_rows(recipe: FittedRecipe, series: Series) -> BoolArray:
+    """Return which rows the recipe works with, (n,): all, or the complete ones where it drops the others."""
+    if not recipe.drops_rows:
+        return np.ones(len(series), dtype=bool)
+    positions = recipe.positions_in(series.columns)
+    raw = series.values if positions is None else series.values.take(positions, axis=1)
+    complete: BoolArray = np.isfinite(raw).all(axis=1)
+    return complete
+
+
+def scale_targets(recipe: FittedRecipe, raw: FloatArray) -> FloatArray:
+    """Return the varying targets scaled, (..., m) of raw units; never clipped."""
+    return (raw - recipe.offsets_of_targets) / recipe.scales_of_targets + recipe.add
+
+
+def unscale_targets(recipe: FittedRecipe, scaled: FloatArray) -> FloatArray:
+    """Return the varying targets in raw units, (..., m): the inverse of `scale_targets`."""
+    return (scaled - recipe.add) * recipe.scales_of_targets + recipe.offsets_of_targets
+
+
+def all_targets(recipe: FittedRecipe, varying: FloatArray) -> FloatArray:
+    """Return every target in raw units in the order of ``targets``, (..., M), given the varying ones, (..., m)."""
+    if len(recipe.varying_targets) == len(recipe.targets):
+        return varying
+    complete = np.empty((*varying.shape[:-1], len(recipe.targets)))
+    which = iter(range(varying.shape[-1]))
+    for position, name in enumerate(recipe.targets):
+        constant = recipe.constants.get(name)
+        complete[..., position] = varying[..., next(which)] if constant is None else constant
+    return complete
+
+
+@dataclass(frozen=True, slots=True)
+class _ColumnFit:
+    fill: float
+    lower: float
+    upper: float
+    offset: float
+    scale: float
+    constant: bool
+
+
+def _fit_column(name: str, column: FloatArray, spec: RecipeSpec) -> _ColumnFit:
+    seen = column[~np.isnan(column)]
+    constant = bool(seen.min() == seen.max())
+    fill = float(seen[0] if constant else np.median(seen))
+    lower, upper = -UNBOUNDED, UNBOUNDED
+    with np.errstate(over="ignore", invalid="ignore"):
+        if spec.clip_enable and not constant:
+            lower, upper = clip_bounds(seen, spec.clip_method, spec.clip_factor)
+            seen = np.clip(seen, lower, upper)
+        offset, scale = offset_and_scale(seen, spec.scaler)
+        reach = max(abs(seen.min() - offset), abs(seen.max() - offset)) / scale if scale > 0 else np.inf
+    if not (np.isfinite([fill, lower, upper, offset, scale]).all() and reach + abs(spec.add_val) < LARGEST_SCALED):
+        msg = (
+            f"the values of column {name} are too large, or too small apart, to be scaled: {spec.scaler} fails on them"
+        )
+        raise RejectedError(msg, code="values_too_large", field=name)
+    return _ColumnFit(fill, lower, upper, offset, scale, constant)
+
+
+def _drop_sparse(columns: tuple[str, ...], observed: FloatArray, spec: RecipeSpec) -> dict[str, str]:
+    if len(observed) == 0:
+        msg = "there are no training rows"
+        raise SeriesTooShortError(msg)
+    shares = np.isnan(observed).mean(axis=0).tolist()
+    dropped = {
+        name: f"{share:.1%} of its training cells are missing, NANS_THRESHOLD allows {spec.nans_threshold:.1%}"
+        for name, share in zip(columns, shares, strict=True)
+        if share > spec.nans_threshold or share == 1
+    }
+    if len(dropped) == len(columns):
+        msg = "no column is left: " + "; ".join(f"{name}: {reason}" for name, reason in dropped.items())
+        raise RejectedError(msg, code="no_columns", field="NANS_THRESHOLD")
+    return dropped
+
+
+def _resolve_targets(wanted: tuple[str, ...], columns: tuple[str, ...], dropped: dict[str, str]) -> tuple[str, ...]:
+    for name in wanted:
+        if name in dropped:
+            msg = f"target {name} was dropped: {dropped[name]}"
+            raise RejectedError(msg, code="target_dropped", field="TARGETS")
+        if name not in columns:
+            msg = f"target {name} is not among the columns: {', '.join(columns)}"
+            raise RejectedError(msg, code="unknown_target", field="TARGETS")
+    return tuple(dict.fromkeys(wanted)) or columns
+
+
+def _finite(values: FloatArray) -> FloatArray:
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+def _fill(raw: FloatArray, missing: BoolArray, starts: IntArray, fills: FloatArray) -> FloatArray:
+    rows = np.arange(len(raw))[:, None]
+    last = np.maximum.accumulate(np.where(missing, -1, rows), axis=0)
+    carried = np.take_along_axis(raw, np.maximum(last, 0), axis=0)
+    return np.where(last >= starts[:, None], carried, fills)
+
+
+def _lagged(targets: FloatArray, lags: tuple[int, ...], starts: IntArray) -> FloatArray:
+    """Return earlier values, (n, m * lags), target by target; NaN where they would lie before the segment."""
+    n, m = targets.shape
+    lagged = np.full((n, m, len(lags)), np.nan)
+    for position, lag in enumerate(lags):
+        known = np.flatnonzero(np.arange(n) - starts >= lag)
+        lagged[known, :, position] = targets[known - lag]
+    return lagged.reshape(n, m * len(lags))
