@@ -1,0 +1,168 @@
+"""Longer horizons: a model's forecasts are fed back to it, pass by pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flts.errors import RejectedError, SeriesTooShortError
+from flts.forecasting.fitted import FittedRecipe
+from flts.forecasting.series import FloatArray, IntArray
+from flts.forecasting.time_features import TIME_FEATURES, time_features
+from flts.forecasting.windows import Float32Array
+
+WindowModel = Callable[[Float32Array], NDArray[np.floating[Any]]]
+"""Windows (b, L, f) in, scaled varying targets (b, H, m) out."""
+SPARE_ROWS = 64
+"""Rows made room for at once: time features cost far less by the dozen."""
+
+
+class RollState:
+    """A batch of origins that are rolled forward together.
+
+    Made by `start` from scaled measured rows, or by `at_origins` from rows of one series. Cleaning and clipping lie
+    behind: what is appended is taken as it is.
+    """
+
+    __slots__ = ("_end", "_features", "_input_seq_len", "_last_times", "_need", "_recipe", "_rows")
+
+    def __init__(self, recipe: FittedRecipe, rows: FloatArray, last_times: IntArray, input_seq_len: int) -> None:
+        self._recipe = recipe
+        self._input_seq_len = input_seq_len
+        self._need = input_seq_len + recipe.warmup_rows
+        self._rows = rows
+        self._end = rows.shape[1]
+        self._last_times = last_times
+        self._features = np.zeros((len(rows), self._need, len(recipe.feature_names)), dtype=np.float32)
+        first = self._end - input_seq_len
+        self._write_features(first, self._end)
+        self._write_times(first, self._end, self.next_times(input_seq_len) - recipe.step_seconds * input_seq_len)
+
+    @classmethod
+    def start(cls, recipe: FittedRecipe, *, scaled: FloatArray, last_times: IntArray, input_seq_len: int) -> RollState:
+        """Begin after the last of the rows given.
+
+        Parameters
+        ----------
+        scaled : (b, r, k)
+            Scaled measured rows, as `scaled_rows` makes them; the last ``input_seq_len + warmup_rows`` are used.
+        last_times : (b,)
+            Time of the last row of each.
+
+        Raises
+        ------
+        SeriesTooShortError
+            If there are fewer rows; the message names the number needed.
+        """
+        need = input_seq_len + recipe.warmup_rows
+        if scaled.shape[1] < need:
+            msg = f"a forecast needs the last {need} rows; there are {scaled.shape[1]}"
+            raise SeriesTooShortError(msg)
+        return cls(recipe, scaled[:, -need:], last_times, input_seq_len)
+
+    @classmethod
+    def at_origins(
+        cls, recipe: FittedRecipe, *, scaled: FloatArray, times: IntArray, origins: IntArray, input_seq_len: int
+    ) -> RollState:
+        """Begin before each of the rows ``origins`` (b,) of one series, scaled (n, k) with times (n,)."""
+        need = input_seq_len + recipe.warmup_rows
+        if len(origins) and origins.min() < need:
+            msg = f"a forecast needs the {need} rows before it; row {origins.min()} has fewer"
+            raise SeriesTooShortError(msg)
+        rows = scaled[origins[:, None] + np.arange(-need, 0)]
+        return cls(recipe, rows, times[origins - 1], input_seq_len)
+
+    def windows(self) -> Float32Array:
+        """Return the model's next input, (b, L, f)."""
+        return np.ascontiguousarray(self._features[:, self._end - self._input_seq_len : self._end])
+
+    def next_times(self, steps: int) -> IntArray:
+        """Return the times of the next rows, (b, steps), epoch seconds."""
+        return self._last_times[:, None] + self._recipe.step_seconds * np.arange(1, steps + 1)
+
+    def append(self, predictions: NDArray[np.floating[Any]]) -> None:
+        """Take forecasts (b, H, m), scaled varying targets, as the next H rows.
+
+        Raises
+        ------
+        RejectedError
+            ``horizon_too_long`` where the recipe has inputs that are not forecast.
+        """
+        recipe = self._recipe
+        if not recipe.forecasts_its_inputs:
+            raise horizon_too_long(recipe, predictions.shape[1])
+        steps = predictions.shape[1]
+        if self._end + steps > self._rows.shape[1]:
+            self._make_room(max(steps, SPARE_ROWS))
+        first, self._end = self._end, self._end + steps
+        self._rows[:, first : self._end, recipe.varying_columns] = predictions
+        self._last_times = self._last_times + steps * recipe.step_seconds
+        self._write_features(first, self._end)
+
+    def _make_room(self, spare: int) -> None:
+        """Keep the rows still needed, and lay out new ones with constants and times filled in."""
+        kept = slice(self._end - self._need, self._end)
+        rows = np.empty((len(self._rows), self._need + spare, self._rows.shape[2]))
+        rows[:, : self._need] = self._rows[:, kept]
+        rows[:, self._need :] = self._recipe.scaled_constants
+        features = np.zeros((*rows.shape[:2], self._features.shape[2]), dtype=np.float32)
+        features[:, : self._need] = self._features[:, kept]
+        self._rows, self._features, self._end = rows, features, self._need
+        self._write_times(self._need, self._need + spare, self.next_times(spare))
+
+    def _write_times(self, first: int, stop: int, times: IntArray) -> None:
+        if self._recipe.time_features:
+            k = self._rows.shape[2]
+            self._features[:, first:stop, k : k + len(TIME_FEATURES)] = time_features(times)
+
+    def _write_features(self, first: int, stop: int) -> None:
+        recipe = self._recipe
+        k = self._rows.shape[2]
+        self._features[:, first:stop, :k] = self._rows[:, first:stop]
+        if recipe.lags:
+            earlier = np.arange(first, stop)[:, None] - np.array(recipe.lags)
+            lagged = self._rows[:, earlier][..., recipe.varying_columns]  # (b, rows, lags, m)
+            made = lagged.shape[2] * lagged.shape[3]
+            self._features[:, first:stop, -made:] = lagged.swapaxes(2, 3).reshape(*lagged.shape[:2], made)
+
+
+def roll_forecast(model: WindowModel, recipe: FittedRecipe, state: RollState, horizon_steps: int) -> FloatArray:
+    """Forecast any horizon: each pass appends all the steps that the model gives, the last one is cut.
+
+    Returns
+    -------
+    (b, horizon_steps, m)
+        Scaled varying targets.
+
+    Raises
+    ------
+    RejectedError
+        ``horizon_too_long`` beyond one pass where the recipe has inputs that are not forecast.
+    """
+    passes = []
+    done = 0
+    while True:
+        forecast = np.asarray(model(state.windows()), dtype=np.float64)
+        passes.append(forecast)
+        done += forecast.shape[1]
+        if done >= horizon_steps:
+            return np.concatenate(passes, axis=1)[:, :horizon_steps]
+        if not recipe.forecasts_its_inputs:
+            raise horizon_too_long(recipe, forecast.shape[1])
+        state.append(forecast)
+
+
+def can_roll(recipe: FittedRecipe) -> bool:
+    """Return whether every measured input is a target or constant, so that forecasts can be fed back."""
+    return recipe.forecasts_its_inputs
+
+
+def horizon_too_long(recipe: FittedRecipe, longest_steps: int) -> RejectedError:
+    """Return the refusal of a horizon beyond one pass, naming the inputs that nobody forecasts."""
+    inputs = [name for name in recipe.columns if name not in recipe.targets and name not in recipe.constants]
+    shown = ", ".join(inputs)
+    msg = f"the longest horizon is {longest_steps} steps: the model's inputs {shown} are not among its targets"
+    return RejectedError(msg, code="horizon_too_long", field="inference_length")
