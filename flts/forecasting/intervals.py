@@ -1,0 +1,174 @@
+"""Split-conformal intervals: order statistics of residuals that the model was not fitted on.
+
+Lei et al., Distribution-Free Predictive Inference for Regression (2018), with each bound calibrated by itself, as the
+residuals of measured loads are skewed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from flts.errors import RejectedError
+from flts.forecasting.series import FloatArray
+
+LEAST_RESIDUALS = 9
+"""With fewer not even a one-sided 90 % bound exists: (n + 1) * 0.9 > n."""
+FIRST_STEPS = (1, 2, 5, 10, 30, 60)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Intervals:
+    """Quantiles of residuals (actual - forecast) in raw units at some steps ahead.
+
+    Parameters
+    ----------
+    nominal : float
+        Share of actuals that the interval is to cover.
+    steps : tuple of s step counts, increasing
+    lower, upper : (s, m), or None
+        None where there were too few residuals: bounds are then null.
+    """
+
+    nominal: float
+    steps: tuple[int, ...]
+    lower: FloatArray | None
+    upper: FloatArray | None
+
+    @property
+    def calibrated_steps(self) -> int:
+        """The longest step that was calibrated; 0 for none. Beyond it bounds are widened, not measured."""
+        return self.steps[-1] if self.steps else 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {
+            "nominal": self.nominal,
+            "steps": list(self.steps),
+            "lower": None if self.lower is None else self.lower.tolist(),
+            "upper": None if self.upper is None else self.upper.tolist(),
+            "calibrated_steps": self.calibrated_steps,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Intervals:
+        """Read what `to_dict` wrote.
+
+        Raises
+        ------
+        RejectedError
+            ``bad_intervals`` unless steps increase and both bounds are finite, of one shape, the lower not above.
+        """
+        try:
+            nominal = float(values["nominal"])
+            steps = tuple(int(step) for step in values["steps"])
+            lower, upper = (
+                None if values[name] is None else np.array(values[name], dtype=np.float64)
+                for name in ("lower", "upper")
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            msg = "intervals are not readable"
+            raise RejectedError(msg, code="bad_intervals", field="intervals") from error
+        intervals = cls(nominal, steps, lower, upper)
+        if not intervals._is_sound():
+            msg = "intervals make no sense: steps must increase, bounds be finite and the lower not above the upper"
+            raise RejectedError(msg, code="bad_intervals", field="intervals")
+        return intervals
+
+    def _is_sound(self) -> bool:
+        if not 0 < self.nominal < 1:
+            return False
+        if self.lower is None or self.upper is None:
+            return self.lower is None and self.upper is None and self.steps == ()
+        return (
+            len(self.steps) > 0
+            and self.steps[0] >= 1
+            and all(earlier < later for earlier, later in zip(self.steps, self.steps[1:], strict=False))
+            and self.lower.ndim == 2  # noqa: PLR2004 - steps x targets
+            and self.lower.shape == self.upper.shape
+            and len(self.lower) == len(self.steps)
+            and bool(np.isfinite(self.lower).all() and np.isfinite(self.upper).all())
+            and bool((self.lower <= self.upper).all())
+        )
+
+
+def calibration_steps(tail_rows: int) -> tuple[int, ...]:
+    """Return the steps ahead to calibrate: 1, 2, 5, 10, 30, 60, 120, 240, ... up to a third of the tail."""
+    longest = tail_rows // 3
+    steps = [step for step in FIRST_STEPS if step <= longest]
+    while steps and steps[-1] >= FIRST_STEPS[-1] and 2 * steps[-1] <= longest:
+        steps.append(2 * steps[-1])
+    if not steps and tail_rows >= 1:
+        steps = [1]
+    return tuple(steps)
+
+
+def calibrate(residuals: Mapping[int, FloatArray], nominal: float = 0.9) -> Intervals:
+    """Take each bound from the residuals' order statistics, with the finite-sample correction.
+
+    Of n residuals the lower bound is the floor((n + 1) a / 2)-th smallest and the upper the
+    ceil((n + 1) (1 - a / 2))-th, a = 1 - nominal; where these lie outside 1..n, the smallest and the largest.
+
+    Parameters
+    ----------
+    residuals : steps ahead -> (n, m)
+        Actual minus forecast in raw units; NaN (the actual was missing) is left out. A step is calibrated if every
+        target has at least 9.
+    nominal : float
+        Share of actuals to cover.
+    """
+    rows = []
+    for steps in sorted(residuals):
+        columns = [column[~np.isnan(column)] for column in np.asarray(residuals[steps]).T]
+        if columns and min(len(column) for column in columns) >= LEAST_RESIDUALS:
+            rows.append((steps, [_order_statistics(column, nominal) for column in columns]))
+    if not rows:
+        return Intervals(nominal, (), None, None)
+    pairs = np.array([bounds for _, bounds in rows])
+    return Intervals(nominal, tuple(steps for steps, _ in rows), pairs[..., 0], pairs[..., 1])
+
+
+def bounds(intervals: Intervals | None, mean: FloatArray, first_step: int = 1) -> tuple[FloatArray, FloatArray] | None:
+    """Return lower and upper bounds of a forecast, or None where nothing was calibrated.
+
+    Between calibrated steps the quantiles are interpolated; beyond the last they go on with its slope, where that
+    widens them.
+
+    Parameters
+    ----------
+    mean : (h, m)
+        Forecast in raw units.
+    first_step : int
+        Steps ahead of its first row.
+    """
+    if intervals is None or intervals.lower is None or intervals.upper is None:
+        return None
+    ahead = np.arange(first_step, first_step + len(mean), dtype=np.float64)
+    lower = _at_steps(ahead, intervals.steps, intervals.lower, -1.0)
+    upper = _at_steps(ahead, intervals.steps, intervals.upper, 1.0)
+    return mean + lower, mean + upper
+
+
+def _order_statistics(residuals: FloatArray, nominal: float) -> tuple[float, float]:
+    ordered = np.sort(residuals)
+    n = len(ordered)
+    half = (1 - nominal) / 2
+    # Rounded first: (1 - 0.9) / 2 * 20 is a little less than 1.
+    lower = max(math.floor(round((n + 1) * half, 9)), 1)
+    upper = min(math.ceil(round((n + 1) * (1 - half), 9)), n)
+    return float(ordered[lower - 1]), float(ordered[upper - 1])
+
+
+def _at_steps(ahead: FloatArray, steps: tuple[int, ...], quantiles: FloatArray, outward: float) -> FloatArray:
+    at = np.empty((len(ahead), quantiles.shape[1]))
+    for target in range(quantiles.shape[1]):
+        at[:, target] = np.interp(ahead, steps, quantiles[:, target])
+    if len(steps) > 1:
+        slope = (quantiles[-1] - quantiles[-2]) / (steps[-1] - steps[-2])
+        widening = outward * np.maximum(outward * slope, 0)
+        at += np.maximum(ahead - steps[-1], 0)[:, None] * widening
+    return at
