@@ -1,0 +1,160 @@
+"""What a model must beat to earn its cost: persistence, seasonal-naive and Ridge on the same windows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from flts.errors import SeriesTooShortError
+from flts.forecasting.series import FloatArray, IntArray
+from flts.forecasting.time_features import DAY_SECONDS, WEEK_DAYS
+from flts.forecasting.windows import Float32Array, Windows
+
+ALPHAS = tuple(10.0**power for power in range(-4, 5))
+"""Strengths of Ridge's penalty that are tried, on scaled values."""
+CHUNK_WINDOWS = 16_384
+"""Windows turned into doubles at once."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RidgeModel:
+    """A linear `WindowModel`.
+
+    Parameters
+    ----------
+    coefficients : (L * f, H * m)
+    intercept : (H * m,)
+    horizon_steps : int
+        H.
+    alpha : float
+        The penalty chosen.
+    stop_mse : float
+        Mean squared error on the stopping windows, by which it was chosen.
+    """
+
+    coefficients: FloatArray
+    intercept: FloatArray
+    horizon_steps: int
+    alpha: float
+    stop_mse: float
+
+    def __call__(self, windows: Float32Array) -> FloatArray:
+        """Forecast (b, H, m) from windows (b, L, f)."""
+        flat = windows.reshape(len(windows), -1).astype(np.float64)
+        return (flat @ self.coefficients + self.intercept).reshape(len(windows), self.horizon_steps, -1)
+
+
+def persistence(values: FloatArray, origins: IntArray, horizon_steps: int) -> FloatArray:
+    """Repeat the last value before each origin.
+
+    Parameters
+    ----------
+    values : (n, m)
+        Missing cells filled (`imputed_rows`).
+    origins : (b,)
+        Rows of the first forecast.
+
+    Returns
+    -------
+    (b, horizon_steps, m)
+    """
+    return np.repeat(values[origins - 1][:, None], horizon_steps, axis=1)
+
+
+def season_steps(step_seconds: int, train_rows: int) -> int | None:
+    """Return the season in rows: one day, else a week, if training holds two of them; None without a season.
+
+    A season is a whole number of rows, at least two (one would be persistence).
+    """
+    for seconds in (DAY_SECONDS, WEEK_DAYS * DAY_SECONDS):
+        steps, remainder = divmod(seconds, step_seconds)
+        if remainder == 0 and steps > 1 and train_rows >= 2 * steps:
+            return steps
+    return None
+
+
+def seasonal_naive(
+    values: FloatArray,
+    times: IntArray,
+    origins: IntArray,
+    horizon_steps: int,
+    *,
+    season_steps: int,
+    step_seconds: int,
+) -> FloatArray:
+    """Repeat the last season before each origin; where its row is not there, the last value.
+
+    Rows are found by time, so that a cut in the series shifts nothing.
+
+    Parameters
+    ----------
+    values : (n, m)
+        Missing cells filled.
+    times : (n,)
+        Epoch seconds.
+    origins : (b,)
+        Rows of the first forecast.
+
+    Returns
+    -------
+    (b, horizon_steps, m)
+    """
+    ahead = np.arange(1, horizon_steps + 1)
+    seasons_back = -(-ahead // season_steps)
+    offsets = (ahead - seasons_back * season_steps) * step_seconds
+    wanted = times[origins - 1][:, None] + offsets
+    rows = np.minimum(np.searchsorted(times, wanted), len(times) - 1)
+    there = times[rows] == wanted
+    return np.where(there[..., None], values[rows], persistence(values, origins, horizon_steps))
+
+
+def fit_ridge(fit: Windows, stop: Windows, alphas: tuple[float, ...] = ALPHAS) -> RidgeModel:
+    """Fit a linear model on flattened windows; the penalty is the one with the least error on the stopping windows.
+
+    Minimises ``||y - X w - c||^2 + alpha ||w||^2`` by the normal equations in doubles, the intercept c unpenalised, as
+    scikit-learn's ``Ridge`` does. One eigendecomposition serves all penalties.
+
+    Raises
+    ------
+    SeriesTooShortError
+        Without windows to fit on.
+    """
+    if not len(fit):
+        msg = "there are no windows to fit a reference on"
+        raise SeriesTooShortError(msg)
+    horizon_steps = fit.targets.shape[1]
+    x_mean, y_mean = _mean(fit.inputs), _mean(fit.targets)
+    gram = np.zeros((len(x_mean), len(x_mean)))
+    moment = np.zeros((len(x_mean), len(y_mean)))
+    for start in range(0, len(fit), CHUNK_WINDOWS):
+        chunk = slice(start, start + CHUNK_WINDOWS)
+        x = _flat(fit.inputs[chunk]) - x_mean
+        gram += x.T @ x
+        moment += x.T @ (_flat(fit.targets[chunk]) - y_mean)
+    eigenvalues, vectors = np.linalg.eigh(gram)
+    projected = vectors.T @ moment
+    models = []
+    for alpha in alphas:
+        # Rounding makes eigenvalues of a gram matrix slightly negative.
+        coefficients = vectors @ (projected / (np.maximum(eigenvalues, 0) + alpha)[:, None])
+        model = RidgeModel(coefficients, y_mean - x_mean @ coefficients, horizon_steps, alpha, 0.0)
+        models.append(RidgeModel(coefficients, model.intercept, horizon_steps, alpha, _stop_mse(model, stop)))
+    return min(models, key=lambda model: model.stop_mse)
+
+
+def _stop_mse(model: RidgeModel, stop: Windows) -> float:
+    total = 0.0
+    for start in range(0, len(stop), CHUNK_WINDOWS):
+        chunk = slice(start, start + CHUNK_WINDOWS)
+        total += float(np.square(model(stop.inputs[chunk]) - stop.targets[chunk]).sum())
+    return total / max(stop.targets.size, 1)
+
+
+def _mean(windows: Float32Array) -> FloatArray:
+    mean: FloatArray = windows.mean(axis=0, dtype=np.float64).ravel()
+    return mean
+
+
+def _flat(windows: Float32Array) -> FloatArray:
+    return windows.reshape(len(windows), -1).astype(np.float64)
