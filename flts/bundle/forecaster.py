@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from flts.bundle.model import BundleModel
 from flts.errors import RejectedError, SeriesTooShortError
 from flts.forecasting.intervals import bounds
-from flts.forecasting.recipe import FittedRecipe, scaled_rows, unscale_targets
+from flts.forecasting.recipe import FittedRecipe, all_targets, kept_rows, scaled_rows, unscale_targets
 from flts.forecasting.rolling import RollState, WindowModel, can_roll, roll_forecast
-from flts.forecasting.series import FloatArray, IntArray, Series
+from flts.forecasting.series import BoolArray, FloatArray, IntArray, Series
+from flts.forecasting.windows import target_rows
 
 ORIGINS_A_BATCH = 512
 """Origins rolled forward together: enough to amortise a call, few enough for a flat memory."""
@@ -56,9 +57,7 @@ class Forecaster:
         self.rows_required = model.bundle.rows_required
         self.max_horizon = model.bundle.max_horizon_steps
         """Longest forecast in steps; None is without a limit."""
-        position = {name: at for at, name in enumerate(self.recipe.varying_targets)}
-        self._varying = [at for at, name in enumerate(self.recipe.targets) if name in position]
-        self._constants = np.array([self.recipe.constants.get(name, 0.0) for name in self.recipe.targets])
+        self._varying = [at for at, name in enumerate(self.recipe.targets) if name not in self.recipe.constants]
 
     def forecast(self, series: Series, horizon_steps: int) -> Forecast:
         """Forecast the steps after the last row.
@@ -98,11 +97,12 @@ class Forecaster:
         if self.bundle.input_kind == "timestamps":
             return self._finish(times, self.model.run_timestamps(times), imputed_cells=0)
         scaled, imputed = scaled_rows(self.recipe, series)
-        scaled, imputed = scaled[-self.rows_required :], imputed[-self.rows_required :]
-        self._check_window(series, scaled)
+        imputed = imputed[-self.rows_required :]
+        if self.recipe.drops_rows:
+            self._refuse_missing(series, imputed)
         state = RollState.start(
             self.recipe,
-            scaled=scaled[None],
+            scaled=scaled[None, -self.rows_required :],
             last_times=np.array([last], dtype=np.int64),
             input_seq_len=self.bundle.input_seq_len,
         )
@@ -154,25 +154,24 @@ class Forecaster:
         return self.raw(rolled)
 
     def valid_origins(self, series: Series, first_row: int) -> IntArray:
-        """Return the rows from ``first_row`` on whose window lies whole, without a missing cell, in their segment."""
+        """Return the rows from ``first_row`` on whose window lies whole in their segment.
+
+        Where the recipe leaves out rows with missing cells, the window holds none.
+        """
         required = self.rows_required
         usable = np.ones(len(series), dtype=np.int64)
         if self.bundle.input_kind == "window":
-            scaled, _ = scaled_rows(self.recipe, series)
-            usable = np.isfinite(scaled).all(axis=1).astype(np.int64)
+            usable = kept_rows(self.recipe, series).astype(np.int64)
         seen = np.concatenate([[0], np.cumsum(usable)])
-        parts = []
-        for segment in series.segments():
-            rows = np.arange(max(segment.start + required, first_row), segment.stop, dtype=np.int64)
-            parts.append(rows[seen[rows] - seen[rows - required] == required])
-        return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
+        rows = target_rows(series.segments(), context_rows=required, first_row=first_row, last_row=len(series))
+        valid: IntArray = rows[seen[rows] - seen[rows - required] == required]
+        return valid
 
     def raw(self, scaled: FloatArray) -> FloatArray:
         """Return answers (..., m) of the model as raw units (..., M), constant targets put in."""
-        raw = np.broadcast_to(self._constants, (*scaled.shape[:-1], len(self._constants))).copy()
-        if self._varying:
-            raw[..., self._varying] = unscale_targets(self.recipe, scaled)
-        return raw
+        if not self._varying:
+            scaled = scaled[..., :0]  # a constant bundle's column of zeros
+        return all_targets(self.recipe, unscale_targets(self.recipe, scaled))
 
     def _finish(self, times: IntArray, scaled: FloatArray, *, imputed_cells: int) -> Forecast:
         mean = self.raw(scaled)
@@ -219,10 +218,9 @@ class Forecaster:
                 f"this model forecasts at most {self.max_horizon} steps, since not all of its inputs are its targets"
             )
 
-    def _check_window(self, series: Series, scaled: FloatArray) -> None:
-        missing = np.argwhere(~np.isfinite(scaled))
-        if len(missing):
-            row, column = (int(at) for at in missing[0])
+    def _refuse_missing(self, series: Series, imputed: BoolArray) -> None:
+        if imputed.any():
+            row, column = (int(at) for at in np.argwhere(imputed)[0])
             name = self.recipe.columns[column]
             msg = (
                 f"{name} is missing in row {len(series) - self.rows_required + row + 1} of {len(series)}; "
@@ -260,14 +258,13 @@ def roll_origins(
     (b, horizon_steps, m)
         Scaled varying targets.
     """
-    reach = np.arange(-(input_seq_len + recipe.warmup_rows), 0)
     parts = []
     for at in range(0, len(origins), ORIGINS_A_BATCH):
-        batch = origins[at : at + ORIGINS_A_BATCH]
-        state = RollState.start(
+        state = RollState.at_origins(
             recipe,
-            scaled=scaled[batch[:, None] + reach],
-            last_times=times[batch - 1],
+            scaled=scaled,
+            times=times,
+            origins=origins[at : at + ORIGINS_A_BATCH],
             input_seq_len=input_seq_len,
         )
         parts.append(roll_forecast(run, recipe, state, horizon_steps))
