@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 class Cells:
     """One block: time cells as text, numbers as numbers."""
 
-    times: pa.ChunkedArray
+    times: pa.ChunkedArray[Any]
     values: FloatArray
 
 
@@ -75,10 +76,10 @@ class BlockReader:
             column if column in header.numeric or column == header.time_column else f"{column}\n{at}"
             for at, column in enumerate(header.names)
         ]
-        types = {column: kind for column in header.numeric} | {header.time_column: pa.string()}
+        types = dict.fromkeys(header.numeric, kind) | {header.time_column: pa.string()}
         try:
             return csv.read_csv(
-                pa.BufferReader(block),
+                io.BytesIO(block),
                 read_options=csv.ReadOptions(column_names=by_position, use_threads=False, block_size=len(block) + 1),
                 parse_options=csv.ParseOptions(delimiter=header.delimiter, invalid_row_handler=note_ragged),
                 convert_options=csv.ConvertOptions(
@@ -127,10 +128,10 @@ class BlockReader:
             msg = f"from row {first_row} on, a cell holds a line break or quotes are unbalanced; one row is one line"
             raise RejectedError(msg, code="broken_quotes", field=self._name)
 
-    def _check_length(self, cells: pa.ChunkedArray, column: str, first_row: int) -> None:
+    def _check_length(self, cells: pa.ChunkedArray[Any], column: str, first_row: int) -> None:
         lengths = pc.utf8_length(cells)
         if (pc.max(lengths).as_py() or 0) > MAX_CELL_CHARACTERS:
-            row = first_row + pc.index(pc.greater(lengths, MAX_CELL_CHARACTERS), value=True).as_py()
+            row = first_row + pc.index(pc.greater(lengths, pa.scalar(MAX_CELL_CHARACTERS)), value=True).as_py()
             msg = f"row {row}, column {column}: the cell is longer than {MAX_CELL_CHARACTERS} characters"
             raise RejectedError(msg, code="cell_too_long", field=column)
 

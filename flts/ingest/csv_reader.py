@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -91,7 +91,7 @@ def _whole_lines(stream: BinaryIO, *, max_bytes: int, name: str) -> Iterator[byt
     while chunk := stream.read(BLOCK_BYTES):
         if total == 0:
             refuse_other_formats(chunk, name)
-            chunk = chunk.removeprefix(b"\xef\xbb\xbf")  # noqa: PLW2901 - the mark is no part of the first name
+            chunk = chunk.removeprefix(b"\xef\xbb\xbf")
         total += len(chunk)
         if total > max_bytes:
             msg = f"the file is larger than {max_bytes:,} bytes (MAX_UPLOAD_BYTES)"
@@ -151,8 +151,8 @@ def _read_block(reader: BlockReader, header: Header, block: bytes, rows_before: 
     return block_times, cells.values
 
 
-def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
-    return column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+def _one_chunk(column: pa.ChunkedArray[Any]) -> pa.Array[Any]:
+    return pa.concat_arrays(column.chunks)
 
 
 def _check_size(rows: int, columns: int, limits: UploadLimits, name: str) -> None:

@@ -3,33 +3,35 @@
 from __future__ import annotations
 
 import math
-
-import numpy as np
+from dataclasses import dataclass
 
 from flts.errors import SeriesTooShortError
-from flts.forecasting.recipe import FittedRecipe
+from flts.forecasting.recipe import FittedRecipe, kept_rows
 from flts.forecasting.series import Series, segments_of
 from flts.forecasting.splits import rows_needed, tails
 from flts.settings import WindowSettings
 
 
-def check_enough_rows(
-    train: Series,
-    test: Series,
-    recipe: FittedRecipe,
-    windows: WindowSettings,
-    *,
-    joined: bool,
-    split_share: float | None,
-) -> int:
+@dataclass(frozen=True, slots=True)
+class UsableRows:
+    """What is left of the rows once a recipe was applied."""
+
+    train_rows: int
+    """Training rows before that."""
+    train_pieces: tuple[int, ...]
+    """Lengths of the pieces that windows can lie in, each without its warm-up."""
+    test_rows: int
+    test_pieces: tuple[int, ...]
+    warmup_rows: int
+    joined: bool
+    """The end of the training rows is the context of the test."""
+
+
+def check_enough_rows(rows: UsableRows, windows: WindowSettings, *, split_share: float | None) -> int:
     """Return the training rows needed in one piece.
 
     Parameters
     ----------
-    train, test
-        The rows that will be used, sampled and on their grid.
-    joined
-        The end of ``train`` is the context of ``test``.
     split_share
         Share of the upload's rows that train, where the test was cut off the same file.
 
@@ -42,51 +44,49 @@ def check_enough_rows(
     needed = rows_needed(
         input_seq_len=windows.input_seq_len,
         output_seq_len=windows.output_seq_len,
-        warmup_rows=recipe.warmup_rows,
+        warmup_rows=rows.warmup_rows,
         stop_tail=windows.stop_tail,
         calibration_tail=windows.calibration_tail,
     )
-    pieces = usable_pieces(train, recipe)
-    usable = sum(pieces)
-    if usable < needed:
-        msg = f"{_count(usable, len(train))} training rows; training needs at least {needed}"
+    usable = sum(rows.train_pieces)
+    if usable < needed - rows.warmup_rows:
+        lost = rows.train_rows - rows.warmup_rows - usable
+        msg = f"{rows.train_rows} training rows{_without(lost)}; training needs at least {needed}"
         if split_share is not None:
             msg += f", so upload at least {math.ceil(needed / split_share)} rows (TRAIN_TEST_SPLIT {split_share:g})"
         raise SeriesTooShortError(msg, field="train")
-    empty = _parts_without_window(pieces, recipe.warmup_rows, windows)
-    if empty:
+    empty = _part_without_window(rows.train_pieces, windows)
+    if empty is not None:
         msg = (
-            f"gaps cut the training rows into {len(pieces)} pieces, and the {empty} part holds no window of "
-            f"{window + recipe.warmup_rows} rows; training needs at least {needed} rows in one piece"
+            f"the training rows lie in {len(rows.train_pieces)} pieces, and their {empty} part holds no window of "
+            f"{window + rows.warmup_rows} rows; training needs at least {needed} rows in one piece"
         )
         raise SeriesTooShortError(msg, field="train")
-    test_needed = windows.output_seq_len if joined else window + recipe.warmup_rows
-    longest = max(usable_pieces(test, recipe), default=0)
+    test_needed = windows.output_seq_len if rows.joined else window
+    longest = max(rows.test_pieces, default=0)
     if longest < test_needed:
-        msg = f"{_count(longest, len(test))} test rows in one piece; the test needs at least {test_needed}"
+        lost = rows.test_rows - longest
+        warmup = 0 if rows.joined else rows.warmup_rows
+        msg = f"{rows.test_rows} test rows{_without(lost)}; the test needs at least {test_needed + warmup} in one piece"
         raise SeriesTooShortError(msg, field="test")
     return needed
 
 
-def usable_pieces(series: Series, recipe: FittedRecipe) -> list[int]:
-    """Return the lengths of the pieces that windows can lie in: cut at gaps and, where they are dropped, at rows."""
-    times = series.times
-    if recipe.nans_drop_rows or not recipe.handle_nans:
-        kept = series.select(recipe.columns).values
-        times = times[~np.isnan(kept).any(axis=1)]
-    return [piece.stop - piece.start for piece in segments_of(times, series.step_seconds)]
+def piece_lengths(series: Series, recipe: FittedRecipe, *, warmup_rows: int) -> tuple[int, ...]:
+    """Return the lengths of the pieces between gaps and rows that the recipe drops, each without its warm-up."""
+    times = series.times[kept_rows(recipe, series)]
+    lengths = (piece.stop - piece.start - warmup_rows for piece in segments_of(times, series.step_seconds))
+    return tuple(length for length in lengths if length > 0)
 
 
-def _count(usable: int, rows: int) -> str:
-    return str(rows) if usable == rows else f"{usable} usable of {rows}"
+def _without(lost: int) -> str:
+    return f", of which gaps, missing cells and lags leave {lost} unused" if lost > 0 else ""
 
 
-def _parts_without_window(pieces: list[int], warmup_rows: int, windows: WindowSettings) -> str | None:
+def _part_without_window(pieces: tuple[int, ...], windows: WindowSettings) -> str | None:
     """Return which part of the training rows has no window whose targets lie in it, or None."""
-    pieces = [max(piece - warmup_rows, 0) for piece in pieces]
     parts = tails(sum(pieces), stop_tail=windows.stop_tail, calibration_tail=windows.calibration_tail)
-    bounds = (("fit", 0, parts.fit_stop), ("stopping", parts.fit_stop, parts.stop_stop))
-    for name, first, last in bounds:
+    for name, first, last in (("fit", 0, parts.fit_stop), ("stopping", parts.fit_stop, parts.stop_stop)):
         start = 0
         for piece in pieces:
             first_target = max(start + windows.input_seq_len, first)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
-from flts.errors import SeriesTooShortError
 from flts.forecasting.recipe import FittedRecipe, RecipeSpec, fit_recipe
 from flts.forecasting.series import GridReport, Series, iso
 from flts.forecasting.splits import as_train
-from flts.ingest.enough_rows import check_enough_rows
+from flts.ingest.enough_rows import UsableRows, check_enough_rows, piece_lengths
 from flts.ingest.layout import Layout, lay_out
 from flts.ingest.table import RawTable
 from flts.settings import RecipeSettings, WindowSettings
@@ -68,11 +67,6 @@ class ValidationReport:
         return asdict(self)
 
 
-def recipe_spec(settings: RecipeSettings) -> RecipeSpec:
-    """Return the part of the settings that the numbers depend on."""
-    return RecipeSpec(**{part.name: getattr(settings, part.name) for part in fields(RecipeSpec)})
-
-
 def validation_report(
     train: RawTable,
     test: RawTable | None,
@@ -95,22 +89,35 @@ def validation_report(
         ``too_few_rows``, naming the number that is needed.
     """
     layout = lay_out(train, test, recipe_settings)
-    recipe = fit_recipe(as_train(layout.train), recipe_spec(recipe_settings))
-    needed = check_enough_rows(
-        _sampled(layout.train, recipe_settings.sample_train_rows),
-        _sampled(layout.test, recipe_settings.sample_test_rows),
-        recipe,
-        window_settings,
-        joined=layout.joined and not _samples_train(layout, recipe_settings),
-        split_share=None if layout.has_test_file else recipe_settings.train_test_split,
+    recipe = fit_recipe(as_train(layout.train), RecipeSpec.of(recipe_settings), ignored=train.ignored)
+    sampled_train, sampled_test = _sampled(layout, recipe_settings)
+    # Which rows a sample holds is preprocess's business; that it is one changes what may be needed.
+    is_sample = (len(sampled_train) < len(layout.train), len(sampled_test) < len(layout.test))
+    moves_test = is_sample[1] and recipe_settings.sample_strategy == "random"
+    joined = layout.joined and not is_sample[0] and not moves_test
+    usable = UsableRows(
+        train_rows=len(sampled_train),
+        train_pieces=piece_lengths(sampled_train, recipe, warmup_rows=recipe.warmup_rows),
+        test_rows=len(sampled_test),
+        test_pieces=piece_lengths(sampled_test, recipe, warmup_rows=0 if joined else recipe.warmup_rows),
+        warmup_rows=recipe.warmup_rows,
+        joined=joined,
     )
+    needed = check_enough_rows(usable, window_settings, split_share=split_share(layout, recipe_settings))
     report = describe(train, layout, recipe, rows_needed=needed)
-    if _samples_train(layout, recipe_settings) or _samples_test(layout, recipe_settings):
+    if any(is_sample):
         report.warnings.append(
-            f"only a sample will be used: {recipe_settings.sample_train_rows or len(layout.train)} training rows, "
-            f"{recipe_settings.sample_test_rows or len(layout.test)} test rows"
+            f"only a sample will be used: {len(sampled_train)} of {len(layout.train)} training rows, "
+            f"{len(sampled_test)} of {len(layout.test)} test rows"
         )
     return report
+
+
+def split_share(layout: Layout, settings: RecipeSettings) -> float | None:
+    """Return the share of the file's rows that train, or None where the test has a file or rows were sampled."""
+    if layout.has_test_file or settings.sample_train_rows is not None:
+        return None
+    return settings.train_test_split
 
 
 def describe(train: RawTable, layout: Layout, recipe: FittedRecipe, *, rows_needed: int) -> ValidationReport:
@@ -126,7 +133,7 @@ def describe(train: RawTable, layout: Layout, recipe: FittedRecipe, *, rows_need
         test_from="file" if layout.has_test_file else "split",
         test_follows_train=layout.joined,
         constant_columns=dict(recipe.constants),
-        dropped_columns=dict(recipe.dropped),
+        dropped_columns={name: why for name, why in recipe.dropped.items() if name not in train.ignored},
         rows_needed=rows_needed,
     )
     report.warnings.extend(_warnings(report))
@@ -169,14 +176,6 @@ def _warnings(report: ValidationReport) -> list[str]:
     return warnings
 
 
-def _sampled(series: Series, rows: int | None) -> Series:
-    """Return as many rows as sampling will keep; which ones is preprocess's business."""
-    return series if rows is None else series.rows(0, rows)
-
-
-def _samples_train(layout: Layout, settings: RecipeSettings) -> bool:
-    return settings.sample_train_rows is not None and settings.sample_train_rows < len(layout.train)
-
-
-def _samples_test(layout: Layout, settings: RecipeSettings) -> bool:
-    return settings.sample_test_rows is not None and settings.sample_test_rows < len(layout.test)
+def _sampled(layout: Layout, settings: RecipeSettings) -> tuple[Series, Series]:
+    """Return as many rows as sampling will keep."""
+    return layout.train.rows(0, settings.sample_train_rows), layout.test.rows(0, settings.sample_test_rows)

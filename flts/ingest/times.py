@@ -45,7 +45,7 @@ def find_time_column(names: list[str], *, ignored: frozenset[str], field: str) -
     return found[0]
 
 
-def parse_times(cells: pa.Array, *, column: str, first_row: int) -> IntArray:
+def parse_times(cells: pa.Array[Any], *, column: str, first_row: int) -> IntArray:
     """Return epoch seconds of a block of time cells.
 
     Parameters
@@ -73,7 +73,7 @@ def parse_times(cells: pa.Array, *, column: str, first_row: int) -> IntArray:
     return np.array([_parse_one(cell.as_py(), column, first_row + at) for at, cell in enumerate(cells)], np.int64)
 
 
-def _parse_iso_block(cells: pa.Array) -> IntArray | None:
+def _parse_iso_block(cells: pa.Array[Any]) -> IntArray | None:
     """Return the seconds of a block written in one usual ISO form, or None: then each cell is looked at alone."""
     first = cells[0].as_py()
     if _NUMBER.fullmatch(first):
@@ -90,7 +90,7 @@ def _parse_iso_block(cells: pa.Array) -> IntArray | None:
     return seconds
 
 
-def _parse_epoch_block(cells: pa.Array) -> IntArray | None:
+def _parse_epoch_block(cells: pa.Array[Any]) -> IntArray | None:
     try:
         seconds: IntArray = pc.cast(cells, pa.int64()).to_numpy()
     except pa.ArrowInvalid:
