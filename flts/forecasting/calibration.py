@@ -12,8 +12,8 @@ from flts.forecasting.series import FloatArray, IntArray
 from flts.forecasting.splits import Tails
 from flts.forecasting.windows import target_rows
 
-MAX_ROLLED_ORIGINS = 256
-"""Evenly spread origins for the steps beyond one pass: a 5 % order statistic of 256 is the 12th."""
+MAX_ROLLED_ORIGINS = 128
+"""Evenly spread origins for the steps beyond one pass: neighbours say the same, and each costs hundreds of passes."""
 BATCH_ORIGINS = 1024
 
 

@@ -167,8 +167,9 @@ class FittedRecipe:
             ``recipe_version`` for another version; ``bad_recipe`` for missing fields, wrong types or lengths, numbers
             that are not finite, unknown targets.
         """
-        if values.get("version") != RECIPE_VERSION:
-            msg = f"recipe version {values.get('version')!r} is not {RECIPE_VERSION}, the one this release reads"
+        version = values.get("version") if isinstance(values, Mapping) else None
+        if version != RECIPE_VERSION:
+            msg = f"recipe version {version!r:.50} is not {RECIPE_VERSION}, the one this release reads"
             raise RejectedError(msg, code="recipe_version", field="version")
         read: dict[str, Any] = {}
         for field in fields(cls):

@@ -144,9 +144,17 @@ def bounds(intervals: Intervals | None, mean: FloatArray, first_step: int = 1) -
         Forecast in raw units.
     first_step : int
         Steps ahead of its first row.
+
+    Raises
+    ------
+    RejectedError
+        ``bad_shape`` if the forecast has other targets than were calibrated.
     """
     if intervals is None or intervals.lower is None or intervals.upper is None:
         return None
+    if mean.shape[1] != intervals.lower.shape[1]:  # broadcasting would give one target's bounds to all
+        msg = f"{intervals.lower.shape[1]} targets were calibrated, the forecast has {mean.shape[1]}"
+        raise RejectedError(msg, code="bad_shape")
     ahead = np.arange(first_step, first_step + len(mean), dtype=np.float64)
     lower = _at_steps(ahead, intervals.steps, intervals.lower, -1.0)
     upper = _at_steps(ahead, intervals.steps, intervals.upper, 1.0)

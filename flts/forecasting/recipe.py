@@ -234,7 +234,7 @@ def kept_rows(recipe: FittedRecipe, series: Series) -> BoolArray:
         return np.ones(len(series), dtype=bool)
     positions = recipe.positions_in(series.columns)
     raw = series.values if positions is None else series.values.take(positions, axis=1)
-    complete: BoolArray = np.isfinite(raw).all(axis=1)
+    complete: BoolArray = np.all(np.isfinite(raw), axis=1)
     return complete
 
 

@@ -11,8 +11,8 @@ from flts.forecasting.series import FloatArray, IntArray
 from flts.forecasting.time_features import DAY_SECONDS, WEEK_DAYS
 from flts.forecasting.windows import Float32Array, Windows
 
-ALPHAS = tuple(10.0**power for power in range(-4, 5))
-"""Strengths of Ridge's penalty that are tried, on scaled values."""
+ALPHAS = tuple(10.0 ** (power / 2) for power in range(-8, 9))
+"""Strengths of the penalty that are tried, on scaled values; half decades, as whole ones step over the best."""
 CHUNK_WINDOWS = 16_384
 """Windows turned into doubles at once."""
 

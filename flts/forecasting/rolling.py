@@ -27,12 +27,13 @@ class RollState:
     behind: what is appended is taken as it is.
     """
 
-    __slots__ = ("_end", "_features", "_input_seq_len", "_last_times", "_need", "_recipe", "_rows")
+    __slots__ = ("_end", "_features", "_input_seq_len", "_lags", "_last_times", "_need", "_recipe", "_rows")
 
     def __init__(self, recipe: FittedRecipe, rows: FloatArray, last_times: IntArray, input_seq_len: int) -> None:
         self._recipe = recipe
         self._input_seq_len = input_seq_len
         self._need = input_seq_len + recipe.warmup_rows
+        self._lags = np.array(recipe.lags, dtype=np.int64)
         self._rows = rows
         self._end = rows.shape[1]
         self._last_times = last_times
@@ -123,7 +124,7 @@ class RollState:
         k = self._rows.shape[2]
         self._features[:, first:stop, :k] = self._rows[:, first:stop]
         if recipe.lags:
-            earlier = np.arange(first, stop)[:, None] - np.array(recipe.lags)
+            earlier = np.arange(first, stop)[:, None] - self._lags
             lagged = self._rows[:, earlier][..., recipe.varying_columns]  # (b, rows, lags, m)
             made = lagged.shape[2] * lagged.shape[3]
             self._features[:, first:stop, -made:] = lagged.swapaxes(2, 3).reshape(*lagged.shape[:2], made)
