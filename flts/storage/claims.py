@@ -1,0 +1,160 @@
+"""Objects behind claims: written once, read back only as the bytes that were promised."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flts.contracts.claim_check import ClaimCheck
+from flts.errors import BackendAwayError, HashMismatchError, ObjectNotFoundError, PreconditionFailedError
+from flts.observability.logs import get_logger
+from flts.observability.metrics import default_metrics
+
+if TYPE_CHECKING:
+    from flts.storage.ports import ObjectInfo, ObjectStore
+
+log = get_logger(__name__)
+
+_TRIES = 5
+
+
+def put_claimed(
+    store: ObjectStore,
+    bucket: str,
+    key: str,
+    data: bytes,
+    *,
+    rows: int | None = None,
+    columns: int | None = None,
+    create_only: bool = True,
+) -> ClaimCheck:
+    """Write an object and return its claim; with ``create_only`` an object that is there already wins.
+
+    Parameters
+    ----------
+    rows, columns : int, optional
+        Shape of the table, where the object is one.
+
+    Returns
+    -------
+    ClaimCheck
+        Of the bytes that are stored, which are the ones given unless somebody else's were there first; then
+        ``flts_store_conflicts_total`` counts it and a Parquet object's own shape is claimed.
+    """
+    claim = ClaimCheck(
+        bucket=bucket,
+        object_key=key,
+        size=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+        rows=rows,
+        columns=columns,
+    )
+    return _put_or_adopt(store, claim, lambda: store.put(bucket, key, data, create_only=create_only))
+
+
+def claim_file(
+    store: ObjectStore,
+    bucket: str,
+    key: str,
+    path: Path,
+    *,
+    rows: int | None = None,
+    columns: int | None = None,
+    create_only: bool = True,
+) -> ClaimCheck:
+    """Write a file as an object, in constant memory, and return its claim as `put_claimed` does."""
+    size, sha256 = hash_of_file(path)
+    claim = ClaimCheck(bucket=bucket, object_key=key, size=size, sha256=sha256, rows=rows, columns=columns)
+    return _put_or_adopt(store, claim, lambda: store.put_file(bucket, key, path, create_only=create_only))
+
+
+def read_claimed(store: ObjectStore, claim: ClaimCheck) -> bytes:
+    """Return the bytes that a claim promises.
+
+    Raises
+    ------
+    ObjectNotFoundError
+        If there is no object under the claim's key.
+    HashMismatchError
+        If it has other bytes; no more of them are read than were promised.
+    """
+    parts: list[bytes] = []
+    size = 0
+    for chunk in store.stream(claim.bucket, claim.object_key):
+        parts.append(chunk)
+        size += len(chunk)
+        if size > claim.size:
+            raise _mismatch(claim, f"more than {claim.size} bytes")
+    data = b"".join(parts)
+    _check(claim, size, hashlib.sha256(data).hexdigest())
+    return data
+
+
+def read_claimed_file(store: ObjectStore, claim: ClaimCheck, path: Path) -> None:
+    """Write the bytes that a claim promises to a file, in constant memory; raises as `read_claimed` does."""
+    store.get_file(claim.bucket, claim.object_key, path)
+    try:
+        _check(claim, *hash_of_file(path))
+    except HashMismatchError:
+        path.unlink()
+        raise
+
+
+def hash_of_file(path: Path) -> tuple[int, str]:
+    """Return a file's size in bytes and its SHA-256."""
+    with path.open("rb") as file:
+        return _hash_of(iter(lambda: file.read(1 << 20), b""))
+
+
+def _hash_of(chunks: Iterable[bytes]) -> tuple[int, str]:
+    digest = hashlib.sha256()
+    size = 0
+    for chunk in chunks:
+        digest.update(chunk)
+        size += len(chunk)
+    return size, digest.hexdigest()
+
+
+def _put_or_adopt(store: ObjectStore, claim: ClaimCheck, put: Callable[[], ObjectInfo]) -> ClaimCheck:
+    for _ in range(_TRIES):
+        try:
+            put()
+        except PreconditionFailedError:
+            try:
+                return _adopt(store, claim)
+            except ObjectNotFoundError:
+                continue  # removed in between, or the other writer's put is not done yet
+        return claim
+    msg = f"{claim.bucket}/{claim.object_key} can be neither written nor read"
+    raise BackendAwayError(msg)
+
+
+def _adopt(store: ObjectStore, claim: ClaimCheck) -> ClaimCheck:
+    size, sha256 = _hash_of(store.stream(claim.bucket, claim.object_key))
+    if sha256 == claim.sha256:
+        return claim
+    default_metrics().store_conflicts.inc()
+    log.warning(
+        "store_conflict", object_key=f"{claim.bucket}/{claim.object_key}", sha256=claim.sha256, stored_sha256=sha256
+    )
+    stored = claim.model_copy(update={"size": size, "sha256": sha256})
+    if claim.rows is None or not claim.object_key.endswith(".parquet"):
+        return stored
+    from flts.storage.frames import parquet_shape  # noqa: PLC0415 - most claims need no pyarrow
+
+    rows, columns = parquet_shape(read_claimed(store, stored))
+    return stored.model_copy(update={"rows": rows, "columns": columns})
+
+
+def _check(claim: ClaimCheck, size: int, sha256: str) -> None:
+    if size != claim.size:
+        raise _mismatch(claim, f"{size} bytes")
+    if sha256 != claim.sha256:
+        raise _mismatch(claim, f"SHA-256 {sha256}")
+
+
+def _mismatch(claim: ClaimCheck, found: str) -> HashMismatchError:
+    msg = f"{claim.bucket}/{claim.object_key} has {found}, its claim says {claim.size} bytes, SHA-256 {claim.sha256}"
+    return HashMismatchError(msg)

@@ -1,0 +1,350 @@
+"""The object store on a folder: ``<root>/<bucket>/<key>``, atomic and safe across processes."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import stat
+import time
+import uuid
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO, NoReturn
+
+from flts.errors import BackendAwayError, ObjectNotFoundError, PreconditionFailedError, RejectedError
+from flts.storage.keys import check_bucket, check_key, check_prefix
+from flts.storage.ports import ObjectInfo
+
+_OWN_FOLDER = ".flts"  # no bucket's name starts with a dot, so nothing in it is ever listed
+_LOCKS = 64  # files that keys share, so that none is made per key and none needs removing
+_LOCK_SECONDS = 10.0
+_STALE_SECONDS = 24 * 3600.0  # a temporary file this old belongs to a process that is gone
+_CHUNK_BYTES = 1 << 20
+_TRIES = 50  # a folder can vanish between its making and its use as often as others delete in it
+
+
+class FilesystemStore:
+    """Objects as files.
+
+    An object is written beside the buckets, flushed to the disk and then appears whole: by a hard link where it must
+    not exist yet, else by a rename under a lock that all writers of the key take.
+
+    Parameters
+    ----------
+    path : Path
+        The root; made when the first bucket is.
+    prefix : str
+        Precedes the buckets' names (``NAMESPACE_PREFIX``).
+    """
+
+    def __init__(self, path: Path, prefix: str = "") -> None:
+        self._root = Path(path).absolute()
+        self._prefix = prefix.lower()
+        self._temporary = self._root / _OWN_FOLDER / "tmp"
+        self._locks = self._root / _OWN_FOLDER / "locks"
+
+    @property
+    def address(self) -> str:
+        """Where the store is, for messages."""
+        return f"file://{self._root}"
+
+    def ensure_bucket(self, bucket: str) -> None:
+        """Create the bucket's folder unless it exists, and remove what killed writers left long ago."""
+        with self._errors(bucket, ""):
+            for folder in (self._bucket(bucket), self._temporary, self._locks):
+                folder.mkdir(parents=True, exist_ok=True)
+            self._remove_stale()
+
+    def put(
+        self,
+        bucket: str,
+        key: str,
+        data: bytes,
+        *,
+        create_only: bool = False,
+        if_match: str | None = None,
+    ) -> ObjectInfo:
+        """Write an object whole."""
+        return self._write(bucket, key, (data,), create_only=create_only, if_match=if_match)
+
+    def put_file(self, bucket: str, key: str, path: Path, *, create_only: bool = False) -> ObjectInfo:
+        """Write a file as an object."""
+        with Path(path).open("rb") as source:
+            return self._write(bucket, key, _chunks(source, _CHUNK_BYTES), create_only=create_only)
+
+    def put_stream(self, bucket: str, key: str, chunks: Iterable[bytes]) -> ObjectInfo:
+        """Write an object from chunks; nothing is left behind if the iterable raises."""
+        return self._write(bucket, key, chunks)
+
+    def get(self, bucket: str, key: str) -> tuple[bytes, ObjectInfo]:
+        """Return an object's bytes and what the store knows of it."""
+        with self._errors(bucket, key), self._open(bucket, key) as file:
+            return file.read(), _info(key, os.fstat(file.fileno()))
+
+    def get_file(self, bucket: str, key: str, path: Path) -> ObjectInfo:
+        """Write an object's bytes to a file, which appears whole."""
+        part = Path(path).with_name(f".{Path(path).name}.{uuid.uuid4().hex}.part")
+        try:
+            with self._errors(bucket, key), self._open(bucket, key) as file, part.open("wb") as target:
+                shutil.copyfileobj(file, target, _CHUNK_BYTES)
+                info = _info(key, os.fstat(file.fileno()))
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+        return info
+
+    def stream(self, bucket: str, key: str, *, chunk_bytes: int = 1 << 20) -> Iterator[bytes]:
+        """Yield an object's bytes in chunks, of the one version that was there at the call."""
+        with self._errors(bucket, key):
+            file = self._open(bucket, key)
+        return self._read_on(bucket, key, file, chunk_bytes)
+
+    def head(self, bucket: str, key: str) -> ObjectInfo:
+        """Return what the store knows of an object."""
+        path = self._path(bucket, key)
+        with self._errors(bucket, key):
+            found = path.lstat()
+            if not stat.S_ISREG(found.st_mode):
+                raise FileNotFoundError(errno.ENOENT, "no regular file", str(path))
+            return _info(key, found)
+
+    def list(self, bucket: str, prefix: str = "") -> Iterator[ObjectInfo]:
+        """Yield all objects whose key starts with ``prefix``, ordered by key."""
+        self._require_bucket(bucket)
+        folder, _, name = check_prefix(prefix).rpartition("/")
+        base = self._bucket(bucket) / folder
+        yield from self._walk(base, f"{folder}/" if folder else "", name)
+
+    def list_folders(self, bucket: str, prefix: str = "") -> Iterator[str]:
+        """Yield the distinct next path segments below ``prefix``, ordered."""
+        self._require_bucket(bucket)
+        base = self._bucket(bucket) / check_prefix(prefix).rstrip("/")
+        for entry in _entries(base):
+            if entry.is_dir(follow_symlinks=False) and _entries(Path(entry.path)):
+                yield entry.name
+
+    def copy(self, bucket: str, source_key: str, key: str, *, create_only: bool = False) -> ObjectInfo:
+        """Copy an object within a bucket."""
+        return self._write(bucket, key, self.stream(bucket, source_key), create_only=create_only)
+
+    def delete(self, bucket: str, key: str) -> None:
+        """Remove an object, and its folders as far as they are empty then."""
+        path = self._path(bucket, key)
+        with self._errors(bucket, key):
+            with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                path.unlink()
+            with suppress(OSError):  # not empty, or already gone
+                for folder in path.relative_to(self._bucket(bucket)).parents[:-1]:
+                    (self._bucket(bucket) / folder).rmdir()
+
+    def _write(
+        self,
+        bucket: str,
+        key: str,
+        chunks: Iterable[bytes],
+        *,
+        create_only: bool = False,
+        if_match: str | None = None,
+    ) -> ObjectInfo:
+        path = self._path(bucket, key)
+        self._require_bucket(bucket)
+        temporary = self._temporary / uuid.uuid4().hex
+        try:
+            self._fill(bucket, key, temporary, chunks)
+            with self._errors(bucket, key):
+                if create_only:
+                    self._place(path, lambda: os.link(temporary, path))
+                else:
+                    with self._locked(bucket, key):
+                        self._check_etag(path, bucket, key, if_match)
+                        _stamp(temporary, after=path)
+                        self._place(path, lambda: os.replace(temporary, path))  # noqa: PTH105 - as os.link above
+                        return _info(key, path.lstat())
+                return _info(key, path.lstat())
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _fill(self, bucket: str, key: str, temporary: Path, chunks: Iterable[bytes]) -> None:
+        # Only the file's own errors are the store's: what the iterable raises goes to the caller as it is.
+        with self._errors(bucket, key):
+            self._temporary.mkdir(parents=True, exist_ok=True)
+            file = temporary.open("xb")
+        with file:
+            for chunk in chunks:
+                with self._errors(bucket, key):
+                    file.write(chunk)
+            with self._errors(bucket, key):
+                file.flush()
+                os.fsync(file.fileno())
+        with self._errors(bucket, key):
+            _stamp(temporary)
+
+    def _place(self, path: Path, place: Callable[[], None]) -> None:
+        for _ in range(_TRIES):
+            try:
+                made = _make_folders(path.parent)
+            except (FileExistsError, NotADirectoryError) as error:
+                _refuse_folder(path, error)
+            if path.is_dir():
+                _refuse_folder(path, None)
+            try:
+                place()
+            except FileNotFoundError:
+                continue  # a delete elsewhere removed the folder while it was empty
+            for folder in (path.parent, *made):
+                _sync_folder(folder)
+            return
+        msg = f"the folder of {path} keeps vanishing"
+        raise BackendAwayError(msg)
+
+    def _check_etag(self, path: Path, bucket: str, key: str, if_match: str | None) -> None:
+        if if_match is None:
+            return
+        try:
+            found = _info(key, path.lstat()).etag
+        except (FileNotFoundError, NotADirectoryError):
+            found = None
+        if found != if_match:
+            msg = f"{bucket}/{key} changed since it was read"
+            raise PreconditionFailedError(msg)
+
+    def _open(self, bucket: str, key: str) -> BinaryIO:
+        path = self._path(bucket, key)
+        # A link planted in the folder must not lead out of it.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise FileNotFoundError(errno.ENOENT, "no regular file", str(path))
+        return os.fdopen(descriptor, "rb")
+
+    def _read_on(self, bucket: str, key: str, file: BinaryIO, chunk_bytes: int) -> Iterator[bytes]:
+        with file, self._errors(bucket, key):
+            yield from _chunks(file, chunk_bytes)
+
+    def _walk(self, folder: Path, before: str, name_prefix: str = "") -> Iterator[ObjectInfo]:
+        for entry in _entries(folder):
+            if not entry.name.startswith(name_prefix):
+                continue
+            key = before + entry.name
+            if entry.is_dir(follow_symlinks=False):
+                yield from self._walk(Path(entry.path), f"{key}/")
+            elif entry.is_file(follow_symlinks=False):
+                with suppress(FileNotFoundError):  # deleted since
+                    yield _info(key, entry.stat(follow_symlinks=False))
+
+    def _bucket(self, bucket: str) -> Path:
+        return self._root / check_bucket(self._prefix + bucket)
+
+    def _path(self, bucket: str, key: str) -> Path:
+        return self._bucket(bucket) / check_key(key)
+
+    def _require_bucket(self, bucket: str) -> None:
+        if not self._bucket(bucket).is_dir():
+            msg = f"the bucket {self._prefix}{bucket} does not exist at {self.address}"
+            raise BackendAwayError(msg, code="bucket_missing")
+
+    @contextmanager
+    def _locked(self, bucket: str, key: str) -> Iterator[None]:
+        name = f"{zlib.crc32(f'{self._prefix}{bucket}/{key}'.encode()) % _LOCKS:02d}"
+        self._locks.mkdir(parents=True, exist_ok=True)
+        with (self._locks / name).open("ab") as file:
+            deadline = time.monotonic() + _LOCK_SECONDS
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        msg = f"another process holds the lock of {bucket}/{key} at {self.address}"
+                        raise BackendAwayError(msg) from None
+                    time.sleep(0.002)
+            yield  # closing the file lets go of the lock, as does the end of the process
+
+    @contextmanager
+    def _errors(self, bucket: str, key: str) -> Iterator[None]:
+        """Say what an operating system's error means for the caller."""
+        name = f"{bucket}/{key}"
+        try:
+            yield
+        except FileExistsError as error:
+            msg = f"{name} exists already"
+            raise PreconditionFailedError(msg) from error
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+            msg = f"{name} does not exist at {self.address}"
+            raise ObjectNotFoundError(msg) from error
+        except OSError as error:
+            msg = f"{name} at {self.address}: {error.strerror or error}"
+            if error.errno in {errno.ELOOP, errno.ENAMETOOLONG}:
+                raise RejectedError(msg, code="bad_key", field="key") from error
+            raise BackendAwayError(msg) from error
+
+    def _remove_stale(self) -> None:
+        before = time.time() - _STALE_SECONDS
+        for entry in _entries(self._temporary):
+            with suppress(FileNotFoundError):
+                if entry.stat(follow_symlinks=False).st_mtime < before:
+                    Path(entry.path).unlink()
+
+
+def _info(key: str, found: os.stat_result) -> ObjectInfo:
+    etag = f"{found.st_ino:x}-{found.st_mtime_ns:x}-{found.st_size:x}"
+    return ObjectInfo(key=key, size=found.st_size, etag=etag, modified=found.st_mtime)
+
+
+def _stamp(path: Path, after: Path | None = None) -> None:
+    """Set a time of full resolution, later than the replaced file's: the kernel's own moves in steps of milliseconds.
+
+    Together with the inode, which a later file may be given again, it makes the etag one that never returns.
+    """
+    now = time.time_ns()
+    if after is not None:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            now = max(now, after.lstat().st_mtime_ns + 1)
+    os.utime(path, ns=(now, now))
+
+
+def _chunks(file: BinaryIO, chunk_bytes: int) -> Iterator[bytes]:
+    while chunk := file.read(chunk_bytes):
+        yield chunk
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """Return a folder's entries in the order of the keys they begin; none where it is not a folder (any more)."""
+    try:
+        with os.scandir(folder) as found:
+            return sorted(found, key=_key_order)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _key_order(entry: os.DirEntry[str]) -> bytes:
+    # "a.txt" comes before "a/b" as a key, though the folder "a" comes before it as a name.
+    return os.fsencode(f"{entry.name}/" if entry.is_dir(follow_symlinks=False) else entry.name)
+
+
+def _make_folders(folder: Path) -> list[Path]:
+    """Make a folder and its parents; return those whose entries changed, for the disk to hold them too."""
+    if folder.is_dir():
+        return []
+    above = _make_folders(folder.parent)
+    with suppress(FileNotFoundError):  # removed again by a delete: the caller tries again
+        folder.mkdir(exist_ok=True)
+    return [*above, folder.parent]
+
+
+def _sync_folder(folder: Path) -> None:
+    with suppress(FileNotFoundError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _refuse_folder(path: Path, cause: Exception | None) -> NoReturn:
+    msg = f"no key is also a folder of another key: {path}"
+    raise RejectedError(msg, code="bad_key", field="key") from cause

@@ -1,0 +1,235 @@
+"""Tables as Parquet: features and raw series, with a time index that pandas shows as its own."""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from flts.errors import RejectedError
+from flts.forecasting.recipe import Features
+from flts.forecasting.series import BoolArray, FloatArray, IntArray, Series
+from flts.storage.claims import read_claimed
+
+if TYPE_CHECKING:
+    from flts.contracts.claim_check import ClaimCheck
+    from flts.storage.ports import ObjectStore
+
+MAX_CELLS = 250_000_000
+"""2 GB of doubles: rows x columns that are read into memory at most."""
+TIME = "time"
+_TIME_TYPE = pa.timestamp("ms", tz="UTC")
+_HIDDEN_TIME = "__time__"  # the index's field where a column of the data is itself called "time"
+_OURS = b"flts"
+
+
+def features_to_parquet(features: Features) -> bytes:
+    """Return features as Parquet: a UTC index ``time`` and one column of doubles per feature.
+
+    Which raw cells were imputed travels in the file's metadata, one bit each, so that the table has exactly the
+    features as columns.
+    """
+    ours = {
+        "kind": "features",
+        "step_seconds": features.step_seconds,
+        "imputed_columns": features.imputed.shape[1],
+        "imputed": _pack(features.imputed),
+    }
+    return _to_parquet(features.times, tuple(features.names), features.values, ours, missing=False)
+
+
+def features_from_parquet(data: bytes) -> Features:
+    """Return the features of `features_to_parquet`.
+
+    Raises
+    ------
+    RejectedError
+        With code ``bad_table`` for anything else, or for more than `MAX_CELLS`.
+    """
+    times, names, values, ours = _from_parquet(data, "features")
+    imputed = _unpack(ours.get("imputed"), len(times), ours.get("imputed_columns"))
+    return Features(times=times, names=names, values=values, imputed=imputed, step_seconds=ours["step_seconds"])
+
+
+def series_to_parquet(series: Series) -> bytes:
+    """Return a series as Parquet, raw units, a missing cell as null."""
+    ours = {"kind": "series", "step_seconds": series.step_seconds}
+    return _to_parquet(series.times, series.columns, series.values, ours, missing=True)
+
+
+def series_from_parquet(data: bytes) -> Series:
+    """Return the series of `series_to_parquet`; raises as `features_from_parquet`."""
+    times, names, values, ours = _from_parquet(data, "series")
+    return Series(times, names, values, ours["step_seconds"])
+
+
+def read_claimed_features(store: ObjectStore, claim: ClaimCheck) -> Features:
+    """Return the features behind a claim, whose hash, rows and columns are checked.
+
+    Raises
+    ------
+    HashMismatchError
+        If the bytes or the table's shape are not the ones claimed.
+    """
+    data = read_claimed(store, claim)
+    _check_shape(claim, data)
+    return features_from_parquet(data)
+
+
+def read_claimed_series(store: ObjectStore, claim: ClaimCheck) -> Series:
+    """Return the raw series behind a claim; raises as `read_claimed_features`."""
+    data = read_claimed(store, claim)
+    _check_shape(claim, data)
+    return series_from_parquet(data)
+
+
+def parquet_shape(data: bytes) -> tuple[int, int]:
+    """Return rows and columns, the time index not counted, from the file's end alone.
+
+    Raises
+    ------
+    RejectedError
+        With code ``bad_table`` unless it is a table of ours.
+    """
+    metadata = _metadata(_open(data))
+    return metadata.num_rows, metadata.num_columns - 1
+
+
+def _check_shape(claim: ClaimCheck, data: bytes) -> None:
+    rows, columns = parquet_shape(data)
+    for what, found, claimed in (("rows", rows, claim.rows), ("columns", columns, claim.columns)):
+        if claimed is not None and found != claimed:
+            msg = f"{claim.bucket}/{claim.object_key} has {found} {what}, its claim says {claimed}"
+            raise RejectedError(msg, code="claim_shape", field=what)
+
+
+def _to_parquet(
+    times: IntArray,
+    names: tuple[str, ...],
+    values: FloatArray,
+    ours: Mapping[str, Any],
+    *,
+    missing: bool,
+) -> bytes:
+    index = _HIDDEN_TIME if TIME in names else TIME
+    arrays = [pa.array(np.asarray(times, dtype=np.int64) * 1000).cast(_TIME_TYPE)]
+    # from_pandas: NaN becomes null. Features hold none, and a null there would be no number to train on.
+    arrays += [pa.array(np.ascontiguousarray(column), from_pandas=missing) for column in values.T]
+    fields: list[pa.Field[Any]] = [pa.field(index, _TIME_TYPE, nullable=False)]
+    fields += [pa.field(name, pa.float64()) for name in names]
+    schema = pa.schema(
+        fields,
+        metadata={
+            _OURS: json.dumps({**ours, "index": index}, sort_keys=True).encode(),
+            b"pandas": json.dumps(_pandas_metadata(index, names)).encode(),
+        },
+    )
+    sink = pa.BufferOutputStream()
+    # Doubles hardly repeat, so a dictionary costs time and saves nothing.
+    pq.write_table(
+        pa.Table.from_arrays(arrays, schema=schema), sink, compression="zstd", use_dictionary=False, store_schema=True
+    )
+    return bytes(sink.getvalue())
+
+
+def _from_parquet(data: bytes, kind: str) -> tuple[IntArray, tuple[str, ...], FloatArray, dict[str, Any]]:
+    file = _open(data)
+    metadata = _metadata(file)
+    ours = _own_metadata(file.schema_arrow.metadata, kind)
+    fields = file.schema_arrow
+    if fields.names[:1] != [ours["index"]] or fields.types[0] != _TIME_TYPE:
+        _refuse("its first column is not the time")
+    if any(type_ != pa.float64() for type_ in fields.types[1:]):
+        _refuse("a column holds no doubles")
+    names = tuple(fields.names[1:])
+    values = np.empty((metadata.num_rows, len(names)))
+    try:
+        table = file.read(use_threads=False)
+        if table.num_rows != metadata.num_rows:
+            _refuse("it has other rows than its end says")
+        times = table.column(0).cast(pa.int64()).to_numpy() // 1000
+        for position in range(len(names)):
+            values[:, position] = table.column(position + 1).to_numpy()  # null becomes NaN
+    except (pa.ArrowException, OSError) as error:
+        _refuse(str(error), error)
+    return np.array(times, dtype=np.int64), names, values, ours
+
+
+def _open(data: bytes) -> Any:
+    try:
+        return pq.ParquetFile(pa.BufferReader(data))
+    except (pa.ArrowException, OSError) as error:
+        _refuse(str(error), error)
+
+
+def _metadata(file: Any) -> Any:
+    """Return the file's metadata once they promise a table that fits into memory."""
+    metadata = file.metadata
+    cells = metadata.num_rows * metadata.num_columns
+    if cells > MAX_CELLS:
+        _refuse(f"it has {metadata.num_rows} rows x {metadata.num_columns} columns, more than {MAX_CELLS} cells")
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    if sum(group.num_rows for group in groups) != metadata.num_rows:
+        _refuse("its parts have other rows than its end says")
+    # A cell takes 8 bytes and a few bits; a file that unpacks to twice that was not written by us.
+    if sum(group.total_byte_size for group in groups) > 16 * cells + (1 << 20):
+        _refuse("it unpacks to far more than its cells need")
+    return metadata
+
+
+def _own_metadata(metadata: Mapping[bytes, bytes] | None, kind: str) -> dict[str, Any]:
+    try:
+        ours = dict(json.loads((metadata or {})[_OURS]))
+        known = ours["kind"] == kind and isinstance(ours["step_seconds"], int) and isinstance(ours["index"], str)
+    except (KeyError, TypeError, ValueError) as error:
+        _refuse(f"it has no {kind} in it", error)
+    if not known:
+        _refuse(f"it has no {kind} in it")
+    return ours
+
+
+def _pandas_metadata(index: str, names: tuple[str, ...]) -> dict[str, Any]:
+    def column(
+        name: str | None, field: str | None, kind: str, numpy: str, more: dict[str, str] | None
+    ) -> dict[str, Any]:
+        return {"name": name, "field_name": field, "pandas_type": kind, "numpy_type": numpy, "metadata": more}
+
+    labels = column(None, None, "unicode", "str", {"encoding": "UTF-8"})
+    columns = [column(name, name, "float64", "float64", None) for name in names]
+    time = column(TIME, index, "datetimetz", "datetime64[ms, UTC]", {"timezone": "UTC"})
+    return {
+        "index_columns": [index],
+        "column_indexes": [labels],
+        "columns": [*columns, time],
+        "creator": {"library": "flts", "version": "1"},
+        "pandas_version": "2.0.0",
+    }
+
+
+def _pack(imputed: BoolArray) -> str:
+    return base64.b64encode(zlib.compress(np.packbits(imputed).tobytes(), 1)).decode()
+
+
+def _unpack(packed: object, rows: int, columns: object) -> BoolArray:
+    if not isinstance(packed, str) or not isinstance(columns, int) or not 0 <= rows * columns <= MAX_CELLS:
+        _refuse("it does not say which cells were imputed")
+    size = (rows * columns + 7) // 8
+    try:
+        bits = zlib.decompressobj().decompress(base64.b64decode(packed), size + 1)
+    except (ValueError, zlib.error) as error:
+        _refuse("it does not say which cells were imputed", error)
+    if len(bits) != size:
+        _refuse("it says of other cells which were imputed")
+    flags = np.unpackbits(np.frombuffer(bits, dtype=np.uint8), count=rows * columns)
+    return flags.reshape(rows, columns).astype(np.bool_)
+
+
+def _refuse(reason: str, cause: Exception | None = None) -> NoReturn:
+    msg = f"this is no Parquet table of ours: {reason}"
+    raise RejectedError(msg, code="bad_table") from cause
