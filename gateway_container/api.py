@@ -1,0 +1,70 @@
+"""The gateway's HTTP API: the routes, what every request gets, and the one form of errors."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+import flts
+from gateway_container.context import Gateway
+from gateway_container.problems import install_problems
+from gateway_container.routes import datasets, forecasts, home, objects, runs
+
+ROUTERS = (datasets.router, runs.router, forecasts.router, objects.router)
+
+DESCRIPTION = """
+A CSV of measurements becomes a served, measured forecast.
+
+Upload with `POST /datasets/{identifier}`, follow with `GET /runs/{run_id}/events`, ask with `POST /predict`.
+Writing and downloading need the gateway's key in the header `x-api-key`. Every error is
+`{"error": {"code", "message", "field"?}}`.
+"""
+
+
+def create_app(gateway: Gateway) -> FastAPI:
+    """Return the application that serves this gateway."""
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        gateway.live.close()
+        await gateway.proxy.close()
+
+    app = FastAPI(title="FLTS gateway", version=flts.__version__, description=DESCRIPTION, lifespan=lifespan)
+    app.state.gateway = gateway
+    app.state.routes = home.described_routes(ROUTERS)
+    for router in (home.router, *ROUTERS):
+        app.include_router(router)
+    app.add_middleware(CountRequests, gateway=gateway)
+    install_problems(app)
+    return app
+
+
+class CountRequests:
+    """Counts answers by route and outcome; the route's template, never a caller's text, is the label."""
+
+    def __init__(self, app: ASGIApp, *, gateway: Gateway) -> None:
+        self._app = app
+        self._metrics = gateway.metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status = 500
+
+        async def watch(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watch)
+        finally:
+            route = getattr(scope.get("route"), "path", "unknown")
+            self._metrics.http_requests.labels(route, f"{status // 100}xx").inc()

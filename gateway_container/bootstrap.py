@@ -1,0 +1,72 @@
+"""Composition root: the gateway as a value."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import anyio
+
+from flts.contracts import topics
+from flts.contracts.events import Event
+from flts.observability.logs import get_logger
+from flts.runtime.adapters import Adapters
+from flts.runtime.service import Service, Subscription, Tick
+from gateway_container.api import create_app
+from gateway_container.context import Gateway
+from gateway_container.handler import WatchRuns
+from gateway_container.intake import Intake
+from gateway_container.live import LiveRuns
+from gateway_container.outbox import Outbox
+from gateway_container.proxy import InferenceProxy
+from gateway_container.queries import Queries
+from gateway_container.settings import GatewaySettings
+from gateway_container.tail import Tails
+
+log = get_logger(__name__)
+
+OUTBOX_SECONDS = 2.0
+CLEAN_SECONDS = 24 * 3600.0
+
+
+def build_gateway(settings: GatewaySettings, adapters: Adapters) -> Gateway:
+    """Return the gateway's parts, connected."""
+    live = LiveRuns(queue_size=settings.sse_queue_size)
+
+    def publish(events: Sequence[Event]) -> None:
+        # Looked up at each call: there is a publisher only once the service has started.
+        adapters.publisher.publish_all(events)
+
+    store, runs = adapters.store, adapters.run_store
+    return Gateway(
+        settings=settings,
+        intake=Intake(store, runs, settings),
+        outbox=Outbox(runs, publish, live, scan_seconds=settings.outbox_scan_seconds),
+        queries=Queries(store, runs, live, raw_bucket=settings.bucket_raw_data),
+        tails=Tails(store, runs, settings),
+        live=live,
+        proxy=InferenceProxy(settings.inference_url, timeout_seconds=settings.proxy_timeout_seconds),
+        metrics=adapters.metrics,
+        validations=anyio.CapacityLimiter(settings.parallel_validations),
+    )
+
+
+def build_service(settings: GatewaySettings, adapters: Adapters) -> Service:
+    """Return the gateway as a service."""
+    gateway = build_gateway(settings, adapters)
+
+    def forget_idempotency_keys() -> Sequence[Event]:
+        removed = gateway.intake.forget_idempotency_keys()
+        if removed:
+            log.info("idempotency_keys_removed", removed=removed)
+        return ()
+
+    return Service(
+        name="fastapi-app",
+        subscriptions=(Subscription(topics=topics.ALL, mode="all", handler=WatchRuns(gateway.live)),),
+        ticks=(
+            Tick("outbox", OUTBOX_SECONDS, gateway.outbox.tick),
+            Tick("idempotency-keys", CLEAN_SECONDS, forget_idempotency_keys),
+        ),
+        api=create_app(gateway),
+        on_stop=(gateway.live.close,),
+    )

@@ -1,0 +1,40 @@
+"""Everything a route works with; put on the application by the composition root."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import anyio
+from fastapi import Request
+
+from flts.observability.metrics import Metrics
+from gateway_container.intake import Intake
+from gateway_container.live import LiveRuns
+from gateway_container.outbox import Outbox
+from gateway_container.proxy import InferenceProxy
+from gateway_container.queries import Queries
+from gateway_container.settings import GatewaySettings
+from gateway_container.tail import Tails
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """The gateway's parts."""
+
+    settings: GatewaySettings
+    intake: Intake
+    outbox: Outbox
+    queries: Queries
+    tails: Tails
+    live: LiveRuns
+    proxy: InferenceProxy
+    metrics: Metrics
+    validations: anyio.CapacityLimiter
+    """Uploads that are read at the same time: each holds a table in memory."""
+
+
+def gateway_of(request: Request) -> Gateway:
+    """Return the parts that this application was made with."""
+    gateway = request.app.state.gateway
+    assert isinstance(gateway, Gateway)
+    return gateway

@@ -1,0 +1,1 @@
+"""Pure functions of the gateway: keys, uploads and the views of runs."""

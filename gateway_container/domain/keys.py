@@ -1,0 +1,102 @@
+"""What callers may name: buckets and keys of the store."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from flts.contracts.ids import check_identifier
+from flts.errors import FltsError, RejectedError
+
+LONGEST_KEY = 512  # S3 allows 1,024 bytes; ours are below 300
+SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=-]{0,199}")
+INCOMING = "_incoming"
+PARTS = ("train", "test")
+
+
+class ForbiddenError(FltsError):
+    """The caller may not do this here, whatever the key. HTTP 403."""
+
+    code = "forbidden"
+
+
+@dataclass(frozen=True, slots=True)
+class IncomingKey:
+    """Where a file sent to ``/upload/raw-data/<identifier>/<part>.csv`` lands."""
+
+    identifier: str
+    part: str
+    """``train`` or ``test``."""
+
+    @property
+    def object_key(self) -> str:
+        """Return the key in the landing zone."""
+        return incoming_key(self.identifier, self.part)
+
+
+def incoming_key(identifier: str, part: str) -> str:
+    """Return the key in the landing zone of an identifier's ``train`` or ``test`` file."""
+    return f"{INCOMING}/{identifier}/{part}.csv"
+
+
+def check_key(key: str) -> str:
+    """Return the key, or say why it cannot be one.
+
+    Only what this system writes itself is let through: plain segments, joined by single slashes. So ``..``, encoded
+    dots, backslashes, control characters and NUL never reach a store or a file system.
+
+    Raises
+    ------
+    RejectedError
+        Code ``bad_key``.
+    """
+    if not key or len(key) > LONGEST_KEY:
+        msg = f"a key has 1 to {LONGEST_KEY} characters; got {len(key)}"
+        raise RejectedError(msg, code="bad_key", field="key")
+    for segment in key.split("/"):
+        if SEGMENT.fullmatch(segment) is None:
+            msg = (
+                "a key is made of segments of letters, digits, '.', '_', '=' and '-', joined by '/', none empty or "
+                f"starting with a dot; got {segment[:60]!r}"
+            )
+            raise RejectedError(msg, code="bad_key", field="key")
+    return key
+
+
+def incoming_target(bucket: str, key: str, *, raw_bucket: str) -> IncomingKey:
+    """Return where an upload to this bucket and key lands.
+
+    Raises
+    ------
+    ForbiddenError
+        For any bucket but raw data: nobody may forge a data set, a bundle or a champion's pointer.
+    RejectedError
+        For a key that is not ``<identifier>/train.csv`` or ``<identifier>/test.csv``.
+    """
+    if bucket != raw_bucket:
+        msg = (
+            f"uploads go to {raw_bucket} only: everything in other buckets is written by the services themselves, "
+            "so that nobody can forge a data set, a bundle or a champion"
+        )
+        raise ForbiddenError(msg, code="bucket_not_writable", field="bucket")
+    check_key(key)
+    segments = key.split("/")
+    names = {f"{part}.csv": part for part in PARTS}
+    if len(segments) != 2 or segments[1] not in names:  # noqa: PLR2004 - <identifier>/<file>
+        msg = f"an upload's key is <identifier>/train.csv or <identifier>/test.csv; got {key!r}"
+        raise RejectedError(msg, code="bad_key", field="key")
+    return IncomingKey(check_identifier(segments[0]), names[segments[1]])
+
+
+def check_readable(bucket: str, *, readable: tuple[str, ...]) -> str:
+    """Return the bucket, or say that it is not one for people.
+
+    Raises
+    ------
+    ForbiddenError
+        Naming the buckets that are.
+    """
+    if bucket not in readable:
+        msg = f"downloads come from {', '.join(readable)} only"
+        raise ForbiddenError(msg, code="bucket_not_readable", field="bucket")
+    return bucket

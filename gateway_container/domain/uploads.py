@@ -1,0 +1,122 @@
+"""What an upload becomes: its keys, claims and the event that starts a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from flts.contracts.claim_check import ClaimCheck
+from flts.contracts.events import Cause, RawData, Scalar
+from flts.contracts.ids import derived_event_id
+from flts.errors import RejectedError
+
+MOST_SETTINGS = 100
+LONGEST_VALUE = 2000
+MOST_SETTINGS_BYTES = 8 * 1024  # they travel in every event of the run, and events stay below 16 KiB
+
+
+@dataclass(frozen=True, slots=True)
+class StartRequest:
+    """How a run was asked for."""
+
+    identifier: str
+    settings: Mapping[str, Scalar]
+    force: bool
+    cause: Cause
+    idempotency_key: str | None = None
+
+
+def parse_overrides(text: str | None) -> dict[str, Scalar]:
+    """Return a request's settings by their environment names.
+
+    Raises
+    ------
+    RejectedError
+        Unless the text is one JSON object of plain values with distinct names; ``field`` names the setting.
+    """
+    if text is None or not text.strip():
+        return {}
+    try:
+        value = json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        msg = 'settings must be a JSON object, for example {"EPOCHS": 5}'
+        raise RejectedError(msg, code="bad_settings", field="settings") from error
+    return clean_overrides(value)
+
+
+def clean_overrides(value: object) -> dict[str, Scalar]:
+    """Return settings with names in capitals and plain values only.
+
+    Raises
+    ------
+    RejectedError
+        Code ``bad_settings`` or ``bad_setting``; ``field`` names the setting.
+    """
+    if not isinstance(value, dict):
+        msg = 'settings must be a JSON object, for example {"EPOCHS": 5}'
+        raise RejectedError(msg, code="bad_settings", field="settings")
+    if len(value) > MOST_SETTINGS:
+        msg = f"at most {MOST_SETTINGS} settings; got {len(value)}"
+        raise RejectedError(msg, code="bad_settings", field="settings")
+    cleaned: dict[str, Scalar] = {}
+    for name, item in value.items():
+        upper = str(name).upper()
+        if upper in cleaned:
+            msg = f"{upper} is given twice"
+            raise RejectedError(msg, code="bad_setting", field=upper)
+        if isinstance(item, list) and all(isinstance(part, str) for part in item):
+            item = ",".join(item)  # noqa: PLW2901 - lists are written as A,B,C in the environment and in messages
+        if not isinstance(item, (str, int, float, bool)) or (isinstance(item, str) and len(item) > LONGEST_VALUE):
+            msg = f"{upper} must be a text of at most {LONGEST_VALUE} characters, a number, true or false"
+            raise RejectedError(msg, code="bad_setting", field=upper)
+        cleaned[upper] = item
+    if len(json.dumps(cleaned).encode()) > MOST_SETTINGS_BYTES:
+        msg = f"the settings of one run have at most {MOST_SETTINGS_BYTES} bytes"
+        raise RejectedError(msg, code="bad_settings", field="settings")
+    return cleaned
+
+
+def parse_flag(text: str | None, *, field: str) -> bool:
+    """Return a form's or query's yes or no.
+
+    Raises
+    ------
+    RejectedError
+        For anything but true, false, 1, 0 in any case, or nothing.
+    """
+    word = (text or "").strip().lower()
+    if word in {"true", "1", "yes", "on"}:
+        return True
+    if word in {"", "false", "0", "no", "off"}:
+        return False
+    msg = f"{field} is true or false"
+    raise RejectedError(msg, code="bad_value", field=field)
+
+
+def raw_data_event(
+    request: StartRequest,
+    *,
+    pipeline_run_id: str,
+    train: ClaimCheck,
+    test: ClaimCheck | None,
+    created_at: datetime,
+) -> RawData:
+    """Return the event that starts a run; the same run always makes the same event_id."""
+    return RawData(
+        event_id=derived_event_id(pipeline_run_id, RawData.HEADER_EVENT),
+        identifier=request.identifier,
+        pipeline_run_id=pipeline_run_id,
+        created_at=created_at,
+        train=train,
+        test=test,
+        settings=dict(request.settings),
+        force=request.force,
+        cause=request.cause,
+    )
+
+
+def _no_constant(name: str) -> float:
+    msg = f"{name} is not JSON"
+    raise ValueError(msg)

@@ -1,0 +1,261 @@
+"""From a file on disk to a run: checked first, then stored, then recorded, then announced."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from flts.contracts.claim_check import ClaimCheck
+from flts.contracts.events import RawData
+from flts.contracts.ids import canonical_json, new_pipeline_run_id, sha256_of
+from flts.errors import (
+    ConflictError,
+    HashMismatchError,
+    NotFoundError,
+    ObjectNotFoundError,
+    PreconditionFailedError,
+    RejectedError,
+)
+from flts.ingest import newest_upload, raw_key, read_csv, upload_hash, validation_report
+from flts.settings import ProphetSettings, RecipeSettings, TrainingSettings, check_overrides
+from flts.storage.ports import ObjectInfo, ObjectStore
+from flts.storage.runs import RunStore
+from gateway_container.domain.keys import IncomingKey, incoming_key
+from gateway_container.domain.uploads import StartRequest, raw_data_event
+from gateway_container.receive import ReceivedFile, hash_file
+from gateway_container.settings import GatewaySettings
+
+IDEMPOTENCY_FOLDER = "_idempotency"
+LONGEST_IDEMPOTENCY_KEY = 200
+UPLOAD_STAGE = "upload"
+
+
+@dataclass(frozen=True, slots=True)
+class StartedRun:
+    """A run that exists now."""
+
+    event: RawData
+    report: dict[str, Any] | None
+    repeated: bool
+    """The same Idempotency-Key started it before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """Files that may be trained on."""
+
+    train: ReceivedFile
+    test: ReceivedFile | None
+    rows: tuple[int, int | None]
+    columns: int
+    report: dict[str, Any]
+
+
+class Intake:
+    """Starts runs. Every method blocks: call it in a thread.
+
+    Parameters
+    ----------
+    store : ObjectStore
+        Where uploads go.
+    runs : RunStore
+        Where runs are recorded.
+    settings : GatewaySettings
+        Limits, buckets and the defaults that overrides are checked on.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        runs: RunStore,
+        settings: GatewaySettings,
+        *,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        new_run_id: Callable[[], str] = new_pipeline_run_id,
+    ) -> None:
+        self._store = store
+        self._runs = runs
+        self._settings = settings
+        self._now = now
+        self._new_run_id = new_run_id
+
+    def check(self, train: ReceivedFile, test: ReceivedFile | None, request: StartRequest) -> Checked:
+        """Read both files and say what they hold; nothing is stored.
+
+        Raises
+        ------
+        RejectedError
+            Naming the column, setting or file that makes training impossible, and the rows needed.
+        """
+        check_overrides(request.settings, RecipeSettings, TrainingSettings, ProphetSettings)
+        settings = self._settings.with_overrides(request.settings)
+        ignored = settings.ignore_columns
+        train_table = read_csv(train.path, limits=self._settings, ignore_columns=ignored, name="train")
+        test_table = None
+        if test is not None:
+            test_table = read_csv(test.path, limits=self._settings, ignore_columns=ignored, name="test")
+        report = validation_report(train_table, test_table, settings, settings).as_dict()
+        rows = (train_table.rows, test_table.rows if test_table is not None else None)
+        return Checked(train, test, rows, len(train_table.columns), dict(report))
+
+    def start(self, checked: Checked, request: StartRequest, *, began: datetime) -> StartedRun:
+        """Store checked files under their content's address and record a run on them.
+
+        Raises
+        ------
+        ConflictError
+            If the Idempotency-Key was used for something else.
+        """
+        digest = upload_hash(checked.train.sha256, checked.test.sha256 if checked.test else None)
+        run_id, repeated = self._claim_run_id(request, digest)
+        test_claim = None
+        if checked.test is not None:
+            test_claim = self._put(
+                request.identifier, digest, "test", checked.test, rows=checked.rows[1], columns=checked.columns
+            )
+        # The training file last: an upload counts from the moment it has one.
+        train_claim = self._put(
+            request.identifier, digest, "train", checked.train, rows=checked.rows[0], columns=checked.columns
+        )
+        event = raw_data_event(
+            request, pipeline_run_id=run_id, train=train_claim, test=test_claim, created_at=self._now()
+        )
+        if not self._runs.create_run(event):
+            record = self._runs.read_run(request.identifier, run_id)
+            event = RawData.model_validate(record)
+        else:
+            self._runs.put_stage(
+                request.identifier,
+                run_id,
+                UPLOAD_STAGE,
+                "done",
+                began,
+                self._now(),
+                size_bytes=train_claim.size + (test_claim.size if test_claim else 0),
+                rows=sum(rows for rows in checked.rows if rows),
+            )
+        return StartedRun(event, checked.report, repeated)
+
+    def fetch_newest(self, identifier: str, folder: Path) -> tuple[ReceivedFile, ReceivedFile | None]:
+        """Bring an identifier's newest upload to disk, its hashes checked.
+
+        Raises
+        ------
+        NotFoundError
+            If nothing was uploaded under this name.
+        """
+        bucket = self._settings.bucket_raw_data
+        newest = newest_upload(self._store, bucket, identifier)
+        if newest is None:
+            msg = f"nothing was uploaded as {identifier}; upload a CSV first: flts upload {identifier} train.csv"
+            raise NotFoundError(msg, code="no_upload", field="identifier")
+        train = self._fetch(bucket, newest.train.key, folder / "train")
+        test = self._fetch(bucket, newest.test.key, folder / "test") if newest.test is not None else None
+        found = upload_hash(train.sha256, test.sha256 if test else None)
+        if found != newest.upload_hash:
+            msg = f"the stored files of {identifier}/{newest.upload_hash} are not the ones that were uploaded"
+            raise HashMismatchError(msg)
+        return train, test
+
+    def land(self, target: IncomingKey, file: ReceivedFile, folder: Path) -> str | None:
+        """Store a file in the landing zone and, once there is a training file, both under their content's address.
+
+        The data set is what lies in the landing zone: the last train.csv and the last test.csv. No run is started.
+
+        Returns
+        -------
+        str or None
+            The upload's hash, or None while there is no training file.
+        """
+        bucket = self._settings.bucket_raw_data
+        self._store.put_file(bucket, target.object_key, file.path)
+        files = {target.part: file}
+        other = "test" if target.part == "train" else "train"
+        try:
+            files[other] = self._fetch(bucket, incoming_key(target.identifier, other), folder / other)
+        except ObjectNotFoundError:
+            if other == "train":
+                return None
+        train, test = files["train"], files.get("test")
+        digest = upload_hash(train.sha256, test.sha256 if test else None)
+        # What is stored is what was hashed, from disk: the landing zone may have changed since.
+        if test is not None:
+            self._put(target.identifier, digest, "test", test)
+        self._put(target.identifier, digest, "train", train)
+        return digest
+
+    def head(self, bucket: str, key: str) -> ObjectInfo:
+        """Return what the store knows of an object."""
+        return self._store.head(bucket, key)
+
+    def stream(self, bucket: str, key: str) -> Iterator[bytes]:
+        """Return an object's chunks, the first of them read already: what is missing is said now."""
+        chunks = iter(self._store.stream(bucket, key))
+        first = next(chunks, b"")
+        return chain([first], chunks)
+
+    def forget_idempotency_keys(self) -> int:
+        """Remove remembered keys older than their time; return how many."""
+        bucket = self._settings.bucket_pipeline_runs
+        oldest = self._now().timestamp() - self._settings.idempotency_keep_days * 86_400
+        old = [info.key for info in self._store.list(bucket, f"{IDEMPOTENCY_FOLDER}/") if info.modified < oldest]
+        for key in old:
+            self._store.delete(bucket, key)
+        return len(old)
+
+    def _fetch(self, bucket: str, key: str, path: Path) -> ReceivedFile:
+        self._store.get_file(bucket, key, path)
+        return hash_file(path)
+
+    def _put(
+        self,
+        identifier: str,
+        digest: str,
+        part: str,
+        file: ReceivedFile,
+        *,
+        rows: int | None = None,
+        columns: int | None = None,
+    ) -> ClaimCheck:
+        bucket = self._settings.bucket_raw_data
+        key = raw_key(identifier, digest, "train" if part == "train" else "test")
+        # Not create-only: the key is the content's hash, so this can only write the same bytes again, and the newest
+        # upload is the one written last, also when it had been uploaded before.
+        self._store.put_file(bucket, key, file.path)
+        return ClaimCheck(bucket=bucket, object_key=key, size=file.size, sha256=file.sha256, rows=rows, columns=columns)
+
+    def _claim_run_id(self, request: StartRequest, digest: str) -> tuple[str, bool]:
+        key = request.idempotency_key
+        if key is None:
+            return self._new_run_id(), False
+        if not 1 <= len(key) <= LONGEST_IDEMPOTENCY_KEY or not key.isprintable():
+            msg = f"an Idempotency-Key has 1 to {LONGEST_IDEMPOTENCY_KEY} printable characters"
+            raise RejectedError(msg, code="bad_idempotency_key", field="Idempotency-Key")
+        asked = sha256_of(
+            {
+                "identifier": request.identifier,
+                # "The newest upload" is asked for by name, whatever it is when the request is repeated.
+                "upload": digest if request.cause == "upload" else None,
+                "settings": dict(request.settings),
+                "force": request.force,
+                "cause": request.cause,
+            }
+        )
+        record = {"pipeline_run_id": self._new_run_id(), "asked": asked}
+        bucket = self._settings.bucket_pipeline_runs
+        object_key = f"{IDEMPOTENCY_FOLDER}/{hashlib.sha256(key.encode()).hexdigest()}.json"
+        try:
+            self._store.put(bucket, object_key, canonical_json(record), create_only=True)
+        except PreconditionFailedError:
+            stored = json.loads(self._store.get(bucket, object_key)[0])
+            if stored["asked"] != asked:
+                msg = "this Idempotency-Key was used for another request; choose a new one"
+                raise ConflictError(msg, code="idempotency_key_reused", field="Idempotency-Key") from None
+            return str(stored["pipeline_run_id"]), True
+        return str(record["pipeline_run_id"]), False

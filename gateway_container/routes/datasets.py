@@ -1,0 +1,190 @@
+"""Data sets: upload a CSV and start a run on it, list them, read their last rows."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import anyio.to_thread
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import JSONResponse
+
+from flts.contracts.ids import GLOBAL_IDENTIFIER, check_identifier
+from flts.errors import FltsError, RejectedError
+from flts.observability.logs import bind
+from gateway_container.context import Gateway, gateway_of
+from gateway_container.domain.uploads import StartRequest, parse_flag, parse_overrides
+from gateway_container.domain.views import plain_record
+from gateway_container.intake import Checked, StartedRun
+from gateway_container.receive import (
+    FORM_OVERHEAD_BYTES,
+    ReceivedForm,
+    check_declared_length,
+    is_multipart,
+    receive_form,
+)
+from gateway_container.security import api_key_scheme, require_key
+
+router = APIRouter(tags=["data sets"])
+
+FILES = frozenset({"train", "test"})
+TEXTS = frozenset({"settings", "force"})
+UPLOAD_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["train"],
+                    "properties": {
+                        "train": {"type": "string", "format": "binary", "description": "CSV of the training rows"},
+                        "test": {
+                            "type": "string",
+                            "format": "binary",
+                            "description": "CSV of the test rows; without it the last rows in time are the test",
+                        },
+                        "settings": {
+                            "type": "string",
+                            "description": 'JSON object of settings for this run: {"EPOCHS": 5, "TARGETS": "down"}',
+                        },
+                        "force": {
+                            "type": "boolean",
+                            "description": "Compute again what an earlier run has computed",
+                        },
+                    },
+                }
+            }
+        },
+    },
+    "parameters": [
+        {
+            "name": "Idempotency-Key",
+            "in": "header",
+            "required": False,
+            "schema": {"type": "string"},
+            "description": "The same key answers the same run, however often it is sent",
+        }
+    ],
+}
+
+
+@router.post(
+    "/datasets",
+    status_code=202,
+    dependencies=[Depends(api_key_scheme), Depends(require_key)],
+    openapi_extra=UPLOAD_BODY,
+    summary=f"Upload a data set as `{GLOBAL_IDENTIFIER}` and start a run on it",
+)
+async def upload_global(request: Request) -> JSONResponse:
+    """As `POST /datasets/{identifier}`, for installations with one series."""
+    return await upload(GLOBAL_IDENTIFIER, request)
+
+
+@router.post(
+    "/datasets/{identifier}",
+    status_code=202,
+    dependencies=[Depends(api_key_scheme), Depends(require_key)],
+    openapi_extra=UPLOAD_BODY,
+    summary="Upload a data set and start a run on it",
+)
+async def upload(identifier: str, request: Request) -> JSONResponse:
+    """Check the files before anything is stored; answer with the run and a report of what they hold."""
+    began = datetime.now(UTC)
+    gateway = gateway_of(request)
+    check_identifier(identifier)
+    limit = gateway.settings.max_upload_bytes
+    # Two files; the exact limit of each is enforced as it comes.
+    check_declared_length(
+        request.headers, limit=2 * limit + FORM_OVERHEAD_BYTES, field_name="train", setting="MAX_UPLOAD_BYTES"
+    )
+    if not is_multipart(request.headers):
+        msg = "send a multipart form with the field train: curl -F train=@train.csv ..."
+        raise RejectedError(msg, code="bad_form", field="train")
+    try:
+        with tempfile.TemporaryDirectory(prefix="flts-upload-") as folder:
+            form = await receive_form(
+                request.stream(),
+                request.headers["content-type"],
+                Path(folder),
+                file_fields=FILES,
+                text_fields=TEXTS,
+                limit=limit,
+                idle_seconds=gateway.settings.upload_idle_seconds,
+            )
+            started = await _check_and_start(gateway, identifier, form, request, began)
+    except FltsError:
+        gateway.metrics.uploads.labels("refused").inc()
+        raise
+    gateway.metrics.uploads.labels("accepted").inc()
+    announced = await announce(gateway, started)
+    return JSONResponse(started_view(started, announced=announced), status_code=202)
+
+
+@router.get("/datasets", summary="All data sets with their newest upload, last run and champion")
+def list_datasets(request: Request) -> dict[str, Any]:
+    """Return every identifier that was uploaded or ever run."""
+    return {"datasets": gateway_of(request).queries.datasets()}
+
+
+@router.get("/datasets/{identifier}/tail", summary="The last raw rows, as a body for /predict")
+def tail(identifier: str, request: Request, rows: Annotated[int, Query(ge=1, le=10_000)] = 200) -> dict[str, Any]:
+    """Return `{"identifier", "index_col", "data"}` of the newest upload, without gaps."""
+    check_identifier(identifier)
+    return gateway_of(request).tails.tail(identifier, rows)
+
+
+async def announce(gateway: Gateway, started: StartedRun) -> bool:
+    """Announce a run, waiting a moment for the broker; the outbox goes on where this ends."""
+    gateway.outbox.add(started.event)
+    work = asyncio.ensure_future(anyio.to_thread.run_sync(gateway.outbox.announce, started.event))
+    done, _ = await asyncio.wait({work}, timeout=gateway.settings.announce_wait_seconds)
+    return work.result() if done else False
+
+
+def started_view(started: StartedRun, *, announced: bool) -> dict[str, Any]:
+    """Return the answer to whoever started a run."""
+    event = started.event
+    run = f"/runs/{event.pipeline_run_id}"
+    view = {
+        "identifier": event.identifier,
+        "pipeline_run_id": event.pipeline_run_id,
+        "cause": event.cause,
+        "repeated": started.repeated,
+        "announced": announced,
+        "settings": dict(event.settings),
+        "force": event.force,
+        "claims": {
+            "train": event.train.model_dump(mode="json"),
+            "test": event.test.model_dump(mode="json") if event.test else None,
+        },
+        "report": started.report,
+        "links": {"run": run, "events": f"{run}/events"},
+    }
+    return plain_record(view)
+
+
+async def _check_and_start(
+    gateway: Gateway, identifier: str, form: ReceivedForm, request: Request, began: datetime
+) -> StartedRun:
+    train = form.files.get("train")
+    if train is None:
+        msg = "the form has no file train: curl -F train=@train.csv ..."
+        raise RejectedError(msg, code="missing_field", field="train")
+    asked = StartRequest(
+        identifier,
+        parse_overrides(form.fields.get("settings")),
+        parse_flag(form.fields.get("force"), field="force"),
+        "upload",
+        request.headers.get("idempotency-key"),
+    )
+
+    def work() -> StartedRun:
+        with bind(identifier=identifier):
+            checked: Checked = gateway.intake.check(train, form.files.get("test"), asked)
+            return gateway.intake.start(checked, asked, began=began)
+
+    return await anyio.to_thread.run_sync(work, limiter=gateway.validations)

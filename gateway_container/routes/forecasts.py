@@ -1,0 +1,69 @@
+"""Forecasts: passed on to the inference service."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from gateway_container.context import Gateway, gateway_of
+from gateway_container.proxy import PASSED_ANSWER_HEADERS, PASSED_REQUEST_HEADERS
+from gateway_container.receive import check_declared_length, receive_bytes
+from gateway_container.security import API_KEY_HEADER, is_valid_key
+
+router = APIRouter(tags=["forecasts"])
+
+PREDICT_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["data"],
+                    "properties": {
+                        "identifier": {"type": "string"},
+                        "config_hash": {"type": "string"},
+                        "inference_length": {"type": "integer", "minimum": 1},
+                        "index_col": {"type": "string"},
+                        "data": {"type": "object", "additionalProperties": {"type": "array", "items": {}}},
+                    },
+                }
+            }
+        },
+    }
+}
+
+
+@router.post("/predict", openapi_extra=PREDICT_BODY, summary="A forecast by the champion, in raw units")
+async def predict(request: Request) -> Response:
+    """Pass a request on to the inference service; `GET /datasets/{identifier}/tail` gives a body to start from."""
+    gateway = gateway_of(request)
+    limit, setting = gateway.settings.max_predict_bytes, "MAX_PREDICT_BYTES"
+    check_declared_length(request.headers, limit=limit, field_name="data", setting=setting)
+    body = await receive_bytes(
+        request.stream(),
+        limit=limit,
+        idle_seconds=gateway.settings.upload_idle_seconds,
+        field_name="data",
+        setting=setting,
+    )
+    return await _pass_on(gateway, request, "POST", "/predict", body)
+
+
+@router.get("/models", summary="The champions with their scores")
+async def models(request: Request) -> Response:
+    """Pass the question on to the inference service."""
+    return await _pass_on(gateway_of(request), request, "GET", "/models", None)
+
+
+async def _pass_on(gateway: Gateway, request: Request, method: str, path: str, body: bytes | None) -> Response:
+    headers = {name: request.headers[name] for name in PASSED_REQUEST_HEADERS if name in request.headers}
+    key = request.headers.get(API_KEY_HEADER)
+    if key is not None and not is_valid_key(key, gateway.settings.api_keys()):
+        # The inference service's own key; the gateway's is nobody else's business.
+        headers[API_KEY_HEADER] = key
+    answer = await gateway.proxy.send(method, path, headers, body)
+    passed = {name: answer.headers[name] for name in PASSED_ANSWER_HEADERS if name in answer.headers}
+    return Response(answer.content, status_code=answer.status_code, headers=passed)

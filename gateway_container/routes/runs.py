@@ -1,0 +1,180 @@
+"""Runs: start, list, look at, follow live, announce again."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import anyio.to_thread
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from flts.contracts.ids import GLOBAL_IDENTIFIER, check_identifier
+from flts.errors import ConflictError
+from flts.observability.logs import bind
+from gateway_container.context import Gateway, gateway_of
+from gateway_container.domain.uploads import StartRequest, clean_overrides
+from gateway_container.domain.views import changed_stages
+from gateway_container.intake import StartedRun
+from gateway_container.receive import LONGEST_FIELD_BYTES, receive_bytes
+from gateway_container.routes.datasets import announce, started_view
+from gateway_container.security import api_key_scheme, require_key
+
+router = APIRouter(tags=["runs"])
+WRITE = [Depends(api_key_scheme), Depends(require_key)]
+
+
+class StartRun(BaseModel):
+    """Start a run on the newest upload of an identifier."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    identifier: str = GLOBAL_IDENTIFIER
+    settings: dict[str, Any] = {}
+    """Settings for this run, e.g. ``{"EPOCHS": 5}``."""
+    force: bool = False
+    """Compute again what an earlier run has computed."""
+    salt: str | None = Field(default=None, max_length=200)
+    """Another salt is another config_hash: everything is computed afresh (as the setting EXTRA_HASH_SALT)."""
+
+
+@router.post(
+    "/runs",
+    status_code=202,
+    dependencies=WRITE,
+    openapi_extra={
+        "requestBody": {"content": {"application/json": {"schema": StartRun.model_json_schema()}}, "required": True}
+    },
+    summary="Start a run on the newest upload",
+)
+async def start_run(request: Request) -> JSONResponse:
+    """Check the newest upload with these settings and start a run on it."""
+    gateway = gateway_of(request)
+    body = await _start_body(gateway, request)
+    check_identifier(body.identifier)
+    overrides = clean_overrides(body.settings)
+    if body.salt is not None:
+        overrides["EXTRA_HASH_SALT"] = body.salt
+    asked = StartRequest(body.identifier, overrides, body.force, "retrain", request.headers.get("idempotency-key"))
+
+    def work() -> StartedRun:
+        began = datetime.now(UTC)
+        with bind(identifier=body.identifier), tempfile.TemporaryDirectory(prefix="flts-run-") as folder:
+            train, test = gateway.intake.fetch_newest(body.identifier, Path(folder))
+            return gateway.intake.start(gateway.intake.check(train, test, asked), asked, began=began)
+
+    started = await anyio.to_thread.run_sync(work, limiter=gateway.validations)
+    announced = await announce(gateway, started)
+    return JSONResponse(started_view(started, announced=announced), status_code=202)
+
+
+@router.post("/runs/resume", dependencies=WRITE, summary="Announce unfinished runs again")
+def resume_all(
+    request: Request, older_than_seconds: Annotated[float | None, Query(ge=0, le=10**9)] = None
+) -> dict[str, Any]:
+    """Announce again, with the same event_id, runs without an outcome that have not moved for so long."""
+    gateway = gateway_of(request)
+    older = gateway.settings.resume_after_seconds if older_than_seconds is None else older_than_seconds
+    return {"resumed": gateway.outbox.resume(older)}
+
+
+@router.post("/runs/{run_id}/resume", dependencies=WRITE, summary="Announce one unfinished run again")
+def resume_one(run_id: str, request: Request) -> dict[str, Any]:
+    """Announce a run again, with the same event_id; what it has done is not done twice."""
+    gateway = gateway_of(request)
+    identifier = gateway.queries.identifier_of(run_id)
+    if gateway.queries.outcome(run_id, identifier):
+        msg = f"the run {run_id} has ended; `flts retrain {identifier}` starts a new one"
+        raise ConflictError(msg, code="run_has_ended", field="pipeline_run_id")
+    return {"resumed": gateway.outbox.resume(0, only=run_id)}
+
+
+@router.get("/runs", summary="The newest runs")
+def list_runs(
+    request: Request, identifier: str | None = None, limit: Annotated[int, Query(ge=1, le=200)] = 20
+) -> dict[str, Any]:
+    """Return the newest runs first."""
+    if identifier is not None:
+        check_identifier(identifier)
+    return {"runs": gateway_of(request).queries.runs(identifier, limit)}
+
+
+@router.get("/runs/{run_id}", summary="A run: stages, models, scoreboard, decision")
+def get_run(run_id: str, request: Request) -> JSONResponse:
+    """Return what the store holds of a run, with its live progress."""
+    return JSONResponse(gateway_of(request).queries.run(run_id))
+
+
+@router.get(
+    "/runs/{run_id}/events",
+    summary="A run, live (server-sent events)",
+    responses={200: {"content": {"text/event-stream": {}}, "description": "state, progress, stage ..., end"}},
+    response_class=StreamingResponse,
+)
+async def events(run_id: str, request: Request) -> StreamingResponse:
+    """Stream `state` (all of the run), then `progress` and `stage` as they come, then `end` at the outcome.
+
+    A stream that breaks is opened again: it begins with the state, so nothing is missed.
+    """
+    gateway = gateway_of(request)
+    identifier = await anyio.to_thread.run_sync(gateway.queries.identifier_of, run_id)
+    return StreamingResponse(
+        _stream(gateway, run_id, identifier),
+        media_type="text/event-stream",
+        headers={"cache-control": "no-store", "x-accel-buffering": "no"},
+    )
+
+
+async def _start_body(gateway: Gateway, request: Request) -> StartRun:
+    # Read here and not by FastAPI, which would take a body of any length, and before it looks at the key.
+    body = await receive_bytes(
+        request.stream(),
+        limit=LONGEST_FIELD_BYTES,
+        idle_seconds=gateway.settings.upload_idle_seconds,
+        field_name="body",
+        setting="fixed",
+    )
+    try:
+        return StartRun.model_validate_json(body or b"{}")
+    except ValidationError as error:
+        raise RequestValidationError(error.errors()) from error
+
+
+async def _stream(gateway: Gateway, run_id: str, identifier: str) -> AsyncIterator[str]:
+    settings = gateway.settings
+    with gateway.live.watching(run_id) as watcher:
+        view = await anyio.to_thread.run_sync(gateway.queries.run, run_id, identifier)
+        yield message("state", view)
+        waited = 0.0
+        while view["outcome"] is None:
+            note = await watcher.next(settings.sse_poll_seconds)
+            if watcher.ended:
+                # Not an "end": the reader connects again, here or at another replica.
+                yield f": {watcher.reason}\n\n"
+                return
+            if note is not None and note.kind == "progress":
+                yield message("progress", note.data)
+                waited = 0.0
+                continue
+            # Something was written to the store, or it is time to look whether it was.
+            seen = view
+            view = await anyio.to_thread.run_sync(gateway.queries.run, run_id, identifier)
+            for stage in changed_stages(seen["stages"], view["stages"]):
+                yield message("stage", stage)
+                waited = 0.0
+            waited += settings.sse_poll_seconds
+            if waited >= settings.sse_keep_alive_seconds:
+                yield ": still here\n\n"
+                waited = 0.0
+        yield message("end", view)
+
+
+def message(event: str, data: dict[str, Any]) -> str:
+    """Return one server-sent event."""
+    return f"event: {event}\ndata: {json.dumps(data, allow_nan=False, separators=(',', ':'))}\n\n"

@@ -1,0 +1,80 @@
+"""Settings of the gateway."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import Field, SecretStr, model_validator
+
+from flts.settings import (
+    DEFAULT_CREDENTIALS,
+    KafkaSettings,
+    ProphetSettings,
+    RecipeSettings,
+    ServiceSettings,
+    StoreSettings,
+    TrainingSettings,
+    UploadLimits,
+)
+
+SHORTEST_KEY = 16
+
+
+class GatewaySettings(
+    ServiceSettings,
+    KafkaSettings,
+    StoreSettings,
+    UploadLimits,
+    RecipeSettings,
+    TrainingSettings,
+    ProphetSettings,
+):
+    """The gateway knows the pipeline's settings too: it checks an upload and its overrides against them."""
+
+    gateway_api_key: SecretStr
+    """Key that writing and /download ask for (header `x-api-key`); two, `new,old`, while one replaces the other."""
+    inference_url: str = "http://inference:8000"
+    """Address of the inference service that /predict and /models are passed on to."""
+    mlflow_ui_url: str = ""
+    """Address of MLflow for people's browsers; linked from the gateway's page."""
+    proxy_timeout_seconds: float = Field(default=30, gt=0)
+    """Longest wait for an answer of the inference service."""
+    max_predict_bytes: int = Field(default=16 * 2**20, ge=1)
+    """Bytes of one /predict body."""
+    upload_idle_seconds: float = Field(default=60, gt=0)
+    """An upload that sends nothing for this long is ended."""
+    parallel_validations: int = Field(default=2, ge=1, le=64)
+    """Uploads that are read and checked at the same time; others wait their turn."""
+    announce_wait_seconds: float = Field(default=5, gt=0)
+    """How long an upload's answer waits for the broker; the outbox goes on after it."""
+    outbox_scan_seconds: float = Field(default=10, gt=0)
+    """Time between two looks into the store for runs that were never announced."""
+    resume_after_seconds: float = Field(default=900, ge=0)
+    """`flts resume` announces runs again that have been without progress for this long."""
+    sse_queue_size: int = Field(default=256, ge=4)
+    """Events that wait for one reader of a run's events; a slower one is cut off and connects again."""
+    sse_keep_alive_seconds: float = Field(default=15, gt=0)
+    """Time between two signs of life in a stream of events."""
+    sse_poll_seconds: float = Field(default=2, gt=0)
+    """Time between two looks into the store while a run's events are read: messages are only hints."""
+    idempotency_keep_days: float = Field(default=7, gt=0)
+    """How long an Idempotency-Key is remembered."""
+
+    @model_validator(mode="after")
+    def _keys_are_keys(self) -> Self:
+        keys = self.api_keys()
+        if not 1 <= len(keys) <= 2:  # noqa: PLR2004 - the old and the new one
+            msg = "GATEWAY_API_KEY: one key, or two (the old and the new one) separated by a comma"
+            raise ValueError(msg)
+        for key in keys:
+            if not self.allow_default_credentials and (len(key) < SHORTEST_KEY or key.lower() in DEFAULT_CREDENTIALS):
+                msg = (
+                    f"GATEWAY_API_KEY: must have at least {SHORTEST_KEY} characters "
+                    "(ALLOW_DEFAULT_CREDENTIALS=1 accepts less on a throw-away installation)"
+                )
+                raise ValueError(msg)
+        return self
+
+    def api_keys(self) -> tuple[str, ...]:
+        """Return the valid keys."""
+        return tuple(part.strip() for part in self.gateway_api_key.get_secret_value().split(",") if part.strip())

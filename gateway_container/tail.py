@@ -1,0 +1,142 @@
+"""The last raw rows of a data set, as a body for /predict."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+import threading
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flts.errors import NotFoundError, RejectedError
+from flts.forecasting.series import Series, iso, regularise
+from flts.ingest import RawTable, newest_upload, read_csv
+from flts.storage.ports import ObjectStore
+from flts.storage.runs import RunStore
+from gateway_container.settings import GatewaySettings
+
+MOST_ROWS = 10_000
+MOST_CACHED_CELLS = 2_000_000
+SPARE_LINES = 3  # empty lines at a file's end
+BLOCK_BYTES = 1 << 16
+
+
+class Tails:
+    """Reads tails; keeps the last ones, for an upload never changes under its hash. Blocks: call it in a thread."""
+
+    def __init__(self, store: ObjectStore, runs: RunStore, settings: GatewaySettings) -> None:
+        self._store = store
+        self._runs = runs
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._cache: OrderedDict[tuple[str, str, int], dict[str, Any]] = OrderedDict()
+
+    def tail(self, identifier: str, rows: int) -> dict[str, Any]:
+        """Return the newest rows, without gaps: short ones become missing cells, a long one ends the tail.
+
+        Raises
+        ------
+        NotFoundError
+            If nothing was uploaded as ``identifier``.
+        RejectedError
+            If ``rows`` is out of its range.
+        """
+        if not 1 <= rows <= MOST_ROWS:
+            msg = f"rows is 1 to {MOST_ROWS}; got {rows}"
+            raise RejectedError(msg, code="bad_rows", field="rows")
+        bucket = self._settings.bucket_raw_data
+        upload = newest_upload(self._store, bucket, identifier)
+        if upload is None:
+            msg = f"nothing was uploaded as {identifier}; upload a CSV first: flts upload {identifier} train.csv"
+            raise NotFoundError(msg, code="no_upload", field="identifier")
+        key = (identifier, upload.upload_hash, rows)
+        with self._lock:
+            if key in self._cache:
+                self._cache.move_to_end(key)
+                return self._cache[key]
+        settings = self._settings_of(identifier)
+        tables: list[RawTable] = []
+        with tempfile.TemporaryDirectory(prefix="flts-tail-") as folder:
+            for info in (upload.test, upload.train):
+                if info is None or sum(table.rows for table in tables) >= rows:
+                    continue
+                path = Path(folder) / "file"
+                self._store.get_file(bucket, info.key, path)
+                text = io.BytesIO(last_lines(path, rows + SPARE_LINES))
+                tables.insert(0, read_csv(text, limits=settings, ignore_columns=settings.ignore_columns))
+        body = tail_body(identifier, tables, rows=rows, max_gap_steps=settings.max_gap_steps)
+        self._remember(key, body)
+        return body
+
+    def _settings_of(self, identifier: str) -> GatewaySettings:
+        """Return the settings of the last run: which columns to leave out may have come with the upload."""
+        for run_id in self._runs.runs(identifier)[:1]:
+            record = self._runs.read_run(identifier, run_id)
+            if record is not None:
+                return self._settings.with_overrides(record.get("settings") or {})
+        return self._settings
+
+    def _remember(self, key: tuple[str, str, int], body: dict[str, Any]) -> None:
+        with self._lock:
+            self._cache[key] = body
+            while len(self._cache) > 1 and sum(map(_cells, self._cache.values())) > MOST_CACHED_CELLS:
+                self._cache.popitem(last=False)
+
+
+def last_lines(path: Path, count: int) -> bytes:
+    """Return a file's first line and its last ``count`` lines, reading only its ends."""
+    with path.open("rb") as file:
+        header = file.readline()
+        start = file.tell()
+        at = file.seek(0, io.SEEK_END)
+        found = b""
+        while at > start and found.count(b"\n") <= count:
+            step = min(BLOCK_BYTES, at - start)
+            at -= step
+            file.seek(at)
+            found = file.read(step) + found
+    if at > start or found.count(b"\n") > count:
+        lines = found.split(b"\n")
+        found = b"\n".join(lines[-(count + 1) :])
+    return header + found
+
+
+def tail_body(identifier: str, tables: list[RawTable], *, rows: int, max_gap_steps: int) -> dict[str, Any]:
+    """Return the last rows of tables that follow each other, as a /predict body."""
+    last = tables[-1]
+    series, _ = regularise(last.times, last.columns, last.values, max_gap_steps=max_gap_steps)
+    if len(tables) > 1:
+        series = _joined(tables, series.step_seconds, max_gap_steps) or series
+    segment = series.segments()[-1]
+    series = series.rows(max(segment.start, segment.stop - rows), segment.stop)
+    data: dict[str, list[Any]] = {last.time_column: [iso(float(second)) for second in series.times]}
+    for position, name in enumerate(series.columns):
+        column = series.values[:, position]
+        data[name] = [None if np.isnan(value) else float(value) for value in column]
+    return {"identifier": identifier, "index_col": last.time_column, "data": data}
+
+
+def _joined(tables: list[RawTable], step_seconds: int, max_gap_steps: int) -> Series | None:
+    """Return both files as one series, or None where the test does not go on where training ends."""
+    earlier, later = tables
+    if set(earlier.columns) != set(later.columns) or earlier.times[-1] >= later.times[0]:
+        return None
+    order = [earlier.columns.index(name) for name in later.columns]
+    try:
+        series, _ = regularise(
+            np.concatenate([earlier.times, later.times]),
+            later.columns,
+            np.concatenate([earlier.values[:, order], later.values]),
+            max_gap_steps=max_gap_steps,
+            step_seconds=step_seconds,
+        )
+    except RejectedError:
+        return None
+    return series
+
+
+def _cells(body: dict[str, Any]) -> int:
+    return sum(len(column) for column in body["data"].values())
