@@ -1,0 +1,1 @@
+"""Turns a raw upload into a clean, regular, split data set."""

@@ -1,0 +1,31 @@
+"""Composition root of preprocess."""
+
+from __future__ import annotations
+
+from flts.contracts import topics
+from flts.runtime.adapters import Adapters
+from flts.runtime.service import Handler, Service, Subscription
+from preprocess_container.handler import PreprocessUpload
+from preprocess_container.settings import PreprocessSettings
+
+NAME = "preprocess"
+
+
+def build_service(settings: PreprocessSettings, adapters: Adapters) -> Service:
+    """Return the service: uploads are read in a child process, so that a hostile one costs a child."""
+    return Service(
+        name=NAME,
+        subscriptions=(
+            Subscription(
+                topics=(topics.RAW_DATA,),
+                mode="group",
+                child="preprocess_container.bootstrap:build_handler",
+                on_exhausted=PreprocessUpload(adapters, settings).give_up,
+            ),
+        ),
+    )
+
+
+def build_handler(settings: PreprocessSettings, adapters: Adapters) -> Handler:
+    """Return the handler; called in the child process."""
+    return PreprocessUpload(adapters, settings)

@@ -1,0 +1,194 @@
+"""Data sets in the processed-data bucket: written once under their config_hash, read back before they are announced."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from flts.contracts.claim_check import ClaimCheck
+from flts.contracts.events import Sampling
+from flts.contracts.ids import canonical_json
+from flts.errors import FltsError, HashMismatchError, ObjectNotFoundError, RejectedError, RetryableError
+from flts.forecasting.recipe import Features, FittedRecipe
+from flts.ingest.enough_rows import UsableRows
+from flts.observability.logs import get_logger
+from flts.storage.claims import put_claimed, read_claimed
+from flts.storage.frames import features_to_parquet, parquet_shape, series_to_parquet
+from flts.storage.ports import ObjectStore
+from preprocess_container.domain.dataset import Dataset
+
+FORMAT_VERSION = 1
+TRAIN = "processed_data"
+TEST = "test_processed_data"
+RAW_TEST = "raw_test_data"
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDataset:
+    """A data set as it lies in the store, verified."""
+
+    train: ClaimCheck
+    test: ClaimCheck
+    raw_test: ClaimCheck
+    meta: ClaimCheck
+    test_meta: ClaimCheck
+    recipe: FittedRecipe
+    context_rows: int
+    sampling: Sampling | None
+    test_sampling: Sampling | None
+    usable: UsableRows
+    split_share: float | None
+
+
+class DatasetStore:
+    """Where data sets are kept.
+
+    Parameters
+    ----------
+    store, bucket
+        The object store and the name of its bucket of processed data.
+    """
+
+    def __init__(self, store: ObjectStore, bucket: str) -> None:
+        self._store = store
+        self._bucket = bucket
+
+    def find(self, identifier: str, config_hash: str) -> StoredDataset | None:
+        """Return the finished data set of this hash, every byte of it checked, or None."""
+        key = _key(identifier, config_hash, f"{TRAIN}.meta.json")
+        try:
+            data, _ = self._store.get(self._bucket, key)
+        except ObjectNotFoundError:
+            return None  # it is written last
+        try:
+            return self._read(key, data)
+        except RetryableError:
+            raise
+        except (FltsError, ValueError, KeyError, TypeError) as error:
+            log.warning("stored_dataset_broken", object_key=key, error=str(error))
+            return None
+
+    def save(
+        self, identifier: str, config_hash: str, dataset: Dataset, *, recipe_values: dict[str, Any], raw: dict[str, Any]
+    ) -> StoredDataset:
+        """Write a data set, the description of the training rows last, and return what the store has.
+
+        Every object is create-only: what is there already stays, and a difference is counted. A repeat after a kill
+        at any line writes the same bytes.
+
+        Raises
+        ------
+        RejectedError
+            ``stored_dataset_broken`` if objects of this name exist that belong to no whole data set.
+        """
+        train = self._put(identifier, config_hash, f"{TRAIN}.parquet", features_to_parquet(dataset.train))
+        test = self._put(identifier, config_hash, f"{TEST}.parquet", features_to_parquet(dataset.test))
+        raw_test = self._put(identifier, config_hash, f"{RAW_TEST}.parquet", series_to_parquet(dataset.raw_test))
+        shared = {
+            "format_version": FORMAT_VERSION,
+            "identifier": identifier,
+            "config_hash": config_hash,
+            "settings": recipe_values,
+            "raw": raw,
+            "recipe": dataset.recipe.to_dict(),
+            "feature_names": list(dataset.recipe.feature_names),
+            "step_seconds": dataset.recipe.step_seconds,
+        }
+        test_meta = self._put(
+            identifier,
+            config_hash,
+            f"{TEST}.meta.json",
+            canonical_json(
+                {
+                    **shared,
+                    **_describe(dataset.test, test, dataset.test_sampling),
+                    "raw_data": raw_test.model_dump(),
+                    "context_rows": dataset.context_rows,
+                }
+            ),
+        )
+        self._put(
+            identifier,
+            config_hash,
+            f"{TRAIN}.meta.json",
+            canonical_json(
+                {
+                    **shared,
+                    **_describe(dataset.train, train, dataset.sampling),
+                    "test_meta": test_meta.model_dump(),
+                    "usable": asdict(dataset.usable),
+                    "split_share": dataset.split_share,
+                    "report": dataset.report,
+                }
+            ),
+        )
+        stored = self.find(identifier, config_hash)
+        if stored is None:
+            folder = _key(identifier, config_hash, "")
+            msg = f"{self._bucket}/{folder} holds objects that belong to no whole data set: remove the folder"
+            raise RejectedError(msg, code="stored_dataset_broken")
+        return stored
+
+    def _put(self, identifier: str, config_hash: str, name: str, data: bytes) -> ClaimCheck:
+        rows, columns = parquet_shape(data) if name.endswith(".parquet") else (None, None)
+        key = _key(identifier, config_hash, name)
+        return put_claimed(self._store, self._bucket, key, data, rows=rows, columns=columns)
+
+    def _read(self, key: str, data: bytes) -> StoredDataset:
+        meta = json.loads(data)
+        test_meta_claim = ClaimCheck.model_validate(meta["test_meta"])
+        test_meta = json.loads(read_claimed(self._store, test_meta_claim))
+        if {meta["format_version"], test_meta["format_version"]} != {FORMAT_VERSION}:
+            msg = f"{key} has another format version than {FORMAT_VERSION}"
+            raise RejectedError(msg, code="format_version")
+        return StoredDataset(
+            train=self._check(meta["data"]),
+            test=self._check(test_meta["data"]),
+            raw_test=self._check(test_meta["raw_data"]),
+            meta=_claim_of(self._bucket, key, data),
+            test_meta=test_meta_claim,
+            recipe=FittedRecipe.from_dict(meta["recipe"]),
+            context_rows=int(test_meta["context_rows"]),
+            sampling=_sampling(meta["sampling"]),
+            test_sampling=_sampling(test_meta["sampling"]),
+            usable=UsableRows(**{**meta["usable"], **_tuples(meta["usable"])}),
+            split_share=meta["split_share"],
+        )
+
+    def _check(self, claimed: dict[str, Any]) -> ClaimCheck:
+        """Return a table's claim after its bytes and its shape were compared with it."""
+        claim = ClaimCheck.model_validate(claimed)
+        shape = parquet_shape(read_claimed(self._store, claim))
+        if shape != (claim.rows, claim.columns):
+            msg = f"{claim.object_key} has shape {shape}, its claim says {(claim.rows, claim.columns)}"
+            raise HashMismatchError(msg)
+        return claim
+
+
+def _describe(features: Features, claim: ClaimCheck, sampling: Sampling | None) -> dict[str, Any]:
+    return {
+        "data": claim.model_dump(),
+        "segments": [[piece.start, piece.stop] for piece in features.segments()],
+        "imputed_cells": int(features.imputed.sum()),
+        "sampling": sampling.model_dump() if sampling is not None else None,
+    }
+
+
+def _sampling(values: dict[str, Any] | None) -> Sampling | None:
+    return Sampling.model_validate(values) if values is not None else None
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+
+
+def _claim_of(bucket: str, key: str, data: bytes) -> ClaimCheck:
+    return ClaimCheck(bucket=bucket, object_key=key, size=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+
+def _key(identifier: str, config_hash: str, name: str) -> str:
+    return f"{identifier}/{config_hash}/{name}"

@@ -1,0 +1,26 @@
+"""The name of a data set: the hash of everything that makes it what it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flts.contracts.ids import sha256_of
+from flts.forecasting.recipe import RECIPE_VERSION
+from flts.settings import RecipeSettings
+
+
+def config_hash(settings: RecipeSettings, *, train_sha256: str, test_sha256: str | None) -> str:
+    """Return the SHA-256 of the canonical JSON of recipe version, recipe settings and raw files."""
+    return sha256_of(
+        {
+            "recipe_version": RECIPE_VERSION,
+            "recipe": recipe_values(settings),
+            "raw": {"train": train_sha256, "test": test_sha256},
+        }
+    )
+
+
+def recipe_values(settings: RecipeSettings) -> dict[str, Any]:
+    """Return the recipe's settings in effect, by their environment names, as plain JSON values."""
+    values = {name: getattr(settings, name) for name in RecipeSettings.model_fields}
+    return {name.upper(): list(value) if isinstance(value, tuple) else value for name, value in sorted(values.items())}

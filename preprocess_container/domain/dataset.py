@@ -1,0 +1,142 @@
+"""From two tables to a data set: split, sampled, on its grid, with a recipe fitted on the training rows only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from flts.contracts.events import Sampling
+from flts.forecasting.recipe import Features, FittedRecipe, RecipeSpec, fit_recipe, transform
+from flts.forecasting.series import Series
+from flts.forecasting.splits import as_train
+from flts.ingest.enough_rows import UsableRows, check_enough_rows
+from flts.ingest.layout import Layout, lay_out
+from flts.ingest.report import describe, split_share
+from flts.ingest.table import RawTable
+from flts.settings import RecipeSettings, WindowSettings
+from preprocess_container.domain.sampling import sample_rows
+
+WEEK_SECONDS = 7 * 86_400
+LEAST_CONTEXT_ROWS = 2_016  # the longest horizon that is served: a week at five minutes
+MOST_CONTEXT_ROWS = 20_000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dataset:
+    """What preprocess makes of an upload."""
+
+    recipe: FittedRecipe
+    train: Features
+    test: Features
+    raw_test: Series
+    """Raw units on the grid, NaN where missing; the first ``context_rows`` are training rows and never scored."""
+    context_rows: int
+    sampling: Sampling | None
+    test_sampling: Sampling | None
+    usable: UsableRows
+    split_share: float | None
+    report: dict[str, Any]
+
+
+def make_dataset(
+    train: RawTable,
+    test: RawTable | None,
+    recipe_settings: RecipeSettings,
+    window_settings: WindowSettings,
+    *,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Dataset:
+    """Make a data set of an upload.
+
+    The order matters: split, then sample, then fit, so that no number of the recipe has seen a row outside the
+    training part.
+
+    Parameters
+    ----------
+    tell
+        Called with the step that begins.
+
+    Raises
+    ------
+    RejectedError
+        For what `flts.ingest` refuses, e.g. too few rows.
+    """
+    tell("split")
+    layout = lay_out(train, test, recipe_settings)
+    train_rows, sampling = _sample(layout.train, recipe_settings.sample_train_rows, recipe_settings, stream=0)
+    test_rows, test_sampling = _sample(layout.test, recipe_settings.sample_test_rows, recipe_settings, stream=1)
+    tell("fit")
+    recipe = fit_recipe(as_train(train_rows), RecipeSpec.of(recipe_settings), ignored=train.ignored)
+    tell("transform")
+    joined = layout.joined and _is_end(train_rows, layout) and _is_start(test_rows, layout)
+    context = _context(train_rows) if joined else train_rows.rows(0, 0)
+    raw_test = context.concat(test_rows)
+    features = transform(recipe, train_rows)
+    test_features = _from(transform(recipe, raw_test), first_time=int(test_rows.times[0]))
+    usable = UsableRows(
+        train_rows=len(train_rows),
+        train_pieces=_lengths(features),
+        test_rows=len(test_rows),
+        test_pieces=_lengths(test_features),
+        warmup_rows=recipe.warmup_rows,
+        joined=joined,
+    )
+    share = split_share(layout, recipe_settings)
+    needed = check_enough_rows(usable, window_settings, split_share=share)
+    return Dataset(
+        recipe=recipe,
+        train=features,
+        test=test_features,
+        raw_test=raw_test,
+        context_rows=len(context),
+        sampling=sampling,
+        test_sampling=test_sampling,
+        usable=usable,
+        split_share=share,
+        report=_report(train, layout, recipe, needed),
+    )
+
+
+def _sample(
+    series: Series, rows: int | None, settings: RecipeSettings, *, stream: int
+) -> tuple[Series, Sampling | None]:
+    return sample_rows(series, rows=rows, strategy=settings.sample_strategy, seed=settings.sample_seed, stream=stream)
+
+
+def _is_end(train_rows: Series, layout: Layout) -> bool:
+    return bool(train_rows.times[-1] == layout.train.times[-1])
+
+
+def _is_start(test_rows: Series, layout: Layout) -> bool:
+    return bool(test_rows.times[0] == layout.test.times[0])
+
+
+def _context(train_rows: Series) -> Series:
+    """Return the last training rows: a week, and at least what the longest horizon may look back to."""
+    rows = min(max(WEEK_SECONDS // train_rows.step_seconds, LEAST_CONTEXT_ROWS), MOST_CONTEXT_ROWS)
+    return train_rows.rows(max(len(train_rows) - rows, 0))
+
+
+def _from(features: Features, *, first_time: int) -> Features:
+    start = int(np.searchsorted(features.times, first_time))
+    return Features(
+        times=features.times[start:],
+        names=features.names,
+        values=features.values[start:],
+        imputed=features.imputed[start:],
+        step_seconds=features.step_seconds,
+    )
+
+
+def _lengths(features: Features) -> tuple[int, ...]:
+    return tuple(piece.stop - piece.start for piece in features.segments())
+
+
+def _report(train: RawTable, layout: Layout, recipe: FittedRecipe, rows_needed: int) -> dict[str, Any]:
+    report = describe(train, layout, recipe, rows_needed=rows_needed).as_dict()
+    # Windows are no part of config_hash, so nothing that depends on them may lie under it.
+    del report["rows_needed"]
+    return report

@@ -1,0 +1,208 @@
+"""One upload in, one stored data set out, and the two events that say so."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from flts.contracts.events import Event, InferenceData, RawData, TrainingData
+from flts.contracts.ids import derived_event_id
+from flts.errors import FltsError, HashMismatchError, ObjectNotFoundError, RejectedError
+from flts.ingest import RawTable
+from flts.ingest.enough_rows import check_enough_rows
+from flts.observability.logs import get_logger
+from flts.observability.process import rss_bytes
+from flts.runtime.adapters import Adapters
+from flts.runtime.service import Progress
+from preprocess_container.dataset_store import DatasetStore, StoredDataset
+from preprocess_container.domain.config_hash import config_hash, recipe_values
+from preprocess_container.domain.dataset import Dataset, make_dataset
+from preprocess_container.raw_files import read_raw
+from preprocess_container.settings import PreprocessSettings
+
+STAGE = "preprocess"
+SAMPLED = (("train", "sample_train_rows"), ("test", "sample_test_rows"))
+
+log = get_logger(__name__)
+
+
+class PreprocessUpload:
+    """Handles ``raw-data``: reads the files, makes the data set unless it is stored, announces it."""
+
+    def __init__(
+        self,
+        adapters: Adapters,
+        settings: PreprocessSettings,
+        *,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._store = adapters.store
+        self._runs = adapters.run_store
+        self._metrics = adapters.metrics
+        self._settings = settings
+        self._datasets = DatasetStore(adapters.store, settings.bucket_processed_data)
+        self._now = now
+
+    def __call__(self, event: RawData, progress: Progress) -> Sequence[Event]:
+        """Preprocess one upload.
+
+        Raises
+        ------
+        RejectedError
+            If the upload cannot be trained on; the run is then ended as rejected.
+        """
+        outcome = self._runs.outcome(event.identifier, event.pipeline_run_id)
+        if outcome is not None and outcome.get("outcome") == "cancelled":
+            log.info("preprocess_skipped", reason="the run was cancelled")
+            return []
+        began = self._now()
+        self._put_stage(event, "started", began)
+        progress(STAGE, "started")
+        try:
+            with self._metrics.preprocess_duration.time():
+                made = self._make(event, progress)
+        except RejectedError as error:
+            self._reject(event, began, error)
+            raise
+        stored, digest, reused = made
+        self._metrics.datasets_preprocessed.labels(outcome="reused" if reused else "done").inc()
+        self._put_stage(
+            event,
+            "done",
+            began,
+            config_hash=digest,
+            reused=reused,
+            train=stored.train,
+            test=stored.test,
+            raw_test=stored.raw_test,
+            sampling=stored.sampling,
+            test_sampling=stored.test_sampling,
+        )
+        progress(STAGE, "done")
+        return self._events(event, stored, digest)
+
+    def give_up(self, event: Event, error: FltsError | None, message: str) -> Sequence[Event]:
+        """Record that the last try failed: what is no rejection leaves the run open, for a replay."""
+        if not isinstance(error, RejectedError):
+            self._metrics.datasets_preprocessed.labels(outcome="failed").inc()
+            self._runs.put_stage(
+                event.identifier, event.pipeline_run_id, STAGE, "failed", code="failed", message=message[:2000]
+            )
+        return []
+
+    def _make(self, event: RawData, progress: Progress) -> tuple[StoredDataset, str, bool]:
+        settings = self._settings.with_overrides(event.settings)
+        digest = config_hash(
+            settings, train_sha256=event.train.sha256, test_sha256=event.test.sha256 if event.test else None
+        )
+        if not (event.force or settings.force_reprocess):
+            stored = self._datasets.find(event.identifier, digest)
+            if stored is not None:
+                # Its rows suffice for the windows of the run that made it; this run may ask for longer ones.
+                check_enough_rows(stored.usable, settings, split_share=stored.split_share)
+                log.info("preprocess_skip_duplicate", config_hash=digest, **_shapes(stored))
+                return stored, digest, True
+        progress(STAGE, "reading")
+        train, test = self._download(event, settings)
+        dataset = make_dataset(train, test, settings, settings, tell=lambda step: progress(STAGE, step))
+        _log_sampling(dataset, settings)
+        if dataset.recipe.constants:
+            log.info("constant_columns", columns=dataset.recipe.constants, config_hash=digest)
+        if dataset.recipe.dropped:
+            log.info("dropped_columns", columns=dataset.recipe.dropped, config_hash=digest)
+        progress(STAGE, "storing")
+        stored = self._datasets.save(
+            event.identifier,
+            digest,
+            dataset,
+            recipe_values=recipe_values(settings),
+            raw={"train": event.train.sha256, "test": event.test.sha256 if event.test else None},
+        )
+        log.info("pipeline_done", config_hash=digest, rss_bytes=rss_bytes(), **_shapes(stored))
+        return stored, digest, False
+
+    def _download(self, event: RawData, settings: PreprocessSettings) -> tuple[RawTable, RawTable | None]:
+        tables: list[RawTable] = []
+        for name, claim in (("train", event.train), ("test", event.test)):
+            if claim is None:
+                continue
+            log.info("download_start", file=name, object_key=claim.object_key, size_bytes=claim.size)
+            began = time.monotonic()
+            table = read_raw(self._store, claim, limits=settings, ignore_columns=settings.ignore_columns, name=name)
+            log.info(
+                "download_done",
+                file=name,
+                rows=table.rows,
+                columns=len(table.columns),
+                rss_bytes=rss_bytes(),
+                duration_seconds=round(time.monotonic() - began, 3),
+            )
+            tables.append(table)
+        return tables[0], tables[1] if len(tables) > 1 else None
+
+    def _events(self, event: RawData, stored: StoredDataset, digest: str) -> list[Event]:
+        shared = {
+            "identifier": event.identifier,
+            "pipeline_run_id": event.pipeline_run_id,
+            "config_hash": digest,
+            "created_at": self._now(),
+            "test": stored.test,
+            "raw_test": stored.raw_test,
+            "raw_test_context_rows": stored.context_rows,
+            "step_seconds": stored.recipe.step_seconds,
+            "sampling": stored.sampling,
+            "test_sampling": stored.test_sampling,
+            "settings": event.settings,
+            "force": event.force,
+            "cause": event.cause,
+        }
+        training = TrainingData.model_validate(
+            {
+                **shared,
+                **stored.train.model_dump(),
+                "event_id": derived_event_id(event.event_id, "training-data"),
+                "meta": stored.meta,
+            }
+        )
+        inference = InferenceData.model_validate(
+            {
+                **shared,
+                **stored.test.model_dump(),
+                "event_id": derived_event_id(event.event_id, "inference-data"),
+                "meta": stored.test_meta,
+            }
+        )
+        return [training, inference]
+
+    def _reject(self, event: RawData, began: datetime, error: RejectedError) -> None:
+        self._metrics.datasets_preprocessed.labels(outcome="rejected").inc()
+        details = {"code": error.code, "message": error.message, "field": error.field}
+        self._put_stage(event, "failed", began, **details)
+        if isinstance(error, ObjectNotFoundError | HashMismatchError):
+            return  # the store can be repaired and the dead letter replayed: the run stays open
+        self._runs.put_outcome(event.identifier, event.pipeline_run_id, "rejected", stage=STAGE, **details)
+
+    def _put_stage(self, event: RawData, status: Any, began: datetime, **details: Any) -> None:
+        end = None if status == "started" else self._now()
+        self._runs.put_stage(event.identifier, event.pipeline_run_id, STAGE, status, began, end, **details)
+
+
+def _shapes(stored: StoredDataset) -> dict[str, list[int | None]]:
+    return {
+        "train_shape": [stored.train.rows, stored.train.columns],
+        "test_shape": [stored.test.rows, stored.test.columns],
+    }
+
+
+def _log_sampling(dataset: Dataset, settings: PreprocessSettings) -> None:
+    done = {"train": dataset.sampling, "test": dataset.test_sampling}
+    for part, setting in SAMPLED:
+        sampling = done[part]
+        if sampling is not None:
+            log.info("sampling_applied", part=part, **sampling.model_dump())
+        else:
+            wanted = getattr(settings, setting)
+            reason = "off" if wanted is None else f"{setting.upper()}={wanted} is not less than the rows there are"
+            log.info("sampling_skipped", part=part, reason=reason)

@@ -1,0 +1,82 @@
+"""Read an uploaded file out of the store, once, hashed while it is parsed."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator
+from typing import Any
+
+from flts.contracts.claim_check import ClaimCheck
+from flts.errors import HashMismatchError, RejectedError
+from flts.ingest import RawTable, read_csv
+from flts.settings import UploadLimits
+from flts.storage.ports import ObjectStore
+
+
+def read_raw(
+    store: ObjectStore,
+    claim: ClaimCheck,
+    *,
+    limits: UploadLimits,
+    ignore_columns: tuple[str, ...],
+    name: str,
+) -> RawTable:
+    """Return the table behind a claim, in constant memory but for the table itself.
+
+    Raises
+    ------
+    ObjectNotFoundError, HashMismatchError
+        If the object is missing or not the one that was claimed; this is found out before anything else is said
+        about its content.
+    RejectedError
+        What `read_csv` refuses.
+    """
+    source = _HashedObject(store.stream(claim.bucket, claim.object_key))
+    try:
+        table = read_csv(io.BufferedReader(source, 1 << 20), limits=limits, ignore_columns=ignore_columns, name=name)
+    except RejectedError:
+        source.check(claim)
+        raise
+    source.check(claim)
+    return table
+
+
+class _HashedObject(io.RawIOBase):
+    """Chunks of an object as a file that hashes what is read of it."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        super().__init__()
+        self._chunks = chunks
+        self._kept = b""
+        self._digest = hashlib.sha256()
+        self._size = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        if not self._kept:
+            self._kept = self._next()
+        part, self._kept = self._kept[: len(buffer)], self._kept[len(buffer) :]
+        buffer[: len(part)] = part
+        return len(part)
+
+    def check(self, claim: ClaimCheck) -> None:
+        """Read what is left and compare with the claim."""
+        while self._size <= claim.size and self._next():
+            pass
+        if self._size != claim.size or self._digest.hexdigest() != claim.sha256:
+            msg = (
+                f"{claim.bucket}/{claim.object_key} is not the object that was claimed: {claim.size} bytes with "
+                f"SHA-256 {claim.sha256}"
+            )
+            raise HashMismatchError(msg)
+
+    def _next(self) -> bytes:
+        for chunk in self._chunks:
+            if chunk:
+                self._digest.update(chunk)
+                self._size += len(chunk)
+                return chunk
+        return b""
