@@ -35,7 +35,7 @@ format: setup   ## Put every file into the one format
 	@$(PY) -m ruff format .
 
 generate: setup ## Write the generated documents
-	@$(PY) -m tools.configuration
+	@$(PY) -m tools.generate
 
 check: lint types test ## All that needs no Docker
 

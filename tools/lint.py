@@ -9,7 +9,7 @@ COMMANDS = (
     ("ruff", "check", "."),
     ("ruff", "format", "--check", "."),
     ("importlinter",),
-    ("tools.configuration", "--check"),
+    ("tools.generate", "--check"),
 )
 
 

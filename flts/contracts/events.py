@@ -22,13 +22,16 @@ Cause = Literal["upload", "retrain", "job", "replay", "evaluate", "rollback"]
 class Event(BaseModel):
     """What every message carries."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="null")
+    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="null", use_attribute_docstrings=True)
 
     v: Literal[1] = 1
     """Schema version; optional fields are added without raising it."""
     event_id: Uuid
+    """UUIDv5 of the input's event_id and what was made of it, so that a repeat makes the same one."""
     identifier: Identifier
+    """The series set; also the message's key."""
     pipeline_run_id: Uuid
+    """UUIDv7 of the execution from raw data to decision."""
     config_hash: Sha256 | None = None
     """Null until preprocess has computed it."""
     created_at: datetime
