@@ -1,0 +1,187 @@
+"""The Job form: start a run on the data set that ``DATASET_NAME`` names, once per data set and recipe.
+
+It joins no group and preprocesses nothing itself: it does what the gateway does after an upload, so that
+``docker compose up`` and ``helm install`` alone end in a served forecast.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import Field
+
+from flts.contracts.claim_check import ClaimCheck
+from flts.contracts.events import RawData
+from flts.contracts.ids import check_identifier, derived_event_id, new_pipeline_run_id, sha256_of
+from flts.errors import BackendAwayError, FltsError, HashMismatchError, NotFoundError
+from flts.ingest import newest_upload, raw_key, upload_hash, write_sample
+from flts.ingest.sample import SAMPLE_IDENTIFIER
+from flts.messaging.kafka import Publisher, ensure_topics
+from flts.observability.logs import bind, configure_logs, get_logger
+from flts.runtime.adapters import connect
+from flts.settings import WindowSettings
+from flts.storage.checks import check_store
+from flts.storage.claims import hash_of_file
+from flts.storage.ports import ObjectStore
+from flts.storage.runs import RunStore
+from preprocess_container.domain.config_hash import config_hash
+from preprocess_container.settings import PreprocessSettings
+
+NAME = "preprocess-job"
+WAIT_SECONDS = 1.0  # between two looks for a broker that is still starting
+
+log = get_logger(__name__)
+
+
+class JobSettings(PreprocessSettings):
+    """The Job's settings: preprocess's, and the name of a data set."""
+
+    dataset_name: str = Field(min_length=1)
+    """Identifier whose newest upload the Job starts a run on; `sample` is generated and uploaded if it is missing."""
+
+
+class DatasetJob:
+    """Starts one run per data set and recipe, however often it is executed."""
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        runs: RunStore,
+        settings: JobSettings,
+        *,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._store = store
+        self._runs = runs
+        self._settings = settings
+        self._now = now
+
+    def prepare(self) -> RawData | None:
+        """Record the run and return the event that announces it, or None if that was done before.
+
+        An execution that was killed is gone on with: the run's id lies in the Job's record.
+
+        Raises
+        ------
+        NotFoundError
+            If nothing was uploaded under this name; the message has the command that does.
+        """
+        identifier = check_identifier(self._settings.dataset_name)
+        began = self._now()
+        train, test = self._claims(identifier)
+        run_id = new_pipeline_run_id()
+        event = RawData(
+            event_id=derived_event_id(run_id, RawData.HEADER_EVENT),
+            identifier=identifier,
+            pipeline_run_id=run_id,
+            created_at=self._now(),
+            train=train,
+            test=test,
+            cause="job",
+        )
+        record, first = self._runs.create_job(identifier, self._hash(train, test), event.model_dump(mode="json"))
+        event = RawData.model_validate(record)
+        if self._runs.create_run(event):
+            size = event.train.size + (event.test.size if event.test is not None else 0)
+            self._runs.put_stage(identifier, event.pipeline_run_id, "upload", "done", began, size_bytes=size)
+        if self._runs.announced(identifier, event.pipeline_run_id):
+            log.info("job_done_before", pipeline_run_id=event.pipeline_run_id, first=first)
+            return None
+        return event
+
+    def finish(self, event: RawData) -> None:
+        """Note that the broker has the run's event."""
+        self._runs.mark_announced(event.identifier, event.pipeline_run_id)
+
+    def _claims(self, identifier: str) -> tuple[ClaimCheck, ClaimCheck | None]:
+        bucket = self._settings.bucket_raw_data
+        found = newest_upload(self._store, bucket, identifier)
+        with tempfile.TemporaryDirectory(prefix="flts-job-") as name:
+            folder = Path(name)
+            if found is not None:
+                train = self._fetch(bucket, found.train.key, folder / "train.csv")
+                test = self._fetch(bucket, found.test.key, folder / "test.csv") if found.test is not None else None
+                if upload_hash(train.sha256, test.sha256 if test else None) != found.upload_hash:
+                    msg = f"the stored files of {identifier}/{found.upload_hash} are not the ones that were uploaded"
+                    raise HashMismatchError(msg)
+                return train, test
+            if identifier != SAMPLE_IDENTIFIER:
+                msg = (
+                    f"nothing was uploaded as {identifier}; upload it first: "
+                    f"flts upload {identifier} train.csv --test test.csv"
+                )
+                raise NotFoundError(msg, code="no_upload", field="DATASET_NAME")
+            return self._upload_sample(folder)
+
+    def _fetch(self, bucket: str, key: str, path: Path) -> ClaimCheck:
+        self._store.get_file(bucket, key, path)
+        size, sha256 = hash_of_file(path)
+        return ClaimCheck(bucket=bucket, object_key=key, size=size, sha256=sha256)
+
+    def _upload_sample(self, folder: Path) -> tuple[ClaimCheck, ClaimCheck]:
+        bucket = self._settings.bucket_raw_data
+        train_path, test_path = write_sample(folder)
+        (train_size, train_sha256), (test_size, test_sha256) = hash_of_file(train_path), hash_of_file(test_path)
+        upload = upload_hash(train_sha256, test_sha256)
+        train_key = raw_key(SAMPLE_IDENTIFIER, upload, "train")
+        test_key = raw_key(SAMPLE_IDENTIFIER, upload, "test")
+        # The training file last: an upload counts from the moment it has one.
+        self._store.put_file(bucket, test_key, test_path)
+        self._store.put_file(bucket, train_key, train_path)
+        log.info("sample_uploaded", identifier=SAMPLE_IDENTIFIER, object_key=train_key)
+        return (
+            ClaimCheck(bucket=bucket, object_key=train_key, size=train_size, sha256=train_sha256),
+            ClaimCheck(bucket=bucket, object_key=test_key, size=test_size, sha256=test_sha256),
+        )
+
+    def _hash(self, train: ClaimCheck, test: ClaimCheck | None) -> str:
+        digest = config_hash(self._settings, train_sha256=train.sha256, test_sha256=test.sha256 if test else None)
+        windows = {name: getattr(self._settings, name) for name in WindowSettings.model_fields}
+        return sha256_of({"config_hash": digest, "windows": windows})
+
+
+def main() -> int:
+    """Start the run; 0 also if it was started before, 1 with one line that says what to do."""
+    settings = JobSettings.load()
+    secret = settings.aws_secret_access_key
+    configure_logs(NAME, settings.log_level, secrets=[secret.get_secret_value()] if secret else [])
+    adapters = connect(settings)
+    try:
+        check_store(adapters.store, settings)
+        job = DatasetJob(adapters.store, adapters.run_store, settings)
+        event = job.prepare()
+        if event is not None:
+            with bind(identifier=event.identifier, pipeline_run_id=event.pipeline_run_id):
+                _publish(event, settings)
+                job.finish(event)
+                log.info("raw_data_published", event_id=event.event_id, cause=event.cause)
+    except FltsError as error:
+        log.error("job_failed", error=error.message, error_code=error.code)  # noqa: TRY400 - a message, not a traceback
+        return 1
+    return 0
+
+
+def _publish(event: RawData, settings: JobSettings) -> None:
+    """Publish once the broker, which may be starting too, has the topics."""
+    deadline = time.monotonic() + settings.backend_check_seconds
+    while True:
+        try:
+            ensure_topics(settings, NAME)
+            break
+        except BackendAwayError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(WAIT_SECONDS)
+    publisher = Publisher(settings, NAME)
+    try:
+        publisher.publish_all([event])
+    finally:
+        publisher.close()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
