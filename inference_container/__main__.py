@@ -1,0 +1,20 @@
+"""Run the inference server: ``python -m inference_container``."""
+
+from __future__ import annotations
+
+from flts.runtime.adapters import connect
+from flts.runtime.runner import run
+from inference_container.bootstrap import build_service
+from inference_container.settings import FetchSettings, InferenceSettings
+
+
+def main() -> int:
+    """Read the settings, connect, serve until told to stop; return the exit code."""
+    FetchSettings.load()  # the store's are the child's, yet wrong ones are named here and now
+    settings = InferenceSettings.load()
+    adapters = connect(settings)
+    return run(build_service(settings, adapters), settings, adapters)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,227 @@
+"""HTTP: a bare ASGI function for the one hot path, ``POST /predict``, in front of a small FastAPI application."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+
+import flts
+from flts.errors import ConflictError, FltsError, NotFoundError, RejectedError, RetryableError
+from flts.observability.logs import get_logger
+from flts.observability.metrics import Metrics
+from inference_container.champions import Champions
+from inference_container.predictor import Predictor
+
+log = get_logger(__name__)
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+JSON = (b"content-type", b"application/json")
+PREDICT = "/predict"
+KEYED_PATHS = frozenset({PREDICT, "/models"})
+EXAMPLE = {
+    "identifier": "sample",
+    "inference_length": 2,
+    "data": {"time": ["2024-01-01T00:00:00Z", "2024-01-01T00:01:00Z"], "down": [1.5, None], "up": [0.25, 0.5]},
+}
+
+
+class Starts(Protocol):
+    """Something that runs in a thread of its own."""
+
+    def start(self) -> None:
+        """Start, once."""
+        ...
+
+
+class InferenceApi:
+    """The ASGI application.
+
+    Parameters
+    ----------
+    predictor : Predictor
+    champions : Champions
+    metrics : Metrics
+    max_body_bytes : int
+    api_key : str, optional
+        Asked for in ``x-api-key`` by /predict and /models.
+    background : sequence of objects with ``start``
+        Started when the server begins to listen, so that they wait for no backend.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        champions: Champions,
+        metrics: Metrics,
+        *,
+        max_body_bytes: int,
+        api_key: str | None = None,
+        background: Sequence[Starts] = (),
+    ) -> None:
+        self._predictor = predictor
+        self._max_body_bytes = max_body_bytes
+        self._api_key = api_key.encode() if api_key else None
+        names = ("success", "rejected", "unavailable", "failed")
+        self._outcomes = {name: metrics.predictions.labels(name) for name in names}
+        self._rest = _rest(champions, background)
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Answer one connection's message."""
+        if scope["type"] != "http":
+            await self._rest(scope, receive, send)
+            return
+        path = scope["path"]
+        if self._api_key is not None and path in KEYED_PATHS and not self._has_key(scope):
+            await _answer_error(send, 401, _body("unauthorized", "the header x-api-key is missing or wrong"))
+        elif path == PREDICT:
+            await self._predict(scope, receive, send)
+        else:
+            await self._rest(scope, receive, send)
+
+    async def _predict(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["method"] != "POST":
+            wrong = _body("method_not_allowed", "POST a request for a forecast")
+            await _answer_error(send, 405, wrong, (b"allow", b"POST"))
+            return
+        try:
+            body = await _read_body(scope, receive, self._max_body_bytes)
+            if body is None:
+                return  # the client left
+            answer = await self._predictor.predict(body)
+        except _TooLargeError:
+            self._outcomes["rejected"].inc()
+            message = f"the body is larger than {self._max_body_bytes} bytes"
+            await _answer_error(send, 413, _body("body_too_large", message), (b"connection", b"close"))
+        except RetryableError as error:
+            self._outcomes["unavailable"].inc()
+            wait = str(max(1, math.ceil(error.retry_after_seconds))).encode()
+            await _answer_error(send, 503, error.as_body(), (b"retry-after", wait))
+        except FltsError as error:
+            self._outcomes["rejected"].inc()
+            await _answer_error(send, status_of(error), error.as_body())
+        except Exception as error:  # noqa: BLE001 - the error handler of the hot path
+            self._outcomes["failed"].inc()
+            log.error("predict_error", error=error)  # noqa: TRY400 - Log adds the traceback
+            await _answer_error(send, 500, _body("internal", "this should not have happened; the log says more"))
+        else:
+            self._outcomes["success"].inc()
+            length = str(len(answer)).encode()
+            await send({"type": "http.response.start", "status": 200, "headers": [JSON, (b"content-length", length)]})
+            await send({"type": "http.response.body", "body": answer})
+
+    def _has_key(self, scope: Message) -> bool:
+        given = _header(scope, b"x-api-key")
+        return given is not None and self._api_key is not None and hmac.compare_digest(given, self._api_key)
+
+
+def status_of(error: FltsError) -> int:
+    """Return the HTTP status of an error."""
+    if isinstance(error, RetryableError):
+        return 503
+    if isinstance(error, NotFoundError):
+        return 404
+    if isinstance(error, ConflictError):
+        return 409
+    if error.code == "bad_json":
+        return 400
+    return 422 if isinstance(error, RejectedError) else 500
+
+
+class _TooLargeError(Exception):
+    """The body is larger than it may be."""
+
+
+async def _read_body(scope: Message, receive: Receive, limit: int) -> bytes | None:
+    length = _header(scope, b"content-length")
+    if length is not None and length.isdigit() and int(length) > limit:
+        raise _TooLargeError
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    while message.get("more_body"):
+        if len(body) > limit:
+            raise _TooLargeError
+        message = await receive()
+        body += message.get("body", b"")
+    if message["type"] == "http.disconnect":
+        return None
+    if len(body) > limit:
+        raise _TooLargeError
+    return body
+
+
+def _header(scope: Message, name: bytes) -> bytes | None:
+    for key, value in scope["headers"]:
+        if key == name:
+            found: bytes = value
+            return found
+    return None
+
+
+def _body(code: str, message: str) -> dict[str, dict[str, str]]:
+    return FltsError(message, code=code).as_body()
+
+
+async def _answer_error(
+    send: Send, status: int, body: dict[str, dict[str, str]], *headers: tuple[bytes, bytes]
+) -> None:
+    data = json.dumps(body).encode()
+    length = (b"content-length", str(len(data)).encode())
+    await send({"type": "http.response.start", "status": status, "headers": [JSON, length, *headers]})
+    await send({"type": "http.response.body", "body": data})
+
+
+def _rest(champions: Champions, background: Sequence[Starts]) -> FastAPI:
+    """Return what is asked for by people rather than by the thousand."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        for part in background:
+            part.start()
+        yield
+
+    app = FastAPI(
+        lifespan=lifespan,
+        title="FLTS inference",
+        version=flts.__version__,
+        description="Forecasts of the promoted champions, in raw units.",
+    )
+
+    @app.post(
+        PREDICT,
+        summary="Forecast the steps after the rows sent",
+        openapi_extra={"requestBody": {"content": {"application/json": {"example": EXAMPLE}}, "required": True}},
+    )
+    async def predict() -> Response:
+        """Columns by name in any order, `null` where a value is not known; the time column is `index_col`, or the only
+        one of time, timestamp, ts, date, as ISO 8601 or epoch seconds. Answered ahead of this application.
+        """  # noqa: D205 - the text of the page
+        raise HTTPException(404)
+
+    @app.get("/models", summary="The champions and their scores")
+    def models() -> dict[str, Any]:
+        """List every identifier that has a champion, whether it is loaded, and what keeps a promotion from serving."""
+        return {"models": champions.describe(), "default": champions.default(), "known": champions.known}
+
+    @app.exception_handler(HTTPException)
+    async def http_error(request: Request, error: HTTPException) -> JSONResponse:
+        code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
+        message = f"{error.detail}: {request.method} {request.url.path}"
+        return JSONResponse(_body(code, message), error.status_code, error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        return JSONResponse(_body("bad_request", str(error.errors()[:1])), 422)
+
+    return app

@@ -1,0 +1,227 @@
+"""The inference worker's work: a run's test rows wait in the store until the run is decided, then they are forecast.
+
+Nothing is kept in memory: every look begins with what the store says is waiting, so a killed worker goes on where it
+was. What is written is create-only and what is published has derived ids, so a repeat changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from flts.bundle.load import fetch_bundle
+from flts.contracts.events import Event, InferenceData, PerformanceEval
+from flts.contracts.ids import derived_event_id
+from flts.errors import RejectedError, RetryableError
+from flts.observability.logs import bind, get_logger
+from flts.storage.claims import put_claimed
+from flts.storage.frames import read_claimed_series, series_to_parquet
+from flts.storage.ports import ObjectStore
+from flts.storage.runs import RunStore
+from inference_container.domain.batch_forecast import BatchForecast, forecast_test_rows
+from inference_container.domain.champion import Champion, load_champion
+from inference_container.domain.promotion import Promotion
+from inference_container.settings import WorkerSettings
+
+log = get_logger(__name__)
+
+STAGE = "forecast"
+METRICS_BYTES = 8_000  # of a message that may have 16 KiB; forecast.json has the metrics of every target
+
+
+class Publishes(Protocol):
+    """What the worker needs of the publisher."""
+
+    def publish_all(self, events: Sequence[Event]) -> None:
+        """Publish and wait for the acknowledgement."""
+        ...
+
+
+class BatchForecasts:
+    """Looks for runs that were decided and forecasts their test rows.
+
+    Parameters
+    ----------
+    store : ObjectStore
+    runs : RunStore
+    settings : WorkerSettings
+    publisher : callable
+        Returns the publisher once the service has one.
+    """
+
+    def __init__(
+        self, store: ObjectStore, runs: RunStore, settings: WorkerSettings, publisher: Callable[[], Publishes]
+    ) -> None:
+        self._store = store
+        self._runs = runs
+        self._settings = settings
+        self._publisher = publisher
+        self._hinted = threading.Event()
+        self._next_look = 0.0
+
+    def hint(self, identifier: str) -> None:
+        """Look at the next tick: a run of this identifier was decided."""
+        log.debug("forecast_hint", identifier=identifier)
+        self._hinted.set()
+
+    def tick(self) -> Sequence[Event]:
+        """Look if it is time to, or if a message said that there is something to see."""
+        if not self._hinted.is_set() and time.monotonic() < self._next_look:
+            return ()
+        self._hinted.clear()
+        self._next_look = time.monotonic() + self._settings.forecast_tick_seconds
+        self.look()
+        return ()
+
+    def look(self) -> None:
+        """Forecast whatever waits and is decided; one that fails stands in no other's way.
+
+        The event is published here and not by the tick's caller, since the claim may be forgotten only after the
+        acknowledgement.
+        """
+        for identifier, run in self._runs.waiting_forecasts():
+            with bind(identifier=identifier, pipeline_run_id=run):
+                try:
+                    self._look_at(identifier, run)
+                except RetryableError as error:
+                    log.warning("forecast_waits", error=error)
+                except Exception as error:  # noqa: BLE001 - counted: after the last try the claim is given up
+                    log.error("forecast_error", error=error)  # noqa: TRY400 - Log adds the traceback
+
+    def _look_at(self, identifier: str, run: str) -> None:
+        event = self._runs.inference(identifier, run)
+        if event is None or not self._is_decided(identifier, run):
+            return
+        work = f"{STAGE}-{event.event_id}"
+        tries = self._runs.record_attempt(identifier, run, work)
+        try:
+            if tries > self._settings.failure_max_retries:
+                self._skip(event, f"gave up after {tries - 1} tries; the worker's log says why")
+            else:
+                self._work(event)
+        except RetryableError:
+            self._runs.forgive_attempt(identifier, run, work)  # a backend that is away is not counted as a try
+            raise
+
+    def _is_decided(self, identifier: str, run: str) -> bool:
+        if self._runs.outcome(identifier, run) is not None:
+            return True
+        decision = self._runs.decision(identifier, run)
+        if decision is None:
+            return False
+        # A promotion counts once the pointer has moved: until then an older champion would be taken for it.
+        pointer = self._runs.current(identifier)
+        return decision.get("decision") != "promoted" or (
+            pointer is not None and str(pointer[0].get("pipeline_run_id")) >= run
+        )
+
+    def _work(self, event: InferenceData) -> None:
+        identifier, run = event.identifier, event.pipeline_run_id
+        self._runs.put_stage(identifier, run, STAGE, "started")
+        try:
+            promotion = self._promotion(event)
+            if promotion is None:
+                self._skip(event, self._why_no_champion(identifier, run))
+                return
+            champion = self._load(promotion)
+            series = read_claimed_series(self._store, event.raw_test)
+            batch = forecast_test_rows(
+                champion,
+                series,
+                context_rows=event.raw_test_context_rows,
+                max_rows=self._settings.forecast_max_rows,
+                long_steps=self._settings.forecast_long_steps,
+            )
+        except RejectedError as error:
+            self._skip(event, error.message)
+            return
+        self._finish(event, champion, batch)
+
+    def _promotion(self, event: InferenceData) -> Promotion | None:
+        """Return the promotion by this run, else the current champion's, else None."""
+        identifier, run = event.identifier, event.pipeline_run_id
+        decision = self._runs.decision(identifier, run) or {}
+        if decision.get("decision") == "promoted":
+            winner = self._runs.trained(identifier, run).get(str(decision.get("model_type")))
+            if winner is not None and winner.bundle is not None:
+                return Promotion.read(identifier, winner.model_dump(mode="json"))
+        pointer = self._runs.current(identifier)
+        return None if pointer is None else Promotion.read(identifier, pointer[0])
+
+    def _why_no_champion(self, identifier: str, run: str) -> str:
+        outcome = self._runs.outcome(identifier, run) or self._runs.decision(identifier, run) or {}
+        word = outcome.get("outcome") or outcome.get("decision")
+        return f"the run ended as {word}, and {identifier} has no champion"
+
+    def _load(self, promotion: Promotion) -> Champion:
+        bundle, model = fetch_bundle(self._store, promotion.bundle)
+        return load_champion(promotion, bundle, model, max_horizon_steps=self._settings.forecast_long_steps)
+
+    def _finish(self, event: InferenceData, champion: Champion, batch: BatchForecast) -> None:
+        day = event.created_at.astimezone(UTC).date().isoformat()  # of the claim, so that a repeat has the same key
+        claim = put_claimed(
+            self._store,
+            self._settings.bucket_inference_logs,
+            f"{event.identifier}/date={day}/{event.pipeline_run_id}.parquet",
+            series_to_parquet(batch.table),
+            rows=len(batch.table),
+            columns=len(batch.table.columns),
+        )
+        promotion = champion.promotion
+        details: dict[str, Any] = {
+            "run_id": promotion.run_id,
+            "model_type": promotion.model_type,
+            "config_hash": promotion.config_hash,
+            "rows": len(batch.table),
+            "long_steps": batch.long_steps,
+            "left_out_rows": batch.left_out_rows,
+            "log": claim.model_dump(mode="json"),
+        }
+        identifier, run = event.identifier, event.pipeline_run_id
+        self._runs.put_stage(identifier, run, STAGE, "done", **details)
+        self._publish(
+            event,
+            "done",
+            run_id=promotion.run_id,
+            model_type=promotion.model_type,
+            config_hash=promotion.config_hash,
+            log=claim,
+            rows=len(batch.table),
+            metrics=_small(batch.metrics),
+        )
+        self._runs.put_forecast(identifier, run, "done", **details, metrics=batch.metrics)
+        log.info("forecast_done", **{name: details[name] for name in ("run_id", "model_type", "rows", "long_steps")})
+
+    def _skip(self, event: InferenceData, reason: str) -> None:
+        identifier, run = event.identifier, event.pipeline_run_id
+        self._runs.put_stage(identifier, run, STAGE, "skipped", reason=reason)
+        self._publish(event, "skipped", reason=reason, config_hash=event.config_hash)
+        self._runs.put_forecast(identifier, run, "skipped", reason=reason)
+        log.info("forecast_skipped", reason=reason)
+
+    def _publish(self, event: InferenceData, status: str, **fields: Any) -> None:
+        fact = PerformanceEval(
+            event_id=derived_event_id(event.event_id, "performance-eval"),
+            identifier=event.identifier,
+            pipeline_run_id=event.pipeline_run_id,
+            created_at=datetime.now(UTC),
+            status=status,
+            **fields,
+        )
+        self._publisher().publish_all([fact])
+
+
+def _small(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metrics of as many targets as a message has room for, in their order."""
+    kept: dict[str, Any] = {}
+    size = 0
+    for target, of_target in metrics.items():
+        size += len(json.dumps({target: of_target}))
+        if size > METRICS_BYTES:
+            break
+        kept[target] = of_target
+    return kept

@@ -1,0 +1,89 @@
+"""Composition roots of the two deployments: the server and the worker."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flts.contracts import topics
+from flts.runtime.service import Service, Subscription, Tick
+from inference_container.handler import OnInferenceData, OnModelSelected
+
+if TYPE_CHECKING:
+    from flts.runtime.adapters import Adapters
+    from inference_container.settings import InferenceSettings, WorkerSettings
+
+WAKE_SECONDS = 0.5  # how soon a hint is followed; a look that nobody asked for comes every FORECAST_TICK_SECONDS
+
+
+def build_service(settings: InferenceSettings, adapters: Adapters) -> Service:
+    """Return the inference server."""
+    # The worker has no HTTP API and does without FastAPI.
+    from inference_container.api import InferenceApi  # noqa: PLC0415
+    from inference_container.cache import ChampionCache  # noqa: PLC0415
+    from inference_container.champions import Champions  # noqa: PLC0415
+    from inference_container.domain.batching import Batcher  # noqa: PLC0415
+    from inference_container.forecast_log import ForecastLog  # noqa: PLC0415
+    from inference_container.predictor import Predictor  # noqa: PLC0415
+    from inference_container.refresher import Refresher  # noqa: PLC0415
+
+    metrics = adapters.metrics
+    cache = ChampionCache(settings.cache_dir)
+    champions = Champions(
+        cache,
+        metrics,
+        default_identifier=settings.identifier,
+        max_loaded=settings.max_loaded_champions,
+        max_horizon_steps=settings.max_horizon_steps,
+    )
+    forecast_log = ForecastLog(
+        cache.spool,
+        metrics,
+        queue_steps=settings.forecast_log_queue_steps,
+        spool_bytes=settings.forecast_log_spool_bytes,
+        period_seconds=settings.forecast_log_flush_seconds,
+    )
+    refresher = Refresher(
+        champions,
+        metrics,
+        period_seconds=settings.pointer_refresh_seconds,
+        silence_seconds=settings.fetch_timeout_seconds,
+        flush_logs=forecast_log.flush,
+    )
+    predictor = Predictor(
+        champions,
+        Batcher(max_waiting=settings.max_waiting_requests, deadline_seconds=settings.request_deadline_seconds),
+        metrics,
+        max_rows=settings.max_request_rows,
+        forecast_log=forecast_log if settings.forecast_log_enable else None,
+    )
+    api = InferenceApi(
+        predictor,
+        champions,
+        metrics,
+        max_body_bytes=settings.max_request_bytes,
+        api_key=settings.inference_api_key.get_secret_value() if settings.inference_api_key else None,
+        background=(refresher, forecast_log),
+    )
+    return Service(
+        name="inference",
+        subscriptions=(Subscription((topics.MODEL_SELECTED,), mode="all", handler=OnModelSelected(refresher.hint)),),
+        api=api,
+        ready={"the list of champions, and the default one": champions.ready},
+        on_stop=(forecast_log.stop, refresher.stop),
+    )
+
+
+def build_worker(settings: WorkerSettings, adapters: Adapters) -> Service:
+    """Return the inference worker."""
+    # The server must not pay for the store's and Parquet's imports.
+    from inference_container.batch_worker import BatchForecasts  # noqa: PLC0415
+
+    forecasts = BatchForecasts(adapters.store, adapters.run_store, settings, lambda: adapters.publisher)
+    return Service(
+        name="inference-worker",
+        subscriptions=(
+            Subscription((topics.INFERENCE_DATA,), mode="group", handler=OnInferenceData(adapters.run_store)),
+            Subscription((topics.MODEL_SELECTED,), mode="all", handler=OnModelSelected(forecasts.hint)),
+        ),
+        ticks=(Tick("forecast", WAKE_SECONDS, forecasts.tick),),
+    )

@@ -1,0 +1,168 @@
+"""The champions on disk: one folder per promotion, and the list of those there are.
+
+``<CACHE_DIR>/pointers.json`` is the list of pointers as last seen, ``<identifier>/<pipeline_run_id>-<bundle sha256>/``
+a whole bundle with its pointer. All are written beside their place and moved there, so a killed process leaves a whole
+one or none. The latest promotion that proves itself serves, and the earlier ones are removed then. Names that begin
+with ``_`` cannot be identifiers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flts.bundle.format import BUNDLE_FILE, MODEL_FILE, Bundle
+from flts.bundle.load import read_bundle_folder
+from flts.contracts.ids import IDENTIFIER_PATTERN
+from flts.errors import HashMismatchError, RejectedError
+from inference_container.domain.promotion import Promotion
+
+POINTERS_FILE = "pointers.json"
+POINTER_FILE = "pointer.json"
+SPOOL_FOLDER = "_logs"
+UNFINISHED_PREFIX = "_unfinished-"
+
+
+@dataclass(frozen=True, slots=True)
+class Pointers:
+    """Which identifiers there are."""
+
+    champions: tuple[str, ...]
+    waiting: tuple[str, ...]
+    """Identifiers with runs, but no champion yet."""
+
+
+class ChampionCache:
+    """The cache folder of a replica.
+
+    Parameters
+    ----------
+    path : Path
+        Made if it does not exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.spool = path / SPOOL_FOLDER
+        """Forecast logs that wait for the store."""
+        self.path.mkdir(parents=True, exist_ok=True)
+
+    def pointers(self) -> Pointers | None:
+        """Return the list as last seen; None where this disk never held one."""
+        document = _read(self.path / POINTERS_FILE)
+        if document is None:
+            return None
+        return Pointers(tuple(document.get("champions", ())), tuple(document.get("waiting", ())))
+
+    def put_pointers(self, pointers: Pointers) -> None:
+        """Remember the list."""
+        document = {"champions": pointers.champions, "waiting": pointers.waiting}
+        self._write(self.path / POINTERS_FILE, document)
+
+    def identifiers(self) -> Iterator[str]:
+        """Yield the identifiers that have a folder."""
+        for entry in sorted(os.scandir(self.path), key=lambda entry: entry.name):
+            if entry.is_dir() and IDENTIFIER_PATTERN.fullmatch(entry.name):
+                yield entry.name
+
+    def folder(self, promotion: Promotion) -> Path:
+        """Return the place of a promotion's bundle; names sort by time, as pipeline_run_ids do."""
+        return self.path / promotion.identifier / f"{promotion.pipeline_run_id}-{promotion.bundle.sha256}"
+
+    def holds(self, promotion: Promotion) -> bool:
+        """Return whether a promotion's bundle lies here whole."""
+        return (self.folder(promotion) / POINTER_FILE).exists()
+
+    def put_bundle(self, promotion: Promotion, bundle: bytes, model: bytes) -> Path:
+        """Write a verified bundle and its pointer, all or nothing."""
+        folder = self.folder(promotion)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(prefix=UNFINISHED_PREFIX, dir=self.path))
+        try:
+            (unfinished / BUNDLE_FILE).write_bytes(bundle)
+            (unfinished / MODEL_FILE).write_bytes(model)
+            (unfinished / POINTER_FILE).write_text(json.dumps(dict(promotion.document)))
+            unfinished.chmod(0o755)
+            if folder.exists():
+                shutil.rmtree(folder)
+            unfinished.rename(folder)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+        return folder
+
+    def read_promotion(self, identifier: str, folder: Path) -> Promotion:
+        """Read the pointer that lies with a bundle.
+
+        Raises
+        ------
+        RejectedError
+            If it is gone or malformed.
+        """
+        document = _read(folder / POINTER_FILE)
+        if document is None:
+            msg = f"{folder} holds no pointer"
+            raise RejectedError(msg, code="bad_pointer")
+        return Promotion.read(identifier, document)
+
+    def read_bundle(self, promotion: Promotion, folder: Path) -> tuple[Bundle, bytes]:
+        """Read a bundle, its hashes checked against the pointer's.
+
+        Raises
+        ------
+        RejectedError
+            If it is damaged.
+        """
+        bundle, model = read_bundle_folder(folder)
+        digest = hashlib.sha256((folder / BUNDLE_FILE).read_bytes()).hexdigest()
+        if digest != promotion.bundle.sha256:
+            promised = promotion.bundle.sha256
+            msg = f"{folder / BUNDLE_FILE} has the SHA-256 {digest[:12]}..., promised was {promised[:12]}..."
+            raise HashMismatchError(msg)
+        return bundle, model
+
+    def folders(self, identifier: str) -> Sequence[Path]:
+        """Return the whole bundles of an identifier, the latest promotion last."""
+        home = self.path / identifier
+        whole = [folder for folder in home.iterdir() if (folder / POINTER_FILE).exists()] if home.is_dir() else []
+        return sorted(whole)
+
+    def keep_only(self, folder: Path) -> None:
+        """Remove an identifier's other bundles."""
+        for other in self.folders(folder.parent.name):
+            if other != folder:
+                self.drop_folder(other)
+
+    def drop_folder(self, folder: Path) -> None:
+        """Remove a bundle that does not serve, so that it is fetched afresh."""
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def drop(self, identifier: str) -> None:
+        """Forget an identifier."""
+        shutil.rmtree(self.path / identifier, ignore_errors=True)
+
+    def remove_unfinished(self) -> None:
+        """Remove what a killed process left."""
+        for folder in self.path.glob(f"{UNFINISHED_PREFIX}*"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _write(self, path: Path, document: Mapping[str, Any]) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=UNFINISHED_PREFIX, dir=self.path)
+        with os.fdopen(handle, "w") as file:
+            json.dump(document, file)
+        Path(name).replace(path)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return document if isinstance(document, dict) else None

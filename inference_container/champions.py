@@ -1,0 +1,335 @@
+"""The champions of a replica: which there are, which are loaded, and how one takes another's place.
+
+Readers (the event loop) take what they find; one thread at a time changes something. A swap is one assignment of a
+champion that was loaded, proved and warmed beside the old one.
+"""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from flts.contracts.ids import GLOBAL_IDENTIFIER, check_identifier
+from flts.errors import FltsError, NotFoundError, RejectedError, RetryableError
+from flts.observability.logs import bind, get_logger
+from flts.observability.metrics import Metrics
+from inference_container.cache import ChampionCache, Pointers
+from inference_container.domain.champion import Champion, load_champion
+from inference_container.domain.promotion import Promotion
+
+log = get_logger(__name__)
+
+SHOWN_IDENTIFIERS = 20
+RETRY_AFTER_SECONDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What this replica knows of one identifier; replaced, never changed."""
+
+    identifier: str
+    champion: Champion | None = None
+    folder: Path | None = None
+    """Where the champion was loaded from."""
+    problem: str | None = None
+    """Why the latest promotion does not serve."""
+
+
+class Champions:
+    """All champions.
+
+    Parameters
+    ----------
+    cache : ChampionCache
+    metrics : Metrics
+    default_identifier : str, optional
+        ``IDENTIFIER``: asked for where a request names none.
+    max_loaded : int
+        Champions in memory.
+    max_horizon_steps : int
+    """
+
+    def __init__(
+        self,
+        cache: ChampionCache,
+        metrics: Metrics,
+        *,
+        default_identifier: str | None,
+        max_loaded: int,
+        max_horizon_steps: int,
+    ) -> None:
+        self._cache = cache
+        self._metrics = metrics
+        self._default_identifier = default_identifier
+        self._max_loaded = max_loaded
+        self._max_horizon_steps = max_horizon_steps
+        self._entries: dict[str, Entry] = {}
+        self._waiting: frozenset[str] = frozenset()
+        self._used: dict[str, float] = {}
+        self._changing = threading.RLock()
+        self._frozen = False
+        self.known = False
+        """Whether the list of pointers is known, from the store or from a disk that holds one."""
+
+    def resolve(self, identifier: str | None) -> str:
+        """Return the identifier that a request is about.
+
+        Raises
+        ------
+        RetryableError
+            ``no_champion`` (503): it has no champion yet, or the list is not known.
+        NotFoundError
+            Nobody ever heard of the identifier that the request names.
+        RejectedError
+            ``identifier_needed``: the request names none and there are several.
+        """
+        entries = self._entries
+        if identifier is not None:
+            if identifier in entries:
+                return identifier
+            check_identifier(identifier)
+            if identifier in self._waiting or not entries or not self.known:
+                raise _no_champion(identifier)
+            msg = f"there is no identifier {identifier}; there are {_shown(entries)}"
+            raise NotFoundError(msg, code="unknown_identifier", field="identifier")
+        default = self.default()
+        if default is not None:
+            return default
+        if not entries:
+            raise _no_champion(self._default_identifier)
+        msg = f"name the identifier; there are {_shown(entries)}"
+        raise RejectedError(msg, code="identifier_needed", field="identifier")
+
+    def default(self) -> str | None:
+        """Return the identifier of requests that name none: ``IDENTIFIER``, global, the only one, or None."""
+        entries = self._entries
+        for name in (self._default_identifier, GLOBAL_IDENTIFIER):
+            if name is not None and name in entries:
+                return name
+        return next(iter(entries)) if len(entries) == 1 else None
+
+    def loaded(self, identifier: str) -> Champion | None:
+        """Return an identifier's champion if it is in memory, and note that it was asked for."""
+        entry = self._entries.get(identifier)
+        if entry is None or entry.champion is None:
+            return None
+        self._used[identifier] = time.monotonic()
+        return entry.champion
+
+    def load(self, identifier: str) -> Champion:
+        """Return an identifier's champion, loading it from disk where it is not in memory; blocks.
+
+        Raises
+        ------
+        RetryableError
+            ``champion_unavailable`` (503): its bundle is not here yet, or is broken.
+        """
+        with self._changing:
+            champion = self.loaded(identifier)
+            if champion is not None:
+                return champion
+            if identifier in self._entries:
+                self._load_latest(identifier)
+            champion = self.loaded(identifier)
+            if champion is None:
+                entry = self._entries.get(identifier)
+                reason = (entry and entry.problem) or "its bundle is on its way"
+                msg = f"the champion of {identifier} cannot serve: {reason}"
+                raise RetryableError(
+                    msg, code="champion_unavailable", field="identifier", retry_after_seconds=RETRY_AFTER_SECONDS
+                )
+            return champion
+
+    def load_from_disk(self) -> None:
+        """Take over what an earlier process left: the default champion first, others as far as memory may go."""
+        pointers = self._cache.pointers()
+        with self._changing:
+            self._cache.remove_unfinished()
+            listed = None if pointers is None else set(pointers.champions)
+            found = [
+                identifier
+                for identifier in self._cache.identifiers()
+                if self._cache.folders(identifier) and (listed is None or identifier in listed)
+            ]
+            self._entries = {identifier: Entry(identifier) for identifier in found}
+            for identifier in listed or ():
+                self._entries.setdefault(identifier, Entry(identifier))
+            self._waiting = frozenset(pointers.waiting if pointers else ())
+            self.known = pointers is not None
+            default = self.default()
+        for identifier in [name for name in (default, *found) if name is not None][: self._max_loaded]:
+            with self._changing:
+                if self.loaded(identifier) is None and identifier in self._entries:
+                    self._load_latest(identifier)
+        self._report()
+
+    def list_changed(self, champions: Iterable[str], waiting: Iterable[str]) -> None:
+        """Take over the store's list: pointers that are gone take their champions along."""
+        pointers = Pointers(tuple(sorted(champions)), tuple(sorted(waiting)))
+        with self._changing:
+            for identifier in set(self._entries) - set(pointers.champions):
+                self.drop(identifier)
+            entries = dict(self._entries)
+            for identifier in pointers.champions:
+                entries.setdefault(identifier, Entry(identifier))
+            self._entries = entries
+            self._waiting = frozenset(pointers.waiting)
+            if self._cache.pointers() != pointers:
+                self._cache.put_pointers(pointers)
+            self.known = True
+        self._report()
+
+    def fetched(self, identifier: str, folder_name: str) -> bool:
+        """Load the promotion that came to disk beside the old one and swap; return whether the latest one is good.
+
+        Where memory is full of others it is left on disk until somebody asks for it.
+        """
+        with self._changing:
+            entry = self._entries.setdefault(identifier, Entry(identifier))
+            if entry.folder is not None and entry.folder.name == folder_name:
+                self._entries[identifier] = replace(entry, problem=None)
+                return True
+            count = sum(other.champion is not None for other in self._entries.values())
+            if entry.champion is None and count >= self._max_loaded and identifier != self.default():
+                self._entries[identifier] = replace(entry, problem=None)
+                return True
+            self._load_latest(identifier)
+            return self._entries[identifier].problem is None
+
+    def failed(self, identifier: str, reason: str) -> None:
+        """Note that the latest promotion could not be fetched; the old champion stays."""
+        self._metrics.model_load.labels("fetch_failed").inc()
+        log.warning("model_load_failed", identifier=identifier, error=reason)
+        with self._changing:
+            entry = self._entries.get(identifier, Entry(identifier))
+            self._entries[identifier] = replace(entry, problem=reason)
+
+    def drop(self, identifier: str) -> None:
+        """Forget an identifier whose pointer is gone."""
+        with self._changing:
+            self._entries = {name: entry for name, entry in self._entries.items() if name != identifier}
+            self._used.pop(identifier, None)
+            self._cache.drop(identifier)
+            log.info("model_dropped", identifier=identifier)
+
+    def ready(self) -> bool:
+        """Return whether requests without an identifier are answered as well as they can be."""
+        default = self.default()
+        return self.known and (default is None or self._entries[default].champion is not None)
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Return all champions, as ``GET /models`` lists them."""
+        listed = []
+        for identifier, entry in sorted(self._entries.items()):
+            described: dict[str, Any] = {"identifier": identifier}
+            if entry.champion is not None:
+                described = {**entry.champion.promotion.describe(), **entry.champion.describe()}
+            else:
+                promotion = self._promotion_on_disk(identifier)
+                described = {"identifier": identifier} if promotion is None else promotion.describe()
+            listed.append({**described, "loaded": entry.champion is not None, "problem": entry.problem})
+        return listed
+
+    def _promotion_on_disk(self, identifier: str) -> Promotion | None:
+        for folder in reversed(self._cache.folders(identifier)):
+            try:
+                return self._cache.read_promotion(identifier, folder)
+            except RejectedError:
+                continue
+        return None
+
+    def _load_latest(self, identifier: str) -> None:
+        """Load the latest promotion on disk that proves itself, and put it in the old one's place.
+
+        A broken one is removed, so that it is fetched afresh.
+        """
+        entry = self._entries[identifier]
+        problem = None
+        for folder in reversed(self._cache.folders(identifier)):
+            if folder == entry.folder:
+                break  # nothing newer is good; what serves stays
+            try:
+                champion = self._load(identifier, folder)
+            except FltsError as error:
+                self._metrics.model_load.labels("failed").inc()
+                log.warning("model_load_failed", identifier=identifier, error=error)
+                problem = problem or error.message
+                self._cache.drop_folder(folder)
+                continue
+            entry = Entry(identifier, champion, folder)
+            break
+        self._used[identifier] = time.monotonic()
+        self._entries[identifier] = replace(entry, problem=problem)  # the swap
+        if problem is None and entry.folder is not None:
+            self._cache.keep_only(entry.folder)
+        self._let_go()
+        self._report()
+
+    def _load(self, identifier: str, folder: Path) -> Champion:
+        promotion = self._cache.read_promotion(identifier, folder)
+        with bind(
+            identifier=identifier,
+            run_id=promotion.run_id,
+            model_type=promotion.model_type,
+            pipeline_run_id=promotion.pipeline_run_id,
+            config_hash=promotion.config_hash,
+        ):
+            started = time.perf_counter()
+            log.info("model_load_start")
+            bundle, model = self._cache.read_bundle(promotion, folder)
+            champion = load_champion(promotion, bundle, model, max_horizon_steps=self._max_horizon_steps)
+            self._metrics.model_load.labels("success").inc()
+            log.info(
+                "model_load_success",
+                duration_seconds=round(time.perf_counter() - started, 4),
+                rows_required=champion.needs.rows_required,
+                window_seconds=champion.row_seconds,
+            )
+        if not self._frozen:
+            # What is here now stays: the collector need not look at it again while requests come and go.
+            self._frozen = True
+            gc.freeze()
+        return champion
+
+    def _let_go(self) -> None:
+        loaded = [name for name, entry in self._entries.items() if entry.champion is not None]
+        default = self.default()
+        spare = sorted((name for name in loaded if name != default), key=lambda name: self._used.get(name, 0.0))
+        for name in spare[: max(0, len(loaded) - self._max_loaded)]:
+            self._entries[name] = replace(self._entries[name], champion=None, folder=None)
+
+    def _report(self) -> None:
+        champions = [entry.champion for entry in self._entries.values() if entry.champion is not None]
+        self._metrics.champions.set(len(self._entries))
+        ages = [_age(champion.promotion.document.get("timestamp")) for champion in champions]
+        self._metrics.champion_age.set(max((age for age in ages if age is not None), default=0))
+        coverages = [champion.promotion.document.get("coverage") for champion in champions]
+        numbers = [coverage for coverage in coverages if isinstance(coverage, int | float)]
+        if numbers:
+            self._metrics.champion_coverage.set(min(numbers))
+
+
+def _age(timestamp: object) -> float | None:
+    try:
+        promoted = datetime.fromisoformat(str(timestamp))
+    except ValueError:
+        return None
+    aware = promoted if promoted.tzinfo else promoted.replace(tzinfo=UTC)
+    return (datetime.now(UTC) - aware).total_seconds()
+
+
+def _shown(entries: Iterable[str]) -> str:
+    names = sorted(entries)
+    return ", ".join(names[:SHOWN_IDENTIFIERS]) + (", ..." if len(names) > SHOWN_IDENTIFIERS else "")
+
+
+def _no_champion(identifier: str | None) -> RetryableError:
+    whose = f"{identifier} has" if identifier else "there is"
+    msg = f"{whose} no champion yet; one is served as soon as a run promotes it"
+    return RetryableError(msg, code="no_champion", retry_after_seconds=RETRY_AFTER_SECONDS)

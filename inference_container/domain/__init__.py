@@ -1,0 +1,1 @@
+"""Pure serving code: requests, champions, micro-batches and batch forecasts."""

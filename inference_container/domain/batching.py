@@ -1,0 +1,375 @@
+"""Micro-batches: all requests that wait for a champion share one model call per turn of the event loop.
+
+A long horizon takes one pass per turn beside all the others, so it never stands in the way of a short one. A champion
+has a lane of its own, bound at admission: after a swap the old lane empties with the old champion.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flts.errors import RejectedError, RetryableError
+from flts.forecasting.recipe import scaled_rows
+from flts.forecasting.rolling import RollState
+from flts.forecasting.series import Series
+from inference_container.domain.champion import FULL_BATCH, Champion
+
+if TYPE_CHECKING:
+    from flts.bundle.forecaster import Passes
+
+FloatArray = NDArray[np.float64]
+
+ROLLING_SHARE = 16  # places in a batch that short requests never take from rolling ones
+CLOCK_POINTS = 4096  # times in one call of a model that only looks at the clock
+SLOW_THREADS = 2  # calls too slow for the event loop; ONNX Runtime lets go of the interpreter meanwhile
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A forecast in raw units, made by one champion alone."""
+
+    champion: Champion
+    times: NDArray[np.int64]
+    """(h,)"""
+    mean: FloatArray
+    """(h, M)"""
+    imputed_cells: int
+
+    @property
+    def lower(self) -> FloatArray | None:
+        """(h, M) lower bounds, None where there were too few residuals."""
+        return None if self.champion.lower is None else self.mean + self.champion.lower[: len(self.mean)]
+
+    @property
+    def upper(self) -> FloatArray | None:
+        """(h, M) upper bounds, None where there were too few residuals."""
+        return None if self.champion.upper is None else self.mean + self.champion.upper[: len(self.mean)]
+
+
+class Batcher:
+    """Runs the forecasts of all requests under way in one event loop.
+
+    Parameters
+    ----------
+    max_waiting : int
+        Requests under way at once; further ones are refused.
+    deadline_seconds : float
+        Longest time from admission to answer.
+    """
+
+    def __init__(self, *, max_waiting: int, deadline_seconds: float) -> None:
+        self.deadline_seconds = deadline_seconds
+        self._max_waiting = max_waiting
+        self._lanes: dict[Champion, _Lane] = {}
+        self._slow = ThreadPoolExecutor(SLOW_THREADS, thread_name_prefix="model")
+        self.waiting = 0
+        """Requests under way."""
+        self._backlog_seconds = 0.0
+
+    def submit(self, champion: Champion, series: Series, horizon_steps: int) -> asyncio.Future[Answer]:
+        """Admit a request; the future fails with the request's own error alone.
+
+        Raises
+        ------
+        RetryableError
+            ``overloaded`` if too many wait, or if the work ahead would outlast the deadline.
+        """
+        loop = asyncio.get_running_loop()
+        cost = _passes(champion, horizon_steps) * champion.row_seconds
+        outlasts = self.waiting > 0 and self._backlog_seconds + cost > self.deadline_seconds
+        if self.waiting >= self._max_waiting or outlasts:
+            msg = f"{self.waiting} requests are under way; try again"
+            raise RetryableError(msg, code="overloaded", retry_after_seconds=1)
+        future: asyncio.Future[Answer] = loop.create_future()
+        self.waiting += 1
+        self._backlog_seconds += cost
+
+        def leave(_: asyncio.Future[Answer]) -> None:
+            self.waiting -= 1
+            self._backlog_seconds = self._backlog_seconds - cost if self.waiting else 0.0
+
+        future.add_done_callback(leave)
+        lane = self._lanes.get(champion)
+        if lane is None:
+            lane = self._lanes[champion] = _Lane(champion, loop, self._slow, self._forget)
+        lane.add(_Job(series, horizon_steps, loop.time() + self.deadline_seconds, future))
+        return future
+
+    def close(self) -> None:
+        """Let go of the threads."""
+        self._slow.shutdown(wait=False, cancel_futures=True)
+
+    def _forget(self, champion: Champion) -> None:
+        self._lanes.pop(champion, None)
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    series: Series
+    horizon_steps: int
+    deadline: float
+    future: asyncio.Future[Answer]
+    imputed_cells: int = 0
+    passes: Passes | None = None
+    """The rolling forecast under way, and the windows it waits for an answer to."""
+    windows: NDArray[np.float32] | None = None
+
+
+class _Lane:
+    """The requests of one champion."""
+
+    def __init__(
+        self,
+        champion: Champion,
+        loop: asyncio.AbstractEventLoop,
+        slow: ThreadPoolExecutor,
+        on_empty: Callable[[Champion], None],
+    ) -> None:
+        self._champion = champion
+        self._loop = loop
+        self._slow = slow
+        self._on_empty = on_empty
+        self._short: deque[_Job] = deque()
+        self._rolling: deque[_Job] = deque()
+        self._busy = False
+        self._one_pass = champion.bundle.output_seq_len
+        self._clock = champion.bundle.input_kind == "timestamps"
+
+    def add(self, job: _Job) -> None:
+        """Queue a job and see to it that a turn comes: the next one of the loop, with whatever else arrives by then."""
+        if self._clock or job.horizon_steps <= self._one_pass:
+            self._short.append(job)
+        else:
+            self._rolling.append(job)
+        if not self._busy:
+            self._busy = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        short, rolling = self._take()
+        if not short and not rolling:
+            self._next()
+            return
+        try:
+            with np.errstate(all="ignore"):  # absurd values end as an infinity, which _answer refuses
+                call = self._clock_call(short) if self._clock else self._window_call(short, rolling)
+        except Exception as error:  # noqa: BLE001 - a bug must answer the requests that met it, not stop the lane
+            self._fail([*short, *rolling], error)
+            self._next()
+            return
+        if call is None:
+            self._next()
+            return
+        run, finish, jobs = call
+        if self._champion.inline:
+            self._complete(jobs, finish, run)
+            self._next()
+            return
+        future = self._loop.run_in_executor(self._slow, run)
+
+        def done(result: asyncio.Future[FloatArray]) -> None:
+            self._complete(jobs, finish, result.result)
+            self._next()
+
+        future.add_done_callback(done)
+
+    def _next(self) -> None:
+        if self._short or self._rolling:
+            self._loop.call_soon(self._turn)  # after the loop has looked at its sockets
+            return
+        self._busy = False
+        self._on_empty(self._champion)
+
+    def _take(self) -> tuple[list[_Job], list[_Job]]:
+        """Take this turn's jobs; those that are too late, or whose client left, fall out."""
+        now = self._loop.time()
+        places = FULL_BATCH - min(ROLLING_SHARE, len(self._rolling))
+        points = 0
+        short: list[_Job] = []
+        while self._short and len(short) < places:
+            job = self._short[0]
+            if self._clock and short and points + job.horizon_steps > CLOCK_POINTS:
+                break
+            self._short.popleft()
+            if _alive(job, now):
+                points += job.horizon_steps
+                short.append(job)
+        rolling: list[_Job] = []
+        for _ in range(len(self._rolling)):
+            if len(short) + len(rolling) >= FULL_BATCH:
+                break
+            job = self._rolling.popleft()
+            if _alive(job, now):
+                rolling.append(job)
+        return short, rolling
+
+    def _clock_call(self, jobs: list[_Job]) -> _Call:
+        step = self._champion.needs.step_seconds
+        times = [_times_after(job, step) for job in jobs]
+        seconds = np.concatenate(times)
+        cuts = np.cumsum([len(part) for part in times])[:-1]
+        model = self._champion.forecaster.model
+
+        def finish(answer: FloatArray) -> None:
+            means = np.split(self._champion.forecaster.raw(answer), cuts)
+            for job, when, mean in zip(jobs, times, means, strict=True):
+                self._answer(job, when, mean)
+
+        return (lambda: model.run_timestamps(seconds)), finish, jobs
+
+    def _window_call(self, short: list[_Job], rolling: list[_Job]) -> _Call | None:
+        forecaster = self._champion.forecaster
+        parts: list[NDArray[np.float32]] = []
+        short = self._short_windows(short, parts)
+        rolling = [job for job in rolling if self._start(job)]
+        parts.extend(job.windows for job in rolling if job.windows is not None)
+        if not parts:
+            return None
+        windows = np.concatenate(parts) if len(parts) > 1 else parts[0]
+        step = self._champion.needs.step_seconds
+
+        def finish(answer: FloatArray) -> None:
+            count = len(short)
+            means = forecaster.raw(answer[:count])
+            for job, mean in zip(short, means, strict=True):
+                self._answer(job, _times_after(job, step), mean[: job.horizon_steps])
+            for at, job in enumerate(rolling, count):
+                self._go_on(job, answer[at : at + 1])
+
+        return (lambda: forecaster.model.run_windows(windows)), finish, [*short, *rolling]
+
+    def _short_windows(self, jobs: list[_Job], parts: list[NDArray[np.float32]]) -> list[_Job]:
+        """Append one array with the windows of all short jobs; return those whose rows could be used."""
+        rows = self._champion.needs.rows_required
+        recipe = self._champion.bundle.recipe
+        scaled_parts: list[FloatArray] = []
+        usable: list[_Job] = []
+        whole: list[_Job] = []
+        for job in jobs:
+            # Without nulls a row's scaled values depend on that row alone, so all requests are scaled in one go.
+            if not np.isnan(job.series.values[-rows:]).any():
+                whole.append(job)
+                continue
+            try:
+                scaled, job.imputed_cells = _scale_filled(self._champion, job.series)
+            except RejectedError as error:
+                _fail(job, error)
+                continue
+            usable.append(job)
+            scaled_parts.append(scaled)
+        if whole:
+            stacked = Series(
+                np.concatenate([job.series.times[-rows:] for job in whole]),
+                recipe.columns,
+                np.concatenate([job.series.values[-rows:] for job in whole]),
+                recipe.step_seconds,
+            )
+            scaled_parts.insert(0, scaled_rows(recipe, stacked)[0])
+            usable = [*whole, *usable]
+        if usable:
+            state = RollState.start(
+                recipe,
+                scaled=np.concatenate(scaled_parts).reshape(len(usable), rows, len(recipe.columns)),
+                last_times=np.array([job.series.times[-1] for job in usable], dtype=np.int64),
+                input_seq_len=self._champion.bundle.input_seq_len,
+            )
+            parts.append(state.windows())
+        return usable
+
+    def _start(self, job: _Job) -> bool:
+        """Make a rolling job's first windows; False if its rows cannot be used."""
+        if job.passes is not None:
+            return True
+        try:
+            job.passes = self._champion.forecaster.passes(job.series, job.horizon_steps)
+            job.windows = next(job.passes)
+        except RejectedError as error:
+            _fail(job, error)
+            return False
+        return True
+
+    def _go_on(self, job: _Job, answer: FloatArray) -> None:
+        if not np.isfinite(answer).all():
+            _fail(job, _not_finite())
+            return
+        assert job.passes is not None
+        try:
+            job.windows = job.passes.send(answer)
+        except StopIteration as done:
+            forecast = done.value
+            job.imputed_cells = forecast.imputed_cells
+            self._answer(job, forecast.times, forecast.mean)
+            return
+        self._rolling.append(job)
+
+    def _answer(self, job: _Job, times: NDArray[np.int64], mean: FloatArray) -> None:
+        if job.future.done():
+            return
+        if np.isfinite(mean).all():
+            job.future.set_result(Answer(self._champion, times, mean, job.imputed_cells))
+        else:
+            job.future.set_exception(_not_finite())
+
+    def _complete(self, jobs: list[_Job], finish: Callable[[FloatArray], None], run: Callable[[], FloatArray]) -> None:
+        try:
+            finish(run())
+        except Exception as error:  # noqa: BLE001 - as in _turn
+            self._fail(jobs, error)
+
+    def _fail(self, jobs: Sequence[_Job], error: Exception) -> None:
+        for job in jobs:
+            _fail(job, error)
+
+
+_Call = tuple[Callable[[], FloatArray], Callable[[FloatArray], None], list[_Job]]
+
+
+def _passes(champion: Champion, horizon_steps: int) -> int:
+    """Return the rows that a request costs the model."""
+    if champion.bundle.input_kind == "timestamps":
+        return horizon_steps
+    return -(-horizon_steps // champion.bundle.output_seq_len)
+
+
+def _times_after(job: _Job, step: int) -> NDArray[np.int64]:
+    last = int(job.series.times[-1])
+    return np.arange(last + step, last + step * job.horizon_steps + 1, step, dtype=np.int64)
+
+
+def _scale_filled(champion: Champion, series: Series) -> tuple[FloatArray, int]:
+    """Return a window whose nulls were filled from all rows before them, and how many were filled in it."""
+    rows, recipe = champion.needs.rows_required, champion.bundle.recipe
+    scaled, imputed = scaled_rows(recipe, series)
+    if recipe.drops_rows:
+        column = recipe.columns[int(np.argwhere(imputed[-rows:])[0][1])]
+        msg = f"{column}: has nulls in the last {rows} rows, and this model's recipe fills none"
+        raise RejectedError(msg, code="missing_values", field=column)
+    return scaled[-rows:], int(imputed[-rows:].sum())
+
+
+def _alive(job: _Job, now: float) -> bool:
+    if job.future.done():
+        return False
+    if now > job.deadline:
+        msg = "the forecast was not ready within the deadline; ask for a shorter horizon or try again"
+        _fail(job, RetryableError(msg, code="deadline_exceeded", retry_after_seconds=1))
+        return False
+    return True
+
+
+def _fail(job: _Job, error: Exception) -> None:
+    if not job.future.done():
+        job.future.set_exception(error)
+
+
+def _not_finite() -> RejectedError:
+    msg = "the forecast is not a finite number; the values sent are too far from those the model was trained on"
+    return RejectedError(msg, code="not_finite", field="data")

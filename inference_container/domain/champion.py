@@ -1,0 +1,145 @@
+"""A champion: one promoted bundle, loaded and proved, that never changes; an answer comes from exactly one."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flts.bundle.forecaster import Forecaster
+from flts.bundle.format import Bundle
+from flts.bundle.model import BundleModel
+from flts.errors import RejectedError
+from flts.forecasting.intervals import bounds
+from inference_container.domain.promotion import Promotion
+from inference_container.domain.request import Needs
+
+FULL_BATCH = 64  # requests that share one model call at most
+WARM_RUNS = 3
+INLINE_SECONDS = 0.004  # a longer call would hold up the event loop, so it runs beside it
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Champion:
+    """A promotion whose bundle is loaded, has answered its probe and is warm.
+
+    Frozen and compared by identity: a request binds one at admission and keeps it, whatever is promoted meanwhile.
+    """
+
+    promotion: Promotion
+    bundle: Bundle
+    forecaster: Forecaster
+    needs: Needs
+    lower: FloatArray | None
+    """(h, M) distance of the lower bound from the forecast at each step up to the longest horizon, raw units."""
+    upper: FloatArray | None
+    row_seconds: float
+    """Measured cost of one window (or one time) in a full batch."""
+    inline: bool
+    """Whether a full batch is quick enough to run inside the event loop."""
+
+    @property
+    def identifier(self) -> str:
+        """The series set that it forecasts."""
+        return self.promotion.identifier
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """All targets, in the order of answers."""
+        return self.bundle.targets
+
+    def describe(self) -> dict[str, Any]:
+        """Return what ``GET /models`` says of the bundle."""
+        return {
+            "input_kind": self.bundle.input_kind,
+            "targets": list(self.targets),
+            "columns": list(self.needs.columns),
+            "rows_required": self.needs.rows_required,
+            "step_seconds": self.needs.step_seconds,
+            "max_horizon_steps": self.needs.max_horizon_steps,
+            "calibrated_steps": self.calibrated_steps,
+            "reason": self.bundle.reason,
+        }
+
+    @property
+    def calibrated_steps(self) -> int:
+        """Steps up to which the bounds were calibrated."""
+        return 0 if self.bundle.intervals is None else self.bundle.intervals.calibrated_steps
+
+
+def load_champion(promotion: Promotion, bundle: Bundle, model_bytes: bytes, *, max_horizon_steps: int) -> Champion:
+    """Load a bundle beside whatever serves now, prove it on its probe and warm it on a real window.
+
+    Raises
+    ------
+    RejectedError
+        If the bundle is not the promoted one, its model does not load or answers its probe differently.
+    """
+    for name in ("identifier", "model_type", "config_hash"):
+        if getattr(bundle, name) != getattr(promotion, name):
+            msg = f"the bundle's {name} is {getattr(bundle, name)}, the pointer says {getattr(promotion, name)}"
+            raise RejectedError(msg, code="bad_bundle", field=name)
+    forecaster = Forecaster(BundleModel(bundle, model_bytes, threads=1))
+    needs = _needs(bundle, forecaster, max_horizon_steps)
+    lower, upper = _interval_offsets(forecaster, needs.max_horizon_steps)
+    seconds = _warm(forecaster)
+    return Champion(
+        promotion=promotion,
+        bundle=bundle,
+        forecaster=forecaster,
+        needs=needs,
+        lower=lower,
+        upper=upper,
+        row_seconds=seconds / FULL_BATCH,
+        inline=seconds < INLINE_SECONDS,
+    )
+
+
+def _needs(bundle: Bundle, forecaster: Forecaster, limit: int) -> Needs:
+    recipe = bundle.recipe
+    own = forecaster.max_horizon
+    return Needs(
+        columns=recipe.columns,
+        ignored=frozenset(recipe.dropped),
+        reads_values=bundle.input_kind == "window",
+        rows_required=bundle.rows_required,
+        step_seconds=recipe.step_seconds,
+        max_horizon_steps=limit if own is None else min(own, limit),
+        bundle_limits_horizon=own is not None and own <= limit,
+    )
+
+
+def _interval_offsets(forecaster: Forecaster, horizon_steps: int) -> tuple[FloatArray | None, FloatArray | None]:
+    """Return the bounds of a forecast of zeros: residual quantiles are added to a forecast, whatever it is."""
+    recipe, intervals = forecaster.recipe, forecaster.bundle.intervals
+    varying = [at for at, name in enumerate(recipe.targets) if name not in recipe.constants]
+    zeros = np.zeros((horizon_steps, len(recipe.targets)))
+    if not varying:
+        return zeros, zeros
+    limits = None if intervals is None else bounds(intervals, zeros[:, varying])
+    if limits is None:
+        return None, None
+    lower, upper = zeros.copy(), zeros.copy()
+    lower[:, varying], upper[:, varying] = limits
+    return lower, upper
+
+
+def _warm(forecaster: Forecaster) -> float:
+    """Run a full batch on the probe's real window; return the quickest run's seconds."""
+    bundle, model = forecaster.bundle, forecaster.model
+    quickest = np.inf
+    inputs = bundle.probe["inputs"]
+    repeated = [inputs[at % len(inputs)] for at in range(FULL_BATCH)]
+    for _ in range(WARM_RUNS):
+        start = time.perf_counter()
+        if bundle.input_kind == "window":
+            model.run_windows(np.asarray(repeated, dtype=np.float32))
+        else:
+            model.run_timestamps(np.asarray(repeated, dtype=np.int64))
+        quickest = min(quickest, time.perf_counter() - start)
+    return float(quickest)

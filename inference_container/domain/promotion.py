@@ -1,0 +1,53 @@
+"""A promotion: what an identifier's pointer says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flts.contracts.claim_check import ClaimCheck
+from flts.errors import RejectedError
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """What a pointer says: which bundle is an identifier's champion, and what it scored."""
+
+    identifier: str
+    run_id: str
+    model_type: str
+    config_hash: str
+    pipeline_run_id: str
+    bundle: ClaimCheck
+    document: Mapping[str, Any]
+    """The pointer as it was stored."""
+
+    @staticmethod
+    def read(identifier: str, document: Mapping[str, Any]) -> Promotion:
+        """Read a pointer.
+
+        Raises
+        ------
+        RejectedError
+            ``bad_pointer`` if it lacks what serving needs.
+        """
+        try:
+            return Promotion(
+                identifier=identifier,
+                run_id=str(document["run_id"]),
+                model_type=str(document["model_type"]),
+                config_hash=str(document["config_hash"]),
+                pipeline_run_id=str(document["pipeline_run_id"]),
+                bundle=ClaimCheck.model_validate(document["bundle"]),
+                document=document,
+            )
+        except (KeyError, ValueError, TypeError) as error:
+            msg = f"the pointer of {identifier} cannot be read: {error!r}"[:500]
+            raise RejectedError(msg, code="bad_pointer", field="identifier") from error
+
+    def describe(self) -> dict[str, Any]:
+        """Return what ``GET /models`` says of the promotion."""
+        names = ("run_id", "model_type", "config_hash", "score", "rmse", "mae", "pipeline_run_id", "model_uri")
+        shown = {name: self.document.get(name) for name in names}
+        return {"identifier": self.identifier, **shown, "promoted": self.document.get("timestamp")}

@@ -1,0 +1,220 @@
+"""What a request may say: typed, strict, and refused naming the field and the number needed."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, NoReturn
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from flts.errors import RejectedError
+from flts.forecasting.series import check_grid
+from inference_container.domain.times import TimeStyle, read_epoch, read_iso
+
+TIME_COLUMNS = ("time", "timestamp", "ts", "date")
+SHOWN_NAMES = 20
+
+Name = Annotated[str, msgspec.Meta(max_length=256)]
+
+
+class PredictRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of ``POST /predict``; columns stay raw until the champion says which are needed."""
+
+    data: dict[str, msgspec.Raw]
+    identifier: Name | None = None
+    config_hash: Name | None = None
+    inference_length: int = 1
+    index_col: Name | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a champion asks of a request, made once when it is loaded."""
+
+    columns: tuple[str, ...]
+    """The recipe's columns, in its order."""
+    ignored: frozenset[str]
+    """Raw columns that are accepted and not read."""
+    reads_values: bool
+    """False for models that only look at the clock."""
+    rows_required: int
+    step_seconds: int
+    max_horizon_steps: int
+    """Longest horizon: the bundle's, or the server's limit."""
+    bundle_limits_horizon: bool
+    """Whether the horizon ends there because the bundle cannot be rolled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The rows of a request, checked: ordered, evenly spaced, enough."""
+
+    times: NDArray[np.int64]
+    """(n,) epoch seconds."""
+    values: NDArray[np.float64]
+    """(n, k) raw units in the order of `Needs.columns`, NaN = null; (n, 0) where values are not read."""
+    style: TimeStyle
+
+
+_REQUEST = msgspec.json.Decoder(PredictRequest)
+_NUMBERS = msgspec.json.Decoder(list[float | None])
+_TEXTS = msgspec.json.Decoder(list[str])
+_EPOCHS = msgspec.json.Decoder(list[int | float])
+_PLACE = re.compile(r" - at `(.*)`$")
+_ROW = re.compile(r"\[(\d+)\]")
+
+
+def decode_request(body: bytes) -> PredictRequest:
+    """Read a request's body.
+
+    Raises
+    ------
+    RejectedError
+        ``bad_json`` if it is empty or not JSON, ``bad_request`` naming a field that is missing, unknown or of the
+        wrong type.
+    """
+    if not body.strip():
+        _refuse("bad_json", "the body is empty; send JSON with `data`: {column: [values]}")
+    try:
+        return _REQUEST.decode(body)
+    except msgspec.ValidationError as error:
+        field, reason = _place(error)
+        _refuse("bad_request", f"{field or 'the body'}: {reason}", field)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        _refuse("bad_json", f"the body is not JSON: {error}; numbers that are not known are null, not NaN")
+
+
+def check_horizon(request: PredictRequest, needs: Needs) -> None:
+    """Refuse a horizon that the champion or the server does not answer.
+
+    Raises
+    ------
+    RejectedError
+        ``bad_horizon``, naming the longest one.
+    """
+    longest = needs.max_horizon_steps
+    if 1 <= request.inference_length <= longest:
+        return
+    why = " (this model does not forecast all of its inputs)" if needs.bundle_limits_horizon else ""
+    message = f"inference_length must be 1 to {longest}{why}; got {request.inference_length}"
+    _refuse("bad_horizon", message, "inference_length")
+
+
+def read_rows(request: PredictRequest, needs: Needs, *, max_rows: int) -> Rows:
+    """Read and check a request's rows for one champion.
+
+    Raises
+    ------
+    RejectedError
+        Naming the column and the number needed: ``missing_time_column``, ``unknown_column``, ``missing_column``,
+        ``bad_time``, ``bad_number``, ``bad_column``, ``unequal_columns``, ``too_many_rows``, ``too_few_rows``,
+        ``unordered_times``, ``duplicate_times``, ``gap_in_rows``.
+    """
+    data = request.data
+    time_column = _time_column(request)
+    known = set(needs.columns)
+    for name in data:
+        if name not in known and name != time_column and name not in needs.ignored:
+            shown = ", ".join(needs.columns[:SHOWN_NAMES]) + (", ..." if len(needs.columns) > SHOWN_NAMES else "")
+            _refuse("unknown_column", f"{name}: the model does not know this column; it knows {shown}", name)
+    if time_column in known and request.index_col is not None:
+        _refuse("bad_request", f"{time_column}: is a measured column, not the time", "index_col")
+    times, style = _read_times(data[time_column], time_column)
+    count = len(times)
+    if count > max_rows:
+        _refuse("too_many_rows", f"data: {count} rows are more than the {max_rows} that a request may have", "data")
+    values = _read_values(data, needs, time_column, count)
+    if count < needs.rows_required:
+        message = f"data: the model needs {needs.rows_required} rows, the request has {count}"
+        _refuse("too_few_rows", message, "data")
+    check_grid(times, needs.step_seconds, time_column=time_column)
+    return Rows(times, values, style)
+
+
+def _time_column(request: PredictRequest) -> str:
+    data = request.data
+    if request.index_col is not None:
+        if request.index_col not in data:
+            message = f"index_col names {request.index_col}, which data does not have"
+            _refuse("missing_time_column", message, "index_col")
+        return request.index_col
+    found = [name for name in TIME_COLUMNS if name in data]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        message = f"data has several time columns ({', '.join(found)}); name one in index_col"
+    else:
+        message = f"data has no time column; call it {', '.join(TIME_COLUMNS)}, or name it in index_col"
+    raise RejectedError(message, code="missing_time_column", field="index_col")
+
+
+def _read_times(raw: msgspec.Raw, column: str) -> tuple[NDArray[np.int64], TimeStyle]:
+    view = bytes(raw)
+    try:
+        if view[1:].lstrip()[:1] == b'"':
+            return read_iso(_TEXTS.decode(view), field=column)
+        numbers = _EPOCHS.decode(view)
+    except msgspec.ValidationError as error:
+        row, reason = _row(error)
+        _refuse("bad_time", f"{column}: {row}{reason}; times are ISO 8601 texts or epoch seconds, not a mix", column)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        _refuse("bad_time", f"{column}: {error}", column)
+    return read_epoch(numbers, field=column, integers=all(isinstance(number, int) for number in numbers))
+
+
+def _read_values(data: dict[str, msgspec.Raw], needs: Needs, time_column: str, count: int) -> NDArray[np.float64]:
+    columns = []
+    for name in needs.columns:
+        raw = data.get(name)
+        if raw is None or name == time_column:
+            if needs.reads_values:
+                _refuse("missing_column", f"{name}: the model needs this column", name)
+            continue
+        column = _read_numbers(raw, name)
+        if len(column) != count:
+            message = f"{name}: has {len(column)} values, {time_column} has {count}"
+            _refuse("unequal_columns", message, name)
+        if needs.reads_values:
+            columns.append(column)
+    if not columns:
+        return np.empty((count, 0))
+    # A plain array of lists costs a quarter of filling column by column; None becomes NaN.
+    return np.array(columns, dtype=np.float64).T
+
+
+def _read_numbers(raw: msgspec.Raw, name: str) -> list[float | None]:
+    try:
+        return _NUMBERS.decode(raw)
+    except msgspec.ValidationError as error:
+        row, reason = _row(error)
+        if not row:
+            _refuse("bad_column", f"{name}: {reason}; a column is a list of numbers and nulls", name)
+        _refuse("bad_number", f"{name}: {row}{reason}; values are plain numbers or null, never quoted", name)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        _refuse("bad_number", f"{name}: {error}", name)
+
+
+def _place(error: msgspec.ValidationError) -> tuple[str | None, str]:
+    """Return the field and the reason of msgspec's message."""
+    text = str(error)
+    match = _PLACE.search(text)
+    reason = _PLACE.sub("", text).replace("`", "")
+    if match is None:
+        unknown = re.search(r"field (\S+)$", reason)  # "missing required field data", "contains unknown field x"
+        return (unknown.group(1), reason) if unknown else (None, reason)
+    return match.group(1).removeprefix("$.").removeprefix("$") or None, reason
+
+
+def _row(error: msgspec.ValidationError) -> tuple[str, str]:
+    """Return ``"row 3: "`` (or nothing) and the reason of msgspec's message."""
+    text = str(error)
+    match = _PLACE.search(text)
+    row = _ROW.search(match.group(1)) if match else None
+    return (f"row {row.group(1)}: " if row else ""), _PLACE.sub("", text).replace("`", "")
+
+
+def _refuse(code: str, message: str, field: str | None = None) -> NoReturn:
+    raise RejectedError(message, code=code, field=field)

@@ -1,0 +1,116 @@
+"""The fetching child: `python -m inference_container.fetch` brings champions to disk and forecast logs to the store.
+
+It lives for one round, so the server never imports boto3 or pyarrow, and what a store's client leaks or hangs on dies
+with it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from flts.bundle.load import fetch_bundle
+from flts.errors import BackendAwayError, FltsError, PreconditionFailedError
+from flts.observability.logs import configure_logs
+from flts.storage.claims import read_claimed
+from flts.storage.connect import open_store
+from flts.storage.ports import ObjectStore
+from flts.storage.runs import RunStore
+from inference_container.cache import ChampionCache
+from inference_container.domain.promotion import Promotion
+from inference_container.protocol import (
+    Away,
+    Fact,
+    Failed,
+    Fetched,
+    Listed,
+    Order,
+    Removed,
+    Shipped,
+    decode_order,
+    encode_fact,
+)
+from inference_container.settings import FetchSettings
+
+SCORES = ("rmse", "mae", "mse", "coverage")
+NICENESS = 5  # the server beside it answers requests
+
+
+def main() -> int:
+    """Read an order from standard input, carry it out, say each fact on standard output."""
+    os.nice(NICENESS)
+    settings = FetchSettings.load()
+    configure_logs("inference-fetch", settings.log_level, stream=sys.stderr)
+    order = decode_order(sys.stdin.buffer.read())
+    store = open_store(settings, settings.namespace_prefix)
+
+    def say(fact: Fact) -> None:
+        sys.stdout.buffer.write(encode_fact(fact) + b"\n")
+        sys.stdout.buffer.flush()
+
+    cache = ChampionCache(settings.cache_dir)
+    fetch_champions(store, RunStore(store, settings), settings.promotion_bucket, cache, order, say=say)
+    if order.ship_logs:
+        ship_logs(store, settings.bucket_inference_logs, cache, say)
+    return 0
+
+
+def fetch_champions(
+    store: ObjectStore, runs: RunStore, bucket: str, cache: ChampionCache, order: Order, *, say: Callable[[Fact], None]
+) -> None:
+    """Bring the promoted bundles that are not on disk yet; one that fails stands in no other's way."""
+    try:
+        identifiers = order.only if order.only is not None else list(store.list_folders(bucket))
+        pointers = {identifier: runs.current(identifier) for identifier in identifiers}
+        champions = [identifier for identifier in identifiers if pointers[identifier] is not None]
+        if order.only is None:
+            waiting = sorted(set(runs.identifiers()) - set(champions))
+            say(Listed(champions, waiting))
+        else:
+            for identifier in set(identifiers) - set(champions):
+                say(Removed(identifier))
+    except BackendAwayError as error:
+        say(Away("pointers", error.message))
+        return
+    urgent = [identifier for identifier in order.first if identifier in champions]
+    for identifier in dict.fromkeys([*urgent, *champions]):
+        stored = pointers[identifier]
+        if identifier in order.skip or stored is None:
+            continue
+        try:
+            say(Fetched(identifier, _fetch(store, runs, cache, identifier, stored[0])))
+        except FltsError as error:
+            say(Failed(identifier, error.code, error.message))
+
+
+def ship_logs(store: ObjectStore, bucket: str, cache: ChampionCache, say: Callable[[Fact], None]) -> None:
+    """Write each waiting file as a whole new object, then remove it; a repeat meets its own object and goes on."""
+    shipped = 0
+    try:
+        for path in sorted(cache.spool.rglob("*.jsonl")):
+            with suppress(PreconditionFailedError):  # an earlier child wrote it and was stopped before it removed it
+                store.put_file(bucket, path.relative_to(cache.spool).as_posix(), path, create_only=True)
+            path.unlink(missing_ok=True)
+            shipped += 1
+    except BackendAwayError as error:
+        say(Away("logs", error.message))
+    say(Shipped(shipped))
+
+
+def _fetch(store: ObjectStore, runs: RunStore, cache: ChampionCache, identifier: str, document: dict[str, Any]) -> str:
+    promotion = Promotion.read(identifier, document)
+    if cache.holds(promotion):
+        return cache.folder(promotion).name
+    # The pointer names the score; the decision it came from has the rest of what people want to see.
+    decision = runs.decision(identifier, promotion.pipeline_run_id) or {}
+    scores = {name: decision[name] for name in SCORES if isinstance(decision.get(name), int | float)}
+    promotion = Promotion.read(identifier, {**scores, **document})
+    _, model = fetch_bundle(store, promotion.bundle)
+    return cache.put_bundle(promotion, read_claimed(store, promotion.bundle), model).name
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

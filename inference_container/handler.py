@@ -1,0 +1,52 @@
+"""One event in -> domain calls -> events out: hints for the server, claims and hints for the worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from flts.contracts.events import Event, InferenceData, ModelSelected
+from flts.observability.logs import get_logger
+
+if TYPE_CHECKING:
+    from flts.runtime.service import Progress
+    from flts.storage.runs import RunStore
+
+log = get_logger(__name__)
+
+
+class OnModelSelected:
+    """Takes the message as a hint: the pointer in the store is the authority.
+
+    Parameters
+    ----------
+    hint : callable
+        Told the identifier whose pointer moved.
+    """
+
+    def __init__(self, hint: Callable[[str], None]) -> None:
+        self._hint = hint
+
+    def __call__(self, event: ModelSelected, progress: Progress) -> Sequence[Event]:  # noqa: ARG002 - nothing to report
+        """Pass the hint on; produce nothing."""
+        self._hint(event.identifier)
+        return ()
+
+
+class OnInferenceData:
+    """Keeps the claim of a run's test rows as an object and returns at once; the tick does the work.
+
+    Parameters
+    ----------
+    runs : RunStore
+    """
+
+    def __init__(self, runs: RunStore) -> None:
+        self._runs = runs
+
+    def __call__(self, event: InferenceData, progress: Progress) -> Sequence[Event]:
+        """Store the claim, create-only."""
+        first = self._runs.put_inference(event)
+        log.info("claim_check", object_key=event.raw_test.object_key, first=first)
+        progress("forecast", "waiting")
+        return ()

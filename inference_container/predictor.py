@@ -1,0 +1,102 @@
+"""One request from body to answer: decode, find the champion, validate, forecast in a micro-batch, encode."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from prometheus_client import Histogram
+
+from flts.errors import ConflictError, RejectedError, RetryableError
+from flts.forecasting.series import Series
+from flts.observability.metrics import Metrics
+from inference_container.champions import Champions
+from inference_container.domain.answer import answer_body
+from inference_container.domain.batching import Batcher
+from inference_container.domain.champion import Champion
+from inference_container.domain.request import check_horizon, decode_request, read_rows
+from inference_container.domain.times import LAST_SECOND
+from inference_container.forecast_log import ForecastLog
+
+
+class Predictor:
+    """Answers ``POST /predict``; holds nothing of any request.
+
+    Parameters
+    ----------
+    champions : Champions
+    batcher : Batcher
+    metrics : Metrics
+    max_rows : int
+        Rows of one request.
+    forecast_log : ForecastLog, optional
+        Where served forecasts are noted.
+    """
+
+    def __init__(
+        self,
+        champions: Champions,
+        batcher: Batcher,
+        metrics: Metrics,
+        *,
+        max_rows: int,
+        forecast_log: ForecastLog | None,
+    ) -> None:
+        self._champions = champions
+        self._batcher = batcher
+        self._metrics = metrics
+        self._max_rows = max_rows
+        self._forecast_log = forecast_log
+        self._latency: dict[str, Histogram] = {}
+        self._loading: dict[str, asyncio.Future[Champion]] = {}
+
+    async def predict(self, body: bytes) -> bytes:
+        """Return the body of the answer.
+
+        Raises
+        ------
+        RejectedError
+            If the request is wrong; says in what.
+        RetryableError
+            ``no_champion``, ``champion_unavailable``, ``overloaded`` or ``deadline_exceeded``.
+        """
+        started = time.perf_counter()
+        request = decode_request(body)
+        identifier = self._champions.resolve(request.identifier)
+        champion = self._champions.loaded(identifier) or await self._load(identifier)
+        # From here on this request knows one champion, whatever is promoted meanwhile.
+        if request.config_hash is not None and request.config_hash != champion.promotion.config_hash:
+            msg = f"the champion of {identifier} has config_hash {champion.promotion.config_hash}"
+            raise ConflictError(msg, code="champion_changed", field="config_hash")
+        needs = champion.needs
+        check_horizon(request, needs)
+        rows = read_rows(request, needs, max_rows=self._max_rows)
+        if int(rows.times[-1]) + needs.step_seconds * request.inference_length > LAST_SECOND:
+            msg = "the forecast would end after the year 9999"
+            raise RejectedError(msg, code="bad_horizon", field="inference_length")
+        series = Series(rows.times, needs.columns if needs.reads_values else (), rows.values, needs.step_seconds)
+        answer = await self._batcher.submit(champion, series, request.inference_length)
+        encoded = answer_body(answer, rows.style)
+        if self._forecast_log is not None:
+            self._forecast_log.add(answer)
+        self._observe(champion.bundle.model_type, time.perf_counter() - started)
+        return encoded
+
+    async def _load(self, identifier: str) -> Champion:
+        """Load a champion from disk in a thread, once for all requests that wait for it."""
+        loading = self._loading.get(identifier)
+        if loading is None:
+            loop = asyncio.get_running_loop()
+            loading = self._loading[identifier] = loop.run_in_executor(None, self._champions.load, identifier)
+            loading.add_done_callback(lambda _: self._loading.pop(identifier, None))
+        try:
+            return await asyncio.wait_for(asyncio.shield(loading), self._batcher.deadline_seconds)
+        except TimeoutError:
+            msg = f"the champion of {identifier} is being loaded"
+            raise RetryableError(msg, code="champion_unavailable", field="identifier") from None
+
+    def _observe(self, model_type: str, seconds: float) -> None:
+        histogram = self._latency.get(model_type)
+        if histogram is None:
+            histogram = self._latency[model_type] = self._metrics.predict_latency.labels(model_type)
+        histogram.observe(seconds)

@@ -1,0 +1,70 @@
+"""What the server and its short-lived fetching child say to each other: JSON over pipes, one line a fact."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+
+class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the child is to do; read from its standard input."""
+
+    first: list[str] = []
+    """Identifiers to fetch before all others."""
+    only: list[str] | None = None
+    """Look at these alone (a message named them); None looks at all and says which there are."""
+    skip: list[str] = []
+    """Identifiers that failed just now and are left alone this time."""
+    ship_logs: bool = False
+    """Take waiting forecast logs to the store."""
+
+
+class Listed(msgspec.Struct, frozen=True, tag="listed"):
+    """The store's list of pointers."""
+
+    champions: list[str]
+    waiting: list[str]
+    """Identifiers with runs, but no champion yet."""
+
+
+class Fetched(msgspec.Struct, frozen=True, tag="fetched"):
+    """An identifier's promoted bundle lies in the cache, whole and verified."""
+
+    identifier: str
+    folder: str
+
+
+class Removed(msgspec.Struct, frozen=True, tag="removed"):
+    """An identifier that was asked for has no pointer."""
+
+    identifier: str
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed"):
+    """An identifier's bundle could not be fetched."""
+
+    identifier: str
+    code: str
+    reason: str
+
+
+class Shipped(msgspec.Struct, frozen=True, tag="shipped"):
+    """Forecast logs reached the store."""
+
+    objects: int
+
+
+class Away(msgspec.Struct, frozen=True, tag="away"):
+    """The store does not answer."""
+
+    kind: Literal["pointers", "logs"]
+    reason: str
+
+
+Fact = Listed | Fetched | Removed | Failed | Shipped | Away
+
+encode_order = msgspec.json.Encoder().encode
+decode_order = msgspec.json.Decoder(Order).decode
+encode_fact = msgspec.json.Encoder().encode
+decode_fact = msgspec.json.Decoder(Fact).decode

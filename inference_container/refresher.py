@@ -1,0 +1,234 @@
+"""Learns of new champions off the request path: at start, from hints and every so often, by a short-lived child."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import msgspec
+
+from flts.observability.logs import get_logger
+from flts.observability.metrics import Metrics
+from inference_container.champions import Champions
+from inference_container.protocol import (
+    Away,
+    Fact,
+    Failed,
+    Fetched,
+    Listed,
+    Order,
+    Removed,
+    decode_fact,
+    encode_order,
+)
+
+log = get_logger(__name__)
+
+FIRST_WAIT_SECONDS = 1.0  # after a failure; doubles up to the time between two ordinary looks
+LAST_SHIPMENT_SECONDS = 10.0  # of a stopping server's logs; pods are killed after 30
+
+
+@dataclass(slots=True)
+class _Backoff:
+    wait_seconds: float
+    until: float
+
+
+class Refresher:
+    """The thread that keeps champions fresh and sends forecast logs away.
+
+    Parameters
+    ----------
+    champions : Champions
+    metrics : Metrics
+    period_seconds : float
+        Between two looks at all pointers.
+    silence_seconds : float
+        A child that says nothing for this long is stopped.
+    flush_logs : callable
+        Writes waiting forecasts to the cache folder; called before a child takes them to the store.
+    """
+
+    def __init__(
+        self,
+        champions: Champions,
+        metrics: Metrics,
+        *,
+        period_seconds: float,
+        silence_seconds: float,
+        flush_logs: Callable[[], None],
+    ) -> None:
+        self._champions = champions
+        self._metrics = metrics
+        self._period_seconds = period_seconds
+        self._silence_seconds = silence_seconds
+        self._flush_logs = flush_logs
+        self._wake = threading.Condition()
+        self._hints: set[str] = set()
+        self._stopping = False
+        self._backoffs: dict[str, _Backoff] = {}
+        self._store_wait = 0.0
+        self._child: subprocess.Popen[bytes] | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the thread, once; it first takes over what the disk holds."""
+        with self._wake:
+            if self._thread is not None or self._stopping:
+                return
+            self._thread = threading.Thread(target=self._run, name="refresher", daemon=True)
+            self._thread.start()
+
+    def hint(self, identifier: str) -> None:
+        """Look at one identifier's pointer now: a message says that it moved."""
+        with self._wake:
+            self._hints.add(identifier)
+            self._backoffs.pop(identifier, None)
+            self._wake.notify()
+
+    def stop(self) -> None:
+        """Stop the thread and its child, then send the last forecast logs within a few seconds."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+            child, thread = self._child, self._thread
+        if child is not None:
+            child.kill()
+        if thread is not None:
+            thread.join(self._silence_seconds)
+        self._flush_logs()
+        self._round(Order(only=[], ship_logs=True), silence_seconds=LAST_SHIPMENT_SECONDS)
+
+    def _run(self) -> None:
+        self._champions.load_from_disk()
+        next_look = 0.0
+        while True:
+            with self._wake:
+                while not (self._stopping or self._hints or time.monotonic() >= next_look):
+                    self._wake.wait(max(0.0, next_look - time.monotonic()))
+                if self._stopping:
+                    return
+                hints, self._hints = sorted(self._hints), set()
+            whole = time.monotonic() >= next_look
+            if whole:
+                self._flush_logs()
+                default = self._champions.default()
+                first = list(dict.fromkeys([*hints, *([default] if default else [])]))
+                self._round(Order(first=first, skip=self._held_back(), ship_logs=True))
+            else:
+                self._round(Order(only=hints))
+            # A stream of hints must not put off the look at everything else.
+            soonest = time.monotonic() + self._wait_seconds()
+            next_look = soonest if whole else min(next_look, soonest)
+
+    def _round(self, order: Order, *, silence_seconds: float | None = None) -> None:
+        """Run one child and take each fact in as it comes."""
+        try:
+            with self._running_child(order, silence_seconds or self._silence_seconds) as lines:
+                for line in lines:
+                    self._take_in(decode_fact(line))
+        except (OSError, msgspec.MsgspecError) as error:
+            log.error("fetch_error", error=error)  # noqa: TRY400 - Log adds the traceback
+            self._hold_store()
+
+    @contextmanager
+    def _running_child(self, order: Order, silence_seconds: float) -> Iterator[Iterator[bytes]]:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "inference_container.fetch"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        self._child = child
+        assert child.stdin is not None
+        assert child.stdout is not None
+        watchdog = _Watchdog(silence_seconds, child.kill)
+        try:
+            child.stdin.write(encode_order(order))
+            child.stdin.close()
+            yield watchdog.watch(child.stdout)
+            code = child.wait(silence_seconds)
+        finally:
+            watchdog.stop()
+            child.kill()
+            child.wait()
+            child.stdout.close()
+            self._child = None
+        if code != 0 and not self._stopping:
+            reason = f"said nothing for {silence_seconds:g} s" if watchdog.fired else f"ended with code {code}"
+            log.error("fetch_error", error=f"the fetching child {reason}")
+            self._hold_store()
+
+    def _take_in(self, fact: Fact) -> None:
+        match fact:
+            case Listed(champions, waiting):
+                self._store_wait = 0.0
+                self._metrics.backend_up.labels("store").set(1)
+                self._champions.list_changed(champions, waiting)
+            case Fetched(identifier, folder):
+                if self._champions.fetched(identifier, folder):
+                    self._backoffs.pop(identifier, None)
+                else:
+                    self._hold_back(identifier)
+            case Failed(identifier, _, reason):
+                self._champions.failed(identifier, reason)
+                self._hold_back(identifier)
+            case Removed(identifier):
+                self._champions.drop(identifier)
+            case Away("pointers", reason):
+                self._metrics.backend_up.labels("store").set(0)
+                log.warning("store_away", error=reason)
+                self._hold_store()
+            case Away(_, reason):
+                log.warning("forecast_logs_wait", error=reason)
+
+    def _hold_back(self, identifier: str) -> None:
+        before = self._backoffs.get(identifier)
+        wait = FIRST_WAIT_SECONDS if before is None else min(2 * before.wait_seconds, 10 * self._period_seconds)
+        self._backoffs[identifier] = _Backoff(wait, time.monotonic() + wait)
+
+    def _held_back(self) -> list[str]:
+        now = time.monotonic()
+        return [identifier for identifier, backoff in self._backoffs.items() if backoff.until > now]
+
+    def _hold_store(self) -> None:
+        self._store_wait = min(max(2 * self._store_wait, FIRST_WAIT_SECONDS), self._period_seconds)
+
+    def _wait_seconds(self) -> float:
+        """Return the time to the next look: sooner where something failed."""
+        waits = [self._store_wait or self._period_seconds]
+        waits += [max(0.0, backoff.until - time.monotonic()) for backoff in self._backoffs.values()]
+        return min(waits)
+
+
+class _Watchdog:
+    """Calls a function when a stream has been silent for too long."""
+
+    def __init__(self, seconds: float, bite: Callable[[], None]) -> None:
+        self._seconds = seconds
+        self._bite = bite
+        self._timer: threading.Timer | None = None
+        self.fired = False
+        self._restart()
+
+    def watch(self, stream: Iterator[bytes]) -> Iterator[bytes]:
+        """Yield the stream's lines."""
+        for line in stream:
+            self._restart()
+            yield line
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _restart(self) -> None:
+        self.stop()
+        self._timer = threading.Timer(self._seconds, self._fire)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _fire(self) -> None:
+        self.fired = True
+        self._bite()
