@@ -14,6 +14,8 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
+from pydantic import BaseModel, SecretStr
+
 from flts.observability.tracing import current_trace
 
 MAX_TEXT = 8_000
@@ -45,6 +47,10 @@ class Log:
     def error(self, event: str, **fields: Any) -> None:
         """Log what somebody has to act on; ``error=exception`` adds its class, message and traceback."""
         self._log(logging.ERROR, event, fields)
+
+    def exception(self, event: str, **fields: Any) -> None:
+        """Log the error being handled, with its class, message and traceback."""
+        self._log(logging.ERROR, event, {"error": sys.exc_info()[1], **fields})
 
     def _log(self, level: int, event: str, fields: dict[str, Any]) -> None:
         if self._logger.isEnabledFor(level):
@@ -116,6 +122,12 @@ _SERVICES = (
     "gateway_container",
     "__main__",
 )
+
+
+def secret_values(settings: BaseModel) -> list[str]:
+    """Return the values of a settings object that no line may show."""
+    values = (getattr(settings, name) for name in type(settings).model_fields)
+    return [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
 
 
 class JsonFormatter(logging.Formatter):

@@ -79,3 +79,7 @@ class Service:
     on_start: tuple[Callable[[], None], ...] = ()
     """Called once, in a thread, after the backends answered and before the first message is read."""
     on_stop: tuple[Callable[[], None], ...] = ()
+    """Called once, after the last message's work and before the publisher closes."""
+    requires_backends: bool = True
+    """Whether the service ends, saying why, if store or brokers do not answer at start; without it they are looked for
+    in the background, and `on_start` runs at once."""

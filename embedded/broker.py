@@ -1,0 +1,181 @@
+"""A Kafka broker in one process, in memory: ``python -m embedded.broker --port P``.
+
+The client library that every service uses brings a mock cluster for its own tests; it speaks the real protocol to the
+real clients, group protocols and idempotent producers included. It keeps nothing: topics and offsets end with this
+process, and whoever starts it announces unfinished runs again. It holds 5 MiB per partition, which is why messages
+carry claims.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import ctypes
+import importlib.util
+import os
+import signal
+import sys
+from pathlib import Path
+
+from flts.contracts import topics
+from flts.settings import CommaSeparated, Settings, split_commas
+
+RD_KAFKA_PRODUCER = 0
+GROUPS = ("preprocess", "nonml-prophet", "eval", "inference-worker")
+CHUNK_BYTES = 1 << 16
+
+
+class BrokerSettings(Settings):
+    """What the topics are called, as the services call them."""
+
+    namespace_prefix: str = ""
+    """Put before topics and groups."""
+    topic_partitions: int = 6
+    """Partitions of each topic."""
+    expected_model_types: CommaSeparated = ("GRU", "LSTM")
+    """Trainers whose groups have dead letters."""
+
+    _split = split_commas("expected_model_types")
+
+    def topic_names(self, groups: list[str]) -> list[str]:
+        """Return all topics, the dead letters of these and of the usual groups included."""
+        trainers = [f"train-{model_type.lower()}" for model_type in self.expected_model_types]
+        names = [topic.name for topic in topics.ALL]
+        names += [topics.dead_letter_topic(group) for group in dict.fromkeys([*GROUPS, *trainers, *groups])]
+        return [f"{self.namespace_prefix}{name}" for name in names]
+
+
+class MockCluster:
+    """librdkafka's mock cluster of one broker, reached by clients under an address of our choice.
+
+    Parameters
+    ----------
+    host, port
+        The address that the broker tells its clients.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        library = _library()
+        error = ctypes.create_string_buffer(512)
+        self._library = library
+        self._client = library.rd_kafka_new(RD_KAFKA_PRODUCER, ctypes.c_void_p(library.rd_kafka_conf_new()), error, 512)
+        if not self._client:
+            msg = f"librdkafka: {error.value.decode()}"
+            raise RuntimeError(msg)
+        self._cluster = ctypes.c_void_p(library.rd_kafka_mock_cluster_new(ctypes.c_void_p(self._client), 1))
+        bootstraps: bytes = library.rd_kafka_mock_cluster_bootstraps(self._cluster)
+        self.own_host, own_port = bootstraps.decode().split(",")[0].rsplit(":", 1)
+        self.own_port = int(own_port)
+        library.rd_kafka_mock_broker_set_host_port(self._cluster, 1, host.encode(), port)
+        # With a controller, requests to create topics fail at once instead of timing out.
+        library.rd_kafka_mock_set_controller_id(self._cluster, 1)
+        library.rd_kafka_mock_group_initial_rebalance_delay_ms(self._cluster, 200)
+        library.rd_kafka_mock_set_group_consumer_session_timeout_ms(self._cluster, 6_000)
+        library.rd_kafka_mock_set_group_consumer_heartbeat_interval_ms(self._cluster, 1_000)
+
+    def create_topic(self, name: str, partitions: int) -> None:
+        """Create a topic.
+
+        Raises
+        ------
+        RuntimeError
+            If the library refuses.
+        """
+        code = self._library.rd_kafka_mock_topic_create(self._cluster, name.encode(), partitions, 1)
+        if code:
+            msg = f"librdkafka did not create the topic {name}: error {code}"
+            raise RuntimeError(msg)
+
+
+def main() -> int:
+    """Run the broker until it is told to stop, or its parent ends."""
+    parser = argparse.ArgumentParser(prog="python -m embedded.broker", description=__doc__.splitlines()[0])
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=9092)
+    parser.add_argument("--groups", default="", help="further groups with dead letters, comma-separated")
+    parser.add_argument("--topics", default="", help="further topics, comma-separated")
+    arguments = parser.parse_args()
+    settings = BrokerSettings.load()
+    groups = [group for group in arguments.groups.split(",") if group]
+    names = [*settings.topic_names(groups), *(name for name in arguments.topics.split(",") if name)]
+    parent = os.getppid()
+    cluster = MockCluster(arguments.host, arguments.port)
+    for name in dict.fromkeys(names):
+        cluster.create_topic(name, settings.topic_partitions)
+    ready = f"embedded broker ready on {arguments.host}:{arguments.port} ({len(names)} topics in memory)"
+    return asyncio.run(_serve(arguments.host, arguments.port, cluster, parent, ready))
+
+
+async def _serve(host: str, port: int, cluster: MockCluster, parent: int, ready: str) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            other_reader, other_writer = await asyncio.open_connection(cluster.own_host, cluster.own_port)
+        except OSError:
+            writer.close()
+            return
+        await asyncio.gather(_pump(reader, other_writer), _pump(other_reader, writer))
+
+    try:
+        server = await asyncio.start_server(relay, host, port)
+    except OSError as error:
+        sys.stderr.write(f"embedded broker: {host}:{port} cannot be listened on: {error.strerror}\n")
+        return 1
+    print(ready, flush=True)
+    while not stop.is_set() and os.getppid() == parent:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), timeout=0.2)
+    server.close()
+    # Connections and the library's threads end with the process; nothing is worth closing in order.
+    sys.stdout.flush()
+    os._exit(0)
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        while data := await reader.read(CHUNK_BYTES):
+            writer.write(data)
+            await writer.drain()
+    with contextlib.suppress(OSError):
+        writer.close()
+
+
+def _library() -> ctypes.CDLL:
+    """Return librdkafka as the Python client's wheel brings it."""
+    found = importlib.util.find_spec("confluent_kafka")
+    if found is None or found.origin is None:
+        msg = "the embedded broker is part of confluent-kafka, which is not installed"
+        raise RuntimeError(msg)
+    package = Path(found.origin).parent
+    places = (package.parent / "confluent_kafka.libs", package / ".dylibs")
+    candidates = sorted(path for place in places for path in place.glob("librdkafka*") if place.is_dir())
+    if not candidates:
+        msg = f"no librdkafka beside {package}: install confluent-kafka from a wheel"
+        raise RuntimeError(msg)
+    library = ctypes.CDLL(str(candidates[0]))
+    pointer, text, number = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int
+    for name, result, arguments in (
+        ("rd_kafka_conf_new", pointer, []),
+        ("rd_kafka_new", pointer, [number, pointer, text, ctypes.c_size_t]),
+        ("rd_kafka_mock_cluster_new", pointer, [pointer, number]),
+        ("rd_kafka_mock_cluster_bootstraps", text, [pointer]),
+        ("rd_kafka_mock_topic_create", number, [pointer, text, number, number]),
+        ("rd_kafka_mock_broker_set_host_port", number, [pointer, ctypes.c_int32, text, number]),
+        ("rd_kafka_mock_set_controller_id", number, [pointer, ctypes.c_int32]),
+        ("rd_kafka_mock_group_initial_rebalance_delay_ms", None, [pointer, ctypes.c_int32]),
+        ("rd_kafka_mock_set_group_consumer_session_timeout_ms", None, [pointer, number]),
+        ("rd_kafka_mock_set_group_consumer_heartbeat_interval_ms", None, [pointer, number]),
+    ):
+        function = getattr(library, name)
+        function.restype = result
+        function.argtypes = arguments
+    return library
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

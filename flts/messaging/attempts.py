@@ -1,0 +1,148 @@
+"""Tries, recorded in the store before the work: an out-of-memory kill takes the process along, not the count."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Protocol
+
+from flts.contracts.events import Event
+from flts.errors import ObjectNotFoundError, PreconditionFailedError
+from flts.storage.ports import ObjectStore
+
+DIED = "the process ended in the middle of the work (killed, or out of memory)"
+
+
+class TriesExhaustedError(Exception):
+    """All tries of an event were used up; the message is the last try's error."""
+
+    def __init__(self, last_error: str, tries: int) -> None:
+        super().__init__(last_error)
+        self.tries = tries
+
+
+class Attempts(Protocol):
+    """Counts tries of events."""
+
+    def begin(self, event: Event) -> int:
+        """Record a try and return its number from 1; raises `TriesExhaustedError` if there are none left."""
+        ...
+
+    def failed(self, event: Event, number: int, error: str) -> None:
+        """Say how a try ended."""
+        ...
+
+    def forgive(self, event: Event, number: int) -> None:
+        """Take a try back: a backend was away, or the service stops."""
+        ...
+
+    def clear(self, event: Event, tries: int) -> None:
+        """Forget an event's tries, when it is done or given up: a replay starts afresh."""
+        ...
+
+
+class StoredAttempts:
+    """Tries as objects ``<identifier>/<pipeline_run_id>/attempts/<group>/<event_id>-<n>.json``, created once each.
+
+    Parameters
+    ----------
+    store, bucket
+        Where the runs are recorded.
+    group : str
+        The consumer group, which counts for itself.
+    max_tries : int
+        Tries an event has.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        bucket: str,
+        group: str,
+        max_tries: int,
+        *,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._store = store
+        self._bucket = bucket
+        self._group = group
+        self._max_tries = max_tries
+        self._now = now
+
+    def begin(self, event: Event) -> int:
+        """Record a try and return its number from 1; raises `TriesExhaustedError` if there are none left."""
+        # In the ordinary case this is one put; only after failures it walks over what is there.
+        for number in range(1, self._max_tries + 1):
+            try:
+                self._put(event, number, None, create_only=True)
+            except PreconditionFailedError:
+                continue
+            return number
+        raise TriesExhaustedError(self._last_error(event), self._max_tries)
+
+    def failed(self, event: Event, number: int, error: str) -> None:
+        """Say how a try ended."""
+        self._put(event, number, error, create_only=False)
+
+    def forgive(self, event: Event, number: int) -> None:
+        """Take a try back: a backend was away, or the service stops."""
+        self._store.delete(self._bucket, self.key(event, number))
+
+    def clear(self, event: Event, tries: int) -> None:
+        """Forget an event's tries, when it is done or given up: a replay starts afresh."""
+        for number in range(1, tries + 1):
+            self._store.delete(self._bucket, self.key(event, number))
+
+    def key(self, event: Event, number: int) -> str:
+        """Return the key of a try."""
+        return f"{event.identifier}/{event.pipeline_run_id}/attempts/{self._group}/{event.event_id}-{number}.json"
+
+    def _put(self, event: Event, number: int, error: str | None, *, create_only: bool) -> None:
+        record = {
+            "event_id": event.event_id,
+            "group": self._group,
+            "attempt": number,
+            "at": self._now().isoformat(),
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "error": error,
+        }
+        self._store.put(self._bucket, self.key(event, number), json.dumps(record).encode(), create_only=create_only)
+
+    def _last_error(self, event: Event) -> str:
+        try:
+            data, _ = self._store.get(self._bucket, self.key(event, self._max_tries))
+            return str(json.loads(data).get("error") or DIED)
+        except (ObjectNotFoundError, ValueError):
+            return DIED
+
+
+class MemoryAttempts:
+    """Tries of a replica that reads every message for itself: nobody else would go on counting."""
+
+    def __init__(self, max_tries: int) -> None:
+        self._max_tries = max_tries
+        self._tries: dict[str, list[str]] = {}
+
+    def begin(self, event: Event) -> int:
+        """Record a try and return its number from 1; raises `TriesExhaustedError` if there are none left."""
+        tries = self._tries.setdefault(event.event_id, [])
+        if len(tries) >= self._max_tries:
+            raise TriesExhaustedError(tries[-1], len(tries))
+        tries.append(DIED)
+        return len(tries)
+
+    def failed(self, event: Event, number: int, error: str) -> None:
+        """Say how a try ended."""
+        self._tries[event.event_id][number - 1] = error
+
+    def forgive(self, event: Event, number: int) -> None:
+        """Take a try back: a backend was away, or the service stops."""
+        del self._tries[event.event_id][number - 1 :]
+
+    def clear(self, event: Event, tries: int) -> None:  # noqa: ARG002 - counted here
+        """Forget an event's tries, when it is done or given up."""
+        self._tries.pop(event.event_id, None)

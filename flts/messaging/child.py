@@ -1,0 +1,129 @@
+"""The child process's side of `flts.messaging.worker`: ``python -m flts.messaging.child``, started by it alone."""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import importlib
+import os
+import signal
+import sys
+import threading
+from multiprocessing.connection import Connection
+from typing import Any
+
+from flts.errors import FltsError, RetryableError
+from flts.messaging.worker import Failure, Start, Work
+from flts.observability.logs import bind, configure_logs, secret_values, traceback_of
+from flts.observability.metrics import Observation, send_metrics_to
+from flts.observability.tracing import Trace, use_trace
+from flts.runtime.adapters import connect
+from flts.runtime.service import Handler
+
+PR_SET_PDEATHSIG = 1
+MAX_TRACEBACK = 20_000
+
+
+def main() -> int:
+    """Serve events until the parent ends."""
+    pipe_fd, lifeline_fd, stack_fd, parent = map(int, sys.argv[1:5])
+    # Ctrl-C is the parent's to handle: it lets the work finish.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _end_with_parent(parent, lifeline_fd)
+    faulthandler.register(signal.SIGUSR1, file=stack_fd, all_threads=True)
+    pipe = _Pipe(Connection(pipe_fd))
+    start = pipe.receive()
+    assert isinstance(start, Start)
+    sys.path[:] = start.sys_path
+    settings = _named(start.settings_class).load()
+    configure_logs(start.service, start.log_level, secrets=secret_values(settings))
+    send_metrics_to(pipe.send_metric)
+    handler: Handler = _named(start.factory)(settings, connect(settings, tracking=start.tracking))
+    pipe.send("ready", None)
+    while True:
+        work = pipe.receive()
+        with bind(**work.log_fields), use_trace(Trace.parse(work.traceparent)):
+            _serve(handler, work, pipe)
+
+
+class _Pipe:
+    """The connection to the parent; any thread may send."""
+
+    def __init__(self, connection: Connection[Any, Any]) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()
+
+    def receive(self) -> Any:
+        try:
+            return self._connection.recv()
+        except (EOFError, OSError):
+            os._exit(1)  # the parent is gone
+
+    def send(self, kind: str, content: object) -> None:
+        try:
+            with self._lock:
+                self._connection.send((kind, content))
+        except OSError:
+            os._exit(1)
+
+    def send_metric(self, observation: Observation) -> None:
+        self.send("metric", observation)
+
+    def send_progress(
+        self,
+        stage: str,
+        state: str,
+        *,
+        epoch: int | None = None,
+        epochs: int | None = None,
+        loss: float | None = None,
+        detail: str | None = None,
+    ) -> None:
+        known = {"epoch": epoch, "epochs": epochs, "loss": loss, "detail": detail}
+        self.send("progress", {"stage": stage, "state": state, **known})
+
+
+def _serve(handler: Handler, work: Work, pipe: _Pipe) -> None:
+    try:
+        produced = list(handler(work.event, pipe.send_progress))
+    except Exception as error:  # noqa: BLE001 - whatever it is, the parent's loop decides what to do next
+        pipe.send("failed", _describe(error))
+    else:
+        pipe.send("done", produced)
+
+
+def _describe(error: Exception) -> Failure:
+    flts = error if isinstance(error, FltsError) else None
+    return Failure(
+        lineage=[kind.__name__ for kind in type(error).__mro__],
+        message=str(error),
+        code=flts.code if flts else None,
+        field=flts.field if flts else None,
+        retry_after_seconds=error.retry_after_seconds if isinstance(error, RetryableError) else None,
+        traceback=traceback_of(error)[-MAX_TRACEBACK:],
+    )
+
+
+def _end_with_parent(parent: int, lifeline_fd: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it ended before the line above
+            os._exit(1)
+
+    def watch() -> None:
+        os.read(lifeline_fd, 1)  # returns when the parent's end is closed, by itself or by the kernel
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=watch, name="lifeline", daemon=True).start()
+
+
+def _named(path: str) -> Any:
+    module, _, name = path.partition(":")
+    found: Any = importlib.import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

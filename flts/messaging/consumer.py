@@ -1,0 +1,386 @@
+"""The one consume loop: it always polls, works on one event at a time, and commits last.
+
+Order of effects: understand the record, do the work, publish what came of it and wait for the acknowledgement, commit.
+The first three happen in `Delivery`, in a thread beside this one; only this thread touches the consumer.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from flts.contracts.topics import Topic
+from flts.errors import BackendAwayError
+from flts.messaging.delivery import Delivery, Outcome, Record, Stopping
+from flts.messaging.kafka import consumer_config, full_name
+from flts.observability.health import Health
+from flts.observability.logs import get_logger
+from flts.observability.metrics import Metrics
+from flts.runtime.service import Subscription
+from flts.settings import KafkaSettings
+
+log = get_logger(__name__)
+
+POLL_SECONDS = 0.2
+PATIENCE_SECONDS = 0.5
+"""Work that is done sooner needs no pause: pausing throws away what was fetched ahead."""
+SILENT_SECONDS = 60.0
+REQUEST_SECONDS = 2.0
+LAG_PERIOD_SECONDS = 10.0
+RETRY_SECONDS = 1.0
+OVERDUE_SECONDS = 60.0
+"""Beyond the deadline of work: the loop stops calling itself alive, and whoever watches starts the service again."""
+
+Place = tuple[str, int]
+
+
+class ConsumeLoop:
+    """Consumes one subscription until it is told to stop.
+
+    Parameters
+    ----------
+    subscription : Subscription
+        What is listened to.
+    delivery : Delivery
+        What becomes of each record.
+    client_id : str
+        The service's name.
+    on_fatal : function
+        Called with the reason if the service cannot go on.
+    """
+
+    def __init__(
+        self,
+        subscription: Subscription,
+        delivery: Delivery,
+        settings: KafkaSettings,
+        *,
+        client_id: str,
+        health: Health,
+        metrics: Metrics,
+        stopping: Stopping,
+        on_fatal: Callable[[str], None],
+    ) -> None:
+        self.name = f"consume-{'-'.join(topic.name for topic in subscription.topics)}"
+        self._subscription = subscription
+        self._delivery = delivery
+        self._settings = settings
+        self._client_id = client_id
+        self._health = health
+        self._metrics = metrics
+        self._stopping = stopping
+        self._on_fatal = on_fatal
+        self._topics: dict[str, Topic] = {full_name(settings, topic.name): topic for topic in subscription.topics}
+        self._group = None
+        if subscription.mode == "group":
+            self._group = full_name(settings, subscription.group or client_id)
+        config = consumer_config(settings, client_id, self._group)
+        self._consumer = Consumer({**config, "error_cb": self._on_error, "on_commit": self._on_commit})
+        self._crew = _Crew(delivery, self.name)
+        self._job: _Job | None = None
+        self._paused = False
+        self._owned: set[Place] = set()
+        self._uncommitted: dict[Place, int] = {}
+        self._recommit_at = 0.0
+        self._connected = True
+        self._cluster_id: str | None = None
+        self._ends: dict[Place, int] | None = None
+        self._next_check = 0.0
+        self._next_lag = time.monotonic() + LAG_PERIOD_SECONDS
+
+    @property
+    def connected(self) -> bool:
+        """Whether the brokers answered when last asked."""
+        return self._connected
+
+    def take_ends(self, timeout_seconds: float = REQUEST_SECONDS) -> None:
+        """Remember where the partitions end now, before the service reads its state from the store.
+
+        What is published from here on is read by `run`; what came before is in the state. Without this call, or if the
+        brokers do not answer, a replica that reads every partition begins at the beginning, which is right but longer.
+        """
+        if self._group is not None:
+            return
+        try:
+            partitions = self._partitions(timeout_seconds)
+            self._ends = {
+                (part.topic, part.partition): self._consumer.get_watermark_offsets(part, timeout=timeout_seconds)[1]
+                for part in partitions
+            }
+        except (KafkaException, BackendAwayError) as error:
+            log.warning("ends_unknown", topics=list(self._topics), error=str(error))
+
+    def run(self) -> None:
+        """Consume until `Stopping.asked`; call it in a thread of its own."""
+        self._health.watch(self.name, silent_seconds=SILENT_SECONDS)
+        self._crew.start()
+        try:
+            self._begin()
+            while not self._stopping.asked.is_set():
+                self._round()
+        except Exception as error:  # whatever it is, a loop that ends must end the service
+            log.exception("consume_loop_error")
+            self._on_fatal(f"the consume loop of {', '.join(self._topics)} failed: {type(error).__name__}: {error}")
+        finally:
+            self._end()
+
+    def _begin(self) -> None:
+        log.info("worker_start", topics=list(self._topics), group=self._group, mode=self._subscription.mode)
+        if self._group is not None:
+            self._consumer.subscribe(
+                list(self._topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
+            )
+
+    def _round(self) -> None:
+        self._health.beat(self.name)
+        self._keep_house()
+        message = self._consumer.poll(POLL_SECONDS)
+        if message is None:
+            return
+        if message.error() is not None:
+            self._on_error(message.error())
+            return
+        self._work_on(message)
+
+    def _work_on(self, message: Message) -> None:
+        record = self._record(message)
+        place = (record.full_topic, record.partition)
+        job = self._job = self._crew.take(record, place)
+        try:
+            if not job.done.wait(PATIENCE_SECONDS):
+                self._poll_until_done(job)
+        finally:
+            self._job = None
+        if job.error is not None:
+            raise job.error
+        if job.outcome not in (None, "interrupted") and not job.lost:
+            self._commit(place, record.offset + 1)
+        elif job.lost:
+            log.info("partition_lost_during_work", topic=place[0], partition=place[1], offset=record.offset)
+        self._resume()
+
+    def _poll_until_done(self, job: _Job) -> None:
+        self._pause()
+        while not job.done.is_set():
+            if self._alive():
+                self._health.beat(self.name)
+            if self._stopping.over.is_set() and not job.done.wait(PATIENCE_SECONDS):
+                # A handler in a thread cannot be stopped; its record is not committed, and its try is no try.
+                self._delivery.disown()
+                job.outcome = "interrupted"
+                return
+            self._keep_house()
+            message = self._consumer.poll(POLL_SECONDS)
+            if message is None:
+                continue
+            if message.error() is not None:
+                self._on_error(message.error())
+            else:  # came through before the pause held: it is read again afterwards
+                self._consumer.seek(TopicPartition(message.topic(), message.partition(), message.offset()))
+
+    def _alive(self) -> bool:
+        # Tries and waits for a backend may take longer in all, one piece of work may not.
+        return self._delivery.seconds_working() < self._settings.work_deadline_seconds + OVERDUE_SECONDS
+
+    def _keep_house(self) -> None:
+        now = time.monotonic()
+        if self._group is None and now >= self._next_check and not self._owned:
+            self._next_check = now + RETRY_SECONDS
+            self._assign_all()
+        if not self._connected and now >= self._next_check:
+            self._next_check = now + RETRY_SECONDS
+            self._look_for_brokers()
+        if self._uncommitted and self._recommit_at and now >= self._recommit_at:
+            self._recommit_at = 0.0
+            self._send_commits()
+        if now >= self._next_lag and self._connected:
+            self._next_lag = now + LAG_PERIOD_SECONDS
+            self._measure_lag()
+
+    def _assign_all(self) -> None:
+        try:
+            partitions = self._partitions(REQUEST_SECONDS)
+            self._cluster_id = self._consumer.list_topics(timeout=REQUEST_SECONDS).cluster_id
+        except (KafkaException, BackendAwayError) as error:
+            log.warning("backend_away", error=str(error))
+            return
+        for part in partitions:
+            end = None if self._ends is None else self._ends.get((part.topic, part.partition), 0)
+            part.offset = OFFSET_BEGINNING if end is None else end
+        self._consumer.assign(partitions)
+        self._owned = {(part.topic, part.partition) for part in partitions}
+        if self._paused:
+            self._consumer.pause(partitions)
+        log.info("partitions_assigned", count=len(partitions), from_start=self._ends is None)
+
+    def _look_for_brokers(self) -> None:
+        try:
+            cluster_id = self._consumer.list_topics(timeout=REQUEST_SECONDS).cluster_id
+        except KafkaException:
+            return
+        self._connected = True
+        log.info("brokers_answer_again")
+        if self._group is None and self._cluster_id is not None and cluster_id != self._cluster_id:
+            # The embedded broker keeps nothing when it ends: another cluster, read from its first message.
+            log.info("cluster_changed", cluster_id=cluster_id)
+            self._cluster_id, self._ends, self._owned = cluster_id, None, set()
+
+    def _partitions(self, timeout_seconds: float) -> list[TopicPartition]:
+        known = self._consumer.list_topics(timeout=timeout_seconds).topics
+        missing = sorted(name for name in self._topics if name not in known or not known[name].partitions)
+        if missing:
+            msg = f"topics missing on {self._settings.kafka_bootstrap_servers}: {', '.join(missing)}"
+            raise BackendAwayError(msg, code="topics_missing")
+        return [TopicPartition(name, number) for name in self._topics for number in known[name].partitions]
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        consumer.incremental_assign(partitions)
+        self._owned |= {(part.topic, part.partition) for part in partitions}
+        if self._paused and partitions:
+            consumer.pause(partitions)
+        log.info("partitions_assigned", partitions=[f"{part.topic}/{part.partition}" for part in partitions])
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        gone = {(part.topic, part.partition) for part in partitions}
+        self._owned -= gone
+        for place in gone:
+            self._uncommitted.pop(place, None)
+        job = self._job
+        if job is not None and job.place in gone and not job.lost:
+            job.lost = True
+            threading.Thread(target=self._delivery.disown, name="disown", daemon=True).start()
+        consumer.incremental_unassign(partitions)
+        log.info("partitions_revoked", partitions=[f"{part.topic}/{part.partition}" for part in partitions])
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.code() in (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT):  # noqa: SLF001 - their public names
+            if self._connected:
+                log.warning("brokers_away", error=error.str())
+            self._connected = False
+        elif error.fatal():
+            raise KafkaException(error)
+        elif error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001 - its public name
+            log.warning("kafka_error", error=error.str(), code=error.name())
+
+    def _pause(self) -> None:
+        self._paused = True
+        self._consumer.pause(self._consumer.assignment())
+
+    def _resume(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._consumer.resume(self._consumer.assignment())
+
+    def _commit(self, place: Place, offset: int) -> None:
+        if self._group is not None and place in self._owned:
+            self._uncommitted[place] = offset
+            self._send_commits()
+
+    def _send_commits(self) -> None:
+        # Without waiting for the answer: an answer that is missing or bad is asked for again, and one that never comes
+        # costs a repeat.
+        offsets = [TopicPartition(topic, part, offset) for (topic, part), offset in self._uncommitted.items()]
+        try:
+            self._consumer.commit(offsets=offsets, asynchronous=True)
+        except KafkaException as error:
+            self._refused(error.args[0])
+
+    def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
+        for part in partitions:
+            place, reason = (part.topic, part.partition), error or part.error
+            if reason is not None:
+                self._refused(reason)
+            elif self._uncommitted.get(place) == part.offset:
+                del self._uncommitted[place]
+
+    def _refused(self, error: KafkaError) -> None:
+        log.warning("commit_refused", error=error.str(), code=error.name())
+        self._recommit_at = time.monotonic() + RETRY_SECONDS
+
+    def _measure_lag(self) -> None:
+        places = [TopicPartition(topic, part) for topic, part in sorted(self._owned)]
+        lag = dict.fromkeys(self._topics, 0)
+        try:
+            read = self._consumer.position(places)
+            if self._group is not None and places:
+                read = self._consumer.committed(places, timeout=REQUEST_SECONDS)
+            for part in read:
+                low, high = self._consumer.get_watermark_offsets(part, timeout=REQUEST_SECONDS)
+                lag[part.topic] += max(0, high - (part.offset if part.offset >= 0 else low))
+        except KafkaException:
+            return  # told by error_cb; the gauge keeps its last value
+        for name, behind in lag.items():
+            self._metrics.consumer_lag.labels(topic=self._topics[name].name).set(behind)
+
+    def _end(self) -> None:
+        self._crew.stop()
+        try:
+            if self._uncommitted:
+                offsets = [TopicPartition(topic, part, offset) for (topic, part), offset in self._uncommitted.items()]
+                self._consumer.commit(offsets=offsets, asynchronous=False)
+        except KafkaException as error:
+            log.warning("commit_refused", error=str(error))
+        self._consumer.close()
+        self._health.forget(self.name)
+
+    def _record(self, message: Message) -> Record:
+        topic, partition, offset = message.topic(), message.partition(), message.offset()
+        assert topic is not None
+        assert partition is not None
+        assert offset is not None
+        headers: Any = message.headers() or []
+        return Record(
+            topic=self._topics[topic],
+            full_topic=topic,
+            partition=partition,
+            offset=offset,
+            key=message.key(),
+            value=message.value(),
+            headers=headers,
+        )
+
+
+@dataclass(eq=False)
+class _Job:
+    record: Record
+    place: Place
+    done: threading.Event = field(default_factory=threading.Event)
+    outcome: Outcome | None = None
+    error: Exception | None = None
+    lost: bool = False
+    """The partition went to another replica meanwhile: its commit is not ours."""
+
+
+class _Crew:
+    """The one thread that works; it lives as long as the loop, since child processes end with the thread they have."""
+
+    def __init__(self, delivery: Delivery, name: str) -> None:
+        self._delivery = delivery
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name=f"{name}-work", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def take(self, record: Record, place: Place) -> _Job:
+        job = _Job(record, place)
+        self._jobs.put(job)
+        return job
+
+    def stop(self) -> None:
+        self._jobs.put(None)
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            try:
+                job.outcome = self._delivery.deliver(job.record)
+            except Exception as error:  # noqa: BLE001 - the loop raises it in its own thread
+                job.error = error
+            finally:
+                job.done.set()

@@ -1,0 +1,293 @@
+"""One record from Kafka to its effects: understood, worked on with bounded tries, told to others, or given up."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, TypeVar
+
+from flts.contracts.events import Event
+from flts.contracts.topics import Topic
+from flts.errors import BackendAwayError, FltsError, RejectedError
+from flts.messaging.attempts import Attempts, TriesExhaustedError
+from flts.messaging.codec import ONLY_GROUP, dead_letter_headers, decode, header
+from flts.messaging.progress import ProgressReporter
+from flts.messaging.worker import WorkerStartError, WorkInterruptedError
+from flts.observability.logs import bind, error_fields, get_logger
+from flts.observability.metrics import Metrics
+from flts.observability.tracing import Trace, use_trace
+from flts.runtime.service import Progress, Subscription
+
+log = get_logger(__name__)
+T = TypeVar("T")
+
+Outcome = Literal["done", "skipped", "dead_letter", "interrupted", "failed"]
+MAX_WAIT_SECONDS = 30.0
+"""Between two looks at a backend that is away."""
+MAX_BACKOFF_SECONDS = 60.0
+MAX_MESSAGE_CHARACTERS = 2_000
+HEADER_LIMITS_BYTES = (32_768, 1_024, 128)
+"""A dead letter's headers are cut further and further until the brokers take it; its value never is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A Kafka record, free of the client's own types."""
+
+    topic: Topic
+    full_topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes | None]]
+
+
+class Stopping:
+    """How a service ends: asked first, and some time later it is over."""
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        """No new work or try begins."""
+        self.over = threading.Event()
+        """Work in hand is given up."""
+
+
+class Sender(Protocol):
+    """What a delivery needs of the publisher."""
+
+    def publish_all(self, events: Iterable[Event], *, trace: Trace | None = None) -> None:
+        """Publish events and wait for their acknowledgement."""
+        ...
+
+    def publish_soon(self, event: Event) -> None:
+        """Publish an event that nobody waits for."""
+        ...
+
+    def publish_record(
+        self, topic: str, key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes | None]]
+    ) -> None:
+        """Publish a record as it is and wait for its acknowledgement."""
+        ...
+
+
+Work = Callable[[Event, Progress], Sequence[Event]]
+
+
+@dataclass
+class Delivery:
+    """Delivers a subscription's records, one at a time, in a thread that may wait.
+
+    Parameters
+    ----------
+    work : function
+        The handler, in this process or in a child.
+    dead_letters : str or None
+        Full name of the topic of dead letters; None for a replica that reads everything for itself.
+    only_group : str
+        Bare name of the group: records meant for another are skipped.
+    """
+
+    service: str
+    subscription: Subscription
+    work: Work
+    attempts: Attempts
+    publisher: Sender
+    metrics: Metrics
+    stopping: Stopping
+    max_tries: int
+    backoff_seconds: float
+    dead_letters: str | None
+    only_group: str
+    _try: tuple[Event, int] | None = field(default=None, init=False)
+    _begun: float | None = field(default=None, init=False)
+
+    def deliver(self, record: Record) -> Outcome:
+        """Bring a record to its end; the caller commits it unless it was interrupted.
+
+        Raises
+        ------
+        WorkerStartError
+            If the service cannot work at all.
+        """
+        trace = Trace.parse(header(record.headers, "traceparent")) or Trace.start()
+        position = {"topic": record.full_topic, "partition": record.partition, "offset": record.offset}
+        with bind(**position), use_trace(trace):
+            try:
+                outcome = self._deliver(record)
+            except WorkInterruptedError:
+                log.info("work_interrupted")
+                outcome = "interrupted"
+        self.metrics.messages.labels(topic=record.topic.name, outcome=outcome).inc()
+        return outcome
+
+    def disown(self) -> None:
+        """Take the running try back: the partition went to another replica, which counts its own."""
+        running = self._try
+        if running is not None:
+            try:
+                self.attempts.forgive(*running)
+            except FltsError as error:
+                log.warning("attempt_not_forgiven", error=str(error), event_id=running[0].event_id)
+
+    def seconds_working(self) -> float:
+        """Return how long the handler has been at work on its event; 0 between two tries."""
+        begun = self._begun
+        return 0.0 if begun is None else time.monotonic() - begun
+
+    def _deliver(self, record: Record) -> Outcome:
+        meant_for = header(record.headers, ONLY_GROUP)
+        if meant_for is not None and meant_for != self.only_group:
+            log.debug("message_skipped", only_group=meant_for)
+            return "skipped"
+        try:
+            event = decode(record.topic, record.value, record.headers)
+        except RejectedError as error:
+            return self._give_up(record, None, error, tries=0)
+        ids = {"identifier": event.identifier, "pipeline_run_id": event.pipeline_run_id}
+        with bind(**ids, config_hash=event.config_hash, event_id=event.event_id):
+            log.info("kafka_receive", kind=type(event).__name__, object_key=getattr(event, "object_key", None))
+            return self._try_until_done(record, event)
+
+    def _try_until_done(self, record: Record, event: Event) -> Outcome:
+        away = 0
+        while True:
+            try:
+                number = self._patiently(lambda: self.attempts.begin(event))
+            except TriesExhaustedError as error:
+                return self._give_up(record, event, error, tries=error.tries)
+            self._try = (event, number)
+            try:
+                produced = self._work(event)
+                self._patiently(lambda produced=produced: self.publisher.publish_all(produced))  # type: ignore[misc] # a default binds it
+            except (WorkInterruptedError, WorkerStartError):
+                self._forgive(event, number)
+                raise
+            except BackendAwayError as error:
+                self._patiently(lambda number=number: self.attempts.forgive(event, number))  # type: ignore[misc] # a default binds it
+                away += 1
+                wait = min(
+                    MAX_WAIT_SECONDS, max(error.retry_after_seconds, self.backoff_seconds) * 2 ** min(away - 1, 8)
+                )
+                log.warning("backend_away", error=str(error), wait_seconds=wait)
+                self._wait(wait)
+            except RejectedError as error:
+                return self._give_up(record, event, error, tries=number)
+            except Exception as error:  # noqa: BLE001 - a bug or a retryable error: bounded tries, then the dead letters
+                if number >= self.max_tries:
+                    return self._give_up(record, event, error, tries=number)
+                self._defer(event, number, error)
+            else:
+                self._patiently(lambda number=number: self.attempts.clear(event, number))  # type: ignore[misc] # a default binds it
+                return "done"
+            finally:
+                self._try = None
+
+    def _work(self, event: Event) -> Sequence[Event]:
+        progress = ProgressReporter(self.publisher.publish_soon, self.service, event)
+        self._begun = time.monotonic()
+        self.metrics.work_in_progress.inc()
+        try:
+            return list(self.work(event, progress))
+        finally:
+            self.metrics.work_in_progress.dec()
+            self._begun = None
+            progress.flush()
+
+    def _defer(self, event: Event, number: int, error: Exception) -> None:
+        details = error_fields(error)
+        self._patiently(lambda: self.attempts.failed(event, number, details["error"]))
+        wait = min(MAX_BACKOFF_SECONDS, self.backoff_seconds * 2 ** (number - 1))
+        log.warning(
+            "train_retry_defer" if self.subscription.child else "retry_defer",
+            object_key=getattr(event, "object_key", None),
+            attempt=number,
+            wait_seconds=wait,
+            **details,
+        )
+        self.metrics.messages.labels(topic=self._bare_topic(event), outcome="retried").inc()
+        self._wait(wait)
+
+    def _give_up(self, record: Record, event: Event | None, error: Exception, *, tries: int) -> Outcome:
+        details = error_fields(error)
+        if isinstance(error, TriesExhaustedError):
+            details = {"error": str(error), "error_code": "tries_exhausted"}
+        word = "dead_letter" if self.dead_letters else "message_dropped"
+        log.error("train_error" if self.subscription.child and event else word, attempts=tries, **details)
+        if self.dead_letters is not None:
+            self._publish_dead_letter(self.dead_letters, record, details, tries)
+            self.metrics.dead_letters.labels(topic=record.topic.name).inc()
+        if self.subscription.child:
+            self.metrics.training_retries_exhausted.inc()
+        if event is not None:
+            self._tell_exhausted(event, error, details["error"][:MAX_MESSAGE_CHARACTERS])
+            self._patiently(lambda: self.attempts.clear(event, tries))
+        return "dead_letter"
+
+    def _tell_exhausted(self, event: Event, error: Exception, message: str) -> None:
+        tell = self.subscription.on_exhausted
+        if tell is None:
+            return
+        reason = error if isinstance(error, FltsError) else None
+
+        def publish() -> None:
+            self.publisher.publish_all(tell(event, reason, message))
+
+        try:
+            self._patiently(publish)
+        except WorkInterruptedError:
+            raise
+        except Exception:  # the dead letter is safe; a bug here must not repeat it for ever
+            log.exception("on_exhausted_error")
+
+    def _publish_dead_letter(self, topic: str, record: Record, details: dict[str, str], tries: int) -> None:
+        reasons = {
+            "source-topic": record.full_topic,
+            "source-partition": str(record.partition),
+            "source-offset": str(record.offset),
+            "attempts": str(tries),
+            "error_code": details["error_code"],
+            "error": details["error"][:MAX_MESSAGE_CHARACTERS],
+            "traceback": details.get("traceback", ""),
+        }
+
+        def publish() -> None:
+            for limit in HEADER_LIMITS_BYTES:
+                headers = dead_letter_headers(record.headers, reasons, limit_bytes=limit)
+                try:
+                    self.publisher.publish_record(topic, record.key, record.value, headers)
+                except RejectedError as error:
+                    too_large = error
+                else:
+                    return
+            # Never lose the value: wait for somebody who raises the topic's limit.
+            raise BackendAwayError(too_large.message, code=too_large.code, retry_after_seconds=MAX_WAIT_SECONDS)
+
+        self._patiently(publish)
+
+    def _patiently(self, action: Callable[[], T]) -> T:
+        """Do something, again and again while a backend is away; what was made so far is kept in hand."""
+        wait = self.backoff_seconds
+        while True:
+            try:
+                return action()
+            except BackendAwayError as error:
+                log.warning("backend_away", error=str(error), wait_seconds=wait)
+                self._wait(wait)
+                wait = min(MAX_WAIT_SECONDS, wait * 2)
+
+    def _wait(self, seconds: float) -> None:
+        if self.stopping.asked.wait(seconds):
+            msg = "the service stops"
+            raise WorkInterruptedError(msg)
+
+    def _forgive(self, event: Event, number: int) -> None:
+        try:
+            self.attempts.forgive(event, number)
+        except FltsError as error:
+            log.warning("attempt_not_forgiven", error=str(error), attempt=number)
+
+    def _bare_topic(self, event: Event) -> str:
+        return next((topic.name for topic in self.subscription.topics if type(event) in topic.events), "unknown")

@@ -1,0 +1,368 @@
+"""Long work in a child process: watched for progress, stopped at a deadline, ended with its parent."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from typing import Any
+
+from flts import errors
+from flts.contracts.events import Event
+from flts.errors import FltsError, RetryableError
+from flts.observability.logs import bound_fields, get_logger
+from flts.observability.metrics import Metrics, Observation, repeat
+from flts.observability.tracing import current_trace
+from flts.runtime.service import Progress
+
+log = get_logger(__name__)
+
+LOOK_SECONDS = 0.1
+START_SECONDS = 180.0
+"""Longest time a child may take to import its libraries (torch on a busy machine) and say that it is ready."""
+START_TRIES = 3
+STACK_SECONDS = 2.0
+
+
+class WorkInterruptedError(Exception):
+    """The service stops: the work was given up without being a try."""
+
+
+class WorkerStartError(Exception):
+    """The child process cannot be started, which no message is to blame for."""
+
+
+class WorkerDiedError(RetryableError):
+    """The child process ended in the middle of its work."""
+
+    code = "worker_died"
+
+
+class WorkStuckError(RetryableError):
+    """The work made no progress for too long and was stopped."""
+
+    code = "work_stuck"
+
+
+class WorkOverdueError(RetryableError):
+    """The work took longer than its deadline and was stopped."""
+
+    code = "work_overdue"
+
+
+class ChildError(Exception):
+    """A bug in the child process; carries the child's own traceback."""
+
+    def __init__(self, message: str, code: str, remote_traceback: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.remote_traceback = remote_traceback
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What a child process needs to know first."""
+
+    sys_path: list[str]
+    service: str
+    log_level: str
+    settings_class: str
+    factory: str
+    tracking: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One event to work on."""
+
+    event: Event
+    log_fields: dict[str, Any]
+    traceparent: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An exception, as it crosses the pipe."""
+
+    lineage: list[str]
+    """Names of the exception's classes, its own first."""
+    message: str
+    code: str | None
+    field: str | None
+    retry_after_seconds: float | None
+    traceback: str
+
+    def rebuild(self) -> Exception:
+        """Return the exception: of its own class where it is one of FLTS's, else of the nearest known base."""
+        for name in self.lineage:
+            known = getattr(errors, name, None)
+            if isinstance(known, type) and issubclass(known, FltsError):
+                error = known(self.message, code=self.code, field=self.field)
+                if isinstance(error, RetryableError) and self.retry_after_seconds is not None:
+                    error.retry_after_seconds = self.retry_after_seconds
+                error.remote_traceback = self.traceback  # type: ignore[attr-defined] # read by logs.traceback_of
+                return error
+        return ChildError(f"{self.lineage[0]}: {self.message}", self.lineage[0], self.traceback)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSpec:
+    """How a child process is made and how long it may take.
+
+    ``factory`` is ``module:function``, called in the child as ``function(settings, adapters) -> Handler``;
+    ``settings_class`` is the import path of the settings class that the child loads from the environment.
+    """
+
+    factory: str
+    settings_class: str
+    service: str
+    log_level: str = "INFO"
+    tracking: bool = False
+    stuck_seconds: float = 120.0
+    deadline_seconds: float = 3600.0
+
+
+class ChildWorker:
+    """Keeps one warm child process and has it work on one event at a time.
+
+    A child ends with the thread that started it (Linux), so `start` and `run` belong to threads that live as long as
+    the worker does.
+    """
+
+    def __init__(self, spec: WorkerSpec, metrics: Metrics) -> None:
+        self._spec = spec
+        self._metrics = metrics
+        self._child: _Child | None = None
+        self._was_ready = False
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of the child, while there is one."""
+        child = self._child
+        return child.process.pid if child is not None and child.process.poll() is None else None
+
+    @property
+    def was_ready(self) -> bool:
+        """Whether a child has ever said that it can work."""
+        child = self._child
+        self._was_ready = self._was_ready or (child is not None and child.ready.is_set())
+        return self._was_ready
+
+    def start(self) -> None:
+        """Start the child process; it warms up by itself."""
+        self._child = _Child(self._spec, self._metrics)
+
+    def run(self, event: Event, progress: Progress, interrupted: threading.Event) -> Sequence[Event]:
+        """Have the child work on an event, and return what it made of it.
+
+        Raises
+        ------
+        WorkInterruptedError
+            When ``interrupted`` was set; the child is gone then.
+        WorkStuckError, WorkOverdueError, WorkerDiedError
+            The child is gone; the next call starts another.
+        WorkerStartError
+            If no child can be started.
+        FltsError, ChildError
+            What the handler raised.
+        """
+        child = self._ready_child(interrupted)
+        trace = current_trace()
+        child.begin(progress)
+        try:
+            child.send(Work(event, bound_fields(), trace.header() if trace else None))
+            return self._wait(child, interrupted)
+        finally:
+            child.end()
+
+    def stop(self) -> None:
+        """End the child process and whatever it started."""
+        if self._child is not None:
+            self._child.kill()
+            self._child = None
+
+    def _ready_child(self, interrupted: threading.Event) -> _Child:
+        for tries in range(1, START_TRIES + 1):
+            if self._child is None or self._child.process.poll() is not None:
+                self.start()
+            child = self._child
+            assert child is not None
+            deadline = time.monotonic() + START_SECONDS
+            while not child.ready.wait(LOOK_SECONDS):
+                if interrupted.is_set():
+                    msg = "the service stops"
+                    raise WorkInterruptedError(msg)
+                if child.process.poll() is not None or time.monotonic() > deadline:
+                    break
+            if child.ready.is_set():
+                self._was_ready = True
+                return child
+            reason = child.describe_end()
+            self.stop()
+            log.error("worker_start_error", factory=self._spec.factory, error=reason, attempt=tries)
+        msg = f"the child process for {self._spec.factory} did not start: {reason}"
+        raise WorkerStartError(msg)
+
+    def _wait(self, child: _Child, interrupted: threading.Event) -> Sequence[Event]:
+        started = time.monotonic()
+        while True:
+            try:
+                answer = child.answers.get(timeout=LOOK_SECONDS)
+            except queue.Empty:
+                self._look(child, interrupted, started)
+                continue
+            if answer is None:
+                reason = child.describe_end()
+                self.stop()
+                msg = f"the child process ended in the middle of its work: {reason}"
+                raise WorkerDiedError(msg)
+            if isinstance(answer, Failure):
+                raise answer.rebuild()
+            produced: Sequence[Event] = answer
+            return produced
+
+    def _look(self, child: _Child, interrupted: threading.Event, started: float) -> None:
+        spec, now = self._spec, time.monotonic()
+        if interrupted.is_set():
+            self.stop()
+            msg = "the service stops, and the work was not done in time"
+            raise WorkInterruptedError(msg)
+        silent = now - child.last_progress
+        if silent > spec.stuck_seconds:
+            stack = child.stack()
+            log.error("train_stuck", silent_seconds=round(silent, 1), child_pid=child.process.pid, stack=stack)
+            self._metrics.training_stuck.inc()
+            self.stop()
+            msg = f"no progress for {spec.stuck_seconds:g} s (TRAIN_STUCK_SECONDS); it was here:\n{stack[-1500:]}"
+            raise WorkStuckError(msg)
+        if now - started > spec.deadline_seconds:
+            stack = child.stack()
+            log.error("work_overdue", deadline_seconds=spec.deadline_seconds, stack=stack)
+            self.stop()
+            msg = f"not done within {spec.deadline_seconds:g} s (WORK_DEADLINE_SECONDS)"
+            raise WorkOverdueError(msg)
+
+
+@dataclass
+class _Child:
+    """One child process and its pipes."""
+
+    spec: WorkerSpec
+    metrics: Metrics
+    ready: threading.Event = field(default_factory=threading.Event)
+    answers: queue.SimpleQueue[Any] = field(default_factory=queue.SimpleQueue)
+    last_progress: float = 0.0
+
+    def __post_init__(self) -> None:
+        ours, theirs = socket.socketpair()
+        self._lifeline_read, self._lifeline = os.pipe()
+        self._stack_file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
+        self._progress: Progress | None = None
+        stack_fd = self._stack_file.fileno()
+        try:
+            self.process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+                [
+                    *(sys.executable, "-m", "flts.messaging.child"),
+                    *(str(theirs.fileno()), str(self._lifeline_read), str(stack_fd), str(os.getpid())),
+                ],
+                stdin=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(), self._lifeline_read, stack_fd),
+                # Its own group: Ctrl-C does not reach it, and what it starts (an optimiser) is ended with it.
+                process_group=0,
+            )
+        finally:
+            theirs.close()
+            os.close(self._lifeline_read)
+        self._pipe = Connection(ours.detach())
+        self._sending = threading.Lock()
+        threading.Thread(target=self._read, name=f"child-{self.process.pid}", daemon=True).start()
+        spec = self.spec
+        self.send(Start(list(sys.path), spec.service, spec.log_level, spec.settings_class, spec.factory, spec.tracking))
+
+    def begin(self, progress: Progress) -> None:
+        self.last_progress = time.monotonic()
+        self._progress = progress
+
+    def end(self) -> None:
+        self._progress = None
+
+    def send(self, message: Start | Work) -> None:
+        # A child that is gone is noticed where its answer is missing.
+        with contextlib.suppress(OSError), self._sending:
+            self._pipe.send(message)
+
+    def stack(self) -> str:
+        """Return the stacks of the child's threads; works while it is inside a library's C code."""
+        before = os.fstat(self._stack_file.fileno()).st_size
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.process.pid, signal.SIGUSR1)
+        deadline = time.monotonic() + STACK_SECONDS
+        size, grown = before, before
+        while time.monotonic() < deadline:
+            time.sleep(LOOK_SECONDS)
+            grown = os.fstat(self._stack_file.fileno()).st_size
+            if grown > before and grown == size:
+                break
+            size = grown
+        text = os.pread(self._stack_file.fileno(), grown - before, before).decode("utf-8", "replace")
+        return text or "the process did not answer: it is stopped, or waits inside the kernel"
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        with contextlib.suppress(OSError):
+            os.close(self._lifeline)
+        self._lifeline = -1
+        self._stack_file.close()
+
+    def describe_end(self) -> str:
+        try:
+            code = self.process.wait(timeout=1)
+        except subprocess.TimeoutExpired:
+            return "it did not get ready in time"
+        if code == -signal.SIGKILL:
+            return "killed (signal 9): out of memory, or by hand"
+        return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+    def _read(self) -> None:
+        while True:
+            try:
+                kind, content = self._pipe.recv()
+            except (EOFError, OSError):
+                self.answers.put(None)
+                self._pipe.close()
+                return
+            if kind == "metric":
+                self._observe(content)
+            elif kind == "progress":
+                self.last_progress = time.monotonic()
+                progress = self._progress
+                if progress is not None:
+                    progress(**content)
+            elif kind == "ready":
+                self.ready.set()
+            else:
+                self.answers.put(content)
+
+    def _observe(self, observation: Observation) -> None:
+        try:
+            repeat(self.metrics, observation)
+        except (AttributeError, ValueError) as error:  # a child of another version
+            log.warning("metric_unknown", metric=observation.metric, error=str(error))
+
+
+def settings_path(settings: object) -> str:
+    """Return the import path of a settings object's class, for `WorkerSpec.settings_class`."""
+    kind: Callable[..., Any] = type(settings)
+    return f"{kind.__module__}:{kind.__qualname__}"

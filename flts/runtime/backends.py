@@ -1,0 +1,92 @@
+"""The checks of a service's backends at start: real requests, bounded in time, failures named by address and step."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+
+from flts.errors import BackendAwayError, FltsError
+from flts.messaging.kafka import check_broker, ensure_topics
+from flts.observability.logs import get_logger
+from flts.observability.metrics import Metrics
+from flts.runtime.adapters import Adapters
+from flts.settings import KafkaSettings, Settings, StoreSettings
+
+log = get_logger(__name__)
+
+DEFAULT_CHECK_SECONDS = 30.0
+RETRY_SECONDS = 0.5
+ANSWER_SECONDS = 5.0
+
+Check = Callable[[], None]
+
+
+def backend_checks(
+    settings: Settings, adapters: Adapters, client_id: str, groups: Iterable[str], asked: threading.Event
+) -> dict[str, Check]:
+    """Return the check of each backend that these settings name; each ends by itself within its time."""
+    checks: dict[str, Check] = {}
+    if isinstance(settings, StoreSettings) and adapters.has_store:
+        checks["store"] = lambda: _check_store(settings, adapters)
+    if isinstance(settings, KafkaSettings):
+        checks["kafka"] = lambda: _check_kafka(settings, client_id, tuple(groups), asked)
+    return checks
+
+
+def run_checks(checks: dict[str, Check], metrics: Metrics) -> list[str]:
+    """Make all checks side by side; return one line for each backend that failed."""
+    problems: dict[str, str] = {}
+
+    def make(name: str, check: Check) -> None:
+        try:
+            check()
+        except FltsError as error:
+            problems[name] = error.message
+        except Exception as error:  # a bug in a check must not look like a backend that answers
+            log.exception("backend_check_error", backend=name)
+            problems[name] = f"{name}: {type(error).__name__}: {error}"
+        metrics.backend_up.labels(backend=name).set(name not in problems)
+
+    threads = [
+        threading.Thread(target=make, args=item, name=f"check-{item[0]}", daemon=True) for item in checks.items()
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return [problems[name] for name in checks if name in problems]
+
+
+def _check_store(settings: StoreSettings, adapters: Adapters) -> None:
+    from flts.storage.checks import check_store  # noqa: PLC0415 - the inference server has no store
+
+    started = time.monotonic()
+    check_store(adapters.store, settings)
+    log.info("backend_answers", backend="store", duration_seconds=round(time.monotonic() - started, 3))
+
+
+def _check_kafka(settings: KafkaSettings, client_id: str, groups: tuple[str, ...], asked: threading.Event) -> None:
+    seconds = check_seconds(settings)
+    started = time.monotonic()
+    step = "metadata request"
+    while True:
+        left = seconds - (time.monotonic() - started)
+        try:
+            step = "metadata request"
+            check_broker(settings, client_id, timeout_seconds=min(ANSWER_SECONDS, max(left, 0.1)))
+            step = "check of topics"
+            ensure_topics(settings, client_id, groups)
+        except BackendAwayError as error:
+            if time.monotonic() - started + RETRY_SECONDS >= seconds or asked.wait(RETRY_SECONDS):
+                address = settings.kafka_bootstrap_servers
+                msg = f"kafka {address}: '{step}' did not succeed within {seconds:g} s: {error.message}"
+                raise BackendAwayError(msg, code=error.code) from error
+        else:
+            log.info("backend_answers", backend="kafka", duration_seconds=round(time.monotonic() - started, 3))
+            return
+
+
+def check_seconds(settings: Settings) -> float:
+    """Return the longest time for the checks at start."""
+    return settings.backend_check_seconds if isinstance(settings, StoreSettings) else DEFAULT_CHECK_SECONDS
