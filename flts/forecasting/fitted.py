@@ -208,9 +208,11 @@ class FittedRecipe:
 
     @cached_property
     def _layouts(self) -> dict[tuple[str, ...], IntArray | None]:
-        return {self.columns: None}
+        return {}
 
-    def _find(self, columns: tuple[str, ...]) -> IntArray:
+    def _find(self, columns: tuple[str, ...]) -> IntArray | None:
+        if columns == self.columns:
+            return None
         where = {name: position for position, name in enumerate(columns)}
         for name in self.columns:
             if name not in where:

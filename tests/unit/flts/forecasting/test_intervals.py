@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from flts.errors import RejectedError
+from flts.forecasting.intervals import Intervals, bounds, calibrate, calibration_steps
+
+NAN = float("nan")
+
+
+def column(values: list[float]) -> np.ndarray:
+    return np.array(values, dtype=float)[:, None]
+
+
+@pytest.mark.parametrize(
+    ("tail_rows", "steps"),
+    [
+        (0, ()),
+        (1, (1,)),
+        (6, (1, 2)),
+        (100, (1, 2, 5, 10, 30)),
+        (180, (1, 2, 5, 10, 30, 60)),
+        (1593, (1, 2, 5, 10, 30, 60, 120, 240, 480)),
+    ],
+)
+def test_steps_are_calibrated_up_to_a_third_of_the_tail(tail_rows: int, steps: tuple[int, ...]) -> None:
+    assert calibration_steps(tail_rows) == steps
+
+
+def test_bounds_are_the_order_statistics_counted_by_hand() -> None:
+    # n = 99: the floor(100 * 0.05) = 5th and the ceil(100 * 0.95) = 95th smallest of 1..99.
+    residuals = np.random.default_rng(0).permutation(np.arange(1.0, 100.0))
+
+    intervals = calibrate({1: column(residuals.tolist())})
+
+    assert intervals.lower is not None
+    assert intervals.upper is not None
+    assert (intervals.lower.tolist(), intervals.upper.tolist()) == ([[5]], [[95]])
+
+
+def test_bounds_are_counted_from_outside_where_the_number_is_not_whole() -> None:
+    # n = 24: floor(25 * 0.05) = 1 and ceil(25 * 0.95) = 24; n = 48: floor(49 * 0.05) = 2 and ceil(49 * 0.95) = 47.
+    for n, lower, upper in ((24, 1, 24), (48, 2, 47)):
+        intervals = calibrate({1: column([float(value) for value in range(1, n + 1)])})
+        assert intervals.lower is not None
+        assert intervals.upper is not None
+        assert (intervals.lower.item(), intervals.upper.item()) == (lower, upper)
+
+
+def test_another_share_takes_other_order_statistics() -> None:
+    # n = 19, 80 %: the 2nd and the 18th.
+    intervals = calibrate({1: column([float(value) for value in range(1, 20)])}, nominal=0.8)
+
+    assert intervals.lower is not None
+    assert intervals.upper is not None
+    assert (intervals.lower.item(), intervals.upper.item()) == (2, 18)
+
+
+def test_each_side_is_calibrated_by_itself_so_that_skewed_residuals_have_skewed_bounds() -> None:
+    intervals = calibrate({1: column([-1.0] * 10 + [0.0] * 80 + [50.0] * 10)})
+
+    lower, upper = bounds(intervals, np.array([[100.0]])) or (None, None)
+
+    assert lower is not None
+    assert upper is not None
+    assert (lower.item(), upper.item()) == (99, 150)
+
+
+def test_fewer_than_nine_residuals_give_no_bounds() -> None:
+    eight = calibrate({1: column([1.0] * 8)})
+
+    assert (eight.lower, eight.upper, eight.calibrated_steps) == (None, None, 0)
+    assert bounds(eight, np.zeros((2, 1))) is None
+    assert bounds(None, np.zeros((2, 1))) is None
+    assert calibrate({1: column([1.0] * 9)}).calibrated_steps == 1
+
+
+def test_missing_residuals_are_left_out_and_a_step_that_lacks_nine_is_not_calibrated() -> None:
+    one = [*[float(value) for value in range(1, 100)], NAN, NAN]
+    two = [1.0] * 8 + [NAN] * 93
+
+    intervals = calibrate({2: np.column_stack([one, two]), 1: np.column_stack([one, one])})
+
+    assert intervals.steps == (1,)
+    assert intervals.lower is not None
+    assert intervals.lower.tolist() == [[5, 5]]
+
+
+def test_bounds_are_interpolated_between_calibrated_steps_and_widened_by_the_last_slope() -> None:
+    intervals = Intervals(0.9, (1, 3), np.array([[-1.0], [-2.0]]), np.array([[1.0], [5.0]]))
+
+    lower, upper = bounds(intervals, np.full((5, 1), 10.0)) or (np.empty(0), np.empty(0))
+
+    assert lower[:, 0].tolist() == [9, 8.5, 8, 7.5, 7]
+    assert upper[:, 0].tolist() == [11, 13, 15, 17, 19]
+
+
+def test_a_last_slope_that_would_narrow_the_interval_is_not_followed() -> None:
+    intervals = Intervals(0.9, (1, 2), np.array([[-3.0], [-1.0]]), np.array([[3.0], [1.0]]))
+
+    lower, upper = bounds(intervals, np.zeros((9, 1))) or (np.empty(0), np.empty(0))
+
+    assert lower[:, 0].tolist() == [-3, *[-1] * 8]
+    assert upper[:, 0].tolist() == [3, *[1] * 8]
+
+
+def test_rows_of_a_longer_forecast_have_the_bounds_of_their_own_step() -> None:
+    intervals = Intervals(0.9, (1, 3), np.array([[-1.0], [-2.0]]), np.array([[1.0], [5.0]]))
+    whole = bounds(intervals, np.zeros((6, 1))) or (np.empty(0), np.empty(0))
+
+    part = bounds(intervals, np.zeros((2, 1)), first_step=5) or (np.empty(0), np.empty(0))
+
+    np.testing.assert_array_equal(part[0], whole[0][4:])
+    np.testing.assert_array_equal(part[1], whole[1][4:])
+
+
+def test_bounds_of_one_target_are_not_lent_to_others() -> None:
+    with pytest.raises(RejectedError) as refused:
+        bounds(calibrate({1: column([1.0] * 9)}), np.zeros((2, 3)))
+
+    assert refused.value.code == "bad_shape"
+
+
+@given(
+    arrays(float, (5, 12, 2), elements=st.floats(-1e6, 1e6)),
+    st.lists(st.integers(1, 50), min_size=5, max_size=5, unique=True),
+)
+def test_an_interval_is_never_negative_at_any_step(residuals: np.ndarray, steps: list[int]) -> None:
+    intervals = calibrate(dict(zip(steps, residuals, strict=True)))
+
+    lower, upper = bounds(intervals, np.zeros((120, 2))) or (np.empty(0), np.empty(0))
+
+    assert (lower <= upper).all()
+
+
+def test_a_new_residual_of_the_same_kind_is_covered_as_often_as_promised() -> None:
+    rng = np.random.default_rng(1)
+    covered = []
+    for _ in range(400):
+        intervals = calibrate({1: rng.exponential(size=(60, 1))})
+        lower, upper = bounds(intervals, np.zeros((1, 1))) or (np.empty(0), np.empty(0))
+        new = rng.exponential(size=200)
+        covered.append(((new >= lower.item()) & (new <= upper.item())).mean())
+
+    assert 0.9 <= np.mean(covered) <= 0.93
+
+
+def test_intervals_survive_json() -> None:
+    for intervals in (calibrate({1: column([0.1] * 9 + [0.3]), 2: column([0.2] * 9)}), calibrate({})):
+        copy = Intervals.from_dict(json.loads(json.dumps(intervals.to_dict(), allow_nan=False)))
+        assert copy.to_dict() == intervals.to_dict()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"steps": [2, 1]},
+        {"steps": [0, 1]},
+        {"steps": [1]},
+        {"steps": None},
+        {"nominal": 1},
+        {"lower": None},
+        {"lower": [[2.0], [0.0]]},
+        {"lower": [[None], [0.0]]},
+        {"lower": [0.0, 0.0]},
+        {"upper": [[float("inf")], [1.0]]},
+        {"upper": [[1.0, 1.0], [1.0, 1.0]]},
+    ],
+)
+def test_intervals_that_make_no_sense_are_refused(change: dict[str, object]) -> None:
+    good = {"nominal": 0.9, "steps": [1, 2], "lower": [[-1.0], [-1.0]], "upper": [[1.0], [1.0]]}
+    assert Intervals.from_dict(good).calibrated_steps == 2
+
+    with pytest.raises(RejectedError) as refused:
+        Intervals.from_dict({**good, **change})
+
+    assert refused.value.code == "bad_intervals"
