@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from eval_container.domain.gate import GateRules, Reason
-from flts.contracts.claim_check import ClaimCheck
 from flts.contracts.events import ModelTraining
 
 Decision = Literal["promoted", "kept", "refused", "superseded"]
@@ -97,11 +96,11 @@ def ranked(standings: Sequence[Standing]) -> list[Standing]:
     return ordered
 
 
-def new_pointer(
-    candidate: ModelTraining, *, score: float | None, timestamp: str, previous: Mapping[str, Any] | None
-) -> dict[str, Any]:
-    """Return the document ``current.json`` for a promoted candidate; ``previous`` is the pointer that it replaces."""
-    bundle = _required(candidate.bundle)
+def new_pointer(candidate: ModelTraining, *, score: float | None, timestamp: str) -> dict[str, Any]:
+    """Return the document ``current.json`` for a promoted candidate; the store adds what it replaces."""
+    if candidate.bundle is None:
+        msg = "a candidate without a bundle cannot be promoted"
+        raise ValueError(msg)
     return {
         "model_uri": candidate.model_uri,
         "run_id": candidate.run_id,
@@ -111,27 +110,14 @@ def new_pointer(
         "score": score,
         "timestamp": timestamp,
         "pipeline_run_id": candidate.pipeline_run_id,
-        "bundle": bundle.model_dump(mode="json"),
-        "previous": predecessor(previous),
+        "bundle": candidate.bundle.model_dump(mode="json"),
     }
 
 
-def moved_pointer(
-    target: Mapping[str, Any], *, pipeline_run_id: str, timestamp: str, previous: Mapping[str, Any] | None
-) -> dict[str, Any]:
+def moved_pointer(target: Mapping[str, Any], *, pipeline_run_id: str, timestamp: str) -> dict[str, Any]:
     """Return the pointer of a rollback: an earlier champion under the new run's id, so that it moves forward."""
     pointer = {name: target.get(name) for name in POINTER_FIELDS}
-    return {
-        **pointer,
-        "pipeline_run_id": pipeline_run_id,
-        "timestamp": timestamp,
-        "previous": predecessor(previous),
-    }
-
-
-def predecessor(pointer: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return a pointer as the next one names it: without its own predecessor, or it would grow for ever."""
-    return None if pointer is None else {name: pointer.get(name) for name in POINTER_FIELDS}
+    return {**pointer, "pipeline_run_id": pipeline_run_id, "timestamp": timestamp}
 
 
 def _defence(best: Standing, champion: Champion, rules: GateRules) -> tuple[bool, Reason]:
@@ -156,10 +142,3 @@ def _best_score(passing: Sequence[Standing]) -> Reason:
         return Reason("best_score", f"{best.model_type} scores {best.score:.6f} and alone passes the gate")
     runner_up = f"the next {passing[1].model_type} {passing[1].score:.6f}"
     return Reason("best_score", f"{best.model_type} scores {best.score:.6f}, {runner_up}")
-
-
-def _required(claim: ClaimCheck | None) -> ClaimCheck:
-    if claim is None:
-        msg = "a candidate without a bundle cannot be promoted"
-        raise ValueError(msg)
-    return claim

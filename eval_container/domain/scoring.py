@@ -13,14 +13,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
+from flts.forecasting.intervals import Intervals, bounds
+from flts.forecasting.scores import coverage, measure
+from flts.forecasting.series import BoolArray, FloatArray, IntArray
+
 ForecastAt = Callable[[IntArray, int], FloatArray]
 """(origins (n,), horizon) -> raw forecasts (n, horizon, m); an origin is the row of the first forecast step."""
-ResidualBounds = Callable[[FloatArray], tuple[FloatArray, FloatArray] | None]
-"""Raw forecasts (horizon, m) -> lower and upper bounds (horizon, m)."""
 
 MAX_CELLS = 4_000_000
 """Most forecast cells of one pass, 32 MB an array; longer tests are thinned evenly."""
@@ -73,9 +72,8 @@ class Contender:
     forecast: ForecastAt
     max_horizon: int | None = None
     """Longest forecast; None is without a limit."""
-    bounds: ResidualBounds | None = None
-    nominal: float = 0.9
-    calibrated_steps: tuple[int, ...] = ()
+    intervals: Intervals | None = None
+    """Columns as the forecasts'."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +152,8 @@ def score(contender: Contender, held_out: HeldOut) -> Scorecard:
     actual = actual_at(held_out, scored)
     chosen = np.array(scored.steps) - 1
     errors = (forecasts[:, chosen] - actual[:, chosen]) / held_out.scale
-    losses, rmse, mae, mse = origin_losses(errors, known=~np.isnan(actual[:, chosen]), weights=held_out.weights)
+    left_out = int((~np.isfinite(actual[:, chosen])).sum())
+    losses, rmse, mae, mse = origin_losses(errors, known=np.isfinite(actual[:, chosen]), weights=held_out.weights)
     table = _table(forecasts, actual, _thin(scored.steps, len(held_out.targets)), held_out)
     coverage = list(_coverage(contender, forecasts, actual, held_out, done=0))
     notes = []
@@ -174,7 +173,7 @@ def score(contender: Contender, held_out: HeldOut) -> Scorecard:
         mae=mae,
         mse=mse,
         losses=losses,
-        left_out=int(np.isnan(actual_at(held_out, scored)[:, chosen]).sum()),
+        left_out=left_out,
         table=tuple(table),
         coverage=tuple(coverage),
         seconds=time.perf_counter() - began,
@@ -189,7 +188,7 @@ def actual_at(held_out: HeldOut, chosen: Pass) -> FloatArray:
 
 
 def origin_losses(
-    errors: FloatArray, *, known: npt.NDArray[np.bool_], weights: tuple[float, float, float]
+    errors: FloatArray, *, known: BoolArray, weights: tuple[float, float, float]
 ) -> tuple[FloatArray, float, float, float]:
     """Spread the score over the origins, so that it can be tested.
 
@@ -228,91 +227,47 @@ def origin_losses(
     return losses, float(rmse[used].mean()), float(mae[used].mean()), float(mse[used].mean())
 
 
-def naive_error(values: FloatArray, segments: Sequence[slice]) -> FloatArray:
-    """Return the mean absolute change (m,) from one row to the next within segments; 1 where there is none to see."""
-    changes = [np.abs(np.diff(values[segment], axis=0)) for segment in segments]
-    joined = np.concatenate(changes) if changes else np.empty((0, values.shape[1]))
-    known = np.isfinite(joined)
-    count = known.sum(axis=0)
-    mean = np.where(known, joined, 0.0).sum(axis=0) / np.maximum(count, 1)
-    return np.where(mean > 0, mean, 1.0)
-
-
-def season_steps(step_seconds: int, train_rows: int) -> int | None:
-    """Return the rows of one day, else of one week, of which the training rows hold two; None where there is none."""
-    for season_seconds in (86_400, 7 * 86_400):
-        steps = season_seconds // step_seconds
-        if season_seconds % step_seconds == 0 and steps > 1 and train_rows >= 2 * steps:
-            return steps
-    return None
-
-
 def _table(
     forecasts: FloatArray, actual: FloatArray, steps: Sequence[int], held_out: HeldOut
 ) -> list[Mapping[str, Any]]:
     rows: list[Mapping[str, Any]] = []
     for step in steps:
-        for at, target in enumerate(held_out.targets):
-            measured = _measure(forecasts[:, step - 1, at], actual[:, step - 1, at], held_out, at)
-            rows.append({"target": target, "step": step, **measured})
+        measured = measure(actual[:, step - 1], forecasts[:, step - 1], naive_scale=held_out.naive_error)
+        for target, scale, metrics in zip(held_out.targets, held_out.scale.tolist(), measured, strict=True):
+            raw = metrics.as_dict()
+            row: dict[str, Any] = {"target": target, "step": step, "n": metrics.n, "left_out": metrics.left_out}
+            for name, unit in (("rmse", scale), ("mae", scale), ("mse", scale**2)):
+                row[f"{name}_raw"] = raw[name]
+                row[name] = _finite(getattr(metrics, name) / unit)
+            rows.append({**row, **{name: raw[name] for name in ("mase", "mape", "mape_share", "r2")}})
     return rows
-
-
-def _measure(forecast: FloatArray, actual: FloatArray, held_out: HeldOut, target: int) -> dict[str, float | int | None]:
-    known = ~np.isnan(actual)
-    truth, error = actual[known], (forecast - actual)[known]
-    if not len(truth):
-        return {"n": 0}
-    scale = float(held_out.scale[target])
-    mse, mae = float((error**2).mean()), float(np.abs(error).mean())
-    spread = float(((truth - truth.mean()) ** 2).sum())
-    relative = truth != 0
-    return {
-        "n": len(truth),
-        "rmse": _finite(math.sqrt(mse) / scale),
-        "mae": _finite(mae / scale),
-        "mse": _finite(mse / scale**2),
-        "rmse_raw": _finite(math.sqrt(mse)),
-        "mae_raw": _finite(mae),
-        "mse_raw": _finite(mse),
-        "mase": _finite(mae / float(held_out.naive_error[target])),
-        "mape": _finite(float(np.abs(error[relative] / truth[relative]).mean())) if relative.any() else None,
-        "mape_share": float(relative.mean()),
-        "r2": _finite(1 - float((error**2).sum()) / spread) if spread > 0 else None,
-    }
 
 
 def _coverage(
     contender: Contender, forecasts: FloatArray, actual: FloatArray, held_out: HeldOut, *, done: int
 ) -> list[Mapping[str, Any]]:
     """Measure coverage at calibrated steps that this pass reaches and no shorter one did."""
-    steps = [step for step in contender.calibrated_steps if done < step <= forecasts.shape[1]]
-    if contender.bounds is None or not steps:
-        return []
-    # Bounds are residuals added to the mean: one look at a forecast of zeros gives them all.
-    widths = contender.bounds(np.zeros(forecasts.shape[1:]))
-    if widths is None:
+    intervals = contender.intervals
+    # Bounds are residuals added to the mean: one look at a forecast of zeros gives them for all origins.
+    widths = bounds(intervals, np.zeros(forecasts.shape[1:]))
+    if intervals is None or widths is None:
         return []
     rows: list[Mapping[str, Any]] = []
-    for step in steps:
+    for step in (step for step in intervals.steps if done < step <= forecasts.shape[1]):
         for at, target in enumerate(held_out.targets):
             truth, mean = actual[:, step - 1, at], forecasts[:, step - 1, at]
-            known = ~np.isnan(truth)
-            if not known.any():
-                continue
-            lower, upper = widths[0][step - 1, at], widths[1][step - 1, at]
-            inside = (truth[known] >= mean[known] + lower) & (truth[known] <= mean[known] + upper)
-            share = float(inside.mean())
-            rows.append(
-                {
-                    "target": target,
-                    "step": step,
-                    "n": int(known.sum()),
-                    "coverage": share,
-                    "nominal": contender.nominal,
-                    "low": share < contender.nominal - NOMINAL_SLACK,
-                }
-            )
+            share = coverage(truth, mean + widths[0][step - 1, at], mean + widths[1][step - 1, at])
+            if share is not None:
+                rows.append(
+                    {
+                        "target": target,
+                        "step": step,
+                        "n": int(np.isfinite(truth).sum()),
+                        "coverage": share,
+                        "nominal": intervals.nominal,
+                        "low": share < intervals.nominal - NOMINAL_SLACK,
+                    }
+                )
     return rows
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from eval_container.domain.gate import GateRules, Reason
-from eval_container.domain.promotion import Champion, Standing, choose, moved_pointer, predecessor, ranked
+from eval_container.domain.promotion import Champion, Standing, choose, moved_pointer, ranked
 
 RULES = GateRules()
 
@@ -78,16 +78,10 @@ def test_the_champions_own_bundle_is_not_promoted_again(against_champion: bool) 
     assert (choice.decision, choice.reasons[0].code) == ("kept", "same_bundle")
 
 
-def test_a_rolled_back_pointer_moves_forward_and_names_what_it_replaced() -> None:
+def test_a_rolled_back_pointer_is_the_old_champion_under_the_new_run() -> None:
     target = {"run_id": "old", "pipeline_run_id": "1", "model_type": "GRU", "previous": {"run_id": "older"}}
-    current = {"run_id": "new", "pipeline_run_id": "2", "model_type": "LSTM", "previous": {"run_id": "old"}}
 
-    pointer = moved_pointer(target, pipeline_run_id="3", timestamp="t", previous=current)
+    pointer = moved_pointer(target, pipeline_run_id="3", timestamp="t")
 
-    assert (pointer["run_id"], pointer["pipeline_run_id"]) == ("old", "3")
-    assert pointer["previous"]["run_id"] == "new"
-    assert "previous" not in pointer["previous"]
-
-
-def test_the_first_pointer_has_no_predecessor() -> None:
-    assert predecessor(None) is None
+    assert (pointer["run_id"], pointer["pipeline_run_id"], pointer["timestamp"]) == ("old", "3", "t")
+    assert "previous" not in pointer, "the store adds what the pointer replaces"

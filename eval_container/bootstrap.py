@@ -1,0 +1,36 @@
+"""Composition root of eval."""
+
+from __future__ import annotations
+
+from eval_container.handler import DecideRun
+from eval_container.housekeeping import DrainSpool, Janitor, Overdue, SignsOfLife
+from eval_container.settings import EvalSettings
+from flts.contracts import topics
+from flts.runtime.adapters import Adapters
+from flts.runtime.service import Service, Subscription, Tick
+
+MAX_JANITOR_TICK_SECONDS = 3600.0
+"""The lease says when a round is due; looking each hour makes it daily across restarts and replicas."""
+
+
+def build_service(settings: EvalSettings, adapters: Adapters) -> Service:
+    """Put eval together."""
+    signs = SignsOfLife()
+    janitor_tick_seconds = min(settings.janitor_period_seconds, MAX_JANITOR_TICK_SECONDS)
+    return Service(
+        name="eval",
+        subscriptions=(
+            Subscription(
+                topics=(topics.TRAINING_DATA, topics.MODEL_TRAINING),
+                mode="group",
+                child="eval_container.handler:build_handler",
+                on_exhausted=DecideRun(settings, adapters).give_up,
+            ),
+            Subscription(topics=(topics.RUN_PROGRESS, topics.MODEL_TRAINING), mode="all", handler=signs),
+        ),
+        ticks=(
+            Tick("overdue", settings.eval_tick_seconds, Overdue(settings, adapters, signs)),
+            Tick("spool", settings.spool_drain_seconds, DrainSpool(settings, adapters)),
+            Tick("janitor", janitor_tick_seconds, Janitor(settings, adapters)),
+        ),
+    )

@@ -1,0 +1,137 @@
+"""End a run that is decided: every step may be repeated, so a kill at any line costs a repeat and nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from flts.contracts.claim_check import ClaimCheck
+from flts.contracts.events import ModelSelected
+from flts.errors import RejectedError
+from flts.observability.logs import get_logger
+from flts.runtime.adapters import Adapters
+from flts.storage.claims import read_claimed
+
+log = get_logger(__name__)
+
+STAGE = "eval"
+SCORE_METRICS = {"test_rmse": "rmse", "test_mae": "mae", "test_mse": "mse", "test_loss": "score", "test_skill": "skill"}
+"""Metrics of MLflow by the name that the scoreboard has for them; all scaled, means over targets and scored steps."""
+
+
+class Ending:
+    """The order of effects after a choice: decision, pointer, record, outcome, message.
+
+    Parameters
+    ----------
+    adapters : Adapters
+    now : callable
+        Epoch seconds.
+    """
+
+    def __init__(self, adapters: Adapters, now: Callable[[], float]) -> None:
+        self._adapters = adapters
+        self._runs = adapters.run_store
+        self._now = now
+
+    def decide(self, event: ModelSelected, pointer: Mapping[str, Any] | None) -> ModelSelected | None:
+        """Decide a run, or adopt the decision that stands, and end it; see `finish`.
+
+        Parameters
+        ----------
+        event : ModelSelected
+            What is to be told.
+        pointer : mapping, optional
+            The champion's pointer that goes with it: the new one, or the one that stays.
+        """
+        document = {**event.model_dump(mode="json"), "pointer": pointer}
+        decision, _ = self._runs.decide(event.identifier, event.pipeline_run_id, document)
+        return self.finish(decision)
+
+    def finish(self, decision: Mapping[str, Any]) -> ModelSelected | None:
+        """Do what a decision asks for and return its message; None for a run that was ended otherwise.
+
+        A run that has its outcome only gets the message again, under the same event_id.
+        """
+        event = ModelSelected.model_validate(decision)
+        identifier, run = event.identifier, event.pipeline_run_id
+        outcome = self._runs.outcome(identifier, run)
+        if outcome is not None:
+            return _as_ended(event, outcome)
+        if event.decision == "promoted":
+            event = self._promote(event, decision["pointer"])
+        self._record(event, decision)
+        reasons = list(event.reasons)
+        first = self._runs.put_outcome(identifier, run, event.decision, reasons=reasons, run_id=event.run_id)
+        self._runs.put_stage(identifier, run, STAGE, "done", decision=event.decision, reasons=reasons)
+        if first:
+            log.info(
+                "promotion_decision",
+                action=event.decision,
+                score=event.score,
+                run_id=event.run_id,
+                model_type=event.model_type,
+                reasons=reasons,
+            )
+            self._adapters.metrics.promotions.labels(decision=event.decision).inc()
+            return event
+        ended = self._runs.outcome(identifier, run)
+        return event if ended is None else _as_ended(event, ended)
+
+    def _promote(self, event: ModelSelected, pointer: Mapping[str, Any]) -> ModelSelected:
+        """Move the pointers forward; a run that a newer one overtook is superseded and moves nothing."""
+        moved = self._runs.move_current(event.identifier, pointer)
+        if moved == "superseded" and not self._was_current(event):
+            reason = "newer_run: a newer run was decided first, its champion stays"
+            return event.model_copy(update={"decision": "superseded", "reasons": [*event.reasons, reason]})
+        config_hash = pointer.get("config_hash")
+        if config_hash:
+            self._runs.put_config_pointer(event.identifier, str(config_hash), pointer)
+        return event
+
+    def _was_current(self, event: ModelSelected) -> bool:
+        """Return whether this run was current until just now: killed after the move, overtaken before the next line."""
+        current = self._runs.current(event.identifier)
+        previous = (current[0].get("previous") if current else None) or {}
+        return previous.get("pipeline_run_id") == event.pipeline_run_id
+
+    def _record(self, event: ModelSelected, decision: Mapping[str, Any]) -> None:
+        """Tell MLflow what every candidate achieved on the test rows, and who the champion is; it may be away."""
+        tracker = self._adapters.tracker
+        if tracker is None:
+            return
+        if event.scoreboard is not None:
+            self._record_scores(event.identifier, event.scoreboard)
+        if event.decision == "promoted" and event.run_id is not None:
+            experiment = str(decision["pointer"].get("experiment_name") or event.identifier)
+            tracker.set_champion(experiment, event.run_id)
+
+    def _record_scores(self, identifier: str, claim: ClaimCheck) -> None:
+        tracker = self._adapters.tracker
+        assert tracker is not None
+        try:
+            data = read_claimed(self._adapters.store, claim)
+        except RejectedError as error:
+            log.warning("scoreboard_not_recorded", object_key=claim.object_key, error=error)
+            return
+        for row in json.loads(data)["candidates"]:
+            if row["run_id"] is None or row.get("score") is None:
+                continue
+            metrics = {name: row[source] for name, source in SCORE_METRICS.items() if row.get(source) is not None}
+            tracker.append(row["run_id"], identifier, metrics=metrics, artifacts={"scoreboard.json": data})
+
+
+def at(now: float) -> datetime:
+    """Return epoch seconds as a time in UTC."""
+    return datetime.fromtimestamp(now, UTC)
+
+
+def _as_ended(event: ModelSelected, outcome: Mapping[str, Any]) -> ModelSelected | None:
+    ended = outcome["outcome"]
+    if ended == event.decision:
+        return event
+    if ended == "superseded":
+        return event.model_copy(update={"decision": "superseded", "reasons": list(outcome.get("reasons") or [])})
+    return None  # cancelled, or rejected by preprocess

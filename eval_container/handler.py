@@ -1,0 +1,282 @@
+"""One event in, at most one decision out: collect a run's candidates and decide it exactly once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from eval_container.candidates import load_forecaster
+from eval_container.domain.gate import Reason
+from eval_container.domain.promotion import moved_pointer, new_pointer
+from eval_container.domain.waiting import Patience, missing_types, why_missing
+from eval_container.ending import STAGE, Ending, at
+from eval_container.judging import Judgement, judge
+from eval_container.settings import EvalSettings
+from flts.contracts.claim_check import ClaimCheck
+from flts.contracts.events import (
+    EvaluateRequest,
+    Event,
+    ModelSelected,
+    ModelTraining,
+    RollbackRequest,
+    TrainingData,
+)
+from flts.contracts.ids import canonical_json, derived_event_id
+from flts.errors import FltsError, RejectedError
+from flts.observability.logs import get_logger
+from flts.runtime.adapters import Adapters
+from flts.runtime.service import Progress
+
+log = get_logger(__name__)
+
+
+def build_handler(settings: EvalSettings, adapters: Adapters) -> DecideRun:
+    """Return the handler; called in the child process, where models run."""
+    return DecideRun(settings, adapters)
+
+
+class DecideRun:
+    """Keeps what a run's trainers delivered and decides the run when all are final.
+
+    The state is the store's: what arrives is recorded there first, and every message looks at what stands there, so
+    order and repetition of messages do not matter.
+    """
+
+    def __init__(self, settings: EvalSettings, adapters: Adapters, *, now: Callable[[], float] = time.time) -> None:
+        self._settings = settings
+        self._adapters = adapters
+        self._runs = adapters.run_store
+        self._now = now
+        self._ending = Ending(adapters, now)
+
+    def __call__(self, event: Event, progress: Progress) -> Sequence[Event]:
+        """Take in one event of training-data or model-training."""
+        decision = self._runs.decision(event.identifier, event.pipeline_run_id)
+        if decision is not None:
+            return _told(self._ending.finish(decision))
+        if self._runs.outcome(event.identifier, event.pipeline_run_id) is not None:
+            log.info("run_ended_otherwise")
+            return []
+        if isinstance(event, RollbackRequest):
+            return self._roll_back(event)
+        if isinstance(event, EvaluateRequest):
+            return self._evaluate(event, progress)
+        if isinstance(event, TrainingData):
+            self._expect(event, tuple(self._settings.expected_model_types))
+        elif isinstance(event, ModelTraining):
+            self._runs.put_trained(event)
+        return self._decide_if_complete(event.identifier, event.pipeline_run_id, progress)
+
+    def give_up(self, event: Event, error: FltsError | None, message: str) -> Sequence[Event]:
+        """End a run that could not be decided after all tries, so that nobody waits for it for ever."""
+        del error
+        if not isinstance(event, TrainingData | ModelTraining | EvaluateRequest | RollbackRequest):
+            return []
+        decision = self._runs.decision(event.identifier, event.pipeline_run_id)
+        if decision is not None:
+            return _told(self._ending.finish(decision))
+        if self._runs.outcome(event.identifier, event.pipeline_run_id) is not None:
+            return []
+        reason = Reason("evaluation_failed", f"eval gave up after its last try: {message}"[:1000])
+        return self._refuse(event, reason)
+
+    def _expect(self, data: TrainingData, model_types: tuple[str, ...]) -> None:
+        """Record what the run waits for; the first record stands, whatever the settings say later."""
+        identifier, run = data.identifier, data.pipeline_run_id
+        self._runs.put_expected(
+            identifier,
+            run,
+            {
+                "model_types": list(model_types),
+                "started": self._now(),
+                "training_data": data.model_dump(mode="json"),
+            },
+        )
+        self._runs.put_stage(identifier, run, STAGE, "started", model_types=list(model_types))
+
+    def _decide_if_complete(self, identifier: str, run: str, progress: Progress) -> Sequence[Event]:
+        expected = self._runs.expected(identifier, run)
+        if expected is None:  # the trainer was faster than training-data's partition
+            return []
+        missing = missing_types(expected["model_types"], self._runs.trained(identifier, run))
+        if missing:
+            progress(STAGE, "waiting", detail=f"for {', '.join(missing)}")
+            return []
+        return self._decide(identifier, run, progress)
+
+    def _decide(self, identifier: str, run: str, progress: Progress) -> Sequence[Event]:
+        """Decide a run with what its trainers delivered so far."""
+        expected = self._runs.expected(identifier, run)
+        if expected is None:
+            log.warning("nothing_to_evaluate")
+            return []
+        data = TrainingData.model_validate(expected["training_data"])
+        model_types = tuple(expected["model_types"])
+        trained = self._runs.trained(identifier, run)
+        patience = Patience(self._settings.eval_silence_seconds, self._settings.eval_max_seconds)
+        missing = {
+            kind: why_missing(kind, now=self._now(), started=float(expected["started"]), patience=patience)
+            for kind in missing_types(model_types, trained)
+        }
+        log.info("model_evaluate_start", model_types=sorted(trained), missing=sorted(missing))
+        progress(STAGE, "running", detail="loading the candidates")
+        pointer = self._pointer(identifier)
+        with self._adapters.metrics.evaluation_duration.time():
+            judgement = judge(
+                self._adapters.store,
+                data,
+                self._settings.with_overrides(data.settings),
+                expected=model_types,
+                trained=trained,
+                missing=missing,
+                # A newer champion is no rival: this run can only be superseded, or it would be judged by its successor.
+                pointer=None if _is_newer(pointer, run) else pointer,
+                progress=progress,
+            )
+        claim = self._runs.put_scoreboard(identifier, run, canonical_json(judgement.scoreboard))
+        selected, new = self._selected(data, judgement, claim, trained, pointer)
+        return _told(self._ending.decide(selected, new))
+
+    def _selected(
+        self,
+        data: TrainingData,
+        judgement: Judgement,
+        scoreboard: ClaimCheck,
+        trained: Mapping[str, ModelTraining],
+        pointer: Mapping[str, Any] | None,
+    ) -> tuple[ModelSelected, Mapping[str, Any] | None]:
+        """Return the decision's message and the pointer that goes with it."""
+        choice = judgement.choice
+        now = at(self._now())
+        common: dict[str, Any] = {
+            "event_id": derived_event_id(data.pipeline_run_id, "promotion"),
+            "identifier": data.identifier,
+            "pipeline_run_id": data.pipeline_run_id,
+            "config_hash": data.config_hash,
+            "created_at": now,
+            "weights": dict(zip(("rmse", "mae", "mse"), self._settings.weights(), strict=True)),
+            "previous_run_id": pointer.get("run_id") if pointer else None,
+            "scoreboard": scoreboard,
+            "reasons": [reason.as_text() for reason in choice.reasons],
+        }
+        if choice.decision == "kept":
+            assert pointer is not None
+            card = judgement.champion_card
+            kept = {name: pointer.get(name) for name in ("run_id", "model_type", "model_uri", "bundle")}
+            return ModelSelected(**common, **kept, decision="kept", **_means(card)), pointer
+        if choice.decision != "promoted" or choice.winner is None:
+            return ModelSelected(**common, decision=choice.decision), None
+        winner = trained[choice.winner]
+        card = judgement.cards.get(choice.winner)
+        means = _means(card)
+        selected = ModelSelected(
+            **common,
+            **means,
+            decision="promoted",
+            run_id=winner.run_id,
+            model_type=winner.model_type,
+            model_uri=winner.model_uri,
+            bundle=winner.bundle,
+        )
+        return selected, new_pointer(winner, score=means.get("score"), timestamp=now.isoformat())
+
+    def _evaluate(self, request: EvaluateRequest, progress: Progress) -> Sequence[Event]:
+        """Judge another run's candidates under a new run: its records are copied, nothing is trained.
+
+        A request of a run for itself is the tick's: it has waited long enough.
+        """
+        if request.of_run == request.pipeline_run_id:
+            return self._decide(request.identifier, request.pipeline_run_id, progress)
+        old = self._runs.expected(request.identifier, request.of_run)
+        trained = self._runs.trained(request.identifier, request.of_run)
+        if old is None or not trained:
+            reason = Reason("nothing_to_evaluate", f"run {request.of_run} of {request.identifier} has no candidates")
+            return self._refuse(request, reason)
+        copied = {"pipeline_run_id": request.pipeline_run_id, "cause": request.cause}
+        data = TrainingData.model_validate({**old["training_data"], **copied})
+        wanted = set(old["model_types"])
+        for event in trained.values():
+            if event.model_type in wanted:
+                event_id = derived_event_id(request.event_id, event.header_event())
+                update = {"pipeline_run_id": request.pipeline_run_id, "event_id": event_id}
+                self._runs.put_trained(event.model_copy(update=update))
+        self._expect(data, tuple(old["model_types"]))
+        return self._decide(request.identifier, request.pipeline_run_id, progress)
+
+    def _roll_back(self, request: RollbackRequest) -> Sequence[Event]:
+        """Make an earlier champion the current one again, whatever its score."""
+        identifier, run = request.identifier, request.pipeline_run_id
+        self._runs.put_stage(identifier, run, STAGE, "started", cause=request.cause)
+        current = self._pointer(identifier)
+        target, missing = self._rollback_target(request, current)
+        if target is None:
+            return self._refuse(request, missing)
+        bundle = ClaimCheck.model_validate(target["bundle"])
+        try:
+            load_forecaster(self._adapters.store, bundle)
+        except RejectedError as error:
+            return self._refuse(request, Reason("bundle_not_loaded", f"its bundle is not right: {error.message}"))
+        now = at(self._now())
+        came_from = f"run {request.of_run}" if request.of_run else "the predecessor"
+        reason = Reason("rollback", f"the champion of {came_from} was asked for, {target['model_type']}")
+        selected = ModelSelected(
+            event_id=derived_event_id(run, "promotion"),
+            identifier=identifier,
+            pipeline_run_id=run,
+            config_hash=target.get("config_hash"),
+            created_at=now,
+            decision="promoted",
+            run_id=target["run_id"],
+            model_type=target["model_type"],
+            model_uri=target.get("model_uri"),
+            bundle=bundle,
+            score=target.get("score"),
+            previous_run_id=current.get("run_id") if current else None,
+            reasons=[reason.as_text()],
+        )
+        pointer = moved_pointer(target, pipeline_run_id=run, timestamp=now.isoformat())
+        return _told(self._ending.decide(selected, pointer))
+
+    def _rollback_target(
+        self, request: RollbackRequest, current: Mapping[str, Any] | None
+    ) -> tuple[Mapping[str, Any] | None, Reason]:
+        """Return the pointer to go back to, or why there is none."""
+        if request.of_run is None:
+            previous = current.get("previous") if current else None
+            return previous, Reason("no_predecessor", f"{request.identifier} has no champion before the current one")
+        decision = self._runs.decision(request.identifier, request.of_run)
+        pointer = decision.get("pointer") if decision else None
+        return pointer, Reason("no_champion", f"run {request.of_run} of {request.identifier} left no champion")
+
+    def _refuse(self, event: Event, reason: Reason) -> Sequence[Event]:
+        """Decide a run that cannot be judged."""
+        pointer = self._pointer(event.identifier)
+        selected = ModelSelected(
+            event_id=derived_event_id(event.pipeline_run_id, "promotion"),
+            identifier=event.identifier,
+            pipeline_run_id=event.pipeline_run_id,
+            config_hash=event.config_hash,
+            created_at=at(self._now()),
+            decision="refused",
+            previous_run_id=pointer.get("run_id") if pointer else None,
+            reasons=[reason.as_text()],
+        )
+        return _told(self._ending.decide(selected, None))
+
+    def _pointer(self, identifier: str) -> Mapping[str, Any] | None:
+        current = self._runs.current(identifier)
+        return None if current is None else current[0]
+
+
+def _told(selected: ModelSelected | None) -> list[Event]:
+    return [] if selected is None else [selected]
+
+
+def _is_newer(pointer: Mapping[str, Any] | None, run: str) -> bool:
+    return pointer is not None and str(pointer["pipeline_run_id"]) > run
+
+
+def _means(card: Any) -> dict[str, float]:
+    """Return the numbers of a decision's message; none where nothing was scored."""
+    return {} if card is None else {"score": card.score, "rmse": card.rmse, "mae": card.mae, "mse": card.mse}
