@@ -273,6 +273,8 @@ class _Runner:
         timer = threading.Timer(drain, self._stopping.over.set)
         timer.daemon = True
         timer.start()
+        for hook in self._service.on_drain:
+            self._call(hook)
         self._server.should_exit = True
 
     def _finish(self) -> int:

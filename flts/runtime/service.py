@@ -78,6 +78,8 @@ class Service:
     """Further conditions of /readyz, by what is waited for."""
     on_start: tuple[Callable[[], None], ...] = ()
     """Called once, in a thread, after the backends answered and before the first message is read."""
+    on_drain: tuple[Callable[[], None], ...] = ()
+    """Called once, at the moment the service begins to stop: ends requests that would never end by themselves."""
     on_stop: tuple[Callable[[], None], ...] = ()
     """Called once, after the last message's work and before the publisher closes."""
     requires_backends: bool = True
