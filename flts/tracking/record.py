@@ -1,0 +1,183 @@
+"""What a run has to say to MLflow, as one document: kept in memory while it grows, spooled whole if need be."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from flts.contracts.claim_check import ClaimCheck
+from flts.contracts.ids import canonical_json
+from flts.errors import RejectedError
+from flts.storage.keys import check_key
+
+RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
+MAX_TEXT = 5000
+"""Characters of a parameter or tag; MLflow refuses more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One value; with the same step and time it is the same one to MLflow, however often it is sent."""
+
+    name: str
+    value: float
+    step: int
+    time_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A file of a run: its bytes, or the claim of an object that has them."""
+
+    path: str
+    data: bytes | None = None
+    claim: ClaimCheck | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """The model version that a run is to become."""
+
+    model_type: str
+    """Also the folder of the run's artifacts that holds the bundle's copy."""
+    tags: dict[str, str]
+
+
+@dataclass(slots=True)
+class RunDocument:
+    """Everything recorded of a run."""
+
+    run_id: str
+    experiment: str
+    name: str
+    start_ms: int
+    params: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    metrics: list[Metric] = field(default_factory=list)
+    artifacts: list[Artifact] = field(default_factory=list)
+    registration: Registration | None = None
+    status: RunStatus | None = None
+    """None while the run goes on; also where something is added to a run that another process ends."""
+    end_ms: int | None = None
+
+    def add_metrics(self, values: Mapping[str, float | None], step: int, time_ms: int) -> None:
+        """Record one value each; None is left out."""
+        self.metrics.extend(
+            Metric(name, float(value), step, time_ms) for name, value in values.items() if value is not None
+        )
+
+    def add_artifact(self, artifact: Artifact) -> None:
+        """Record a file.
+
+        Raises
+        ------
+        RejectedError
+            If its path is none inside the run.
+        """
+        check_key(artifact.path)
+        self.artifacts.append(artifact)
+
+    def to_json(self) -> bytes:
+        """Return the document as it is spooled."""
+        return canonical_json(
+            {
+                "v": 1,
+                "kind": "run",
+                "run_id": self.run_id,
+                "experiment": self.experiment,
+                "name": self.name,
+                "start_ms": self.start_ms,
+                "end_ms": self.end_ms,
+                "status": self.status,
+                "params": self.params,
+                "tags": self.tags,
+                # JSON has no NaN; a diverged loss is worth keeping.
+                "metrics": [
+                    [one.name, one.value if math.isfinite(one.value) else str(one.value), one.step, one.time_ms]
+                    for one in self.metrics
+                ],
+                "artifacts": [_artifact_to_json(artifact) for artifact in self.artifacts],
+                "registration": self.registration
+                and {"model_type": self.registration.model_type, "tags": self.registration.tags},
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ChampionDocument:
+    """Which run's version is to have the alias ``champion``."""
+
+    experiment: str
+    run_id: str
+
+    def to_json(self) -> bytes:
+        """Return the document as it is spooled."""
+        return canonical_json({"v": 1, "kind": "champion", "experiment": self.experiment, "run_id": self.run_id})
+
+
+def document_from_json(data: bytes) -> RunDocument | ChampionDocument:
+    """Return a spooled document.
+
+    Raises
+    ------
+    RejectedError
+        With code ``bad_document`` unless it is one of ours.
+    """
+    try:
+        values = json.loads(data)
+        return _READERS[values["v"], values["kind"]](values)
+    except (KeyError, TypeError, ValueError, binascii.Error, ValidationError) as error:
+        msg = f"this is no document for MLflow: {error}"
+        raise RejectedError(msg, code="bad_document") from error
+
+
+def _champion_from_json(values: Mapping[str, Any]) -> ChampionDocument:
+    return ChampionDocument(str(values["experiment"]), str(values["run_id"]))
+
+
+def as_texts(values: Mapping[str, object]) -> dict[str, str]:
+    """Return parameters or tags as MLflow takes them; None is left out."""
+    return {name: str(value)[:MAX_TEXT] for name, value in values.items() if value is not None}
+
+
+def _run_from_json(values: Mapping[str, Any]) -> RunDocument:
+    registration = values["registration"]
+    return RunDocument(
+        run_id=str(values["run_id"]),
+        experiment=str(values["experiment"]),
+        name=str(values["name"]),
+        start_ms=int(values["start_ms"]),
+        end_ms=values["end_ms"],
+        status=values["status"],
+        params=dict(values["params"]),
+        tags=dict(values["tags"]),
+        metrics=[Metric(str(name), float(value), int(step), int(at)) for name, value, step, at in values["metrics"]],
+        artifacts=[_artifact_from_json(artifact) for artifact in values["artifacts"]],
+        registration=registration and Registration(registration["model_type"], dict(registration["tags"])),
+    )
+
+
+def _artifact_to_json(artifact: Artifact) -> dict[str, Any]:
+    if artifact.claim is not None:
+        return {"path": artifact.path, "claim": artifact.claim.model_dump(mode="json")}
+    return {"path": artifact.path, "data": base64.b64encode(artifact.data or b"").decode()}
+
+
+def _artifact_from_json(values: Mapping[str, Any]) -> Artifact:
+    path = check_key(values["path"])
+    if "claim" in values:
+        return Artifact(path, claim=ClaimCheck.model_validate(values["claim"]))
+    return Artifact(path, data=base64.b64decode(values["data"], validate=True))
+
+
+_READERS: dict[tuple[int, str], Callable[[Mapping[str, Any]], RunDocument | ChampionDocument]] = {
+    (1, "run"): _run_from_json,
+    (1, "champion"): _champion_from_json,
+}

@@ -1,0 +1,72 @@
+"""Documents that MLflow has not taken yet, kept in the store until it does."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from flts.storage.ports import ObjectInfo
+from flts.tracking.record import ChampionDocument, RunDocument
+
+if TYPE_CHECKING:
+    from flts.storage.ports import ObjectStore
+
+_FOLDER = "_spool"
+_REJECTED = "_spool_rejected"
+
+
+class Spool:
+    """The folder ``_spool/`` of the bucket of runs."""
+
+    def __init__(self, store: ObjectStore, bucket: str) -> None:
+        self._store = store
+        self._bucket = bucket
+
+    def put(self, document: RunDocument | ChampionDocument) -> str:
+        """Keep a document and return its key.
+
+        A run's own document and the champion of an experiment replace an earlier one, which they contain or overtake;
+        what is added to a run lies beside it.
+        """
+        data = document.to_json()
+        if isinstance(document, ChampionDocument):
+            key = self.champion_key(document.experiment)
+        elif document.status is not None:
+            key = f"{_FOLDER}/{document.run_id}.json"
+        else:
+            key = f"{_FOLDER}/{document.run_id}-{hashlib.sha256(data).hexdigest()[:12]}.json"
+        self._store.put(self._bucket, key, data)
+        return key
+
+    def champion_key(self, experiment: str) -> str:
+        """Return the key of an experiment's champion."""
+        return f"{_FOLDER}/champion-{experiment}.json"
+
+    def keys(self) -> list[str]:
+        """Return what is kept, in the order in which it can be recorded: runs, additions to them, champions."""
+        return sorted((info.key for info in self._list()), key=_rank)
+
+    def read(self, key: str) -> tuple[bytes, ObjectInfo]:
+        """Return a document's bytes; raises `ObjectNotFoundError` if it is gone."""
+        return self._store.get(self._bucket, key)
+
+    def remove(self, key: str, etag: str | None = None) -> None:
+        """Forget a document; with ``etag`` only if it was not replaced since."""
+        if etag is None or self._store.head(self._bucket, key).etag == etag:
+            self._store.delete(self._bucket, key)
+
+    def reject(self, key: str) -> str:
+        """Put a document that can never be recorded aside, for a person to look at; return where."""
+        aside = key.replace(_FOLDER, _REJECTED, 1)
+        self._store.copy(self._bucket, key, aside)
+        self._store.delete(self._bucket, key)
+        return aside
+
+    def _list(self) -> Iterator[ObjectInfo]:
+        return self._store.list(self._bucket, f"{_FOLDER}/")
+
+
+def _rank(key: str) -> tuple[bool, bool, str]:
+    name = key.rpartition("/")[2]
+    return name.startswith("champion-"), "-" in name, key
