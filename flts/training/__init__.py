@@ -1,0 +1,1 @@
+"""What every trainer does around its fit: read the claimed rows, check, calibrate, store, record, announce."""

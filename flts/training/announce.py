@@ -1,0 +1,104 @@
+"""The events of trainers; light enough for the process that only waits for its child."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from flts.contracts.claim_check import ClaimCheck
+from flts.contracts.events import Event, ModelTraining, TrainingData
+from flts.contracts.ids import derived_event_id, derived_run_id
+from flts.errors import FltsError
+from flts.observability.logs import get_logger
+from flts.runtime.adapters import Adapters
+
+MAX_ERROR_CHARACTERS = 2000
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """How a training ended well."""
+
+    model_type: str
+    run_id: str
+    mlflow_run_id: str | None
+    bundle: ClaimCheck
+    duration_seconds: float
+    metrics: dict[str, float | None] = field(default_factory=dict)
+    reused: bool = False
+
+
+def stage_of(model_type: str) -> str:
+    """Return a trainer's stage, which is its service's name: ``train-gru``, ``nonml-prophet``."""
+    kind = "nonml" if model_type == "PROPHET" else "train"
+    return f"{kind}-{model_type.lower()}"
+
+
+def model_training(event: TrainingData, done: Announcement) -> ModelTraining:
+    """Return the event of a training that ended well."""
+    folder = done.bundle.object_key.rpartition("/")[0]
+    return ModelTraining(
+        event_id=derived_event_id(event.event_id, f"trained-{done.model_type}"),
+        identifier=event.identifier,
+        pipeline_run_id=event.pipeline_run_id,
+        config_hash=event.config_hash,
+        created_at=datetime.now(UTC),
+        model_type=done.model_type,
+        status="SUCCESS",
+        run_id=done.run_id,
+        mlflow_run_id=done.mlflow_run_id,
+        experiment_name=event.identifier,
+        model_uri=f"s3://{done.bundle.bucket}/{folder}",
+        bundle=done.bundle,
+        train=event.claim(),
+        test=event.test,
+        metrics=done.metrics,
+        duration_seconds=done.duration_seconds,
+        reused=done.reused,
+    )
+
+
+def announce_failure(
+    adapters: Adapters, model_type: str
+) -> Callable[[Event, FltsError | None, str], Sequence[ModelTraining]]:
+    """Return what a trainer's subscription calls after the last try: record it, and tell eval not to wait."""
+
+    def on_exhausted(event: Event, error: FltsError | None, message: str) -> Sequence[ModelTraining]:
+        if not isinstance(event, TrainingData):
+            return []
+        now = datetime.now(UTC)
+        code = error.code if error is not None else "error"
+        run_id = derived_run_id(event.event_id, model_type)
+        log.error("train_error", model_type=model_type, run_id=run_id, error=message, error_code=code)
+        adapters.run_store.put_stage(
+            event.identifier,
+            event.pipeline_run_id,
+            stage_of(model_type),
+            "failed",
+            end=now,
+            run_id=run_id,
+            error=message[:MAX_ERROR_CHARACTERS],
+            error_code=code,
+        )
+        failed = ModelTraining(
+            # Not the id of a success: a replayed dead letter may still bring one.
+            event_id=derived_event_id(event.event_id, f"failed-{model_type}"),
+            identifier=event.identifier,
+            pipeline_run_id=event.pipeline_run_id,
+            config_hash=event.config_hash,
+            created_at=now,
+            model_type=model_type,
+            status="FAILED",
+            run_id=run_id,
+            experiment_name=event.identifier,
+            train=event.claim(),
+            test=event.test,
+            duration_seconds=0.0,
+            error=message[:MAX_ERROR_CHARACTERS],
+        )
+        return [failed]
+
+    return on_exhausted

@@ -1,0 +1,107 @@
+"""From a fitted model to a bundle: exported, compared with the trainer's own predictions, calibrated."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass, replace
+
+from flts.bundle.forecaster import longest_horizon
+from flts.bundle.format import Bundle
+from flts.bundle.model import PROBE_TOLERANCE, BundleModel, relative_difference
+from flts.errors import RejectedError
+from flts.forecasting.calibration import rolled_residuals
+from flts.forecasting.intervals import Intervals, calibrate
+from flts.observability.logs import get_logger
+from flts.settings import WindowSettings
+from flts.training.fitting import FittedModel, TrainingSet
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Under which names a bundle is stored."""
+
+    identifier: str
+    config_hash: str
+    model_type: str
+    train_hash: str
+
+
+def make_bundle(
+    fitted: FittedModel, data: TrainingSet, identity: Identity, settings: WindowSettings, *, threads: int
+) -> Bundle:
+    """Return the bundle of a fitted model, which has repeated the trainer's own predictions.
+
+    Raises
+    ------
+    RejectedError
+        ``export_mismatch`` if the ONNX file answers held-out inputs more than 1e-4 away from the trainer;
+        ``bad_bundle`` if it is not what a reader would accept.
+    """
+    recipe = data.recipe
+    window = fitted.input_kind == "window"
+    bundle = Bundle(
+        model_type=identity.model_type,
+        input_kind=fitted.input_kind,
+        identifier=identity.identifier,
+        config_hash=identity.config_hash,
+        train_hash=identity.train_hash,
+        recipe=recipe,
+        input_seq_len=settings.input_seq_len if window else 1,
+        output_seq_len=settings.output_seq_len if window else 1,
+        rows_required=settings.input_seq_len + recipe.warmup_rows if window else 1,
+        max_horizon_steps=longest_horizon(recipe, settings.output_seq_len) if window else None,
+        targets=tuple(recipe.targets),
+        intervals=None,
+        intervals_source=None,
+        model_sha256=hashlib.sha256(fitted.model_bytes).hexdigest(),
+        model_size=len(fitted.model_bytes),
+        probe=fitted.probe(),
+        metrics=dict(fitted.metrics),
+        reason=None if recipe.varying_targets else "all_constant",
+    )
+    model = BundleModel(bundle, fitted.model_bytes, threads=threads)
+    difference = export_difference(model, fitted)
+    if not difference <= PROBE_TOLERANCE:
+        msg = f"the exported model answers held-out rows {difference:.2g} away from the trainer's own predictions"
+        raise RejectedError(msg, code="export_mismatch")
+    intervals = None
+    started = time.perf_counter()
+    if recipe.varying_targets:
+        intervals = _intervals(model, fitted, data, settings)
+    log.info(
+        "bundle_checked",
+        export_difference=difference,
+        model_size=bundle.model_size,
+        calibrated_steps=0 if intervals is None else intervals.calibrated_steps,
+        calibration_seconds=round(time.perf_counter() - started, 3),
+    )
+    source = None
+    if intervals is not None:
+        source = "calibration_tail" if fitted.residuals is None else "from_refit"
+    return replace(bundle, intervals=intervals, intervals_source=source)
+
+
+def export_difference(model: BundleModel, fitted: FittedModel) -> float:
+    """Return how far the exported model's answers to held-out inputs are from the trainer's own, relatively."""
+    if fitted.input_kind == "window":
+        answers = model.run_windows(fitted.check_inputs)
+    else:
+        answers = model.run_timestamps(fitted.check_inputs)
+    return relative_difference(answers, fitted.check_outputs)
+
+
+def _intervals(model: BundleModel, fitted: FittedModel, data: TrainingSet, settings: WindowSettings) -> Intervals:
+    residuals = fitted.residuals
+    if residuals is None:
+        residuals = rolled_residuals(
+            model.run_windows,
+            data.recipe,
+            data.features,
+            data.tails,
+            input_seq_len=settings.input_seq_len,
+            output_seq_len=settings.output_seq_len,
+        )
+    return calibrate(residuals)

@@ -1,0 +1,76 @@
+"""Read the rows and the recipe that an event claims, and say what came."""
+
+from __future__ import annotations
+
+import json
+
+from flts.contracts.events import TrainingData
+from flts.errors import RejectedError
+from flts.forecasting.fitted import FittedRecipe
+from flts.forecasting.splits import tails
+from flts.forecasting.windows import target_rows
+from flts.observability.logs import get_logger
+from flts.settings import WindowSettings
+from flts.storage.claims import read_claimed
+from flts.storage.frames import read_claimed_features
+from flts.storage.ports import ObjectStore
+from flts.training.fitting import TrainingSet
+from flts.training.threads import resident_bytes
+
+log = get_logger(__name__)
+
+
+def claimed_training_set(store: ObjectStore, event: TrainingData, settings: WindowSettings) -> TrainingSet:
+    """Fetch an event's rows, checked against their claim.
+
+    Raises
+    ------
+    HashMismatchError, ObjectNotFoundError
+        If the store does not hold what was claimed.
+    RejectedError
+        ``bad_meta`` if the recipe is not that of the rows.
+    """
+    log.info("download_start", object_key=event.object_key, size_bytes=event.size)
+    recipe = _claimed_recipe(store, event)
+    features = read_claimed_features(store, event.claim())
+    if features.names != recipe.feature_names:
+        msg = f"the rows have the columns {features.names}, their recipe makes {recipe.feature_names}"
+        raise RejectedError(msg, code="bad_meta")
+    log.info(
+        "download_done",
+        rows=len(features),
+        columns=len(features.names),
+        rss_bytes=resident_bytes(),
+    )
+    shares = tails(len(features), stop_tail=settings.stop_tail, calibration_tail=settings.calibration_tail)
+    return TrainingSet(features, recipe, shares)
+
+
+def log_feature_summary(data: TrainingSet, settings: WindowSettings) -> None:
+    """Log the shapes of all windows, before the tails are cut."""
+    features, horizon = data.features, settings.output_seq_len
+    windows = len(
+        target_rows(
+            features.segments(),
+            context_rows=settings.input_seq_len,
+            horizon_steps=horizon,
+            last_row=len(features),
+        )
+    )
+    targets = len(data.recipe.varying_targets)
+    log.info(
+        "feature_summary",
+        num_features=len(features.names),
+        n_exogenous=len(features.names) - targets,
+        X_shape=[windows, settings.input_seq_len, len(features.names)],
+        y_shape=[windows, horizon, targets],
+    )
+
+
+def _claimed_recipe(store: ObjectStore, event: TrainingData) -> FittedRecipe:
+    try:
+        meta = json.loads(read_claimed(store, event.meta))
+        return FittedRecipe.from_dict(meta["recipe"])
+    except (ValueError, LookupError, TypeError) as error:
+        msg = f"{event.meta.object_key} holds no recipe: {error!r}"
+        raise RejectedError(msg[:500], code="bad_meta") from error

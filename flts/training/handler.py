@@ -1,0 +1,216 @@
+"""The one handler of all trainers: a claimed data set in, one ``ModelTraining`` out."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Generic, TypeVar
+
+from flts.bundle.format import Bundle
+from flts.bundle.load import fetch_bundle
+from flts.bundle.model import BundleModel
+from flts.bundle.write import find_bundle, store_bundle
+from flts.contracts.claim_check import ClaimCheck
+from flts.contracts.events import ModelTraining, TrainingData
+from flts.contracts.ids import derived_run_id, sha256_of
+from flts.errors import RejectedError
+from flts.observability.logs import bind, get_logger
+from flts.runtime.adapters import Adapters
+from flts.runtime.service import Progress
+from flts.storage.claims import read_claimed
+from flts.training.announce import Announcement, model_training, stage_of
+from flts.training.bundling import Identity, make_bundle
+from flts.training.constant import constant_model
+from flts.training.dataset import claimed_training_set, log_feature_summary
+from flts.training.fitting import FittedModel, Fitter, TrainingSet
+from flts.training.record import Record
+from flts.training.report import ProgressReport
+from flts.training.settings import TrainerSettings
+from flts.training.threads import default_threads
+
+TRAINER_VERSION = 1
+"""Raised by any change of ours that makes another model of the same rows; part of train_hash."""
+
+SettingsT = TypeVar("SettingsT", bound=TrainerSettings)
+
+log = get_logger(__name__)
+
+
+class TrainOnDataset(Generic[SettingsT]):
+    """Train on a data set, unless its bundle is there already, and say so.
+
+    Parameters
+    ----------
+    adapters : Adapters
+    settings : TrainerSettings and the fitter's own
+        A run's overrides are put over them.
+    fitter : Fitter
+        The kind of model.
+    """
+
+    def __init__(self, adapters: Adapters, settings: SettingsT, fitter: Fitter[SettingsT]) -> None:
+        self._adapters = adapters
+        self._settings = settings
+        self._fitter = fitter
+        self._stage = stage_of(fitter.model_type)
+
+    def __call__(self, event: TrainingData, progress: Progress) -> Sequence[ModelTraining]:
+        """Return the one event that says how the training ended; a repeat returns the same."""
+        model_type = self._fitter.model_type
+        run_id = derived_run_id(event.event_id, model_type)
+        with bind(run_id=run_id, model_type=model_type):
+            return [self._announce(event, run_id, progress)]
+
+    def _announce(self, event: TrainingData, run_id: str, progress: Progress) -> ModelTraining:
+        started = datetime.now(UTC)
+        runs = self._adapters.run_store
+        runs.put_stage(event.identifier, event.pipeline_run_id, self._stage, "started", started)
+        clock = time.perf_counter()
+        settings = self._settings.with_overrides(event.settings)
+        identity = self._identity(event, settings)
+        report = ProgressReport(self._stage, progress)
+        found = self._reusable(event, identity) if self._settings.skip_duplicate_configs else None
+        if found is None:
+            claim, bundle, mlflow_run_id = self._train(event, run_id, identity, settings, report)
+        else:
+            claim, bundle, mlflow_run_id = self._reuse(event, run_id, found, settings, report)
+        duration = time.perf_counter() - clock
+        self._adapters.metrics.training_duration.labels(identity.model_type).observe(duration)
+        runs.put_stage(
+            event.identifier,
+            event.pipeline_run_id,
+            self._stage,
+            "done",
+            started,
+            datetime.now(UTC),
+            run_id=run_id,
+            reused=found is not None,
+            bundle=claim.model_dump(mode="json"),
+            train=event.claim().model_dump(mode="json"),
+        )
+        log.info(
+            "train_success",
+            duration_seconds=round(duration, 3),
+            reused=found is not None,
+            object_key=claim.object_key,
+            **{name: value for name, value in bundle.metrics.items() if name.startswith("val_")},
+        )
+        return model_training(
+            event,
+            Announcement(
+                model_type=identity.model_type,
+                run_id=run_id,
+                mlflow_run_id=mlflow_run_id,
+                bundle=claim,
+                metrics=dict(bundle.metrics),
+                duration_seconds=duration,
+                reused=found is not None,
+            ),
+        )
+
+    def _identity(self, event: TrainingData, settings: SettingsT) -> Identity:
+        if event.config_hash is None:
+            msg = "training data without a config_hash"
+            raise RejectedError(msg, code="no_config_hash", field="config_hash")
+        parts = {
+            **self._fitter.hash_parts(settings),
+            "model_type": self._fitter.model_type,
+            "trainer_version": TRAINER_VERSION,
+        }
+        return Identity(event.identifier, event.config_hash, self._fitter.model_type, sha256_of(parts))
+
+    def _reusable(self, event: TrainingData, identity: Identity) -> tuple[ClaimCheck, Bundle] | None:
+        """Return the stored bundle of the same data and settings that still answers its probe."""
+        found = find_bundle(
+            self._adapters.store,
+            self._settings.bucket_model_bundles,
+            identity.identifier,
+            identity.config_hash,
+            identity.model_type,
+            identity.train_hash,
+        )
+        if found is None:
+            return None
+        claim, info = found
+        if event.force and info.modified < run_created_seconds(event.pipeline_run_id):
+            return None
+        try:
+            bundle, model_bytes = fetch_bundle(self._adapters.store, claim)
+            BundleModel(bundle, model_bytes)
+        except RejectedError as error:
+            log.warning("train_stored_bundle_refused", object_key=claim.object_key, reason=error.message)
+            return None
+        return claim, bundle
+
+    def _reuse(
+        self,
+        event: TrainingData,
+        run_id: str,
+        found: tuple[ClaimCheck, Bundle],
+        settings: SettingsT,
+        report: ProgressReport,
+    ) -> tuple[ClaimCheck, Bundle, str | None]:
+        claim, bundle = found
+        log.info("train_skip_duplicate", object_key=claim.object_key, train_hash=bundle.train_hash)
+        report.state("reused")
+        with Record(self._adapters.tracker, event, run_id, self._parameters(event, settings), reused=True) as record:
+            mlflow_run_id = self._finish_record(record, event, claim, bundle)
+        return claim, bundle, mlflow_run_id
+
+    def _train(
+        self,
+        event: TrainingData,
+        run_id: str,
+        identity: Identity,
+        settings: SettingsT,
+        report: ProgressReport,
+    ) -> tuple[ClaimCheck, Bundle, str | None]:
+        report.state("downloading")
+        with Record(self._adapters.tracker, event, run_id, self._parameters(event, settings)) as record:
+            report.record = record
+            data = claimed_training_set(self._adapters.store, event, settings)
+            log_feature_summary(data, settings)
+            log.info("train_start", train_hash=identity.train_hash)
+            fitted = self._fit(data, settings, report)
+            report.state("calibrating")
+            threads = self._settings.train_threads or default_threads()
+            bundle = make_bundle(fitted, data, identity, settings, threads=threads)
+            report.state("storing")
+            claim = store_bundle(self._adapters.store, self._settings.bucket_model_bundles, bundle, fitted.model_bytes)
+            # Another bundle may have been there first: what is announced and recorded is what is stored.
+            stored, _ = fetch_bundle(self._adapters.store, claim)
+            record.history(fitted.history)
+            mlflow_run_id = self._finish_record(record, event, claim, stored)
+        return claim, stored, mlflow_run_id
+
+    def _fit(self, data: TrainingSet, settings: SettingsT, report: ProgressReport) -> FittedModel:
+        if not data.recipe.varying_targets:
+            log.info("train_all_constant", targets=list(data.recipe.targets))
+            return constant_model(data)
+        return self._fitter.fit(data, settings, report)
+
+    def _parameters(self, event: TrainingData, settings: SettingsT) -> Mapping[str, object]:
+        return {
+            "model_type": self._fitter.model_type,
+            "config_hash": event.config_hash,
+            **self._fitter.parameters(settings),
+        }
+
+    def _finish_record(self, record: Record, event: TrainingData, claim: ClaimCheck, bundle: Bundle) -> str | None:
+        record.final(bundle.metrics)
+        if record.wanted:
+            record.bundle(self._fitter.model_type, *self._bundle_files(claim))
+            record.preprocess_config(json.loads(read_claimed(self._adapters.store, event.meta)))
+        return record.close(claim)
+
+    def _bundle_files(self, claim: ClaimCheck) -> tuple[bytes, bytes]:
+        bundle, model_bytes = fetch_bundle(self._adapters.store, claim)
+        return bundle.to_json(), model_bytes
+
+
+def run_created_seconds(pipeline_run_id: str) -> float:
+    """Return when a run began, in epoch seconds: the time that its UUIDv7 carries."""
+    return (uuid.UUID(pipeline_run_id).int >> 80) / 1000

@@ -1,0 +1,47 @@
+"""How a fit's progress reaches people, the log and the record at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from flts.observability.logs import get_logger
+from flts.runtime.service import Progress
+from flts.training.threads import resident_bytes
+
+if TYPE_CHECKING:
+    from flts.training.record import Record
+
+log = get_logger(__name__)
+
+
+class ProgressReport:
+    """What a fit is given to report to.
+
+    Parameters
+    ----------
+    stage : str
+    progress : Progress
+        Of the message in work; it thins the reports out.
+    """
+
+    def __init__(self, stage: str, progress: Progress) -> None:
+        self._stage = stage
+        self._progress = progress
+        self.record: Record | None = None
+        """Where epochs are recorded, once there is a run."""
+
+    def state(self, state: str) -> None:
+        """Say that the work entered another state."""
+        self._progress(self._stage, state)
+
+    def alive(self, detail: str) -> None:
+        """Say that work goes on within an epoch."""
+        self._progress(self._stage, "training", detail=detail)
+
+    def epoch_done(self, epoch: int, epochs: int, metrics: Mapping[str, float | None], *, loss: float | None) -> None:
+        """Say that an epoch, counted from 1, is done."""
+        log.info("epoch_done", epoch=epoch, epochs=epochs, rss_bytes=resident_bytes(), **metrics)
+        self._progress(self._stage, "training", epoch=epoch, epochs=epochs, loss=loss)
+        if self.record is not None:
+            self.record.epoch(epoch, metrics)

@@ -1,0 +1,1 @@
+"""Networks, their training and their export: pure code that knows no message and no store."""

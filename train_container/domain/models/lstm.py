@@ -1,0 +1,24 @@
+"""LSTM: a stack of long short-term memories and a linear head on the last step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from train_container.domain.models.recurrent import Recurrent, recurrent_to_onnx
+
+if TYPE_CHECKING:
+    import onnx
+    import torch
+
+    from flts.settings import TrainingSettings
+    from train_container.domain.shape import Shape
+
+
+def build(shape: Shape, settings: TrainingSettings) -> torch.nn.Module:
+    """Return a new network."""
+    return Recurrent("LSTM", shape, settings)
+
+
+def to_onnx(network: torch.nn.Module, shape: Shape) -> onnx.ModelProto:
+    """Return the network as ONNX; torch's gates i, f, g, o become ONNX's i, o, f, c."""
+    return recurrent_to_onnx(network, shape, "LSTM", gates=(0, 3, 1, 2))

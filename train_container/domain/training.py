@@ -1,0 +1,193 @@
+"""Fit a network: one-cycle Adam on whole batches, averaged weights, the best epoch of the stopping tail kept."""
+
+from __future__ import annotations
+
+import copy
+import importlib.metadata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from flts.errors import RejectedError
+from flts.forecasting.windows import Windows, training_windows
+from flts.settings import TrainingSettings
+from flts.training.fitting import FittedModel, Report, TrainingSet
+from flts.training.onnx_file import to_bytes
+from train_container.domain.losses import ScaledLoss, Scores
+from train_container.domain.models import load_model
+from train_container.domain.shape import Shape
+
+WARM_UP = 0.15
+"""Share of all steps in which the learning rate rises to its peak."""
+CLIP_NORM = 1.0
+AVERAGING = 0.98
+"""Weights that are scored and shipped: an exponential average over some 50 steps, an epoch's worth on PobleSec."""
+AVERAGING_START = 10.0
+"""The average follows closely at first: after n steps it keeps at most (1 + n) / (10 + n)."""
+SCORE_BATCH = 4096
+CHECKED_WINDOWS = 64
+"""Held-out windows on which the ONNX file must repeat the network."""
+
+
+class NeuralFitter:
+    """Fits a registered model; a `flts.training.fitting.Fitter`.
+
+    Parameters
+    ----------
+    model_type : str
+    threads : int
+        Torch's threads.
+    """
+
+    def __init__(self, model_type: str, *, threads: int) -> None:
+        self.model_type = model_type
+        self._threads = threads
+
+    def hash_parts(self, settings: TrainingSettings) -> Mapping[str, Any]:
+        """Return settings and torch's version."""
+        names = TrainingSettings.model_fields
+        return {
+            "settings": {name: getattr(settings, name) for name in names},
+            "torch": importlib.metadata.version("torch"),
+        }
+
+    def parameters(self, settings: TrainingSettings) -> Mapping[str, Any]:
+        """Return what the record shows."""
+        return {name: getattr(settings, name) for name in TrainingSettings.model_fields}
+
+    def fit(self, data: TrainingSet, settings: TrainingSettings, report: Report) -> FittedModel:
+        """Fit on the fit part, stop by the stopping tail; the calibration tail is not looked at.
+
+        Raises
+        ------
+        SeriesTooShortError
+            If there is no window to fit on or to stop by.
+        RejectedError
+            ``diverged`` if no epoch had a finite loss.
+        """
+        torch.set_num_threads(self._threads)
+        windows = training_windows(
+            data.features,
+            data.recipe,
+            data.tails,
+            input_seq_len=settings.input_seq_len,
+            output_seq_len=settings.output_seq_len,
+        )
+        fit, stop = _tensors(windows.fit), _tensors(windows.stop)
+        shape = Shape(settings.input_seq_len, fit.inputs.shape[2], settings.output_seq_len, fit.targets.shape[2])
+        torch.manual_seed(settings.seed)
+        module = load_model(self.model_type)
+        network = module.build(shape, settings)
+        best = _train(network, fit, stop, settings, report)
+        network.load_state_dict(best.weights)
+        network.eval()
+        model_bytes = to_bytes(module.to_onnx(network, shape))
+        held_out = windows.calibrate if len(windows.calibrate) else windows.stop
+        check_inputs = np.ascontiguousarray(held_out.inputs[:CHECKED_WINDOWS])
+        with torch.inference_mode():
+            check_outputs = network(torch.from_numpy(check_inputs)).numpy().astype(np.float64)
+        loss = ScaledLoss(fit.targets)
+        shipped = _score(network, fit, loss).named("train_") | _score(network, stop, loss).named("val_")
+        return FittedModel(
+            model_bytes=model_bytes,
+            input_kind="window",
+            check_inputs=check_inputs,
+            check_outputs=check_outputs,
+            metrics={**shipped, "best_epoch": float(best.epoch), "epochs_run": float(len(best.history))},
+            history=tuple(best.history),
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Pairs:
+    inputs: Tensor
+    targets: Tensor
+
+
+@dataclass(slots=True, eq=False)
+class _Best:
+    history: list[dict[str, float | None]]
+    weights: dict[str, Tensor]
+    loss: float = float("inf")
+    epoch: int = 0
+
+
+def _train(network: nn.Module, fit: _Pairs, stop: _Pairs, settings: TrainingSettings, report: Report) -> _Best:
+    loss = ScaledLoss(fit.targets)
+    count = len(fit.inputs)
+    steps = -(-count // settings.batch_size)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, settings.learning_rate, total_steps=steps * settings.epochs, pct_start=WARM_UP
+    )
+    shuffle = torch.Generator().manual_seed(settings.seed)
+    average = _Average(network)
+    best = _Best([], {})
+    for epoch in range(1, settings.epochs + 1):
+        network.train()
+        order = torch.randperm(count, generator=shuffle)
+        scores = Scores()
+        for number, start in enumerate(range(0, count, settings.batch_size), 1):
+            batch = order[start : start + settings.batch_size]
+            expected = fit.targets[batch]
+            answer = network(fit.inputs[batch])
+            value = loss(answer, expected)
+            optimiser.zero_grad(set_to_none=True)
+            value.backward()  # type: ignore[no-untyped-call]  # torch has not annotated it
+            nn.utils.clip_grad_norm_(network.parameters(), CLIP_NORM)
+            optimiser.step()
+            schedule.step()
+            average.update(network)
+            scores.add(value.detach(), answer.detach(), expected)
+            report.alive(f"epoch {epoch}, batch {number} of {steps}")
+        held_out = _score(average.network, stop, loss)
+        metrics = scores.named("train_") | held_out.named("val_")
+        best.history.append(metrics)
+        report.epoch_done(epoch, settings.epochs, metrics, loss=held_out.loss)
+        if held_out.loss < best.loss:
+            best.loss, best.epoch = held_out.loss, epoch
+            best.weights = {name: tensor.clone() for name, tensor in average.network.state_dict().items()}
+        elif settings.early_stopping and epoch - best.epoch >= settings.patience:
+            break
+    if not best.weights:
+        msg = f"no epoch ended with a finite loss; LEARNING_RATE {settings.learning_rate:g} may be too high"
+        raise RejectedError(msg, code="diverged", field="LEARNING_RATE")
+    return best
+
+
+class _Average:
+    """An exponential average of a network's weights, itself a network to score."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = copy.deepcopy(network).eval().requires_grad_(requires_grad=False)
+        self._steps = 0
+
+    @torch.no_grad()
+    def update(self, network: nn.Module) -> None:
+        self._steps += 1
+        keep = min(AVERAGING, (1 + self._steps) / (AVERAGING_START + self._steps))
+        torch._foreach_lerp_(list(self.network.parameters()), list(network.parameters()), 1 - keep)
+        for mine, theirs in zip(self.network.buffers(), network.buffers(), strict=True):
+            mine.copy_(theirs)
+
+
+@torch.inference_mode()
+def _score(network: nn.Module, pairs: _Pairs, loss: ScaledLoss) -> Scores:
+    network.eval()
+    scores = Scores()
+    for start in range(0, len(pairs.inputs), SCORE_BATCH):
+        expected = pairs.targets[start : start + SCORE_BATCH]
+        answer = network(pairs.inputs[start : start + SCORE_BATCH])
+        scores.add(loss(answer, expected), answer, expected)
+    return scores
+
+
+def _tensors(windows: Windows) -> _Pairs:
+    return _Pairs(
+        torch.from_numpy(np.ascontiguousarray(windows.inputs)),
+        torch.from_numpy(np.ascontiguousarray(windows.targets)),
+    )

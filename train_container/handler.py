@@ -1,0 +1,18 @@
+"""What the child process does with a data set: all trainers' handler, with this service's fit."""
+
+from __future__ import annotations
+
+from flts.runtime.adapters import Adapters
+from flts.runtime.service import Handler
+from flts.training.threads import cap_threads, default_threads
+from train_container.settings import TrainSettings
+
+
+def train_in_child(settings: TrainSettings, adapters: Adapters) -> Handler:
+    """Return the handler; torch is imported here, once the number of its threads is settled."""
+    threads = settings.train_threads or default_threads()
+    cap_threads(threads)
+    from flts.training.handler import TrainOnDataset  # noqa: PLC0415 - ONNX Runtime and torch read the thread limits
+    from train_container.domain.training import NeuralFitter  # noqa: PLC0415 - once, when they are imported
+
+    return TrainOnDataset(adapters, settings, NeuralFitter(settings.model_type, threads=threads))
