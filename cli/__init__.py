@@ -1,0 +1,1 @@
+"""`flts`: the command line over the gateway's API."""

@@ -1,0 +1,77 @@
+"""Run the command line: ``flts``, or ``python -m cli``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from pydantic import SecretStr
+
+from cli.arguments import build_parser
+from cli.client import GatewayClient
+from cli.commands import COMMANDS, FAILED, OK, USAGE, UsageError
+from cli.settings import CliSettings
+from flts.errors import FltsError
+
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return 0, 1 if it failed, 2 if it was not used right. Errors are one line on standard error."""
+    try:
+        arguments = build_parser().parse_args(argv)
+        settings = _settings(vars(arguments))
+    except SystemExit as error:  # argparse and the settings have said why
+        return error.code if isinstance(error.code, int) else USAGE
+    arguments.json = getattr(arguments, "json", False)
+    try:
+        return _run(arguments, settings)
+    except UsageError as error:
+        return _complain(str(error), USAGE)
+    except FltsError as error:
+        field = f"{error.field}: " if error.field and error.field not in error.message else ""
+        return _complain(f"{field}{error.message}", FAILED)
+    except OSError as error:
+        return _complain(f"{error.filename or ''}: {error.strerror or error}".removeprefix(": "), FAILED)
+    except KeyboardInterrupt:
+        return _complain("stopped; a run that was started goes on", INTERRUPTED)
+
+
+def _run(arguments: argparse.Namespace, settings: CliSettings) -> int:
+    with GatewayClient(
+        settings.url(),
+        settings.api_key(),
+        timeout_seconds=settings.flts_timeout_seconds,
+        reconnect_seconds=settings.flts_reconnect_seconds,
+    ) as client:
+        try:
+            return COMMANDS[arguments.command](client, arguments)
+        except BrokenPipeError:
+            # Whoever read the output has had enough (`flts runs | head`); nothing more is written at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return OK
+
+
+def _settings(given: dict[str, object]) -> CliSettings:
+    settings = CliSettings.load()
+    changes: dict[str, object] = {}
+    if "url" in given:
+        changes["flts_url"] = given["url"]
+    if "api_key" in given:
+        changes["flts_api_key"] = SecretStr(str(given["api_key"]))
+    if "api_key_file" in given:
+        # The more specific wins: a file named here over a key in the environment.
+        changes |= {"flts_api_key_file": given["api_key_file"]}
+        changes.setdefault("flts_api_key", None)
+    return settings.model_copy(update=changes)
+
+
+def _complain(message: str, code: int) -> int:
+    sys.stderr.write(f"flts: {' '.join(message.split())}\n")
+    return code
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

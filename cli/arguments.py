@@ -1,0 +1,109 @@
+"""The commands and their options."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+DEFAULT_HORIZON = 60
+DEFAULT_ROWS = 200
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of `flts`."""
+    common = argparse.ArgumentParser(add_help=False)
+    # SUPPRESS: an option may stand before or after the command, and what is not given overrides nothing.
+    options = common.add_argument_group("every command")
+    options.add_argument("--url", default=argparse.SUPPRESS, help="the gateway's address (FLTS_URL)")
+    options.add_argument("--api-key", default=argparse.SUPPRESS, help="the gateway's key (FLTS_API_KEY)")
+    options.add_argument("--api-key-file", type=Path, default=argparse.SUPPRESS, help="file that holds the key")
+    options.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="JSON on standard output")
+
+    parser = argparse.ArgumentParser(
+        prog="flts", description="A CSV of measurements becomes a served, measured forecast.", parents=[common]
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, text: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=text, description=text, parents=[common])
+
+    upload = command("upload", "Upload a data set and start a run on it")
+    upload.add_argument("name", help="what the data set is called: its identifier")
+    upload.add_argument("train", type=Path, metavar="TRAIN.csv")
+    upload.add_argument("--test", type=Path, metavar="TEST.csv", help="else the last rows of TRAIN.csv are the test")
+    _add_run_options(upload)
+
+    retrain = command("retrain", "Start a run on the newest upload of a data set")
+    retrain.add_argument("name")
+    retrain.add_argument("--salt", help="any text; another text computes everything afresh")
+    _add_run_options(retrain)
+
+    runs = command("runs", "List the newest runs")
+    runs.add_argument("--identifier", help="only those of this data set")
+    runs.add_argument("--limit", type=int, default=20)
+
+    command("datasets", "List the data sets")
+    command("models", "List the champions that are served")
+
+    follow = command("follow", "Show a run live until it ends")
+    follow.add_argument("run", nargs="?", help="the run's id")
+    follow.add_argument("--last", action="store_true", help="the newest run")
+    follow.add_argument("--identifier", help="with --last: the newest run of this data set")
+
+    why = command("why", "Show a run's scoreboard and why it was decided so")
+    why.add_argument("run", metavar="RUN|NAME", help="a run's id, or a data set for its last decided run")
+    why.add_argument("--targets", action="store_true", help="each target's error, too")
+    why.add_argument("--step", type=int, default=1, help="with --targets: steps ahead")
+
+    forecast = command("forecast", "Ask the champion for a forecast")
+    forecast.add_argument("name")
+    forecast.add_argument("--horizon", type=int, default=DEFAULT_HORIZON, help="steps ahead")
+    forecast.add_argument(
+        "--csv", type=Path, metavar="FILE", help="the rows to go on from; else the last uploaded ones"
+    )
+    forecast.add_argument("--rows", type=int, default=DEFAULT_ROWS, help="how many of the last rows are sent")
+    forecast.add_argument("--ignore", action="append", default=[], metavar="COLUMN", help="leave a column of --csv out")
+    forecast.add_argument("--target", action="append", default=[], help="show only this target; may be repeated")
+    forecast.add_argument("--plot", type=Path, metavar="FILE.png", help="write a picture, too")
+
+    resume = command("resume", "Announce unfinished runs again")
+    resume.add_argument("run", nargs="?", help="only this run, however short its silence")
+    resume.add_argument("--older-than-seconds", type=float, help="silence that counts as stuck; 900 unless given")
+    return parser
+
+
+def parse_settings(pairs: list[str]) -> dict[str, str | float | bool]:
+    """Return ``["EPOCHS=5"]`` as settings.
+
+    Raises
+    ------
+    ValueError
+        Naming what is not ``NAME=VALUE``.
+    """
+    settings: dict[str, str | float | bool] = {}
+    for pair in pairs:
+        name, mark, text = pair.partition("=")
+        if not mark or not name.strip():
+            msg = f"--set takes NAME=VALUE, for example EPOCHS=5; got {pair!r}"
+            raise ValueError(msg)
+        settings[name.strip().upper()] = _value(text.strip())
+    return settings
+
+
+def _value(text: str) -> str | float | bool:
+    if text.lower() in {"true", "false"}:
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting for this run; may be repeated"
+    )
+    parser.add_argument("--force", action="store_true", help="compute again what an earlier run has computed")
+    parser.add_argument("--follow", action="store_true", help="show the run live until it ends")

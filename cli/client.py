@@ -1,0 +1,299 @@
+"""The gateway's API as a class."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from cli.settings import is_local
+from flts.errors import FltsError
+
+Record = dict[str, Any]
+STREAM_SILENCE_SECONDS = 60.0  # the gateway gives a sign of life every 15
+RECONNECT_SECONDS = (0.2, 0.5, 1.0, 2.0)
+
+
+class ApiError(FltsError):
+    """The gateway refused, or failed; ``status`` is HTTP's."""
+
+    code = "api_error"
+
+    def __init__(self, message: str, *, status: int, code: str | None = None, field: str | None = None) -> None:
+        super().__init__(message, code=code, field=field)
+        self.status = status
+
+
+class GatewayAwayError(FltsError):
+    """The gateway does not answer."""
+
+    code = "gateway_away"
+
+
+@dataclass(frozen=True, slots=True)
+class RunEvent:
+    """One event of a run's stream."""
+
+    kind: str
+    """``state``, ``progress``, ``stage`` or ``end``."""
+    data: Record = field(default_factory=dict)
+
+
+class GatewayClient:
+    """Talks to one gateway; use it as a context manager.
+
+    Parameters
+    ----------
+    url : str
+        The gateway's address.
+    api_key : str, optional
+        Needed for uploading and starting runs.
+    timeout_seconds : float
+        Longest wait for an answer; uploads are given ten times as long.
+    reconnect_seconds : float
+        How long `follow` tries to reach a gateway that went away.
+    transport, sleep
+        Take the place of the network and of waiting.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        api_key: str | None = None,
+        *,
+        timeout_seconds: float = 30,
+        reconnect_seconds: float = 120,
+        transport: httpx.BaseTransport | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.url = url.rstrip("/")
+        self._timeout = timeout_seconds
+        self._reconnect_seconds = reconnect_seconds
+        self._sleep = sleep
+        self._client = httpx.Client(
+            base_url=self.url,
+            headers={"x-api-key": api_key} if api_key else {},
+            timeout=httpx.Timeout(timeout_seconds, connect=min(5.0, timeout_seconds)),
+            transport=transport,
+            trust_env=not is_local(url),  # a proxy for the world cannot reach this machine
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def upload(
+        self,
+        identifier: str,
+        train: Path,
+        test: Path | None = None,
+        *,
+        settings: Mapping[str, str | float | bool] | None = None,
+        force: bool = False,
+        idempotency_key: str | None = None,
+    ) -> Record:
+        """Upload a data set and start a run on it; return the gateway's answer.
+
+        The files are streamed. A connection that breaks is tried once more, with the same Idempotency-Key, so that
+        there is one run whatever was lost on the way.
+
+        Raises
+        ------
+        ApiError, GatewayAwayError
+        OSError
+            If a file cannot be read.
+        """
+        key = idempotency_key or str(uuid.uuid4())
+        data = {"settings": json.dumps(dict(settings or {})), "force": "true" if force else "false"}
+
+        def send() -> Record:
+            with contextlib.ExitStack() as files:
+                parts = {"train": ("train.csv", files.enter_context(train.open("rb")), "text/csv")}
+                if test is not None:
+                    parts["test"] = ("test.csv", files.enter_context(test.open("rb")), "text/csv")
+                return self._request(
+                    "POST",
+                    f"/datasets/{identifier}",
+                    files=parts,
+                    data=data,
+                    headers={"idempotency-key": key},
+                    timeout=self._timeout * 10,
+                )
+
+        try:
+            return send()
+        except GatewayAwayError:
+            self._sleep(RECONNECT_SECONDS[-1])
+            return send()
+
+    def start_run(
+        self,
+        identifier: str,
+        *,
+        settings: Mapping[str, str | float | bool] | None = None,
+        force: bool = False,
+        salt: str | None = None,
+    ) -> Record:
+        """Start a run on an identifier's newest upload; return the gateway's answer."""
+        body: Record = {"identifier": identifier, "settings": dict(settings or {}), "force": force}
+        if salt is not None:
+            body["salt"] = salt
+        return self._request("POST", "/runs", json=body, timeout=self._timeout * 10)
+
+    def resume(self, run_id: str | None = None, *, older_than_seconds: float | None = None) -> list[str]:
+        """Have unfinished runs announced again; return their ids."""
+        if run_id is not None:
+            answer = self._request("POST", f"/runs/{run_id}/resume")
+        else:
+            params = {} if older_than_seconds is None else {"older_than_seconds": older_than_seconds}
+            answer = self._request("POST", "/runs/resume", params=params)
+        return list(answer["resumed"])
+
+    def runs(self, identifier: str | None = None, *, limit: int = 20) -> list[Record]:
+        """Return the newest runs, newest first."""
+        params: Record = {"limit": limit}
+        if identifier is not None:
+            params["identifier"] = identifier
+        return list(self._request("GET", "/runs", params=params)["runs"])
+
+    def run(self, run_id: str) -> Record:
+        """Return all there is to know of a run."""
+        return self._request("GET", f"/runs/{run_id}")
+
+    def datasets(self) -> list[Record]:
+        """Return all data sets with their newest upload, last run and champion."""
+        return list(self._request("GET", "/datasets")["datasets"])
+
+    def tail(self, identifier: str, *, rows: int = 200) -> Record:
+        """Return the last raw rows of a data set, as a body for `forecast`."""
+        return self._request("GET", f"/datasets/{identifier}/tail", params={"rows": rows})
+
+    def models(self) -> Record:
+        """Return the champions that are served."""
+        return self._request("GET", "/models")
+
+    def forecast(self, body: Mapping[str, Any], *, horizon: int | None = None, identifier: str | None = None) -> Record:
+        """Ask the champion; ``body`` is as `tail` returns it."""
+        request = dict(body)
+        if horizon is not None:
+            request["inference_length"] = horizon
+        if identifier is not None:
+            request["identifier"] = identifier
+        return self._request("POST", "/predict", json=request)
+
+    def follow(self, run_id: str, *, on_break: Callable[[str], None] | None = None) -> Iterator[RunEvent]:
+        """Yield a run's events until its end; a stream that breaks is opened again and begins with the state.
+
+        Raises
+        ------
+        ApiError
+            If there is no such run.
+        GatewayAwayError
+            If the gateway stays away for ``reconnect_seconds``.
+        """
+        away_since: float | None = None
+        tries = 0
+        while True:
+            try:
+                for event in self._events(run_id):
+                    away_since, tries = None, 0
+                    yield event
+                    if event.kind == "end":
+                        return
+                reason = "the stream ended"
+            except GatewayAwayError as error:
+                reason = error.message
+                away_since = away_since if away_since is not None else time.monotonic()
+                if time.monotonic() - away_since > self._reconnect_seconds:
+                    raise
+            if on_break is not None and tries == 0:
+                on_break(reason)
+            self._sleep(RECONNECT_SECONDS[min(tries, len(RECONNECT_SECONDS) - 1)])
+            tries += 1
+
+    def _events(self, run_id: str) -> Iterator[RunEvent]:
+        timeout = httpx.Timeout(self._timeout, read=STREAM_SILENCE_SECONDS)
+        with (
+            self._reaching(),
+            self._client.stream("GET", f"/runs/{run_id}/events", timeout=timeout) as answer,
+        ):
+            if answer.status_code != httpx.codes.OK:
+                answer.read()
+                self._check(answer)
+            yield from parse_events(answer.iter_lines())
+
+    def _request(self, method: str, path: str, **arguments: Any) -> Record:
+        with self._reaching():
+            answer = self._client.request(method, path, **arguments)
+        return self._check(answer)
+
+    @contextlib.contextmanager
+    def _reaching(self) -> Iterator[None]:
+        try:
+            yield
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            msg = (
+                f"no gateway answers at {self.url}; start one with `make demo` or `make embedded`, "
+                "or name its address with --url or FLTS_URL"
+            )
+            raise GatewayAwayError(msg) from error
+        except httpx.TimeoutException as error:
+            msg = f"the gateway at {self.url} did not answer in time; FLTS_TIMEOUT_SECONDS gives it longer"
+            raise GatewayAwayError(msg, code="gateway_slow") from error
+        except httpx.HTTPError as error:
+            msg = f"the connection to {self.url} broke ({type(error).__name__}); try again"
+            raise GatewayAwayError(msg) from error
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+            msg = f"{self.url!r} is not an address; --url takes one like http://127.0.0.1:8000"
+            raise GatewayAwayError(msg, code="bad_url") from error
+
+    def _check(self, answer: httpx.Response) -> Record:
+        try:
+            body = answer.json()
+        except ValueError:
+            body = None
+        if answer.is_success and isinstance(body, dict):
+            return body
+        error = body.get("error") if isinstance(body, dict) else None
+        if not isinstance(error, dict):
+            msg = f"{self.url} answered {answer.status_code} and not as a gateway does; is --url right?"
+            raise ApiError(msg, status=answer.status_code, code="not_a_gateway")
+        message = str(error.get("message", ""))
+        if answer.status_code == httpx.codes.UNAUTHORIZED:
+            message += "; give it with --api-key, --api-key-file or FLTS_API_KEY"
+        raise ApiError(message, status=answer.status_code, code=error.get("code"), field=error.get("field"))
+
+
+def parse_events(lines: Iterator[str]) -> Iterator[RunEvent]:
+    """Yield the server-sent events in lines; comments and events that are not JSON objects are passed over."""
+    kind, data = "", ""
+    for line in lines:
+        if line.startswith("event:"):
+            kind = line.removeprefix("event:").strip()
+        elif line.startswith("data:"):
+            data += line.removeprefix("data:").strip()
+        elif not line and kind:
+            with contextlib.suppress(ValueError):
+                value = json.loads(data)
+                if isinstance(value, dict):
+                    yield RunEvent(kind, value)
+            kind, data = "", ""

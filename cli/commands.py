@@ -1,0 +1,213 @@
+"""What each command does: ask the gateway, show the answer, return the exit code."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import uuid
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from rich.console import Console
+
+from cli import render
+from cli.arguments import parse_settings
+from cli.client import GatewayClient
+from cli.follow import LiveTable, PlainLines, follow_run
+from cli.rows import body_from_csv
+from flts.errors import NotFoundError, RejectedError
+
+OK, FAILED, USAGE = 0, 1, 2
+
+
+class UsageError(Exception):
+    """The command was not given what it needs. Exit code 2."""
+
+
+def upload(client: GatewayClient, arguments: argparse.Namespace) -> int:
+    """Upload a data set."""
+    settings = _settings(arguments)
+    answer = client.upload(arguments.name, arguments.train, arguments.test, settings=settings, force=arguments.force)
+    return _started(client, arguments, answer)
+
+
+def retrain(client: GatewayClient, arguments: argparse.Namespace) -> int:
+    """Start a run on the newest upload."""
+    answer = client.start_run(arguments.name, settings=_settings(arguments), force=arguments.force, salt=arguments.salt)
+    return _started(client, arguments, answer)
+
+
+def runs(client: GatewayClient, arguments: argparse.Namespace) -> int:
+    """List runs."""
+    found = client.runs(arguments.identifier, limit=arguments.limit)
+    return _show(arguments, {"runs": found}, render.runs_table(found))
+
+
+def datasets(client: GatewayClient, arguments: argparse.Namespace) -> int:
+    """List data sets."""
+    found = client.datasets()
+    return _show(arguments, {"datasets": found}, render.datasets_table(found))
+
+
+def models(client: GatewayClient, arguments: argparse.Namespace) -> int:
+    """List champions."""
+    answer = client.models()
+    return _show(arguments, answer, render.models_table(answer))
+
+
+def follow(client: GatewayClient, arguments: argparse.Namespace) -> int:
+    """Show a run live."""
+    if bool(arguments.run) == bool(arguments.last):
+        msg = "name a run or say --last; `flts runs` lists them"
+        raise UsageError(msg)
+    run_id = arguments.run or _last_run(client, arguments.identifier)["pipeline_run_id"]
+    if arguments.json:
+        view: dict[str, Any] = {}
+        for event in client.follow(run_id, on_break=_complain):
+            _print_json({"event": event.kind, "data": event.data})
+            view = event.data
+        return _exit_code(view)
+    view = watch(client, run_id)
+    _print_lines(render.decision_lines(view))
+    return _exit_code(view)
+
+
+def why(client: GatewayClient, arguments: argparse.Namespace) -> int:
+    """Show a run's scoreboard and decision."""
+    run_id = arguments.run
+    if not _is_run_id(run_id):
+        found = client.runs(run_id, limit=50)
+        decided = next((run for run in found if run.get("outcome")), None)
+        if decided is None:
+            msg = f"no run on {run_id} has ended yet; `flts follow --last --identifier {run_id}` shows how far it is"
+            raise NotFoundError(msg, code="not_decided", field="run")
+        run_id = decided["pipeline_run_id"]
+    view = client.run(run_id)
+    if arguments.json:
+        _print_json(
+            {name: view.get(name) for name in ("pipeline_run_id", "identifier", "outcome", "decision", "scoreboard")}
+        )
+        return OK
+    lines = [render.run_heading(view), "", *render.scoreboard_table(view)]
+    if arguments.targets:
+        lines += ["", *render.target_table(view, step=arguments.step)]
+    _print_lines([*lines, "", *render.decision_lines(view)])
+    return OK
+
+
+def forecast(client: GatewayClient, arguments: argparse.Namespace) -> int:
+    """Ask for a forecast."""
+    if arguments.csv is not None:
+        body = body_from_csv(arguments.csv, rows=arguments.rows, ignore=arguments.ignore)
+    else:
+        body = client.tail(arguments.name, rows=arguments.rows)
+    answer = client.forecast(body, horizon=arguments.horizon, identifier=arguments.name)
+    known = render.forecast_targets(answer)
+    unknown = [target for target in arguments.target if target not in known]
+    if unknown:
+        msg = f"{', '.join(unknown)}: not a target of {arguments.name}; it has {', '.join(known)}"
+        raise RejectedError(msg, code="unknown_target", field="target")
+    if arguments.plot is not None:
+        from cli.plot import plot_forecast  # noqa: PLC0415 - half a second, only where a picture is asked for
+
+        plot_forecast(body, answer, arguments.plot, targets=arguments.target)
+        sys.stderr.write(f"wrote {arguments.plot}\n")
+    return _show(arguments, answer, render.forecast_table(answer, targets=arguments.target))
+
+
+def resume(client: GatewayClient, arguments: argparse.Namespace) -> int:
+    """Announce unfinished runs again."""
+    resumed = client.resume(arguments.run, older_than_seconds=arguments.older_than_seconds)
+    lines = [f"announced again: {run_id}" for run_id in resumed] or ["no run is unfinished and silent for so long"]
+    return _show(arguments, {"resumed": resumed}, lines)
+
+
+COMMANDS: dict[str, Callable[[GatewayClient, argparse.Namespace], int]] = {
+    "upload": upload,
+    "retrain": retrain,
+    "runs": runs,
+    "datasets": datasets,
+    "models": models,
+    "follow": follow,
+    "why": why,
+    "forecast": forecast,
+    "resume": resume,
+}
+
+
+def watch(client: GatewayClient, run_id: str) -> dict[str, Any]:
+    """Show a run until its end, live on a terminal and in plain lines elsewhere; return all there is to know of it."""
+    console = Console()
+    if console.is_terminal:
+        with LiveTable(console) as display:
+            return follow_run(client, run_id, display)
+    return follow_run(client, run_id, PlainLines(_print_line))
+
+
+def _started(client: GatewayClient, arguments: argparse.Namespace, answer: dict[str, Any]) -> int:
+    run_id = answer["pipeline_run_id"]
+    if not arguments.follow:
+        lines = [*render.upload_lines(answer), f"flts follow {run_id} shows how it goes on"]
+        return _show(arguments, answer, lines)
+    if arguments.json:
+        view: dict[str, Any] = {}
+        for event in client.follow(run_id, on_break=_complain):
+            view = event.data
+        _print_json({"upload": answer, "run": view})
+        return _exit_code(view)
+    _print_lines(render.upload_lines(answer))
+    view = watch(client, run_id)
+    _print_lines(["", *render.scoreboard_table(view), "", *render.decision_lines(view)])
+    return _exit_code(view)
+
+
+def _settings(arguments: argparse.Namespace) -> dict[str, str | float | bool]:
+    try:
+        return parse_settings(arguments.set)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def _last_run(client: GatewayClient, identifier: str | None) -> dict[str, Any]:
+    found = client.runs(identifier, limit=1)
+    if not found:
+        msg = f"there are no runs{f' on {identifier}' if identifier else ''} yet: flts upload NAME train.csv"
+        raise NotFoundError(msg, code="no_runs")
+    return found[0]
+
+
+def _is_run_id(text: str) -> bool:
+    try:
+        return str(uuid.UUID(text)) == text
+    except ValueError:
+        return False
+
+
+def _exit_code(view: dict[str, Any]) -> int:
+    return OK if view.get("outcome") in render.GOOD_OUTCOMES else FAILED
+
+
+def _show(arguments: argparse.Namespace, answer: dict[str, Any], lines: Iterable[str]) -> int:
+    if arguments.json:
+        _print_json(answer)
+    else:
+        _print_lines(lines)
+    return OK
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    _print_line(json.dumps(value))
+
+
+def _print_lines(lines: Iterable[str]) -> None:
+    for line in lines:
+        _print_line(line)
+
+
+def _print_line(line: str) -> None:
+    print(line, flush=True)
+
+
+def _complain(reason: str) -> None:
+    sys.stderr.write(f"{reason}; connecting again\n")

@@ -1,0 +1,137 @@
+"""A forecast as a picture: the last rows, what comes next and how sure that is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import matplotlib.dates as mdates
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
+
+from cli.render import forecast_targets
+
+MOST_PANELS = 4
+PAST = "#4a5568"
+FUTURE = "#c2410c"
+GRID = "#d8dde3"
+
+
+def plot_forecast(
+    context: Mapping[str, Any],
+    answer: Mapping[str, Any],
+    path: Path,
+    *,
+    targets: Sequence[str] = (),
+    context_rows: int | None = None,
+) -> Path:
+    """Write a picture of a forecast after the rows it was made from.
+
+    Parameters
+    ----------
+    context : mapping
+        The request: ``{"index_col", "data"}``.
+    answer : mapping
+        What /predict answered.
+    path : Path
+        Where to; the ending (.png, .svg, .pdf) chooses the format.
+    targets : sequence of str
+        Which targets; the first four unless given.
+    context_rows : int, optional
+        How many of the last rows are drawn; twice the horizon, and at least 60, unless given.
+
+    Returns
+    -------
+    Path
+        The file that was written.
+
+    Raises
+    ------
+    ValueError
+        If a target is not in the answer.
+    """
+    known = forecast_targets(answer)
+    unknown = [target for target in targets if target not in known]
+    if unknown:
+        msg = f"{', '.join(unknown)}: not a target of this forecast; it has {', '.join(known)}"
+        raise ValueError(msg)
+    chosen = list(targets) or known[:MOST_PANELS]
+    predictions = answer["predictions"]
+    rows = context_rows or max(60, 2 * len(predictions))
+    figure = Figure(figsize=(10, 1.4 + 2.6 * len(chosen)), dpi=130, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(chosen), 1, sharex=True, squeeze=False)[:, 0]
+    for axis, target in zip(axes, chosen, strict=True):
+        _panel(axis, context, answer, target, rows)
+    axes[0].legend(loc="upper left", frameon=False, fontsize=9, ncols=3)
+    axes[-1].set_xlabel("time (UTC)")
+    locator = mdates.AutoDateLocator(minticks=4, maxticks=9)  # type: ignore[no-untyped-call] # matplotlib's
+    axes[-1].xaxis.set_major_locator(locator)
+    axes[-1].xaxis.set_major_formatter(mdates.ConciseDateFormatter(locator))  # type: ignore[no-untyped-call] # matplotlib's
+    figure.suptitle(_title(answer, len(predictions)), fontsize=13, fontweight="bold", x=0.01, ha="left")
+    left_out = len(known) - len(chosen)
+    if left_out and not targets:
+        figure.supxlabel(f"{left_out} more targets were forecast: {', '.join(known[MOST_PANELS:])}", fontsize=8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    return path
+
+
+def _panel(axis: Axes, context: Mapping[str, Any], answer: Mapping[str, Any], target: str, rows: int) -> None:
+    past_times, past = _past(context, target, rows)
+    times = [parse_time(row["ts"]) for row in answer["predictions"]]
+    mean = _column(answer, target)
+    lower, upper = _column(answer, f"{target}_lower"), _column(answer, f"{target}_upper")
+    if past_times:
+        axis.plot(_dates(past_times), past, color=PAST, linewidth=1.2, label="measured")
+        # The forecast begins where the measurements end, without a hole between them.
+        joined = np.concatenate([past[-1:], mean])
+        axis.plot(_dates([past_times[-1], *times]), joined, color=FUTURE, linewidth=1.6, label="forecast")
+        axis.axvline(float(_dates([past_times[-1]])[0]), color=PAST, linewidth=0.8, linestyle=":")
+    else:
+        axis.plot(_dates(times), mean, color=FUTURE, linewidth=1.6, label="forecast")
+    if np.isfinite(lower).any() and np.isfinite(upper).any():
+        axis.fill_between(_dates(times), lower, upper, color=FUTURE, alpha=0.18, linewidth=0, label="90 % interval")
+    axis.set_ylabel(target)
+    axis.yaxis.set_major_formatter(EngFormatter(sep=" "))
+    axis.grid(color=GRID, linewidth=0.6)
+    axis.set_axisbelow(True)
+    axis.margins(x=0.01)
+    for side in ("top", "right"):
+        axis.spines[side].set_visible(False)
+
+
+def _past(context: Mapping[str, Any], target: str, rows: int) -> tuple[list[datetime], np.ndarray[Any, Any]]:
+    data = context.get("data") or {}
+    times = data.get(context.get("index_col")) or []
+    values = data.get(target)
+    if not times or values is None:
+        return [], np.empty(0)
+    past = np.array([np.nan if value is None else float(value) for value in values[-rows:]])
+    return [parse_time(time) for time in times[-rows:]], past
+
+
+def _column(answer: Mapping[str, Any], name: str) -> np.ndarray[Any, Any]:
+    values = (row.get(name) for row in answer["predictions"])
+    return np.array([np.nan if value is None else float(value) for value in values])
+
+
+def _title(answer: Mapping[str, Any], steps: int) -> str:
+    return f"{answer.get('identifier')}: {steps} steps ahead by {answer.get('model_type')}"
+
+
+def _dates(times: Sequence[datetime]) -> np.ndarray[Any, Any]:
+    return np.asarray(mdates.date2num(list(times)))  # type: ignore[no-untyped-call] # matplotlib's
+
+
+def parse_time(value: object) -> datetime:
+    """Return an answer's or a request's time: ISO 8601 (naive is UTC) or epoch seconds."""
+    if isinstance(value, (int, float)):
+        return datetime.fromtimestamp(value, UTC)
+    moment = datetime.fromisoformat(str(value))
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

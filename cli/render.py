@@ -1,0 +1,273 @@
+"""From the gateway's answers to lines of text: pure functions, so that what is shown is tested to the letter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from cli.scoreboard import MARK, decision_lines, scoreboard_table, target_table
+from cli.text import duration, moment, number, one_line, table, utc
+
+__all__ = [
+    "datasets_table",
+    "decision_lines",
+    "event_line",
+    "explained_share",
+    "forecast_table",
+    "forecast_targets",
+    "models_table",
+    "progress_rows",
+    "run_heading",
+    "run_progress",
+    "runs_table",
+    "scoreboard_table",
+    "stage_table",
+    "target_table",
+    "upload_lines",
+]
+
+Record = Mapping[str, Any]
+
+GOOD_OUTCOMES = frozenset({"promoted", "kept", "superseded"})
+HEADERS_PROGRESS = ("stage", "state", "epoch", "loss", "elapsed")
+
+
+def progress_rows(view: Record, *, now: datetime | None = None) -> list[tuple[str, str, str, str, str]]:
+    """Return (stage, state, epoch, loss, elapsed) of each stage that has begun or is expected."""
+    live: Mapping[str, Record] = view.get("progress") or {}
+    rows = []
+    seen = set()
+    for stage in view.get("stages") or ():
+        name = str(stage["stage"])
+        seen.add(name)
+        rows.append(_progress_row(name, stage, live.get(name), now))
+    rows.extend(_progress_row(name, None, record, now) for name, record in live.items() if name not in seen)
+    return rows
+
+
+def run_progress(view: Record, *, now: datetime | None = None) -> list[str]:
+    """Return a run's progress as a table under a heading."""
+    return [
+        run_heading(view),
+        *table(HEADERS_PROGRESS, progress_rows(view, now=now), right=("epoch", "loss", "elapsed")),
+    ]
+
+
+def run_heading(view: Record) -> str:
+    """Return one line that says which run this is and how it stands."""
+    state = view.get("outcome") or view.get("state") or "unknown"
+    took = duration(view.get("elapsed_seconds"))
+    return f"run {view.get('pipeline_run_id')} on {view.get('identifier')}: {state}, {took}"
+
+
+def event_line(kind: str, data: Record) -> str | None:
+    """Return one event of a run as one line, or None where there is nothing to say."""
+    if kind == "state":
+        return run_heading(data)
+    if kind == "progress":
+        return "  ".join(_progress_words(data))
+    if kind == "stage":
+        words = [str(data.get("stage")).ljust(13), str(data.get("status")).ljust(9)]
+        if data.get("end"):
+            words.append(duration(data.get("seconds")))
+        if data.get("error"):
+            words.append(one_line(data["error"]))
+        return "  ".join(words).rstrip()
+    if kind == "end":
+        return run_heading(data)
+    return None
+
+
+def stage_table(view: Record) -> list[str]:
+    """Return where a run's time went, stage by stage, and how much of it the stages explain."""
+    stages = [stage for stage in view.get("stages") or () if stage.get("start")]
+    rows = []
+    begin = min((moment(stage["start"]) for stage in stages), default=None)
+    for stage in stages:
+        start = moment(stage["start"])
+        offset = (start - begin).total_seconds() if begin is not None else 0.0
+        rows.append((stage["stage"], stage.get("status"), f"{offset:.1f} s", duration(stage.get("seconds"))))
+    lines = table(("stage", "status", "began after", "took"), rows, right=("began after", "took"))
+    explained = explained_share(view)
+    if explained is not None:
+        total = duration(view.get("elapsed_seconds"))
+        lines.append(f"from upload to outcome {total}, of which the stages explain {explained:.0%}")
+    return lines
+
+
+def explained_share(view: Record) -> float | None:
+    """Return the share of a finished run's time in which at least one stage was at work, or None."""
+    total = view.get("elapsed_seconds")
+    details = view.get("outcome_details") or {}
+    spans = sorted(
+        (moment(stage["start"]), moment(stage["end"]))
+        for stage in view.get("stages") or ()
+        if stage.get("start") and stage.get("end")
+    )
+    if not isinstance(total, (int, float)) or total <= 0 or not spans or not details.get("at"):
+        return None
+    ended = moment(details["at"])
+    covered, reached = 0.0, spans[0][0]
+    for start, end in spans:
+        begin, stop = max(start, reached), min(end, ended)
+        covered += max(0.0, (stop - begin).total_seconds())
+        reached = max(reached, stop)
+    return min(1.0, covered / total)
+
+
+def upload_lines(answer: Record) -> list[str]:
+    """Return what the gateway found in an upload and which run it started."""
+    lines = [f"run {answer.get('pipeline_run_id')} on {answer.get('identifier')}"]
+    if answer.get("repeated"):
+        lines.append("the same upload had started this run before; nothing was doubled")
+    report = answer.get("report") or {}
+    for name in ("train", "test"):
+        part = report.get(name)
+        if part:
+            worst = max((part.get("missing_share") or {"": 0}).values())
+            lines.append(
+                f"  {name:5}  {part['rows']:,} rows, {part['start']} to {part['end']}, "
+                f"{part['gap_count']} gaps, at most {worst:.1%} of a column missing"
+            )
+    if report:
+        lines.append(
+            f"  {len(report.get('columns') or ())} columns, a row every {duration(report.get('step_seconds'))}, "
+            f"targets: {', '.join(report.get('targets') or ())}"
+        )
+    lines += [f"  ! {warning}" for warning in report.get("warnings") or ()]
+    if not answer.get("announced", True):
+        lines.append("  ! the broker does not answer yet; the run is announced as soon as it does")
+    return lines
+
+
+def runs_table(runs: Sequence[Record]) -> list[str]:
+    """Return the list of runs."""
+    if not runs:
+        return ["no runs yet; start one: flts upload NAME train.csv --follow"]
+    rows = [
+        (
+            run.get("pipeline_run_id"),
+            run.get("identifier"),
+            run.get("cause"),
+            run.get("outcome") or run.get("state"),
+            run.get("model_type"),
+            number(run.get("score")),
+            duration(run.get("elapsed_seconds")),
+            utc(run.get("created_at")),
+        )
+        for run in runs
+    ]
+    headers = ("run", "data set", "cause", "state", "model", "score", "took", "started (UTC)")
+    return table(headers, rows, right=("score", "took"))
+
+
+def datasets_table(datasets: Sequence[Record]) -> list[str]:
+    """Return the list of data sets."""
+    if not datasets:
+        return ["no data sets yet; upload one: flts upload NAME train.csv --follow"]
+    rows = []
+    for one in datasets:
+        upload, last = one.get("newest_upload") or {}, one.get("last_run") or {}
+        champion = one.get("champion") or {}
+        rows.append(
+            (
+                one.get("identifier"),
+                utc(upload.get("uploaded_at")),
+                one.get("runs"),
+                last.get("outcome") or last.get("state"),
+                champion.get("model_type"),
+                number(champion.get("score")),
+            )
+        )
+    headers = ("data set", "uploaded (UTC)", "runs", "last run", "champion", "score")
+    return table(headers, rows, right=("runs", "score"))
+
+
+def models_table(answer: Record) -> list[str]:
+    """Return the list of champions that are served."""
+    models = answer.get("models") or ()
+    if not models:
+        return ["no champion yet; `flts runs` shows what is being trained"]
+    rows = [
+        (
+            MARK if model.get("identifier") == answer.get("default") else "",
+            model.get("identifier"),
+            model.get("model_type"),
+            number(model.get("score")),
+            str(model.get("run_id") or "-")[:8],
+            utc(model.get("timestamp")),
+            model.get("problem") or ("served" if model.get("loaded") else "loads on demand"),
+        )
+        for model in models
+    ]
+    headers = ("", "data set", "model", "score", "run id", "since (UTC)", "state")
+    lines = table(headers, rows, right=("score",))
+    return [*lines, f"{MARK} answers requests that name no data set"] if answer.get("default") else lines
+
+
+def forecast_table(answer: Record, *, targets: Sequence[str] = (), most_rows: int = 12) -> list[str]:
+    """Return a forecast with its intervals; long ones are shown by their first and last rows."""
+    predictions: Sequence[Record] = answer.get("predictions") or ()
+    shown_targets = list(targets) or forecast_targets(answer)
+    rows: list[tuple[object, ...]] = []
+    for at, prediction in enumerate(predictions):
+        cells: list[object] = [at + 1, prediction.get("ts")]
+        for target in shown_targets:
+            cells += [number(prediction.get(target), digits=5), _interval(prediction, target)]
+        rows.append(tuple(cells))
+    if len(rows) > most_rows:
+        head, last = rows[: most_rows - most_rows // 3], rows[-(most_rows // 3) :]
+        gap: tuple[object, ...] = ("...", *("" for _ in rows[0][1:]))
+        rows = [*head, gap, *last]
+    headers = ["step", "ts"]
+    for target in shown_targets:
+        headers += [target, f"{target} 90 %"]
+    heading = f"{answer.get('model_type')} (run id {str(answer.get('run_id'))[:8]}) on {answer.get('identifier')}"
+    return [heading, *table(headers, rows, right=("step", *headers[2:]))]
+
+
+def forecast_targets(answer: Record) -> list[str]:
+    """Return the targets that an answer forecasts, in its order."""
+    predictions: Sequence[Record] = answer.get("predictions") or ({},)
+    names = [str(name) for name in predictions[0] if name != "ts"]
+    known = set(names)
+    bounds = {f"{name}{end}" for name in names for end in ("_lower", "_upper") if f"{name}{end}" in known}
+    return [name for name in names if name not in bounds]
+
+
+def _progress_row(
+    name: str, stage: Record | None, live: Record | None, now: datetime | None
+) -> tuple[str, str, str, str, str]:
+    status = str(stage.get("status")) if stage else ""
+    ended = bool(stage and stage.get("end"))
+    live = live or {}
+    state = status if ended or not live.get("state") else str(live["state"])
+    if stage and stage.get("reused"):
+        state += " (reused)"
+    epoch = f"{live['epoch']}/{live.get('epochs') or '?'}" if live.get("epoch") is not None else ""
+    loss = number(live.get("loss")) if live.get("loss") is not None else ""
+    elapsed = stage.get("seconds") if stage else live.get("elapsed")
+    if stage and not ended and now is not None and stage.get("start"):
+        elapsed = max(0.0, (now - moment(stage["start"])).total_seconds())
+    return name, state, epoch, loss, duration(elapsed)
+
+
+def _progress_words(data: Record) -> list[str]:
+    words = [str(data.get("stage")).ljust(13), str(data.get("state")).ljust(9)]
+    if data.get("epoch") is not None:
+        words.append(f"epoch {data['epoch']}/{data.get('epochs') or '?'}")
+    if data.get("loss") is not None:
+        words.append(f"loss {number(data['loss'])}")
+    if data.get("detail"):
+        words.append(one_line(data["detail"]))
+    if data.get("elapsed") is not None:
+        words.append(duration(data["elapsed"]))
+    return words
+
+
+def _interval(prediction: Record, target: str) -> str:
+    lower, upper = prediction.get(f"{target}_lower"), prediction.get(f"{target}_upper")
+    if lower is None or upper is None:
+        return "-"
+    return f"{number(lower, digits=5)} .. {number(upper, digits=5)}"

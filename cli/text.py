@@ -1,0 +1,66 @@
+"""Words and numbers as people read them, and the one form of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, right: Iterable[str] = ()) -> list[str]:
+    """Return an aligned table; columns named in ``right`` are aligned to the right, None is shown as ``-``."""
+    cells = [[_cell(value) for value in row] for row in rows]
+    widths = [max(len(line[at]) for line in [list(headers), *cells]) for at in range(len(headers))]
+    to_right = {at for at, name in enumerate(headers) if name in set(right)}
+
+    def line(values: Sequence[str]) -> str:
+        parts = (
+            value.rjust(width) if at in to_right else value.ljust(width)
+            for at, (value, width) in enumerate(zip(values, widths, strict=True))
+        )
+        return "  ".join(parts).rstrip()
+
+    return [line(headers), line(["-" * width for width in widths]), *map(line, cells)]
+
+
+def duration(seconds: object) -> str:
+    """Return seconds as people read them: ``3.2 s``, ``2 min 05 s``, ``1 h 02 min``."""
+    if not isinstance(seconds, (int, float)):
+        return "-"
+    if seconds < 60:  # noqa: PLR2004 - a minute
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:  # noqa: PLR2004 - an hour
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min"
+
+
+def number(value: object, *, digits: int = 4) -> str:
+    """Return a measured value with so many significant digits, without exponents where that can be read."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return "-"
+    size = abs(value)
+    if size != 0 and (size < 1e-4 or size >= 1e15):  # noqa: PLR2004 - too many zeros to count
+        return f"{value:.{digits - 1}e}"
+    if size >= 10**digits:
+        return f"{value:,.0f}"
+    return f"{value:.{digits}g}"
+
+
+def one_line(text: object) -> str:
+    """Return a text without line breaks and runs of spaces."""
+    return " ".join(str(text).split())
+
+
+def _cell(value: object) -> str:
+    return "-" if value is None else one_line(value) if isinstance(value, str) else str(value)
+
+
+def utc(value: object) -> str:
+    """Return an ISO time to the second, or ``-``."""
+    return str(value)[:19].replace("T", " ") if value else "-"
+
+
+def moment(text: str) -> datetime:
+    """Return a time of a record."""
+    return datetime.fromisoformat(text)
