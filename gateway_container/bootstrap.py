@@ -68,5 +68,5 @@ def build_service(settings: GatewaySettings, adapters: Adapters) -> Service:
             Tick("idempotency-keys", CLEAN_SECONDS, forget_idempotency_keys),
         ),
         api=create_app(gateway),
-        on_stop=(gateway.live.close,),
+        on_drain=(gateway.live.close,),
     )

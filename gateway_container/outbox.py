@@ -137,8 +137,8 @@ class Outbox:
             return None  # a rollback or an evaluation, which eval itself goes on with
         try:
             return RawData.model_validate(record)
-        except ValueError as error:
-            log.error("run_record_unreadable", **name._asdict(), error=error)  # noqa: TRY400 - has the traceback
+        except ValueError:
+            log.exception("run_record_unreadable", **name._asdict())
             return None
 
     def _moved(self, event: RawData) -> float:

@@ -94,10 +94,8 @@ class UnexpectedErrors:
 
         try:
             await self._app(scope, receive, watch)
-        except Exception as error:  # noqa: BLE001 - the HTTP error handler is where bugs end
-            log.error(  # noqa: TRY400 - `error` brings the traceback
-                "request_failed", method=scope["method"], path=scope["path"], error=error
-            )
+        except Exception:  # the HTTP error handler is where bugs end
+            log.exception("request_failed", method=scope["method"], path=scope["path"])
             if started:
                 raise ConnectionAbortedError from None  # an answer cut off must not look complete
             body = {"error": {"code": "internal", "message": "an unexpected error; the gateway's log has its cause"}}

@@ -166,7 +166,7 @@ class Queries:
             return None
         try:
             content = json.loads(read_claimed(self._store, ClaimCheck.model_validate(claim)))
-        except (ObjectNotFoundError, HashMismatchError, ValueError) as error:
-            log.error("scoreboard_unreadable", object_key=claim.get("object_key"), error=error)  # noqa: TRY400 - has the traceback
+        except (ObjectNotFoundError, HashMismatchError, ValueError):
+            log.exception("scoreboard_unreadable", object_key=claim.get("object_key"))
             return None
         return dict(content)
