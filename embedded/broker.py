@@ -59,7 +59,10 @@ class MockCluster:
         library = _library()
         error = ctypes.create_string_buffer(512)
         self._library = library
-        self._client = library.rd_kafka_new(RD_KAFKA_PRODUCER, ctypes.c_void_p(library.rd_kafka_conf_new()), error, 512)
+        config = ctypes.c_void_p(library.rd_kafka_conf_new())
+        # This client connects to nobody, and need not warn of it.
+        library.rd_kafka_conf_set(config, b"log_level", b"3", error, len(error))
+        self._client = library.rd_kafka_new(RD_KAFKA_PRODUCER, config, error, len(error))
         if not self._client:
             msg = f"librdkafka: {error.value.decode()}"
             raise RuntimeError(msg)
@@ -161,6 +164,7 @@ def _library() -> ctypes.CDLL:
     pointer, text, number = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int
     for name, result, arguments in (
         ("rd_kafka_conf_new", pointer, []),
+        ("rd_kafka_conf_set", number, [pointer, text, text, text, ctypes.c_size_t]),
         ("rd_kafka_new", pointer, [number, pointer, text, ctypes.c_size_t]),
         ("rd_kafka_mock_cluster_new", pointer, [pointer, number]),
         ("rd_kafka_mock_cluster_bootstraps", text, [pointer]),

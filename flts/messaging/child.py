@@ -27,6 +27,8 @@ MAX_TRACEBACK = 20_000
 def main() -> int:
     """Serve events until the parent ends."""
     pipe_fd, lifeline_fd, stack_fd, parent = map(int, sys.argv[1:5])
+    for descriptor in (pipe_fd, lifeline_fd, stack_fd):
+        os.set_inheritable(descriptor, False)  # noqa: FBT003 - its only form
     # Ctrl-C is the parent's to handle: it lets the work finish.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _end_with_parent(parent, lifeline_fd)

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
@@ -143,7 +143,6 @@ class ChildWorker:
         self._spec = spec
         self._metrics = metrics
         self._child: _Child | None = None
-        self._was_ready = False
 
     @property
     def pid(self) -> int | None:
@@ -151,16 +150,26 @@ class ChildWorker:
         child = self._child
         return child.process.pid if child is not None and child.process.poll() is None else None
 
-    @property
-    def was_ready(self) -> bool:
-        """Whether a child has ever said that it can work."""
-        child = self._child
-        self._was_ready = self._was_ready or (child is not None and child.ready.is_set())
-        return self._was_ready
-
     def start(self) -> None:
         """Start the child process; it warms up by itself."""
+        self.stop()
         self._child = _Child(self._spec, self._metrics)
+
+    def wait_until_ready(self, stopping: threading.Event) -> None:
+        """Wait until the child that was started can work, or the service stops.
+
+        Raises
+        ------
+        WorkerStartError
+            If it ended instead: its libraries or settings are at fault, which another try would not mend.
+        """
+        child = self._child
+        assert child is not None
+        deadline = time.monotonic() + START_SECONDS
+        while not child.ready.wait(LOOK_SECONDS) and not stopping.is_set():
+            if child.process.poll() is not None or time.monotonic() > deadline:
+                msg = f"the child process for {self._spec.factory} did not start: {child.describe_end()}"
+                raise WorkerStartError(msg)
 
     def run(self, event: Event, progress: Progress, interrupted: threading.Event) -> Sequence[Event]:
         """Have the child work on an event, and return what it made of it.
@@ -197,21 +206,19 @@ class ChildWorker:
                 self.start()
             child = self._child
             assert child is not None
-            deadline = time.monotonic() + START_SECONDS
-            while not child.ready.wait(LOOK_SECONDS):
-                if interrupted.is_set():
-                    msg = "the service stops"
-                    raise WorkInterruptedError(msg)
-                if child.process.poll() is not None or time.monotonic() > deadline:
-                    break
-            if child.ready.is_set():
-                self._was_ready = True
-                return child
-            reason = child.describe_end()
-            self.stop()
-            log.error("worker_start_error", factory=self._spec.factory, error=reason, attempt=tries)
-        msg = f"the child process for {self._spec.factory} did not start: {reason}"
-        raise WorkerStartError(msg)
+            try:
+                self.wait_until_ready(interrupted)
+            except WorkerStartError as error:
+                self.stop()
+                if tries == START_TRIES:
+                    raise
+                log.warning("worker_start_error", factory=self._spec.factory, error=str(error), attempt=tries)
+                continue
+            if interrupted.is_set():
+                msg = "the service stops"
+                raise WorkInterruptedError(msg)
+            return child
+        raise AssertionError  # the last try returns or raises
 
     def _wait(self, child: _Child, interrupted: threading.Event) -> Sequence[Event]:
         started = time.monotonic()
@@ -318,8 +325,8 @@ class _Child:
         return text or "the process did not answer: it is stopped, or waits inside the kernel"
 
     def kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+        if self.process.poll() is None:
+            self._kill_group()
         self.process.wait()
         with contextlib.suppress(OSError):
             os.close(self._lifeline)
@@ -335,11 +342,16 @@ class _Child:
             return "killed (signal 9): out of memory, or by hand"
         return f"signal {-code}" if code < 0 else f"exit code {code}"
 
+    def _kill_group(self) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
     def _read(self) -> None:
         while True:
             try:
                 kind, content = self._pipe.recv()
             except (EOFError, OSError):
+                self._kill_group()  # what a dead child had started goes too
                 self.answers.put(None)
                 self._pipe.close()
                 return
@@ -364,5 +376,9 @@ class _Child:
 
 def settings_path(settings: object) -> str:
     """Return the import path of a settings object's class, for `WorkerSpec.settings_class`."""
-    kind: Callable[..., Any] = type(settings)
-    return f"{kind.__module__}:{kind.__qualname__}"
+    kind = type(settings)
+    module = kind.__module__
+    if module == "__main__":  # run by ``python -m``: a child has another __main__
+        spec = sys.modules["__main__"].__spec__
+        module = spec.name if spec is not None else module
+    return f"{module}:{kind.__qualname__}"

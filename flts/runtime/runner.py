@@ -123,7 +123,6 @@ class _Runner:
             )
             worker = self._workers[index] = ChildWorker(spec, self._metrics)
             worker.start()
-            self._health.require(f"child process of {subscription.child}", lambda worker=worker: worker.was_ready)  # type: ignore[misc] # a default binds it
 
     def _start(self) -> None:
         try:
@@ -145,6 +144,8 @@ class _Runner:
             self._stop(f"start failed: {type(error).__name__}: {error}", asked=False)
 
     def _begin_work(self) -> None:
+        for worker in self._workers.values():
+            worker.wait_until_ready(self._stopping.asked)
         self._loops = [self._make_loop(index, each) for index, each in enumerate(self._service.subscriptions)]
         for loop in self._loops:
             loop.take_ends()
