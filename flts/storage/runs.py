@@ -7,21 +7,20 @@ so that looking for work costs one listing and not a look into every run there e
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from pydantic import ValidationError
-from pydantic_core import to_json
 
 from flts.contracts.events import Event, InferenceData, ModelTraining, RawData
-from flts.contracts.ids import IDENTIFIER_PATTERN, canonical_json
-from flts.errors import BackendAwayError, ObjectNotFoundError, PreconditionFailedError, RejectedError
+from flts.contracts.ids import IDENTIFIER_PATTERN
+from flts.errors import RejectedError
 from flts.storage.claims import put_claimed
+from flts.storage.records import TRIES, Record, Records, contended
 
 if TYPE_CHECKING:
     from flts.contracts.claim_check import ClaimCheck
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from flts.storage.ports import ObjectStore
 
 E = TypeVar("E", bound=Event)
-Record = dict[str, Any]
 Moment = datetime | float | str
 """A time as datetime, epoch seconds or ISO 8601; stored as the last, in UTC."""
 StageStatus = Literal["started", "done", "failed", "skipped"]
@@ -37,7 +35,6 @@ Move = Literal["moved", "same", "superseded"]
 
 _RUN_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _ENDED = frozenset({"done", "skipped"})
-_TRIES = 50  # a lost compare-and-set means that another writer got on; each retry reads anew
 _OPEN = "_open"
 _FORECASTS = "_forecasts"
 _INDEX = "_index"
@@ -66,8 +63,9 @@ class RunStore:
 
     def __init__(self, store: ObjectStore, settings: StoreSettings, *, clock: Callable[[], float] = time.time) -> None:
         self._store = store
-        self._runs = settings.bucket_pipeline_runs
-        self._promotion = settings.promotion_bucket
+        self._bucket = settings.bucket_pipeline_runs
+        self._runs = Records(store, settings.bucket_pipeline_runs)
+        self._pointers = Records(store, settings.promotion_bucket)
         self._clock = clock
 
     # Runs
@@ -76,39 +74,34 @@ class RunStore:
         """Record a run before its event is published; return whether this call was the first."""
         name = RunName(event.identifier, event.pipeline_run_id)
         # The marks come first: a run that is recorded is then always found, and a mark without a run is swept away.
-        self._mark(_INDEX, name)
-        self._mark(_OPEN, name)
-        return self._create(_key(name, "run"), event.model_dump(mode="json"))
+        self._runs.mark(_mark(_INDEX, name))
+        self._runs.mark(_mark(_OPEN, name))
+        return self._runs.create(_key(name, "run"), event.model_dump(mode="json"))
 
     def read_run(self, identifier: str, pipeline_run_id: str) -> Record | None:
         """Return the run's ``raw-data`` event, or None."""
-        return self._read(_key(RunName(identifier, pipeline_run_id), "run"))
+        return self._runs.read(_key(RunName(identifier, pipeline_run_id), "run"))
 
     def find_run(self, pipeline_run_id: str) -> str | None:
         """Return the identifier of a run, or None if there is no such run."""
         if _RUN_ID.fullmatch(pipeline_run_id) is None:
             return None
-        for info in self._store.list(self._runs, f"{_INDEX}/{pipeline_run_id}/"):
-            return info.key.rpartition("/")[2]
-        return None
+        marks = self._runs.keys(f"{_INDEX}/{pipeline_run_id}/")
+        return next((key.rpartition("/")[2] for key in marks), None)
 
     def identifiers(self) -> list[str]:
         """Return the identifiers that have a run, ordered."""
-        names = self._store.list_folders(self._runs)
+        names = self._runs.folders()
         return [name for name in names if IDENTIFIER_PATTERN.fullmatch(name)]
 
     def runs(self, identifier: str) -> list[str]:
         """Return the pipeline_run_ids of an identifier, newest first."""
-        names = self._store.list_folders(self._runs, f"{identifier}/")
+        names = self._runs.folders(f"{identifier}/")
         return sorted((name for name in names if _RUN_ID.fullmatch(name)), reverse=True)
 
     def recent_runs(self, limit: int | None = None) -> list[RunName]:
         """Return the runs of all identifiers, newest first."""
-        names = []
-        for info in self._store.list(self._runs, f"{_INDEX}/"):
-            _, run, identifier = info.key.split("/")
-            names.append(RunName(identifier, run))
-        return names[::-1][:limit]
+        return self._marked(_INDEX)[::-1][:limit]
 
     def open_runs(self) -> list[RunName]:
         """Return the runs without an outcome, oldest first."""
@@ -116,15 +109,15 @@ class RunStore:
 
     def unannounced_runs(self) -> list[RunName]:
         """Return the open runs whose event was not acknowledged by the broker, oldest first: the outbox."""
-        return [name for name in self.open_runs() if not self._exists(_key(name, "announced"))]
+        return [name for name in self.open_runs() if not self._runs.exists(_key(name, "announced"))]
 
     def mark_announced(self, identifier: str, pipeline_run_id: str) -> bool:
         """Record that the broker has the run's event; return whether this call was the first."""
-        return self._create(_key(RunName(identifier, pipeline_run_id), "announced"), {"at": self._now()})
+        return self._runs.create(_key(RunName(identifier, pipeline_run_id), "announced"), {"at": self._now()})
 
     def announced(self, identifier: str, pipeline_run_id: str) -> bool:
         """Return whether the broker has the run's event."""
-        return self._exists(_key(RunName(identifier, pipeline_run_id), "announced"))
+        return self._runs.exists(_key(RunName(identifier, pipeline_run_id), "announced"))
 
     def delete_run(self, identifier: str, pipeline_run_id: str) -> int:
         """Remove a run's records and return how many; may be repeated.
@@ -132,10 +125,9 @@ class RunStore:
         ``run.json`` goes first and the index last: half removed it is no unfinished run, and is found again.
         """
         name = RunName(identifier, pipeline_run_id)
-        keys = [info.key for info in self._store.list(self._runs, f"{identifier}/{pipeline_run_id}/")]
-        keys.sort(key=lambda key: key != _key(name, "run"))
-        for key in (*keys, *(_mark_key(folder, name) for folder in (_OPEN, _FORECASTS, _INDEX))):
-            self._store.delete(self._runs, key)
+        keys = sorted(self._runs.keys(f"{identifier}/{pipeline_run_id}/"), key=lambda key: key != _key(name, "run"))
+        for key in (*keys, *(_mark(folder, name) for folder in (_OPEN, _FORECASTS, _INDEX))):
+            self._runs.remove(key)
         return len(keys)
 
     # Stages
@@ -152,33 +144,34 @@ class RunStore:
     ) -> bool:
         """Record how far a stage is; return False if it had already ended well, which stays.
 
-        A start after a failure is a further try and replaces it. ``start`` defaults to the one recorded, then to now;
-        ``end`` of a stage that is not started any more to now.
+        A start after a failure is a further try and replaces it. ``start`` defaults to now, or to the recorded one
+        where the stage ends; ``end`` of one that ends to now.
         """
         name = RunName(identifier, pipeline_run_id)
 
         def change(stored: Record | None) -> Record | None:
             if stored is not None and stored.get("status") in _ENDED:
                 return None
-            started = start if start is not None else (stored or {}).get("start", self._now())
+            known = None if stored is None or status == "started" else stored.get("start")
+            started = start if start is not None else known or self._now()
             ended = end if end is not None or status == "started" else self._now()
             return {**details, "stage": stage, "status": status, "start": _iso(started), "end": _iso(ended)}
 
-        return self._change(_key(name, f"stages/{stage}"), change)
+        return self._runs.change(_key(name, f"stages/{stage}"), change)
 
     def stages(self, identifier: str, pipeline_run_id: str) -> dict[str, Record]:
         """Return the stages recorded so far, by name."""
-        return dict(self._folder(RunName(identifier, pipeline_run_id), "stages"))
+        return dict(self._runs.folder(f"{identifier}/{pipeline_run_id}/stages/"))
 
     # Evaluation
 
     def put_expected(self, identifier: str, pipeline_run_id: str, expected: Mapping[str, Any]) -> Record:
         """Record what eval waits for, unless it is recorded; return what stands there."""
-        return self._adopt(_key(RunName(identifier, pipeline_run_id), "expected"), expected)[0]
+        return self._runs.adopt(_key(RunName(identifier, pipeline_run_id), "expected"), expected)[0]
 
     def expected(self, identifier: str, pipeline_run_id: str) -> Record | None:
         """Return what eval waits for, or None."""
-        return self._read(_key(RunName(identifier, pipeline_run_id), "expected"))
+        return self._runs.read(_key(RunName(identifier, pipeline_run_id), "expected"))
 
     def put_trained(self, event: ModelTraining) -> bool:
         """Record a model type's final event; return whether it stands there now because of this call.
@@ -190,63 +183,63 @@ class RunStore:
         def change(stored: Record | None) -> Record | None:
             if stored is not None:
                 better = stored.get("status") == "FAILED" and event.status == "SUCCESS"
-                if not better or self._exists(_key(name, "decision")):
+                if not better or self._runs.exists(_key(name, "decision")):
                     return None
             return event.model_dump(mode="json")
 
-        return self._change(_key(name, f"trained/{event.model_type}"), change)
+        return self._runs.change(_key(name, f"trained/{event.model_type}"), change)
 
     def trained(self, identifier: str, pipeline_run_id: str) -> dict[str, ModelTraining]:
         """Return the final events recorded so far, by model type."""
         name = RunName(identifier, pipeline_run_id)
-        found = self._folder(name, "trained")
+        found = self._runs.folder(f"{identifier}/{pipeline_run_id}/trained/")
         return {kind: _parse(ModelTraining, record, _key(name, f"trained/{kind}")) for kind, record in found}
 
     def put_scoreboard(self, identifier: str, pipeline_run_id: str, data: bytes) -> ClaimCheck:
         """Store a scoreboard under its own hash and return its claim."""
-        folder = f"{identifier}/{pipeline_run_id}"
-        return put_claimed(self._store, self._runs, f"{folder}/scoreboard-{_sha256(data)}.json", data)
+        key = f"{identifier}/{pipeline_run_id}/scoreboard-{hashlib.sha256(data).hexdigest()}.json"
+        return put_claimed(self._store, self._bucket, key, data)
 
     def decide(self, identifier: str, pipeline_run_id: str, decision: Mapping[str, Any]) -> tuple[Record, bool]:
         """Decide a run, once: return the decision that stands, and whether it is this one."""
-        return self._adopt(_key(RunName(identifier, pipeline_run_id), "decision"), decision)
+        return self._runs.adopt(_key(RunName(identifier, pipeline_run_id), "decision"), decision)
 
     def decision(self, identifier: str, pipeline_run_id: str) -> Record | None:
         """Return the run's decision, or None."""
-        return self._read(_key(RunName(identifier, pipeline_run_id), "decision"))
+        return self._runs.read(_key(RunName(identifier, pipeline_run_id), "decision"))
 
     def put_outcome(self, identifier: str, pipeline_run_id: str, outcome: str, **details: Any) -> bool:
         """End a run; return whether this call did."""
         name = RunName(identifier, pipeline_run_id)
-        first = self._create(_key(name, "outcome"), {**details, "outcome": outcome, "at": self._now()})
-        self._unmark(_OPEN, name)
+        first = self._runs.create(_key(name, "outcome"), {**details, "outcome": outcome, "at": self._now()})
+        self._runs.remove(_mark(_OPEN, name))
         return first
 
     def outcome(self, identifier: str, pipeline_run_id: str) -> Record | None:
         """Return how the run ended, or None while it is unfinished."""
-        return self._read(_key(RunName(identifier, pipeline_run_id), "outcome"))
+        return self._runs.read(_key(RunName(identifier, pipeline_run_id), "outcome"))
 
     # Batch forecasts
 
     def put_inference(self, event: InferenceData) -> bool:
         """Keep test rows to be forecast until their run is decided; return whether this call was the first."""
         name = RunName(event.identifier, event.pipeline_run_id)
-        self._mark(_FORECASTS, name)
-        return self._create(_key(name, "inference"), event.model_dump(mode="json"))
+        self._runs.mark(_mark(_FORECASTS, name))
+        return self._runs.create(_key(name, "inference"), event.model_dump(mode="json"))
 
     def inference(self, identifier: str, pipeline_run_id: str) -> InferenceData | None:
         """Return the test rows kept, or None."""
         key = _key(RunName(identifier, pipeline_run_id), "inference")
-        record = self._read(key)
+        record = self._runs.read(key)
         return None if record is None else _parse(InferenceData, record, key)
 
     def waiting_forecasts(self) -> list[RunName]:
         """Return the runs whose test rows are kept and neither forecast nor skipped, oldest first."""
         waiting = []
         for name in self._marked(_FORECASTS):
-            if self._exists(_key(name, "forecast")):
-                self._unmark(_FORECASTS, name)
-            elif self._exists(_key(name, "inference")):
+            if self._runs.exists(_key(name, "forecast")):
+                self._runs.remove(_mark(_FORECASTS, name))
+            elif self._runs.exists(_key(name, "inference")):
                 waiting.append(name)
         return waiting
 
@@ -255,28 +248,28 @@ class RunStore:
     ) -> bool:
         """Record what became of the test rows; return whether this call was the first."""
         name = RunName(identifier, pipeline_run_id)
-        first = self._create(_key(name, "forecast"), {**details, "status": status, "at": self._now()})
-        self._unmark(_FORECASTS, name)
+        first = self._runs.create(_key(name, "forecast"), {**details, "status": status, "at": self._now()})
+        self._runs.remove(_mark(_FORECASTS, name))
         return first
 
     def forecast(self, identifier: str, pipeline_run_id: str) -> Record | None:
         """Return what became of the test rows, or None."""
-        return self._read(_key(RunName(identifier, pipeline_run_id), "forecast"))
+        return self._runs.read(_key(RunName(identifier, pipeline_run_id), "forecast"))
 
     # Champions
 
     def current(self, identifier: str) -> tuple[Record, str] | None:
         """Return the champion's pointer and its etag, or None."""
-        return self._read_with_etag(self._promotion, f"{identifier}/current.json")
+        return self._pointers.read_with_etag(f"{identifier}/current.json")
 
     def current_of_config(self, identifier: str, config_hash: str) -> Record | None:
         """Return the pointer of one configuration, or None."""
-        found = self._read_with_etag(self._promotion, f"{identifier}/{config_hash}/current.json")
+        found = self._pointers.read_with_etag(f"{identifier}/{config_hash}/current.json")
         return found and found[0]
 
     def champions(self) -> dict[str, Record]:
         """Return the champions' pointers by identifier."""
-        found = ((name, self.current(name)) for name in self._store.list_folders(self._promotion))
+        found = ((name, self.current(name)) for name in self._pointers.folders())
         return {name: pointer[0] for name, pointer in found if pointer is not None}
 
     def move_current(self, identifier: str, pointer: Mapping[str, Any]) -> Move:
@@ -299,7 +292,7 @@ class RunStore:
 
     def create_job(self, identifier: str, job_hash: str, details: Mapping[str, Any]) -> tuple[Record, bool]:
         """Record that a Job starts a run: return what stands there, and whether this call was the first."""
-        return self._adopt(f"{identifier}/jobs/{job_hash}.json", details)
+        return self._runs.adopt(f"{identifier}/jobs/{job_hash}.json", details)
 
     def record_attempt(self, identifier: str, pipeline_run_id: str, work: str) -> int:
         """Count a try before its work begins, and return how many there were with it.
@@ -317,7 +310,7 @@ class RunStore:
 
     def attempts(self, identifier: str, pipeline_run_id: str, work: str) -> int:
         """Return how often something was tried."""
-        record = self._read(_key(RunName(identifier, pipeline_run_id), f"attempts/{work}"))
+        record = self._runs.read(_key(RunName(identifier, pipeline_run_id), f"attempts/{work}"))
         return int((record or {}).get("tries", 0))
 
     def acquire_lease(self, name: str, owner: str, seconds: float) -> bool:
@@ -334,7 +327,7 @@ class RunStore:
             # The nonce gives each lease bytes, and so an etag, of its own.
             return {"owner": owner, "until": now + seconds, "nonce": uuid.uuid4().hex}
 
-        return self._change(key, change, tries=1)
+        return self._runs.change(key, change, tries=1)
 
     def release_lease(self, name: str, owner: str) -> None:
         """Give a lease back, if the owner still has it."""
@@ -344,49 +337,14 @@ class RunStore:
                 return None
             return {"owner": owner, "until": 0, "nonce": uuid.uuid4().hex}
 
-        self._change(f"{_LEASES}/{name}.json", change, tries=1)
-
-    # How records are read and written
-
-    def _create(self, key: str, record: Mapping[str, Any]) -> bool:
-        try:
-            self._store.put(self._runs, key, _dump(record), create_only=True)
-        except PreconditionFailedError:
-            return False
-        return True
-
-    def _adopt(self, key: str, record: Mapping[str, Any]) -> tuple[Record, bool]:
-        """Create a record, or return the one that was there first."""
-        for _ in range(_TRIES):
-            if self._create(key, record):
-                return json.loads(_dump(record)), True
-            stored = self._read(key)
-            if stored is not None:
-                return stored, False
-        raise _contended(key)
-
-    def _change(self, key: str, change: Callable[[Record | None], Record | None], *, tries: int = _TRIES) -> bool:
-        """Compare and set: ``change`` returns the new record, or None to leave the one it was given."""
-        for _ in range(tries):
-            found = self._read_with_etag(self._runs, key)
-            record = change(found and found[0])
-            if record is None:
-                return False
-            try:
-                self._put_on(self._runs, key, _dump(record), found and found[1])
-            except PreconditionFailedError:
-                continue
-            return True
-        if tries == 1:
-            return False
-        raise _contended(key)
+        self._runs.change(f"{_LEASES}/{name}.json", change, tries=1)
 
     def _move(self, key: str, pointer: Mapping[str, Any]) -> Move:
         run = str(pointer["pipeline_run_id"])
         tried = False
-        for _ in range(_TRIES):
-            found = self._read_with_etag(self._promotion, key)
-            stored = found[0] if found else None
+        for _ in range(TRIES):
+            found = self._pointers.read_with_etag(key)
+            stored, etag = found or (None, None)
             stored_run = str(stored.get("pipeline_run_id", "")) if stored else ""
             if stored_run == run:
                 # A put whose answer was lost and which was then repeated looks like a failed condition.
@@ -395,16 +353,9 @@ class RunStore:
                 return "superseded"
             previous = {name: value for name, value in stored.items() if name != "previous"} if stored else None
             tried = True
-            try:
-                data = _dump({**pointer, "previous": previous})
-                self._put_on(self._promotion, key, data, found and found[1])
-            except PreconditionFailedError:
-                continue
-            return "moved"
-        raise _contended(key)
-
-    def _put_on(self, bucket: str, key: str, data: bytes, etag: str | None) -> None:
-        self._store.put(bucket, key, data, create_only=etag is None, if_match=etag)
+            if self._pointers.replace(key, {**pointer, "previous": previous}, etag):
+                return "moved"
+        raise contended(key)
 
     def _count(self, name: RunName, work: str, step: int) -> int:
         tries = 0
@@ -414,50 +365,19 @@ class RunStore:
             tries = max(int((stored or {}).get("tries", 0)) + step, 0)
             return {"tries": tries, "at": self._now(), "nonce": uuid.uuid4().hex}
 
-        self._change(_key(name, f"attempts/{work}"), change)
+        self._runs.change(_key(name, f"attempts/{work}"), change)
         return tries
 
-    def _read(self, key: str) -> Record | None:
-        found = self._read_with_etag(self._runs, key)
-        return found and found[0]
-
-    def _read_with_etag(self, bucket: str, key: str) -> tuple[Record, str] | None:
-        try:
-            data, info = self._store.get(bucket, key)
-        except ObjectNotFoundError:
-            return None
-        return _load(bucket, key, data), info.etag
-
-    def _folder(self, name: RunName, folder: str) -> Iterator[tuple[str, Record]]:
-        prefix = f"{name.identifier}/{name.pipeline_run_id}/{folder}/"
-        for info in self._store.list(self._runs, prefix):
-            record = self._read(info.key)
-            if record is not None:
-                yield info.key.removeprefix(prefix).removesuffix(".json"), record
-
-    def _exists(self, key: str) -> bool:
-        try:
-            self._store.head(self._runs, key)
-        except ObjectNotFoundError:
-            return False
-        return True
-
     def _is_open(self, name: RunName) -> bool:
-        if self._exists(_key(name, "outcome")):
-            self._unmark(_OPEN, name)  # whoever ended the run was killed before this line
+        if self._runs.exists(_key(name, "outcome")):
+            self._runs.remove(_mark(_OPEN, name))  # whoever ended the run was killed before this line
             return False
-        return self._exists(_key(name, "run"))
-
-    def _mark(self, folder: str, name: RunName) -> None:
-        self._store.put(self._runs, _mark_key(folder, name), b"")
-
-    def _unmark(self, folder: str, name: RunName) -> None:
-        self._store.delete(self._runs, _mark_key(folder, name))
+        return self._runs.exists(_key(name, "run"))
 
     def _marked(self, folder: str) -> list[RunName]:
         names = []
-        for info in self._store.list(self._runs, f"{folder}/"):
-            _, run, identifier = info.key.split("/")
+        for key in self._runs.keys(f"{folder}/"):
+            _, run, identifier = key.split("/")
             names.append(RunName(identifier, run))
         return names
 
@@ -469,29 +389,8 @@ def _key(name: RunName, record: str) -> str:
     return f"{name.identifier}/{name.pipeline_run_id}/{record}.json"
 
 
-def _mark_key(folder: str, name: RunName) -> str:
+def _mark(folder: str, name: RunName) -> str:
     return f"{folder}/{name.pipeline_run_id}/{name.identifier}"
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def _dump(record: Mapping[str, Any]) -> bytes:
-    """Return a record's canonical JSON; claims, events and times as pydantic writes them, NaN as null."""
-    return canonical_json(json.loads(to_json(dict(record), inf_nan_mode="null")))
-
-
-def _load(bucket: str, key: str, data: bytes) -> Record:
-    try:
-        record = json.loads(data)
-    except ValueError as error:
-        msg = f"{bucket}/{key} is not JSON"
-        raise RejectedError(msg, code="corrupt_record", field=key) from error
-    if not isinstance(record, dict):
-        msg = f"{bucket}/{key} holds no JSON object"
-        raise RejectedError(msg, code="corrupt_record", field=key)
-    return record
 
 
 def _parse(event: type[E], record: Record, key: str) -> E:
@@ -507,8 +406,3 @@ def _iso(moment: Moment | None) -> str | None:
         return moment
     when = datetime.fromtimestamp(moment, UTC) if isinstance(moment, int | float) else moment.astimezone(UTC)
     return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _contended(key: str) -> BackendAwayError:
-    msg = f"{key} changed under every one of {_TRIES} tries to write it"
-    return BackendAwayError(msg, code="contended")

@@ -307,13 +307,14 @@ class Recorder:
     def _connected(self) -> Any:
         """Return the client; made at the first call, since importing mlflow costs 1.5 s and 164 MB."""
         if self._client is None:
-            # mlflow takes these from the environment alone, the third when it is imported. Its default is to try for
+            # mlflow takes these from the environment alone, some when it is imported. Its default is to try for
             # many minutes; botocore's is to try five times where artifacts go to S3 directly.
             seconds = str(max(1, ceil(self._settings.mlflow_timeout_seconds)))
             environment = os.environ  # noqa: TID251 - written, for a library that has no other way to be told
             environment["MLFLOW_HTTP_REQUEST_TIMEOUT"] = seconds
             environment["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
             environment["MLFLOW_DISABLE_TELEMETRY"] = "true"
+            environment["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # standard output is for JSON lines
             environment.setdefault("AWS_MAX_ATTEMPTS", "1")
             environment.setdefault("GIT_PYTHON_REFRESH", "quiet")
             from mlflow import MlflowClient  # noqa: PLC0415 - see above

@@ -1,0 +1,142 @@
+"""Records: one small JSON object each, created once or changed by compare-and-set; and marks of what is open."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pydantic_core import to_json
+
+from flts.contracts.ids import canonical_json
+from flts.errors import BackendAwayError, ObjectNotFoundError, PreconditionFailedError, RejectedError
+
+if TYPE_CHECKING:
+    from flts.storage.ports import ObjectStore
+
+Record = dict[str, Any]
+TRIES = 50
+"""A lost compare-and-set means that another writer got on; each further try reads anew."""
+
+
+class Records:
+    """The records of one bucket."""
+
+    def __init__(self, store: ObjectStore, bucket: str) -> None:
+        self._store = store
+        self._bucket = bucket
+
+    def create(self, key: str, record: Mapping[str, Any]) -> bool:
+        """Write a record unless there is one; return whether this call did."""
+        try:
+            self._store.put(self._bucket, key, dump(record), create_only=True)
+        except PreconditionFailedError:
+            return False
+        return True
+
+    def adopt(self, key: str, record: Mapping[str, Any]) -> tuple[Record, bool]:
+        """Create a record, or return the one that was there first, and whether it is this one."""
+        for _ in range(TRIES):
+            if self.create(key, record):
+                return json.loads(dump(record)), True
+            stored = self.read(key)
+            if stored is not None:
+                return stored, False
+        raise contended(key)
+
+    def change(self, key: str, new: Callable[[Record | None], Record | None], *, tries: int = TRIES) -> bool:
+        """Compare and set: ``new`` returns the new record, or None to leave the one it was given.
+
+        With ``tries=1`` a lost race is answered by False rather than tried again.
+        """
+        for _ in range(tries):
+            found = self.read_with_etag(key)
+            record = new(found and found[0])
+            if record is None:
+                return False
+            if self.replace(key, record, found and found[1]):
+                return True
+        if tries == 1:
+            return False
+        raise contended(key)
+
+    def replace(self, key: str, record: Mapping[str, Any], etag: str | None) -> bool:
+        """Write a record over the one of this etag, None being none at all; return whether that was still there."""
+        try:
+            self._store.put(self._bucket, key, dump(record), create_only=etag is None, if_match=etag)
+        except PreconditionFailedError:
+            return False
+        return True
+
+    def read(self, key: str) -> Record | None:
+        """Return a record, or None."""
+        found = self.read_with_etag(key)
+        return found and found[0]
+
+    def read_with_etag(self, key: str) -> tuple[Record, str] | None:
+        """Return a record and its etag, or None.
+
+        Raises
+        ------
+        RejectedError
+            With code ``corrupt_record``, naming the key, if it holds no JSON object.
+        """
+        try:
+            data, info = self._store.get(self._bucket, key)
+        except ObjectNotFoundError:
+            return None
+        return _load(f"{self._bucket}/{key}", data), info.etag
+
+    def exists(self, key: str) -> bool:
+        """Return whether there is a record."""
+        try:
+            self._store.head(self._bucket, key)
+        except ObjectNotFoundError:
+            return False
+        return True
+
+    def folder(self, prefix: str) -> Iterator[tuple[str, Record]]:
+        """Yield the records below a prefix, by their names."""
+        for key in self.keys(prefix):
+            record = self.read(key)
+            if record is not None:
+                yield key.removeprefix(prefix).removesuffix(".json"), record
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """Yield the keys below a prefix, ordered."""
+        return (info.key for info in self._store.list(self._bucket, prefix))
+
+    def folders(self, prefix: str = "") -> Iterator[str]:
+        """Yield the names of the folders below a prefix, ordered."""
+        return self._store.list_folders(self._bucket, prefix)
+
+    def mark(self, key: str) -> None:
+        """Put an empty object."""
+        self._store.put(self._bucket, key, b"")
+
+    def remove(self, key: str) -> None:
+        """Delete a record or mark, if there is one."""
+        self._store.delete(self._bucket, key)
+
+
+def dump(record: Mapping[str, Any]) -> bytes:
+    """Return a record's canonical JSON; claims, events and times as pydantic writes them, NaN as null."""
+    return canonical_json(json.loads(to_json(dict(record), inf_nan_mode="null")))
+
+
+def contended(key: str) -> BackendAwayError:
+    """Return the error of a record that changed under every try."""
+    msg = f"{key} changed under every one of {TRIES} tries to write it"
+    return BackendAwayError(msg, code="contended")
+
+
+def _load(name: str, data: bytes) -> Record:
+    try:
+        record = json.loads(data)
+    except ValueError as error:
+        msg = f"{name} is not JSON"
+        raise RejectedError(msg, code="corrupt_record", field=name) from error
+    if not isinstance(record, dict):
+        msg = f"{name} holds no JSON object"
+        raise RejectedError(msg, code="corrupt_record", field=name)
+    return record
