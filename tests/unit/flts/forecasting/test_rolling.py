@@ -82,6 +82,30 @@ def test_the_first_window_is_the_one_that_training_cuts() -> None:
     )
 
 
+@pytest.mark.parametrize(("steps_a_pass", "horizon_steps"), [(1, 150), (90, 200)])
+def test_a_horizon_longer_than_the_room_made_at_once_equals_the_plain_loop(
+    steps_a_pass: int, horizon_steps: int
+) -> None:
+    assert horizon_steps > 2 * SPARE_ROWS
+    series = make_series(100, ("down", "up"))
+    recipe = fit_recipe(as_train(series), RecipeSpec(lags_enable=True))
+    model = linear_model(recipe, window_steps=WINDOW, horizon_steps=steps_a_pass)
+
+    rolled = roll_forecast(model, recipe, state_after(recipe, series), horizon_steps)
+
+    expected = plain_loop(model, recipe, series, horizon_steps)
+    np.testing.assert_allclose(unscale_targets(recipe, rolled[0]), expected, rtol=1e-6)
+
+
+def test_the_next_times_follow_what_was_appended() -> None:
+    series = make_series(60)
+    state = state_after(fit_recipe(as_train(series), RecipeSpec()), series)
+
+    state.append(np.zeros((1, 4, 3)))
+
+    assert state.next_times(2).tolist() == [[series.times[-1] + 5 * 120, series.times[-1] + 6 * 120]]
+
+
 @given(seed=st.integers(0, 1000), horizon_steps=st.integers(1, 3 * SPARE_ROWS), steps_a_pass=st.integers(1, 80))
 @settings(deadline=None, max_examples=25)
 def test_origins_rolled_together_answer_as_each_alone(seed: int, horizon_steps: int, steps_a_pass: int) -> None:

@@ -62,6 +62,13 @@ def test_a_difference_that_is_no_multiple_of_the_step_cuts_the_series_and_is_rep
     assert report.gaps[0]["steps"] == 1.5
 
 
+def test_no_row_is_inserted_in_a_gap_off_the_grid_however_short() -> None:
+    series, report = grid([0, 60, 120, 270, 330])
+
+    assert series.times.tolist() == [0, 60, 120, 270, 330]
+    assert (report.inserted_rows, report.filled_gaps, report.segments) == (0, 0, 2)
+
+
 def test_a_given_step_is_kept_though_another_difference_is_more_common() -> None:
     series, report = grid([0, 120, 240], step_seconds=60)
 
