@@ -3,37 +3,27 @@
 from __future__ import annotations
 
 import numpy as np
+from onnx import TensorProto
 
-from flts.bundle.model import OUTPUT, SECONDS_INPUT
+from flts.bundle.model import SECONDS_INPUT
 from flts.training.fitting import FittedModel, TrainingSet
-from flts.training.onnx_file import IR_VERSION, OPSET, to_bytes
+from flts.training.onnx_file import GraphBuilder, to_bytes
+
+METRICS = ("train_loss", "train_rmse", "train_mae", "val_loss", "val_rmse", "val_mae")
 
 
 def constant_model(data: TrainingSet) -> FittedModel:
     """Return a model that takes times and answers one column of zeros, beside which a reader puts the constants."""
-    from onnx import TensorProto, helper, numpy_helper  # noqa: PLC0415 - only a trainer has onnx, and rarely needs this
-
-    graph = helper.make_graph(
-        [
-            helper.make_node("Cast", [SECONDS_INPUT], ["time"], to=TensorProto.DOUBLE),
-            helper.make_node("Mul", ["time", "zero"], ["nothing"]),
-            helper.make_node("Unsqueeze", ["nothing", "axis"], [OUTPUT]),
-        ],
-        "constant",
-        [helper.make_tensor_value_info(SECONDS_INPUT, TensorProto.INT64, ["batch"])],
-        [helper.make_tensor_value_info(OUTPUT, TensorProto.DOUBLE, ["batch", 1])],
-        [
-            numpy_helper.from_array(np.array(0.0), "zero"),
-            numpy_helper.from_array(np.array([1], dtype=np.int64), "axis"),
-        ],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    graph = GraphBuilder()
+    time = graph.node("Cast", [SECONDS_INPUT], to=TensorProto.DOUBLE)
+    nothing = graph.node("Mul", [time, graph.constant(np.array(0.0))])
+    column = graph.node("Unsqueeze", [nothing, graph.integers(1)])
     times = data.features.times[-2:]
     return FittedModel(
-        model_bytes=to_bytes(model),
+        model_bytes=to_bytes(graph.timestamps_model(column, targets=1)),
         input_kind="timestamps",
         check_inputs=times,
         check_outputs=np.zeros((len(times), 1)),
-        metrics=dict.fromkeys(("train_loss", "train_rmse", "train_mae", "val_loss", "val_rmse", "val_mae"), 0.0),
+        metrics=dict.fromkeys(METRICS, 0.0),
         residuals={},
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -20,7 +19,6 @@ from flts.errors import RejectedError
 from flts.observability.logs import bind, get_logger
 from flts.runtime.adapters import Adapters
 from flts.runtime.service import Progress
-from flts.storage.claims import read_claimed
 from flts.training.announce import Announcement, model_training, stage_of
 from flts.training.bundling import Identity, make_bundle
 from flts.training.constant import constant_model
@@ -157,7 +155,8 @@ class TrainOnDataset(Generic[SettingsT]):
         log.info("train_skip_duplicate", object_key=claim.object_key, train_hash=bundle.train_hash)
         report.state("reused")
         with Record(self._adapters.tracker, event, run_id, self._parameters(event, settings), reused=True) as record:
-            mlflow_run_id = self._finish_record(record, event, claim, bundle)
+            record.final(bundle.metrics)
+            mlflow_run_id = record.close(event, claim, bundle)
         return claim, bundle, mlflow_run_id
 
     def _train(
@@ -183,7 +182,8 @@ class TrainOnDataset(Generic[SettingsT]):
             # Another bundle may have been there first: what is announced and recorded is what is stored.
             stored, _ = fetch_bundle(self._adapters.store, claim)
             record.history(fitted.history)
-            mlflow_run_id = self._finish_record(record, event, claim, stored)
+            record.final(stored.metrics)
+            mlflow_run_id = record.close(event, claim, stored)
         return claim, stored, mlflow_run_id
 
     def _fit(self, data: TrainingSet, settings: SettingsT, report: ProgressReport) -> FittedModel:
@@ -198,17 +198,6 @@ class TrainOnDataset(Generic[SettingsT]):
             "config_hash": event.config_hash,
             **self._fitter.parameters(settings),
         }
-
-    def _finish_record(self, record: Record, event: TrainingData, claim: ClaimCheck, bundle: Bundle) -> str | None:
-        record.final(bundle.metrics)
-        if record.wanted:
-            record.bundle(self._fitter.model_type, *self._bundle_files(claim))
-            record.preprocess_config(json.loads(read_claimed(self._adapters.store, event.meta)))
-        return record.close(claim)
-
-    def _bundle_files(self, claim: ClaimCheck) -> tuple[bytes, bytes]:
-        bundle, model_bytes = fetch_bundle(self._adapters.store, claim)
-        return bundle.to_json(), model_bytes
 
 
 def run_created_seconds(pipeline_run_id: str) -> float:

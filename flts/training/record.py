@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from flts.bundle.format import BUNDLE_FILE, MODEL_FILE, Bundle
+from flts.contracts.claim_check import ClaimCheck
 from flts.contracts.events import TrainingData
-from flts.observability.logs import get_logger
 
 if TYPE_CHECKING:
-    from flts.contracts.claim_check import ClaimCheck
     from flts.tracking.mlflow import Tracker
 
 LOSS_PLOT = "plots/loss.png"
 PREPROCESS_CONFIG = "preprocess/preprocess_config.json"
-
-log = get_logger(__name__)
 
 
 class Record:
@@ -45,9 +42,6 @@ class Record:
         *,
         reused: bool = False,
     ) -> None:
-        self._tracker = tracker
-        self._identifier = event.identifier
-        self._run_id = run_id
         self._closed = tracker is None
         self._last_epoch = 0
         self._run = None
@@ -78,11 +72,6 @@ class Record:
             self._closed = True
             self._run.finish("FAILED")
 
-    @property
-    def wanted(self) -> bool:
-        """Whether anybody keeps this record."""
-        return self._run is not None
-
     def epoch(self, epoch: int, metrics: Mapping[str, float | None]) -> None:
         """Record an epoch's metrics, and the machine's."""
         self._last_epoch = epoch
@@ -103,26 +92,29 @@ class Record:
         if self._run is not None and epochs:
             self._run.log_bytes(LOSS_PLOT, loss_plot(epochs))
 
-    def bundle(self, model_type: str, bundle_json: bytes, model_bytes: bytes) -> None:
-        """Record a copy of the bundle."""
-        if self._run is not None:
-            self._run.log_bytes(f"{model_type}/model.onnx", model_bytes)
-            self._run.log_bytes(f"{model_type}/bundle.json", bundle_json)
+    def close(self, event: TrainingData, claim: ClaimCheck, bundle: Bundle) -> str | None:
+        """Add copies of the bundle and of how its rows were made, register the model and end the run.
 
-    def preprocess_config(self, meta: Mapping[str, Any]) -> None:
-        """Record how the rows were made."""
-        if self._run is not None:
-            self._run.log_text(PREPROCESS_CONFIG, json.dumps(meta, indent=1, sort_keys=True))
-
-    def close(self, claim: ClaimCheck) -> str | None:
-        """End the run well, register its model, and return MLflow's own id unless MLflow is away."""
+        Returns
+        -------
+        str or None
+            MLflow's own id of the run, unless MLflow is away.
+        """
         self._closed = True
-        if self._run is None or self._tracker is None:
+        if self._run is None:
             return None
-        mlflow_run_id = self._run.finish("FINISHED")
         folder = claim.object_key.rpartition("/")[0]
-        self._tracker.register(self._run_id, self._identifier, f"s3://{claim.bucket}/{folder}")
-        return mlflow_run_id
+        model = ClaimCheck(
+            bucket=claim.bucket,
+            object_key=f"{folder}/{MODEL_FILE}",
+            size=bundle.model_size,
+            sha256=bundle.model_sha256,
+        )
+        self._run.log_claim(f"{bundle.model_type}/{MODEL_FILE}", model)
+        self._run.log_claim(f"{bundle.model_type}/{BUNDLE_FILE}", claim)
+        self._run.log_claim(PREPROCESS_CONFIG, event.meta)
+        self._run.register(f"s3://{claim.bucket}/{folder}", bundle.model_type)
+        return self._run.finish("FINISHED")
 
 
 def loss_plot(epochs: Sequence[Mapping[str, float | None]]) -> bytes:

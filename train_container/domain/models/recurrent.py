@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from flts.bundle.model import OUTPUT, WINDOW_INPUT
+from flts.bundle.model import WINDOW_INPUT
 from flts.settings import TrainingSettings
-from flts.training.onnx_file import IR_VERSION, OPSET
+from flts.training.onnx_file import GraphBuilder
 from train_container.domain.shape import Shape
 
 
@@ -65,7 +62,7 @@ def recurrent_to_onnx(
         Further attributes of the operator.
     """
     assert isinstance(network, Recurrent)
-    graph = _Graph()
+    graph = GraphBuilder()
     hidden, layers = network.layers.hidden_size, network.layers.num_layers
     current = graph.node("Transpose", [WINDOW_INPUT], perm=[1, 0, 2])  # ONNX wants the steps first
     for layer in range(layers):
@@ -77,54 +74,19 @@ def recurrent_to_onnx(
             graph.constant(weights["weight_hh"][None]),
             graph.constant(biases[None]),
         ]
-        states, last = graph.recurrent(kind, inputs, hidden_size=hidden, **attributes)
-        one_direction = graph.constant(np.array([1 if layer < layers - 1 else 0], dtype=np.int64))
-        current = graph.node("Squeeze", [states if layer < layers - 1 else last, one_direction])
+        states, last = graph.nodes(kind, inputs, 2, hidden_size=hidden, **attributes)
+        # Drop the axis of directions: (L, 1, b, h) of all states, (1, b, h) of the last one.
+        top = layer == layers - 1
+        current = graph.node("Squeeze", [last if top else states, graph.integers(0 if top else 1)])
     head = [graph.constant(_array(network.head.weight)), graph.constant(_array(network.head.bias))]
     flat = graph.node("Gemm", [current, *head], transB=1)
-    answer = graph.constant(np.array([-1, shape.horizon_steps, shape.targets], dtype=np.int64))
-    graph.node("Reshape", [flat, answer], output=OUTPUT)
-    return graph.model(kind.lower(), shape)
+    answer = graph.node("Reshape", [flat, graph.integers(-1, shape.horizon_steps, shape.targets)])
+    return graph.window_model(
+        answer, window=(shape.window_steps, shape.features), forecast=(shape.horizon_steps, shape.targets)
+    )
 
 
 _WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-
-
-class _Graph:
-    """Collects nodes and constants under running names."""
-
-    def __init__(self) -> None:
-        self._nodes: list[Any] = []
-        self._constants: list[Any] = []
-
-    def constant(self, values: NDArray[Any]) -> str:
-        name = f"c{len(self._constants)}"
-        self._constants.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
-        return name
-
-    def node(self, operator: str, inputs: list[str], *, output: str | None = None, **attributes: Any) -> str:
-        name = output or f"n{len(self._nodes)}"
-        self._nodes.append(helper.make_node(operator, inputs, [name], **attributes))
-        return name
-
-    def recurrent(self, operator: str, inputs: list[str], **attributes: Any) -> tuple[str, str]:
-        """Add a layer; return the names of its states at all steps and of its last state."""
-        name = f"n{len(self._nodes)}"
-        outputs = [f"{name}_states", f"{name}_last"]
-        self._nodes.append(helper.make_node(operator, inputs, outputs, **attributes))
-        return outputs[0], outputs[1]
-
-    def model(self, name: str, shape: Shape) -> onnx.ModelProto:
-        window = ["batch", shape.window_steps, shape.features]
-        answer = ["batch", shape.horizon_steps, shape.targets]
-        graph = helper.make_graph(
-            self._nodes,
-            name,
-            [helper.make_tensor_value_info(WINDOW_INPUT, TensorProto.FLOAT, window)],
-            [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, answer)],
-            self._constants,
-        )
-        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
 
 
 def _weights(layers: nn.Module, name: str, gates: tuple[int, ...]) -> NDArray[np.float32]:

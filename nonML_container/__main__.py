@@ -1,0 +1,19 @@
+"""Run the trainer of Prophet: ``python -m nonML_container``."""
+
+from __future__ import annotations
+
+from flts.runtime.adapters import connect
+from flts.runtime.runner import run
+from nonML_container.bootstrap import build_service
+from nonML_container.settings import NonmlSettings
+
+
+def main() -> int:
+    """Read the settings, connect, run until asked to stop."""
+    settings = NonmlSettings.load()
+    adapters = connect(settings, tracking=True)
+    return run(build_service(settings, adapters), settings, adapters)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,152 @@
+"""Fitted Prophets of several targets as one ONNX graph of doubles.
+
+``t = (seconds - start) / span``; ``trend = k t + m + sum of delta * max(t - change, 0)``; each seasonality is a sum of
+sines and cosines of ``2 pi i days / period``; ``yhat = y_scale * (trend * (1 + multiplicative) + additive) + floor``.
+The graph goes on to the recipe's scaled units, which is what every bundle answers in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto
+
+from flts.bundle.model import SECONDS_INPUT
+from flts.errors import RejectedError
+from flts.forecasting.fitted import FittedRecipe
+from flts.training.onnx_file import GraphBuilder
+
+if TYPE_CHECKING:
+    from prophet import Prophet
+
+DAY_SECONDS = 86_400.0
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stack:
+    """The numbers of m fitted models, padded to common lengths with zeros."""
+
+    start: Array
+    """(m,) epoch seconds."""
+    span: Array
+    """(m,) seconds."""
+    rate: Array
+    offset: Array
+    changes: Array
+    """(s, m) times of the trend's changes."""
+    deltas: Array
+    """(s, m)."""
+    frequencies: Array
+    """(p,) radians per day; each has a sine and a cosine."""
+    additive: Array
+    """(2 p, m) weights of sines, then of cosines."""
+    multiplicative: Array
+    """(2 p, m)."""
+    y_scale: Array
+    floor: Array
+
+
+def prophets_to_onnx(models: Sequence[Prophet], recipe: FittedRecipe) -> onnx.ModelProto:
+    """Return the models of all varying targets, in their order, as one graph.
+
+    Raises
+    ------
+    RejectedError
+        ``unsupported_model`` for what the graph does not hold: holidays, regressors, conditional seasonalities, growth
+        that is not linear, sampled parameters.
+    """
+    stack = stack_models(models)
+    graph = GraphBuilder()
+
+    def row(values: Array) -> str:
+        return graph.constant(values[None])
+
+    time = graph.node("Cast", [SECONDS_INPUT], to=TensorProto.DOUBLE)
+    seconds = graph.node("Unsqueeze", [time, graph.integers(1)])
+    t = graph.node("Div", [graph.node("Sub", [seconds, row(stack.start)]), row(stack.span)])
+    forecast = graph.node("Add", [graph.node("Mul", [t, row(stack.rate)]), row(stack.offset)])
+    since = graph.node("Sub", [graph.node("Unsqueeze", [t, graph.integers(1)]), row(stack.changes)])
+    bends = graph.node("Mul", [graph.node("Max", [since, graph.constant(np.array(0.0))]), row(stack.deltas)])
+    forecast = graph.node("Add", [forecast, graph.node("ReduceSum", [bends, graph.integers(1)], keepdims=0)])
+    if len(stack.frequencies):
+        days = graph.node("Div", [seconds, graph.constant(np.array(DAY_SECONDS))])
+        angles = graph.node("Mul", [days, row(stack.frequencies)])
+        terms = graph.node("Concat", [graph.node("Sin", [angles]), graph.node("Cos", [angles])], axis=1)
+        if stack.multiplicative.any():
+            factor = graph.node("MatMul", [terms, graph.constant(stack.multiplicative)])
+            forecast = graph.node("Add", [forecast, graph.node("Mul", [forecast, factor])])
+        if stack.additive.any():
+            forecast = graph.node("Add", [forecast, graph.node("MatMul", [terms, graph.constant(stack.additive)])])
+    # Raw units are y_scale * forecast + floor; scaled ones (raw - offset) / scale + add: one product and one sum.
+    offset, scale = recipe.offsets_of_targets, recipe.scales_of_targets
+    forecast = graph.node("Mul", [forecast, row(stack.y_scale / scale)])
+    answer = graph.node("Add", [forecast, row((stack.floor - offset) / scale + recipe.add)])
+    return graph.timestamps_model(answer, targets=len(models))
+
+
+def stack_models(models: Sequence[Prophet]) -> Stack:
+    """Return the numbers of fitted models; raises as `prophets_to_onnx`."""
+    for model in models:
+        _refuse_unsupported(model)
+    waves = sorted(
+        {
+            (float(season["period"]), order)
+            for model in models
+            for season in model.seasonalities.values()
+            for order in range(1, int(season["fourier_order"]) + 1)
+        }
+    )
+    additive, multiplicative = (np.zeros((2 * len(waves), len(models))) for _ in range(2))
+    changes = np.zeros((max(len(model.changepoints_t) for model in models), len(models)))
+    deltas = np.zeros_like(changes)
+    for column, model in enumerate(models):
+        delta = np.ravel(model.params["delta"])
+        changes[: len(delta), column], deltas[: len(delta), column] = model.changepoints_t, delta
+        weights = np.ravel(model.params["beta"])
+        position = 0
+        for season in model.seasonalities.values():  # in the order of Prophet's columns
+            into = multiplicative if season["mode"] == "multiplicative" else additive
+            for order in range(1, int(season["fourier_order"]) + 1):
+                wave = waves.index((float(season["period"]), order))
+                into[wave, column], into[len(waves) + wave, column] = weights[position : position + 2]
+                position += 2
+    starts = [model.start.timestamp() for model in models]  # naive means UTC to pandas
+    floors = [float(getattr(model, "y_min", 0.0)) if model.scaling == "minmax" else 0.0 for model in models]
+    return Stack(
+        start=np.array(starts),
+        span=np.array([model.t_scale.total_seconds() for model in models]),
+        rate=np.array([float(np.ravel(model.params["k"])[0]) for model in models]),
+        offset=np.array([float(np.ravel(model.params["m"])[0]) for model in models]),
+        changes=changes,
+        deltas=deltas,
+        frequencies=np.array([2 * np.pi * order / period for period, order in waves]),
+        additive=additive,
+        multiplicative=multiplicative,
+        y_scale=np.array([float(model.y_scale) for model in models]),
+        floor=np.array(floors),
+    )
+
+
+def _refuse_unsupported(model: Prophet) -> None:
+    if model.growth != "linear":
+        _refuse(f"growth {model.growth}")
+    if model.holidays is not None or model.country_holidays is not None or model.train_holiday_names is not None:
+        _refuse("holidays")
+    if model.extra_regressors:
+        _refuse(f"regressors {', '.join(model.extra_regressors)}")
+    for name, season in model.seasonalities.items():
+        if season["condition_name"] is not None:
+            _refuse(f"the condition of seasonality {name}")
+    if np.size(model.params["k"]) != 1:
+        _refuse("sampled parameters")
+
+
+def _refuse(what: str) -> NoReturn:
+    msg = f"the ONNX form of Prophet has no {what}"
+    raise RejectedError(msg, code="unsupported_model")

@@ -1,0 +1,75 @@
+"""One target's Prophet."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import pandas as pd
+
+from flts.forecasting.series import FloatArray, IntArray
+from flts.settings import ProphetSettings
+
+if TYPE_CHECKING:
+    from prophet import Prophet
+
+# They say on every fit and import what nobody needs to know: progress of chains, a missing plotting library.
+for _name in ("prophet", "prophet.plot", "cmdstanpy"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
+
+Optimiser = Literal["exact", "stan"]
+LEAST_ROWS = 2
+"""Rows with a value that Prophet needs."""
+_SWITCH: dict[str, str | bool] = {"auto": "auto", "true": True, "false": False}
+
+
+def fit_prophet(times: IntArray, values: FloatArray, options: ProphetSettings, optimiser: Optimiser) -> Prophet:
+    """Fit Prophet to one series.
+
+    Parameters
+    ----------
+    times : (n,)
+        Epoch seconds.
+    values : (n,)
+        Raw units; NaN is left out.
+    options : ProphetSettings
+    optimiser : {"exact", "stan"}
+
+    Returns
+    -------
+    Prophet
+        Fitted, without uncertainty samples: intervals are calibrated on residuals.
+    """
+    from prophet import Prophet  # noqa: PLC0415 - after its loggers are quiet
+
+    from nonML_container.domain.backend import ExactBackend  # noqa: PLC0415 - beside it
+
+    model = Prophet(
+        changepoint_prior_scale=options.prophet_changepoint_prior_scale,
+        seasonality_prior_scale=options.prophet_seasonality_prior_scale,
+        seasonality_mode=options.prophet_seasonality_mode,
+        n_changepoints=options.prophet_n_changepoints,
+        changepoint_range=options.prophet_changepoint_range,
+        daily_seasonality=_SWITCH[options.prophet_daily_seasonality],
+        weekly_seasonality=_SWITCH[options.prophet_weekly_seasonality],
+        yearly_seasonality=_SWITCH[options.prophet_yearly_seasonality],
+        uncertainty_samples=0,
+    )
+    arguments: dict[str, object] = {}
+    if optimiser == "exact":
+        model.stan_backend = ExactBackend(model.stan_backend)
+    if optimiser == "stan" or options.prophet_seasonality_mode == "multiplicative":
+        arguments["seed"] = options.seed
+    model.fit(pd.DataFrame({"ds": _dates(times), "y": values}), **arguments)
+    return model
+
+
+def predict(model: Prophet, times: IntArray) -> FloatArray:
+    """Return Prophet's own forecast at these times, (n,), raw units."""
+    forecast = model.predict(pd.DataFrame({"ds": _dates(times)}))
+    return np.asarray(forecast["yhat"], dtype=np.float64)
+
+
+def _dates(times: IntArray) -> pd.DatetimeIndex:
+    return pd.to_datetime(times, unit="s")
