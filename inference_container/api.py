@@ -111,9 +111,9 @@ class InferenceApi:
         except FltsError as error:
             self._outcomes["rejected"].inc()
             await _answer_error(send, status_of(error), error.as_body())
-        except Exception as error:  # noqa: BLE001 - the error handler of the hot path
+        except Exception:  # the error handler of the hot path
             self._outcomes["failed"].inc()
-            log.error("predict_error", error=error)  # noqa: TRY400 - Log adds the traceback
+            log.exception("predict_error")
             await _answer_error(send, 500, _body("internal", "this should not have happened; the log says more"))
         else:
             self._outcomes["success"].inc()

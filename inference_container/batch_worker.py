@@ -89,8 +89,8 @@ class BatchForecasts:
                     self._look_at(identifier, run)
                 except RetryableError as error:
                     log.warning("forecast_waits", error=error)
-                except Exception as error:  # noqa: BLE001 - counted: after the last try the claim is given up
-                    log.error("forecast_error", error=error)  # noqa: TRY400 - Log adds the traceback
+                except Exception:  # counted: after the last try the claim is given up
+                    log.exception("forecast_error")
 
     def _look_at(self, identifier: str, run: str) -> None:
         event = self._runs.inference(identifier, run)

@@ -69,7 +69,9 @@ def build_service(settings: InferenceSettings, adapters: Adapters) -> Service:
         subscriptions=(Subscription((topics.MODEL_SELECTED,), mode="all", handler=OnModelSelected(refresher.hint)),),
         api=api,
         ready={"the list of champions, and the default one": champions.ready},
+        on_start=(refresher.look,),
         on_stop=(forecast_log.stop, refresher.stop),
+        requires_backends=False,
     )
 
 

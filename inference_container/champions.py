@@ -250,8 +250,9 @@ class Champions:
         A broken one is removed, so that it is fetched afresh.
         """
         entry = self._entries[identifier]
-        problem = None
-        for folder in reversed(self._cache.folders(identifier)):
+        folders = self._cache.folders(identifier)
+        problem = None if folders else entry.problem  # what was wrong stays known while the next one is on its way
+        for folder in reversed(folders):
             if folder == entry.folder:
                 break  # nothing newer is good; what serves stays
             try:

@@ -74,8 +74,8 @@ class ForecastLog:
         self._waiting_steps += steps
         self._queue.append((time.time(), answer))
 
-    def flush(self) -> None:
-        """Write all that waits, one file per identifier and day."""
+    def flush(self) -> bool:
+        """Write all that waits, one file per identifier and day; return whether any file waits for the store."""
         with self._flushing:
             batches: dict[str, list[bytes]] = defaultdict(list)
             while self._queue:
@@ -92,14 +92,15 @@ class ForecastLog:
                     self._metrics.forecast_log_dropped.inc(len(lines))
                     continue
                 _write(self._spool / folder, data)
+        return any(self._spool.rglob("*.jsonl"))
 
     def _run(self) -> None:
         while not self._stop.wait(self._period_seconds):
             self._metrics.queue_depth.labels(QUEUE).set(len(self._queue))
             try:
                 self.flush()
-            except OSError as error:  # a full disk must not end the writer
-                log.error("forecast_log_error", error=error)  # noqa: TRY400 - Log adds the traceback
+            except OSError:  # a full disk must not end the writer
+                log.exception("forecast_log_error")
 
 
 def _line(at: float, answer: Answer) -> bytes:

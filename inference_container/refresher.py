@@ -51,7 +51,8 @@ class Refresher:
     silence_seconds : float
         A child that says nothing for this long is stopped.
     flush_logs : callable
-        Writes waiting forecasts to the cache folder; called before a child takes them to the store.
+        Writes waiting forecasts to the cache folder, before a child takes them to the store; returns whether there is
+        anything to take.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class Refresher:
         *,
         period_seconds: float,
         silence_seconds: float,
-        flush_logs: Callable[[], None],
+        flush_logs: Callable[[], bool],
     ) -> None:
         self._champions = champions
         self._metrics = metrics
@@ -70,6 +71,7 @@ class Refresher:
         self._flush_logs = flush_logs
         self._wake = threading.Condition()
         self._hints: set[str] = set()
+        self._due = True
         self._stopping = False
         self._backoffs: dict[str, _Backoff] = {}
         self._store_wait = 0.0
@@ -83,6 +85,12 @@ class Refresher:
                 return
             self._thread = threading.Thread(target=self._run, name="refresher", daemon=True)
             self._thread.start()
+
+    def look(self) -> None:
+        """Look at all pointers now: once more after the offsets were noted, so that no message falls between."""
+        with self._wake:
+            self._due = True
+            self._wake.notify()
 
     def hint(self, identifier: str) -> None:
         """Look at one identifier's pointer now: a message says that it moved."""
@@ -101,20 +109,20 @@ class Refresher:
             child.kill()
         if thread is not None:
             thread.join(self._silence_seconds)
-        self._flush_logs()
-        self._round(Order(only=[], ship_logs=True), silence_seconds=LAST_SHIPMENT_SECONDS)
+        if self._flush_logs():
+            self._round(Order(only=[], ship_logs=True), silence_seconds=LAST_SHIPMENT_SECONDS)
 
     def _run(self) -> None:
         self._champions.load_from_disk()
         next_look = 0.0
         while True:
             with self._wake:
-                while not (self._stopping or self._hints or time.monotonic() >= next_look):
+                while not (self._stopping or self._hints or self._due or time.monotonic() >= next_look):
                     self._wake.wait(max(0.0, next_look - time.monotonic()))
                 if self._stopping:
                     return
-                hints, self._hints = sorted(self._hints), set()
-            whole = time.monotonic() >= next_look
+                whole = self._due or time.monotonic() >= next_look
+                hints, self._hints, self._due = sorted(self._hints), set(), False
             if whole:
                 self._flush_logs()
                 default = self._champions.default()
@@ -132,8 +140,8 @@ class Refresher:
             with self._running_child(order, silence_seconds or self._silence_seconds) as lines:
                 for line in lines:
                     self._take_in(decode_fact(line))
-        except (OSError, msgspec.MsgspecError) as error:
-            log.error("fetch_error", error=error)  # noqa: TRY400 - Log adds the traceback
+        except (OSError, msgspec.MsgspecError):
+            log.exception("fetch_error")
             self._hold_store()
 
     @contextmanager

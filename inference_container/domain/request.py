@@ -62,7 +62,8 @@ class Rows:
 _REQUEST = msgspec.json.Decoder(PredictRequest)
 _NUMBERS = msgspec.json.Decoder(list[float | None])
 _TEXTS = msgspec.json.Decoder(list[str])
-_EPOCHS = msgspec.json.Decoder(list[int | float])
+# Bounds, since JSON's integers may have thousands of digits.
+_EPOCHS = msgspec.json.Decoder(list[Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)] | float])
 _PLACE = re.compile(r" - at `(.*)`$")
 _ROW = re.compile(r"\[(\d+)\]")
 

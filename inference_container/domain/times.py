@@ -109,10 +109,11 @@ def _read_one(text: str, row: int, field: str) -> int:
     except (ValueError, OverflowError):
         msg = f"{field}: row {row} is {text[:40]!r}; times are ISO 8601 (2024-01-31T12:00:00Z) or epoch seconds"
         raise RejectedError(msg, code="bad_time", field=field) from None
-    if since.microseconds:
-        msg = f"{field}: row {row} is {text[:40]!r}; times are whole seconds"
+    seconds = since // SECOND
+    if since.microseconds or not FIRST_SECOND <= seconds <= LAST_SECOND:
+        msg = f"{field}: row {row} is {text[:40]!r}; times are whole seconds of the years 1 to 9999, UTC"
         raise RejectedError(msg, code="bad_time", field=field)
-    return since // SECOND
+    return seconds
 
 
 def _read_uniform(texts: Sequence[str]) -> NDArray[np.int64] | None:

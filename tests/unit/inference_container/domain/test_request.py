@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flts.errors import RejectedError
+from inference_container.domain.request import Needs, check_horizon, decode_request, read_rows
+
+NEEDS = Needs(
+    columns=("down", "up"),
+    ignored=frozenset({"note"}),
+    reads_values=True,
+    rows_required=3,
+    step_seconds=60,
+    max_horizon_steps=100,
+    bundle_limits_horizon=False,
+)
+TIMES = ["2024-01-01T00:00:00Z", "2024-01-01T00:01:00Z", "2024-01-01T00:02:00Z"]
+
+
+def read(data: dict[str, Any] | str, **more: Any) -> Any:
+    body = data if isinstance(data, str) else json.dumps({"data": data, **more})
+    request = decode_request(body.encode())
+    check_horizon(request, NEEDS)
+    return read_rows(request, NEEDS, max_rows=50)
+
+
+def good(**changes: Any) -> dict[str, Any]:
+    data: dict[str, Any] = {"time": TIMES, "down": [1, 2.5, None], "up": [4.0, 5.0, 6.0], **changes}
+    return {name: value for name, value in data.items() if value != "absent"}
+
+
+def test_columns_are_found_by_name_and_null_becomes_nan() -> None:
+    rows = read(good())
+
+    assert rows.times.tolist() == [1_704_067_200, 1_704_067_260, 1_704_067_320]
+    np.testing.assert_array_equal(rows.values, [[1, 4], [2.5, 5], [np.nan, 6]])
+
+
+@given(order=st.permutations(["time", "down", "up", "note"]))
+def test_the_order_of_columns_changes_nothing(order: list[str]) -> None:
+    data = good(note=["a", "b", "c"])
+
+    rows = read({name: data[name] for name in order})
+
+    np.testing.assert_array_equal(rows.values, read(good()).values)
+
+
+@given(values=st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=3, max_size=50))
+def test_numbers_arrive_as_they_were_sent(values: list[float]) -> None:
+    times = [1_704_067_200 + 60 * row for row in range(len(values))]
+
+    rows = read({"ts": times, "down": values, "up": values})
+
+    assert rows.values[:, 0].tolist() == values
+    assert rows.style.form == "integer"
+
+
+@pytest.mark.parametrize("name", ["time", "timestamp", "ts", "date"])
+def test_the_time_column_is_known_by_its_name(name: str) -> None:
+    data = good(time="absent")
+    data[name] = TIMES
+
+    assert len(read(data).times) == 3
+
+
+def test_index_col_names_the_time_column() -> None:
+    data = good(time="absent", when=TIMES)
+
+    assert len(read(data, index_col="when").times) == 3
+
+
+REFUSALS: list[tuple[str, dict[str, Any] | str, dict[str, Any], str, str | None, str]] = [
+    ("an empty body", "", {}, "bad_json", None, "empty"),
+    ("a blank body", " \n", {}, "bad_json", None, "empty"),
+    ("what is not JSON", "down,up", {}, "bad_json", None, "not JSON"),
+    ("NaN", '{"data": {"time": ["2024-01-01"], "down": [NaN]}}', {}, "bad_json", None, "null, not NaN"),
+    ("Infinity", '{"data": {"down": [Infinity]}}', {}, "bad_json", None, "not JSON"),
+    ("a list", "[1]", {}, "bad_request", None, "object"),
+    ("no data", "{}", {}, "bad_request", "data", "data"),
+    ("data that is a list", '{"data": []}', {}, "bad_request", "data", "object"),
+    ("an unknown field", '{"data": {}, "inference_lenght": 5}', {}, "bad_request", "inference_lenght", "unknown"),
+    ("no columns", {}, {}, "missing_time_column", "index_col", "no time column"),
+    ("no time column", good(time="absent"), {}, "missing_time_column", "index_col", "time, timestamp, ts, date"),
+    ("two time columns", good(ts=TIMES), {}, "missing_time_column", "index_col", "time, ts"),
+    ("index_col absent", good(), {"index_col": "when"}, "missing_time_column", "index_col", "when"),
+    ("index_col a value", good(), {"index_col": "down"}, "unknown_column", "time", "time"),
+    ("an unknown column", good(sideways=[1, 2, 3]), {}, "unknown_column", "sideways", "down, up"),
+    ("a missing column", good(up="absent"), {}, "missing_column", "up", "needs this column"),
+    ("quoted numbers", good(down=["1", "2", "3"]), {}, "bad_number", "down", "row 0"),
+    ("NaN as text", good(down=[1, "NaN", 3]), {}, "bad_number", "down", "row 1"),
+    ("true as number", good(up=[1, 2, True]), {}, "bad_number", "up", "row 2"),
+    ("a list as cell", good(up=[1, 2, [3]]), {}, "bad_number", "up", "row 2"),
+    ("a column that is no list", good(up=3), {}, "bad_column", "up", "list of numbers"),
+    ("a column that is null", good(up=None), {}, "bad_column", "up", "list of numbers"),
+    ("a number out of range", '{"data": {"time": ["2024-01-01T00:00:00Z"], "down": [1e999], "up": [1]}}', {},
+     "bad_number", "down", "row 0"),
+    ("unequal columns", good(up=[1, 2]), {}, "unequal_columns", "up", "has 2 values, time has 3"),
+    ("too few rows", good(time=TIMES[:2], down=[1, 2], up=[1, 2]), {}, "too_few_rows", "data", "needs 3 rows"),
+    ("no rows", good(time=[], down=[], up=[]), {}, "too_few_rows", "data", "needs 3 rows"),
+    ("too many rows", {"ts": list(range(0, 3060, 60)), "down": [1] * 51, "up": [1] * 51}, {}, "too_many_rows", "data",
+     "51 rows are more than the 50"),
+    ("unordered times", good(time=TIMES[::-1]), {}, "unordered_times", "time", "earlier"),
+    ("duplicate times", good(time=[TIMES[0], TIMES[0], TIMES[1]]), {}, "duplicate_times", "time", "repeats"),
+    ("a gap", good(time=[TIMES[0], TIMES[1], "2024-01-01T00:04:00Z"]), {}, "gap_in_rows", "time", "60 s apart"),
+    ("another step", good(time=[0, 30, 60]), {}, "gap_in_rows", "time", "60 s apart"),
+    ("times mixed with numbers", good(time=[TIMES[0], 5, TIMES[1]]), {}, "bad_time", "time", "row 1"),
+    ("numbers mixed with times", good(time=[5, TIMES[0], 7]), {}, "bad_time", "time", "row 1"),
+    ("true as time", good(time=[True, 60, 120]), {}, "bad_time", "time", "row 0"),
+    ("null as time", good(time=[0, None, 120]), {}, "bad_time", "time", "row 1"),
+    ("a time of 400 digits", f'{{"data": {{"time": [1{"0" * 400}], "down": [1]}}}}', {}, "bad_time", "time", "row 0"),
+    ("times that are no list", good(time="2024-01-01"), {}, "bad_time", "time", "array"),
+    ("horizon 0", good(), {"inference_length": 0}, "bad_horizon", "inference_length", "1 to 100"),
+    ("horizon -1", good(), {"inference_length": -1}, "bad_horizon", "inference_length", "1 to 100"),
+    ("horizon 101", good(), {"inference_length": 101}, "bad_horizon", "inference_length", "1 to 100; got 101"),
+    ("horizon as text", good(), {"inference_length": "5"}, "bad_request", "inference_length", "int"),
+    ("horizon as fraction", good(), {"inference_length": 2.5}, "bad_request", "inference_length", "int"),
+    ("horizon as true", good(), {"inference_length": True}, "bad_request", "inference_length", "int"),
+    ("an identifier that is a number", good(), {"identifier": 5}, "bad_request", "identifier", "str"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("data", "more", "code", "field", "says"), [case[1:] for case in REFUSALS],
+                         ids=[case[0] for case in REFUSALS])  # fmt: skip
+def test_a_wrong_request_is_refused_naming_the_field_and_what_is_needed(
+    data: dict[str, Any] | str, more: dict[str, Any], code: str, field: str | None, says: str
+) -> None:
+    with pytest.raises(RejectedError) as caught:
+        read(data, **more)
+
+    assert (caught.value.code, caught.value.field) == (code, field)
+    assert says in caught.value.message
+
+
+@given(body=st.binary(max_size=80))
+def test_any_bytes_are_refused_and_never_break_the_reader(body: bytes) -> None:
+    with pytest.raises(RejectedError):
+        read_rows(decode_request(body), NEEDS, max_rows=50)
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(time=JSON_VALUES, down=JSON_VALUES, up=JSON_VALUES, length=JSON_VALUES)
+def test_any_json_in_any_place_is_read_or_refused(time: Any, down: Any, up: Any, length: Any) -> None:
+    body = json.dumps({"data": {"time": time, "down": down, "up": up}, "inference_length": length}).encode()
+    try:
+        request = decode_request(body)
+        check_horizon(request, NEEDS)
+        read_rows(request, NEEDS, max_rows=50)
+    except RejectedError as error:
+        assert error.message
+
+
+def test_a_model_of_the_clock_needs_no_values_but_still_refuses_wrong_ones() -> None:
+    needs = Needs(("down", "up"), frozenset(), reads_values=False, rows_required=1, step_seconds=60,
+                  max_horizon_steps=10, bundle_limits_horizon=False)  # fmt: skip
+
+    rows = read_rows(decode_request(json.dumps({"data": {"ts": [0]}}).encode()), needs, max_rows=9)
+    assert rows.values.shape == (1, 0)
+
+    with pytest.raises(RejectedError, match="up"):
+        read_rows(decode_request(b'{"data": {"ts": [0], "up": ["1"]}}'), needs, max_rows=9)

@@ -1,0 +1,254 @@
+"""The life of champions on a disk: load, swap, keep the old one, let go, forget."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from flts.bundle.format import Bundle
+from flts.contracts.claim_check import ClaimCheck
+from flts.contracts.ids import new_pipeline_run_id
+from flts.errors import NotFoundError, RejectedError, RetryableError
+from flts.observability.metrics import Metrics
+from inference_container.cache import ChampionCache
+from inference_container.champions import Champions
+from inference_container.domain.promotion import Promotion
+from tests.serving import pointer_of, small_series, window_bundle
+
+SERIES = small_series()
+
+
+class Replica:
+    """Champions on a cache folder, and what a child would bring there."""
+
+    def __init__(self, path: Path, *, identifier: str | None = None, max_loaded: int = 10) -> None:
+        self.cache = ChampionCache(path)
+        self.metrics = Metrics(CollectorRegistry())
+        self.champions = Champions(
+            self.cache, self.metrics, default_identifier=identifier, max_loaded=max_loaded, max_horizon_steps=100
+        )
+
+    def bring(self, made: tuple[Bundle, bytes]) -> str:
+        """Write a bundle to disk as the child does; return the folder's name."""
+        bundle, model = made
+        data = bundle.to_json()
+        claim = ClaimCheck(bucket="b", object_key="x/bundle.json", size=len(data), sha256=sha256(data))
+        promotion = Promotion.read(bundle.identifier, pointer_of(bundle, claim, pipeline_run_id=new_pipeline_run_id()))
+        return self.cache.put_bundle(promotion, data, model).name
+
+    def promote(self, identifier: str, *, seed: int = 0) -> bool:
+        made = window_bundle(SERIES, identifier=identifier, seed=seed)
+        return self.champions.fetched(identifier, self.bring(made))
+
+    def loads(self, outcome: str) -> float:
+        return self.metrics.registry.get_sample_value("flts_model_load_total", {"outcome": outcome}) or 0.0
+
+
+def sha256(data: bytes) -> str:
+    import hashlib  # noqa: PLC0415
+
+    return hashlib.sha256(data).hexdigest()
+
+
+def damaged(made: tuple[Bundle, bytes]) -> tuple[Bundle, bytes]:
+    """Return a bundle whose probe says that the model answers otherwise."""
+    bundle, model = made
+    outputs = [[[value + 1 for value in row] for row in rows] for rows in bundle.probe["outputs"]]
+    return replace(bundle, probe={**bundle.probe, "outputs": outputs}), model
+
+
+def test_before_anything_is_known_a_replica_is_not_ready_and_says_to_wait(tmp_path: Path) -> None:
+    champions = Replica(tmp_path).champions
+    champions.load_from_disk()
+
+    assert not champions.ready()
+    for identifier in (None, "tiny"):
+        with pytest.raises(RetryableError) as caught:
+            champions.resolve(identifier)
+        assert caught.value.code == "no_champion"
+        assert caught.value.retry_after_seconds > 0
+
+
+def test_a_known_list_without_champions_is_ready_and_still_says_to_wait(tmp_path: Path) -> None:
+    champions = Replica(tmp_path).champions
+
+    champions.list_changed([], ["tiny"])
+
+    assert champions.ready()
+    with pytest.raises(RetryableError) as caught:
+        champions.resolve("tiny")
+    assert caught.value.code == "no_champion"
+
+
+def test_a_fetched_champion_serves(tmp_path: Path) -> None:
+    replica = Replica(tmp_path)
+    replica.champions.list_changed(["tiny"], [])
+    assert not replica.champions.ready()
+
+    assert replica.promote("tiny")
+
+    assert replica.champions.ready()
+    assert replica.champions.resolve(None) == "tiny"
+    assert replica.champions.load("tiny").identifier == "tiny"
+    assert replica.loads("success") == 1
+
+
+def test_the_specific_identifier_wins(tmp_path: Path) -> None:
+    replica = Replica(tmp_path, identifier="mine")
+    champions = replica.champions
+    champions.list_changed(["a", "b"], ["coming"])
+    with pytest.raises(RejectedError, match="name the identifier; there are a, b") as caught:
+        champions.resolve(None)
+    assert caught.value.field == "identifier"
+
+    champions.list_changed(["a", "b", "global"], ["coming"])
+    assert champions.resolve(None) == "global"
+    champions.list_changed(["a", "b", "global", "mine"], ["coming"])
+    assert champions.resolve(None) == "mine"
+    assert champions.resolve("b") == "b"
+
+    with pytest.raises(NotFoundError, match="there are a, b, global, mine") as unknown:
+        champions.resolve("nobody")
+    assert unknown.value.code == "unknown_identifier"
+    with pytest.raises(RetryableError) as waiting:
+        champions.resolve("coming")
+    assert waiting.value.code == "no_champion"
+    with pytest.raises(RejectedError) as wrong:
+        champions.resolve("../etc")
+    assert wrong.value.code == "bad_identifier"
+
+
+def test_a_swap_is_seen_by_the_next_request_and_removes_the_old_bundle(tmp_path: Path) -> None:
+    replica = Replica(tmp_path)
+    replica.champions.list_changed(["tiny"], [])
+    replica.promote("tiny", seed=1)
+    old = replica.champions.load("tiny")
+
+    replica.promote("tiny", seed=2)
+
+    new = replica.champions.load("tiny")
+    assert new is not old
+    assert new.promotion.run_id != old.promotion.run_id
+    assert len(replica.cache.folders("tiny")) == 1
+
+
+def test_a_broken_bundle_leaves_the_old_champion_in_its_place_and_is_named(tmp_path: Path) -> None:
+    replica = Replica(tmp_path)
+    replica.champions.list_changed(["tiny"], [])
+    replica.promote("tiny")
+    old = replica.champions.load("tiny")
+
+    good = replica.champions.fetched("tiny", replica.bring(damaged(window_bundle(SERIES, seed=5))))
+
+    assert not good
+    assert replica.champions.load("tiny") is old
+    [described] = replica.champions.describe()
+    assert described["run_id"] == old.promotion.run_id
+    assert "away from the trainer's own answer" in described["problem"]
+    assert replica.loads("failed") == 1
+    assert len(replica.cache.folders("tiny")) == 1  # so that it is fetched afresh
+
+    assert replica.promote("tiny", seed=6)
+    assert replica.champions.describe()[0]["problem"] is None
+
+
+def test_a_broken_champion_is_a_503_for_its_identifier_only(tmp_path: Path) -> None:
+    replica = Replica(tmp_path)
+    replica.champions.list_changed(["bad", "good"], [])
+    replica.promote("good")
+    replica.champions.fetched("bad", replica.bring(damaged(window_bundle(SERIES, identifier="bad"))))
+
+    assert replica.champions.load("good").identifier == "good"
+    with pytest.raises(RetryableError, match="trainer's own answer") as caught:
+        replica.champions.load("bad")
+    assert (caught.value.code, caught.value.field) == ("champion_unavailable", "identifier")
+
+
+@pytest.mark.parametrize("file", ["model.onnx", "bundle.json", "pointer.json"])
+def test_a_restart_serves_what_the_disk_holds_and_refuses_what_was_damaged_there(tmp_path: Path, file: str) -> None:
+    before = Replica(tmp_path)
+    before.champions.list_changed(["one", "two"], [])
+    before.promote("one")
+    before.promote("two")
+    [folder] = before.cache.folders("two")
+    content = (folder / file).read_bytes()
+    (folder / file).write_bytes(content[:-20] + bytes(20))
+
+    after = Replica(tmp_path, identifier="one")
+    after.champions.load_from_disk()
+
+    assert after.champions.ready()
+    assert after.champions.load("one").promotion.run_id == before.champions.load("one").promotion.run_id
+    with pytest.raises(RetryableError):
+        after.champions.load("two")
+
+
+def test_a_restart_with_an_empty_list_on_disk_is_ready(tmp_path: Path) -> None:
+    Replica(tmp_path).champions.list_changed([], ["coming"])
+
+    after = Replica(tmp_path)
+    after.champions.load_from_disk()
+
+    assert after.champions.ready()
+
+
+def test_a_restart_in_the_middle_of_a_swap_serves_the_newest_that_is_whole(tmp_path: Path) -> None:
+    before = Replica(tmp_path)
+    before.champions.list_changed(["tiny"], [])
+    before.promote("tiny", seed=1)
+    old = before.champions.load("tiny").promotion.run_id
+    before.bring(damaged(window_bundle(SERIES, seed=2)))  # on disk, but the process was killed before it tried it
+    (tmp_path / "_unfinished-x").mkdir()
+
+    after = Replica(tmp_path)
+    after.champions.load_from_disk()
+
+    assert after.champions.load("tiny").promotion.run_id == old
+    assert not (tmp_path / "_unfinished-x").exists()
+
+
+def test_memory_holds_no_more_champions_than_it_may_and_others_load_on_demand(tmp_path: Path) -> None:
+    replica = Replica(tmp_path, identifier="a", max_loaded=2)
+    replica.champions.list_changed(["a", "b", "c"], [])
+    for identifier in ("a", "b", "c"):
+        replica.promote(identifier)
+    assert loaded(replica) == {"a", "b"}
+
+    assert replica.champions.load("c").identifier == "c"
+    assert loaded(replica) == {"a", "c"}  # b was not asked for the longest; a is the default one
+
+    assert replica.champions.load("b").identifier == "b"
+    assert loaded(replica) == {"a", "b"}
+
+
+def test_a_pointer_that_is_gone_takes_its_champion_along(tmp_path: Path) -> None:
+    replica = Replica(tmp_path)
+    replica.champions.list_changed(["one", "two"], [])
+    replica.promote("one")
+    replica.promote("two")
+
+    replica.champions.list_changed(["two"], [])
+
+    with pytest.raises(NotFoundError):
+        replica.champions.resolve("one")
+    assert list(replica.cache.identifiers()) == ["two"]
+
+
+def test_a_bundle_of_another_identifier_is_refused(tmp_path: Path) -> None:
+    replica = Replica(tmp_path)
+    replica.champions.list_changed(["tiny"], [])
+    bundle, model = window_bundle(SERIES, identifier="other")
+    data = bundle.to_json()
+    claim = ClaimCheck(bucket="b", object_key="x/bundle.json", size=len(data), sha256=sha256(data))
+    promotion = Promotion.read("tiny", pointer_of(bundle, claim))
+
+    assert not replica.champions.fetched("tiny", replica.cache.put_bundle(promotion, data, model).name)
+
+    assert "identifier" in replica.champions.describe()[0]["problem"]
+
+
+def loaded(replica: Replica) -> set[str]:
+    return {each["identifier"] for each in replica.champions.describe() if each["loaded"]}

@@ -1,0 +1,177 @@
+"""Pointers in a store on disk become champions in memory, through the real child process."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from flts.contracts.ids import new_pipeline_run_id
+from flts.observability.metrics import Metrics
+from flts.storage.filesystem import FilesystemStore
+from flts.storage.runs import RunStore
+from inference_container.cache import ChampionCache
+from inference_container.champions import Champions
+from inference_container.refresher import Refresher
+from inference_container.settings import FetchSettings
+from tests.eventually import eventually
+from tests.serving import BUCKETS, promote, serving_environment, small_series, window_bundle
+
+SERIES = small_series()
+
+
+class Replica:
+    def __init__(self, cache: Path) -> None:
+        self.cache = ChampionCache(cache)
+        self.metrics = Metrics(CollectorRegistry())
+        self.champions = Champions(
+            self.cache, self.metrics, default_identifier=None, max_loaded=10, max_horizon_steps=100
+        )
+        self.flushed = 0
+        self.refresher = Refresher(
+            self.champions, self.metrics, period_seconds=60, silence_seconds=20, flush_logs=self.flush
+        )
+
+    def flush(self) -> bool:
+        self.flushed += 1
+        return any(self.cache.spool.rglob("*.jsonl"))
+
+    def run_id(self, identifier: str = "tiny") -> str | None:
+        champion = self.champions.loaded(identifier)
+        return champion.promotion.run_id if champion else None
+
+
+class Installation:
+    """A store, and replicas that read it."""
+
+    def __init__(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.home = home
+        for name, value in serving_environment(home / "store", home / "cache").items():
+            monkeypatch.setenv(name, value)
+        self.store = FilesystemStore(home / "store")
+        for bucket in BUCKETS:
+            self.store.ensure_bucket(bucket)
+        self.runs = RunStore(self.store, FetchSettings.load())
+        self.replicas: list[Replica] = []
+
+    def start(self) -> Replica:
+        replica = Replica(self.home / "cache")
+        self.replicas.append(replica)
+        replica.refresher.start()
+        return replica
+
+
+@pytest.fixture
+def installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Installation]:
+    made = Installation(tmp_path, monkeypatch)
+    yield made
+    for replica in made.replicas:
+        replica.refresher.stop()
+
+
+def served(replica: Replica, pointer: dict[str, object]) -> Callable[[], bool]:
+    return lambda: replica.run_id() == pointer["run_id"]
+
+
+def test_a_replica_learns_of_champions_at_start_and_of_a_new_one_from_a_hint(installation: Installation) -> None:
+    first = promote(installation.store, installation.runs, window_bundle(SERIES, seed=1))
+    replica = installation.start()
+    eventually(served(replica, first), "the first champion", timeout=20)
+    assert replica.champions.ready()
+
+    second = promote(installation.store, installation.runs, window_bundle(SERIES, seed=2))
+    started = time.monotonic()
+    replica.refresher.hint("tiny")
+
+    eventually(served(replica, second), "the second champion", timeout=20)
+    assert time.monotonic() - started < 15  # and not at the next look, a minute later
+
+
+def test_a_replica_without_champions_is_ready_once_the_store_said_that_there_are_none(
+    installation: Installation,
+) -> None:
+    replica = installation.start()
+
+    eventually(lambda: replica.champions.known, "the empty list", timeout=20)
+
+    assert replica.champions.ready()
+
+
+def test_a_restart_without_the_store_serves_from_disk_and_an_empty_disk_is_not_ready(
+    installation: Installation,
+) -> None:
+    pointer = promote(installation.store, installation.runs, window_bundle(SERIES))
+    replica = installation.start()
+    eventually(served(replica, pointer), "the champion", timeout=20)
+    replica.refresher.stop()
+    shutil.rmtree(installation.home / "store")
+
+    again = installation.start()
+    eventually(served(again, pointer), "the champion from disk", timeout=20)
+    away = {"backend": "store"}
+    eventually(
+        lambda: again.metrics.registry.get_sample_value("flts_backend_up", away) == 0, "store known away", timeout=20
+    )
+    assert served(again, pointer)()
+    assert again.champions.ready()
+    again.refresher.stop()
+
+    shutil.rmtree(installation.home / "cache")
+    empty = installation.start()
+    eventually(
+        lambda: empty.metrics.registry.get_sample_value("flts_backend_up", away) == 0, "store known away", timeout=20
+    )
+    assert not empty.champions.ready()
+
+
+def test_a_bundle_damaged_in_the_store_keeps_the_old_champion_until_a_whole_one_is_there(
+    installation: Installation,
+) -> None:
+    first = promote(installation.store, installation.runs, window_bundle(SERIES, seed=1))
+    replica = installation.start()
+    eventually(served(replica, first), "the first champion", timeout=20)
+    second = promote(installation.store, installation.runs, window_bundle(SERIES, seed=2))
+    model_key = str(second["bundle"]["object_key"]).replace("bundle.json", "model.onnx")
+    whole, _ = installation.store.get("model-bundles", model_key)
+    installation.store.put("model-bundles", model_key, whole[:-1])
+
+    replica.refresher.hint("tiny")
+    eventually(lambda: replica.champions.describe()[0]["problem"], "the problem is named", timeout=20)
+    assert served(replica, first)()
+    failures = {"outcome": "fetch_failed"}
+    assert (replica.metrics.registry.get_sample_value("flts_model_load_total", failures) or 0) >= 1
+
+    installation.store.put("model-bundles", model_key, whole)  # retried by itself, with back-off
+    eventually(served(replica, second), "the second champion", timeout=30)
+    assert replica.champions.describe()[0]["problem"] is None
+
+
+def test_forecast_logs_reach_the_store_as_whole_objects_even_as_the_server_stops(installation: Installation) -> None:
+    replica = installation.start()
+    eventually(lambda: replica.champions.known, "the first look", timeout=20)
+    folder = replica.cache.spool / "tiny" / "date=2024-01-01"
+    folder.mkdir(parents=True)
+    (folder / "batch.jsonl").write_text('{"a": 1}\n')
+
+    replica.refresher.stop()
+
+    assert installation.store.get("inference-logs", "tiny/date=2024-01-01/batch.jsonl")[0] == b'{"a": 1}\n'
+    assert not (folder / "batch.jsonl").exists()
+    assert replica.flushed >= 2
+
+
+def test_scores_that_only_the_decision_has_are_listed_with_the_champion(installation: Installation) -> None:
+    run = new_pipeline_run_id()
+    installation.runs.decide("tiny", run, {"decision": "promoted", "rmse": 0.25, "mae": 0.125})
+    pointer = promote(installation.store, installation.runs, window_bundle(SERIES), pipeline_run_id=run)
+    replica = installation.start()
+    eventually(served(replica, pointer), "the champion", timeout=20)
+
+    [described] = replica.champions.describe()
+
+    assert (described["score"], described["rmse"], described["mae"]) == (0.1, 0.25, 0.125)
+    assert described["promoted"] == pointer["timestamp"]
