@@ -1,0 +1,205 @@
+"""`make demo`: a CSV through the whole pipeline, shown while it happens, then served until Ctrl-C."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cli import render
+from cli.client import ApiError, GatewayClient
+from cli.commands import watch
+from cli.plot import plot_forecast
+from cli.scoreboard import decision_lines, scoreboard_table
+from cli.text import duration
+from embedded.meter import MemoryMeter
+from embedded.settings import DemoSettings, EmbeddedSettings
+from embedded.stack import Stack
+from flts.contracts.ids import check_identifier
+from flts.errors import NotFoundError, RejectedError
+from flts.ingest.sample import SAMPLE_IDENTIFIER, write_sample
+
+SERVED_SECONDS = 60.0
+"""Longest wait for a promoted champion to be served; replicas take seconds."""
+CONTEXT_ROWS = 200
+SHOWN_PROCESSES = 4
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class DataSet:
+    """What the demo uploads."""
+
+    identifier: str
+    train: Path
+    test: Path | None
+
+
+def run_demo(settings: EmbeddedSettings, demo: DemoSettings, say: Say) -> int:
+    """Start everything, show one data set's way to its forecast, and serve.
+
+    Returns
+    -------
+    int
+        0 if a forecast was served, 1 if not.
+    """
+    dataset = choose_dataset(settings, demo)  # a wrong path is said before anything is started
+    began = time.monotonic()
+    with MemoryMeter() as meter, Stack(settings, say) as stack:
+        say(f"Starting broker, store, MLflow and the services; their logs are in {stack.home / 'logs'}")
+        stack.wait_ready(told=_teller(say))
+        say(f"Ready after {duration(time.monotonic() - began)}.")
+        with GatewayClient(stack.endpoints.gateway_url, stack.api_key) as client:
+            view, uploaded = _run_to_decision(client, dataset, say)
+            _show_scoreboard(view, say)
+            served = _show_forecast(client, stack, view, demo.horizon, say)
+            if served is not None and uploaded is not None:
+                say(f"from upload to the first served forecast {served - uploaded:.1f} s")
+        say("")
+        _say_costs(meter, time.monotonic() - began, say)
+        _say_addresses(stack, say)
+        if not demo.once:
+            say("Serving until Ctrl-C.")
+            threading.Event().wait()
+        return 0 if served is not None else 1
+
+
+def choose_dataset(settings: EmbeddedSettings, demo: DemoSettings) -> DataSet:
+    """Return the data set that the settings name, or the generated sample.
+
+    Raises
+    ------
+    RejectedError
+        If a file is not there, or the name cannot be an identifier.
+    """
+    for field, path in (("DATA", demo.data), ("TEST", demo.test)):
+        if path is not None and not path.is_file():
+            msg = f"{field}: there is no file {path}"
+            raise NotFoundError(msg, field=field)
+    if demo.data is None:
+        if demo.test is not None:
+            msg = "TEST needs DATA: the file with the training rows"
+            raise RejectedError(msg, field="DATA")
+        train, test = write_sample(settings.flts_home / "sample")
+        return DataSet(demo.name or SAMPLE_IDENTIFIER, train, test)
+    name = demo.name or re.sub(r"[^A-Za-z0-9._-]+", "-", demo.data.stem)
+    return DataSet(check_identifier(name), demo.data, demo.test)
+
+
+def _run_to_decision(client: GatewayClient, dataset: DataSet, say: Say) -> tuple[dict[str, Any], float | None]:
+    """Return the decided run, and when its upload began where this start made it."""
+    earlier = _earlier_run(client, dataset)
+    began: float | None = None
+    if earlier is not None:
+        run_id = str(earlier["pipeline_run_id"])
+        state = "is finished" if earlier.get("outcome") else "goes on"
+        say(f"{dataset.identifier} was uploaded before, with these very rows: run {run_id} {state}.")
+        say(f"A new run on it: flts retrain {dataset.identifier}")
+    else:
+        size = dataset.train.stat().st_size + (dataset.test.stat().st_size if dataset.test else 0)
+        say(f"Uploading {dataset.train} as {dataset.identifier} ({size / 1e6:.1f} MB)")
+        began = time.monotonic()
+        answer = client.upload(dataset.identifier, dataset.train, dataset.test)
+        for line in render.upload_lines(answer):
+            say(line)
+        run_id = str(answer["pipeline_run_id"])
+    if earlier is None or not earlier.get("outcome"):
+        watch(client, run_id)
+    return client.run(run_id), began
+
+
+def _earlier_run(client: GatewayClient, dataset: DataSet) -> dict[str, Any] | None:
+    wanted = _sha256(dataset.train), _sha256(dataset.test) if dataset.test else None
+    for run in client.runs(dataset.identifier, limit=20):
+        whole = client.run(str(run["pipeline_run_id"]))
+        claims = whole.get("train") or {}, whole.get("test") or {}
+        if (claims[0].get("sha256"), claims[1].get("sha256")) == wanted:
+            return whole
+    return None
+
+
+def _show_scoreboard(view: dict[str, Any], say: Say) -> None:
+    say("")
+    for line in [*scoreboard_table(view), "", *decision_lines(view), "", *render.stage_table(view)]:
+        say(line)
+
+
+def _show_forecast(client: GatewayClient, stack: Stack, view: dict[str, Any], horizon: int, say: Say) -> float | None:
+    """Print a forecast of the champion and write its plot; return when it was served, or None."""
+    identifier = str(view["identifier"])
+    body, answer = _first_forecast(client, identifier, view, horizon)
+    if answer is None:
+        say(f"No champion is served for {identifier}: the reasons stand above (flts why {identifier}).")
+        return None
+    served = time.monotonic()
+    plot = stack.home / f"forecast-{identifier}.png"
+    plot_forecast(body, answer, plot)
+    say("")
+    for line in render.forecast_table(answer):
+        say(line)
+    say(f"Plot of the forecast: {plot}")
+    return served
+
+
+def _first_forecast(
+    client: GatewayClient, identifier: str, view: dict[str, Any], horizon: int
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Ask until the champion that this run's decision left in place answers."""
+    decision = view.get("decision") or {}
+    promoted = decision.get("run_id") if decision.get("decision") == "promoted" else None
+    body = client.tail(identifier, rows=CONTEXT_ROWS)
+    deadline = time.monotonic() + (SERVED_SECONDS if promoted else 5.0)
+    while True:
+        try:
+            answer = client.forecast(body, horizon=_served_horizon(client, identifier, horizon), identifier=identifier)
+            if promoted is None or answer.get("run_id") == promoted or time.monotonic() > deadline:
+                return body, answer
+        except ApiError as error:
+            if error.code not in {"no_champion", "unknown_identifier", "champion_loading"}:
+                raise
+        if time.monotonic() > deadline:
+            return body, None
+        time.sleep(0.2)
+
+
+def _served_horizon(client: GatewayClient, identifier: str, wanted: int) -> int:
+    """Return the wanted horizon, or the longest that the champion forecasts."""
+    for champion in client.models().get("models", ()):
+        if champion.get("identifier") == identifier and champion.get("max_horizon_steps"):
+            return min(wanted, int(champion["max_horizon_steps"]))
+    return wanted
+
+
+def _teller(say: Say) -> Callable[[list[str]], None]:
+    said: list[list[str]] = [[]]
+
+    def tell(waiting: list[str]) -> None:
+        if waiting != said[0]:
+            say(f"  waiting for {', '.join(waiting)}")
+            said[0] = waiting
+
+    return tell
+
+
+def _say_costs(meter: MemoryMeter, seconds: float, say: Say) -> None:
+    largest = sorted(meter.peak_by_process.items(), key=lambda entry: -entry[1])[:SHOWN_PROCESSES]
+    parts = ", ".join(f"{name} {size / 2**20:.0f} MiB" for name, size in largest)
+    peak = f"{meter.peak_bytes / 2**30:.2f} GiB"
+    say(f"It cost {duration(seconds)} and a peak memory of {peak} in all (largest: {parts}).")
+
+
+def _say_addresses(stack: Stack, say: Say) -> None:
+    say(f"Gateway {stack.endpoints.gateway_url}, its API's documentation {stack.endpoints.gateway_url}/docs")
+    say(f"Inference {stack.endpoints.inference_url}/predict, MLflow {stack.endpoints.mlflow_url}")
+    say(f"The API key is in {stack.home / 'api-key'}; `flts` finds it by itself.")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
