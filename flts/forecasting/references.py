@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,17 +27,17 @@ class RidgeModel:
     intercept : (H * m,)
     horizon_steps : int
         H.
-    alpha : float
-        The penalty chosen.
-    stop_mse : float
+    alphas : (H * m,)
+        The penalty chosen for each output.
+    stop_mse : (H * m,)
         Mean squared error on the stopping windows, by which it was chosen.
     """
 
     coefficients: FloatArray
     intercept: FloatArray
     horizon_steps: int
-    alpha: float
-    stop_mse: float
+    alphas: FloatArray
+    stop_mse: FloatArray
 
     def __call__(self, windows: Float32Array) -> FloatArray:
         """Forecast (b, H, m) from windows (b, L, f)."""
@@ -110,10 +110,11 @@ def seasonal_naive(
 
 
 def fit_ridge(fit: Windows, stop: Windows, alphas: tuple[float, ...] = ALPHAS) -> RidgeModel:
-    """Fit a linear model on flattened windows; the penalty is the one with the least error on the stopping windows.
+    """Fit a linear model on flattened windows.
 
     Minimises ``||y - X w - c||^2 + alpha ||w||^2`` by the normal equations in doubles, the intercept c unpenalised, as
-    scikit-learn's ``Ridge`` does. One eigendecomposition serves all penalties.
+    scikit-learn's ``Ridge`` does. Each output takes the penalty with the least error on the stopping windows, so that
+    a target's reference does not depend on the other targets. One eigendecomposition serves all penalties.
 
     Raises
     ------
@@ -134,21 +135,38 @@ def fit_ridge(fit: Windows, stop: Windows, alphas: tuple[float, ...] = ALPHAS) -
         moment += x.T @ (_flat(fit.targets[chunk]) - y_mean)
     eigenvalues, vectors = np.linalg.eigh(gram)
     projected = vectors.T @ moment
-    models = []
+    best: RidgeModel | None = None
     for alpha in alphas:
         # Rounding makes eigenvalues of a gram matrix slightly negative.
         coefficients = vectors @ (projected / (np.maximum(eigenvalues, 0) + alpha)[:, None])
-        model = RidgeModel(coefficients, y_mean - x_mean @ coefficients, horizon_steps, alpha, 0.0)
-        models.append(RidgeModel(coefficients, model.intercept, horizon_steps, alpha, _stop_mse(model, stop)))
-    return min(models, key=lambda model: model.stop_mse)
+        intercept = y_mean - x_mean @ coefficients
+        used, unknown = np.full(len(y_mean), alpha), np.full(len(y_mean), np.nan)
+        model = RidgeModel(coefficients, intercept, horizon_steps, used, unknown)
+        model = replace(model, stop_mse=_stop_mse(model, stop))
+        best = model if best is None else _better(best, model)
+    assert best is not None
+    return best
 
 
-def _stop_mse(model: RidgeModel, stop: Windows) -> float:
-    total = 0.0
+def _better(one: RidgeModel, other: RidgeModel) -> RidgeModel:
+    """Return the model that takes each output from whichever of the two errs less on the stopping windows."""
+    use_other = other.stop_mse < one.stop_mse
+    return RidgeModel(
+        np.where(use_other, other.coefficients, one.coefficients),
+        np.where(use_other, other.intercept, one.intercept),
+        one.horizon_steps,
+        np.where(use_other, other.alphas, one.alphas),
+        np.where(use_other, other.stop_mse, one.stop_mse),
+    )
+
+
+def _stop_mse(model: RidgeModel, stop: Windows) -> FloatArray:
+    total = np.zeros(len(model.intercept))
     for start in range(0, len(stop), CHUNK_WINDOWS):
         chunk = slice(start, start + CHUNK_WINDOWS)
-        total += float(np.square(model(stop.inputs[chunk]) - stop.targets[chunk]).sum())
-    return total / max(stop.targets.size, 1)
+        errors = model(stop.inputs[chunk]) - stop.targets[chunk]
+        total += np.square(errors).sum(axis=0).ravel()
+    return total / max(len(stop), 1)
 
 
 def _mean(windows: Float32Array) -> FloatArray:

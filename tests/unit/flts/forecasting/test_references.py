@@ -79,18 +79,31 @@ def test_ridge_is_scikit_learn_s_ridge(alpha: float) -> None:
     np.testing.assert_allclose(ours(stop.inputs), expected, rtol=1e-8, atol=1e-10)
 
 
-def test_the_penalty_is_the_one_with_the_least_error_on_the_stopping_windows() -> None:
+def test_each_output_has_the_penalty_with_its_least_error_on_the_stopping_windows() -> None:
     fit, stop = random_windows(60), random_windows(80, seed=1)
 
-    errors = {}
-    for alpha in ALPHAS:
-        model = fit_ridge(fit, stop, alphas=(alpha,))
-        errors[alpha] = float(np.square(model(stop.inputs) - stop.targets).mean())
+    errors = np.array(
+        [
+            np.square(fit_ridge(fit, stop, alphas=(alpha,))(stop.inputs) - stop.targets).mean(axis=0).ravel()
+            for alpha in ALPHAS
+        ]
+    )
     chosen = fit_ridge(fit, stop)
 
-    assert chosen.alpha == min(errors, key=lambda alpha: errors[alpha])
-    assert ALPHAS[0] < chosen.alpha < ALPHAS[-1]
-    assert chosen.stop_mse == pytest.approx(errors[chosen.alpha])
+    np.testing.assert_array_equal(chosen.alphas, np.array(ALPHAS)[errors.argmin(axis=0)])
+    assert len(set(chosen.alphas.tolist())) > 1
+    np.testing.assert_allclose(chosen.stop_mse, errors.min(axis=0))
+    found = np.square(chosen(stop.inputs) - stop.targets).mean(axis=0).ravel()
+    np.testing.assert_allclose(found, errors.min(axis=0))
+
+
+def test_a_target_s_reference_does_not_depend_on_the_other_targets() -> None:
+    fit, stop = random_windows(60), random_windows(80, seed=1)
+    fit_alone, stop_alone = (Windows(part.inputs, part.targets[:, :, 1:], part.target_rows) for part in (fit, stop))
+
+    together = fit_ridge(fit, stop)(stop.inputs)[:, :, 1:]
+
+    np.testing.assert_allclose(together, fit_ridge(fit_alone, stop_alone)(stop.inputs), rtol=1e-9)
 
 
 def test_chunks_of_windows_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +113,7 @@ def test_chunks_of_windows_make_no_difference(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("flts.forecasting.references.CHUNK_WINDOWS", 37)
     parts = fit_ridge(fit, stop)
 
-    assert parts.alpha == whole.alpha
+    np.testing.assert_array_equal(parts.alphas, whole.alphas)
     np.testing.assert_allclose(parts.coefficients, whole.coefficients, rtol=1e-9, atol=1e-12)
 
 
