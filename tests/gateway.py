@@ -1,0 +1,257 @@
+"""A gateway on a folder, with a broker that can be switched off, for tests."""
+
+from __future__ import annotations
+
+import io
+import socket
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+import numpy as np
+import uvicorn
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from prometheus_client import CollectorRegistry
+
+from flts.contracts.claim_check import ClaimCheck
+from flts.contracts.events import Event, RunProgress
+from flts.contracts.ids import new_pipeline_run_id
+from flts.errors import BackendAwayError
+from flts.observability.metrics import Metrics
+from flts.storage.filesystem import FilesystemStore
+from flts.storage.runs import RunStore
+from gateway_container.api import create_app
+from gateway_container.context import Gateway
+from gateway_container.handler import WatchRuns
+from gateway_container.intake import Intake
+from gateway_container.live import LiveRuns
+from gateway_container.outbox import Outbox
+from gateway_container.proxy import InferenceProxy
+from gateway_container.queries import Queries
+from gateway_container.settings import GatewaySettings
+from gateway_container.tail import Tails
+from tests.eventually import eventually
+
+KEY = "a-key-for-the-tests-only"
+BUCKETS = ("raw-data", "processed-data", "model-bundles", "model-promotion", "pipeline-runs", "inference-logs")
+
+
+class Broker:
+    """Takes events into memory; away when told so."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.away = False
+        self._lock = threading.Lock()
+
+    def publish(self, events: Sequence[Event]) -> None:
+        if self.away:
+            msg = "the brokers did not acknowledge in time"
+            raise BackendAwayError(msg, code="kafka_away")
+        with self._lock:
+            self.events.extend(events)
+
+
+@dataclass
+class GatewayUnderTest:
+    settings: GatewaySettings
+    store: FilesystemStore
+    runs: RunStore
+    broker: Broker
+    gateway: Gateway
+    app: FastAPI
+    now: float = 0.0
+    handler: WatchRuns = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.handler = WatchRuns(self.gateway.live)
+
+    def client(self, *, key: str | None = KEY) -> TestClient:
+        headers = {"x-api-key": key} if key is not None else {}
+        return TestClient(self.app, headers=headers, raise_server_exceptions=False)
+
+    def hear(self, event: Event) -> None:
+        """Let the gateway receive an event from the topics."""
+        assert self.handler(event, lambda *_, **__: None) == ()
+
+    def keys(self, bucket: str, prefix: str = "") -> list[str]:
+        return [info.key for info in self.store.list(bucket, prefix)]
+
+
+def make_gateway(
+    folder: Path, *, inference: httpx.AsyncBaseTransport | None = None, **settings: Any
+) -> GatewayUnderTest:
+    values: dict[str, Any] = {
+        "store": "filesystem",
+        "store_path": folder / "store",
+        "kafka_bootstrap_servers": "nowhere:9092",
+        "gateway_api_key": KEY,
+        "sse_poll_seconds": 0.05,
+        **settings,
+    }
+    loaded = GatewaySettings(**values)
+    store = FilesystemStore(folder / "store")
+    for bucket in BUCKETS:
+        store.ensure_bucket(bucket)
+    runs = RunStore(store, loaded)
+    live = LiveRuns(queue_size=loaded.sse_queue_size)
+    broker = Broker()
+    gateway = Gateway(
+        settings=loaded,
+        intake=Intake(store, runs, loaded),
+        outbox=Outbox(runs, broker.publish, live, scan_seconds=loaded.outbox_scan_seconds),
+        queries=Queries(store, runs, live, raw_bucket=loaded.bucket_raw_data),
+        tails=Tails(store, runs, loaded),
+        live=live,
+        proxy=InferenceProxy(
+            "http://inference:8000", timeout_seconds=loaded.proxy_timeout_seconds, transport=inference or _Away()
+        ),
+        metrics=Metrics(CollectorRegistry()),
+        validations=anyio.CapacityLimiter(loaded.parallel_validations),
+    )
+    return GatewayUnderTest(loaded, store, runs, broker, gateway, create_app(gateway))
+
+
+def csv_text(
+    rows: int,
+    *,
+    start: datetime = datetime(2024, 1, 1, tzinfo=UTC),
+    step_seconds: int = 120,
+    columns: Mapping[str, str] | None = None,
+    seed: int = 0,
+) -> bytes:
+    """Return a CSV with the columns time, down and up."""
+    random = np.random.default_rng(seed)
+    text = io.StringIO()
+    extra = dict(columns or {})
+    text.write(",".join(["time", "down", "up", *extra]) + "\n")
+    for row in range(rows):
+        time = (start + timedelta(seconds=row * step_seconds)).strftime("%Y-%m-%d %H:%M:%S")
+        down, up = 100 + 10 * np.sin(row / 20) + random.normal(), 5 + random.normal()
+        text.write(",".join([time, f"{down:.4f}", f"{up:.4f}", *extra.values()]) + "\n")
+    return text.getvalue().encode()
+
+
+def following(rows_before: int, step_seconds: int = 120) -> datetime:
+    """Return the start of a test file that follows a training file of so many rows."""
+    return datetime(2024, 1, 1, tzinfo=UTC) + timedelta(seconds=rows_before * step_seconds)
+
+
+def progress(run_id: str, identifier: str, **values: Any) -> RunProgress:
+    return RunProgress(
+        event_id=new_pipeline_run_id(),
+        identifier=identifier,
+        pipeline_run_id=run_id,
+        created_at=datetime.now(UTC),
+        **{"service": "train-gru", "stage": "train-gru", "state": "training", **values},
+    )
+
+
+def scoreboard(identifier: str, run_id: str) -> dict[str, Any]:
+    """Return a scoreboard as eval writes it, with round numbers."""
+
+    def scores(score: float, skill: float, coverage: float | None) -> dict[str, Any]:
+        cells = [] if coverage is None else [{"target": "down", "step": 1, "coverage": coverage, "nominal": 0.9}]
+        table = [
+            {"target": "down", "step": 1, "rmse": score, "rmse_raw": 1000 * score},
+            {"target": "up", "step": 1, "rmse": score, "rmse_raw": 10 * score},
+            {"target": "down", "step": 10, "rmse": score, "rmse_raw": 2000 * score},
+        ]
+        return {
+            "score": score,
+            "rmse": score,
+            "mae": score / 2,
+            "mse": score**2,
+            "skill": skill,
+            "coverage": cells,
+            "table": table,
+        }
+
+    return {
+        "v": 1,
+        "identifier": identifier,
+        "pipeline_run_id": run_id,
+        "decision": "promoted",
+        "winner": "GRU",
+        "reasons": [{"code": "best_score", "message": "GRU scores 0.02, the next LSTM 0.025"}],
+        "weights": {"rmse": 0.5, "mae": 0.3, "mse": 0.2},
+        "targets": ["down", "up"],
+        "score_horizons": [1],
+        "origins": 3972,
+        "test_rows": 3982,
+        "candidates": [
+            {
+                "model_type": "LSTM",
+                "passed": True,
+                "reasons": [],
+                "warnings": [{"code": "coverage_low", "message": "intervals cover less than promised"}],
+                "training_seconds": 12.5,
+                "reused": True,
+                **scores(0.025, 0.375, 0.75),
+            },
+            {
+                "model_type": "GRU",
+                "passed": True,
+                "reasons": [],
+                "warnings": [],
+                "training_seconds": 71,
+                **scores(0.02, 0.5, 0.88),
+            },
+            {
+                "model_type": "PROPHET",
+                "passed": False,
+                "reasons": [{"code": "no_skill", "message": "its skill against persistence is -0.2500"}],
+                "warnings": [],
+                "training_seconds": 3.2,
+                **scores(0.05, -0.25, 0.9),
+            },
+        ],
+        "references": [
+            {"name": "persistence", **scores(0.04, 0.0, None)},
+            {"name": "ridge", **scores(0.03, 0.25, None)},
+        ],
+        "champion": None,
+    }
+
+
+class _Away(httpx.AsyncBaseTransport):
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        msg = "nobody listens"
+        raise httpx.ConnectError(msg, request=request)
+
+
+def sse(text: str) -> Iterator[tuple[str, str]]:
+    """Yield (event, data) of a finished stream."""
+    for block in text.split("\n\n"):
+        lines = dict(line.split(": ", 1) for line in block.splitlines() if ": " in line)
+        if "event" in lines:
+            yield lines["event"], lines["data"]
+
+
+@contextmanager
+def serve(app: FastAPI, *, grace_seconds: int = 5) -> Iterator[tuple[str, uvicorn.Server]]:
+    """Serve an application on a free port of this machine; yield its address and the server."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=grace_seconds)
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=lambda: server.run(sockets=[listener]), name="served-gateway")
+        thread.start()
+        try:
+            eventually(lambda: server.started, "the server listens", every=0.005)
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}", server
+        finally:
+            server.should_exit = True
+            thread.join(timeout=20)
+            assert not thread.is_alive()
+
+
+def claim(bucket: str = "raw-data", key: str = "x/y/train.csv") -> ClaimCheck:
+    return ClaimCheck(bucket=bucket, object_key=key, size=1, sha256="0" * 64, rows=10, columns=2)

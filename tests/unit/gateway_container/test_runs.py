@@ -1,0 +1,350 @@
+"""Runs as people see them: built from the store, kept fresh by the topics."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flts.contracts.events import ModelTraining
+from flts.contracts.ids import new_pipeline_run_id
+from tests.gateway import GatewayUnderTest, claim, csv_text, following, make_gateway, progress, scoreboard
+
+
+@pytest.fixture
+def gateway(tmp_path: Path) -> GatewayUnderTest:
+    return make_gateway(tmp_path)
+
+
+def upload(gateway: GatewayUnderTest, identifier: str = "x", **data: str) -> str:
+    answer = gateway.client().post(
+        f"/datasets/{identifier}", files={"train": ("a", csv_text(300))}, data={"settings": '{"EPOCHS": 3}', **data}
+    )
+    return str(answer.json()["pipeline_run_id"])
+
+
+def finish(gateway: GatewayUnderTest, run_id: str, identifier: str = "x") -> None:
+    """Leave the records that services leave."""
+    runs = gateway.runs
+    runs.put_stage(identifier, run_id, "eval", "done", datetime.now(UTC), datetime.now(UTC))
+    runs.put_stage(identifier, run_id, "train-gru", "done", datetime.now(UTC), datetime.now(UTC), reused=True)
+    runs.put_stage(identifier, run_id, "preprocess", "done", datetime.now(UTC), datetime.now(UTC))
+    runs.put_stage(identifier, run_id, "forecast", "done", datetime.now(UTC), datetime.now(UTC))
+    runs.put_expected(identifier, run_id, {"model_types": ["GRU", "LSTM"], "start": "2024-01-01T00:00:00Z"})
+    runs.put_trained(
+        ModelTraining(
+            event_id=new_pipeline_run_id(),
+            identifier=identifier,
+            pipeline_run_id=run_id,
+            created_at=datetime.now(UTC),
+            config_hash="c" * 64,
+            model_type="GRU",
+            status="SUCCESS",
+            run_id="a" * 32,
+            experiment_name=identifier,
+            train=claim(),
+            test=claim(),
+            metrics={"val_loss": 0.5},
+            duration_seconds=12.5,
+        )
+    )
+    board = runs.put_scoreboard(identifier, run_id, json.dumps(scoreboard(identifier, run_id)).encode())
+    decision = {
+        "decision": "promoted",
+        "model_type": "GRU",
+        "score": 0.02,
+        "scoreboard": board.model_dump(mode="json"),
+        "reasons": [],
+    }
+    runs.decide(identifier, run_id, decision)
+    runs.put_outcome(identifier, run_id, "promoted")
+
+
+def test_a_run_shows_everything_that_the_store_holds(gateway: GatewayUnderTest) -> None:
+    run_id = upload(gateway)
+    finish(gateway, run_id)
+
+    view = gateway.client(key=None).get(f"/runs/{run_id}").json()
+
+    assert view["cause"] == "upload"
+    assert view["settings"] == {"EPOCHS": 3}
+    assert view["announced"] is True
+    assert [stage["stage"] for stage in view["stages"]] == ["upload", "preprocess", "train-gru", "eval", "forecast"]
+    assert all(stage["seconds"] >= 0 and stage["status"] == "done" for stage in view["stages"])
+    assert view["expected"] == ["GRU", "LSTM"]
+    assert view["trained"]["GRU"]["metrics"] == {"val_loss": 0.5}
+    assert view["trained"]["GRU"]["duration_seconds"] == 12.5
+    assert view["config_hash"] == "c" * 64
+    assert view["decision"]["decision"] == "promoted"
+    assert view["scoreboard"] == scoreboard("x", run_id)
+    assert (view["state"], view["outcome"]) == ("finished", "promoted")
+    assert view["elapsed_seconds"] >= 0
+
+
+def test_a_run_without_services_waits_and_then_runs(gateway: GatewayUnderTest) -> None:
+    run_id = upload(gateway)
+    assert gateway.client().get(f"/runs/{run_id}").json()["state"] == "waiting"
+
+    gateway.hear(progress(run_id, "x", epoch=2, epochs=10, loss=0.25, elapsed=3.5))
+
+    view = gateway.client().get(f"/runs/{run_id}").json()
+    assert view["state"] == "running"
+    assert view["progress"]["train-gru"]["epoch"] == 2
+    assert view["progress"]["train-gru"]["loss"] == 0.25
+    assert view["scoreboard"] is None
+
+
+def test_runs_are_listed_newest_first_and_by_identifier(gateway: GatewayUnderTest) -> None:
+    ids = [upload(gateway, name) for name in ("x", "y", "x")]
+    finish(gateway, ids[0])
+    client = gateway.client(key=None)
+
+    assert [run["pipeline_run_id"] for run in client.get("/runs").json()["runs"]] == ids[::-1]
+    assert [run["pipeline_run_id"] for run in client.get("/runs?identifier=x").json()["runs"]] == [ids[2], ids[0]]
+    assert [run["pipeline_run_id"] for run in client.get("/runs?limit=1").json()["runs"]] == [ids[2]]
+    first = client.get("/runs?identifier=x").json()["runs"][1]
+    assert (first["outcome"], first["model_type"], first["score"]) == ("promoted", "GRU", 0.02)
+    # From memory the second time: a finished run does not change.
+    assert client.get("/runs?identifier=x").json()["runs"][1] == first
+
+
+def test_a_scoreboard_that_is_not_the_one_claimed_is_not_shown(gateway: GatewayUnderTest) -> None:
+    run_id = upload(gateway)
+    finish(gateway, run_id)
+    key = next(key for key in gateway.keys("pipeline-runs", f"x/{run_id}/") if "scoreboard" in key)
+    gateway.store.put("pipeline-runs", key, b'{"forged": true}')
+
+    view = gateway.client().get(f"/runs/{run_id}").json()
+
+    assert view["scoreboard"] is None
+    assert view["decision"]["decision"] == "promoted"
+
+
+def test_numbers_that_json_cannot_carry_become_null(gateway: GatewayUnderTest) -> None:
+    run_id = upload(gateway)
+    gateway.hear(progress(run_id, "x", loss=float("nan"), elapsed=float("inf")))
+
+    view = gateway.client().get(f"/runs/{run_id}").json()
+
+    assert view["progress"]["train-gru"]["loss"] is None
+
+
+def test_data_sets_show_newest_upload_last_run_and_champion(gateway: GatewayUnderTest) -> None:
+    run_id = upload(gateway)
+    gateway.client().post("/upload/raw-data/landed/train.csv", content=csv_text(300))
+    gateway.runs.move_current("x", {"pipeline_run_id": run_id, "model_type": "GRU", "score": 0.02, "run_id": "a" * 32})
+
+    found = {one["identifier"]: one for one in gateway.client(key=None).get("/datasets").json()["datasets"]}
+
+    assert set(found) == {"x", "landed"}
+    assert found["x"]["last_run"]["pipeline_run_id"] == run_id
+    assert found["x"]["champion"]["model_type"] == "GRU"
+    assert found["x"]["newest_upload"]["train"]["size_bytes"] == len(csv_text(300))
+    assert found["landed"]["runs"] == 0
+    assert found["landed"]["last_run"] is None
+    assert found["landed"]["champion"] is None
+
+
+class TestRetrain:
+    def test_a_run_starts_on_the_newest_upload_with_other_settings(self, gateway: GatewayUnderTest) -> None:
+        upload(gateway)
+
+        body = gateway.client().post(
+            "/runs", json={"identifier": "x", "settings": {"EPOCHS": 7}, "force": True, "salt": "again"}
+        )
+
+        assert body.status_code == 202, body.text
+        event: Any = gateway.broker.events[-1]
+        assert (event.cause, event.force) == ("retrain", True)
+        assert event.settings == {"EPOCHS": 7, "EXTRA_HASH_SALT": "again"}
+        assert event.train.sha256 == gateway.broker.events[0].train.sha256  # type: ignore[attr-defined]
+
+    def test_settings_are_checked_on_the_data(self, gateway: GatewayUnderTest) -> None:
+        upload(gateway)
+
+        answer = gateway.client().post("/runs", json={"identifier": "x", "settings": {"TARGETS": "sideways"}})
+
+        assert answer.status_code == 422
+        assert answer.json()["error"]["field"] == "TARGETS"
+        assert len(gateway.runs.runs("x")) == 1
+
+    def test_stored_files_that_were_changed_are_not_trained_on(self, gateway: GatewayUnderTest) -> None:
+        upload(gateway)
+        key = gateway.keys("raw-data")[0]
+        gateway.store.put("raw-data", key, csv_text(300, seed=99))
+
+        answer = gateway.client().post("/runs", json={"identifier": "x"})
+
+        assert answer.status_code == 500
+        assert answer.json()["error"]["code"] == "hash_mismatch"
+
+    def test_the_same_key_starts_one_run(self, gateway: GatewayUnderTest) -> None:
+        upload(gateway)
+        headers = {"idempotency-key": "nightly-2024-01-01"}
+
+        ids = {
+            gateway.client().post("/runs", json={"identifier": "x"}, headers=headers).json()["pipeline_run_id"]
+            for _ in range(2)
+        }
+
+        assert len(ids) == 1
+        assert len(gateway.runs.runs("x")) == 2
+
+
+class TestResume:
+    def test_unfinished_runs_are_announced_again_with_the_same_event_id(self, gateway: GatewayUnderTest) -> None:
+        done, open_run = upload(gateway), upload(gateway)
+        finish(gateway, done)
+        before = list(gateway.broker.events)
+
+        answer = gateway.client().post("/runs/resume?older_than_seconds=0")
+
+        assert answer.json() == {"resumed": [open_run]}
+        assert gateway.broker.events[2:] == [before[1]]
+
+    def test_runs_that_move_are_left_alone(self, gateway: GatewayUnderTest) -> None:
+        upload(gateway)
+
+        assert gateway.client().post("/runs/resume?older_than_seconds=60").json() == {"resumed": []}
+        assert gateway.client().post("/runs/resume").json() == {"resumed": []}
+
+    def test_a_stage_or_a_message_counts_as_movement(self, tmp_path: Path) -> None:
+        gateway = make_gateway(tmp_path)
+        quiet, staged, heard = (upload(gateway) for _ in range(3))
+        later = datetime.now(UTC).timestamp() + 1000
+        outbox = gateway.gateway.outbox
+        outbox._clock = lambda: later
+        gateway.gateway.live._clock = lambda: later
+        gateway.runs.put_stage("x", staged, "preprocess", "started", later - 10)
+        gateway.hear(progress(heard, "x"))
+
+        assert outbox.resume(900) == [quiet]
+
+    def test_one_run_is_resumed_by_name(self, gateway: GatewayUnderTest) -> None:
+        first, _ = upload(gateway), upload(gateway)
+
+        assert gateway.client().post(f"/runs/{first}/resume").json() == {"resumed": [first]}
+        assert gateway.broker.events[-1].pipeline_run_id == first
+
+    def test_a_run_that_has_ended_is_not_resumed(self, gateway: GatewayUnderTest) -> None:
+        run_id = upload(gateway)
+        finish(gateway, run_id)
+
+        answer = gateway.client().post(f"/runs/{run_id}/resume")
+
+        assert answer.status_code == 409
+        assert "flts retrain x" in answer.json()["error"]["message"]
+
+    def test_without_a_broker_it_says_so_and_the_outbox_goes_on(self, gateway: GatewayUnderTest) -> None:
+        run_id = upload(gateway)
+        gateway.broker.away = True
+        assert gateway.client().post("/runs/resume?older_than_seconds=0").status_code == 503
+
+        gateway.broker.away = False
+        gateway.gateway.outbox.tick()
+
+        assert [event.pipeline_run_id for event in gateway.broker.events] == [run_id, run_id]
+
+
+class TestOutbox:
+    def test_a_run_that_another_gateway_recorded_and_never_announced_is_found(self, tmp_path: Path) -> None:
+        dead = make_gateway(tmp_path)
+        dead.broker.away = True
+        run_id = upload(dead)
+
+        gateway = make_gateway(tmp_path)
+        gateway.gateway.outbox.tick()
+
+        assert [event.pipeline_run_id for event in gateway.broker.events] == [run_id]
+        assert gateway.runs.announced("x", run_id)
+        gateway.gateway.outbox.tick()
+        assert len(gateway.broker.events) == 1
+
+    def test_a_run_that_was_cancelled_is_not_announced(self, tmp_path: Path) -> None:
+        dead = make_gateway(tmp_path)
+        dead.broker.away = True
+        dead.runs.put_outcome("x", upload(dead), "cancelled")
+
+        gateway = make_gateway(tmp_path)
+        gateway.gateway.outbox.tick()
+
+        assert gateway.broker.events == []
+
+    def test_an_unreadable_record_does_not_hold_up_the_others(self, tmp_path: Path) -> None:
+        dead = make_gateway(tmp_path)
+        dead.broker.away = True
+        broken, good = upload(dead), upload(dead)
+        dead.store.put("pipeline-runs", f"x/{broken}/run.json", b'{"train": 1}')
+
+        gateway = make_gateway(tmp_path)
+        gateway.gateway.outbox.tick()
+
+        assert [event.pipeline_run_id for event in gateway.broker.events] == [good]
+
+
+class TestTail:
+    def test_the_last_rows_are_a_predict_body(self, gateway: GatewayUnderTest) -> None:
+        upload(gateway)
+        last = csv_text(300).decode().splitlines()[-3:]
+
+        body = gateway.client(key=None).get("/datasets/x/tail?rows=3").json()
+
+        assert body["identifier"] == "x"
+        assert body["index_col"] == "time"
+        assert list(body["data"]) == ["time", "down", "up"]
+        assert body["data"]["time"] == [row.split(",")[0].replace(" ", "T") + "Z" for row in last]
+        assert body["data"]["down"] == [float(row.split(",")[1]) for row in last]
+
+    def test_it_goes_on_from_the_training_rows_into_the_test_rows(self, gateway: GatewayUnderTest) -> None:
+        test = csv_text(40, start=following(300), seed=1)
+        gateway.client().post("/datasets/x", files={"train": ("a", csv_text(300)), "test": ("b", test)})
+
+        body = gateway.client().get("/datasets/x/tail?rows=60").json()
+
+        assert len(body["data"]["time"]) == 60
+        assert body["data"]["up"][-1] == float(test.decode().splitlines()[-1].split(",")[2])
+        assert body["data"]["up"][19] == float(csv_text(300).decode().splitlines()[-1].split(",")[2])
+
+    def test_a_short_gap_becomes_missing_cells_and_a_long_one_ends_the_tail(self, gateway: GatewayUnderTest) -> None:
+        lines = csv_text(400).decode().splitlines()
+        del lines[380:383]  # three rows
+        del lines[200:260]  # sixty
+        gateway.client().post("/datasets/x", files={"train": ("a", "\n".join(lines).encode())})
+
+        data = gateway.client().get("/datasets/x/tail?rows=300").json()["data"]
+
+        assert len(data["time"]) == 400 - 259
+        assert data["down"].count(None) == 3
+
+    def test_more_rows_than_there_are_give_all(self, gateway: GatewayUnderTest) -> None:
+        upload(gateway)
+
+        assert len(gateway.client().get("/datasets/x/tail?rows=10000").json()["data"]["time"]) == 300
+
+    def test_a_column_that_the_run_ignored_is_left_out(self, gateway: GatewayUnderTest) -> None:
+        train = csv_text(300, columns={"note": "hello"})
+        answer = gateway.client().post(
+            "/datasets/x", files={"train": ("a", train)}, data={"settings": '{"IGNORE_COLUMNS": "note"}'}
+        )
+        assert answer.status_code == 202
+
+        assert list(gateway.client().get("/datasets/x/tail").json()["data"]) == ["time", "down", "up"]
+
+
+def test_the_page_shows_runs_champions_and_routes_and_escapes_names(gateway: GatewayUnderTest) -> None:
+    run_id = upload(gateway)
+    finish(gateway, run_id)
+    gateway.runs.move_current("x", {"pipeline_run_id": run_id, "model_type": "<script>alert(1)</script>", "score": 0.5})
+
+    answer = gateway.client(key=None).get("/")
+
+    assert answer.headers["content-type"].startswith("text/html")
+    assert run_id in answer.text
+    assert "<code>POST /datasets/{identifier}</code>" in answer.text
+    assert "<script" not in answer.text
+    assert "&lt;script&gt;" in answer.text
+    assert "//" not in answer.text.replace("<!doctype", "")  # nothing from elsewhere
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
