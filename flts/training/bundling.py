@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from flts.bundle.forecaster import longest_horizon
 from flts.bundle.format import Bundle
 from flts.bundle.model import PROBE_TOLERANCE, BundleModel, relative_difference
 from flts.errors import RejectedError
-from flts.forecasting.calibration import rolled_residuals
-from flts.forecasting.intervals import Intervals, calibrate
+from flts.forecasting.calibration import MAX_ROLLED_ORIGINS, rolled_residuals
+from flts.forecasting.intervals import Intervals, calibrate, calibration_steps
+from flts.forecasting.series import FloatArray
+from flts.forecasting.windows import Float32Array
 from flts.observability.logs import get_logger
 from flts.settings import WindowSettings
 from flts.training.fitting import FittedModel, TrainingSet
+
+ROLLED_WINDOWS = 60_000
+"""Windows that the calibration may cost, at 20 to 35 us each; origins are thinned out for it, not steps."""
+LEAST_ORIGINS = 48
 
 log = get_logger(__name__)
 
@@ -30,9 +37,24 @@ class Identity:
 
 
 def make_bundle(
-    fitted: FittedModel, data: TrainingSet, identity: Identity, settings: WindowSettings, *, threads: int
+    fitted: FittedModel,
+    data: TrainingSet,
+    identity: Identity,
+    settings: WindowSettings,
+    *,
+    threads: int,
+    alive: Callable[[], None],
 ) -> Bundle:
     """Return the bundle of a fitted model, which has repeated the trainer's own predictions.
+
+    Parameters
+    ----------
+    fitted, data, identity, settings
+        What was fitted, on what, under which names and with which lengths.
+    threads : int
+        Of the exported model, while it is checked.
+    alive : callable
+        Called between passes of the calibration.
 
     Raises
     ------
@@ -70,7 +92,7 @@ def make_bundle(
     intervals = None
     started = time.perf_counter()
     if recipe.varying_targets:
-        intervals = _intervals(model, fitted, data, settings)
+        intervals = _intervals(model, fitted, data, settings, alive)
     log.info(
         "bundle_checked",
         export_difference=difference,
@@ -93,15 +115,24 @@ def export_difference(model: BundleModel, fitted: FittedModel) -> float:
     return relative_difference(answers, fitted.check_outputs)
 
 
-def _intervals(model: BundleModel, fitted: FittedModel, data: TrainingSet, settings: WindowSettings) -> Intervals:
+def _intervals(
+    model: BundleModel, fitted: FittedModel, data: TrainingSet, settings: WindowSettings, alive: Callable[[], None]
+) -> Intervals:
     residuals = fitted.residuals
     if residuals is None:
+        longest = max(calibration_steps(data.tails.calibration_rows), default=1)
+
+        def run(windows: Float32Array) -> FloatArray:
+            alive()
+            return model.run_windows(windows)
+
         residuals = rolled_residuals(
-            model.run_windows,
+            run,
             data.recipe,
             data.features,
             data.tails,
             input_seq_len=settings.input_seq_len,
             output_seq_len=settings.output_seq_len,
+            max_rolled_origins=min(max(ROLLED_WINDOWS // longest, LEAST_ORIGINS), MAX_ROLLED_ORIGINS),
         )
     return calibrate(residuals)

@@ -176,7 +176,9 @@ class TrainOnDataset(Generic[SettingsT]):
             fitted = self._fit(data, settings, report)
             report.state("calibrating")
             threads = self._settings.train_threads or default_threads()
-            bundle = make_bundle(fitted, data, identity, settings, threads=threads)
+            bundle = make_bundle(
+                fitted, data, identity, settings, threads=threads, alive=lambda: report.state("calibrating")
+            )
             report.state("storing")
             claim = store_bundle(self._adapters.store, self._settings.bucket_model_bundles, bundle, fitted.model_bytes)
             # Another bundle may have been there first: what is announced and recorded is what is stored.

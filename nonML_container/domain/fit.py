@@ -14,9 +14,22 @@ from flts.settings import ProphetSettings
 if TYPE_CHECKING:
     from prophet import Prophet
 
-# They say on every fit and import what nobody needs to know: progress of chains, a missing plotting library.
-for _name in ("prophet", "prophet.plot", "cmdstanpy"):
-    logging.getLogger(_name).setLevel(logging.CRITICAL)
+
+class _AtLeast(logging.Filter):
+    """Lets pass what is at least this severe."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__()
+        self._level = level
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.levelno >= self._level
+
+
+# They say at every fit and import what nobody needs to know: progress of chains, a missing plotting library. Filters,
+# because both packages set the levels of their loggers when they are imported.
+for _name, _least in (("prophet", logging.WARNING), ("prophet.plot", logging.CRITICAL), ("cmdstanpy", logging.WARNING)):
+    logging.getLogger(_name).addFilter(_AtLeast(_least))
 
 Optimiser = Literal["exact", "stan"]
 LEAST_ROWS = 2

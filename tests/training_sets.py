@@ -1,0 +1,131 @@
+"""Processed data sets in a store, claimed by an event, as a trainer meets them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from prometheus_client import CollectorRegistry
+
+from flts.contracts.events import TrainingData
+from flts.contracts.ids import derived_event_id, new_pipeline_run_id, sha256_of
+from flts.forecasting.fitted import FittedRecipe
+from flts.forecasting.recipe import RecipeSpec, fit_recipe, transform
+from flts.forecasting.series import Series
+from flts.forecasting.splits import as_train
+from flts.observability.metrics import Metrics
+from flts.runtime.adapters import Adapters
+from flts.settings import Settings, StoreSettings
+from flts.storage.claims import put_claimed
+from flts.storage.filesystem import FilesystemStore
+from flts.storage.frames import features_to_parquet, series_to_parquet
+from flts.storage.runs import RunStore
+
+STEP = 600
+START = 1_700_000_400  # a multiple of the step
+ENVIRONMENT = {
+    "KAFKA_BOOTSTRAP_SERVERS": "localhost:1",
+    "STORE": "filesystem",
+    "MLFLOW_TRACKING_URI": "http://localhost:1",
+}
+
+
+def made_series(rows: int, *, seed: int = 0, columns: int = 3, first_row: int = 0) -> Series:
+    """Return a daily cycle with autoregressive noise in each column, of very different units."""
+    rng = np.random.default_rng(seed)
+    at = np.arange(first_row, first_row + rows)
+    noise = np.zeros((rows, columns))
+    shocks = rng.normal(size=(rows, columns))
+    for row in range(1, rows):
+        noise[row] = 0.7 * noise[row - 1] + shocks[row]
+    cycle = np.sin(2 * np.pi * at[:, None] * STEP / 86_400 + np.arange(columns))
+    values = (5 + 3 * cycle + 0.5 * noise) * 10.0 ** (3 * np.arange(columns))
+    return Series(START + STEP * at, tuple(f"c{number}" for number in range(columns)), values, STEP)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A data set in a store."""
+
+    event: TrainingData
+    recipe: FittedRecipe
+    series: Series
+    store: FilesystemStore
+    runs: RunStore
+
+    def again(self, **changes: Any) -> TrainingData:
+        """Return the event of a further run on the same data."""
+        run = new_pipeline_run_id()
+        return self.event.model_copy(
+            update={"pipeline_run_id": run, "event_id": derived_event_id(run, "training-data"), **changes}
+        )
+
+
+def store_dataset(
+    folder: Path, series: Series, spec: RecipeSpec | None = None, *, identifier: str = "made", **changes: Any
+) -> Stored:
+    """Preprocess a series into a store in ``folder`` and claim it."""
+    store = FilesystemStore(folder)
+    for bucket in ("processed-data", "model-bundles", "pipeline-runs", "model-promotion"):
+        store.ensure_bucket(bucket)
+    runs = RunStore(store, store_settings(folder))
+    recipe = fit_recipe(as_train(series), spec or RecipeSpec())
+    features = transform(recipe, series)
+    config_hash = sha256_of(recipe.to_dict())
+    prefix = f"{identifier}/{config_hash}"
+    table = features_to_parquet(features)
+    rows, columns = features.values.shape
+    claim = put_claimed(store, "processed-data", f"{prefix}/processed_data.parquet", table, rows=rows, columns=columns)
+    meta = json.dumps({"recipe": recipe.to_dict()}).encode()
+    meta_claim = put_claimed(store, "processed-data", f"{prefix}/processed_data.meta.json", meta)
+    raw = put_claimed(store, "processed-data", f"{prefix}/raw_test.parquet", series_to_parquet(series.rows(0, 20)))
+    run = new_pipeline_run_id()
+    event = TrainingData(
+        event_id=derived_event_id(run, "training-data"),
+        identifier=identifier,
+        pipeline_run_id=run,
+        config_hash=config_hash,
+        created_at=datetime.now(UTC),
+        bucket=claim.bucket,
+        object_key=claim.object_key,
+        size=claim.size,
+        sha256=claim.sha256,
+        rows=rows,
+        columns=columns,
+        meta=meta_claim,
+        test=raw,
+        raw_test=raw,
+        raw_test_context_rows=10,
+        step_seconds=series.step_seconds,
+        **changes,
+    )
+    return Stored(event, recipe, series, store, runs)
+
+
+def store_settings(folder: Path) -> StoreSettings:
+    return StoreSettings(store="filesystem", store_path=folder)
+
+
+def adapters_of(stored: Stored, settings: Settings, tracker: Any = None) -> Adapters:
+    """Return a trainer's adapters on the store; without a tracker nothing is recorded."""
+    return Adapters(stored.store, stored.runs, tracker, Metrics(CollectorRegistry()), settings)
+
+
+class Progress:
+    """Remembers what a handler reported."""
+
+    def __init__(self) -> None:
+        self.said: list[SimpleNamespace] = []
+
+    def __call__(self, stage: str, state: str, **facts: Any) -> None:
+        self.said.append(SimpleNamespace(stage=stage, state=state, **facts))
+
+    def states(self) -> list[str]:
+        """Return the states in order, repeats left out."""
+        states = [said.state for said in self.said]
+        return [state for at, state in enumerate(states) if at == 0 or states[at - 1] != state]
