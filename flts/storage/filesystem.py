@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, NoReturn
 
 from flts.errors import BackendAwayError, ObjectNotFoundError, PreconditionFailedError, RejectedError
-from flts.storage.keys import check_bucket, check_key, check_prefix
+from flts.storage.keys import bucket_name, check_key, check_prefix
 from flts.storage.ports import ObjectInfo
 
 _OWN_FOLDER = ".flts"  # no bucket's name starts with a dot, so nothing in it is ever listed
@@ -43,7 +43,7 @@ class FilesystemStore:
 
     def __init__(self, path: Path, prefix: str = "") -> None:
         self._root = Path(path).absolute()
-        self._prefix = prefix.lower()
+        self._prefix = prefix
         self._temporary = self._root / _OWN_FOLDER / "tmp"
         self._locks = self._root / _OWN_FOLDER / "locks"
 
@@ -166,7 +166,8 @@ class FilesystemStore:
                         return _info(key, path.lstat())
                 return _info(key, path.lstat())
         finally:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # whatever kept it from being written says more
+                temporary.unlink(missing_ok=True)
 
     def _fill(self, bucket: str, key: str, temporary: Path, chunks: Iterable[bytes]) -> None:
         # Only the file's own errors are the store's: what the iterable raises goes to the caller as it is.
@@ -195,6 +196,9 @@ class FilesystemStore:
                 place()
             except FileNotFoundError:
                 continue  # a delete elsewhere removed the folder while it was empty
+            except FileExistsError as error:
+                msg = f"{path.relative_to(self._root)} exists already"
+                raise PreconditionFailedError(msg) from error
             for folder in (path.parent, *made):
                 _sync_folder(folder)
             return
@@ -237,19 +241,19 @@ class FilesystemStore:
                     yield _info(key, entry.stat(follow_symlinks=False))
 
     def _bucket(self, bucket: str) -> Path:
-        return self._root / check_bucket(self._prefix + bucket)
+        return self._root / bucket_name(self._prefix, bucket)
 
     def _path(self, bucket: str, key: str) -> Path:
         return self._bucket(bucket) / check_key(key)
 
     def _require_bucket(self, bucket: str) -> None:
         if not self._bucket(bucket).is_dir():
-            msg = f"the bucket {self._prefix}{bucket} does not exist at {self.address}"
+            msg = f"the bucket {self._bucket(bucket).name} does not exist at {self.address}"
             raise BackendAwayError(msg, code="bucket_missing")
 
     @contextmanager
     def _locked(self, bucket: str, key: str) -> Iterator[None]:
-        name = f"{zlib.crc32(f'{self._prefix}{bucket}/{key}'.encode()) % _LOCKS:02d}"
+        name = f"{zlib.crc32(f'{self._bucket(bucket).name}/{key}'.encode()) % _LOCKS:02d}"
         self._locks.mkdir(parents=True, exist_ok=True)
         with (self._locks / name).open("ab") as file:
             deadline = time.monotonic() + _LOCK_SECONDS
@@ -270,9 +274,6 @@ class FilesystemStore:
         name = f"{bucket}/{key}"
         try:
             yield
-        except FileExistsError as error:
-            msg = f"{name} exists already"
-            raise PreconditionFailedError(msg) from error
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
             msg = f"{name} does not exist at {self.address}"
             raise ObjectNotFoundError(msg) from error

@@ -28,6 +28,11 @@ def check_bucket(bucket: str) -> str:
     return bucket
 
 
+def bucket_name(prefix: str, bucket: str) -> str:
+    """Return a bucket's name in the store: the installation's prefix, in lower case, before its name in claims."""
+    return check_bucket(prefix.lower() + check_bucket(bucket))
+
+
 def check_key(key: str) -> str:
     """Return the key, or refuse one that could leave its bucket or that some store cannot hold.
 

@@ -6,7 +6,7 @@ import math
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from flts.errors import (
     PreconditionFailedError,
     RejectedError,
 )
-from flts.storage.keys import check_bucket, check_key, check_prefix
+from flts.storage.keys import bucket_name, check_key, check_prefix
 from flts.storage.ports import ObjectInfo
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class S3Store:
 
     def __init__(self, settings: StoreSettings, prefix: str = "") -> None:
         secret = settings.aws_secret_access_key
-        self._prefix = prefix.lower()
+        self._prefix = prefix
         self._endpoint = settings.mlflow_s3_endpoint_url or ""
         self._client: S3Client = boto3.session.Session().client(
             "s3",
@@ -145,7 +145,8 @@ class S3Store:
         """Return an object's bytes and what the store knows of it."""
         with self._errors(bucket, key):
             answer = self._client.get_object(Bucket=self._bucket(bucket), Key=check_key(key))
-            with answer["Body"] as body:
+            # Not `with body`, which hands out the raw response, and that does not notice a body cut short.
+            with closing(answer["Body"]) as body:
                 data = body.read()
             return data, _info(key, answer)
 
@@ -155,7 +156,7 @@ class S3Store:
         try:
             with self._errors(bucket, key):
                 answer = self._client.get_object(Bucket=self._bucket(bucket), Key=check_key(key))
-                with answer["Body"] as body, part.open("wb") as target:
+                with closing(answer["Body"]) as body, part.open("wb") as target:
                     for chunk in body.iter_chunks(1 << 20):
                         target.write(chunk)
             part.replace(path)
@@ -275,7 +276,7 @@ class S3Store:
             raise PreconditionFailedError(msg)
 
     def _read_on(self, bucket: str, key: str, body: Any, chunk_bytes: int) -> Iterator[bytes]:
-        with body, self._errors(bucket, key):
+        with closing(body), self._errors(bucket, key):
             yield from body.iter_chunks(chunk_bytes)
 
     def _pages(self, bucket: str, prefix: str, **options: Any) -> Iterator[Any]:
@@ -286,7 +287,7 @@ class S3Store:
             yield from pages
 
     def _bucket(self, bucket: str) -> str:
-        return check_bucket(self._prefix + bucket)
+        return bucket_name(self._prefix, bucket)
 
     @contextmanager
     def _errors(self, bucket: str, key: str, *, writing: bool = False, conditional: bool = False) -> Iterator[None]:
@@ -302,7 +303,7 @@ class S3Store:
                 msg = f"{name} was removed since it was read"
                 raise PreconditionFailedError(msg) from error
             if code == "NoSuchBucket" and writing:
-                msg = f"the bucket {self._prefix}{bucket} does not exist at {self._endpoint}"
+                msg = f"the bucket {self._bucket(bucket)} does not exist at {self._endpoint}"
                 raise BackendAwayError(msg, code="bucket_missing") from error
             if status == _NOT_FOUND and not writing:
                 msg = f"{name} does not exist at {self._endpoint}"

@@ -1,0 +1,117 @@
+"""Object stores for tests: a folder, and a real S3 server where the environment names one."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from flts.errors import PreconditionFailedError
+from flts.settings import StoreSettings
+from flts.storage.connect import open_store
+from flts.storage.ports import ObjectStore
+
+S3_VARIABLES = ("FLTS_TEST_S3_ENDPOINT", "FLTS_TEST_S3_ACCESS_KEY", "FLTS_TEST_S3_SECRET_KEY")
+
+
+def folder_settings(path: Path) -> StoreSettings:
+    return StoreSettings(store="filesystem", store_path=path)
+
+
+def folder_store(path: Path) -> ObjectStore:
+    """Return a store in a folder that has all buckets."""
+    settings = folder_settings(path)
+    store = open_store(settings)
+    for bucket in all_buckets(settings):
+        store.ensure_bucket(bucket)
+    return store
+
+
+def all_buckets(settings: StoreSettings) -> list[str]:
+    return [
+        settings.bucket_raw_data,
+        settings.bucket_processed_data,
+        settings.bucket_model_bundles,
+        settings.promotion_bucket,
+        settings.bucket_pipeline_runs,
+        settings.bucket_inference_logs,
+    ]
+
+
+def why_no_s3() -> str | None:
+    """Return which variables a real S3 server would need, or None if they are there."""
+    missing = [name for name in S3_VARIABLES if not os.environ.get(name)]
+    return f"no S3 server: {', '.join(missing)} not set" if missing else None
+
+
+def s3_settings() -> StoreSettings:
+    endpoint, access_key, secret_key = (os.environ[name] for name in S3_VARIABLES)
+    return StoreSettings(
+        store="s3",
+        mlflow_s3_endpoint_url=endpoint,
+        aws_access_key_id=access_key,
+        aws_secret_access_key=secret_key,
+        allow_default_credentials=True,
+    )
+
+
+def race(
+    settings: StoreSettings, prefix: str, begin: float, writers: list[str], bucket: str
+) -> tuple[list[str], list[str]]:
+    """One process of a race: each writer is a thread; return who created the object, and who failed how.
+
+    Each writer then adds one to a counter by compare-and-set.
+    """
+    store = open_store(settings, prefix)
+
+    def write(name: str) -> bool:
+        time.sleep(max(0.0, begin - time.time()))  # all processes at once, or it is no race
+        try:
+            store.put(bucket, "race/winner", name.encode(), create_only=True)
+            won = True
+        except PreconditionFailedError:
+            won = False
+        _increment(store, bucket)
+        return won
+
+    winners, failures = [], []
+    with ThreadPoolExecutor(len(writers)) as pool:
+        for name, answer in [(name, pool.submit(write, name)) for name in writers]:
+            try:
+                winners += [name] if answer.result() else []
+            except Exception as error:  # noqa: BLE001 - told to the test
+                failures.append(f"{name}: {error!r}")
+    return winners, failures
+
+
+def _increment(store: ObjectStore, bucket: str) -> None:
+    for _ in range(10_000):
+        data, info = store.get(bucket, "race/counter")
+        try:
+            store.put(bucket, "race/counter", str(int(data) + 1).encode(), if_match=info.etag)
+        except PreconditionFailedError:
+            continue
+        return
+    msg = "never got its turn"
+    raise AssertionError(msg)
+
+
+def overwrite_until(settings: StoreSettings, bucket: str, key: str, letters: str, end: float) -> int:
+    """Overwrite an object with a megabyte of one letter after the other; return how often."""
+    store = open_store(settings)
+    count = 0
+    while time.time() < end:
+        store.put(bucket, key, letters[count % len(letters)].encode() * 2**20)
+        count += 1
+    return count
+
+
+def refused(call: Callable[[], object]) -> bool:
+    """Return whether a conditional put was refused."""
+    try:
+        call()
+    except PreconditionFailedError:
+        return True
+    return False
