@@ -64,8 +64,9 @@ class Ending:
             event = self._promote(event, decision["pointer"])
         self._record(event, decision)
         reasons = list(event.reasons)
-        first = self._runs.put_outcome(identifier, run, event.decision, reasons=reasons, run_id=event.run_id)
+        # The outcome comes last: whoever finds it does nothing more.
         self._runs.put_stage(identifier, run, STAGE, "done", decision=event.decision, reasons=reasons)
+        first = self._runs.put_outcome(identifier, run, event.decision, reasons=reasons, run_id=event.run_id)
         if first:
             log.info(
                 "promotion_decision",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Self
 
 from pydantic import Field, field_validator, model_validator
@@ -72,7 +73,8 @@ class EvalSettings(ServiceSettings, KafkaSettings, StoreSettings, TrackingSettin
         except ValueError:
             msg = "SCORE_WEIGHTS, SCORE_HORIZONS: must be numbers"
             raise ValueError(msg) from None
-        if len(weights) != 3 or min(weights) < 0 or sum(weights) <= 0:  # noqa: PLR2004 - RMSE, MAE and MSE
+        usable = all(math.isfinite(weight) and weight >= 0 for weight in weights)
+        if len(weights) != 3 or not usable or sum(weights) == 0:  # noqa: PLR2004 - RMSE, MAE and MSE
             msg = "SCORE_WEIGHTS: three numbers of at least 0, not all 0"
             raise ValueError(msg)
         if any(step < 1 for step in horizons):

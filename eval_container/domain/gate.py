@@ -13,6 +13,10 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
 
+EQUAL = 1e-6
+"""Mean losses this close, relative to the reference's, are equal: a model that repeats the last value in single
+precision differs from persistence by rounding, and rounding can be systematic."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reason:
@@ -79,10 +83,11 @@ def advantage(losses: FloatArray, reference_losses: FloatArray, *, horizon_steps
     overlap = (n + 1 - 2 * horizon_steps + horizon_steps * (horizon_steps - 1) / n) / n if n else 0.0
     if n < 2 or overlap <= 0 or not math.isfinite(mean):  # noqa: PLR2004 - a variance needs two
         return Advantage(mean, 1.0, n)
+    if mean <= EQUAL * float(np.abs(reference_losses).mean()):
+        return Advantage(mean, 1.0, n)
     variance = long_run_variance(differences, lags=_lags(n, horizon_steps)) / n
-    # Differences that are equal up to rounding have no variance to compare their mean with.
-    if variance <= (1e-12 * float(np.abs(reference_losses).mean())) ** 2:
-        return Advantage(mean, 0.0 if mean > 1e-9 * float(np.abs(reference_losses).mean()) else 1.0, n)
+    if variance == 0:
+        return Advantage(mean, 0.0, n)
     statistic = mean / math.sqrt(variance) * math.sqrt(overlap)
     return Advantage(mean, student_upper_tail(statistic, n - 1), n)
 

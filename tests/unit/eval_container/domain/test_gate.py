@@ -67,6 +67,12 @@ def test_an_advantage_everywhere_is_certain_and_none_is_not() -> None:
     assert advantage(losses + 0.1, losses, horizon_steps=1).p_value == 1.0
 
 
+def test_a_systematic_difference_of_rounding_is_no_advantage() -> None:
+    losses = np.random.default_rng(0).random(500)
+
+    assert advantage(losses * (1 - 1e-8), losses, horizon_steps=1).p_value == 1.0
+
+
 @pytest.mark.parametrize("origins", [0, 1])
 def test_too_few_origins_prove_nothing(origins: int) -> None:
     assert advantage(np.zeros(origins), np.ones(origins), horizon_steps=1).p_value == 1.0

@@ -1,0 +1,285 @@
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eval_container.handler import DecideRun
+from flts.contracts.events import Event, ModelSelected
+from flts.errors import BackendAwayError
+from flts.storage.ports import ObjectStore
+from tests.evaluated_runs import IDENTIFIER, Installation, Run, announced, autoregression, no_progress
+
+
+class KilledError(Exception):
+    """Stands for a kill -9."""
+
+
+class DyingStore:
+    """A store whose process dies just before or just after its n-th write."""
+
+    def __init__(self, store: ObjectStore, *, at_write: int, after: bool) -> None:
+        self._store = store
+        self._at_write = at_write
+        self._after = after
+        self.writes = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def put(self, *arguments: Any, **options: Any) -> Any:
+        return self._write(lambda: self._store.put(*arguments, **options))
+
+    def delete(self, bucket: str, key: str) -> None:
+        self._write(lambda: self._store.delete(bucket, key))
+
+    def _write(self, write: Callable[[], Any]) -> Any:
+        self.writes += 1
+        if self.writes == self._at_write and not self._after:
+            raise KilledError
+        result = write()
+        if self.writes == self._at_write and self._after:
+            raise KilledError
+        return result
+
+
+class Recorder:
+    """Stands where MLflow's adapter is, and keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.champions: list[tuple[str, str]] = []
+        self.metrics: dict[str, Mapping[str, float]] = {}
+        self.artifacts: dict[str, list[str]] = {}
+
+    def append(
+        self, run_id: str, experiment: str, *, metrics: Mapping[str, float], artifacts: Mapping[str, Any]
+    ) -> bool:
+        assert experiment == IDENTIFIER
+        self.metrics[run_id] = metrics
+        self.artifacts[run_id] = list(artifacts)
+        return True
+
+    def set_champion(self, experiment: str, run_id: str) -> bool:
+        self.champions.append((experiment, run_id))
+        return True
+
+
+@pytest.fixture
+def flts(tmp_path: Path) -> Installation:
+    return Installation(tmp_path)
+
+
+def _events(flts: Installation, run: Run) -> list[Event]:
+    return [run.data, flts.trained(run, "GRU", 0.7), flts.trained(run, "LSTM", 0.5)]
+
+
+def _decisions(flts: Installation, run: Run) -> list[str]:
+    listed = flts.store.list(flts.settings.bucket_pipeline_runs, f"{IDENTIFIER}/{run.id}/decision")
+    return [info.key for info in listed]
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_killed_at_any_write_the_repeat_ends_in_one_same_decision(flts: Installation, after: bool) -> None:
+    champion = flts.run(autoregression(700, 0.5, seed=9))
+    flts.send(champion.data, flts.trained(champion, "GRU", 0.9), announced(champion, "LSTM"))
+    template = flts.run()
+    survived = False
+    for at_write in range(1, 40):
+        run = flts.again(template)
+        *first, last = _events(flts, run)
+        flts.send(*first)
+        dying = DyingStore(flts.store, at_write=at_write, after=after)
+        try:
+            flts.handler(dying)(last, no_progress)
+            survived = True
+        except KilledError:
+            pass
+
+        told = flts.send(last)
+
+        assert len(told) == 1, at_write
+        assert isinstance(told[0], ModelSelected)
+        assert len(_decisions(flts, run)) == 1
+        outcome = flts.runs.outcome(IDENTIFIER, run.id)
+        assert outcome is not None
+        assert outcome["outcome"] == told[0].decision == ("promoted" if at_write == 1 else "kept")
+        pointer = flts.pointer()
+        assert pointer is not None
+        assert pointer["model_type"] == "LSTM"
+        assert flts.runs.stages(IDENTIFIER, run.id)["eval"]["status"] == "done"
+        assert run.id not in {name.pipeline_run_id for name in flts.runs.open_runs()}
+        assert flts.send(*_events(flts, run)) == told * 3
+        if survived:
+            break
+    assert survived
+    assert at_write > 6, "the decision, pointers, outcome and stage are writes of their own"
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_killed_at_any_write_of_a_promotion_the_pointer_is_moved_once(tmp_path: Path, after: bool) -> None:
+    for at_write in range(1, 40):
+        flts = Installation(tmp_path / str(at_write))
+        run = flts.run(autoregression(200, 0.5), test_rows=100)
+        *first, last = _events(flts, run)
+        flts.send(*first)
+        dying = DyingStore(flts.store, at_write=at_write, after=after)
+        killed = False
+        try:
+            flts.handler(dying)(last, no_progress)
+        except KilledError:
+            killed = True
+
+        told = flts.send(last)
+
+        assert [event.decision for event in told if isinstance(event, ModelSelected)] == ["promoted"]
+        pointer = flts.pointer()
+        assert pointer is not None
+        assert (pointer["pipeline_run_id"], pointer["previous"]) == (run.id, None)
+        assert flts.runs.current_of_config(IDENTIFIER, str(run.data.config_hash)) == pointer
+        outcome = flts.runs.outcome(IDENTIFIER, run.id)
+        assert outcome is not None
+        assert outcome["outcome"] == "promoted"
+        if not killed:
+            return
+    pytest.fail("it never survived")
+
+
+def test_replayed_three_times_in_random_order_a_finished_run_changes_nothing(flts: Installation) -> None:
+    run = flts.run()
+    events = _events(flts, run)
+    told = flts.send(*events)
+    before = flts.everything()
+
+    for seed in range(3):
+        order = events * 3
+        random.Random(seed).shuffle(order)
+        assert flts.send(*order) == told * 9
+
+    assert flts.everything() == before
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_in_any_order_and_repeated_the_first_time_the_decision_is_the_same(flts: Installation, seed: int) -> None:
+    run = flts.run()
+    order = _events(flts, run) * 3
+    random.Random(seed).shuffle(order)
+
+    told = flts.send(*order)
+
+    assert {
+        (event.decision, event.model_type, event.event_id) for event in told if isinstance(event, ModelSelected)
+    } == {("promoted", "LSTM", told[0].event_id)}
+    assert len(_decisions(flts, run)) == 1
+
+
+def test_two_evals_at_once_make_one_decision(flts: Installation) -> None:
+    run = flts.run()
+    *first, last = _events(flts, run)
+    flts.send(*first)
+    handlers = [flts.handler() for _ in range(2)]
+    told: list[Event] = []
+
+    def decide(handler: DecideRun) -> None:
+        told.extend(handler(last, no_progress))
+
+    threads = [threading.Thread(target=decide, args=(handler,)) for handler in handlers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(told) == 2
+    assert told[0] == told[1]
+    assert len(_decisions(flts, run)) == 1
+
+
+def test_killed_after_the_move_and_overtaken_it_still_was_a_promotion(flts: Installation) -> None:
+    older = flts.run()
+    *first, last = _events(flts, older)
+    flts.send(*first)
+    newer = flts.run(autoregression(900, 0.5, seed=3))
+
+    class DiesAfterTheMove(DyingStore):
+        def put(self, bucket: str, key: str, *arguments: Any, **options: Any) -> Any:
+            info = self._store.put(bucket, key, *arguments, **options)
+            if key == f"{IDENTIFIER}/current.json":
+                raise KilledError
+            return info
+
+    with pytest.raises(KilledError):
+        flts.handler(DiesAfterTheMove(flts.store, at_write=0, after=True))(last, no_progress)
+    flts.send(newer.data, flts.trained(newer, "GRU", 0.499), announced(newer, "LSTM"))
+    current = flts.pointer()
+    assert current is not None
+
+    told = flts.send(last)
+
+    assert isinstance(told[0], ModelSelected)
+    if current["pipeline_run_id"] == newer.id:
+        assert told[0].decision == "promoted"
+    assert flts.pointer() == current
+
+
+def test_a_store_that_is_away_is_said_so_and_no_decision_is_made(flts: Installation) -> None:
+    run = flts.run()
+    *first, last = _events(flts, run)
+    flts.send(*first)
+
+    class Away(DyingStore):
+        def stream(self, *_: Any, **__: Any) -> Any:
+            msg = "no answer"
+            raise BackendAwayError(msg)
+
+        get = stream
+
+    with pytest.raises(BackendAwayError):
+        flts.handler(Away(flts.store, at_write=0, after=True))(last, no_progress)
+
+    assert _decisions(flts, run) == []
+
+
+def test_mlflow_is_told_each_candidates_test_metrics_and_the_champion(flts: Installation) -> None:
+    flts.tracker = Recorder()
+    run = flts.run()
+    events = _events(flts, run)
+
+    told = flts.send(*events)
+
+    assert isinstance(told[0], ModelSelected)
+    board = flts.scoreboard(told[0])
+    by_run = {row["run_id"]: row for row in board["candidates"]}
+    assert flts.tracker.metrics.keys() == by_run.keys()
+    assert flts.tracker.metrics[told[0].run_id] == {
+        "test_rmse": told[0].rmse,
+        "test_mae": told[0].mae,
+        "test_mse": told[0].mse,
+        "test_loss": told[0].score,
+        "test_skill": by_run[told[0].run_id]["skill"],
+    }
+    assert flts.tracker.artifacts[told[0].run_id] == ["scoreboard.json"]
+    assert flts.tracker.champions == [(IDENTIFIER, told[0].run_id)]
+    flts.send(*events)
+    assert len(flts.tracker.champions) == 1, "a finished run is not recorded again"
+
+
+def test_a_refused_run_moves_no_alias(flts: Installation) -> None:
+    flts.tracker = Recorder()
+    run = flts.run(autoregression(800, 1.0))
+
+    flts.send(run.data, flts.trained(run, "GRU", 1.0), announced(run, "LSTM"))
+
+    assert flts.tracker.champions == []
+    assert len(flts.tracker.metrics) == 1
+
+
+def test_each_decision_is_counted_once(flts: Installation) -> None:
+    run = flts.run()
+    events = _events(flts, run)
+
+    flts.send(*events, *events)
+
+    assert 'flts_promotions_total{decision="promoted"} 1.0' in flts.metrics.text().decode()

@@ -1,0 +1,521 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flts.bundle.write import store_bundle
+from flts.contracts.events import EvaluateRequest, Event, ModelSelected, RollbackRequest
+from flts.contracts.ids import derived_event_id, new_pipeline_run_id
+from tests.evaluated_runs import (
+    CREATED,
+    IDENTIFIER,
+    Installation,
+    Run,
+    announced,
+    autoregression,
+    timestamps_bundle,
+)
+
+
+@pytest.fixture
+def flts(tmp_path: Path) -> Installation:
+    return Installation(tmp_path)
+
+
+def _only(told: list[Event]) -> ModelSelected:
+    assert len(told) == 1
+    assert isinstance(told[0], ModelSelected)
+    return told[0]
+
+
+def _champion(flts: Installation, run: Run | None = None, coefficient: float = 0.6) -> tuple[Run, ModelSelected]:
+    run = run or flts.run()
+    told = flts.send(run.data, flts.trained(run, "GRU", coefficient), announced(run, "LSTM", error="out of memory"))
+    selected = _only(told)
+    assert selected.decision == "promoted"
+    return run, selected
+
+
+def test_a_run_is_decided_when_the_last_expected_type_is_final(flts: Installation) -> None:
+    run = flts.run()
+
+    assert flts.send(run.data) == []
+    assert flts.send(flts.trained(run, "GRU", 0.8)) == []
+    selected = _only(flts.send(flts.trained(run, "LSTM", 0.5)))
+
+    assert (selected.decision, selected.model_type) == ("promoted", "LSTM")
+    pointer = flts.pointer()
+    assert pointer is not None
+    assert (pointer["model_type"], pointer["run_id"]) == ("LSTM", selected.run_id)
+    assert pointer["pipeline_run_id"] == run.id
+    assert flts.runs.current_of_config(IDENTIFIER, str(run.data.config_hash)) == pointer
+    outcome = flts.runs.outcome(IDENTIFIER, run.id)
+    assert outcome is not None
+    assert outcome["outcome"] == "promoted"
+    assert flts.runs.stages(IDENTIFIER, run.id)["eval"]["status"] == "done"
+
+
+def test_the_scoreboard_has_every_row_measured_on_the_same_origins(flts: Installation) -> None:
+    run = flts.run()
+
+    told = flts.send(run.data, flts.trained(run, "GRU", 0.8), flts.trained(run, "LSTM", 0.5))
+    board = flts.scoreboard(_only(told))
+
+    assert [row["model_type"] for row in board["candidates"]] == ["GRU", "LSTM"]
+    assert [row["name"] for row in board["references"]] == ["persistence", "seasonal-naive", "ridge"]
+    rows = [*board["candidates"], *board["references"]]
+    assert {row["table"][0]["n"] for row in rows} == {board["origins"]} == {200}
+    lstm, persistence = board["candidates"][1], board["references"][0]
+    assert persistence["skill"] == 0
+    assert lstm["skill"] == pytest.approx(1 - lstm["score"] / persistence["score"])
+    assert lstm["score"] == pytest.approx(0.5 * lstm["rmse"] + 0.3 * lstm["mae"] + 0.2 * lstm["mse"])
+    assert lstm["passed"]
+    assert lstm["p_value"] < 0.01
+
+
+def test_a_linear_models_error_is_the_one_computed_by_hand(flts: Installation) -> None:
+    series = autoregression(800, 0.5)
+    run = flts.run(series)
+
+    told = flts.send(run.data, flts.trained(run, "GRU", 0.5), announced(run, "LSTM"))
+    row = flts.scoreboard(_only(told))["candidates"][0]["table"][0]
+
+    values = series.values[:, 0]
+    errors = values[600:] - (100 + 0.5 * (values[599:-1] - 100))
+    assert row["rmse_raw"] == pytest.approx(float((errors**2).mean() ** 0.5), rel=1e-4)
+    assert row["mae_raw"] == pytest.approx(float(abs(errors).mean()), rel=1e-4)
+    spread = values[:600].max() - values[:600].min()
+    assert row["rmse"] == pytest.approx(row["rmse_raw"] / spread)
+
+
+def test_interval_coverage_is_measured_and_flagged_where_it_is_low(flts: Installation) -> None:
+    run = flts.run()
+
+    told = flts.send(run.data, flts.trained(run, "GRU", 0.5, width=3.0), flts.trained(run, "LSTM", 0.5, width=0.2))
+    good, narrow = flts.scoreboard(_only(told))["candidates"]
+
+    assert good["coverage"][0]["coverage"] > 0.95
+    assert "coverage_low" not in {warning["code"] for warning in good["warnings"]}
+    assert narrow["coverage"][0]["low"]
+    assert "coverage_low" in {warning["code"] for warning in narrow["warnings"]}
+
+
+def test_missing_actuals_are_left_out_and_counted(flts: Installation) -> None:
+    series = autoregression(800, 0.5)
+    series.values[700:710] = float("nan")
+    run = flts.run(series)
+
+    board = flts.scoreboard(_only(flts.send(run.data, flts.trained(run, "GRU"), announced(run, "LSTM"))))
+
+    assert board["left_out_cells"] == 10
+    assert board["candidates"][0]["table"][0]["n"] == 190
+
+
+def test_without_context_the_first_rows_are_left_out_for_everyone(flts: Installation) -> None:
+    run = flts.run(context_rows=0)
+
+    board = flts.scoreboard(_only(flts.send(run.data, flts.trained(run, "GRU"), announced(run, "LSTM"))))
+
+    assert board["origins"] == 200 - 4
+
+
+def test_a_failed_trainer_is_named_with_its_reason_and_the_rest_decide(flts: Installation) -> None:
+    run = flts.run()
+
+    selected = _only(flts.send(run.data, announced(run, "GRU", error="out of memory"), flts.trained(run, "LSTM")))
+
+    assert (selected.decision, selected.model_type) == ("promoted", "LSTM")
+    row = flts.scoreboard(selected)["candidates"][0]
+    assert (row["status"], row["reasons"]) == ("failed", [{"code": "training_failed", "message": "out of memory"}])
+
+
+def test_if_all_trainers_failed_the_run_is_refused_with_their_reasons(flts: Installation) -> None:
+    run = flts.run()
+
+    selected = _only(flts.send(run.data, announced(run, "GRU", error="e1"), announced(run, "LSTM", error="e2")))
+
+    assert selected.decision == "refused"
+    assert selected.reasons == ["training_failed: GRU: e1", "training_failed: LSTM: e2"]
+    assert flts.pointer() is None
+
+
+def test_a_success_replaces_a_failure_while_undecided(flts: Installation) -> None:
+    run = flts.run()
+
+    told = flts.send(run.data, announced(run, "GRU", error="oops"), flts.trained(run, "GRU"), announced(run, "LSTM"))
+
+    assert _only(told).model_type == "GRU"
+
+
+def test_silent_trainers_are_named_when_the_tick_asks_for_a_decision(flts: Installation) -> None:
+    run = flts.run()
+    flts.send(run.data, flts.trained(run, "GRU"))
+    flts.clock += 400
+
+    selected = _only(flts.send(_overdue(run)))
+
+    assert selected.model_type == "GRU"
+    row = flts.scoreboard(selected)["candidates"][1]
+    assert (row["status"], row["reasons"][0]["code"]) == ("missing", "silent")
+
+
+def test_a_request_for_a_run_that_eval_knows_nothing_of_changes_nothing(flts: Installation) -> None:
+    run = flts.run()
+
+    assert flts.send(_overdue(run)) == []
+    assert flts.runs.decision(IDENTIFIER, run.id) is None
+
+
+def test_trainers_may_be_faster_than_the_training_data(flts: Installation) -> None:
+    run = flts.run()
+
+    assert flts.send(flts.trained(run, "GRU"), flts.trained(run, "LSTM", 0.6)) == []
+    assert _only(flts.send(run.data)).decision == "promoted"
+
+
+def test_only_expected_types_are_candidates(flts: Installation) -> None:
+    run = flts.run()
+
+    told = flts.send(run.data, flts.trained(run, "OTHER"), announced(run, "GRU"), flts.trained(run, "LSTM", 0.6))
+
+    assert _only(told).model_type == "LSTM"
+
+
+def test_a_late_event_only_tells_the_decision_again(flts: Installation) -> None:
+    run, selected = _champion(flts)
+    before = flts.everything()
+
+    again = _only(flts.send(flts.trained(run, "LSTM", 0.5)))
+
+    assert again == selected
+    assert flts.everything() == before
+
+
+def test_a_model_that_repeats_the_last_value_of_a_random_walk_is_refused(flts: Installation) -> None:
+    run = flts.run(autoregression(800, 1.0))
+
+    selected = _only(flts.send(run.data, flts.trained(run, "GRU", 0.999), flts.trained(run, "LSTM", 1.0)))
+
+    assert selected.decision == "refused"
+    assert {reason.split(":")[0] for reason in selected.reasons} <= {"no_skill", "skill_within_noise"}
+    assert flts.pointer() is None
+
+
+def test_a_least_skill_below_zero_promotes_the_best_of_the_bad(tmp_path: Path) -> None:
+    flts = Installation(tmp_path, gate_min_skill=-10.0)
+    run = flts.run(autoregression(800, 1.0))
+
+    assert _only(flts.send(run.data, flts.trained(run, "GRU", 0.9), announced(run, "LSTM"))).decision == "promoted"
+
+
+def test_the_champion_keeps_its_place_unless_beaten(flts: Installation) -> None:
+    first, champion = _champion(flts, coefficient=0.5)
+    second = flts.run(autoregression(900, 0.5, seed=7))
+
+    selected = _only(flts.send(second.data, flts.trained(second, "GRU", 0.8), announced(second, "LSTM")))
+
+    assert (selected.decision, selected.run_id) == ("kept", champion.run_id)
+    assert selected.reasons[0].startswith("champion_not_beaten")
+    pointer = flts.pointer()
+    assert pointer is not None
+    assert pointer["pipeline_run_id"] == first.id
+    board = flts.scoreboard(selected)
+    assert board["champion"]["score"] < board["candidates"][0]["score"]
+
+
+def test_a_better_candidate_takes_the_champions_place_and_names_it(flts: Installation) -> None:
+    first, champion = _champion(flts, coefficient=0.8)
+    second = flts.run(autoregression(900, 0.5, seed=7))
+
+    selected = _only(flts.send(second.data, flts.trained(second, "GRU", 0.5), announced(second, "LSTM")))
+
+    assert (selected.decision, selected.previous_run_id) == ("promoted", champion.run_id)
+    pointer = flts.pointer()
+    assert pointer is not None
+    assert pointer["previous"]["pipeline_run_id"] == first.id
+
+
+def test_the_same_data_announced_again_keep_the_champion(flts: Installation) -> None:
+    first, champion = _champion(flts)
+    second = flts.again(first)
+
+    selected = _only(
+        flts.send(second.data, announced(second, "GRU", bundle=champion.bundle), announced(second, "LSTM"))
+    )
+
+    assert selected.decision == "kept"
+    assert selected.reasons[0].startswith("same_bundle")
+
+
+def test_a_champion_of_other_targets_does_not_defend_its_place(flts: Installation) -> None:
+    _champion(flts)
+    other = flts.run(autoregression(800, 0.5, columns=("up", "wind")))
+
+    selected = _only(flts.send(other.data, flts.trained(other, "GRU", 0.6), announced(other, "LSTM")))
+
+    assert selected.decision == "promoted"
+    assert "champion_other_targets" in {reason.split(":")[0] for reason in selected.reasons}
+
+
+def test_a_champion_whose_bundle_is_damaged_does_not_defend_its_place(flts: Installation) -> None:
+    _, champion = _champion(flts, coefficient=0.5)
+    assert champion.bundle is not None
+    flts.store.put(champion.bundle.bucket, champion.bundle.object_key.replace("bundle.json", "model.onnx"), b"x")
+    second = flts.run(autoregression(900, 0.5, seed=7))
+
+    selected = _only(flts.send(second.data, flts.trained(second, "GRU", 0.8), announced(second, "LSTM")))
+
+    assert selected.decision == "promoted"
+    assert "champion_not_loaded" in {reason.split(":")[0] for reason in selected.reasons}
+
+
+def test_a_bundle_with_another_hash_is_no_candidate(flts: Installation) -> None:
+    run = flts.run()
+    broken = flts.trained(run, "GRU", 0.5)
+    assert broken.bundle is not None
+    flts.store.put(broken.bundle.bucket, broken.bundle.object_key.replace("bundle.json", "model.onnx"), b"x" * 10)
+
+    selected = _only(flts.send(run.data, broken, flts.trained(run, "LSTM", 0.6)))
+
+    assert selected.model_type == "LSTM"
+    row = flts.scoreboard(selected)["candidates"][0]
+    assert (row["status"], row["reasons"][0]["code"]) == ("unusable", "hash_mismatch")
+
+
+def test_a_bundle_of_another_run_is_no_candidate(flts: Installation) -> None:
+    other = flts.run(autoregression(800, 0.3, seed=3))
+    run = flts.run()
+    foreign = flts.trained(other, "GRU").bundle
+
+    selected = _only(flts.send(run.data, announced(run, "GRU", bundle=foreign), flts.trained(run, "LSTM", 0.6)))
+
+    assert selected.model_type == "LSTM"
+    assert flts.scoreboard(selected)["candidates"][0]["reasons"][0]["code"] == "other_bundle"
+
+
+def test_a_tie_goes_to_the_smaller_model(flts: Installation) -> None:
+    run = flts.run()
+
+    told = flts.send(run.data, flts.trained(run, "GRU", 0.5, padding=1000), flts.trained(run, "LSTM", 0.5))
+
+    assert _only(told).model_type == "LSTM"
+
+
+def test_an_older_run_that_decides_late_is_superseded_and_moves_nothing(flts: Installation) -> None:
+    older = flts.run()
+    newer = flts.run(autoregression(800, 0.5, seed=5))
+    _champion(flts, newer)
+    before = flts.pointer()
+
+    selected = _only(flts.send(older.data, flts.trained(older, "GRU"), announced(older, "LSTM")))
+
+    assert selected.decision == "superseded"
+    assert flts.pointer() == before
+    outcome = flts.runs.outcome(IDENTIFIER, older.id)
+    assert outcome is not None
+    assert outcome["outcome"] == "superseded"
+    assert flts.send(older.data) == [selected], "told again, it is the same"
+
+
+def test_a_cancelled_run_is_not_decided(flts: Installation) -> None:
+    run = flts.run()
+    flts.runs.put_outcome(IDENTIFIER, run.id, "cancelled")
+
+    assert flts.send(run.data, flts.trained(run, "GRU"), flts.trained(run, "LSTM")) == []
+    assert flts.runs.decision(IDENTIFIER, run.id) is None
+
+
+def test_identifiers_have_champions_of_their_own(flts: Installation) -> None:
+    _champion(flts)
+    other = flts.run(identifier="t")
+
+    selected = _only(flts.send(other.data, flts.trained(other, "GRU", 0.8), announced(other, "LSTM")))
+
+    assert selected.decision == "promoted"
+    assert flts.pointer("t") is not None
+    assert flts.pointer("t") != flts.pointer()
+
+
+def test_constant_targets_are_left_out_of_the_score(flts: Installation) -> None:
+    series = autoregression(800, 0.5, columns=("down", "flat"))
+    series.values[:, 1] = 7
+    run = flts.run(series)
+
+    board = flts.scoreboard(_only(flts.send(run.data, flts.trained(run, "GRU"), announced(run, "LSTM"))))
+
+    assert board["targets"] == ["down"]
+
+
+def test_a_data_set_of_constants_is_served_by_its_constant_bundle(tmp_path: Path) -> None:
+    flts = Installation(tmp_path, expected_model_types=("GRU", "PROPHET"))
+    series = autoregression(300, 0.5)
+    series.values[:] = 7
+    run = flts.run(series)
+    claims = [
+        store_bundle(flts.store, flts.settings.bucket_model_bundles, *timestamps_bundle(run, kind))
+        for kind in ("GRU", "PROPHET")
+    ]
+
+    events = [announced(run, kind, bundle=claim) for kind, claim in zip(("GRU", "PROPHET"), claims, strict=True)]
+    selected = _only(flts.send(run.data, *events))
+
+    assert (selected.decision, selected.score) == ("promoted", None)
+    assert selected.reasons[0].startswith("all_constant")
+    assert flts.pointer() is not None
+    second = flts.again(run)
+    events = [announced(second, kind, bundle=claim) for kind, claim in zip(("GRU", "PROPHET"), claims, strict=True)]
+    assert _only(flts.send(second.data, *events)).decision == "kept"
+
+
+def test_a_timestamps_model_alone_is_promoted_where_it_earns_it(tmp_path: Path) -> None:
+    flts = Installation(tmp_path, expected_model_types=("PROPHET",))
+    run = flts.run(autoregression(800, 0.0))
+    claim = store_bundle(flts.store, flts.settings.bucket_model_bundles, *timestamps_bundle(run))
+
+    selected = _only(flts.send(run.data, announced(run, "PROPHET", bundle=claim)))
+
+    assert (selected.decision, selected.model_type) == ("promoted", "PROPHET")
+    assert flts.scoreboard(selected)["candidates"][0]["skill"] == pytest.approx(0.35, abs=0.1)
+
+
+def test_too_few_test_rows_are_refused_with_the_reason(flts: Installation) -> None:
+    run = flts.run(test_rows=3, context_rows=0)
+
+    selected = _only(flts.send(run.data, flts.trained(run, "GRU"), announced(run, "LSTM")))
+
+    assert selected.decision == "refused"
+    assert any(reason.startswith("no_test_rows") for reason in selected.reasons)
+
+
+def test_thirty_test_rows_end_in_a_decision(flts: Installation) -> None:
+    run = flts.run(autoregression(80, 0.5), test_rows=30, context_rows=0)
+
+    assert _only(flts.send(run.data, flts.trained(run, "GRU"), flts.trained(run, "LSTM"))).decision in {
+        "promoted",
+        "refused",
+    }
+
+
+class TestEvaluateAgain:
+    def test_it_copies_the_other_runs_candidates_and_decides_a_run_of_its_own(self, flts: Installation) -> None:
+        first, _ = _champion(flts)
+        name = new_pipeline_run_id()
+
+        selected = _only(flts.send(_evaluate(name, of_run=first.id)))
+
+        assert (selected.pipeline_run_id, selected.decision) == (name, "kept")
+        assert set(flts.runs.trained(IDENTIFIER, name)) == {"GRU", "LSTM"}
+        assert flts.runs.decision(IDENTIFIER, first.id) != flts.runs.decision(IDENTIFIER, name)
+
+    def test_it_promotes_what_the_champion_no_longer_beats(self, flts: Installation, tmp_path: Path) -> None:
+        first = flts.run()
+        strict = Installation(tmp_path, gate_min_skill=0.99)
+        refused = _only(strict.send(first.data, flts.trained(first, "GRU"), announced(first, "LSTM")))
+        name = new_pipeline_run_id()
+
+        selected = _only(flts.send(_evaluate(name, of_run=first.id)))
+
+        assert (refused.decision, selected.decision) == ("refused", "promoted")
+        pointer = flts.pointer()
+        assert pointer is not None
+        assert pointer["pipeline_run_id"] == name
+
+    def test_a_run_without_candidates_is_refused(self, flts: Installation) -> None:
+        selected = _only(flts.send(_evaluate(new_pipeline_run_id(), of_run=new_pipeline_run_id())))
+
+        assert selected.decision == "refused"
+        assert selected.reasons[0].startswith("nothing_to_evaluate")
+
+
+class TestRollback:
+    def _two_champions(self, flts: Installation) -> tuple[Run, ModelSelected, Run, ModelSelected]:
+        first, old = _champion(flts, coefficient=0.8)
+        second, new = _champion(flts, flts.run(autoregression(900, 0.5, seed=7)), coefficient=0.5)
+        return first, old, second, new
+
+    def test_it_returns_to_the_predecessor_and_moves_the_pointer_forward(self, flts: Installation) -> None:
+        _, old, second, new = self._two_champions(flts)
+        name = new_pipeline_run_id()
+
+        selected = _only(flts.send(_rollback(name)))
+
+        assert (selected.decision, selected.run_id, selected.bundle) == ("promoted", old.run_id, old.bundle)
+        assert selected.reasons[0].startswith("rollback")
+        pointer = flts.pointer()
+        assert pointer is not None
+        assert (pointer["pipeline_run_id"], pointer["run_id"]) == (name, old.run_id)
+        assert pointer["previous"]["pipeline_run_id"] == second.id
+        assert selected.previous_run_id == new.run_id
+
+    def test_it_returns_to_the_champion_of_a_named_run(self, flts: Installation) -> None:
+        first, old, _, _ = self._two_champions(flts)
+
+        selected = _only(flts.send(_rollback(new_pipeline_run_id(), of_run=first.id)))
+
+        assert selected.run_id == old.run_id
+
+    def test_repeated_it_does_not_go_back_and_forth(self, flts: Installation) -> None:
+        self._two_champions(flts)
+        request = _rollback(new_pipeline_run_id())
+        selected = _only(flts.send(request))
+        before = flts.everything()
+
+        assert flts.send(request, request) == [selected, selected]
+        assert flts.everything() == before
+
+    def test_without_a_predecessor_it_is_refused(self, flts: Installation) -> None:
+        _champion(flts)
+
+        selected = _only(flts.send(_rollback(new_pipeline_run_id())))
+
+        assert (selected.decision, selected.reasons[0].split(":")[0]) == ("refused", "no_predecessor")
+
+    def test_a_champion_whose_bundle_is_damaged_is_not_returned_to(self, flts: Installation) -> None:
+        _, old, second, _ = self._two_champions(flts)
+        assert old.bundle is not None
+        flts.store.put(old.bundle.bucket, old.bundle.object_key, b"{}")
+
+        selected = _only(flts.send(_rollback(new_pipeline_run_id())))
+
+        assert (selected.decision, selected.reasons[0].split(":")[0]) == ("refused", "bundle_not_loaded")
+        pointer = flts.pointer()
+        assert pointer is not None
+        assert pointer["pipeline_run_id"] == second.id
+
+
+def test_a_run_that_cannot_be_decided_is_refused_after_the_last_try(flts: Installation) -> None:
+    run = flts.run()
+    event = flts.trained(run, "GRU")
+    flts.send(run.data, event)
+
+    told = flts.handler().give_up(event, None, "the test rows are gone")
+
+    assert _only(list(told)).reasons[0].startswith("evaluation_failed")
+    outcome = flts.runs.outcome(IDENTIFIER, run.id)
+    assert outcome is not None
+    assert outcome["outcome"] == "refused"
+
+
+def _overdue(run: Run) -> EvaluateRequest:
+    return _evaluate(run.id, of_run=run.id)
+
+
+def _evaluate(run: str, *, of_run: str) -> EvaluateRequest:
+    return EvaluateRequest(
+        event_id=derived_event_id(run, "request"),
+        identifier=IDENTIFIER,
+        pipeline_run_id=run,
+        created_at=CREATED,
+        of_run=of_run,
+    )
+
+
+def _rollback(run: str, *, of_run: str | None = None) -> RollbackRequest:
+    return RollbackRequest(
+        event_id=derived_event_id(run, "request"),
+        identifier=IDENTIFIER,
+        pipeline_run_id=run,
+        created_at=CREATED,
+        of_run=of_run,
+    )
