@@ -13,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
+from embedded.broker import BrokerSettings
 from flts.contracts import ids
 from flts.contracts.claim_check import ClaimCheck
 from flts.contracts.events import RawData
@@ -54,9 +55,11 @@ def lives(pid: int) -> bool:
 class EmbeddedBroker:
     """The broker of the embedded mode in a process of its own, on an address that survives it."""
 
-    def __init__(self, folder: Path, *, groups: str = "") -> None:
+    def __init__(self, folder: Path, *, groups: str = "", prefixes: Sequence[str] = ()) -> None:
         self._folder = folder
         self._groups = groups
+        names = BrokerSettings().topic_names(groups.split(","))
+        self._topics = ",".join(f"{prefix}{name}" for prefix in prefixes for name in names)
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
         self.process = self._start()
@@ -74,7 +77,8 @@ class EmbeddedBroker:
         return self.process.wait(timeout=10)
 
     def _start(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "embedded.broker", "--port", str(self.port), "--groups", self._groups]
+        command = [sys.executable, "-m", "embedded.broker", "--port", str(self.port)]
+        command += ["--groups", self._groups, "--topics", self._topics]
         with (self._folder / "broker.log").open("ab") as log:
             process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
         eventually(
