@@ -12,8 +12,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from flts.bundle.format import Bundle
 from flts.bundle.forecaster import longest_horizon
+from flts.bundle.format import Bundle
 from flts.bundle.write import store_bundle
 from flts.contracts.claim_check import ClaimCheck
 from flts.contracts.ids import new_pipeline_run_id
@@ -205,8 +205,8 @@ def small_series(rows: int = 400, *, seed: int = 0, missing: float = 0.0) -> Ser
 
 def _intervals(targets: int) -> Intervals:
     steps = (1, 5, 30)
-    width = np.array([[0.5], [1.0], [3.0]]) * (1 + np.arange(targets))
-    return Intervals(0.9, steps, -width, 1.5 * width)
+    width = np.array([[0.5], [1.0], [3.0]]) * np.arange(1.0, targets + 1)
+    return Intervals(0.9, steps, lower=-width, upper=width + width / 2)
 
 
 def _model(nodes: list[Any], tensors: list[Any], given: Any, answered: Any) -> bytes:

@@ -134,9 +134,11 @@ def _scores(of: _Forecasts, actual: FloatArray, target: int) -> dict[str, float 
     if of.lower is not None and of.upper is not None:
         hit = (of.lower[known, target] <= actual[known]) & (actual[known] <= of.upper[known, target])
         inside = float(hit.mean())
+    with np.errstate(over="ignore"):  # actuals beyond 1e154 have squares that are no number
+        rmse, mae = float(np.sqrt(np.mean(errors**2))), float(np.mean(np.abs(errors)))
     return {
-        "rmse": float(np.sqrt(np.mean(errors**2))),
-        "mae": float(np.mean(np.abs(errors))),
+        "rmse": rmse if np.isfinite(rmse) else None,
+        "mae": mae if np.isfinite(mae) else None,
         "coverage": inside,
         "rows": int(known.sum()),
     }

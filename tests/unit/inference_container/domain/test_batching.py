@@ -9,7 +9,7 @@ import pytest
 
 from flts.errors import RejectedError, RetryableError
 from flts.forecasting.recipe import RecipeSpec, scaled_rows, transform, unscale_targets
-from flts.forecasting.series import Series
+from flts.forecasting.series import FloatArray, Series
 from inference_container.domain.batching import CLOCK_POINTS, Answer, Batcher
 from inference_container.domain.champion import FULL_BATCH, Champion
 from tests.made_series import with_values
@@ -68,6 +68,8 @@ def test_all_waiting_requests_share_one_model_call_and_get_their_own_answers(
     assert sizes == [FULL_BATCH]
     for expected, answer in zip(alone, answers, strict=True):
         np.testing.assert_allclose(answer.mean, expected.mean, rtol=1e-6)
+        assert expected.lower is not None
+        assert expected.upper is not None
         np.testing.assert_allclose(answer.lower, expected.lower, rtol=1e-6)
         np.testing.assert_allclose(answer.upper, expected.upper, rtol=1e-6)
         assert answer.times.tolist() == expected.times.tolist()
@@ -84,8 +86,8 @@ def test_a_rolled_horizon_of_60_equals_the_plain_loop(output_seq_len: int, lags:
     answer = in_loop(lambda batcher: batcher.submit(champion, known, 60))
 
     # One pass after the other, each from scratch: features of all rows so far, model, rows appended in raw units.
-    series, means = known, []
-    while sum(map(len, means)) < 60:
+    series, means = known, list[FloatArray]()
+    while sum(len(mean) for mean in means) < 60:
         window = transform(recipe, series).values[-10:].astype(np.float32)
         raw = unscale_targets(recipe, champion.forecaster.model.run_windows(window[None])[0])
         means.append(raw)
@@ -102,7 +104,7 @@ def test_a_long_horizon_does_not_hold_up_a_short_one(champion: Champion, monkeyp
 
     async def work(batcher: Batcher) -> tuple[int, Answer]:
         long = batcher.submit(champion, window_at(50), 2000)
-        while len(sizes) < 20:
+        while len(sizes) < 20:  # noqa: ASYNC110 - turns of the loop are what is counted
             await asyncio.sleep(0)
         before = len(sizes)
         await batcher.submit(champion, window_at(60), 1)
@@ -237,6 +239,7 @@ def test_requests_to_a_model_of_the_clock_share_calls_of_bounded_size(monkeypatc
     for answer in answers:
         expected = champion.forecaster.forecast(window_at(50), len(answer.times))
         np.testing.assert_allclose(answer.mean, expected.mean, rtol=1e-12)
+        assert expected.upper is not None
         np.testing.assert_allclose(answer.upper, expected.upper, rtol=1e-12)
 
 
@@ -284,7 +287,7 @@ def test_the_work_of_clients_that_left_is_dropped(champion: Champion, monkeypatc
 
     async def work(batcher: Batcher) -> None:
         long = batcher.submit(champion, window_at(50), 2000)
-        while len(sizes) < 5:
+        while len(sizes) < 5:  # noqa: ASYNC110 - as above
             await asyncio.sleep(0)
         long.cancel()
         await batcher.submit(champion, window_at(50), 1)

@@ -157,8 +157,8 @@ def test_any_json_in_any_place_is_read_or_refused(time: Any, down: Any, up: Any,
         request = decode_request(body)
         check_horizon(request, NEEDS)
         read_rows(request, NEEDS, max_rows=50)
-    except RejectedError as error:
-        assert error.message
+    except RejectedError:
+        pass  # refused by name; any other error fails the test
 
 
 def test_a_model_of_the_clock_needs_no_values_but_still_refuses_wrong_ones() -> None:

@@ -1,0 +1,294 @@
+"""The ASGI application without a server: statuses, bodies, limits."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry
+
+from flts.contracts.claim_check import ClaimCheck
+from flts.observability.metrics import Metrics
+from inference_container.api import InferenceApi
+from inference_container.cache import ChampionCache
+from inference_container.champions import Champions
+from inference_container.domain.batching import Batcher
+from inference_container.domain.promotion import Promotion
+from inference_container.forecast_log import ForecastLog
+from inference_container.predictor import Predictor
+from tests.serving import pointer_of, request_of, small_series, window_bundle
+
+SERIES = small_series()
+
+
+class Server:
+    """An API over champions in a folder."""
+
+    def __init__(self, home: Path, *, api_key: str | None = None, known: bool = True) -> None:
+        self.metrics = Metrics(CollectorRegistry())
+        self.cache = ChampionCache(home)
+        self.champions = Champions(
+            self.cache, self.metrics, default_identifier=None, max_loaded=3, max_horizon_steps=50
+        )
+        if known:
+            self.champions.list_changed([], ["coming"])
+        self.log = ForecastLog(self.cache.spool, self.metrics, queue_steps=60, spool_bytes=10**6, period_seconds=60)
+        self.batcher = Batcher(max_waiting=100, deadline_seconds=5)
+        predictor = Predictor(self.champions, self.batcher, self.metrics, max_rows=200, forecast_log=self.log)
+        self.api = InferenceApi(predictor, self.champions, self.metrics, max_body_bytes=50_000, api_key=api_key)
+
+    def promote(self, identifier: str, **options: Any) -> None:
+        bundle, model = window_bundle(SERIES, identifier=identifier, **options)
+        data = bundle.to_json()
+        claim = ClaimCheck(
+            bucket="b", object_key="x/bundle.json", size=len(data), sha256=hashlib.sha256(data).hexdigest()
+        )
+        promotion = Promotion.read(identifier, pointer_of(bundle, claim))
+        known = [each["identifier"] for each in self.champions.describe()]
+        self.champions.list_changed([*known, identifier], [])
+        assert self.champions.fetched(identifier, self.cache.put_bundle(promotion, data, model).name)
+
+    def ask(self, work: Callable[[httpx.AsyncClient], Awaitable[Any]], **client: Any) -> Any:
+        async def main() -> Any:
+            transport = httpx.ASGITransport(app=self.api)
+            async with httpx.AsyncClient(transport=transport, base_url="http://inference", **client) as http:
+                return await work(http)
+
+        return asyncio.run(main())
+
+    def predict(self, request: Any, **options: Any) -> httpx.Response:
+        content = request if isinstance(request, bytes) else json.dumps(request).encode()
+        answer: httpx.Response = self.ask(lambda http: http.post("/predict", content=content, **options))
+        return answer
+
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        answer: httpx.Response = self.ask(lambda http: http.get(path, **options))
+        return answer
+
+    def count(self, name: str, **labels: str) -> float:
+        return self.metrics.registry.get_sample_value(name, labels) or 0.0
+
+
+@pytest.fixture(scope="module")
+def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("cache"))
+    server.promote("tiny")
+    yield server
+    server.batcher.close()
+
+
+def test_a_forecast_in_raw_units_with_intervals_and_times_in_the_requests_form(serving: Server) -> None:
+    answer = serving.predict(request_of(SERIES, identifier="tiny", inference_length=2))
+
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/json"
+    body = answer.json()
+    champion = serving.champions.load("tiny")
+    expected = champion.forecaster.forecast(SERIES, 2)
+    assert body["status"] == "SUCCESS"
+    assert (body["identifier"], body["model_type"], body["config_hash"]) == ("tiny", "GRU", "c" * 64)
+    assert body["run_id"] == champion.promotion.run_id
+    assert (body["calibrated_steps"], body["imputed_cells"]) == (30, 0)
+    assert list(body["predictions"][0]) == ["ts"] + [
+        f"{name}{end}" for name in ("down", "up", "load") for end in ("", "_lower", "_upper")
+    ]
+    second = body["predictions"][1]
+    assert second["ts"] == f"{np.datetime64(int(SERIES.times[-1]) + 240, 's')}Z"
+    assert expected.lower is not None
+    np.testing.assert_allclose(second["load"], expected.mean[1, 2], rtol=1e-6)
+    np.testing.assert_allclose(second["load_lower"], expected.lower[1, 2], rtol=1e-6)
+
+
+def test_reversing_the_columns_and_sending_more_rows_changes_nothing(serving: Server) -> None:
+    plain = request_of(SERIES)
+    turned = {"data": dict(reversed(plain["data"].items()))}
+    longer = request_of(SERIES, slice(-60, None))
+
+    answers = [serving.predict(request).json() for request in (plain, turned, longer)]
+
+    assert answers[0] == answers[1] == answers[2]
+
+
+def test_without_calibration_bounds_are_null(tmp_path: Path) -> None:
+    server = Server(tmp_path)
+    server.promote("tiny", calibrated=False)
+
+    body = server.predict(request_of(SERIES)).json()
+
+    assert body["calibrated_steps"] == 0
+    assert body["predictions"][0]["up_lower"] is None
+    assert body["predictions"][0]["up"] > 0
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "code", "field"),
+    [
+        (b"", 400, "bad_json", None),
+        (b"{", 400, "bad_json", None),
+        (request_of(SERIES, identifier="nobody"), 404, "unknown_identifier", "identifier"),
+        (request_of(SERIES, identifier="no/body"), 422, "bad_identifier", "identifier"),
+        (request_of(SERIES, config_hash="e" * 64), 409, "champion_changed", "config_hash"),
+        (request_of(SERIES, slice(-9, None)), 422, "too_few_rows", "data"),
+        (request_of(SERIES, slice(-300, None)), 422, "too_many_rows", "data"),
+        (request_of(SERIES, inference_length=51), 422, "bad_horizon", "inference_length"),
+        ({"data": {**request_of(SERIES)["data"], "up": ["1"] * 10}}, 422, "bad_number", "up"),
+        (b" " * 50_001, 413, "body_too_large", None),
+    ],
+)
+def test_every_refusal_is_json_that_names_its_reason(
+    serving: Server, request_: Any, status: int, code: str, field: str | None
+) -> None:
+    before = serving.count("flts_predictions_total", outcome="rejected")
+
+    answer = serving.predict(request_)
+
+    assert answer.status_code == status, answer.text
+    error = answer.json()["error"]
+    assert (error["code"], error.get("field")) == (code, field)
+    assert error["message"]
+    assert serving.count("flts_predictions_total", outcome="rejected") == before + 1
+
+
+def test_a_forecast_beyond_the_year_9999_is_refused(serving: Server) -> None:
+    data: dict[str, list[float]] = {"ts": [253_402_300_799 - 120 * row for row in range(9, -1, -1)]}
+    data.update({name: [1.0] * 10 for name in SERIES.columns})
+
+    answer = serving.predict({"data": data})
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (422, "bad_horizon")
+
+
+def test_the_right_config_hash_is_no_obstacle(serving: Server) -> None:
+    assert serving.predict(request_of(SERIES, config_hash="c" * 64)).status_code == 200
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_before_any_champion_the_answer_is_503_no_champion_with_retry_after(tmp_path: Path, known: bool) -> None:
+    server = Server(tmp_path, known=known)
+
+    for request in (request_of(SERIES), request_of(SERIES, identifier="coming")):
+        answer = server.predict(request)
+        assert answer.status_code == 503
+        assert answer.json()["error"]["code"] == "no_champion"
+        assert int(answer.headers["retry-after"]) >= 1
+    assert server.get("/models").json() == {"models": [], "default": None, "known": known}
+
+
+def test_wrong_methods_and_paths_are_json_too(serving: Server) -> None:
+    answers = {
+        405: serving.get("/predict"),
+        404: serving.get("/nowhere"),
+    }
+
+    for status, answer in answers.items():
+        assert answer.status_code == status
+        assert answer.json()["error"]["code"] in {"method_not_allowed", "not_found"}
+    assert answers[405].headers["allow"] == "POST"
+
+
+def test_models_lists_scores_and_what_a_request_needs(serving: Server) -> None:
+    [model] = serving.get("/models").json()["models"]
+
+    assert (model["identifier"], model["model_type"], model["score"]) == ("tiny", "GRU", 0.1)
+    assert (model["rows_required"], model["step_seconds"], model["max_horizon_steps"]) == (10, 120, 50)
+    assert model["targets"] == ["down", "up", "load"]
+    assert (model["loaded"], model["problem"]) == (True, None)
+
+
+def test_the_documentation_shows_predict(serving: Server) -> None:
+    paths = serving.get("/openapi.json").json()["paths"]
+
+    assert set(paths) == {"/predict", "/models"}
+    assert serving.get("/docs").status_code == 200
+
+
+def test_a_key_is_asked_for_where_one_is_set(tmp_path: Path) -> None:
+    server = Server(tmp_path, api_key="a-long-key")
+    server.promote("tiny")
+
+    assert server.predict(request_of(SERIES)).status_code == 401
+    assert server.predict(request_of(SERIES), headers={"x-api-key": "wrong"}).status_code == 401
+    assert server.predict(request_of(SERIES), headers={"x-api-key": "a-long-key"}).status_code == 200
+    assert server.get("/models").status_code == 401
+    assert server.get("/docs").status_code == 200
+
+
+def test_a_champion_that_is_not_in_memory_is_loaded_once_for_all_who_wait(tmp_path: Path) -> None:
+    server = Server(tmp_path)
+    for identifier in ("a", "b", "c", "d"):
+        server.promote(identifier)
+    before = server.count("flts_model_load_total", outcome="success")
+    assert before == 3  # memory holds three
+    body = json.dumps(request_of(SERIES, identifier="d")).encode()
+
+    async def many(http: httpx.AsyncClient) -> list[httpx.Response]:
+        return await asyncio.gather(*(http.post("/predict", content=body) for _ in range(20)))
+
+    answers = server.ask(many)
+
+    assert [answer.status_code for answer in answers] == [200] * 20
+    assert server.count("flts_model_load_total", outcome="success") == before + 1
+
+
+def test_an_empty_request_never_returns_anothers_answer(serving: Server) -> None:
+    good = json.dumps(request_of(SERIES)).encode()
+
+    async def mixed(http: httpx.AsyncClient) -> list[httpx.Response]:
+        bodies = [good, b"", b"{}", good, b'{"data": {}}'] * 10
+        return await asyncio.gather(*(http.post("/predict", content=body) for body in bodies))
+
+    statuses = [answer.status_code for answer in serving.ask(mixed)]
+
+    assert statuses == [200, 400, 422, 200, 422] * 10
+
+
+def test_a_bug_is_a_500_that_tells_nothing_and_is_counted(serving: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        msg = "secret detail"
+        raise ZeroDivisionError(msg)
+
+    monkeypatch.setattr(serving.batcher, "submit", broken)
+
+    answer = serving.predict(request_of(SERIES))
+
+    assert answer.status_code == 500
+    assert "secret" not in answer.text
+    assert answer.json()["error"]["code"] == "internal"
+    assert serving.count("flts_predictions_total", outcome="failed") == 1
+
+
+def test_forecasts_are_logged_behind_the_request_and_a_full_queue_drops_and_counts(tmp_path: Path) -> None:
+    server = Server(tmp_path)
+    server.promote("tiny")
+
+    for _ in range(4):  # 20 steps each, into a queue of 60
+        assert server.predict(request_of(SERIES, inference_length=20)).status_code == 200
+    assert server.log.flush()
+
+    assert server.count("flts_forecast_log_dropped_total") == 1
+    [batch] = server.cache.spool.rglob("*.jsonl")
+    assert batch.parent.name.startswith("date=20")
+    assert batch.parent.parent.name == "tiny"
+    lines = [json.loads(line) for line in batch.read_text().splitlines()]
+    assert len(lines) == 3
+    assert len(lines[0]["predictions"]) == 20
+    assert lines[0]["run_id"] == server.champions.load("tiny").promotion.run_id
+
+
+def test_a_full_spool_drops_and_counts(tmp_path: Path) -> None:
+    server = Server(tmp_path)
+    server.promote("tiny")
+    full = ForecastLog(server.cache.spool, server.metrics, queue_steps=60, spool_bytes=10, period_seconds=60)
+    server.log.add = full.add  # type: ignore[method-assign]
+    server.predict(request_of(SERIES))
+
+    assert not full.flush()
+
+    assert server.count("flts_forecast_log_dropped_total") == 1

@@ -1,0 +1,358 @@
+"""Test rows wait in the store until their run is decided, then they are forecast, exactly once."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from flts.bundle.format import Bundle
+from flts.bundle.write import store_bundle
+from flts.contracts.events import Event, InferenceData, ModelSelected, ModelTraining, PerformanceEval
+from flts.contracts.ids import derived_event_id, derived_run_id, new_pipeline_run_id
+from flts.errors import BackendAwayError
+from flts.forecasting.series import Series
+from flts.storage.claims import put_claimed
+from flts.storage.filesystem import FilesystemStore
+from flts.storage.frames import series_to_parquet
+from flts.storage.runs import RunStore
+from inference_container.batch_worker import STAGE, BatchForecasts
+from inference_container.handler import OnInferenceData, OnModelSelected
+from inference_container.settings import WorkerSettings
+from tests.made_series import make_series, with_values
+from tests.serving import BUCKETS, champion_of, clock_bundle, promote, window_bundle
+
+CONTEXT_ROWS = 10
+TRAIN = make_series(400)
+TEST = make_series(600).rows(400 - CONTEXT_ROWS, 500)
+
+
+def quiet(*_: object, **__: object) -> None:
+    """Take progress reports and do nothing."""
+
+
+class Worker:
+    """The worker's parts on a store in a folder."""
+
+    def __init__(self, home: Path) -> None:
+        self.settings = WorkerSettings(
+            kafka_bootstrap_servers="unused", store="filesystem", store_path=home, forecast_long_steps=30
+        )
+        self.store = FilesystemStore(home)
+        for bucket in BUCKETS:
+            self.store.ensure_bucket(bucket)
+        self.runs = RunStore(self.store, self.settings)
+        self.published: list[Event] = []
+        self.broker_away = False
+        self.restart()
+
+    def restart(self) -> None:
+        self.forecasts = BatchForecasts(self.store, self.runs, self.settings, lambda: self)
+
+    def publish_all(self, events: Sequence[Event]) -> None:
+        if self.broker_away:
+            msg = "no broker"
+            raise BackendAwayError(msg)
+        self.published.extend(events)
+
+    def claim(self, run: str, series: Series = TEST, *, identifier: str = "tiny") -> InferenceData:
+        """Store test rows and take their claim in, as from the topic."""
+        data = series_to_parquet(series)
+        raw = put_claimed(
+            self.store, "processed-data", f"{identifier}/{run}/raw.parquet", data,
+            rows=len(series), columns=len(series.columns),
+        )  # fmt: skip
+        event = InferenceData(
+            event_id=derived_event_id(run, "inference-data"),
+            identifier=identifier,
+            pipeline_run_id=run,
+            config_hash="c" * 64,
+            created_at=datetime(2024, 5, 6, 23, 30, tzinfo=UTC),
+            bucket=raw.bucket, object_key=raw.object_key, size=raw.size, sha256=raw.sha256, rows=raw.rows or 0,
+            columns=raw.columns or 0, meta=raw, test=raw, raw_test=raw, raw_test_context_rows=CONTEXT_ROWS,
+            step_seconds=series.step_seconds,
+        )  # fmt: skip
+        assert list(OnInferenceData(self.runs)(event, quiet)) == []
+        return event
+
+    def decide(self, run: str, decision: str, made: tuple[Bundle, bytes] | None = None) -> None:
+        """Do what eval does: the trained model, the decision, the pointer, the outcome."""
+        if made is not None:
+            bundle, model = made
+            claim = store_bundle(self.store, "model-bundles", bundle, model)
+            self.runs.put_trained(
+                ModelTraining(
+                    event_id=derived_event_id(run, "trained"), identifier=bundle.identifier, pipeline_run_id=run,
+                    config_hash=bundle.config_hash, created_at=datetime.now(UTC), model_type="GRU", status="SUCCESS",
+                    run_id=derived_run_id(run, "GRU"), experiment_name=bundle.identifier, bundle=claim, train=claim,
+                    test=claim, duration_seconds=1,
+                )
+            )  # fmt: skip
+        self.runs.decide("tiny", run, {"decision": decision, "model_type": "GRU"})
+        if decision == "promoted":
+            assert made is not None
+            promote(self.store, self.runs, made, pipeline_run_id=run)
+        self.runs.put_outcome("tiny", run, decision)
+
+    def told(self) -> PerformanceEval:
+        [event] = self.published
+        assert isinstance(event, PerformanceEval)
+        return event
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> Worker:
+    return Worker(tmp_path)
+
+
+def test_a_claim_that_came_before_any_champion_is_forecast_after_the_promotion(worker: Worker) -> None:
+    run = new_pipeline_run_id()
+    worker.claim(run)
+    worker.forecasts.look()
+    assert worker.published == []
+    assert worker.runs.waiting_forecasts() == [("tiny", run)]
+
+    worker.decide(run, "promoted", window_bundle(TRAIN))
+    worker.forecasts.look()
+
+    event = worker.told()
+    assert (event.status, event.pipeline_run_id, event.run_id) == ("done", run, derived_run_id(run, "GRU"))
+    assert event.log is not None
+    assert event.log.object_key == f"tiny/date=2024-05-06/{run}.parquet"
+    assert event.rows == event.log.rows == 100
+    assert worker.runs.waiting_forecasts() == []
+    assert (worker.runs.forecast("tiny", run) or {})["status"] == "done"
+    assert worker.runs.stages("tiny", run)[STAGE]["status"] == "done"
+
+
+def test_the_log_holds_every_forecast_with_its_bounds_and_the_metrics_are_theirs(worker: Worker) -> None:
+    run = new_pipeline_run_id()
+    made = window_bundle(TRAIN)
+    worker.claim(run)
+    worker.decide(run, "promoted", made)
+    worker.forecasts.look()
+
+    table = pd.read_parquet(io.BytesIO(worker.store.get("inference-logs", f"tiny/date=2024-05-06/{run}.parquet")[0]))
+    champion = champion_of(made)
+    assert table.index[0] == pd.Timestamp(int(TEST.times[CONTEXT_ROWS]), unit="s", tz="UTC")
+    np.testing.assert_array_equal(table["down_actual"], TEST.column("down")[CONTEXT_ROWS:])
+    for row in (CONTEXT_ROWS, 57):
+        expected = champion.forecaster.forecast(TEST.rows(0, row), 1)
+        assert expected.upper is not None
+        np.testing.assert_allclose(table["up"].iloc[row - CONTEXT_ROWS], expected.mean[0, 1], rtol=1e-6)
+        np.testing.assert_allclose(table["up_upper"].iloc[row - CONTEXT_ROWS], expected.upper[0, 1], rtol=1e-6)
+    long = champion.forecaster.forecast(TEST.rows(0, CONTEXT_ROWS), 30)
+    assert long.lower is not None
+    np.testing.assert_allclose(table["load_long"].iloc[:30], long.mean[:, 2], rtol=1e-5)
+    np.testing.assert_allclose(table["load_long_lower"].iloc[:30], long.lower[:, 2], rtol=1e-5)
+    assert table["load_long"].iloc[30:].isna().all()
+
+    metrics = worker.told().metrics["down"]
+    errors = table["down_actual"] - table["down"]
+    inside = (table["down_lower"] <= table["down_actual"]) & (table["down_actual"] <= table["down_upper"])
+    np.testing.assert_allclose(metrics["1"]["rmse"], np.sqrt((errors**2).mean()))
+    np.testing.assert_allclose(metrics["1"]["mae"], errors.abs().mean())
+    np.testing.assert_allclose(metrics["1"]["coverage"], inside.mean())
+    np.testing.assert_allclose(metrics["30"]["mae"], (table["down_actual"] - table["down_long"]).iloc[:30].abs().mean())
+    assert (metrics["1"]["rows"], metrics["30"]["rows"]) == (100, 30)
+
+
+def test_missing_actuals_are_left_out_of_the_metrics_and_counted(worker: Worker) -> None:
+    run = new_pipeline_run_id()
+    values = np.copy(TEST.values)
+    values[50:60, 0] = np.nan
+    worker.claim(run, with_values(TEST, values))
+    worker.decide(run, "promoted", window_bundle(TRAIN))
+    worker.forecasts.look()
+
+    metrics = worker.told().metrics
+    assert (metrics["down"]["1"]["rows"], metrics["up"]["1"]["rows"]) == (90, 100)
+
+
+@pytest.mark.parametrize("decision", ["kept", "refused"])
+def test_a_run_that_promoted_nothing_is_forecast_by_the_champion(worker: Worker, decision: str) -> None:
+    earlier = promote(worker.store, worker.runs, clock_bundle(TRAIN))
+    run = new_pipeline_run_id()
+    worker.claim(run)
+    worker.decide(run, decision, window_bundle(TRAIN))
+
+    worker.forecasts.look()
+
+    event = worker.told()
+    assert (event.status, event.run_id, event.model_type) == ("done", earlier["run_id"], "PROPHET")
+
+
+def test_without_any_champion_after_the_outcome_the_rows_are_skipped_with_the_reason(worker: Worker) -> None:
+    run = new_pipeline_run_id()
+    worker.claim(run)
+    worker.decide(run, "refused")
+
+    worker.forecasts.look()
+
+    event = worker.told()
+    assert event.status == "skipped"
+    assert event.reason == "the run ended as refused, and tiny has no champion"
+    assert worker.runs.stages("tiny", run)[STAGE]["status"] == "skipped"
+    assert worker.runs.waiting_forecasts() == []
+
+
+@pytest.mark.parametrize(
+    ("series", "says"),
+    [
+        (TEST.select(("down", "up")), "load"),
+        (TEST.rows(0, CONTEXT_ROWS), "10 rows before it"),
+        (Series(TEST.times[0] + 60 * np.arange(len(TEST)), TEST.columns, TEST.values, 60), "60 s apart"),
+    ],
+    ids=["a column is gone", "no row has a window", "another step"],
+)
+def test_rows_that_the_champions_recipe_cannot_read_are_skipped_with_the_reason(
+    worker: Worker, series: Series, says: str
+) -> None:
+    run = new_pipeline_run_id()
+    worker.claim(run, series)
+    worker.decide(run, "promoted", window_bundle(TRAIN))
+
+    worker.forecasts.look()
+
+    assert worker.told().status == "skipped"
+    assert says in (worker.told().reason or "")
+
+
+def test_a_repeat_after_a_lost_acknowledgement_says_and_writes_the_same(worker: Worker) -> None:
+    run = new_pipeline_run_id()
+    worker.claim(run)
+    worker.decide(run, "promoted", window_bundle(TRAIN))
+    worker.broker_away = True
+    worker.forecasts.look()
+    assert worker.runs.forecast("tiny", run) is None  # forgotten only after the acknowledgement
+    before = [(info.key, info.etag) for info in worker.store.list("inference-logs")]
+    assert len(before) == 1
+
+    worker.broker_away = False
+    worker.restart()  # another process, which knows nothing but the store
+    worker.forecasts.look()
+    worker.forecasts.look()
+
+    event = worker.told()
+    assert event.event_id == derived_event_id(derived_event_id(run, "inference-data"), "performance-eval")
+    assert [(info.key, info.etag) for info in worker.store.list("inference-logs")] == before
+
+
+def test_a_claim_that_always_fails_is_given_up_after_its_tries_and_holds_up_nobody(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poisoned, good = new_pipeline_run_id(), new_pipeline_run_id()
+    for run in (poisoned, good):
+        worker.claim(run)
+        worker.decide(run, "promoted", window_bundle(TRAIN))
+    load = worker.forecasts._load
+
+    def sometimes(promotion: Any) -> Any:
+        if promotion.pipeline_run_id == poisoned:
+            msg = "a bug"
+            raise ZeroDivisionError(msg)
+        return load(promotion)
+
+    monkeypatch.setattr(worker.forecasts, "_load", sometimes)
+    for _ in range(worker.settings.failure_max_retries + 1):
+        worker.forecasts.look()
+
+    told = {event.pipeline_run_id: event for event in worker.published if isinstance(event, PerformanceEval)}
+    assert len(worker.published) == 2
+    assert told[good].status == "done"
+    assert told[poisoned].status == "skipped"
+    assert "gave up after 3 tries" in (told[poisoned].reason or "")
+
+
+def test_a_backend_that_is_away_is_not_counted_as_a_try(worker: Worker) -> None:
+    run = new_pipeline_run_id()
+    worker.claim(run)
+    worker.decide(run, "promoted", window_bundle(TRAIN))
+    worker.broker_away = True
+    for _ in range(10):
+        worker.forecasts.look()
+
+    worker.broker_away = False
+    worker.forecasts.look()
+
+    assert worker.told().status == "done"
+
+
+def test_a_promotion_counts_only_once_the_pointer_has_moved(worker: Worker) -> None:
+    run = new_pipeline_run_id()
+    worker.claim(run)
+    worker.runs.decide("tiny", run, {"decision": "promoted", "model_type": "GRU"})
+
+    worker.forecasts.look()
+
+    assert worker.published == []
+    assert worker.runs.waiting_forecasts() == [("tiny", run)]
+
+
+def test_a_tick_looks_when_it_is_time_or_when_a_decision_was_announced(worker: Worker) -> None:
+    run = new_pipeline_run_id()
+    worker.forecasts.tick()
+    worker.claim(run)
+    worker.decide(run, "promoted", window_bundle(TRAIN))
+    worker.forecasts.tick()
+    assert worker.published == []  # the next look comes in five seconds
+
+    selected = ModelSelected(
+        event_id=derived_event_id(run, "promotion"), identifier="tiny", pipeline_run_id=run,
+        created_at=datetime.now(UTC), decision="promoted",
+    )  # fmt: skip
+    assert list(OnModelSelected(worker.forecasts.hint)(selected, quiet)) == []
+    worker.forecasts.tick()
+
+    assert worker.told().status == "done"
+
+
+def test_more_rows_than_a_batch_may_have_leave_the_latest(worker: Worker) -> None:
+    worker.settings = worker.settings.model_copy(update={"forecast_max_rows": 40})
+    worker.restart()
+    run = new_pipeline_run_id()
+    worker.claim(run)
+    worker.decide(run, "promoted", window_bundle(TRAIN))
+
+    worker.forecasts.look()
+
+    assert worker.told().rows == 40
+    assert (worker.runs.forecast("tiny", run) or {})["left_out_rows"] == 60
+
+
+def test_metrics_of_very_many_targets_do_not_burst_the_message(worker: Worker) -> None:
+    names = tuple(f"target-{number:03}" for number in range(150))
+    wide = Series(TRAIN.times[:200], names, np.random.default_rng(0).normal(size=(200, 150)), TRAIN.step_seconds)
+    run = new_pipeline_run_id()
+    worker.claim(run, wide.rows(100, 200))
+    worker.decide(run, "promoted", window_bundle(wide, input_seq_len=5))
+
+    worker.forecasts.look()
+
+    event = worker.told()
+    assert event.status == "done", event.reason
+    assert 0 < len(event.metrics) < 150
+    assert len(event.model_dump_json()) < 16_384
+    assert len((worker.runs.forecast("tiny", run) or {})["metrics"]) == 150
+
+
+def test_a_bundle_that_is_not_the_promised_one_is_skipped_with_the_reason(worker: Worker) -> None:
+    run = new_pipeline_run_id()
+    worker.claim(run)
+    bundle, model = window_bundle(TRAIN)
+    worker.decide(run, "promoted", (bundle, model))
+    for info in list(worker.store.list("model-bundles")):
+        if info.key.endswith("model.onnx"):
+            worker.store.put("model-bundles", info.key, model + b"\0")
+
+    worker.forecasts.look()
+
+    assert worker.told().status == "skipped"
+    assert hashlib.sha256(model).hexdigest()[:12] in (worker.told().reason or "")
