@@ -20,7 +20,7 @@ from flts.forecasting.series import Series
 from flts.forecasting.splits import as_train
 from flts.observability.metrics import Metrics
 from flts.runtime.adapters import Adapters
-from flts.settings import Settings, StoreSettings
+from flts.settings import Settings, StoreSettings, TrainingSettings
 from flts.storage.claims import put_claimed
 from flts.storage.filesystem import FilesystemStore
 from flts.storage.frames import features_to_parquet, series_to_parquet
@@ -105,6 +105,11 @@ def store_dataset(
         **changes,
     )
     return Stored(event, recipe, series, store, runs)
+
+
+def training_settings(**changes: Any) -> TrainingSettings:
+    """Return settings of a training that takes a moment."""
+    return TrainingSettings(**{"input_seq_len": 4, "hidden_size": 8, "num_layers": 1, "epochs": 3, **changes})
 
 
 def store_settings(folder: Path) -> StoreSettings:
