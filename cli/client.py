@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote, urlsplit
 
 import httpx
 
@@ -74,7 +75,7 @@ class GatewayClient:
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self.url = url.rstrip("/")
+        self.url = check_url(url)
         self._timeout = timeout_seconds
         self._reconnect_seconds = reconnect_seconds
         self._sleep = sleep
@@ -132,7 +133,7 @@ class GatewayClient:
                     parts["test"] = ("test.csv", files.enter_context(test.open("rb")), "text/csv")
                 return self._request(
                     "POST",
-                    f"/datasets/{identifier}",
+                    f"/datasets/{_segment(identifier)}",
                     files=parts,
                     data=data,
                     headers={"idempotency-key": key},
@@ -162,7 +163,7 @@ class GatewayClient:
     def resume(self, run_id: str | None = None, *, older_than_seconds: float | None = None) -> list[str]:
         """Have unfinished runs announced again; return their ids."""
         if run_id is not None:
-            answer = self._request("POST", f"/runs/{run_id}/resume")
+            answer = self._request("POST", f"/runs/{_segment(run_id)}/resume")
         else:
             params = {} if older_than_seconds is None else {"older_than_seconds": older_than_seconds}
             answer = self._request("POST", "/runs/resume", params=params)
@@ -177,7 +178,7 @@ class GatewayClient:
 
     def run(self, run_id: str) -> Record:
         """Return all there is to know of a run."""
-        return self._request("GET", f"/runs/{run_id}")
+        return self._request("GET", f"/runs/{_segment(run_id)}")
 
     def datasets(self) -> list[Record]:
         """Return all data sets with their newest upload, last run and champion."""
@@ -185,7 +186,7 @@ class GatewayClient:
 
     def tail(self, identifier: str, *, rows: int = 200) -> Record:
         """Return the last raw rows of a data set, as a body for `forecast`."""
-        return self._request("GET", f"/datasets/{identifier}/tail", params={"rows": rows})
+        return self._request("GET", f"/datasets/{_segment(identifier)}/tail", params={"rows": rows})
 
     def models(self) -> Record:
         """Return the champions that are served."""
@@ -234,7 +235,7 @@ class GatewayClient:
         timeout = httpx.Timeout(self._timeout, read=STREAM_SILENCE_SECONDS)
         with (
             self._reaching(),
-            self._client.stream("GET", f"/runs/{run_id}/events", timeout=timeout) as answer,
+            self._client.stream("GET", f"/runs/{_segment(run_id)}/events", timeout=timeout) as answer,
         ):
             if answer.status_code != httpx.codes.OK:
                 answer.read()
@@ -262,9 +263,6 @@ class GatewayClient:
         except httpx.HTTPError as error:
             msg = f"the connection to {self.url} broke ({type(error).__name__}); try again"
             raise GatewayAwayError(msg) from error
-        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-            msg = f"{self.url!r} is not an address; --url takes one like http://127.0.0.1:8000"
-            raise GatewayAwayError(msg, code="bad_url") from error
 
     def _check(self, answer: httpx.Response) -> Record:
         try:
@@ -283,6 +281,25 @@ class GatewayClient:
         raise ApiError(message, status=answer.status_code, code=error.get("code"), field=error.get("field"))
 
 
+def check_url(url: str) -> str:
+    """Return a gateway's address without a slash at its end.
+
+    Raises
+    ------
+    GatewayAwayError
+        If it is no address.
+    """
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in {"http", "https"} and bool(parts.hostname)
+    except ValueError:
+        good = False
+    if not good:
+        msg = f"{url!r} is not an address; --url takes one like http://127.0.0.1:8000"
+        raise GatewayAwayError(msg, code="bad_url")
+    return url.rstrip("/")
+
+
 def parse_events(lines: Iterator[str]) -> Iterator[RunEvent]:
     """Yield the server-sent events in lines; comments and events that are not JSON objects are passed over."""
     kind, data = "", ""
@@ -297,3 +314,8 @@ def parse_events(lines: Iterator[str]) -> Iterator[RunEvent]:
                 if isinstance(value, dict):
                     yield RunEvent(kind, value)
             kind, data = "", ""
+
+
+def _segment(name: str) -> str:
+    """Return a name as one segment of a path, whatever it holds."""
+    return quote(name, safe="").replace("..", "%2E%2E")

@@ -68,15 +68,17 @@ def plot_forecast(
     axes = figure.subplots(len(chosen), 1, sharex=True, squeeze=False)[:, 0]
     for axis, target in zip(axes, chosen, strict=True):
         _panel(axis, context, answer, target, rows)
-    axes[0].legend(loc="upper left", frameon=False, fontsize=9, ncols=3)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper right", frameon=False, fontsize=9, ncols=3)
     axes[-1].set_xlabel("time (UTC)")
     locator = mdates.AutoDateLocator(minticks=4, maxticks=9)  # type: ignore[no-untyped-call] # matplotlib's
     axes[-1].xaxis.set_major_locator(locator)
     axes[-1].xaxis.set_major_formatter(mdates.ConciseDateFormatter(locator))  # type: ignore[no-untyped-call] # matplotlib's
     figure.suptitle(_title(answer, len(predictions)), fontsize=13, fontweight="bold", x=0.01, ha="left")
-    left_out = len(known) - len(chosen)
-    if left_out and not targets:
-        figure.supxlabel(f"{left_out} more targets were forecast: {', '.join(known[MOST_PANELS:])}", fontsize=8)
+    caption = "values in the data's own units"
+    if len(known) > len(chosen) and not targets:
+        caption += f"; {len(known) - len(chosen)} more targets were forecast: {', '.join(known[MOST_PANELS:])}"
+    figure.supxlabel(caption, fontsize=8, color=PAST)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
     return path

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from cli.scoreboard import MARK, decision_lines, scoreboard_table, target_table
-from cli.text import duration, moment, number, one_line, table, utc
+from cli.text import duration, fixed, moment, number, one_line, table, utc
 
 __all__ = [
     "datasets_table",
@@ -152,7 +152,7 @@ def runs_table(runs: Sequence[Record]) -> list[str]:
             run.get("cause"),
             run.get("outcome") or run.get("state"),
             run.get("model_type"),
-            number(run.get("score")),
+            fixed(run.get("score")),
             duration(run.get("elapsed_seconds")),
             utc(run.get("created_at")),
         )
@@ -177,7 +177,7 @@ def datasets_table(datasets: Sequence[Record]) -> list[str]:
                 one.get("runs"),
                 last.get("outcome") or last.get("state"),
                 champion.get("model_type"),
-                number(champion.get("score")),
+                fixed(champion.get("score")),
             )
         )
     headers = ("data set", "uploaded (UTC)", "runs", "last run", "champion", "score")
@@ -194,7 +194,7 @@ def models_table(answer: Record) -> list[str]:
             MARK if model.get("identifier") == answer.get("default") else "",
             model.get("identifier"),
             model.get("model_type"),
-            number(model.get("score")),
+            fixed(model.get("score")),
             str(model.get("run_id") or "-")[:8],
             utc(model.get("timestamp")),
             model.get("problem") or ("served" if model.get("loaded") else "loads on demand"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cli.text import duration, number, one_line, table
+from cli.text import duration, fixed, number, one_line, table
 
 Record = Mapping[str, Any]
 
@@ -29,7 +29,7 @@ def scoreboard_table(view: Record) -> list[str]:
         (
             mark,
             name,
-            *(number(source.get(key)) for key in ("score", "rmse", "mae", "mse")),
+            *(fixed(source.get(key)) for key in ("score", "rmse", "mae", "mse")),
             _signed(source.get("skill")),
             _coverage(source.get("coverage")),
             duration(trained) if trained is not None else "",

@@ -47,6 +47,13 @@ def number(value: object, *, digits: int = 4) -> str:
     return f"{value:.{digits}g}"
 
 
+def fixed(value: object, *, decimals: int = 5) -> str:
+    """Return a scaled value with fixed decimals, so that a column of them can be compared at a glance."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return "-"
+    return f"{value:.{decimals}f}" if abs(value) < 1000 else number(value)  # noqa: PLR2004 - no scaled error is as large
+
+
 def one_line(text: object) -> str:
     """Return a text without line breaks and runs of spaces."""
     return " ".join(str(text).split())

@@ -1,0 +1,369 @@
+"""What people read, to the letter."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from cli import render
+from cli.client import RunEvent
+from cli.follow import PlainLines, apply_event
+from cli.text import duration, number, table
+from tests.gateway import scoreboard
+
+RUN = "0199d3f4-0000-7000-8000-000000000001"
+VIEW: dict[str, Any] = {
+    "pipeline_run_id": RUN,
+    "identifier": "PobleSec",
+    "state": "finished",
+    "outcome": "promoted",
+    "outcome_details": {"outcome": "promoted", "at": "2024-01-01T00:00:40.000Z"},
+    "created_at": "2024-01-01T00:00:00Z",
+    "elapsed_seconds": 40.0,
+    "stages": [
+        {
+            "stage": "upload",
+            "status": "done",
+            "start": "2024-01-01T00:00:00Z",
+            "end": "2024-01-01T00:00:02Z",
+            "seconds": 2.0,
+        },
+        {
+            "stage": "train-gru",
+            "status": "done",
+            "start": "2024-01-01T00:00:04Z",
+            "end": "2024-01-01T00:00:34Z",
+            "seconds": 30.0,
+        },
+        {
+            "stage": "train-lstm",
+            "status": "done",
+            "reused": True,
+            "start": "2024-01-01T00:00:04Z",
+            "end": "2024-01-01T00:00:24Z",
+            "seconds": 20.0,
+        },
+        {
+            "stage": "eval",
+            "status": "started",
+            "start": "2024-01-01T00:00:34Z",
+            "end": None,
+            "seconds": 6.0,
+        },
+    ],
+    "progress": {
+        "train-gru": {"stage": "train-gru", "state": "training", "epoch": 10, "epochs": 10, "loss": 0.012345},
+        "nonml-prophet": {"stage": "nonml-prophet", "state": "training", "detail": "down", "elapsed": 75.2},
+    },
+    "scoreboard": scoreboard("PobleSec", RUN),
+    "decision": {"decision": "promoted", "model_type": "GRU", "reasons": ["best_score: GRU scores 0.02"]},
+}
+
+
+def text(lines: list[str]) -> str:
+    return "\n".join(lines)
+
+
+def test_progress_is_a_table_of_stages() -> None:
+    shown = render.run_progress(VIEW, now=datetime(2024, 1, 1, 0, 0, 44, tzinfo=UTC))
+
+    assert (
+        text(shown)
+        == f"""\
+run {RUN} on PobleSec: promoted, 40.0 s
+stage          state          epoch     loss     elapsed
+-------------  -------------  -----  -------  ----------
+upload         done                                2.0 s
+train-gru      done           10/10  0.01235      30.0 s
+train-lstm     done (reused)                      20.0 s
+eval           started                            10.0 s
+nonml-prophet  training                       1 min 15 s"""
+    )
+
+
+def test_the_scoreboard_shows_the_best_first_with_reference_rows_and_the_gate() -> None:
+    assert (
+        text(render.scoreboard_table(VIEW))
+        == """\
+   model            score     RMSE      MAE      MSE   skill  coverage  trained in  gate
+-  -------------  -------  -------  -------  -------  ------  --------  ----------  ---------
+*  GRU            0.02000  0.02000  0.01000  0.00040  +0.500      0.88  1 min 11 s  promoted
+   LSTM (reused)  0.02500  0.02500  0.01250  0.00063  +0.375      0.75      12.5 s  passed
+   ridge          0.03000  0.03000  0.01500  0.00090  +0.250         -              reference
+   persistence    0.04000  0.04000  0.02000  0.00160  +0.000         -              reference
+   PROPHET        0.05000  0.05000  0.02500  0.00250  -0.250      0.90       3.2 s  no_skill
+score = 0.5 RMSE + 0.3 MAE + 0.2 MSE, scaled, mean over 2 target(s), step(s) ahead: 1; \
+3,972 forecasts on 3,982 held-out rows; lower is better"""
+    )
+
+
+def test_targets_are_shown_one_by_one_in_their_own_unit() -> None:
+    assert (
+        text(render.target_table(VIEW))
+        == """\
+RMSE per target in its own unit, 1 step(s) ahead
+target  LSTM  GRU  PROPHET  persistence  ridge
+------  ----  ---  -------  -----------  -----
+down      25   20       50           40     30
+up      0.25  0.2      0.5          0.4    0.3"""
+    )
+    assert text(render.target_table(VIEW, step=10)).splitlines()[-1] == (
+        "down      50   40      100           80     60"
+    )
+
+
+def test_the_decision_names_the_gates_reasons_and_warnings() -> None:
+    assert render.decision_lines(VIEW) == [
+        "promoted: GRU",
+        "  - best_score: GRU scores 0.02",
+        "  ! LSTM: intervals cover less than promised",
+        "  - PROPHET: its skill against persistence is -0.2500",
+    ]
+
+
+def test_a_rejected_run_says_why() -> None:
+    view = {"outcome": "rejected", "outcome_details": {"reason": "column x\nis text"}, "scoreboard": None}
+
+    assert render.decision_lines(view) == ["rejected: column x is text"]
+    assert render.scoreboard_table(view) == ["there is no scoreboard yet"]
+
+
+def test_a_champion_has_its_row() -> None:
+    board = scoreboard("x", RUN)
+    board["decision"] = "kept"
+    board["champion"] = {"model_type": "GRU", "score": 0.019, "rmse": 0.019, "reasons": []}
+
+    lines = render.scoreboard_table({"scoreboard": board})
+
+    assert lines[2].split() == [
+        *("GRU", "(champion)", "0.01900", "0.01900", "-", "-", "-", "-", "champion", "before", "this", "run"),
+    ]
+    assert not any(line.startswith("*") for line in lines)
+
+
+def test_the_stage_table_says_how_much_of_the_time_it_explains() -> None:
+    assert (
+        text(render.stage_table(VIEW))
+        == """\
+stage       status   began after    took
+----------  -------  -----------  ------
+upload      done           0.0 s   2.0 s
+train-gru   done           4.0 s  30.0 s
+train-lstm  done           4.0 s  20.0 s
+eval        started       34.0 s   6.0 s
+from upload to outcome 40.0 s, of which the stages explain 80%"""
+    )
+
+
+def test_what_happens_after_the_outcome_explains_nothing_of_the_time_before() -> None:
+    late = {"stage": "forecast", "start": "2024-01-01T00:01:00Z", "end": "2024-01-01T00:01:30Z", "seconds": 30.0}
+
+    assert render.explained_share({**VIEW, "stages": [*VIEW["stages"], late]}) == pytest.approx(0.8)
+    assert render.explained_share({**VIEW, "outcome_details": None}) is None
+
+
+ANSWER: dict[str, Any] = {
+    "identifier": "PobleSec",
+    "run_id": "abcdef0123456789abcdef0123456789",
+    "model_type": "GRU",
+    "predictions": [
+        {
+            "ts": f"2024-01-01T00:{minute:02d}:00Z",
+            "down": 1e8 + minute,
+            "down_lower": 9e7,
+            "down_upper": 1.1e8,
+            "up": 0.5,
+            "up_lower": None,
+            "up_upper": None,
+        }
+        for minute in range(20)
+    ],
+}
+
+
+def test_a_forecast_is_a_table_with_intervals() -> None:
+    shown = render.forecast_table({**ANSWER, "predictions": ANSWER["predictions"][:2]})
+
+    assert (
+        text(shown)
+        == """\
+GRU (run id abcdef01) on PobleSec
+step  ts                           down                  down 90 %   up  up 90 %
+----  --------------------  -----------  -------------------------  ---  -------
+   1  2024-01-01T00:00:00Z  100,000,000  90,000,000 .. 110,000,000  0.5        -
+   2  2024-01-01T00:01:00Z  100,000,001  90,000,000 .. 110,000,000  0.5        -"""
+    )
+
+
+def test_a_long_forecast_shows_its_ends_and_only_the_targets_asked_for() -> None:
+    shown = render.forecast_table(ANSWER, targets=["up"], most_rows=6)
+
+    assert [line.split()[0] for line in shown[3:]] == ["1", "2", "3", "4", "...", "19", "20"]
+    assert "down" not in text(shown[1:])
+
+
+def test_targets_that_end_like_bounds_are_targets_all_the_same() -> None:
+    answer = {"predictions": [{"ts": 0, "a": 1, "a_lower": 0, "a_upper": 2, "b_upper": 3}]}
+
+    assert render.forecast_targets(answer) == ["a", "b_upper"]
+    assert render.forecast_targets({"predictions": []}) == []
+
+
+def test_runs_data_sets_and_models_are_listed() -> None:
+    run = {
+        "pipeline_run_id": RUN,
+        "identifier": "PobleSec",
+        "cause": "upload",
+        "outcome": None,
+        "state": "running",
+        "elapsed_seconds": 75.0,
+        "created_at": "2024-01-01T00:00:00.123Z",
+    }
+    assert (
+        text(render.runs_table([run]))
+        == f"""\
+run                                   data set  cause   state    model  score        took  started (UTC)
+------------------------------------  --------  ------  -------  -----  -----  ----------  -------------------
+{RUN}  PobleSec  upload  running  -          -  1 min 15 s  2024-01-01 00:00:00"""
+    )
+    assert (
+        text(render.datasets_table([{"identifier": "x", "runs": 2, "last_run": run}]))
+        == """\
+data set  uploaded (UTC)  runs  last run  champion  score
+--------  --------------  ----  --------  --------  -----
+x         -                  2  running   -             -"""
+    )
+    model = {"identifier": "x", "model_type": "GRU", "score": 0.02, "run_id": "abcdef012345", "loaded": True}
+    assert (
+        text(render.models_table({"models": [model], "default": "x"}))
+        == """\
+   data set  model    score  run id    since (UTC)  state
+-  --------  -----  -------  --------  -----------  ------
+*  x         GRU    0.02000  abcdef01  -            served
+* answers requests that name no data set"""
+    )
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (render.runs_table([]), "flts upload"),
+        (render.datasets_table([]), "flts upload"),
+        (render.models_table({"models": []}), "no champion yet"),
+    ],
+)
+def test_nothing_says_what_to_do(lines: list[str], words: str) -> None:
+    assert words in lines[0]
+
+
+def test_an_upload_is_described() -> None:
+    part = {
+        "rows": 15927,
+        "start": "2018-02-05T23:40:00Z",
+        "end": "2018-02-28T02:32:00Z",
+        "gap_count": 2,
+        "missing_share": {"down": 0.0, "up": 0.0123},
+    }
+    answer = {
+        "pipeline_run_id": RUN,
+        "identifier": "x",
+        "announced": False,
+        "report": {
+            "train": part,
+            "test": None,
+            "columns": ["down", "up"],
+            "targets": ["down"],
+            "step_seconds": 120,
+            "warnings": ["column z is dropped"],
+        },
+    }
+
+    assert (
+        text(render.upload_lines(answer))
+        == f"""\
+run {RUN} on x
+  train  15,927 rows, 2018-02-05T23:40:00Z to 2018-02-28T02:32:00Z, 2 gaps, at most 1.2% of a column missing
+  2 columns, a row every 2 min 00 s, targets: down
+  ! column z is dropped
+  ! the broker does not answer yet; the run is announced as soon as it does"""
+    )
+
+
+class TestPlainLines:
+    def show(self, *events: RunEvent, step_seconds: float = 1.0) -> list[str]:
+        lines: list[str] = []
+        ticks = iter(range(100))
+        display = PlainLines(lines.append, clock=lambda: next(ticks) * step_seconds)
+        view: dict[str, Any] = {}
+        for event in events:
+            view = apply_event(view, event)
+            display.show(event, view)
+        return lines
+
+    def progress(self, **data: Any) -> RunEvent:
+        return RunEvent("progress", {"stage": "train-gru", "state": "training", "elapsed": 3.2, **data})
+
+    def test_each_epoch_and_each_stage_is_a_line(self) -> None:
+        lines = self.show(
+            RunEvent("state", {"pipeline_run_id": RUN, "identifier": "x", "state": "running", "elapsed_seconds": 1}),
+            RunEvent("stage", {"stage": "preprocess", "status": "done", "end": "2024", "seconds": 1.5}),
+            self.progress(epoch=1, epochs=10, loss=0.5),
+            self.progress(epoch=2, epochs=10, loss=0.25),
+            RunEvent("stage", {"stage": "eval", "status": "failed", "end": "2024", "seconds": 1, "error": "a\nb"}),
+            RunEvent("end", {"pipeline_run_id": RUN, "identifier": "x", "outcome": "kept", "elapsed_seconds": 60}),
+        )
+
+        assert lines == [
+            f"run {RUN} on x: running, 1.0 s",
+            "preprocess     done       1.5 s",
+            "train-gru      training   epoch 1/10  loss 0.5  3.2 s",
+            "train-gru      training   epoch 2/10  loss 0.25  3.2 s",
+            "eval           failed     1.0 s  a b",
+            f"run {RUN} on x: kept, 1 min 00 s",
+        ]
+
+    def test_what_only_repeats_itself_is_said_again_after_a_while(self) -> None:
+        lines = self.show(*[self.progress(detail="reading")] * 12)
+
+        assert len(lines) == 3
+
+    def test_events_keep_the_view_up_to_date(self) -> None:
+        view = apply_event({}, RunEvent("state", VIEW))
+        view = apply_event(view, RunEvent("progress", {"stage": "eval", "state": "scoring"}))
+        view = apply_event(view, RunEvent("stage", {"stage": "eval", "status": "done", "end": "x", "seconds": 9.0}))
+
+        rows = {row[0]: row for row in render.progress_rows(view)}
+        assert rows["eval"] == ("eval", "done", "", "", "9.0 s")
+        assert rows["train-gru"][2] == "10/10"
+        assert apply_event(view, RunEvent("unknown", {})) == view
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(0.04, "0.0 s"), (59.94, "59.9 s"), (60, "1 min 00 s"), (3599, "59 min 59 s"), (7260, "2 h 01 min"), (None, "-")],
+)
+def test_durations(seconds: float | None, shown: str) -> None:
+    assert duration(seconds) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0, "0"),
+        (0.0123456, "0.01235"),
+        (0.00001234, "1.234e-05"),
+        (12345.6, "12,346"),
+        (-99999999.0, "-99,999,999"),
+        (1e16, "1.000e+16"),
+        (None, "-"),
+        (True, "-"),
+    ],
+)
+def test_numbers(value: float | None, shown: str) -> None:
+    assert number(value) == shown
+
+
+def test_a_cell_cannot_break_the_table() -> None:
+    assert table(["a", "b"], [["x\ny", None]]) == ["a    b", "---  -", "x y  -"]
