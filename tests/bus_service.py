@@ -50,13 +50,15 @@ class Journal:
         os.write(descriptor, json.dumps(line).encode() + b"\n")
         os.close(descriptor)
 
+    def read(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self._path.read_text().splitlines()]
+
 
 class DoAsTold:
     """Does what the message's settings say: ``do``, and ``seconds``, ``times``."""
 
     def __init__(self, settings: BusSettings) -> None:
         self._journal = Journal(settings.bus_journal)
-        self._path = settings.bus_journal
 
     def __call__(self, event: RawData, progress: Progress) -> Sequence[Event]:
         told = event.settings
@@ -105,7 +107,7 @@ class DoAsTold:
             progress("bus", "running", epoch=2, epochs=2)
 
     def _begun(self, event: RawData) -> int:
-        lines = [json.loads(line) for line in self._path.read_text().splitlines()]
+        lines = self._journal.read()
         return sum(line["what"] == "begin" and line["event_id"] == event.event_id for line in lines)
 
 
