@@ -1,8 +1,12 @@
 """The data set that FLTS ships: generated, seeded, and such that a recurrent network earns its place.
 
-Six weeks of ten-minute readings of a small computing site. The load follows its day and week, and its deviation from
-them obeys a threshold law: above a limit it is throttled and swings back, below it builds up; how strongly depends on
-the hour. A straight line cannot follow that, the last value even less.
+Seven weeks of ten-minute readings of a server room. Load follows the day and the week, and around them a controller that
+overshoots: the further the load is from what it aims at, to either side, the harder the next reading swings back. That
+is a threshold law (a noisy tent map): the last value says little, a straight line through the last ten half of it, and
+what a network that has learnt the bend is left with is the noise.
+
+The length is the shortest on which networks at their default of ten epochs leave a straight line behind: on 3,000 rows
+GRU only equals Ridge; on 6,000 it has half its error, and LSTM a tenth less.
 """
 
 from __future__ import annotations
@@ -17,11 +21,15 @@ from flts.forecasting.series import FloatArray
 
 SAMPLE_IDENTIFIER = "sample"
 STEP_SECONDS = 600
-TRAIN_ROWS = 3_000
-TEST_ROWS = 750
+TRAIN_ROWS = 6_000
+TEST_ROWS = 1_500
 START = datetime(2024, 1, 1, tzinfo=UTC)  # a Monday
-COLUMNS = ("load", "temperature", "requests", "queue")
+COLUMNS = ("load", "power", "requests")
+WORKING_DAYS = 5
+_DAY_SECONDS = 86_400
 _BURN_IN = 500
+_BEND = 1.5  # beyond 1 the swings neither die away nor grow without end
+_REACH = 1.6
 
 
 def write_sample(
@@ -37,29 +45,23 @@ def write_sample(
 
 
 def generate_sample(rows: int, *, seed: int = 7) -> FloatArray:
-    """Return (rows, 4) values of `COLUMNS` in raw units."""
+    """Return (rows, 3) values of `COLUMNS` in raw units."""
     random = np.random.default_rng(seed)
-    steps = np.arange(-_BURN_IN, rows)
-    day = 2 * np.pi * (steps * STEP_SECONDS % 86_400) / 86_400
-    weekday = (steps * STEP_SECONDS // 86_400) % 7
-    busy = 0.5 - 0.5 * np.cos(day - 0.6)  # 0 at night, 1 in the afternoon
-    season = 40 + 25 * busy * np.where(weekday < 5, 1.0, 0.55)  # noqa: PLR2004 - Monday to Friday
-    noise = random.standard_normal((len(steps), len(COLUMNS)))
-    load, temperature, requests, queue = (np.empty(len(steps)) for _ in COLUMNS)
-    before, earlier, warmth, waiting = 0.0, 0.0, 0.0, 0.0
-    for at in range(len(steps)):
-        # Threshold autoregression: throttled above the limit, building up below it, both stronger when busy.
-        pull = -0.75 if before > 2 * busy[at] else 0.55
-        swing = pull * before - 0.35 * earlier * busy[at] + 6.0 * np.tanh(waiting / 3) * (1 - busy[at])
-        deviation = swing + (1.0 + 0.6 * busy[at]) * noise[at, 0]
-        waiting = 0.6 * waiting + 0.25 * max(before, 0.0) * busy[at] - 0.3 + 0.3 * noise[at, 3]
-        earlier, before = before, deviation
-        load[at] = season[at] + 1.6 * deviation
-        warmth = 0.93 * warmth + 0.012 * (load[at] - 50) + 0.06 * noise[at, 1]
-        temperature[at] = 24 + 5 * warmth
-        requests[at] = 900 + 14 * load[at] * (1 + 0.2 * busy[at]) + 12 * noise[at, 2]
-        queue[at] = 20 + 4 * waiting
-    return np.column_stack([load, temperature, requests, queue])[_BURN_IN:]
+    seconds = np.arange(-_BURN_IN, rows) * STEP_SECONDS
+    noise = random.standard_normal((len(seconds), 4))
+    swing = np.empty(len(seconds))
+    at = 0.0
+    for row, disturbance in enumerate(noise[:, 0]):
+        at = float(np.clip(1 - _BEND * abs(at) + 0.1 * disturbance, -_REACH, _REACH))
+        swing[row] = at
+    before = np.roll(swing, 1)
+    hour_angle = 2 * np.pi * (seconds % _DAY_SECONDS) / _DAY_SECONDS
+    working = np.where((seconds // _DAY_SECONDS) % 7 < WORKING_DAYS, 1.0, 0.6)
+    busy = (0.5 - 0.5 * np.cos(hour_angle - 0.6)) * working  # 0 at night, 1 on a weekday's afternoon
+    load = 50 + 10 * busy + 12 * swing + 0.5 * noise[:, 1]
+    power = 120 + 25 * busy + 16 * (swing + before) + noise[:, 2]
+    requests = 900 + 250 * busy - 150 * (swing - 0.5 * before) + 5 * noise[:, 3]
+    return np.column_stack([load, power, requests])[_BURN_IN:]
 
 
 def _write(path: Path, values: FloatArray, *, first_row: int) -> None:
