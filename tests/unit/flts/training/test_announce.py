@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flts.contracts.events import ModelTraining
+from flts.contracts.ids import derived_event_id, derived_run_id
+from flts.errors import RejectedError
+from flts.training.announce import announce_failure, stage_of
+from tests.training_sets import adapters_of, made_series, store_dataset, store_settings
+
+
+def test_a_given_up_training_tells_eval_not_to_wait_and_stands_in_the_runs_record(tmp_path: Path) -> None:
+    stored = store_dataset(tmp_path, made_series(50))
+    give_up = announce_failure(adapters_of(stored, store_settings(tmp_path)), "GRU")
+
+    (event,) = give_up(stored.event, RejectedError("no", code="diverged"), "it diverged" + "!" * 5000)
+
+    assert isinstance(event, ModelTraining)
+    assert event.status == "FAILED"
+    assert event.run_id == derived_run_id(stored.event.event_id, "GRU")
+    assert event.event_id != derived_event_id(stored.event.event_id, "trained-GRU")
+    assert event.bundle is None
+    assert event.error is not None
+    assert event.error.startswith("it diverged!")
+    assert len(event.model_dump_json()) < 16 * 1024
+    stage = stored.runs.stages("made", stored.event.pipeline_run_id)["train-gru"]
+    assert stage["status"] == "failed"
+    assert stage["error_code"] == "diverged"
+
+
+def test_a_repeat_of_giving_up_makes_the_same_event(tmp_path: Path) -> None:
+    stored = store_dataset(tmp_path, made_series(50))
+    give_up = announce_failure(adapters_of(stored, store_settings(tmp_path)), "LSTM")
+
+    (first,), (second,) = (give_up(stored.event, None, "killed") for _ in range(2))
+
+    assert first.event_id == second.event_id
+
+
+@pytest.mark.parametrize(
+    ("model_type", "stage"), [("GRU", "train-gru"), ("LSTM", "train-lstm"), ("PROPHET", "nonml-prophet")]
+)
+def test_a_stage_bears_its_services_name(model_type: str, stage: str) -> None:
+    assert stage_of(model_type) == stage
