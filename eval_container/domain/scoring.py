@@ -25,7 +25,9 @@ MAX_CELLS = 4_000_000
 """Most forecast cells of one pass, 32 MB an array; longer tests are thinned evenly."""
 INFORMATIVE_ORIGINS = {10: 200, 60: 64}
 """Steps ahead that people look at beside the scored ones, and origins that suffice for them."""
-SEASON_ORIGINS = 24
+SEASON_ORIGINS = 12
+MAX_INFORMATIVE_STEPS = 2_016
+"""A season longer than the longest horizon that is served by default is nobody's question, and dear to roll."""
 MAX_TABLE_CELLS = 3_000
 """Most rows of one contender's table; further horizons are thinned evenly."""
 NOMINAL_SLACK = 0.10
@@ -134,7 +136,7 @@ def plan_passes(
     limit = max(1_000, MAX_CELLS // (horizon * max(targets, 1)))
     scored = Pass(tuple(scored_steps), origins_for(usable, segments, first_row=first_row, horizon=horizon, limit=limit))
     wanted = dict(INFORMATIVE_ORIGINS)
-    if season_steps is not None:
+    if season_steps is not None and season_steps <= MAX_INFORMATIVE_STEPS:
         wanted.setdefault(season_steps, SEASON_ORIGINS)
     informative = []
     for steps, origins in sorted(wanted.items()):
