@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
-from flts.contracts.events import Event, InferenceData, ModelTraining, RawData
+from flts.contracts.events import (
+    EvaluateRequest,
+    Event,
+    InferenceData,
+    ModelTraining,
+    RawData,
+    RollbackRequest,
+)
 from flts.contracts.ids import IDENTIFIER_PATTERN
 from flts.errors import RejectedError
 from flts.storage.claims import put_claimed
@@ -70,7 +77,7 @@ class RunStore:
 
     # Runs
 
-    def create_run(self, event: RawData) -> bool:
+    def create_run(self, event: RawData | EvaluateRequest | RollbackRequest) -> bool:
         """Record a run before its event is published; return whether this call was the first."""
         name = RunName(event.identifier, event.pipeline_run_id)
         # The marks come first: a run that is recorded is then always found, and a mark without a run is swept away.
@@ -79,7 +86,7 @@ class RunStore:
         return self._runs.create(_key(name, "run"), event.model_dump(mode="json"))
 
     def read_run(self, identifier: str, pipeline_run_id: str) -> Record | None:
-        """Return the run's ``raw-data`` event, or None."""
+        """Return the event that started the run, ``raw-data`` or a request to eval, or None."""
         return self._runs.read(_key(RunName(identifier, pipeline_run_id), "run"))
 
     def find_run(self, pipeline_run_id: str) -> str | None:
