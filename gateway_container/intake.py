@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flts.contracts.claim_check import ClaimCheck
-from flts.contracts.events import RawData
+from flts.contracts.events import EvaluateRequest, RawData, RollbackRequest
 from flts.contracts.ids import canonical_json, new_pipeline_run_id, sha256_of
 from flts.errors import (
     ConflictError,
@@ -27,7 +27,7 @@ from flts.settings import ProphetSettings, RecipeSettings, TrainingSettings, che
 from flts.storage.ports import ObjectInfo, ObjectStore
 from flts.storage.runs import RunStore
 from gateway_container.domain.keys import IncomingKey, incoming_key
-from gateway_container.domain.uploads import StartRequest, raw_data_event
+from gateway_container.domain.uploads import StartRequest, evaluate_request, raw_data_event, rollback_request
 from gateway_container.receive import ReceivedFile, hash_file
 from gateway_container.settings import GatewaySettings
 
@@ -141,6 +141,35 @@ class Intake:
                 rows=sum(rows for rows in checked.rows if rows),
             )
         return StartedRun(event, checked.report, repeated)
+
+    def evaluate_again(self, identifier: str, of_run: str) -> EvaluateRequest:
+        """Record a run that judges another run's candidates again; nothing is trained."""
+        event = evaluate_request(
+            identifier=identifier, of_run=of_run, pipeline_run_id=self._new_run_id(), created_at=self._now()
+        )
+        self._runs.create_run(event)
+        return event
+
+    def roll_back(self, identifier: str, of_run: str | None) -> RollbackRequest:
+        """Record a run that makes an earlier champion the current one again.
+
+        Raises
+        ------
+        NotFoundError
+            If there is nothing to go back to.
+        """
+        current = self._runs.current(identifier)
+        if of_run is None and (current is None or not current[0].get("previous")):
+            msg = f"{identifier} has no champion before the current one; name the run whose champion is to return"
+            raise NotFoundError(msg, code="no_predecessor", field="of_run")
+        if of_run is not None and self._runs.find_run(of_run) != identifier:
+            msg = f"{identifier} has no run {of_run[:60]}; `flts runs --identifier {identifier}` lists them"
+            raise NotFoundError(msg, code="unknown_run", field="of_run")
+        event = rollback_request(
+            identifier=identifier, of_run=of_run, pipeline_run_id=self._new_run_id(), created_at=self._now()
+        )
+        self._runs.create_run(event)
+        return event
 
     def fetch_newest(self, identifier: str, folder: Path) -> tuple[ReceivedFile, ReceivedFile | None]:
         """Bring an identifier's newest upload to disk, its hashes checked.

@@ -6,10 +6,12 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from flts.contracts.events import Event, RawData
+from flts.contracts.events import Event
+from flts.contracts.topics import topic_of
 from flts.errors import RetryableError
 from flts.observability.logs import get_logger
 from flts.storage.runs import RunName, RunStore
+from gateway_container.domain.uploads import StartingEvent, starting_event
 from gateway_container.domain.views import moment
 from gateway_container.live import LiveRuns
 
@@ -49,15 +51,15 @@ class Outbox:
         self._scan_seconds = scan_seconds
         self._clock = clock
         self._lock = threading.Lock()
-        self._pending: dict[str, RawData] = {}
+        self._pending: dict[str, StartingEvent] = {}
         self._next_scan = 0.0
 
-    def add(self, event: RawData) -> None:
+    def add(self, event: StartingEvent) -> None:
         """Have a run announced at the next tick, whatever becomes of the attempt made now."""
         with self._lock:
             self._pending[event.pipeline_run_id] = event
 
-    def announce(self, event: RawData) -> bool:
+    def announce(self, event: StartingEvent) -> bool:
         """Publish a run's event and note that it was acknowledged; False if the broker or the store is away."""
         self.add(event)
         try:
@@ -65,14 +67,15 @@ class Outbox:
             self._runs.mark_announced(event.identifier, event.pipeline_run_id)
         except RetryableError as error:
             log.warning(
-                "raw_data_waits",
+                "run_waits",
                 identifier=event.identifier,
                 pipeline_run_id=event.pipeline_run_id,
                 error=error.message,
             )
             return False
         log.info(
-            "raw_data_published",
+            "run_announced",
+            topic=topic_of(event).name,
             identifier=event.identifier,
             pipeline_run_id=event.pipeline_run_id,
             event_id=event.event_id,
@@ -127,21 +130,21 @@ class Outbox:
             resumed.append(event.pipeline_run_id)
         return resumed
 
-    def _unfinished(self, only: str | None) -> list[RawData]:
+    def _unfinished(self, only: str | None) -> list[StartingEvent]:
         names = [name for name in self._runs.open_runs() if only is None or name.pipeline_run_id == only]
         return [event for name in names if (event := self._event(name)) is not None]
 
-    def _event(self, name: RunName) -> RawData | None:
+    def _event(self, name: RunName) -> StartingEvent | None:
         record = self._runs.read_run(*name)
-        if record is None or "train" not in record:
-            return None  # a rollback or an evaluation, which eval itself goes on with
+        if record is None:
+            return None
         try:
-            return RawData.model_validate(record)
+            return starting_event(record)
         except ValueError:
             log.exception("run_record_unreadable", **name._asdict())
             return None
 
-    def _moved(self, event: RawData) -> float:
+    def _moved(self, event: StartingEvent) -> float:
         times = [event.created_at.timestamp(), self._live.moved(event.pipeline_run_id) or 0.0]
         for stage in self._runs.stages(event.identifier, event.pipeline_run_id).values():
             moments = (moment(stage.get(name)) for name in ("start", "end"))

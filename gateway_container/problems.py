@@ -106,7 +106,9 @@ async def _on_flts_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, FltsError)
     answer = answer_to(error)
     if answer.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        log.warning("request_refused", path=request.url.path, status=answer.status_code, error=error)
+        log.warning(
+            "request_refused", path=request.url.path, status=answer.status_code, code=error.code, reason=error.message
+        )
     return answer
 
 

@@ -6,11 +6,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from flts.contracts.claim_check import ClaimCheck
-from flts.contracts.events import Cause, RawData, Scalar
+from flts.contracts.events import Cause, EvaluateRequest, RawData, RollbackRequest, Scalar
 from flts.contracts.ids import derived_event_id
 from flts.errors import RejectedError
+
+StartingEvent = RawData | EvaluateRequest | RollbackRequest
+"""What a run begins with."""
 
 MOST_SETTINGS = 100
 LONGEST_VALUE = 2000
@@ -115,6 +119,43 @@ def raw_data_event(
         force=request.force,
         cause=request.cause,
     )
+
+
+def evaluate_request(*, identifier: str, of_run: str, pipeline_run_id: str, created_at: datetime) -> EvaluateRequest:
+    """Return the event that asks eval to judge another run's candidates again, as a run of its own."""
+    return EvaluateRequest(
+        event_id=derived_event_id(pipeline_run_id, EvaluateRequest.HEADER_EVENT),
+        identifier=identifier,
+        pipeline_run_id=pipeline_run_id,
+        created_at=created_at,
+        of_run=of_run,
+    )
+
+
+def rollback_request(
+    *, identifier: str, of_run: str | None, pipeline_run_id: str, created_at: datetime
+) -> RollbackRequest:
+    """Return the event that asks eval to make an earlier champion the current one again, as a run of its own."""
+    return RollbackRequest(
+        event_id=derived_event_id(pipeline_run_id, RollbackRequest.HEADER_EVENT),
+        identifier=identifier,
+        pipeline_run_id=pipeline_run_id,
+        created_at=created_at,
+        of_run=of_run,
+    )
+
+
+def starting_event(record: Mapping[str, Any]) -> StartingEvent:
+    """Return the event that a run's record holds.
+
+    Raises
+    ------
+    ValueError
+        If it is none of those that start a run.
+    """
+    kinds: dict[str, type[StartingEvent]] = {"evaluate": EvaluateRequest, "rollback": RollbackRequest}
+    kind: type[StartingEvent] = RawData if "train" in record else kinds.get(str(record.get("cause")), RawData)
+    return kind.model_validate(record)
 
 
 def _no_constant(name: str) -> float:

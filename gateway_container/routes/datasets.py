@@ -12,11 +12,12 @@ import anyio.to_thread
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse
 
+from flts.contracts.events import EvaluateRequest, RollbackRequest
 from flts.contracts.ids import GLOBAL_IDENTIFIER, check_identifier
 from flts.errors import FltsError, RejectedError
 from flts.observability.logs import bind
 from gateway_container.context import Gateway, gateway_of
-from gateway_container.domain.uploads import StartRequest, parse_flag, parse_overrides
+from gateway_container.domain.uploads import StartingEvent, StartRequest, parse_flag, parse_overrides
 from gateway_container.domain.views import plain_record
 from gateway_container.intake import Checked, StartedRun
 from gateway_container.receive import (
@@ -120,8 +121,22 @@ async def upload(identifier: str, request: Request) -> JSONResponse:
         gateway.metrics.uploads.labels("refused").inc()
         raise
     gateway.metrics.uploads.labels("accepted").inc()
-    announced = await announce(gateway, started)
+    announced = await announce(gateway, started.event)
     return JSONResponse(started_view(started, announced=announced), status_code=202)
+
+
+@router.post(
+    "/datasets/{identifier}/rollback",
+    status_code=202,
+    dependencies=[Depends(api_key_scheme), Depends(require_key)],
+    summary="Make an earlier champion the current one again",
+)
+async def roll_back(identifier: str, request: Request, of_run: str | None = None) -> JSONResponse:
+    """Ask eval, as a run of its own, for the champion of `of_run`, or for the one before the current one."""
+    gateway = gateway_of(request)
+    check_identifier(identifier)
+    event = await anyio.to_thread.run_sync(gateway.intake.roll_back, identifier, of_run)
+    return JSONResponse(requested_view(event, announced=await announce(gateway, event)), status_code=202)
 
 
 @router.get("/datasets", summary="All data sets with their newest upload, last run and champion")
@@ -137,10 +152,10 @@ def tail(identifier: str, request: Request, rows: Annotated[int, Query(ge=1, le=
     return gateway_of(request).tails.tail(identifier, rows)
 
 
-async def announce(gateway: Gateway, started: StartedRun) -> bool:
+async def announce(gateway: Gateway, event: StartingEvent) -> bool:
     """Announce a run, waiting a moment for the broker; the outbox goes on where this ends."""
-    gateway.outbox.add(started.event)
-    work = asyncio.ensure_future(anyio.to_thread.run_sync(gateway.outbox.announce, started.event))
+    gateway.outbox.add(event)
+    work = asyncio.ensure_future(anyio.to_thread.run_sync(gateway.outbox.announce, event))
     done, _ = await asyncio.wait({work}, timeout=gateway.settings.announce_wait_seconds)
     return work.result() if done else False
 
@@ -165,6 +180,19 @@ def started_view(started: StartedRun, *, announced: bool) -> dict[str, Any]:
         "links": {"run": run, "events": f"{run}/events"},
     }
     return plain_record(view)
+
+
+def requested_view(event: EvaluateRequest | RollbackRequest, *, announced: bool) -> dict[str, Any]:
+    """Return the answer to whoever asked for a run without data."""
+    run = f"/runs/{event.pipeline_run_id}"
+    return {
+        "identifier": event.identifier,
+        "pipeline_run_id": event.pipeline_run_id,
+        "cause": event.cause,
+        "of_run": event.of_run,
+        "announced": announced,
+        "links": {"run": run, "events": f"{run}/events"},
+    }
 
 
 async def _check_and_start(

@@ -15,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from flts.contracts.events import EvaluateRequest
 from flts.contracts.ids import GLOBAL_IDENTIFIER, check_identifier
 from flts.errors import ConflictError
 from flts.observability.logs import bind
@@ -23,7 +24,7 @@ from gateway_container.domain.uploads import StartRequest, clean_overrides
 from gateway_container.domain.views import changed_stages
 from gateway_container.intake import StartedRun
 from gateway_container.receive import LONGEST_FIELD_BYTES, receive_bytes
-from gateway_container.routes.datasets import announce, started_view
+from gateway_container.routes.datasets import announce, requested_view, started_view
 from gateway_container.security import api_key_scheme, require_key
 
 router = APIRouter(tags=["runs"])
@@ -70,7 +71,7 @@ async def start_run(request: Request) -> JSONResponse:
             return gateway.intake.start(gateway.intake.check(train, test, asked), asked, began=began)
 
     started = await anyio.to_thread.run_sync(work, limiter=gateway.validations)
-    announced = await announce(gateway, started)
+    announced = await announce(gateway, started.event)
     return JSONResponse(started_view(started, announced=announced), status_code=202)
 
 
@@ -93,6 +94,18 @@ def resume_one(run_id: str, request: Request) -> dict[str, Any]:
         msg = f"the run {run_id} has ended; `flts retrain {identifier}` starts a new one"
         raise ConflictError(msg, code="run_has_ended", field="pipeline_run_id")
     return {"resumed": gateway.outbox.resume(0, only=run_id)}
+
+
+@router.post("/runs/{run_id}/evaluate", status_code=202, dependencies=WRITE, summary="Judge a run's candidates again")
+async def evaluate_again(run_id: str, request: Request) -> JSONResponse:
+    """Ask eval, as a run of its own, to judge the candidates of a run again; nothing is trained."""
+    gateway = gateway_of(request)
+
+    def work() -> EvaluateRequest:
+        return gateway.intake.evaluate_again(gateway.queries.identifier_of(run_id), run_id)
+
+    event = await anyio.to_thread.run_sync(work)
+    return JSONResponse(requested_view(event, announced=await announce(gateway, event)), status_code=202)
 
 
 @router.get("/runs", summary="The newest runs")

@@ -25,6 +25,8 @@ WRITES = [
     ("POST", "/runs"),
     ("POST", "/runs/resume"),
     ("POST", "/runs/0199d3f4-0000-7000-8000-000000000000/resume"),
+    ("POST", "/runs/0199d3f4-0000-7000-8000-000000000000/evaluate"),
+    ("POST", "/datasets/x/rollback"),
 ]
 READS = ["/datasets", "/runs", "/", "/docs", "/openapi.json"]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flts.contracts.events import ModelTraining
+from flts.contracts.events import EvaluateRequest, ModelTraining, RollbackRequest
 from flts.contracts.ids import new_pipeline_run_id
 from tests.gateway import GatewayUnderTest, claim, csv_text, following, make_gateway, progress, scoreboard
 
@@ -247,6 +247,60 @@ class TestResume:
         gateway.gateway.outbox.tick()
 
         assert [event.pipeline_run_id for event in gateway.broker.events] == [run_id, run_id]
+
+
+class TestRequests:
+    """Rollback and evaluate-again are runs of their own, decided by eval."""
+
+    def test_a_run_is_judged_again_as_a_run_of_its_own(self, gateway: GatewayUnderTest) -> None:
+        old = upload(gateway)
+
+        answer = gateway.client().post(f"/runs/{old}/evaluate")
+
+        event = gateway.broker.events[-1]
+        assert answer.status_code == 202, answer.text
+        assert isinstance(event, EvaluateRequest)
+        assert (event.identifier, event.of_run) == ("x", old)
+        assert event.pipeline_run_id == answer.json()["pipeline_run_id"] != old
+        view = gateway.client().get(f"/runs/{event.pipeline_run_id}").json()
+        assert (view["cause"], view["of_run"], view["announced"], view["train"]) == ("evaluate", old, True, None)
+
+    def test_the_champion_before_the_current_one_returns(self, gateway: GatewayUnderTest) -> None:
+        for _ in range(2):
+            gateway.runs.move_current("x", {"pipeline_run_id": upload(gateway), "model_type": "GRU"})
+
+        answer = gateway.client().post("/datasets/x/rollback")
+
+        event = gateway.broker.events[-1]
+        assert answer.status_code == 202, answer.text
+        assert isinstance(event, RollbackRequest)
+        assert event.of_run is None
+
+    def test_a_named_runs_champion_returns(self, gateway: GatewayUnderTest) -> None:
+        old = upload(gateway)
+
+        assert gateway.client().post(f"/datasets/x/rollback?of_run={old}").json()["of_run"] == old
+
+    @pytest.mark.parametrize("query", ["", "?of_run=0199d3f4-0000-7000-8000-000000000000", "?of_run=..", "?of_run="])
+    def test_what_there_is_not_cannot_return(self, gateway: GatewayUnderTest, query: str) -> None:
+        upload(gateway)
+        other = upload(gateway, "other")
+
+        assert gateway.client().post(f"/datasets/x/rollback{query}").status_code == 404
+        assert gateway.client().post(f"/datasets/x/rollback?of_run={other}").status_code == 404
+        assert len(gateway.broker.events) == 2
+
+    def test_a_request_survives_a_broker_that_is_away(self, tmp_path: Path) -> None:
+        dead = make_gateway(tmp_path)
+        old = upload(dead)
+        dead.broker.away = True
+        run_id = dead.client().post(f"/runs/{old}/evaluate").json()["pipeline_run_id"]
+
+        gateway = make_gateway(tmp_path)
+        gateway.gateway.outbox.tick()
+
+        assert [type(event) for event in gateway.broker.events] == [EvaluateRequest]
+        assert gateway.broker.events[0].pipeline_run_id == run_id
 
 
 class TestOutbox:
