@@ -66,6 +66,15 @@ def build_parser() -> argparse.ArgumentParser:
     forecast.add_argument("--target", action="append", default=[], help="show only this target; may be repeated")
     forecast.add_argument("--plot", type=Path, metavar="FILE.png", help="write a picture, too")
 
+    evaluate = command("evaluate", "Judge the models of a run again, as a run of its own")
+    evaluate.add_argument("run", help="the run whose models are judged again")
+    evaluate.add_argument("--follow", action="store_true", help="show the run live until it ends")
+
+    rollback = command("rollback", "Make an earlier champion the current one again")
+    rollback.add_argument("name")
+    rollback.add_argument("--to", metavar="RUN", help="the run whose champion returns; else the one before the current")
+    rollback.add_argument("--follow", action="store_true", help="show the run live until it ends")
+
     resume = command("resume", "Announce unfinished runs again")
     resume.add_argument("run", nargs="?", help="only this run, however short its silence")
     resume.add_argument("--older-than-seconds", type=float, help="silence that counts as stuck; 900 unless given")

@@ -169,6 +169,15 @@ class GatewayClient:
             answer = self._request("POST", "/runs/resume", params=params)
         return list(answer["resumed"])
 
+    def evaluate_again(self, run_id: str) -> Record:
+        """Have a run's candidates judged again, as a run of its own; return the gateway's answer."""
+        return self._request("POST", f"/runs/{_segment(run_id)}/evaluate")
+
+    def roll_back(self, identifier: str, *, of_run: str | None = None) -> Record:
+        """Have an earlier champion made the current one again, as a run of its own; return the gateway's answer."""
+        params = {} if of_run is None else {"of_run": of_run}
+        return self._request("POST", f"/datasets/{_segment(identifier)}/rollback", params=params)
+
     def runs(self, identifier: str | None = None, *, limit: int = 20) -> list[Record]:
         """Return the newest runs, newest first."""
         params: Record = {"limit": limit}

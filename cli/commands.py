@@ -38,6 +38,16 @@ def retrain(client: GatewayClient, arguments: argparse.Namespace) -> int:
     return _started(client, arguments, answer)
 
 
+def evaluate(client: GatewayClient, arguments: argparse.Namespace) -> int:
+    """Judge a run's models again."""
+    return _started(client, arguments, client.evaluate_again(arguments.run))
+
+
+def rollback(client: GatewayClient, arguments: argparse.Namespace) -> int:
+    """Go back to an earlier champion."""
+    return _started(client, arguments, client.roll_back(arguments.name, of_run=arguments.to))
+
+
 def runs(client: GatewayClient, arguments: argparse.Namespace) -> int:
     """List runs."""
     found = client.runs(arguments.identifier, limit=arguments.limit)
@@ -132,6 +142,8 @@ COMMANDS: dict[str, Callable[[GatewayClient, argparse.Namespace], int]] = {
     "follow": follow,
     "why": why,
     "forecast": forecast,
+    "evaluate": evaluate,
+    "rollback": rollback,
     "resume": resume,
 }
 

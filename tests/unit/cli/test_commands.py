@@ -218,6 +218,20 @@ def test_retrain_and_resume(running: Running, capsys: Captured) -> None:
     assert capsys.readouterr().out.count("announced again") == 3
 
 
+def test_evaluate_and_rollback(running: Running, capsys: Captured) -> None:
+    first = running.upload()
+
+    assert running.flts("evaluate", first) == 0
+    assert running.flts("rollback", NAME, "--to", first) == 0
+    assert running.flts("rollback", NAME) == 1
+
+    events = running.gateway.broker.events
+    assert [event.header_event() for event in events] == ["raw-claim", "evaluate", "rollback"]
+    captured = capsys.readouterr()
+    assert f"flts follow {events[1].pipeline_run_id}" in captured.out
+    assert "no champion before the current one" in captured.err
+
+
 class TestErrors:
     @pytest.mark.parametrize(
         ("arguments", "code", "words"),
