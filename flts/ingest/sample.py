@@ -1,7 +1,7 @@
 """The data set that FLTS ships: generated, seeded, and such that a recurrent network earns its place.
 
-Seven weeks of ten-minute readings of a server room. Load follows the day and the week, and around them a controller that
-overshoots: the further the load is from what it aims at, to either side, the harder the next reading swings back. That
+Seven weeks of ten-minute readings of a server room. Load follows the day and the week, and around them a controller
+that overshoots: the further the load is from its aim, to either side, the harder the next reading swings back. That
 is a threshold law (a noisy tent map): the last value says little, a straight line through the last ten half of it, and
 what a network that has learnt the bend is left with is the noise.
 
