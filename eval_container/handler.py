@@ -121,6 +121,8 @@ class DecideRun:
         }
         log.info("model_evaluate_start", model_types=sorted(trained), missing=sorted(missing))
         progress(STAGE, "running", detail="loading the candidates")
+        if self._adapters.tracker is not None:
+            self._adapters.tracker.warm_up()  # beside the scoring, so that the decision does not wait for the import
         pointer = self._pointer(identifier)
         with self._adapters.metrics.evaluation_duration.time():
             judgement = judge(

@@ -136,6 +136,10 @@ class DrainSpool:
         return []
 
 
+STALE_SECONDS = 86_400.0
+"""Longer than any training: WORK_DEADLINE_SECONDS times its tries."""
+
+
 @dataclass(frozen=True, slots=True)
 class Removal:
     """What a round of the janitor removes of one identifier."""
@@ -163,6 +167,7 @@ class Janitor:
         if self._runs.acquire_lease("janitor", uuid.uuid4().hex, period * 0.99):
             for removal in self.plan():
                 self.carry_out(removal)
+            self._end_stale_records()
         return []
 
     def plan(self) -> Iterator[Removal]:
@@ -182,6 +187,13 @@ class Janitor:
             self._adapters.metrics.janitor_removed.inc(removed)
             with bind(identifier=removal.identifier):
                 log.info("janitor_removed", objects=removed, runs=len(removal.runs))
+
+    def _end_stale_records(self) -> None:
+        """End runs that MLflow shows as running though their trainer is long gone."""
+        started = [_created(name.pipeline_run_id) for name in self._runs.recent_runs()]
+        # Without a run that old there is none to end, and MLflow's import is saved.
+        if any(self._now() - seconds > STALE_SECONDS for seconds in started) and self._adapters.tracker is not None:
+            self._adapters.tracker.end_stale_runs(STALE_SECONDS)
 
     def _plan(self, identifier: str) -> Removal:
         settings = self._settings
@@ -247,6 +259,11 @@ def _request(name: RunName, now: float) -> EvaluateRequest:
         created_at=datetime.fromtimestamp(now, UTC),
         of_run=name.pipeline_run_id,
     )
+
+
+def _created(pipeline_run_id: str) -> float:
+    """Return the epoch seconds that a UUIDv7 begins with."""
+    return (uuid.UUID(pipeline_run_id).int >> 80) / 1000
 
 
 def _folder(object_key: str) -> str:

@@ -14,6 +14,7 @@ from flts.settings import (
     StoreSettings,
     TrackingSettings,
     WindowSettings,
+    split_commas,
 )
 
 
@@ -49,12 +50,7 @@ class EvalSettings(ServiceSettings, KafkaSettings, StoreSettings, TrackingSettin
     janitor_period_seconds: float = Field(default=86_400, gt=0)
     """Time between two rounds of the janitor."""
 
-    @field_validator("expected_model_types", "score_weights", "score_horizons", mode="before")
-    @classmethod
-    def _split(cls, value: object) -> object:
-        if isinstance(value, str):
-            return tuple(part.strip() for part in value.split(",") if part.strip())
-        return value
+    _split = split_commas("expected_model_types", "score_weights", "score_horizons")
 
     @field_validator("expected_model_types")
     @classmethod

@@ -13,7 +13,7 @@ from flts.contracts.events import ModelTraining
 Decision = Literal["promoted", "kept", "refused", "superseded"]
 
 TIE = 1e-6
-"""Scores this close, relative to the best, are equal: what decides then is the cost of serving."""
+"""Scores this close, relative to the best, are equal: the cost of serving decides, and a champion is not beaten."""
 POINTER_FIELDS = (
     "model_uri",
     "run_id",
@@ -131,7 +131,7 @@ def _defence(best: Standing, champion: Champion, rules: GateRules) -> tuple[bool
     if not math.isfinite(champion.score):
         return False, Reason("champion_not_finite", "the champion's forecasts of these rows are not finite")
     compared = f"{best.model_type} scores {best.score:.6f}, the champion {champion.model_type} {champion.score:.6f}"
-    if best.score < champion.score:
+    if best.score < champion.score * (1 - TIE):
         return False, Reason("beats_champion", compared)
     return True, Reason("champion_not_beaten", compared)
 

@@ -101,6 +101,10 @@ class Tracker:
         document = RunDocument(run_id, experiment, name, _now_ms(), as_texts(params or {}), as_texts(tags or {}))
         return TrackedRun(self, document)
 
+    def warm_up(self) -> None:
+        """Begin to import MLflow's client, which takes seconds, before the first record needs it; returns at once."""
+        self.submit(self._recorder.connect)
+
     def append(
         self,
         run_id: str,

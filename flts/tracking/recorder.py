@@ -89,6 +89,10 @@ class Recorder:
         self._experiments: dict[str, str] = {}
         self._models: set[str] = set()
 
+    def connect(self) -> None:
+        """Make the client without a call to the server."""
+        self._connected()
+
     def record(self, document: RunDocument, cursor: Cursor, *, create: bool) -> None:
         """Send what the cursor says is missing.
 

@@ -8,6 +8,8 @@ from eval_container.bootstrap import build_service
 from eval_container.housekeeping import REMIND_SECONDS, SETTLE_SECONDS, DrainSpool, Janitor, Overdue, SignsOfLife
 from flts.contracts.events import EvaluateRequest, ModelSelected, RunProgress
 from flts.contracts.ids import derived_event_id
+from flts.runtime.adapters import Adapters
+from flts.storage.runs import RunStore
 from tests.evaluated_runs import CREATED, IDENTIFIER, Installation, Run, announced, autoregression, no_progress
 
 DAY = 86_400.0
@@ -269,6 +271,33 @@ class TestJanitor:
         self._janitor(flts)()
 
         assert len(flts.runs.runs(IDENTIFIER)) == 2
+
+    def test_records_that_still_run_after_a_day_are_ended_and_younger_ones_left_alone(self, flts: Installation) -> None:
+        class Tracker:
+            asked = 0
+
+            def end_stale_runs(self, older_than_seconds: float) -> int:
+                assert older_than_seconds == DAY
+                self.asked += 1
+                return 0
+
+        flts.tracker = Tracker()
+        flts.run()
+        janitor = Janitor(flts.settings, flts.adapters(), now=flts.now)
+        self._later(flts)
+        flts.clock -= 1.5 * DAY
+        janitor()
+        young = flts.tracker.asked
+        flts.clock += DAY
+
+        Janitor(flts.settings, _adapters_of_a_later_day(flts), now=flts.now)()
+
+        assert (young, flts.tracker.asked) == (0, 1)
+
+
+def _adapters_of_a_later_day(flts: Installation) -> Adapters:
+    store = RunStore(flts.store, flts.settings, clock=flts.now)
+    return Adapters(flts.store, store, flts.tracker, flts.metrics, flts.settings)
 
 
 def test_the_service_listens_where_the_design_says(flts: Installation) -> None:

@@ -49,7 +49,9 @@ def test_without_candidates_the_reason_says_so() -> None:
     assert [reason.code for reason in choose([], None, RULES).reasons] == ["no_candidate"]
 
 
-@pytest.mark.parametrize(("champion", "decision"), [(0.3, "promoted"), (0.2, "kept"), (0.1, "kept")])
+@pytest.mark.parametrize(
+    ("champion", "decision"), [(0.3, "promoted"), (0.2, "kept"), (0.2 + 1e-8, "kept"), (0.1, "kept")]
+)
 def test_the_champion_keeps_its_place_unless_beaten(champion: float, decision: str) -> None:
     assert choose([_standing("GRU", 0.2)], Champion("LSTM", "old", champion), RULES).decision == decision
 
