@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from flts.runtime.runner import run
-
 from flts.runtime.adapters import connect
+from flts.runtime.runner import run
 from preprocess_container.bootstrap import build_service
 from preprocess_container.settings import PreprocessSettings
 
