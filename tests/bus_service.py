@@ -32,6 +32,7 @@ class BusSettings(ServiceSettings, KafkaSettings, StoreSettings):
     """group, all, or child."""
     bus_journal: Path
     bus_tick: bool = False
+    bus_child: str = "tests.bus_service:make_handler"
 
 
 class Journal:
@@ -143,7 +144,7 @@ def build_service(settings: BusSettings) -> Service:
         (topics.RAW_DATA,),
         mode="all" if settings.bus_mode == "all" else "group",
         handler=None if in_child else DoAsTold(settings),
-        child="tests.bus_service:make_handler" if in_child else None,
+        child=settings.bus_child if in_child else None,
         on_exhausted=exhausted,
     )
     journal = Journal(settings.bus_journal)

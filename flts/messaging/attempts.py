@@ -137,11 +137,13 @@ class MemoryAttempts:
 
     def failed(self, event: Event, number: int, error: str) -> None:
         """Say how a try ended."""
-        self._tries[event.event_id][number - 1] = error
+        tries = self._tries.get(event.event_id, [])
+        if number <= len(tries):  # else it was taken back meanwhile
+            tries[number - 1] = error
 
     def forgive(self, event: Event, number: int) -> None:
         """Take a try back: a backend was away, or the service stops."""
-        del self._tries[event.event_id][number - 1 :]
+        del self._tries.get(event.event_id, [])[number - 1 :]
 
     def clear(self, event: Event, tries: int) -> None:  # noqa: ARG002 - counted here
         """Forget an event's tries, when it is done or given up."""

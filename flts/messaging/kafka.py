@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -24,8 +25,9 @@ FETCH_WAIT_MS = 50
 """The embedded broker wakes a fetch only after this time; 15 ms of latency against 364 with the default of 500."""
 RECONNECT_MAX_MS = 1_000
 REQUEST_SECONDS = 5.0
-MAX_RECORD_BYTES = 1_000_000
-"""The brokers' own default (`message.max.bytes`), less what a record's frame takes."""
+TOPIC_LOOK_SECONDS = 0.1
+MAX_DEAD_LETTER_BYTES = 1_500_000
+"""The brokers' default for a record is 1,048,588; a dead letter is such a record and the reasons."""
 DEAD_LETTER_RETENTION_SECONDS = 30 * 24 * 3600
 
 _TOO_LARGE = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE, KafkaError.RECORD_LIST_TOO_LARGE)
@@ -55,7 +57,7 @@ def producer_config(settings: KafkaSettings, client_id: str) -> dict[str, Any]:
         "acks": "all",
         "linger.ms": 2,
         "delivery.timeout.ms": 20_000,
-        "message.max.bytes": MAX_RECORD_BYTES + 48_576,
+        "message.max.bytes": MAX_DEAD_LETTER_BYTES,
     }
 
 
@@ -119,19 +121,29 @@ def ensure_topics(settings: KafkaSettings, client_id: str, groups: Iterable[str]
     BackendAwayError
         If the brokers do not answer, or topics are missing that they do not let us create; it names them.
     """
-    wanted = {full_name(settings, topic.name): topic.retention_seconds for topic in known.ALL}
+    wanted = {
+        full_name(settings, topic.name): {"retention.ms": str(topic.retention_seconds * 1000)} for topic in known.ALL
+    }
     for group in groups:
-        wanted[full_name(settings, known.dead_letter_topic(group))] = DEAD_LETTER_RETENTION_SECONDS
+        wanted[full_name(settings, known.dead_letter_topic(group))] = {
+            "retention.ms": str(DEAD_LETTER_RETENTION_SECONDS * 1000),
+            # The largest record of any topic, and the reasons beside it.
+            "max.message.bytes": str(MAX_DEAD_LETTER_BYTES),
+        }
     admin = AdminClient(common_config(settings, client_id))
     missing = sorted(set(wanted) - _list_topics(admin, settings, REQUEST_SECONDS))
     if not missing:
         return
-    reason = _create(admin, settings, {name: wanted[name] for name in missing})
-    missing = sorted(set(missing) - _list_topics(admin, settings, REQUEST_SECONDS))
-    if missing:
+    refusal = _create(admin, settings, {name: wanted[name] for name in missing})
+    deadline = time.monotonic() + REQUEST_SECONDS
+    while missing := sorted(set(missing) - _list_topics(admin, settings, REQUEST_SECONDS)):
+        # A controller that said yes needs a moment until every broker knows of it.
+        if refusal is None and time.monotonic() < deadline:
+            time.sleep(TOPIC_LOOK_SECONDS)
+            continue
         msg = (
-            f"topics missing on {settings.kafka_bootstrap_servers}, and the brokers would not create them ({reason}): "
-            f"{', '.join(missing)}"
+            f"topics missing on {settings.kafka_bootstrap_servers}, and the brokers would not create them "
+            f"({refusal or 'they said they had'}): {', '.join(missing)}"
         )
         raise BackendAwayError(msg, code="topics_missing", retry_after_seconds=2)
 
@@ -145,13 +157,10 @@ def _list_topics(admin: AdminClient, settings: KafkaSettings, timeout_seconds: f
         raise BackendAwayError(msg, code="kafka_away") from error
 
 
-def _create(admin: AdminClient, settings: KafkaSettings, retention: dict[str, int]) -> str:
-    """Try to create topics; return the last reason why one was not."""
-    new = [
-        NewTopic(name, settings.topic_partitions, -1, config={"retention.ms": str(seconds * 1000)})
-        for name, seconds in retention.items()
-    ]
-    reason = "they do not say why"
+def _create(admin: AdminClient, settings: KafkaSettings, wanted: dict[str, dict[str, str]]) -> str | None:
+    """Try to create topics; return the last reason why one was not, or None if all were."""
+    new = [NewTopic(name, settings.topic_partitions, -1, config=config) for name, config in wanted.items()]
+    refusal = None
     for name, future in admin.create_topics(new, operation_timeout=REQUEST_SECONDS, request_timeout=10).items():
         try:
             future.result(timeout=15)
@@ -159,10 +168,10 @@ def _create(admin: AdminClient, settings: KafkaSettings, retention: dict[str, in
         except KafkaException as error:
             # A sibling that starts at the same moment may have been first.
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                reason = error.args[0].str()
+                refusal = error.args[0].str()
         except TimeoutError:
-            reason = "no answer"
-    return reason
+            refusal = "no answer"
+    return refusal
 
 
 class Publisher:
