@@ -1,0 +1,113 @@
+"""MLflow servers for tests: a real one on SQLite, and one that accepts and never answers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.eventually import eventually
+
+
+@dataclass
+class MlflowServer:
+    """A running server; its processes form a group of their own."""
+
+    uri: str
+    process: subprocess.Popen[bytes]
+
+    def freeze(self) -> None:
+        """Stop all its processes where they are: connections are accepted by the kernel and never answered."""
+        os.killpg(self.process.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        os.killpg(self.process.pid, signal.SIGCONT)
+
+
+@contextmanager
+def running_mlflow(folder: Path) -> Iterator[MlflowServer]:
+    """Run `mlflow server` in a folder until the end of the block."""
+    folder.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    uri = f"http://127.0.0.1:{port}"
+    environment = {
+        **os.environ,
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "OMP_NUM_THREADS": "1",
+    }
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1"),
+                *("--port", str(port), "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"),
+                *("--artifacts-destination", str(folder / "artifacts"), "--serve-artifacts"),
+            ],
+            cwd=folder,
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        eventually(lambda: _answers(f"{uri}/health", process), f"mlflow answers, see {folder / 'log'}", timeout=90)
+        yield MlflowServer(uri, process)
+    finally:
+        os.killpg(process.pid, signal.SIGCONT)
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(10)
+
+
+@dataclass
+class FrozenServer:
+    """Accepts every connection and answers none."""
+
+    uri: str
+    connections: list[socket.socket] = field(default_factory=list)
+
+
+@contextmanager
+def frozen_server() -> Iterator[FrozenServer]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = FrozenServer(f"http://127.0.0.1:{listener.getsockname()[1]}")
+
+        def accept() -> None:
+            while True:
+                try:
+                    server.connections.append(listener.accept()[0])
+                except OSError:
+                    return
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield server
+        listener.shutdown(socket.SHUT_RDWR)
+    for connection in server.connections:
+        connection.close()
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def _answers(url: str, process: subprocess.Popen[bytes]) -> bool:
+    assert process.poll() is None, f"mlflow ended with {process.returncode}"
+    try:
+        with urllib.request.urlopen(url, timeout=1) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, TimeoutError, ConnectionError):
+        return False
