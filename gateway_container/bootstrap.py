@@ -8,6 +8,7 @@ import anyio
 
 from flts.contracts import topics
 from flts.contracts.events import Event
+from flts.errors import BackendAwayError
 from flts.observability.logs import get_logger
 from flts.runtime.adapters import Adapters
 from flts.runtime.service import Service, Subscription, Tick
@@ -25,6 +26,7 @@ from gateway_container.tail import Tails
 log = get_logger(__name__)
 
 OUTBOX_SECONDS = 2.0
+OUTBOX_GRACE_SECONDS = 30.0  # a publisher waits 25 for its acknowledgement
 CLEAN_SECONDS = 24 * 3600.0
 
 
@@ -34,13 +36,18 @@ def build_gateway(settings: GatewaySettings, adapters: Adapters) -> Gateway:
 
     def publish(events: Sequence[Event]) -> None:
         # Looked up at each call: there is a publisher only once the service has started.
+        if not adapters.has_publisher:
+            msg = "the gateway has not connected to the broker yet"
+            raise BackendAwayError(msg, code="kafka_away")
         adapters.publisher.publish_all(events)
 
     store, runs = adapters.store, adapters.run_store
     return Gateway(
         settings=settings,
         intake=Intake(store, runs, settings),
-        outbox=Outbox(runs, publish, live, scan_seconds=settings.outbox_scan_seconds),
+        outbox=Outbox(
+            runs, publish, live, scan_seconds=settings.outbox_scan_seconds, grace_seconds=OUTBOX_GRACE_SECONDS
+        ),
         queries=Queries(store, runs, live, raw_bucket=settings.bucket_raw_data),
         tails=Tails(store, runs, settings),
         live=live,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from flts.contracts.events import Event
 from flts.contracts.topics import topic_of
-from flts.errors import RetryableError
+from flts.errors import RejectedError, RetryableError
 from flts.observability.logs import get_logger
 from flts.storage.runs import RunName, RunStore
 from gateway_container.domain.uploads import StartingEvent, starting_event
@@ -33,7 +33,9 @@ class Outbox:
     live : LiveRuns
         Knows which runs moved.
     scan_seconds : float
-        Time between two looks through all runs; the ones this process failed to announce are tried at each tick.
+        Time between two looks into the store; the runs this process failed to announce are tried at each tick.
+    grace_seconds : float
+        Age from which a run that is not announced was left behind by whoever recorded it.
     """
 
     def __init__(
@@ -43,55 +45,45 @@ class Outbox:
         live: LiveRuns,
         *,
         scan_seconds: float,
+        grace_seconds: float,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._runs = runs
         self._publish = publish
         self._live = live
         self._scan_seconds = scan_seconds
+        self._grace_seconds = grace_seconds
         self._clock = clock
         self._lock = threading.Lock()
         self._pending: dict[str, StartingEvent] = {}
+        self._announcing: set[str] = set()
         self._next_scan = 0.0
 
-    def add(self, event: StartingEvent) -> None:
-        """Have a run announced at the next tick, whatever becomes of the attempt made now."""
-        with self._lock:
-            self._pending[event.pipeline_run_id] = event
-
     def announce(self, event: StartingEvent) -> bool:
-        """Publish a run's event and note that it was acknowledged; False if the broker or the store is away."""
-        self.add(event)
-        try:
-            self._publish([event])
-            self._runs.mark_announced(event.identifier, event.pipeline_run_id)
-        except RetryableError as error:
-            log.warning(
-                "run_waits",
-                identifier=event.identifier,
-                pipeline_run_id=event.pipeline_run_id,
-                error=error.message,
-            )
-            return False
-        log.info(
-            "run_announced",
-            topic=topic_of(event).name,
-            identifier=event.identifier,
-            pipeline_run_id=event.pipeline_run_id,
-            event_id=event.event_id,
-            cause=event.cause,
-        )
+        """Publish a run's event and note that it was acknowledged; False if the broker or the store is away.
+
+        A run that another thread is announcing at this moment is left to it.
+        """
+        run_id = event.pipeline_run_id
         with self._lock:
-            self._pending.pop(event.pipeline_run_id, None)
-        return True
+            if run_id in self._announcing:
+                return True
+            self._announcing.add(run_id)
+            self._pending[run_id] = event
+        try:
+            return self._announce(event)
+        finally:
+            with self._lock:
+                self._announcing.discard(run_id)
 
     def tick(self) -> Sequence[Event]:
         """Announce what waits; now and then look in the store for what another process left behind."""
         if self._clock() >= self._next_scan:
             for name in self._runs.unannounced_runs():
                 event = self._event(name)
-                if event is not None:
-                    self.add(event)
+                # A younger one is just being announced, here or by another gateway.
+                if event is not None and self._clock() - event.created_at.timestamp() >= self._grace_seconds:
+                    self._add(event)
             self._next_scan = self._clock() + self._scan_seconds
         with self._lock:
             waiting = list(self._pending.values())
@@ -130,17 +122,43 @@ class Outbox:
             resumed.append(event.pipeline_run_id)
         return resumed
 
+    def _announce(self, event: StartingEvent) -> bool:
+        try:
+            self._publish([event])
+            self._runs.mark_announced(event.identifier, event.pipeline_run_id)
+        except RetryableError as error:
+            log.warning(
+                "run_waits",
+                identifier=event.identifier,
+                pipeline_run_id=event.pipeline_run_id,
+                error=error.message,
+            )
+            return False
+        log.info(
+            "run_announced",
+            topic=topic_of(event).name,
+            identifier=event.identifier,
+            pipeline_run_id=event.pipeline_run_id,
+            event_id=event.event_id,
+            cause=event.cause,
+        )
+        with self._lock:
+            self._pending.pop(event.pipeline_run_id, None)
+        return True
+
     def _unfinished(self, only: str | None) -> list[StartingEvent]:
         names = [name for name in self._runs.open_runs() if only is None or name.pipeline_run_id == only]
         return [event for name in names if (event := self._event(name)) is not None]
 
+    def _add(self, event: StartingEvent) -> None:
+        with self._lock:
+            self._pending[event.pipeline_run_id] = event
+
     def _event(self, name: RunName) -> StartingEvent | None:
-        record = self._runs.read_run(*name)
-        if record is None:
-            return None
         try:
-            return starting_event(record)
-        except ValueError:
+            record = self._runs.read_run(*name)
+            return None if record is None else starting_event(record)
+        except (ValueError, RejectedError):
             log.exception("run_record_unreadable", **name._asdict())
             return None
 

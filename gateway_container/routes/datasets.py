@@ -154,7 +154,6 @@ def tail(identifier: str, request: Request, rows: Annotated[int, Query(ge=1, le=
 
 async def announce(gateway: Gateway, event: StartingEvent) -> bool:
     """Announce a run, waiting a moment for the broker; the outbox goes on where this ends."""
-    gateway.outbox.add(event)
     work = asyncio.ensure_future(anyio.to_thread.run_sync(gateway.outbox.announce, event))
     done, _ = await asyncio.wait({work}, timeout=gateway.settings.announce_wait_seconds)
     return work.result() if done else False
