@@ -49,9 +49,13 @@ class Broker:
     def __init__(self) -> None:
         self.events: list[Event] = []
         self.away = False
+        self.hold = threading.Event()
+        """Cleared: publishing takes until it is set."""
+        self.hold.set()
         self._lock = threading.Lock()
 
     def publish(self, events: Sequence[Event]) -> None:
+        self.hold.wait(10)
         if self.away:
             msg = "the brokers did not acknowledge in time"
             raise BackendAwayError(msg, code="kafka_away")
@@ -106,7 +110,7 @@ def make_gateway(
     gateway = Gateway(
         settings=loaded,
         intake=Intake(store, runs, loaded),
-        outbox=Outbox(runs, broker.publish, live, scan_seconds=loaded.outbox_scan_seconds),
+        outbox=Outbox(runs, broker.publish, live, scan_seconds=loaded.outbox_scan_seconds, grace_seconds=0),
         queries=Queries(store, runs, live, raw_bucket=loaded.bucket_raw_data),
         tails=Tails(store, runs, loaded),
         live=live,

@@ -11,6 +11,7 @@ import pytest
 
 from flts.contracts.events import EvaluateRequest, ModelTraining, RollbackRequest
 from flts.contracts.ids import new_pipeline_run_id
+from tests.eventually import eventually
 from tests.gateway import GatewayUnderTest, claim, csv_text, following, make_gateway, progress, scoreboard
 
 
@@ -317,6 +318,35 @@ class TestOutbox:
         gateway.gateway.outbox.tick()
         assert len(gateway.broker.events) == 1
 
+    def test_a_young_run_is_left_to_whoever_recorded_it(self, tmp_path: Path) -> None:
+        other = make_gateway(tmp_path)
+        other.broker.away = True
+        run_id = upload(other)
+        gateway = make_gateway(tmp_path)
+        outbox = gateway.gateway.outbox
+        outbox._grace_seconds = 30
+
+        outbox.tick()
+        assert gateway.broker.events == []
+
+        later = datetime.now(UTC).timestamp() + 60
+        outbox._clock = lambda: later
+        outbox.tick()
+        assert [event.pipeline_run_id for event in gateway.broker.events] == [run_id]
+
+    def test_a_run_is_not_announced_twice_while_the_broker_is_slow(self, tmp_path: Path) -> None:
+        gateway = make_gateway(tmp_path, announce_wait_seconds=0.05)
+        gateway.broker.hold.clear()
+        upload(gateway)
+
+        assert gateway.gateway.outbox.tick() == ()
+        assert gateway.broker.events == []
+        gateway.broker.hold.set()
+
+        eventually(lambda: gateway.broker.events, "the upload's own announcement")
+        gateway.gateway.outbox.tick()
+        assert len(gateway.broker.events) == 1
+
     def test_a_run_that_was_cancelled_is_not_announced(self, tmp_path: Path) -> None:
         dead = make_gateway(tmp_path)
         dead.broker.away = True
@@ -327,11 +357,12 @@ class TestOutbox:
 
         assert gateway.broker.events == []
 
-    def test_an_unreadable_record_does_not_hold_up_the_others(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("record", [b'{"train": 1}', b"[]", b"no json", b"{}"])
+    def test_an_unreadable_record_does_not_hold_up_the_others(self, tmp_path: Path, record: bytes) -> None:
         dead = make_gateway(tmp_path)
         dead.broker.away = True
         broken, good = upload(dead), upload(dead)
-        dead.store.put("pipeline-runs", f"x/{broken}/run.json", b'{"train": 1}')
+        dead.store.put("pipeline-runs", f"x/{broken}/run.json", record)
 
         gateway = make_gateway(tmp_path)
         gateway.gateway.outbox.tick()
