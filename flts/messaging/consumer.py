@@ -34,6 +34,7 @@ SILENT_SECONDS = 60.0
 REQUEST_SECONDS = 2.0
 LAG_PERIOD_SECONDS = 10.0
 RETRY_SECONDS = 1.0
+CLOSE_SECONDS = 3.0
 OVERDUE_SECONDS = 60.0
 """Beyond the deadline of work: the loop stops calling itself alive, and whoever watches starts the service again."""
 
@@ -89,6 +90,8 @@ class ConsumeLoop:
         self._uncommitted: dict[Place, int] = {}
         self._recommit_at = 0.0
         self._connected = True
+        self.abandoned = False
+        """Whether a thread was left that cannot be stopped: a handler, or the client."""
         self._cluster_id: str | None = None
         self._ends: dict[Place, int] | None = None
         self._next_check = 0.0
@@ -173,7 +176,7 @@ class ConsumeLoop:
             if self._stopping.over.is_set() and not job.done.wait(PATIENCE_SECONDS):
                 # A handler in a thread cannot be stopped; its record is not committed, and its try is no try.
                 self._delivery.disown()
-                job.outcome = "interrupted"
+                job.outcome, self.abandoned = "interrupted", True
                 return
             self._keep_house()
             message = self._consumer.poll(POLL_SECONDS)
@@ -321,13 +324,19 @@ class ConsumeLoop:
     def _end(self) -> None:
         self._crew.stop()
         try:
-            if self._uncommitted:
+            if self._uncommitted and self._connected:
                 offsets = [TopicPartition(topic, part, offset) for (topic, part), offset in self._uncommitted.items()]
                 self._consumer.commit(offsets=offsets, asynchronous=False)
         except KafkaException as error:
             log.warning("commit_refused", error=str(error))
-        self._consumer.close()
         self._health.forget(self.name)
+        # Leaving the group needs the broker's answer; where there is none, its session ends by itself.
+        closing = threading.Thread(target=self._consumer.close, name=f"{self.name}-close", daemon=True)
+        closing.start()
+        closing.join(CLOSE_SECONDS)
+        if closing.is_alive():
+            log.warning("consumer_not_closed", topics=list(self._topics))
+            self.abandoned = True
 
     def _record(self, message: Message) -> Record:
         topic, partition, offset = message.topic(), message.partition(), message.offset()

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeVar
 
-from flts.contracts.events import Event
+from flts.contracts import topics
+from flts.contracts.events import Event, RunProgress
 from flts.contracts.topics import Topic
 from flts.errors import BackendAwayError, FltsError, RejectedError
 from flts.messaging.attempts import Attempts, TriesExhaustedError
@@ -148,7 +149,9 @@ class Delivery:
             return self._give_up(record, None, error, tries=0)
         ids = {"identifier": event.identifier, "pipeline_run_id": event.pipeline_run_id}
         with bind(**ids, config_hash=event.config_hash, event_id=event.event_id):
-            log.info("kafka_receive", kind=type(event).__name__, object_key=getattr(event, "object_key", None))
+            # Progress comes every second and is only looked at.
+            tell = log.debug if isinstance(event, RunProgress) else log.info
+            tell("kafka_receive", kind=type(event).__name__, object_key=getattr(event, "object_key", None))
             return self._try_until_done(record, event)
 
     def _try_until_done(self, record: Record, event: Event) -> Outcome:
@@ -201,7 +204,7 @@ class Delivery:
         self._patiently(lambda: self.attempts.failed(event, number, details["error"]))
         wait = min(MAX_BACKOFF_SECONDS, self.backoff_seconds * 2 ** (number - 1))
         log.warning(
-            "train_retry_defer" if self.subscription.child else "retry_defer",
+            "train_retry_defer" if self._trains() else "retry_defer",
             object_key=getattr(event, "object_key", None),
             attempt=number,
             wait_seconds=wait,
@@ -215,7 +218,7 @@ class Delivery:
         if isinstance(error, TriesExhaustedError):
             details = {"error": str(error), "error_code": "tries_exhausted"}
         word = "dead_letter" if self.dead_letters else "message_dropped"
-        log.error("train_error" if self.subscription.child and event else word, attempts=tries, **details)
+        log.error("train_error" if self._trains() and event else word, attempts=tries, **details)
         if self.dead_letters is not None:
             self._publish_dead_letter(self.dead_letters, record, details, tries)
             self.metrics.dead_letters.labels(topic=record.topic.name).inc()
@@ -289,5 +292,13 @@ class Delivery:
         except FltsError as error:
             log.warning("attempt_not_forgiven", error=str(error), attempt=number)
 
+    def _trains(self) -> bool:
+        return trains(self.subscription)
+
     def _bare_topic(self, event: Event) -> str:
         return next((topic.name for topic in self.subscription.topics if type(event) in topic.events), "unknown")
+
+
+def trains(subscription: Subscription) -> bool:
+    """Return whether this is a trainer's subscription, whose log events have names of their own."""
+    return subscription.child is not None and subscription.topics == (topics.TRAINING_DATA,)

@@ -32,6 +32,8 @@ DEAD_LETTER_RETENTION_SECONDS = 30 * 24 * 3600
 
 _TOO_LARGE = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE, KafkaError.RECORD_LIST_TOO_LARGE)
 
+REPEAT_SECONDS = 30.0
+
 RawHeaders = list[tuple[str, bytes | None]]
 
 
@@ -44,8 +46,7 @@ def common_config(settings: KafkaSettings, client_id: str) -> dict[str, Any]:
         "reconnect.backoff.max.ms": RECONNECT_MAX_MS,
         "socket.keepalive.enable": True,
         "socket.connection.setup.timeout.ms": 5_000,
-        # librdkafka's own lines (a broker went away) become ours; a broker that is away is no error of ours.
-        "logger": logging.getLogger("librdkafka"),
+        "logger": _library_log(),
     }
 
 
@@ -239,7 +240,7 @@ class Publisher:
         """
         self._send(topic, key, value, headers).wait(self._acknowledge_seconds)
 
-    def close(self, timeout_seconds: float = 5.0) -> None:
+    def close(self, timeout_seconds: float = 3.0) -> None:
         """Send what is waiting and stop."""
         self._closed.set()
         self._thread.join(timeout=2)
@@ -286,6 +287,29 @@ class Publisher:
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():
             self._fatal = error
+
+
+class _NowAndThen(logging.Filter):
+    """Lets a line of librdkafka through once in a while: it repeats "connection refused" 20 times a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        line = record.getMessage().partition(" [thrd")[0]  # the kind of trouble and the client
+        now = time.monotonic()
+        if now - self._last.get(line, -REPEAT_SECONDS) < REPEAT_SECONDS:
+            return False
+        self._last[line] = now
+        return True
+
+
+def _library_log() -> logging.Logger:
+    logger = logging.getLogger("librdkafka")
+    if not any(isinstance(known, _NowAndThen) for known in logger.filters):
+        logger.addFilter(_NowAndThen())
+    return logger
 
 
 class _Acknowledgement:

@@ -16,7 +16,7 @@ from flts.contracts.topics import dead_letter_topic
 from flts.errors import BackendAwayError
 from flts.messaging.attempts import Attempts, MemoryAttempts, StoredAttempts
 from flts.messaging.consumer import ConsumeLoop
-from flts.messaging.delivery import Delivery, Stopping, Work
+from flts.messaging.delivery import Delivery, Stopping, Work, trains
 from flts.messaging.kafka import Publisher, full_name
 from flts.messaging.worker import ChildWorker, WorkerSpec, settings_path
 from flts.observability.health import Health, HealthApp
@@ -120,6 +120,7 @@ class _Runner:
                 tracking=self._adapters.tracking,
                 stuck_seconds=kafka.train_stuck_seconds,
                 deadline_seconds=kafka.work_deadline_seconds,
+                trains=trains(subscription),
             )
             worker = self._workers[index] = ChildWorker(spec, self._metrics)
             worker.start()
@@ -293,7 +294,7 @@ class _Runner:
         level = log.info if self._asked_to else log.error
         level("service_stopped", reason=self._reason, exit_code=code)
         sys.stdout.flush()
-        if any(thread.is_alive() and thread.name.endswith("-work") for thread in threading.enumerate()):
+        if any(loop.abandoned for loop in self._loops):
             # A handler that could not be stopped would be cut off in the middle of C code while the interpreter ends.
             os._exit(code)
         return code

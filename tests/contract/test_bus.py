@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from datetime import datetime
@@ -209,6 +210,19 @@ class TestEmbeddedBroker(BusContract):
             for service in (sharing, reading_all):
                 all_ended(service, 4, timeout=40)
                 assert [line["event_id"] for line in service.journal("end")] == [event.event_id for event in events]
+
+    def test_a_broker_that_is_away_makes_a_service_wait_and_does_not_hold_up_its_end(self, tmp_path: Path) -> None:
+        with embedded_bus(tmp_path) as (bus, broker):
+            service = bus.start().until_ready()
+
+            broker.kill()
+
+            eventually(lambda: "kafka" in service.get("/readyz")[1], "a service that waits for Kafka")
+            assert service.get("/healthz")[0] == 200
+            started = time.monotonic()
+            assert service.stop() == 0
+            assert time.monotonic() - started < 15  # a pod is killed after 30 s
+            assert len(service.logged("brokers_away")) == 1
 
     def test_names_the_topics_that_are_missing(self, tmp_path: Path) -> None:
         with embedded_bus(tmp_path) as (bus, _):
