@@ -38,7 +38,7 @@ def build_service(settings: InferenceSettings, adapters: Adapters) -> Service:
     forecast_log = ForecastLog(
         cache.spool,
         metrics,
-        queue_steps=settings.forecast_log_queue_steps,
+        queue_bytes=settings.forecast_log_queue_bytes,
         spool_bytes=settings.forecast_log_spool_bytes,
         period_seconds=settings.forecast_log_flush_seconds,
     )
@@ -49,9 +49,10 @@ def build_service(settings: InferenceSettings, adapters: Adapters) -> Service:
         silence_seconds=settings.fetch_timeout_seconds,
         flush_logs=forecast_log.flush,
     )
+    batcher = Batcher(max_waiting=settings.max_waiting_requests, deadline_seconds=settings.request_deadline_seconds)
     predictor = Predictor(
         champions,
-        Batcher(max_waiting=settings.max_waiting_requests, deadline_seconds=settings.request_deadline_seconds),
+        batcher,
         metrics,
         max_rows=settings.max_request_rows,
         forecast_log=forecast_log if settings.forecast_log_enable else None,
@@ -70,7 +71,7 @@ def build_service(settings: InferenceSettings, adapters: Adapters) -> Service:
         api=api,
         ready={"the list of champions, and the default one": champions.ready},
         on_start=(refresher.look,),
-        on_stop=(forecast_log.stop, refresher.stop),
+        on_stop=(forecast_log.stop, refresher.stop, batcher.close),
         requires_backends=False,
     )
 

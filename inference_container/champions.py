@@ -174,7 +174,7 @@ class Champions:
         pointers = Pointers(tuple(sorted(champions)), tuple(sorted(waiting)))
         with self._changing:
             for identifier in set(self._entries) - set(pointers.champions):
-                self.drop(identifier)
+                self._drop(identifier)
             entries = dict(self._entries)
             for identifier in pointers.champions:
                 entries.setdefault(identifier, Entry(identifier))
@@ -210,13 +210,12 @@ class Champions:
             entry = self._entries.get(identifier, Entry(identifier))
             self._entries[identifier] = replace(entry, problem=reason)
 
-    def drop(self, identifier: str) -> None:
-        """Forget an identifier whose pointer is gone."""
+    def removed(self, identifier: str) -> None:
+        """Note that an identifier, of which a message spoke, has no champion."""
         with self._changing:
-            self._entries = {name: entry for name, entry in self._entries.items() if name != identifier}
-            self._used.pop(identifier, None)
-            self._cache.drop(identifier)
-            log.info("model_dropped", identifier=identifier)
+            self._waiting |= {identifier}
+            if identifier in self._entries:
+                self._drop(identifier)
 
     def ready(self) -> bool:
         """Return whether requests without an identifier are answered as well as they can be."""
@@ -235,6 +234,12 @@ class Champions:
                 described = {"identifier": identifier} if promotion is None else promotion.describe()
             listed.append({**described, "loaded": entry.champion is not None, "problem": entry.problem})
         return listed
+
+    def _drop(self, identifier: str) -> None:
+        self._entries = {name: entry for name, entry in self._entries.items() if name != identifier}
+        self._used.pop(identifier, None)
+        self._cache.drop(identifier)
+        log.info("model_dropped", identifier=identifier)
 
     def _promotion_on_disk(self, identifier: str) -> Promotion | None:
         for folder in reversed(self._cache.folders(identifier)):

@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from flts.bundle.load import fetch_bundle
+from flts.contracts.ids import IDENTIFIER_PATTERN
 from flts.errors import BackendAwayError, FltsError, PreconditionFailedError
 from flts.observability.logs import configure_logs
 from flts.storage.claims import read_claimed
@@ -48,8 +49,11 @@ def main() -> int:
     store = open_store(settings, settings.namespace_prefix)
 
     def say(fact: Fact) -> None:
-        sys.stdout.buffer.write(encode_fact(fact) + b"\n")
-        sys.stdout.buffer.flush()
+        try:
+            sys.stdout.buffer.write(encode_fact(fact) + b"\n")
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:  # the server is gone; so is the reason to go on, and nobody is left to read why
+            os._exit(1)
 
     cache = ChampionCache(settings.cache_dir)
     fetch_champions(store, RunStore(store, settings), settings.promotion_bucket, cache, order, say=say)
@@ -63,7 +67,8 @@ def fetch_champions(
 ) -> None:
     """Bring the promoted bundles that are not on disk yet; one that fails stands in no other's way."""
     try:
-        identifiers = order.only if order.only is not None else list(store.list_folders(bucket))
+        listed = order.only if order.only is not None else list(store.list_folders(bucket))
+        identifiers = [name for name in listed if IDENTIFIER_PATTERN.fullmatch(name)]  # they become paths
         pointers = {identifier: runs.current(identifier) for identifier in identifiers}
         champions = [identifier for identifier in identifiers if pointers[identifier] is not None]
         if order.only is None:

@@ -11,19 +11,14 @@ from collections import defaultdict, deque
 from datetime import UTC, datetime
 from pathlib import Path
 
-import msgspec
-
 from flts.contracts.ids import new_pipeline_run_id
 from flts.observability.logs import get_logger
 from flts.observability.metrics import Metrics
-from inference_container.domain.answer import predictions
-from inference_container.domain.batching import Answer
-from inference_container.domain.times import TimeStyle
+from inference_container.domain.promotion import Promotion
 
 log = get_logger(__name__)
 
 QUEUE = "forecast_log"
-STYLE = TimeStyle("iso", suffix="Z")
 
 
 class ForecastLog:
@@ -34,8 +29,8 @@ class ForecastLog:
     spool : Path
         Folder that batches are written to.
     metrics : Metrics
-    queue_steps : int
-        Forecast steps that may wait in memory.
+    queue_bytes : int
+        Bytes that may wait in memory.
     spool_bytes : int
         Bytes that may wait on disk while the store is away.
     period_seconds : float
@@ -43,15 +38,15 @@ class ForecastLog:
     """
 
     def __init__(
-        self, spool: Path, metrics: Metrics, *, queue_steps: int, spool_bytes: int, period_seconds: float
+        self, spool: Path, metrics: Metrics, *, queue_bytes: int, spool_bytes: int, period_seconds: float
     ) -> None:
         self._spool = spool
         self._metrics = metrics
-        self._queue_steps = queue_steps
+        self._queue_bytes = queue_bytes
         self._spool_bytes = spool_bytes
         self._period_seconds = period_seconds
-        self._queue: deque[tuple[float, Answer]] = deque()
-        self._waiting_steps = 0
+        self._queue: deque[tuple[float, Promotion, bytes]] = deque()
+        self._waiting_bytes = 0
         self._flushing = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="forecast-log", daemon=True)
@@ -65,24 +60,23 @@ class ForecastLog:
         """Stop the writer; what waits is written by the last `flush`."""
         self._stop.set()
 
-    def add(self, answer: Answer) -> None:
-        """Queue a served forecast, or drop and count it; costs the request next to nothing."""
-        steps = len(answer.times)
-        if self._waiting_steps + steps > self._queue_steps:
+    def add(self, promotion: Promotion, body: bytes) -> None:
+        """Queue a served answer, or drop and count it; costs the request next to nothing."""
+        if self._waiting_bytes + len(body) > self._queue_bytes:
             self._metrics.forecast_log_dropped.inc()
             return
-        self._waiting_steps += steps
-        self._queue.append((time.time(), answer))
+        self._waiting_bytes += len(body)
+        self._queue.append((time.time(), promotion, body))
 
     def flush(self) -> bool:
         """Write all that waits, one file per identifier and day; return whether any file waits for the store."""
         with self._flushing:
             batches: dict[str, list[bytes]] = defaultdict(list)
             while self._queue:
-                at, answer = self._queue.popleft()
-                self._waiting_steps -= len(answer.times)
-                day = datetime.fromtimestamp(at, UTC).date().isoformat()
-                batches[f"{answer.champion.identifier}/date={day}"].append(_line(at, answer))
+                at, promotion, body = self._queue.popleft()
+                self._waiting_bytes -= len(body)
+                when = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+                batches[f"{promotion.identifier}/date={when[:10]}"].append(_line(when, promotion, body))
             self._metrics.queue_depth.labels(QUEUE).set(0)
             room = self._spool_bytes - (_bytes_below(self._spool) if batches else 0)
             for folder, lines in batches.items():
@@ -103,22 +97,12 @@ class ForecastLog:
                 log.exception("forecast_log_error")
 
 
-def _line(at: float, answer: Answer) -> bytes:
-    promotion = answer.champion.promotion
-    return (
-        msgspec.json.encode(
-            {
-                "created_at": datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds"),
-                "identifier": promotion.identifier,
-                "run_id": promotion.run_id,
-                "model_type": promotion.model_type,
-                "config_hash": promotion.config_hash,
-                "pipeline_run_id": promotion.pipeline_run_id,
-                "imputed_cells": answer.imputed_cells,
-                "predictions": predictions(answer, STYLE),
-            }
-        )
-        + b"\n"
+def _line(when: str, promotion: Promotion, body: bytes) -> bytes:
+    """Return the answer as it was served, two fields before it: encoding it again would cost requests their turn."""
+    return b'{"created_at":"%b","pipeline_run_id":"%b",%b\n' % (
+        when.encode(),
+        promotion.pipeline_run_id.encode(),
+        body[1:],
     )
 
 

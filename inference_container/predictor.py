@@ -78,7 +78,7 @@ class Predictor:
         answer = await self._batcher.submit(champion, series, request.inference_length)
         encoded = answer_body(answer, rows.style)
         if self._forecast_log is not None:
-            self._forecast_log.add(answer)
+            self._forecast_log.add(champion.promotion, encoded)
         self._observe(champion.bundle.model_type, time.perf_counter() - started)
         return encoded
 

@@ -108,7 +108,7 @@ class Refresher:
         if child is not None:
             child.kill()
         if thread is not None:
-            thread.join(self._silence_seconds)
+            thread.join(LAST_SHIPMENT_SECONDS)
         if self._flush_logs():
             self._round(Order(only=[], ship_logs=True), silence_seconds=LAST_SHIPMENT_SECONDS)
 
@@ -184,7 +184,7 @@ class Refresher:
                 self._champions.failed(identifier, reason)
                 self._hold_back(identifier)
             case Removed(identifier):
-                self._champions.drop(identifier)
+                self._champions.removed(identifier)
             case Away("pointers", reason):
                 self._metrics.backend_up.labels("store").set(0)
                 log.warning("store_away", error=reason)

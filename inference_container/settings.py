@@ -38,12 +38,12 @@ class InferenceSettings(ServiceSettings, KafkaSettings):
     """Key that /predict and /models ask for in the header `x-api-key`; unset leaves them open."""
     forecast_log_enable: bool = True
     """Write served forecasts to the bucket of forecast logs, behind the requests."""
-    forecast_log_queue_steps: int = Field(default=100_000, ge=1)
-    """Forecast steps that wait to be written; a full queue drops and counts, never a request."""
+    forecast_log_queue_bytes: int = Field(default=64 * 2**20, ge=1)
+    """Bytes of forecasts that wait to be written; a full queue drops and counts, never a request."""
     forecast_log_flush_seconds: float = Field(default=5, gt=0)
     """Time between two writes of waiting forecasts to the cache folder, from where the next look at the pointers
     takes them to the store."""
-    forecast_log_spool_bytes: int = Field(default=64 * 2**20, ge=0)
+    forecast_log_spool_bytes: int = Field(default=256 * 2**20, ge=0)
     """Bytes of forecast logs kept in the cache folder while the store is away."""
 
 

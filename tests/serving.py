@@ -92,7 +92,8 @@ def clock_bundle(
     """Return a bundle that only looks at the clock, as Prophet's do."""
     recipe = fit_recipe(as_train(series), RecipeSpec())
     targets = len(recipe.varying_targets)
-    slopes = np.random.default_rng(seed).uniform(0.1, 1, (1, targets))
+    # With nothing to learn a bundle answers one column of zeros, and every target its constant.
+    slopes = np.random.default_rng(seed).uniform(0.1, 1, (1, targets)) if targets else np.zeros((1, 1))
     model = _model(
         [
             helper.make_node("Cast", ["seconds"], ["time"], to=TensorProto.DOUBLE),
@@ -107,7 +108,7 @@ def clock_bundle(
             numpy_helper.from_array(slopes, "slopes"),
         ],
         helper.make_tensor_value_info("seconds", TensorProto.INT64, ["n"]),
-        helper.make_tensor_value_info("forecast", TensorProto.DOUBLE, ["n", targets]),
+        helper.make_tensor_value_info("forecast", TensorProto.DOUBLE, ["n", max(1, targets)]),
     )
     seconds = [int(second) for second in series.times[:2]]
     answers = np.sin(np.array(seconds, dtype=float) * (2 * np.pi / 86_400))[:, None] @ slopes
@@ -123,11 +124,12 @@ def clock_bundle(
         rows_required=1,
         max_horizon_steps=None,
         targets=tuple(recipe.targets),
-        intervals=_intervals(targets),
-        intervals_source="from_refit",
+        intervals=_intervals(targets) if targets else None,
+        intervals_source="from_refit" if targets else None,
         model_sha256=hashlib.sha256(model).hexdigest(),
         model_size=len(model),
         probe={"inputs": seconds, "outputs": answers.tolist()},
+        reason=None if targets else "all_constant",
     )
     return bundle, model
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from itertools import chain
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from inference_container.domain.batching import Answer
 from inference_container.domain.times import TimeStyle
@@ -33,14 +31,8 @@ def answer_body(answer: Answer, style: TimeStyle) -> bytes:
 
 
 def predictions(answer: Answer, style: TimeStyle) -> list[dict[str, Any]]:
-    """Return one row per step: ``ts`` and, for each target, the forecast and its bounds (null where unknown)."""
-    targets = answer.champion.targets
-    keys = ("ts", *chain.from_iterable((name, f"{name}_lower", f"{name}_upper") for name in targets))
-    lower, upper = answer.lower, answer.upper
-    rows: list[list[Any]]
-    if lower is None or upper is None:
-        rows = [list(chain.from_iterable((value, None, None) for value in row)) for row in answer.mean.tolist()]
-    else:
-        rows = np.stack([answer.mean, lower, upper], axis=2).reshape(len(answer.mean), -1).tolist()
+    """Return one row per step: ``ts`` and, per target, forecast and bounds; a NaN becomes null in JSON."""
+    keys = answer.champion.answer_keys
+    rows: list[list[float]] = answer.with_bounds().reshape(len(answer.mean), -1).tolist()
     times = style.write(answer.times)
-    return [dict(zip(keys, (when, *row), strict=True)) for when, row in zip(times, rows, strict=True)]
+    return [{"ts": when, **dict(zip(keys, row, strict=True))} for when, row in zip(times, rows, strict=True)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,14 +82,13 @@ class _Forecasts:
     """(n,) row of the series that each is of."""
     mean: FloatArray
     """(n, M)"""
-    lower: FloatArray | None
-    upper: FloatArray | None
+    lower: FloatArray
+    """(n, M), NaN where there were too few residuals."""
+    upper: FloatArray
 
 
-def _bounds(champion: Champion, mean: FloatArray, steps: slice) -> tuple[FloatArray | None, FloatArray | None]:
-    if champion.lower is None or champion.upper is None:
-        return None, None
-    return mean + champion.lower[steps], mean + champion.upper[steps]
+def _bounds(champion: Champion, mean: FloatArray, steps: slice) -> tuple[FloatArray, FloatArray]:
+    return mean + champion.offsets[steps, :, 1], mean + champion.offsets[steps, :, 2]
 
 
 def _table(
@@ -99,10 +97,9 @@ def _table(
     names: list[str] = []
     columns: list[FloatArray] = []
 
-    def add(name: str, of: _Forecasts, values: FloatArray | None, target: int) -> None:
+    def add(name: str, of: _Forecasts, values: FloatArray, target: int) -> None:
         column = np.full(len(rows), np.nan)
-        if values is not None:
-            column[np.searchsorted(rows, of.rows)] = values[:, target]
+        column[np.searchsorted(rows, of.rows)] = values[:, target]
         names.append(name)
         columns.append(column)
 
@@ -130,15 +127,13 @@ def _scores(of: _Forecasts, actual: FloatArray, target: int) -> dict[str, float 
     if not known.any():
         return {"rmse": None, "mae": None, "coverage": None, "rows": 0}
     errors = actual[known] - of.mean[known, target]
-    inside: Any = None
-    if of.lower is not None and of.upper is not None:
-        hit = (of.lower[known, target] <= actual[known]) & (actual[known] <= of.upper[known, target])
-        inside = float(hit.mean())
+    lower, upper = of.lower[known, target], of.upper[known, target]
+    inside = ((lower <= actual[known]) & (actual[known] <= upper)).mean()
     with np.errstate(over="ignore"):  # actuals beyond 1e154 have squares that are no number
         rmse, mae = float(np.sqrt(np.mean(errors**2))), float(np.mean(np.abs(errors)))
     return {
         "rmse": rmse if np.isfinite(rmse) else None,
         "mae": mae if np.isfinite(mae) else None,
-        "coverage": inside,
+        "coverage": None if np.isnan(lower).any() else float(inside),
         "rows": int(known.sum()),
     }

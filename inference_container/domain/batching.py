@@ -17,10 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flts.errors import RejectedError, RetryableError
-from flts.forecasting.recipe import scaled_rows
-from flts.forecasting.rolling import RollState
 from flts.forecasting.series import Series
 from inference_container.domain.champion import FULL_BATCH, Champion
+from inference_container.domain.stacking import stack_windows
 
 if TYPE_CHECKING:
     from flts.bundle.forecaster import Passes
@@ -44,14 +43,18 @@ class Answer:
     imputed_cells: int
 
     @property
-    def lower(self) -> FloatArray | None:
-        """(h, M) lower bounds, None where there were too few residuals."""
-        return None if self.champion.lower is None else self.mean + self.champion.lower[: len(self.mean)]
+    def lower(self) -> FloatArray:
+        """(h, M) lower bounds, NaN where there were too few residuals."""
+        return self.mean + self.champion.offsets[: len(self.mean), :, 1]
 
     @property
-    def upper(self) -> FloatArray | None:
-        """(h, M) upper bounds, None where there were too few residuals."""
-        return None if self.champion.upper is None else self.mean + self.champion.upper[: len(self.mean)]
+    def upper(self) -> FloatArray:
+        """(h, M) upper bounds, NaN where there were too few residuals."""
+        return self.mean + self.champion.offsets[: len(self.mean), :, 2]
+
+    def with_bounds(self) -> FloatArray:
+        """Return (h, M, 3): forecast, lower and upper bound."""
+        return self.mean[:, :, None] + self.champion.offsets[: len(self.mean)]
 
 
 class Batcher:
@@ -238,51 +241,26 @@ class _Lane:
 
         def finish(answer: FloatArray) -> None:
             count = len(short)
-            means = forecaster.raw(answer[:count])
-            for job, mean in zip(short, means, strict=True):
-                self._answer(job, _times_after(job, step), mean[: job.horizon_steps])
+            if count:
+                means = forecaster.raw(answer[:count])
+                for job, mean in zip(short, means, strict=True):
+                    self._answer(job, _times_after(job, step), mean[: job.horizon_steps])
             for at, job in enumerate(rolling, count):
                 self._go_on(job, answer[at : at + 1])
 
         return (lambda: forecaster.model.run_windows(windows)), finish, [*short, *rolling]
 
     def _short_windows(self, jobs: list[_Job], parts: list[NDArray[np.float32]]) -> list[_Job]:
-        """Append one array with the windows of all short jobs; return those whose rows could be used."""
-        rows = self._champion.needs.rows_required
-        recipe = self._champion.bundle.recipe
-        scaled_parts: list[FloatArray] = []
-        usable: list[_Job] = []
-        whole: list[_Job] = []
-        for job in jobs:
-            # Without nulls a row's scaled values depend on that row alone, so all requests are scaled in one go.
-            if not np.isnan(job.series.values[-rows:]).any():
-                whole.append(job)
-                continue
-            try:
-                scaled, job.imputed_cells = _scale_filled(self._champion, job.series)
-            except RejectedError as error:
-                _fail(job, error)
-                continue
-            usable.append(job)
-            scaled_parts.append(scaled)
-        if whole:
-            stacked = Series(
-                np.concatenate([job.series.times[-rows:] for job in whole]),
-                recipe.columns,
-                np.concatenate([job.series.values[-rows:] for job in whole]),
-                recipe.step_seconds,
-            )
-            scaled_parts.insert(0, scaled_rows(recipe, stacked)[0])
-            usable = [*whole, *usable]
-        if usable:
-            state = RollState.start(
-                recipe,
-                scaled=np.concatenate(scaled_parts).reshape(len(usable), rows, len(recipe.columns)),
-                last_times=np.array([job.series.times[-1] for job in usable], dtype=np.int64),
-                input_seq_len=self._champion.bundle.input_seq_len,
-            )
-            parts.append(state.windows())
-        return usable
+        """Append one array with the windows of all short jobs; return those whose rows can be used."""
+        if not jobs:
+            return []
+        stack = stack_windows(self._champion, [job.series for job in jobs])
+        for at, error in stack.refused.items():
+            _fail(jobs[at], error)
+        for at, cells in stack.imputed_cells.items():
+            jobs[at].imputed_cells = cells
+        parts.append(stack.windows)
+        return [jobs[at] for at in stack.usable]
 
     def _start(self, job: _Job) -> bool:
         """Make a rolling job's first windows; False if its rows cannot be used."""
@@ -342,17 +320,6 @@ def _passes(champion: Champion, horizon_steps: int) -> int:
 def _times_after(job: _Job, step: int) -> NDArray[np.int64]:
     last = int(job.series.times[-1])
     return np.arange(last + step, last + step * job.horizon_steps + 1, step, dtype=np.int64)
-
-
-def _scale_filled(champion: Champion, series: Series) -> tuple[FloatArray, int]:
-    """Return a window whose nulls were filled from all rows before them, and how many were filled in it."""
-    rows, recipe = champion.needs.rows_required, champion.bundle.recipe
-    scaled, imputed = scaled_rows(recipe, series)
-    if recipe.drops_rows:
-        column = recipe.columns[int(np.argwhere(imputed[-rows:])[0][1])]
-        msg = f"{column}: has nulls in the last {rows} rows, and this model's recipe fills none"
-        raise RejectedError(msg, code="missing_values", field=column)
-    return scaled[-rows:], int(imputed[-rows:].sum())
 
 
 def _alive(job: _Job, now: float) -> bool:

@@ -18,8 +18,8 @@ from inference_container.domain.promotion import Promotion
 from inference_container.domain.request import Needs
 
 FULL_BATCH = 64  # requests that share one model call at most
-WARM_RUNS = 3
-INLINE_SECONDS = 0.004  # a longer call would hold up the event loop, so it runs beside it
+WARM_RUNS = 5
+INLINE_SECONDS = 0.01  # a longer call would hold up the event loop, so it runs beside it
 
 FloatArray = NDArray[np.float64]
 
@@ -35,9 +35,11 @@ class Champion:
     bundle: Bundle
     forecaster: Forecaster
     needs: Needs
-    lower: FloatArray | None
-    """(h, M) distance of the lower bound from the forecast at each step up to the longest horizon, raw units."""
-    upper: FloatArray | None
+    offsets: FloatArray
+    """(h, M, 3): what is added to a forecast for itself (0), its lower and its upper bound at each step up to the
+    longest horizon, raw units; NaN where there were too few residuals."""
+    answer_keys: tuple[str, ...]
+    """Names of an answer's numbers: per target ``<t>``, ``<t>_lower``, ``<t>_upper``."""
     row_seconds: float
     """Measured cost of one window (or one time) in a full batch."""
     inline: bool
@@ -86,15 +88,14 @@ def load_champion(promotion: Promotion, bundle: Bundle, model_bytes: bytes, *, m
             raise RejectedError(msg, code="bad_bundle", field=name)
     forecaster = Forecaster(BundleModel(bundle, model_bytes, threads=1))
     needs = _needs(bundle, forecaster, max_horizon_steps)
-    lower, upper = _interval_offsets(forecaster, needs.max_horizon_steps)
     seconds = _warm(forecaster)
     return Champion(
         promotion=promotion,
         bundle=bundle,
         forecaster=forecaster,
         needs=needs,
-        lower=lower,
-        upper=upper,
+        offsets=_interval_offsets(forecaster, needs.max_horizon_steps),
+        answer_keys=tuple(f"{name}{end}" for name in bundle.targets for end in ("", "_lower", "_upper")),
         row_seconds=seconds / FULL_BATCH,
         inline=seconds < INLINE_SECONDS,
     )
@@ -114,32 +115,32 @@ def _needs(bundle: Bundle, forecaster: Forecaster, limit: int) -> Needs:
     )
 
 
-def _interval_offsets(forecaster: Forecaster, horizon_steps: int) -> tuple[FloatArray | None, FloatArray | None]:
+def _interval_offsets(forecaster: Forecaster, horizon_steps: int) -> FloatArray:
     """Return the bounds of a forecast of zeros: residual quantiles are added to a forecast, whatever it is."""
     recipe, intervals = forecaster.recipe, forecaster.bundle.intervals
     varying = [at for at, name in enumerate(recipe.targets) if name not in recipe.constants]
-    zeros = np.zeros((horizon_steps, len(recipe.targets)))
+    offsets = np.zeros((horizon_steps, len(recipe.targets), 3))
     if not varying:
-        return zeros, zeros
-    limits = None if intervals is None else bounds(intervals, zeros[:, varying])
-    if limits is None:
-        return None, None
-    lower, upper = zeros.copy(), zeros.copy()
-    lower[:, varying], upper[:, varying] = limits
-    return lower, upper
+        return offsets
+    limits = None if intervals is None else bounds(intervals, offsets[:, varying, 0])
+    offsets[:, varying, 1], offsets[:, varying, 2] = (np.nan, np.nan) if limits is None else limits
+    return offsets
 
 
 def _warm(forecaster: Forecaster) -> float:
-    """Run a full batch on the probe's real window; return the quickest run's seconds."""
+    """Run a full batch on the probe's real window; return the quickest run's seconds.
+
+    Of this thread's processor time, since a neighbour's load must not make the model look slow for good.
+    """
     bundle, model = forecaster.bundle, forecaster.model
     quickest = np.inf
     inputs = bundle.probe["inputs"]
     repeated = [inputs[at % len(inputs)] for at in range(FULL_BATCH)]
     for _ in range(WARM_RUNS):
-        start = time.perf_counter()
+        start = time.thread_time()
         if bundle.input_kind == "window":
             model.run_windows(np.asarray(repeated, dtype=np.float32))
         else:
             model.run_timestamps(np.asarray(repeated, dtype=np.int64))
-        quickest = min(quickest, time.perf_counter() - start)
+        quickest = min(quickest, time.thread_time() - start)
     return float(quickest)

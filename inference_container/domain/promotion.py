@@ -6,8 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from flts.contracts.claim_check import ClaimCheck
+from flts.contracts.events import Uuid
 from flts.errors import RejectedError
+
+_RUN: TypeAdapter[str] = TypeAdapter(Uuid)  # strict, since it becomes part of a path
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +43,7 @@ class Promotion:
                 run_id=str(document["run_id"]),
                 model_type=str(document["model_type"]),
                 config_hash=str(document["config_hash"]),
-                pipeline_run_id=str(document["pipeline_run_id"]),
+                pipeline_run_id=_RUN.validate_python(document["pipeline_run_id"]),
                 bundle=ClaimCheck.model_validate(document["bundle"]),
                 document=document,
             )

@@ -69,9 +69,7 @@ def read_iso(texts: Sequence[str], *, field: str) -> tuple[NDArray[np.int64], Ti
     style = _style(texts[-1]) if texts else TimeStyle("iso")
     times = _read_uniform(texts) if len(texts) > VECTOR_ROWS else None
     if times is None:
-        times = np.fromiter(
-            (_read_one(text, row, field) for row, text in enumerate(texts)), dtype=np.int64, count=len(texts)
-        )
+        times = np.array([_read_one(text, row, field) for row, text in enumerate(texts)], dtype=np.int64)
     return times, style
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
+from flts.bundle.format import Bundle
 from flts.contracts.claim_check import ClaimCheck
 from flts.observability.metrics import Metrics
 from inference_container.api import InferenceApi
@@ -23,9 +24,10 @@ from inference_container.domain.batching import Batcher
 from inference_container.domain.promotion import Promotion
 from inference_container.forecast_log import ForecastLog
 from inference_container.predictor import Predictor
-from tests.serving import pointer_of, request_of, small_series, window_bundle
+from tests.serving import clock_bundle, pointer_of, request_of, small_series, window_bundle
 
 SERIES = small_series()
+QUEUE_BYTES = 20_000
 
 
 class Server:
@@ -39,13 +41,15 @@ class Server:
         )
         if known:
             self.champions.list_changed([], ["coming"])
-        self.log = ForecastLog(self.cache.spool, self.metrics, queue_steps=60, spool_bytes=10**6, period_seconds=60)
+        self.log = ForecastLog(
+            self.cache.spool, self.metrics, queue_bytes=QUEUE_BYTES, spool_bytes=10**6, period_seconds=60
+        )
         self.batcher = Batcher(max_waiting=100, deadline_seconds=5)
         predictor = Predictor(self.champions, self.batcher, self.metrics, max_rows=200, forecast_log=self.log)
         self.api = InferenceApi(predictor, self.champions, self.metrics, max_body_bytes=50_000, api_key=api_key)
 
-    def promote(self, identifier: str, **options: Any) -> None:
-        bundle, model = window_bundle(SERIES, identifier=identifier, **options)
+    def promote(self, identifier: str, made: tuple[Bundle, bytes] | None = None, **options: Any) -> None:
+        bundle, model = made or window_bundle(SERIES, identifier=identifier, **options)
         data = bundle.to_json()
         claim = ClaimCheck(
             bucket="b", object_key="x/bundle.json", size=len(data), sha256=hashlib.sha256(data).hexdigest()
@@ -114,6 +118,17 @@ def test_reversing_the_columns_and_sending_more_rows_changes_nothing(serving: Se
     answers = [serving.predict(request).json() for request in (plain, turned, longer)]
 
     assert answers[0] == answers[1] == answers[2]
+
+
+def test_a_model_of_the_clock_asks_for_one_time_and_no_values(tmp_path: Path) -> None:
+    server = Server(tmp_path)
+    server.promote("tiny", clock_bundle(SERIES))
+
+    body = server.predict({"data": {"ts": [int(SERIES.times[-1])]}, "inference_length": 2}).json()
+
+    expected = server.champions.load("tiny").forecaster.forecast(SERIES, 2)
+    assert [row["ts"] for row in body["predictions"]] == expected.times.tolist()
+    np.testing.assert_allclose([row["down"] for row in body["predictions"]], expected.mean[:, 0])
 
 
 def test_without_calibration_bounds_are_null(tmp_path: Path) -> None:
@@ -268,8 +283,8 @@ def test_forecasts_are_logged_behind_the_request_and_a_full_queue_drops_and_coun
     server = Server(tmp_path)
     server.promote("tiny")
 
-    for _ in range(4):  # 20 steps each, into a queue of 60
-        assert server.predict(request_of(SERIES, inference_length=20)).status_code == 200
+    bodies = [server.predict(request_of(SERIES, inference_length=20)).content for _ in range(4)]
+    assert 3 * len(bodies[0]) < QUEUE_BYTES < 4 * len(bodies[0])
     assert server.log.flush()
 
     assert server.count("flts_forecast_log_dropped_total") == 1
@@ -285,7 +300,7 @@ def test_forecasts_are_logged_behind_the_request_and_a_full_queue_drops_and_coun
 def test_a_full_spool_drops_and_counts(tmp_path: Path) -> None:
     server = Server(tmp_path)
     server.promote("tiny")
-    full = ForecastLog(server.cache.spool, server.metrics, queue_steps=60, spool_bytes=10, period_seconds=60)
+    full = ForecastLog(server.cache.spool, server.metrics, queue_bytes=10**6, spool_bytes=10, period_seconds=60)
     server.log.add = full.add  # type: ignore[method-assign]
     server.predict(request_of(SERIES))
 

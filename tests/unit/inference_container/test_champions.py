@@ -252,3 +252,27 @@ def test_a_bundle_of_another_identifier_is_refused(tmp_path: Path) -> None:
 
 def loaded(replica: Replica) -> set[str]:
     return {each["identifier"] for each in replica.champions.describe() if each["loaded"]}
+
+
+@pytest.mark.parametrize("change", [{"pipeline_run_id": "../../etc"}, {"bundle": None}, {"run_id": "absent"}])
+def test_a_forged_pointer_is_refused_before_it_becomes_a_path(change: dict[str, object]) -> None:
+    bundle, _ = window_bundle(SERIES)
+    claim = ClaimCheck(bucket="b", object_key="x/bundle.json", size=1, sha256="0" * 64)
+    document = {**pointer_of(bundle, claim), **change}
+    document = {name: value for name, value in document.items() if value != "absent"}
+
+    with pytest.raises(RejectedError) as caught:
+        Promotion.read("tiny", document)
+
+    assert caught.value.code == "bad_pointer"
+
+
+def test_an_identifier_that_a_message_named_but_has_no_champion_is_waited_for(tmp_path: Path) -> None:
+    replica = Replica(tmp_path)
+    replica.champions.list_changed(["other"], [])
+
+    replica.champions.removed("fresh")
+
+    with pytest.raises(RetryableError) as caught:
+        replica.champions.resolve("fresh")
+    assert caught.value.code == "no_champion"

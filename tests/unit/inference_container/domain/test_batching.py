@@ -328,3 +328,32 @@ def test_stacked_rows_are_scaled_as_each_alone(champion: Champion) -> None:
 
     np.testing.assert_array_equal(together[:10], scaled_rows(recipe, one)[0])
     np.testing.assert_array_equal(together[10:], scaled_rows(recipe, two)[0])
+
+
+def with_constants(*names: str) -> Series:
+    values = np.copy(SERIES.values)
+    for name in names:
+        values[:, SERIES.columns.index(name)] = 7.5
+    return with_values(SERIES, values)
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_a_constant_target_answers_its_constant_beside_the_others(steps: int) -> None:
+    champion = champion_of(window_bundle(with_constants("up")))
+
+    answer = in_loop(lambda batcher: batcher.submit(champion, window_at(80), steps))
+
+    expected = champion.forecaster.forecast(window_at(80), steps)
+    assert expected.lower is not None
+    assert answer.mean[:, 1].tolist() == answer.lower[:, 1].tolist() == [7.5] * steps
+    np.testing.assert_allclose(answer.mean, expected.mean, rtol=1e-6)
+    np.testing.assert_allclose(answer.lower, expected.lower, rtol=1e-6)
+
+
+def test_a_data_set_of_only_constants_is_served() -> None:
+    champion = champion_of(clock_bundle(with_constants(*SERIES.columns)))
+
+    answer = in_loop(lambda batcher: batcher.submit(champion, window_at(80), 3))
+
+    assert champion.describe()["reason"] == "all_constant"
+    assert answer.mean.tolist() == answer.upper.tolist() == [[7.5] * 3] * 3
