@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from eval_container.handler import DecideRun
+import time
+
+from eval_container.ending import Ending
 from eval_container.housekeeping import DrainSpool, Janitor, Overdue, SignsOfLife
 from eval_container.settings import EvalSettings
 from flts.contracts import topics
@@ -14,7 +16,7 @@ MAX_JANITOR_TICK_SECONDS = 3600.0
 
 
 def build_service(settings: EvalSettings, adapters: Adapters) -> Service:
-    """Put eval together."""
+    """Put eval together; models run in the child process, which alone pays for ONNX Runtime."""
     signs = SignsOfLife()
     janitor_tick_seconds = min(settings.janitor_period_seconds, MAX_JANITOR_TICK_SECONDS)
     return Service(
@@ -24,7 +26,7 @@ def build_service(settings: EvalSettings, adapters: Adapters) -> Service:
                 topics=(topics.TRAINING_DATA, topics.MODEL_TRAINING),
                 mode="group",
                 child="eval_container.handler:build_handler",
-                on_exhausted=DecideRun(settings, adapters).give_up,
+                on_exhausted=Ending(adapters, time.time).give_up,
             ),
             Subscription(topics=(topics.RUN_PROGRESS, topics.MODEL_TRAINING), mode="all", handler=signs),
         ),

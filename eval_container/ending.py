@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from eval_container.domain.gate import Reason
 from flts.contracts.claim_check import ClaimCheck
-from flts.contracts.events import ModelSelected
-from flts.errors import RejectedError
+from flts.contracts.events import Event, ModelSelected
+from flts.contracts.ids import derived_event_id
+from flts.errors import FltsError, RejectedError
 from flts.observability.logs import get_logger
 from flts.runtime.adapters import Adapters
 from flts.storage.claims import read_claimed
@@ -36,7 +38,7 @@ class Ending:
         self._runs = adapters.run_store
         self._now = now
 
-    def decide(self, event: ModelSelected, pointer: Mapping[str, Any] | None) -> ModelSelected | None:
+    def decide(self, event: ModelSelected, pointer: Mapping[str, Any] | None) -> list[Event]:
         """Decide a run, or adopt the decision that stands, and end it; see `finish`.
 
         Parameters
@@ -50,8 +52,33 @@ class Ending:
         decision, _ = self._runs.decide(event.identifier, event.pipeline_run_id, document)
         return self.finish(decision)
 
-    def finish(self, decision: Mapping[str, Any]) -> ModelSelected | None:
-        """Do what a decision asks for and return its message; None for a run that was ended otherwise.
+    def refuse(self, event: Event, reason: Reason) -> list[Event]:
+        """Decide a run that cannot be judged, and end it."""
+        current = self._runs.current(event.identifier)
+        selected = ModelSelected(
+            event_id=derived_event_id(event.pipeline_run_id, "promotion"),
+            identifier=event.identifier,
+            pipeline_run_id=event.pipeline_run_id,
+            config_hash=event.config_hash,
+            created_at=at(self._now()),
+            decision="refused",
+            previous_run_id=current[0].get("run_id") if current else None,
+            reasons=[reason.as_text()],
+        )
+        return self.decide(selected, None)
+
+    def give_up(self, event: Event, error: FltsError | None, message: str) -> Sequence[Event]:
+        """End a run that could not be decided after all tries, so that nobody waits for it for ever."""
+        del error
+        decision = self._runs.decision(event.identifier, event.pipeline_run_id)
+        if decision is not None:
+            return self.finish(decision)
+        if self._runs.outcome(event.identifier, event.pipeline_run_id) is not None:
+            return []
+        return self.refuse(event, Reason("evaluation_failed", f"eval gave up after its last try: {message}"[:1000]))
+
+    def finish(self, decision: Mapping[str, Any]) -> list[Event]:
+        """Do what a decision asks for and return its message; nothing for a run that was ended otherwise.
 
         A run that has its outcome only gets the message again, under the same event_id.
         """
@@ -77,9 +104,8 @@ class Ending:
                 reasons=reasons,
             )
             self._adapters.metrics.promotions.labels(decision=event.decision).inc()
-            return event
-        ended = self._runs.outcome(identifier, run)
-        return event if ended is None else _as_ended(event, ended)
+            return [event]
+        return _as_ended(event, self._runs.outcome(identifier, run) or {"outcome": event.decision})
 
     def _promote(self, event: ModelSelected, pointer: Mapping[str, Any]) -> ModelSelected:
         """Move the pointers forward; a run that a newer one overtook is superseded and moves nothing."""
@@ -129,10 +155,10 @@ def at(now: float) -> datetime:
     return datetime.fromtimestamp(now, UTC)
 
 
-def _as_ended(event: ModelSelected, outcome: Mapping[str, Any]) -> ModelSelected | None:
+def _as_ended(event: ModelSelected, outcome: Mapping[str, Any]) -> list[Event]:
     ended = outcome["outcome"]
     if ended == event.decision:
-        return event
+        return [event]
     if ended == "superseded":
-        return event.model_copy(update={"decision": "superseded", "reasons": list(outcome.get("reasons") or [])})
-    return None  # cancelled, or rejected by preprocess
+        return [event.model_copy(update={"decision": "superseded", "reasons": list(outcome.get("reasons") or [])})]
+    return []  # cancelled, or rejected by preprocess

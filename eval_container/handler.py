@@ -23,7 +23,7 @@ from flts.contracts.events import (
     TrainingData,
 )
 from flts.contracts.ids import canonical_json, derived_event_id
-from flts.errors import FltsError, RejectedError
+from flts.errors import RejectedError
 from flts.observability.logs import get_logger
 from flts.runtime.adapters import Adapters
 from flts.runtime.service import Progress
@@ -54,7 +54,7 @@ class DecideRun:
         """Take in one event of training-data or model-training."""
         decision = self._runs.decision(event.identifier, event.pipeline_run_id)
         if decision is not None:
-            return _told(self._ending.finish(decision))
+            return self._ending.finish(decision)
         if self._runs.outcome(event.identifier, event.pipeline_run_id) is not None:
             log.info("run_ended_otherwise")
             return []
@@ -67,19 +67,6 @@ class DecideRun:
         elif isinstance(event, ModelTraining):
             self._runs.put_trained(event)
         return self._decide_if_complete(event.identifier, event.pipeline_run_id, progress)
-
-    def give_up(self, event: Event, error: FltsError | None, message: str) -> Sequence[Event]:
-        """End a run that could not be decided after all tries, so that nobody waits for it for ever."""
-        del error
-        if not isinstance(event, TrainingData | ModelTraining | EvaluateRequest | RollbackRequest):
-            return []
-        decision = self._runs.decision(event.identifier, event.pipeline_run_id)
-        if decision is not None:
-            return _told(self._ending.finish(decision))
-        if self._runs.outcome(event.identifier, event.pipeline_run_id) is not None:
-            return []
-        reason = Reason("evaluation_failed", f"eval gave up after its last try: {message}"[:1000])
-        return self._refuse(event, reason)
 
     def _expect(self, data: TrainingData, model_types: tuple[str, ...]) -> None:
         """Record what the run waits for; the first record stands, whatever the settings say later."""
@@ -138,7 +125,7 @@ class DecideRun:
             )
         claim = self._runs.put_scoreboard(identifier, run, canonical_json(judgement.scoreboard))
         selected, new = self._selected(data, judgement, claim, trained, pointer)
-        return _told(self._ending.decide(selected, new))
+        return self._ending.decide(selected, new)
 
     def _selected(
         self,
@@ -194,7 +181,7 @@ class DecideRun:
         trained = self._runs.trained(request.identifier, request.of_run)
         if old is None or not trained:
             reason = Reason("nothing_to_evaluate", f"run {request.of_run} of {request.identifier} has no candidates")
-            return self._refuse(request, reason)
+            return self._ending.refuse(request, reason)
         copied = {"pipeline_run_id": request.pipeline_run_id, "cause": request.cause}
         data = TrainingData.model_validate({**old["training_data"], **copied})
         wanted = set(old["model_types"])
@@ -213,15 +200,17 @@ class DecideRun:
         current = self._pointer(identifier)
         target, missing = self._rollback_target(request, current)
         if target is None:
-            return self._refuse(request, missing)
+            return self._ending.refuse(request, missing)
         bundle = ClaimCheck.model_validate(target["bundle"])
         try:
             load_forecaster(self._adapters.store, bundle)
         except RejectedError as error:
-            return self._refuse(request, Reason("bundle_not_loaded", f"its bundle is not right: {error.message}"))
+            return self._ending.refuse(
+                request, Reason("bundle_not_loaded", f"its bundle is not right: {error.message}")
+            )
         now = at(self._now())
         came_from = f"run {request.of_run}" if request.of_run else "the predecessor"
-        reason = Reason("rollback", f"the champion of {came_from} was asked for, {target['model_type']}")
+        asked_for = Reason("rollback", f"the champion of {came_from} was asked for, {target['model_type']}")
         selected = ModelSelected(
             event_id=derived_event_id(run, "promotion"),
             identifier=identifier,
@@ -235,10 +224,10 @@ class DecideRun:
             bundle=bundle,
             score=target.get("score"),
             previous_run_id=current.get("run_id") if current else None,
-            reasons=[reason.as_text()],
+            reasons=[asked_for.as_text()],
         )
         pointer = moved_pointer(target, pipeline_run_id=run, timestamp=now.isoformat())
-        return _told(self._ending.decide(selected, pointer))
+        return self._ending.decide(selected, pointer)
 
     def _rollback_target(
         self, request: RollbackRequest, current: Mapping[str, Any] | None
@@ -251,28 +240,9 @@ class DecideRun:
         pointer = decision.get("pointer") if decision else None
         return pointer, Reason("no_champion", f"run {request.of_run} of {request.identifier} left no champion")
 
-    def _refuse(self, event: Event, reason: Reason) -> Sequence[Event]:
-        """Decide a run that cannot be judged."""
-        pointer = self._pointer(event.identifier)
-        selected = ModelSelected(
-            event_id=derived_event_id(event.pipeline_run_id, "promotion"),
-            identifier=event.identifier,
-            pipeline_run_id=event.pipeline_run_id,
-            config_hash=event.config_hash,
-            created_at=at(self._now()),
-            decision="refused",
-            previous_run_id=pointer.get("run_id") if pointer else None,
-            reasons=[reason.as_text()],
-        )
-        return _told(self._ending.decide(selected, None))
-
     def _pointer(self, identifier: str) -> Mapping[str, Any] | None:
         current = self._runs.current(identifier)
         return None if current is None else current[0]
-
-
-def _told(selected: ModelSelected | None) -> list[Event]:
-    return [] if selected is None else [selected]
 
 
 def _is_newer(pointer: Mapping[str, Any] | None, run: str) -> bool:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from eval_container.ending import Ending
 from flts.bundle.write import store_bundle
 from flts.contracts.events import EvaluateRequest, Event, ModelSelected, RollbackRequest
 from flts.contracts.ids import derived_event_id, new_pipeline_run_id
@@ -489,12 +490,18 @@ def test_a_run_that_cannot_be_decided_is_refused_after_the_last_try(flts: Instal
     event = flts.trained(run, "GRU")
     flts.send(run.data, event)
 
-    told = flts.handler().give_up(event, None, "the test rows are gone")
+    told = Ending(flts.adapters(), flts.now).give_up(event, None, "the test rows are gone")
 
     assert _only(list(told)).reasons[0].startswith("evaluation_failed")
     outcome = flts.runs.outcome(IDENTIFIER, run.id)
     assert outcome is not None
     assert outcome["outcome"] == "refused"
+
+
+def test_giving_up_on_a_decided_run_tells_its_decision(flts: Installation) -> None:
+    run, selected = _champion(flts)
+
+    assert Ending(flts.adapters(), flts.now).give_up(run.data, None, "whatever") == [selected]
 
 
 def _overdue(run: Run) -> EvaluateRequest:
