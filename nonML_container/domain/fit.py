@@ -80,8 +80,11 @@ def fit_prophet(times: IntArray, values: FloatArray, options: ProphetSettings, o
 
 def predict(model: Prophet, times: IntArray) -> FloatArray:
     """Return Prophet's own forecast at these times, (n,), raw units."""
-    forecast = model.predict(pd.DataFrame({"ds": _dates(times)}))
-    return np.asarray(forecast["yhat"], dtype=np.float64)
+    order = np.argsort(times, kind="stable")
+    answer = np.empty(len(times))
+    # Prophet answers in the order of time, whatever was asked.
+    answer[order] = model.predict(pd.DataFrame({"ds": _dates(times[order])}))["yhat"]
+    return answer
 
 
 def _dates(times: IntArray) -> pd.DatetimeIndex:

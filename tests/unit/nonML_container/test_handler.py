@@ -1,0 +1,167 @@
+"""The whole service but Kafka: an event in, a bundle that forecasts as Prophet does."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from flts.bundle.forecaster import Forecaster
+from flts.bundle.load import fetch_bundle
+from flts.bundle.model import BundleModel
+from flts.contracts.events import ModelTraining
+from flts.errors import SeriesTooShortError
+from flts.forecasting.recipe import RecipeSpec
+from flts.forecasting.series import Series
+from flts.settings import ProphetSettings
+from nonML_container.bootstrap import build_service
+from nonML_container.domain.fit import fit_prophet, predict
+from nonML_container.handler import train_in_child
+from nonML_container.settings import NonmlSettings
+from tests.training_sets import ENVIRONMENT, STEP, Progress, Stored, adapters_of, made_series, store_dataset
+
+
+@pytest.fixture
+def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    def load(**variables: str) -> NonmlSettings:
+        for name, value in {**ENVIRONMENT, "STORE_PATH": str(tmp_path), "TRAIN_THREADS": "1", **variables}.items():
+            monkeypatch.setenv(name, value)
+        return NonmlSettings.load()
+
+    return load
+
+
+def trained(
+    stored: Stored, settings: NonmlSettings, progress: Progress | None = None
+) -> tuple[ModelTraining, Forecaster]:
+    handler = train_in_child(settings, adapters_of(stored, settings))
+    (event,) = handler(stored.event, progress or Progress())
+    assert isinstance(event, ModelTraining)
+    assert event.bundle is not None
+    return event, Forecaster(BundleModel(*fetch_bundle(stored.store, event.bundle)))
+
+
+def test_the_shipped_model_is_prophet_fitted_on_all_rows(load: Any, tmp_path: Path) -> None:
+    stored = store_dataset(tmp_path, made_series(1000))
+    progress = Progress()
+
+    event, forecaster = trained(stored, load(), progress)
+    forecast = forecaster.forecast(stored.series.rows(999, 1000), 200)
+
+    assert event.model_type == "PROPHET"
+    for column, name in enumerate(stored.series.columns):
+        model = fit_prophet(stored.series.times, stored.series.column(name), ProphetSettings(), "exact")
+        assert forecast.mean[:, column] == pytest.approx(predict(model, forecast.times), rel=1e-6)
+    assert forecaster.rows_required == 1
+    assert forecaster.max_horizon is None
+    assert [said.epoch for said in progress.said if getattr(said, "epoch", None)] == [1, 2, 3]
+    assert {said.stage for said in progress.said} == {"nonml-prophet"}
+
+
+def test_intervals_come_from_a_fit_that_did_not_see_the_tail(load: Any, tmp_path: Path) -> None:
+    stored = store_dataset(tmp_path, made_series(1000))
+
+    event, forecaster = trained(stored, load())
+
+    intervals = forecaster.bundle.intervals
+    assert forecaster.bundle.intervals_source == "from_refit"
+    assert intervals is not None
+    assert intervals.lower is not None
+    early = fit_prophet(stored.series.times[:900], stored.series.column("c0")[:900], ProphetSettings(), "exact")
+    residuals = np.sort(stored.series.column("c0")[900:] - predict(early, stored.series.times[900:]))
+    assert intervals.lower[0, 0] == pytest.approx(residuals[4], rel=1e-6)  # the 5th smallest of 100 and one
+    assert intervals.calibrated_steps == 30
+    assert event.metrics["val_rmse"] is not None
+    assert event.metrics["val_rmse"] > 0
+
+
+def test_imputed_cells_have_no_part_in_the_fit(load: Any, tmp_path: Path) -> None:
+    series = made_series(600)
+    values = series.values.copy()
+    values[100:150, 0] = np.nan
+    stored = store_dataset(tmp_path, replace(series, values=values))
+
+    _, forecaster = trained(stored, load())
+
+    model = fit_prophet(series.times, values[:, 0], ProphetSettings(), "exact")
+    forecast = forecaster.forecast(series, 50)
+    assert forecast.mean[:, 0] == pytest.approx(predict(model, forecast.times), rel=1e-6)
+
+
+def test_constant_targets_are_answered_and_a_late_change_is_no_constant(load: Any, tmp_path: Path) -> None:
+    series = made_series(400)
+    values = np.column_stack([series.values[:, 0], np.full(400, 3.0), np.where(np.arange(400) < 390, 1.0, 2.0)])
+    stored = store_dataset(tmp_path, Series(series.times, ("c0", "fixed", "late"), values, STEP))
+
+    _, forecaster = trained(stored, load())
+
+    forecast = forecaster.forecast(stored.series, 5)
+    assert (forecast.mean[:, 1] == 3).all()
+    assert np.isfinite(forecast.mean).all()
+
+
+def test_fifty_rows_are_enough(load: Any, tmp_path: Path) -> None:
+    stored = store_dataset(tmp_path, made_series(50, columns=11))
+
+    _, forecaster = trained(stored, load())
+
+    assert np.isfinite(forecaster.forecast(stored.series, 30).mean).all()
+
+
+def test_a_target_without_values_before_the_tail_is_refused_by_name(load: Any, tmp_path: Path) -> None:
+    series = made_series(200)
+    values = series.values.copy()
+    values[:199, 1] = np.nan
+    values[199, 1] = 5.0
+    values[198, 1] = 4.0
+    stored = store_dataset(tmp_path, replace(series, values=values), RecipeSpec(nans_threshold=1.0))
+
+    with pytest.raises(SeriesTooShortError, match="c1") as refused:
+        trained(stored, load())
+    assert refused.value.field == "c1"
+
+
+def test_other_parameters_make_another_bundle(load: Any, tmp_path: Path) -> None:
+    stored = store_dataset(tmp_path, made_series(200))
+
+    first, _ = trained(stored, load())
+    second, _ = trained(stored, load(PROPHET_CHANGEPOINT_PRIOR_SCALE="0.5"))
+    third, _ = trained(stored, load(PROPHET_CHANGEPOINT_PRIOR_SCALE="", PROPHET_OPTIMISER="stan"))
+
+    assert len({event.bundle.object_key for event in (first, second, third) if event.bundle}) == 3
+
+
+def test_the_fit_is_silent(load: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    stored = store_dataset(tmp_path, made_series(200))
+    capfd.readouterr()
+
+    trained(stored, load(PROPHET_OPTIMISER="stan"))
+
+    captured = capfd.readouterr()
+    assert "cmdstan" not in captured.out + captured.err
+    assert "Disabling" not in captured.out + captured.err
+
+
+def test_the_service_is_a_group_of_its_own(load: Any, tmp_path: Path) -> None:
+    settings = load()
+    stored = store_dataset(tmp_path, made_series(50))
+
+    service = build_service(settings, adapters_of(stored, settings))
+
+    assert service.name == "nonml-prophet"
+    assert service.subscriptions[0].child == "nonML_container.handler:train_in_child"
+    assert settings.service_port == 8022
+
+
+def test_the_process_that_waits_for_its_child_imports_no_prophet() -> None:
+    heavy = ("prophet", "pandas", "onnx", "onnxruntime", "mlflow")
+    code = f"import sys, nonML_container.bootstrap; print([name for name in {heavy} if name in sys.modules])"
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "[]"
