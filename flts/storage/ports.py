@@ -15,7 +15,7 @@ class ObjectInfo:
     key: str
     size: int
     etag: str
-    """Opaque; changes whenever the object's bytes are put again."""
+    """Opaque; other bytes under the key have another one."""
     modified: float
     """Epoch seconds."""
 
