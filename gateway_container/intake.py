@@ -171,6 +171,12 @@ class Intake:
         self._runs.create_run(event)
         return event
 
+    def cancel(self, identifier: str, run_id: str) -> bool:
+        """End a run without a decision; return False if it had one, or had ended otherwise."""
+        if self._runs.decision(identifier, run_id) is not None:
+            return False
+        return self._runs.put_outcome(identifier, run_id, "cancelled", reason="a person cancelled it")
+
     def fetch_newest(self, identifier: str, folder: Path) -> tuple[ReceivedFile, ReceivedFile | None]:
         """Bring an identifier's newest upload to disk, its hashes checked.
 

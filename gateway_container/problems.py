@@ -97,7 +97,7 @@ class UnexpectedErrors:
         except Exception:  # the HTTP error handler is where bugs end
             log.exception("request_failed", method=scope["method"], path=scope["path"])
             if started:
-                raise ConnectionAbortedError from None  # an answer cut off must not look complete
+                return  # the server closes the connection: an answer cut off must not look complete
             body = {"error": {"code": "internal", "message": "an unexpected error; the gateway's log has its cause"}}
             await JSONResponse(body, status_code=500)(scope, receive, send)
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from flts.contracts.events import EvaluateRequest
 from flts.contracts.ids import GLOBAL_IDENTIFIER, check_identifier
-from flts.errors import ConflictError
+from flts.errors import ConflictError, RetryableError
 from flts.observability.logs import bind
 from gateway_container.context import Gateway, gateway_of
 from gateway_container.domain.uploads import StartRequest, clean_overrides
@@ -96,6 +96,18 @@ def resume_one(run_id: str, request: Request) -> dict[str, Any]:
     return {"resumed": gateway.outbox.resume(0, only=run_id)}
 
 
+@router.post("/runs/{run_id}/cancel", dependencies=WRITE, summary="End a run without a decision")
+def cancel(run_id: str, request: Request) -> dict[str, Any]:
+    """Record that a run has ended: work in hand goes on to its end, but nothing of it is promoted."""
+    gateway = gateway_of(request)
+    identifier = gateway.queries.identifier_of(run_id)
+    if not gateway.intake.cancel(identifier, run_id):
+        msg = f"the run {run_id} has ended already"
+        raise ConflictError(msg, code="run_has_ended", field="pipeline_run_id")
+    gateway.live.changed(run_id)
+    return {"identifier": identifier, "pipeline_run_id": run_id, "outcome": "cancelled"}
+
+
 @router.post("/runs/{run_id}/evaluate", status_code=202, dependencies=WRITE, summary="Judge a run's candidates again")
 async def evaluate_again(run_id: str, request: Request) -> JSONResponse:
     """Ask eval, as a run of its own, to judge the candidates of a run again; nothing is trained."""
@@ -160,6 +172,15 @@ async def _start_body(gateway: Gateway, request: Request) -> StartRun:
 
 
 async def _stream(gateway: Gateway, run_id: str, identifier: str) -> AsyncIterator[str]:
+    try:
+        async for text in _follow(gateway, run_id, identifier):
+            yield text
+    except RetryableError as error:
+        # The store is away: the reader connects again, and is told so if it still is.
+        yield f": {error.code}\n\n"
+
+
+async def _follow(gateway: Gateway, run_id: str, identifier: str) -> AsyncIterator[str]:
     settings = gateway.settings
     with gateway.live.watching(run_id) as watcher:
         view = await anyio.to_thread.run_sync(gateway.queries.run, run_id, identifier)

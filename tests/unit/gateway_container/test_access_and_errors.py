@@ -26,6 +26,7 @@ WRITES = [
     ("POST", "/runs/resume"),
     ("POST", "/runs/0199d3f4-0000-7000-8000-000000000000/resume"),
     ("POST", "/runs/0199d3f4-0000-7000-8000-000000000000/evaluate"),
+    ("POST", "/runs/0199d3f4-0000-7000-8000-000000000000/cancel"),
     ("POST", "/datasets/x/rollback"),
 ]
 READS = ["/datasets", "/runs", "/", "/docs", "/openapi.json"]

@@ -16,9 +16,10 @@ import pytest
 
 from flts.contracts.events import ModelSelected
 from flts.contracts.ids import new_pipeline_run_id
+from flts.errors import BackendAwayError
 from gateway_container.live import MOST_RUNS, LiveRuns, Note
 from tests.eventually import eventually
-from tests.gateway import GatewayUnderTest, csv_text, make_gateway, progress, serve, sse
+from tests.gateway import KEY, GatewayUnderTest, csv_text, make_gateway, progress, serve, sse
 
 NAME = "x"
 
@@ -43,6 +44,7 @@ class Reader:
 
     def __init__(self, url: str, run_id: str) -> None:
         self.text = ""
+        self.error: httpx.HTTPError | None = None
         self.ended = threading.Event()
         self._thread = threading.Thread(target=self._read, args=(f"{url}/runs/{run_id}/events",), daemon=True)
         self._thread.start()
@@ -59,8 +61,8 @@ class Reader:
             with httpx.stream("GET", url, timeout=20, trust_env=False) as answer:
                 for text in answer.iter_text():
                     self.text += text
-        except httpx.HTTPError:
-            pass
+        except httpx.HTTPError as error:
+            self.error = error
         finally:
             self.ended.set()
 
@@ -134,6 +136,41 @@ def test_another_runs_progress_is_not_told(gateway: GatewayUnderTest, url: str) 
     assert [data.get("detail") for kind, data in reader.events() if kind == "progress"] == ["mine"]
 
 
+def test_a_stream_ends_cleanly_while_the_store_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gateway = make_gateway(tmp_path, sse_poll_seconds=0.05)
+    run_id = upload(gateway)
+    with serve(gateway.app) as (url, _):
+        reader = Reader(url, run_id)
+        eventually(lambda: reader.kinds() == ["state"], "the state comes first")
+
+        def away(*_: object) -> None:
+            msg = "the store does not answer"
+            raise BackendAwayError(msg)
+
+        monkeypatch.setattr(type(gateway.runs), "outcome", away)
+
+        assert reader.ended.wait(10)
+    assert reader.kinds() == ["state"]
+    assert reader.text.endswith(": backend_away\n\n")
+    assert reader.error is None
+
+
+def test_a_download_that_breaks_off_does_not_look_complete(
+    gateway: GatewayUnderTest, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway.store.put("raw-data", "x/y/train.csv", b"1" * 100)
+
+    def broken(*_: object, **__: object) -> Iterator[bytes]:
+        yield b"1" * 50
+        msg = "the disk is gone"
+        raise OSError(msg)
+
+    monkeypatch.setattr(type(gateway.store), "stream", broken)
+
+    with pytest.raises(httpx.RemoteProtocolError):
+        httpx.get(f"{url}/download/raw-data/x/y/train.csv", headers={"x-api-key": KEY}, trust_env=False)
+
+
 def test_a_quiet_stream_gives_signs_of_life(tmp_path: Path) -> None:
     gateway = make_gateway(tmp_path, sse_poll_seconds=0.05, sse_keep_alive_seconds=0.1)
     with serve(gateway.app) as (url, _):
@@ -160,7 +197,8 @@ def test_a_reader_that_goes_away_is_forgotten(gateway: GatewayUnderTest, url: st
     run_id = upload(gateway)
     live = gateway.gateway.live
     with httpx.stream("GET", f"{url}/runs/{run_id}/events", trust_env=False) as answer:
-        next(answer.iter_text())
+        texts = answer.iter_text()  # kept: the connection ends with it
+        next(texts)
         eventually(lambda: live.watchers() == 1, "the reader is known")
     gateway.hear(progress(run_id, NAME))
     eventually(lambda: live.watchers() == 0, "the reader is forgotten")

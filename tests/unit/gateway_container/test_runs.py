@@ -304,6 +304,30 @@ class TestRequests:
         assert gateway.broker.events[0].pipeline_run_id == run_id
 
 
+class TestCancel:
+    def test_a_run_ends_without_a_decision(self, gateway: GatewayUnderTest) -> None:
+        run_id = upload(gateway)
+
+        assert gateway.client().post(f"/runs/{run_id}/cancel").json()["outcome"] == "cancelled"
+
+        assert gateway.client().get(f"/runs/{run_id}").json()["outcome"] == "cancelled"
+        assert gateway.client().post("/runs/resume?older_than_seconds=0").json() == {"resumed": []}
+
+    def test_what_has_ended_stays_as_it_ended(self, gateway: GatewayUnderTest) -> None:
+        run_id = upload(gateway)
+        finish(gateway, run_id)
+
+        assert gateway.client().post(f"/runs/{run_id}/cancel").status_code == 409
+        assert gateway.client().get(f"/runs/{run_id}").json()["outcome"] == "promoted"
+
+    def test_a_decision_that_is_just_being_carried_out_is_not_cancelled(self, gateway: GatewayUnderTest) -> None:
+        run_id = upload(gateway)
+        gateway.runs.decide("x", run_id, {"decision": "promoted"})
+
+        assert gateway.client().post(f"/runs/{run_id}/cancel").status_code == 409
+        assert gateway.runs.outcome("x", run_id) is None
+
+
 class TestOutbox:
     def test_a_run_that_another_gateway_recorded_and_never_announced_is_found(self, tmp_path: Path) -> None:
         dead = make_gateway(tmp_path)
