@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 DEFAULT_HORIZON = 60
@@ -66,18 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     forecast.add_argument("--target", action="append", default=[], help="show only this target; may be repeated")
     forecast.add_argument("--plot", type=Path, metavar="FILE.png", help="write a picture, too")
 
-    evaluate = command("evaluate", "Judge the models of a run again, as a run of its own")
-    evaluate.add_argument("run", help="the run whose models are judged again")
-    evaluate.add_argument("--follow", action="store_true", help="show the run live until it ends")
-
-    rollback = command("rollback", "Make an earlier champion the current one again")
-    rollback.add_argument("name")
-    rollback.add_argument("--to", metavar="RUN", help="the run whose champion returns; else the one before the current")
-    rollback.add_argument("--follow", action="store_true", help="show the run live until it ends")
-
-    resume = command("resume", "Announce unfinished runs again")
-    resume.add_argument("run", nargs="?", help="only this run, however short its silence")
-    resume.add_argument("--older-than-seconds", type=float, help="silence that counts as stuck; 900 unless given")
+    _add_operations(command)
     return parser
 
 
@@ -116,3 +106,21 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--force", action="store_true", help="compute again what an earlier run has computed")
     parser.add_argument("--follow", action="store_true", help="show the run live until it ends")
+
+
+def _add_operations(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    evaluate = command("evaluate", "Judge the models of a run again, as a run of its own")
+    evaluate.add_argument("run", help="the run whose models are judged again")
+    evaluate.add_argument("--follow", action="store_true", help="show the run live until it ends")
+
+    cancel = command("cancel", "End a run without a decision")
+    cancel.add_argument("run")
+
+    rollback = command("rollback", "Make an earlier champion the current one again")
+    rollback.add_argument("name")
+    rollback.add_argument("--to", metavar="RUN", help="the run whose champion returns; else the one before the current")
+    rollback.add_argument("--follow", action="store_true", help="show the run live until it ends")
+
+    resume = command("resume", "Announce unfinished runs again")
+    resume.add_argument("run", nargs="?", help="only this run, however short its silence")
+    resume.add_argument("--older-than-seconds", type=float, help="silence that counts as stuck; 900 unless given")

@@ -173,6 +173,10 @@ class GatewayClient:
         """Have a run's candidates judged again, as a run of its own; return the gateway's answer."""
         return self._request("POST", f"/runs/{_segment(run_id)}/evaluate")
 
+    def cancel(self, run_id: str) -> Record:
+        """End a run without a decision; return the gateway's answer."""
+        return self._request("POST", f"/runs/{_segment(run_id)}/cancel")
+
     def roll_back(self, identifier: str, *, of_run: str | None = None) -> Record:
         """Have an earlier champion made the current one again, as a run of its own; return the gateway's answer."""
         params = {} if of_run is None else {"of_run": of_run}

@@ -43,6 +43,12 @@ def evaluate(client: GatewayClient, arguments: argparse.Namespace) -> int:
     return _started(client, arguments, client.evaluate_again(arguments.run))
 
 
+def cancel(client: GatewayClient, arguments: argparse.Namespace) -> int:
+    """End a run without a decision."""
+    answer = client.cancel(arguments.run)
+    return _show(arguments, answer, [f"cancelled: {answer['pipeline_run_id']} on {answer['identifier']}"])
+
+
 def rollback(client: GatewayClient, arguments: argparse.Namespace) -> int:
     """Go back to an earlier champion."""
     return _started(client, arguments, client.roll_back(arguments.name, of_run=arguments.to))
@@ -144,6 +150,7 @@ COMMANDS: dict[str, Callable[[GatewayClient, argparse.Namespace], int]] = {
     "forecast": forecast,
     "evaluate": evaluate,
     "rollback": rollback,
+    "cancel": cancel,
     "resume": resume,
 }
 

@@ -232,6 +232,19 @@ def test_evaluate_and_rollback(running: Running, capsys: Captured) -> None:
     assert "no champion before the current one" in captured.err
 
 
+def test_a_run_is_cancelled(running: Running, capsys: Captured) -> None:
+    run_id = running.upload()
+
+    assert running.flts("cancel", run_id) == 0
+    assert running.flts("cancel", run_id) == 1
+    assert running.flts("follow", run_id) == 1
+
+    captured = capsys.readouterr()
+    assert f"cancelled: {run_id} on {NAME}" in captured.out
+    assert "cancelled: a person cancelled it" in captured.out
+    assert "has ended already" in captured.err
+
+
 class TestErrors:
     @pytest.mark.parametrize(
         ("arguments", "code", "words"),
