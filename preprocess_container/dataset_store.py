@@ -23,6 +23,8 @@ FORMAT_VERSION = 1
 TRAIN = "processed_data"
 TEST = "test_processed_data"
 RAW_TEST = "raw_test_data"
+BROKEN = "stored_dataset_broken"
+"""Code of the refusal to announce a data set whose stored objects do not fit together."""
 
 log = get_logger(__name__)
 
@@ -83,7 +85,7 @@ class DatasetStore:
         Raises
         ------
         RejectedError
-            ``stored_dataset_broken`` if objects of this name exist that belong to no whole data set.
+            `BROKEN` if objects of this name exist that belong to no whole data set.
         """
         train = self._put(identifier, config_hash, f"{TRAIN}.parquet", features_to_parquet(dataset.train))
         test = self._put(identifier, config_hash, f"{TEST}.parquet", features_to_parquet(dataset.test))
@@ -128,15 +130,21 @@ class DatasetStore:
         )
         stored = self.find(identifier, config_hash)
         if stored is None:
-            folder = _key(identifier, config_hash, "")
-            msg = f"{self._bucket}/{folder} holds objects that belong to no whole data set: remove the folder"
-            raise RejectedError(msg, code="stored_dataset_broken")
+            raise self._broken(identifier, config_hash)
         return stored
 
     def _put(self, identifier: str, config_hash: str, name: str, data: bytes) -> ClaimCheck:
         rows, columns = parquet_shape(data) if name.endswith(".parquet") else (None, None)
         key = _key(identifier, config_hash, name)
-        return put_claimed(self._store, self._bucket, key, data, rows=rows, columns=columns)
+        try:
+            return put_claimed(self._store, self._bucket, key, data, rows=rows, columns=columns)
+        except RejectedError as error:  # what was there already is no table
+            raise self._broken(identifier, config_hash) from error
+
+    def _broken(self, identifier: str, config_hash: str) -> RejectedError:
+        folder = _key(identifier, config_hash, "")
+        msg = f"{self._bucket}/{folder} holds objects that belong to no whole data set: remove the folder"
+        return RejectedError(msg, code=BROKEN)
 
     def _read(self, key: str, data: bytes) -> StoredDataset:
         meta = json.loads(data)

@@ -16,7 +16,7 @@ from flts.observability.logs import get_logger
 from flts.observability.process import rss_bytes
 from flts.runtime.adapters import Adapters
 from flts.runtime.service import Progress
-from preprocess_container.dataset_store import DatasetStore, StoredDataset
+from preprocess_container.dataset_store import BROKEN, DatasetStore, StoredDataset
 from preprocess_container.domain.config_hash import config_hash, recipe_values
 from preprocess_container.domain.dataset import Dataset, make_dataset
 from preprocess_container.raw_files import read_raw
@@ -180,7 +180,7 @@ class PreprocessUpload:
         self._metrics.datasets_preprocessed.labels(outcome="rejected").inc()
         details = {"code": error.code, "message": error.message, "field": error.field}
         self._put_stage(event, "failed", began, **details)
-        if isinstance(error, ObjectNotFoundError | HashMismatchError):
+        if isinstance(error, ObjectNotFoundError | HashMismatchError) or error.code == BROKEN:
             return  # the store can be repaired and the dead letter replayed: the run stays open
         self._runs.put_outcome(event.identifier, event.pipeline_run_id, "rejected", stage=STAGE, **details)
 

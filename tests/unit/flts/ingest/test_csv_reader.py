@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+import gzip
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flts.errors import RejectedError
+from flts.ingest import RawTable, read_csv
+from flts.ingest.csv_reader import BLOCK_BYTES
+from flts.settings import UploadLimits
+
+HEAD = "time,a,b\n"
+
+
+def read(
+    text: str | bytes, *, ignore: tuple[str, ...] = (), name: str = "file", limits: UploadLimits | None = None
+) -> RawTable:
+    data = text.encode() if isinstance(text, str) else text
+    return read_csv(io.BytesIO(data), limits=limits or UploadLimits(), ignore_columns=ignore, name=name)
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "field", "words"),
+    [
+        ("", "empty_file", "file", "empty"),
+        ("\n\r\n\n", "empty_file", "file", "no header"),
+        (HEAD, "no_rows", "file", "header and no rows"),
+        ("time,a,b", "no_rows", "file", "header and no rows"),
+        ("x,a\n1,2\n", "no_time_column", "file", "names x, a"),
+        ("1,2\n3,4\n", "no_time_column", "file", "first line names 1, 2"),
+        ("time,ts,a\n1,2,3\n", "two_time_columns", "ts", "time and ts"),
+        ("Date,Timestamp,a\n1,2,3\n", "two_time_columns", "Timestamp", "Date and Timestamp"),
+        ("time\n1\n", "no_numeric_column", "file", "beside time"),
+        ("time,a,a\n1,2,3\n", "duplicate_column", "a", "2 columns are called a"),
+        ("time,,a\n1,2,3\n", "bad_column_name", "file", "column 2 has no name"),
+        ("time,a\u202eb\n1,2\n", "bad_column_name", "file", "not printable"),
+        (f"time,{'a' * 201}\n1,2\n", "bad_column_name", "file", "longer than 200"),
+        ('time,"a\n1,2\n', "bad_header", "file", "unbalanced quotes"),
+        ("time,a_lower\n1,2\n", "reserved_name", "a_lower", "reserved"),
+        ("time,a_upper\n1,2\n", "reserved_name", "a_upper", "reserved"),
+        ("time,min_of_day_sin\n1,2\n", "reserved_name", "min_of_day_sin", "time features"),
+        ("time,a,a_lag_2\n1,2,3\n", "reserved_name", "a_lag_2", "lags"),
+        (HEAD + "1,2,3\n2,x,4\n", "not_a_number", "a", "row 2, column a: 'x'"),
+        (HEAD + "1,2,3\n2,4,1 000\n", "not_a_number", "b", "row 2, column b: '1 000'"),
+        (HEAD + "1,0x10,3\n", "not_a_number", "a", "0x10"),
+        (HEAD + "1,true,3\n", "not_a_number", "a", "IGNORE_COLUMNS"),
+        ("time;a\n1;1,5\n", "decimal_comma", "a", "row 1, column a: '1,5'"),
+        (HEAD + '1,"1,5",3\n', "decimal_comma", "a", "decimals need a point"),
+        (HEAD + "1,2,3\n2,3,inf\n", "infinite_value", "b", "row 2, column b"),
+        (HEAD + "1,-Infinity,3\n", "infinite_value", "a", "row 1, column a"),
+        (HEAD + "1,2,1e999\n", "infinite_value", "b", "too large for a float64"),
+        (HEAD + "1,2,3\n2,3\n", "ragged_row", "file", "row 2 has 2 cells, the header 3"),
+        (HEAD + "1,2,3\n2,3,4,5\n", "ragged_row", "file", "row 2 has 4 cells"),
+        (HEAD + f"1,{'z' * 101},3\n", "cell_too_long", "a", "longer than 100"),
+        (HEAD + f"{'1' * 101},2,3\n", "cell_too_long", "time", "longer than 100"),
+        ('time,note,a\n1,"x,3\n2,y",4\n', "broken_quotes", "file", "line break"),
+        ('time,a\n1,"2\n3,4\n', "broken_quotes", "file", "unbalanced"),
+        (HEAD + "1,2,3\n1,2,3\n2,2,2\n2,2,2\n", "duplicate_times", "time", "2 rows repeat"),
+        (HEAD + "1,2,3\n3,2,3\n2,2,2\n", "unordered_times", "time", "row 3 is earlier"),
+        (HEAD + "1,2,3\n,2,3\n", "missing_time", "time", "row 2 has no time"),
+        (HEAD + "01/02/2024,2,3\n", "bad_time", "time", "ISO 8601"),
+        (HEAD + "20240131,2,3\n", "bad_time", "time", "2024-01-31"),
+        (HEAD + "1700000000000,2,3\n", "bad_time", "time", "milliseconds"),
+        (HEAD + "-99999999999,2,3\n", "bad_time", "time", "out of the range"),
+        (HEAD + "1.5,2,3\n", "bad_time", "time", "fractions"),
+        (HEAD + "2024-01-01T00:00:00.25,2,3\n", "bad_time", "time", "fractions"),
+        (HEAD.encode() + b"1,2,\xe9\n", "wrong_encoding", "file", "0xe9"),
+        ("time,a\n1,2\n".encode("utf-16"), "wrong_encoding", "file", "UTF-16"),
+        (HEAD.encode() + b"1,2,\0\n", "not_text", "file", "NUL"),
+        (gzip.compress(b"time,a\n1,2\n"), "not_csv", "file", "gzip"),
+        (b"PAR1\0\0", "not_csv", "file", "Parquet"),
+        (b"PK\x03\x04\0", "not_csv", "file", "Excel"),
+        ("time,a\n1," + "9" * (2 * BLOCK_BYTES), "line_too_long", "file", "one row a line"),
+        ("time," + ",".join(f"c{at}" for at in range(200_000)) + "\n1", "too_many_columns", "file", "200,000 cells"),
+        ("time," + ",".join(f"c{at}" for at in range(1_000)) + "\n1", "too_many_columns", "file", "1,000"),
+        ("time,a\n1," + '"' * 400_001 + "\n", "cell_too_long", "a", "row 1"),
+    ],
+)
+def test_refuses_by_code_field_and_message(text: str | bytes, code: str, field: str, words: str) -> None:
+    with pytest.raises(RejectedError) as refusal:
+        read(text)
+
+    assert (refusal.value.code, refusal.value.field) == (code, field)
+    assert words in refusal.value.message
+    assert len(refusal.value.message) < 400
+
+
+def test_calls_the_whole_file_what_the_caller_calls_it() -> None:
+    with pytest.raises(RejectedError) as refusal:
+        read("", name="test")
+
+    assert refusal.value.field == "test"
+
+
+@pytest.mark.parametrize(
+    ("limits", "code"),
+    [
+        (UploadLimits(max_upload_rows=2), "too_many_rows"),
+        (UploadLimits(max_upload_cells=8), "too_many_cells"),
+        (UploadLimits(max_upload_columns=2), "too_many_columns"),
+        (UploadLimits(max_upload_bytes=20), "too_large"),
+    ],
+)
+def test_limits_are_refused_by_their_setting(limits: UploadLimits, code: str) -> None:
+    text = HEAD + "1,2,3\n2,3,4\n3,4,5\n"
+
+    with pytest.raises(RejectedError) as refusal:
+        read(text, limits=limits)
+
+    assert refusal.value.code == code
+    assert "MAX_UPLOAD_" in refusal.value.message
+    assert read(text).rows == 3
+
+
+class Endless(io.RawIOBase):
+    """A body that begins well and never ends; counts the bytes that were taken of it."""
+
+    def __init__(self, start: bytes, line: bytes) -> None:
+        super().__init__()
+        self.start, self.line, self.taken = start, line, 0
+
+    def read(self, size: int = -1) -> bytes:
+        data = (self.start + self.line * (size // len(self.line) + 1))[:size]
+        self.start = b""
+        self.taken += len(data)
+        return data
+
+
+@pytest.mark.parametrize(
+    ("line", "code"), [(b"1,2\n", "too_large"), (b"9", "line_too_long"), (b'"', "line_too_long"), (b"\n", "too_large")]
+)
+def test_an_endless_body_is_given_up_after_a_few_blocks(line: bytes, code: str) -> None:
+    body = Endless(b"time,a\n", line)
+
+    with pytest.raises(RejectedError) as refusal:
+        read_csv(body, limits=UploadLimits(max_upload_bytes=4 * BLOCK_BYTES))  # type: ignore[arg-type] - a raw stream will do
+
+    assert refusal.value.code == code
+    assert body.taken <= 5 * BLOCK_BYTES
+
+
+@pytest.mark.parametrize(
+    ("text", "times", "values"),
+    [
+        ("time,a\n1,2\n3,4\n", [1, 3], [[2], [4]]),
+        ("time,a\r\n1,2\r\n3,4", [1, 3], [[2], [4]]),
+        ("time,a\r1,2\r3,4", [1, 3], [[2], [4]]),
+        ("\ufefftime,a\n1,2\n", [1], [[2]]),
+        ("time;a\n2024-01-01;1.5\n", [1_704_067_200], [[1.5]]),
+        ("time\ta\n1\t2\n", [1], [[2]]),
+        ('"time","a"\n"1","2.5"\n', [1], [[2.5]]),
+        ("a,TimeStamp\n2,1\n", [1], [[2]]),
+        ("ts,a\n1,2\n", [1], [[2]]),
+        ("time,a\n1, 2\n2,+3\n3,1e3\n4,.5\n\n5,-5.\n", [1, 2, 3, 4, 5], [[2], [3], [1000], [0.5], [-5]]),
+        ("time,a\n2024-01-01T02:00:00+02:00,1\n2024-01-01T00:10:00Z,2\n", [1_704_067_200, 1_704_067_800], [[1], [2]]),
+        ("time,a\n2024-01-01 00:00,1\n2024-01-01T00:10Z,2\n", [1_704_067_200, 1_704_067_800], [[1], [2]]),
+        ("time,a\n2024-01-01 00:00:00.000,1\n", [1_704_067_200], [[1]]),
+        ("time,a\n1704067200.0,1\n", [1_704_067_200], [[1]]),
+        ("time,a\n-60,1\n0,2\n", [-60, 0], [[1], [2]]),
+    ],
+)
+def test_reads_what_people_send(text: str, times: list[int], values: list[list[float]]) -> None:
+    table = read(text)
+
+    assert table.times.tolist() == times
+    assert table.values.tolist() == values
+
+
+@pytest.mark.parametrize("cell", ["", "NA", "N/A", "NaN", "nan", "null", "NULL", '""', " NA"])
+def test_missing_cells_are_nan(cell: str) -> None:
+    table = read(f"time,a,b\n1,2,3\n2,{cell},4\n")
+
+    assert np.isnan(table.values[1, 0])
+    assert table.values[1, 1] == 4
+
+
+def test_ignored_columns_may_hold_and_be_called_anything() -> None:
+    table = read("time,note,a,ts,note\n1,hello,2,x,\n2,,3,y,z\n", ignore=("note", "ts", "absent"))
+
+    assert table.columns == ("a",)
+    assert table.ignored == ("note", "ts", "note")
+    assert table.values.tolist() == [[2], [3]]
+
+
+def test_the_row_of_an_error_is_counted_over_all_blocks() -> None:
+    rows = 3 * BLOCK_BYTES // 20
+    lines = [f"{at},{at}.123456789\n" for at in range(rows)]
+    lines[rows - 5] = f"{rows - 5},oops\n"
+
+    with pytest.raises(RejectedError, match=f"row {rows - 4}, column a: 'oops'"):
+        read("time,a\n" + "".join(lines))
+
+
+def test_blocks_join_without_losing_a_row() -> None:
+    rows = 3 * BLOCK_BYTES // 20
+    table = read("time,a\n" + "".join(f"{at},{at * 0.5}\n" for at in range(rows)))
+
+    assert table.times.tolist() == list(range(rows))
+    assert (table.values[:, 0] == np.arange(rows) * 0.5).all()
+
+
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=30))
+def test_numbers_are_read_to_the_last_bit(numbers: list[float]) -> None:
+    text = "time,a\n" + "".join(f"{at},{number!r}\n" for at, number in enumerate(numbers))
+
+    assert read(text).values[:, 0].tolist() == numbers
+
+
+@given(st.binary(max_size=200))
+def test_bytes_of_any_kind_are_read_or_refused(data: bytes) -> None:
+    answers = []
+    for head in (b"", b"time,a\n"):
+        try:
+            table = read(head + data)
+        except RejectedError as refusal:
+            answers.append(refusal.code != "rejected" and refusal.field is not None)  # a code of its own
+        else:
+            answers.append(table.values.shape == (table.rows, len(table.columns)))
+    assert answers == [True, True]
+
+
+def test_a_path_is_read_like_a_stream(tmp_path: Path) -> None:
+    path = tmp_path / "train.csv"
+    path.write_text("time,a\n1,2\n")
+
+    assert read_csv(path, limits=UploadLimits()).rows == 1

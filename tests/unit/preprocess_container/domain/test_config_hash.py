@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flts.settings import RecipeSettings
+from preprocess_container.domain import config_hash as module
+from preprocess_container.domain.config_hash import config_hash
+
+OTHER: dict[str, Any] = {
+    "handle_nans": False,
+    "nans_threshold": 0.5,
+    "nans_drop_rows": True,
+    "clip_enable": True,
+    "clip_method": "sigma",
+    "clip_factor": 3.0,
+    "time_features_enable": False,
+    "lags_enable": True,
+    "lags_n": 4,
+    "lags_step": 2,
+    "scaler": "StandardScaler",
+    "add_val": 0.5,
+    "targets": ("a",),
+    "train_test_split": 0.7,
+    "sample_train_rows": 50,
+    "sample_test_rows": 30,
+    "sample_strategy": "random",
+    "sample_seed": 45,
+    "extra_hash_salt": "again",
+    "max_gap_steps": 3,
+    "ignore_columns": ("note",),
+}
+TRAIN, TEST = "1" * 64, "2" * 64
+
+
+def hash_of(train: str = TRAIN, test: str | None = TEST, **settings: Any) -> str:
+    return config_hash(RecipeSettings(**settings), train_sha256=train, test_sha256=test)
+
+
+def test_every_setting_of_the_recipe_is_tried() -> None:
+    assert set(OTHER) == set(RecipeSettings.model_fields)
+
+
+@pytest.mark.parametrize("name", sorted(OTHER))
+def test_another_value_of_any_setting_is_another_hash(name: str) -> None:
+    assert hash_of(**{name: OTHER[name]}) != hash_of()
+
+
+@given(st.sets(st.sampled_from(sorted(OTHER))), st.sets(st.sampled_from(sorted(OTHER))))
+def test_hashes_are_equal_exactly_if_all_settings_are(one: set[str], other: set[str]) -> None:
+    first = hash_of(**{name: OTHER[name] for name in sorted(one)})
+    second = hash_of(**{name: OTHER[name] for name in sorted(other, reverse=True)})
+
+    assert (first == second) == (one == other)
+
+
+def test_how_a_value_was_written_does_not_matter() -> None:
+    written = {"add_val": "0", "targets": "a, b", "handle_nans": "1", "clip_factor": 1.5, "sample_train_rows": "50"}
+
+    assert hash_of(**written) == hash_of(targets=("a", "b"), sample_train_rows=50)
+
+
+def test_the_raw_files_and_the_recipe_version_are_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    hashes = {hash_of(), hash_of(train=TEST), hash_of(test=None), hash_of(test=TRAIN), hash_of(TEST, TRAIN)}
+    monkeypatch.setattr(module, "RECIPE_VERSION", 2)
+
+    assert len({*hashes, hash_of()}) == 6
