@@ -19,7 +19,7 @@ from flts.observability.logs import get_logger
 from flts.settings import WindowSettings
 from flts.training.fitting import FittedModel, TrainingSet
 
-ROLLED_WINDOWS = 60_000
+ROLLED_WINDOWS = 40_000
 """Windows that the calibration may cost, at 20 to 35 us each; origins are thinned out for it, not steps."""
 LEAST_ORIGINS = 48
 
