@@ -80,7 +80,6 @@ class DecideRun:
                 "training_data": data.model_dump(mode="json"),
             },
         )
-        self._runs.put_stage(identifier, run, STAGE, "started", model_types=list(model_types))
 
     def _decide_if_complete(self, identifier: str, run: str, progress: Progress) -> Sequence[Event]:
         expected = self._runs.expected(identifier, run)
@@ -106,6 +105,8 @@ class DecideRun:
             kind: why_missing(kind, now=self._now(), started=float(expected["started"]), patience=patience)
             for kind in missing_types(model_types, trained)
         }
+        # From here on, so that the stage's time is eval's own and not the trainers'.
+        self._runs.put_stage(identifier, run, STAGE, "started", model_types=list(model_types))
         log.info("model_evaluate_start", model_types=sorted(trained), missing=sorted(missing))
         progress(STAGE, "running", detail="loading the candidates")
         if self._adapters.tracker is not None:

@@ -131,7 +131,8 @@ class _Court:
     def judge(self, candidates: Sequence[Candidate], pointer: Mapping[str, Any] | None) -> Judgement:
         """Score everybody on the same origins."""
         test = read_claimed_series(self._store, self._data.raw_test)
-        self._progress(STAGE, "running", detail=f"{len(test)} test rows")
+        test_rows = len(test) - self._data.raw_test_context_rows
+        self._progress(STAGE, "running", detail=f"{test_rows} test rows")
         candidates = [self._reaches(one) for one in candidates]
         usable = self._usable(test, [one.forecaster for one in candidates if one.forecaster])
         champion = _ChampionSeat(pointer)
@@ -143,7 +144,7 @@ class _Court:
             least = max((one.forecaster.rows_required for one in candidates if one.forecaster), default=1)
             reason = Reason(
                 "no_test_rows",
-                f"none of the {len(test)} test rows has {least} rows before it and {max(self._steps)} from it on",
+                f"none of the {test_rows} test rows has {least} rows before it and {max(self._steps)} from it on",
             )
             return self.refuse([one.refused(reason) if one.forecaster else one for one in candidates])
         baselines, notes = self._references(test, train, held_out)
@@ -164,7 +165,7 @@ class _Court:
             references=baselines,
             champion=None if pointer is None else ChampionRow(pointer, champion_card, champion.why_not),
             held_out=held_out,
-            test_rows=len(test),
+            test_rows=test_rows,
             notes=notes,
         )
         return Judgement(choice, board, cards, champion_card)

@@ -12,6 +12,7 @@ from typing import Any
 from flts.contracts.events import Event, RunProgress
 
 PERIOD_SECONDS = 1.0
+LASTING = ("epoch", "epochs", "loss")
 
 
 class ProgressReporter:
@@ -43,12 +44,16 @@ class ProgressReporter:
         self._begun: dict[str, float] = {}
         self._last: dict[str, tuple[str, float]] = {}
         self._held_back: dict[str, RunProgress] = {}
+        self._known: dict[str, dict[str, Any]] = {}
 
     def __call__(self, stage: str, state: str, **details: Any) -> None:
         """Report; details are epoch, epochs, loss and detail."""
         now = self._clock()
         with self._lock:
             begun = self._begun.setdefault(stage, now)
+            # What thinning leaves out must not be lost: epoch and loss stay with the reports that follow.
+            known = self._known.setdefault(stage, {})
+            known |= {name: details[name] for name in LASTING if details.get(name) is not None}
             report = RunProgress(
                 event_id=str(uuid.uuid4()),  # nobody looks for a repeat of progress
                 identifier=self._event.identifier,
@@ -59,7 +64,7 @@ class ProgressReporter:
                 stage=stage,
                 state=state,
                 elapsed=round(now - begun, 3),
-                **details,
+                **{**details, **known},
             )
             last_state, last_time = self._last.get(stage, ("", 0.0))
             if state == last_state and now - last_time < PERIOD_SECONDS:

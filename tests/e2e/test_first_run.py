@@ -55,7 +55,7 @@ def test_prophet_is_promoted_and_served_and_the_waiting_test_rows_are_forecast(
 
     run = prophet_stack.wait_decided(run_id)
 
-    assert run["outcome"]["outcome"] == "promoted", run["decision"]
+    assert run["outcome"] == "promoted", run["decision"]
     assert run["decision"]["model_type"] == "PROPHET"
     prophet_stack.wait_served("season", run["decision"]["run_id"])
     folder = prophet_stack.store / "pipeline-runs" / "season" / run_id

@@ -35,7 +35,7 @@ def test_a_service_killed_in_the_middle_of_its_work_is_made_up_for(
 
     run = stack.wait_decided(run_id)
     assert stack.pid(service) != victim
-    assert run["outcome"]["outcome"] == "promoted", run["decision"]
+    assert run["outcome"] == "promoted", run["decision"]
     assert len(stack.decisions(identifier, run_id)) == 1
     assert {kind for kind, trained in run["trained"].items() if trained["status"] == "SUCCESS"} == {
         "GRU",
