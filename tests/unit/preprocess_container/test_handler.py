@@ -400,7 +400,7 @@ def refusal_of(pre: Preprocessing, event: RawData) -> RejectedError:
     ],
 )
 def test_a_rejected_upload_ends_its_run_with_the_reason(
-    pre: Preprocessing, text: bytes, settings: dict[str, Any], code: str, field: str, words: str
+    pre: Preprocessing, text: bytes, *, settings: dict[str, Any], code: str, field: str, words: str
 ) -> None:
     event = pre.upload(text, **settings)
 
