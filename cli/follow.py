@@ -15,7 +15,7 @@ from rich.text import Text
 from cli.client import GatewayClient, RunEvent
 from cli.render import HEADERS_PROGRESS, event_line, progress_rows, run_heading
 
-QUIET_SECONDS = 5.0  # plain lines: the same state is said again only so often
+QUIET_SECONDS = 5.0  # plain lines: the same state and epoch are said again only so often
 STYLES = {"done": "green", "failed": "red", "skipped": "dim", "started": "cyan", "training": "cyan"}
 
 
@@ -81,8 +81,8 @@ class PlainLines:
         stage = str(data.get("stage"))
         said, at = self._last.get(stage, ((), 0.0))
         now = self._clock()
-        # Epochs pass every second or so: each is news, as is another state; elapsed time alone is not.
-        says = (data.get("state"), data.get("epoch"), data.get("detail"))
+        # Another state and another epoch are news; batches within one, and time that passes, are now and then.
+        says = (data.get("state"), data.get("epoch"))
         if says == said and now - at < QUIET_SECONDS:
             return False
         self._last[stage] = (says, now)

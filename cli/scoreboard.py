@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,8 @@ from cli.text import duration, fixed, number, one_line, table
 Record = Mapping[str, Any]
 
 MARK = "*"
+CODE = re.compile(r"^[a-z][a-z0-9_]*: ")
+"""What stands before a reason's sentence in an event, for programs."""
 
 
 def scoreboard_table(view: Record) -> list[str]:
@@ -87,7 +90,7 @@ def _candidate_row(board: Record, row: Record) -> tuple[Any, tuple[Any, ...]]:
 
 def _scoreboard_note(board: Record) -> str:
     weights = board.get("weights") or {}
-    formula = " + ".join(f"{weight:g} {name.upper()}" for name, weight in weights.items())
+    formula = " + ".join(f"{weights[name]:g} {name.upper()}" for name in ("rmse", "mae", "mse") if name in weights)
     steps = ", ".join(str(step) for step in board.get("score_horizons") or ())
     return (
         f"score = {formula}, scaled, mean over {len(board.get('targets') or ())} target(s), "
@@ -115,4 +118,4 @@ def _codes(reasons: Any) -> str:
 def _reason(reason: Any) -> str:
     if isinstance(reason, Mapping):
         return one_line(reason.get("message") or reason.get("code"))
-    return one_line(reason)
+    return CODE.sub("", one_line(reason))

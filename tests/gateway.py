@@ -185,7 +185,7 @@ def scoreboard(identifier: str, run_id: str) -> dict[str, Any]:
         "decision": "promoted",
         "winner": "GRU",
         "reasons": [{"code": "best_score", "message": "GRU scores 0.02, the next LSTM 0.025"}],
-        "weights": {"rmse": 0.5, "mae": 0.3, "mse": 0.2},
+        "weights": {"mae": 0.3, "mse": 0.2, "rmse": 0.5},
         "targets": ["down", "up"],
         "score_horizons": [1],
         "origins": 3972,

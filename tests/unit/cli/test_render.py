@@ -117,7 +117,7 @@ up      0.25  0.2      0.5          0.4    0.3"""
 def test_the_decision_names_the_gates_reasons_and_warnings() -> None:
     assert render.decision_lines(VIEW) == [
         "promoted: GRU",
-        "  - best_score: GRU scores 0.02",
+        "  - GRU scores 0.02",
         "  ! LSTM: intervals cover less than promised",
         "  - PROPHET: its skill against persistence is -0.2500",
     ]
@@ -325,7 +325,7 @@ class TestPlainLines:
         ]
 
     def test_what_only_repeats_itself_is_said_again_after_a_while(self) -> None:
-        lines = self.show(*[self.progress(detail="reading")] * 12)
+        lines = self.show(*(self.progress(epoch=1, detail=f"batch {at}") for at in range(12)))
 
         assert len(lines) == 3
 
