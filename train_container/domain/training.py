@@ -187,7 +187,5 @@ def _score(network: nn.Module, pairs: _Pairs, loss: ScaledLoss) -> Scores:
 
 
 def _tensors(windows: Windows) -> _Pairs:
-    return _Pairs(
-        torch.from_numpy(np.ascontiguousarray(windows.inputs)),
-        torch.from_numpy(np.ascontiguousarray(windows.targets)),
-    )
+    """Return tensors that share the windows' memory: neighbouring windows overlap, and a batch copies only its own."""
+    return _Pairs(torch.from_numpy(windows.inputs), torch.from_numpy(windows.targets))
