@@ -16,6 +16,7 @@ from pyarrow import csv
 
 from flts.errors import RejectedError
 from flts.forecasting.series import FloatArray
+from flts.ingest.arrow import doubles
 from flts.ingest.header import Header
 
 MISSING = ("", "NA", "N/A", "NaN", "nan", "NAN", "null", "NULL", "None")
@@ -49,7 +50,7 @@ class BlockReader:
             ``ragged_row``, ``broken_quotes``, ``not_a_number``, ``decimal_comma``, ``infinite_value`` or
             ``cell_too_long``, with column and row.
         """
-        read_column: Callable[[pa.Table, str], FloatArray] = _to_numpy
+        read_column: Callable[[pa.Table, str], FloatArray] = _read_fast
         try:
             table = self._parse(block, pa.float64(), first_row)
         except pa.ArrowInvalid:
@@ -144,6 +145,5 @@ class BlockReader:
             raise RejectedError(msg, code="infinite_value", field=name)
 
 
-def _to_numpy(table: pa.Table, column: str) -> FloatArray:
-    values: FloatArray = table.column(column).to_numpy()  # nulls become NaN
-    return values
+def _read_fast(table: pa.Table, column: str) -> FloatArray:
+    return doubles(table.column(column))

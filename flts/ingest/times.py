@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from flts.errors import RejectedError
 from flts.forecasting.series import BoolArray, IntArray
+from flts.ingest.arrow import whole_numbers
 
 TIME_COLUMNS = ("time", "timestamp", "ts", "date")
 EARLIEST_SECONDS = -62_135_596_800  # 0001-01-01, the first day that datetime can say
@@ -81,7 +82,7 @@ def _parse_iso_block(cells: pa.Array[Any]) -> IntArray | None:
     # Arrow wants to know beforehand whether offsets are there; a mixture goes the slow way.
     zone = "UTC" if _OFFSET.search(first[len("2024-01-31") :]) else None
     try:
-        microseconds = pc.cast(cells, pa.timestamp("us", tz=zone)).cast(pa.int64()).to_numpy()
+        microseconds = whole_numbers(pc.cast(cells, pa.timestamp("us", tz=zone)))
     except pa.ArrowInvalid:
         return None
     if (microseconds % 1_000_000).any():
@@ -92,7 +93,7 @@ def _parse_iso_block(cells: pa.Array[Any]) -> IntArray | None:
 
 def _parse_epoch_block(cells: pa.Array[Any]) -> IntArray | None:
     try:
-        seconds: IntArray = pc.cast(cells, pa.int64()).to_numpy()
+        seconds = whole_numbers(pc.cast(cells, pa.int64()))
     except pa.ArrowInvalid:
         return None
     if not _is_plausible(seconds).all() or _is_compact_date(cells[0].as_py()):

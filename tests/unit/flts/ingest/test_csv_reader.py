@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import gzip
 import io
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -229,3 +231,13 @@ def test_a_path_is_read_like_a_stream(tmp_path: Path) -> None:
     path.write_text("time,a\n1,2\n")
 
     assert read_csv(path, limits=UploadLimits()).rows == 1
+
+
+def test_reading_does_not_import_pandas() -> None:
+    code = (
+        "import io, sys; from flts.ingest import read_csv; from flts.settings import UploadLimits\n"
+        "text = b'time,a\\n2024-01-01,1\\n2024-01-02,\\n'\n"
+        "read_csv(io.BytesIO(text), limits=UploadLimits()); sys.exit('pandas' in sys.modules)"
+    )
+
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

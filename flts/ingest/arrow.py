@@ -1,0 +1,36 @@
+"""Arrow's arrays as numpy's, out of their buffers: Arrow's own way imports pandas wherever that is installed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from flts.forecasting.series import FloatArray, IntArray
+
+
+def doubles(column: pa.ChunkedArray[Any]) -> FloatArray:
+    """Return a column of float64, (n,), nulls as NaN."""
+    parts = [_doubles(chunk) for chunk in column.chunks]
+    return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0), *parts])
+
+
+def whole_numbers(array: pa.Array[Any]) -> IntArray:
+    """Return an array of int64 without nulls, (n,)."""
+    data = array.buffers()[1]
+    if data is None:
+        return np.empty(0, np.int64)
+    return np.frombuffer(memoryview(data), np.int64)[array.offset : array.offset + len(array)]
+
+
+def _doubles(chunk: pa.Array[Any]) -> FloatArray:
+    valid, data = chunk.buffers()
+    if data is None:
+        return np.empty(0)
+    start, stop = chunk.offset, chunk.offset + len(chunk)
+    values = np.frombuffer(memoryview(data), np.float64)[start:stop]
+    if valid is None or chunk.null_count == 0:
+        return values
+    bits = np.unpackbits(np.frombuffer(memoryview(valid), np.uint8), bitorder="little")[start:stop]
+    return np.where(bits, values, np.nan)
