@@ -25,6 +25,7 @@ from embedded.broker import BrokerSettings
 from flts.contracts import ids
 from flts.contracts.claim_check import ClaimCheck
 from flts.contracts.events import RawData
+from flts.errors import BackendAwayError
 from flts.messaging.kafka import Publisher, ensure_topics
 from flts.settings import KafkaSettings
 from tests.eventually import eventually
@@ -107,7 +108,16 @@ class Bus:
         )
 
     def prepare(self, *groups: str) -> None:
-        ensure_topics(self.settings(), "tests", groups)
+        """Have the topics created, as patiently as a service that starts."""
+
+        def prepared() -> bool:
+            try:
+                ensure_topics(self.settings(), "tests", groups)
+            except BackendAwayError as error:
+                raise AssertionError(error.message) from error
+            return True
+
+        eventually(prepared, "the topics", timeout=60, every=0.5)
 
     @property
     def publisher(self) -> Publisher:

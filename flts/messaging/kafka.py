@@ -90,7 +90,8 @@ def consumer_config(settings: KafkaSettings, client_id: str, group: str | None) 
         **config,
         "group.protocol": "classic",
         "session.timeout.ms": min(10_000, settings.kafka_max_poll_interval_ms),
-        "heartbeat.interval.ms": 3_000,
+        # A change of members is heard of with a heartbeat.
+        "heartbeat.interval.ms": 1_000,
         # A replica that joins takes its share from the others without stopping their work.
         "partition.assignment.strategy": "cooperative-sticky",
     }

@@ -87,7 +87,7 @@ class _Runner:
             except SystemExit:
                 self._stop("the API did not start", asked=False)
             self._stop("the HTTP server ended", asked=False)
-            starter.join(timeout=CLOSE_SECONDS)
+            starter.join(timeout=1.0)  # it may hang in a request, which it does not outlive
             return self._finish()
 
     def _say_version(self) -> None:
