@@ -94,7 +94,9 @@ class Champions:
             if identifier in entries:
                 return identifier
             check_identifier(identifier)
-            if identifier in self._waiting or not entries or not self.known:
+            if not self.known:
+                raise _not_known()
+            if identifier in self._waiting or not entries:
                 raise _no_champion(identifier)
             msg = f"there is no identifier {identifier}; there are {_shown(entries)}"
             raise NotFoundError(msg, code="unknown_identifier", field="identifier")
@@ -102,7 +104,7 @@ class Champions:
         if default is not None:
             return default
         if not entries:
-            raise _no_champion(self._default_identifier)
+            raise _no_champion(self._default_identifier) if self.known else _not_known()
         msg = f"name the identifier; there are {_shown(entries)}"
         raise RejectedError(msg, code="identifier_needed", field="identifier")
 
@@ -146,8 +148,8 @@ class Champions:
                 )
             return champion
 
-    def load_from_disk(self) -> None:
-        """Take over what an earlier process left: the default champion first, others as far as memory may go."""
+    def read_disk(self) -> None:
+        """Take over the list that an earlier process left; its champions are loaded when asked for."""
         pointers = self._cache.pointers()
         with self._changing:
             self._cache.remove_unfinished()
@@ -162,8 +164,11 @@ class Champions:
                 self._entries.setdefault(identifier, Entry(identifier))
             self._waiting = frozenset(pointers.waiting if pointers else ())
             self.known = pointers is not None
-            default = self.default()
-        for identifier in [name for name in (default, *found) if name is not None][: self._max_loaded]:
+
+    def load_from_disk(self) -> None:
+        """Load what `read_disk` found: the default champion first, others as far as memory may go."""
+        found = sorted(self._entries, key=lambda name: name != self.default())
+        for identifier in found[: self._max_loaded]:
             with self._changing:
                 if self.loaded(identifier) is None and identifier in self._entries:
                     self._load_latest(identifier)
@@ -180,9 +185,8 @@ class Champions:
                 entries.setdefault(identifier, Entry(identifier))
             self._entries = entries
             self._waiting = frozenset(pointers.waiting)
-            if self._cache.pointers() != pointers:
-                self._cache.put_pointers(pointers)
             self.known = True
+            self._keep_list()
         self._report()
 
     def fetched(self, identifier: str, folder_name: str) -> bool:
@@ -192,6 +196,8 @@ class Champions:
         """
         with self._changing:
             entry = self._entries.setdefault(identifier, Entry(identifier))
+            self._waiting -= {identifier}
+            self._keep_list()
             if entry.folder is not None and entry.folder.name == folder_name:
                 self._entries[identifier] = replace(entry, problem=None)
                 return True
@@ -216,6 +222,7 @@ class Champions:
             self._waiting |= {identifier}
             if identifier in self._entries:
                 self._drop(identifier)
+            self._keep_list()
 
     def ready(self) -> bool:
         """Return whether requests without an identifier are answered as well as they can be."""
@@ -234,6 +241,12 @@ class Champions:
                 described = {"identifier": identifier} if promotion is None else promotion.describe()
             listed.append({**described, "loaded": entry.champion is not None, "problem": entry.problem})
         return listed
+
+    def _keep_list(self) -> None:
+        """Write the list to disk, where a restart finds it; one that was never read whole is not kept."""
+        pointers = Pointers(tuple(sorted(self._entries)), tuple(sorted(self._waiting)))
+        if self.known and self._cache.pointers() != pointers:
+            self._cache.put_pointers(pointers)
 
     def _drop(self, identifier: str) -> None:
         self._entries = {name: entry for name, entry in self._entries.items() if name != identifier}
@@ -338,4 +351,9 @@ def _shown(entries: Iterable[str]) -> str:
 def _no_champion(identifier: str | None) -> RetryableError:
     whose = f"{identifier} has" if identifier else "there is"
     msg = f"{whose} no champion yet; one is served as soon as a run promotes it"
+    return RetryableError(msg, code="no_champion", retry_after_seconds=RETRY_AFTER_SECONDS)
+
+
+def _not_known() -> RetryableError:
+    msg = "this replica does not know the champions yet: its disk holds none and the store has not answered"
     return RetryableError(msg, code="no_champion", retry_after_seconds=RETRY_AFTER_SECONDS)

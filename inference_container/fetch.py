@@ -74,8 +74,9 @@ def fetch_champions(
         if order.only is None:
             waiting = sorted(set(runs.identifiers()) - set(champions))
             say(Listed(champions, waiting))
-        else:
-            for identifier in set(identifiers) - set(champions):
+        elif gone := set(identifiers) - set(champions):
+            next(iter(store.list_folders(bucket)), None)  # raises where the bucket itself is away, not the pointer
+            for identifier in sorted(gone):
                 say(Removed(identifier))
     except BackendAwayError as error:
         say(Away("pointers", error.message))

@@ -79,10 +79,12 @@ class Refresher:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Start the thread, once; it first takes over what the disk holds."""
+        """Take over what the disk holds, then start the thread, once."""
         with self._wake:
             if self._thread is not None or self._stopping:
                 return
+            # Before the first request is answered: a restart serves what it has, whatever the store does.
+            self._champions.read_disk()
             self._thread = threading.Thread(target=self._run, name="refresher", daemon=True)
             self._thread.start()
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 
 from tests.eventually import eventually
@@ -75,11 +76,8 @@ def test_the_last_champion_survives_a_restart_and_the_loss_of_every_backend(prop
     with prophet_stack.gateway as client:
         body = client.get("/datasets/season/tail", params={"rows": 5}).json()
     before = prophet_stack.predict(body).json()["predictions"]
-    hidden = prophet_stack.store.with_name("store-away")
-    prophet_stack.store.rename(hidden)
-    try:
-        victim = prophet_stack.pid("inference")
-        os.kill(victim, signal.SIGKILL)
+    with every_backend_away(prophet_stack):
+        os.kill(prophet_stack.pid("inference"), signal.SIGKILL)
 
         def answers() -> httpx.Response | None:
             try:
@@ -90,7 +88,22 @@ def test_the_last_champion_survives_a_restart_and_the_loss_of_every_backend(prop
         answer = eventually(answers, "the restarted replica answers from its disk", timeout=30)
         assert answer.status_code == 200, answer.text
         assert answer.json()["predictions"] == before
+
+
+@contextmanager
+def every_backend_away(stack: RunningStack) -> Iterator[None]:
+    """The broker and MLflow accept and never answer; where the store was is something that is no folder."""
+    frozen = [psutil.Process(stack.pid(name)) for name in ("kafka", "mlflow")]
+    frozen += [child for process in frozen for child in process.children(recursive=True)]
+    hidden = stack.store.with_name("store-away")
+    stack.store.rename(hidden)
+    stack.store.write_text("")
+    for process in frozen:
+        process.suspend()
+    try:
+        yield
     finally:
-        if prophet_stack.store.exists():
-            shutil.rmtree(prophet_stack.store)
-        hidden.rename(prophet_stack.store)
+        for process in frozen:
+            process.resume()
+        stack.store.unlink()
+        hidden.rename(stack.store)

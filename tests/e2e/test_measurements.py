@@ -65,4 +65,4 @@ def test_targets_narrow_the_forecast_to_one_column(two_trainers: RunningStack, p
     run = two_trainers.wait_decided(two_trainers.upload("down-only", *poblesec, settings=settings), timeout=120)
 
     rows = run["scoreboard"]["candidates"]
-    assert all(set(row["targets"]) == {"down"} for row in rows)
+    assert all({entry["target"] for entry in row["table"]} == {"down"} for row in rows)

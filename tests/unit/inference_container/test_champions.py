@@ -62,6 +62,7 @@ def damaged(made: tuple[Bundle, bytes]) -> tuple[Bundle, bytes]:
 
 def test_before_anything_is_known_a_replica_is_not_ready_and_says_to_wait(tmp_path: Path) -> None:
     champions = Replica(tmp_path).champions
+    champions.read_disk()
     champions.load_from_disk()
 
     assert not champions.ready()
@@ -178,6 +179,7 @@ def test_a_restart_serves_what_the_disk_holds_and_refuses_what_was_damaged_there
     (folder / file).write_bytes(content[:-20] + bytes(20))
 
     after = Replica(tmp_path, identifier="one")
+    after.champions.read_disk()
     after.champions.load_from_disk()
 
     assert after.champions.ready()
@@ -186,10 +188,23 @@ def test_a_restart_serves_what_the_disk_holds_and_refuses_what_was_damaged_there
         after.champions.load("two")
 
 
+def test_a_champion_that_came_by_a_message_is_served_after_a_restart(tmp_path: Path) -> None:
+    before = Replica(tmp_path)
+    before.champions.list_changed([], ["first"])
+    before.promote("first")
+
+    after = Replica(tmp_path)
+    after.champions.read_disk()
+
+    assert after.champions.resolve(None) == "first"
+    assert after.champions.load("first").promotion.run_id == before.champions.load("first").promotion.run_id
+
+
 def test_a_restart_with_an_empty_list_on_disk_is_ready(tmp_path: Path) -> None:
     Replica(tmp_path).champions.list_changed([], ["coming"])
 
     after = Replica(tmp_path)
+    after.champions.read_disk()
     after.champions.load_from_disk()
 
     assert after.champions.ready()
@@ -204,6 +219,7 @@ def test_a_restart_in_the_middle_of_a_swap_serves_the_newest_that_is_whole(tmp_p
     (tmp_path / "_unfinished-x").mkdir()
 
     after = Replica(tmp_path)
+    after.champions.read_disk()
     after.champions.load_from_disk()
 
     assert after.champions.load("tiny").promotion.run_id == old
