@@ -1,8 +1,7 @@
-"""Fit a network: one-cycle Adam on whole batches, averaged weights, the best epoch of the stopping tail kept."""
+"""Fit a network: one-cycle Adam on whole batches, the best epoch of the stopping tail kept."""
 
 from __future__ import annotations
 
-import copy
 import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,10 +23,6 @@ from train_container.domain.shape import Shape
 WARM_UP = 0.15
 """Share of all steps in which the learning rate rises to its peak."""
 CLIP_NORM = 1.0
-AVERAGING = 0.98
-"""Weights that are scored and shipped: an exponential average over some 50 steps, an epoch's worth on PobleSec."""
-AVERAGING_START = 10.0
-"""The average follows closely at first: after n steps it keeps at most (1 + n) / (10 + n)."""
 SCORE_BATCH = 4096
 CHECKED_WINDOWS = 64
 """Held-out windows on which the ONNX file must repeat the network."""
@@ -125,7 +120,6 @@ def _train(network: nn.Module, fit: _Pairs, stop: _Pairs, settings: TrainingSett
         optimiser, settings.learning_rate, total_steps=steps * settings.epochs, pct_start=WARM_UP
     )
     shuffle = torch.Generator().manual_seed(settings.seed)
-    average = _Average(network)
     best = _Best([], {})
     for epoch in range(1, settings.epochs + 1):
         network.train()
@@ -141,38 +135,21 @@ def _train(network: nn.Module, fit: _Pairs, stop: _Pairs, settings: TrainingSett
             nn.utils.clip_grad_norm_(network.parameters(), CLIP_NORM)
             optimiser.step()
             schedule.step()
-            average.update(network)
             scores.add(value.detach(), answer.detach(), expected)
             report.alive(f"epoch {epoch}, batch {number} of {steps}")
-        held_out = _score(average.network, stop, loss)
+        held_out = _score(network, stop, loss)
         metrics = scores.named("train_") | held_out.named("val_")
         best.history.append(metrics)
         report.epoch_done(epoch, settings.epochs, metrics, loss=held_out.loss)
         if held_out.loss < best.loss:
             best.loss, best.epoch = held_out.loss, epoch
-            best.weights = {name: tensor.clone() for name, tensor in average.network.state_dict().items()}
+            best.weights = {name: tensor.clone() for name, tensor in network.state_dict().items()}
         elif settings.early_stopping and epoch - best.epoch >= settings.patience:
             break
     if not best.weights:
         msg = f"no epoch ended with a finite loss; LEARNING_RATE {settings.learning_rate:g} may be too high"
         raise RejectedError(msg, code="diverged", field="LEARNING_RATE")
     return best
-
-
-class _Average:
-    """An exponential average of a network's weights, itself a network to score."""
-
-    def __init__(self, network: nn.Module) -> None:
-        self.network = copy.deepcopy(network).eval().requires_grad_(requires_grad=False)
-        self._steps = 0
-
-    @torch.no_grad()
-    def update(self, network: nn.Module) -> None:
-        self._steps += 1
-        keep = min(AVERAGING, (1 + self._steps) / (AVERAGING_START + self._steps))
-        torch._foreach_lerp_(list(self.network.parameters()), list(network.parameters()), 1 - keep)
-        for mine, theirs in zip(self.network.buffers(), network.buffers(), strict=True):
-            mine.copy_(theirs)
 
 
 @torch.inference_mode()
