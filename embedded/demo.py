@@ -28,6 +28,7 @@ SERVED_SECONDS = 60.0
 """Longest wait for a promoted champion to be served; replicas take seconds."""
 CONTEXT_ROWS = 200
 SHOWN_PROCESSES = 4
+SHOWN_TARGETS = 4
 
 Say = Callable[[str], None]
 
@@ -141,8 +142,11 @@ def _show_forecast(client: GatewayClient, stack: Stack, view: dict[str, Any], ho
     plot = stack.home / f"forecast-{identifier}.png"
     plot_forecast(body, answer, plot)
     say("")
-    for line in render.forecast_table(answer):
+    targets = render.forecast_targets(answer)
+    for line in render.forecast_table(answer, targets=targets[:SHOWN_TARGETS]):
         say(line)
+    if len(targets) > SHOWN_TARGETS:
+        say(f"and {', '.join(targets[SHOWN_TARGETS:])}: flts forecast {identifier}")
     say(f"Plot of the forecast: {plot}")
     return served
 

@@ -1,7 +1,9 @@
-"""Marks each test with its folder."""
+"""Marks each test with its folder, and keeps one test's logging from the next."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,3 +22,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         folder = item.path.relative_to(root).parts[0]
         if folder in FOLDERS:
             item.add_marker(folder)
+
+
+@pytest.fixture(autouse=True)
+def logs_stay_with_their_test() -> Iterator[None]:
+    """Undo what a test that configures logs in this process did to the loggers of all."""
+    loggers = [logging.getLogger(), *map(logging.getLogger, logging.root.manager.loggerDict)]
+    before = [(logger, logger.level, list(logger.handlers), logger.propagate) for logger in loggers]
+    known = set(logging.root.manager.loggerDict)
+    yield
+    logging.captureWarnings(capture=False)
+    for logger, level, handlers, propagate in before:
+        logger.setLevel(level)
+        logger.handlers[:] = handlers
+        logger.propagate = propagate
+    for name in set(logging.root.manager.loggerDict) - known:
+        logging.getLogger(name).setLevel(logging.NOTSET)
