@@ -196,7 +196,7 @@ def models_table(answer: Record) -> list[str]:
             model.get("model_type"),
             fixed(model.get("score")),
             str(model.get("run_id") or "-")[:8],
-            utc(model.get("timestamp")),
+            utc(model.get("promoted")),
             model.get("problem") or ("served" if model.get("loaded") else "loads on demand"),
         )
         for model in models

@@ -18,8 +18,9 @@ from flts.contracts.events import Event, InferenceData, PerformanceEval
 from flts.contracts.ids import derived_event_id
 from flts.errors import RejectedError, RetryableError
 from flts.observability.logs import bind, get_logger
+from flts.storage.claimed_frames import read_claimed_series
 from flts.storage.claims import put_claimed
-from flts.storage.frames import read_claimed_series, series_to_parquet
+from flts.storage.frames import series_to_parquet
 from flts.storage.ports import ObjectStore
 from flts.storage.runs import RunStore
 from inference_container.domain.batch_forecast import BatchForecast, forecast_test_rows

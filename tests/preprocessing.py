@@ -18,9 +18,9 @@ from flts.contracts.events import InferenceData, RawData, Scalar, TrainingData
 from flts.contracts.ids import new_pipeline_run_id
 from flts.observability.metrics import Metrics
 from flts.runtime.adapters import Adapters
+from flts.storage.claimed_frames import read_claimed_features, read_claimed_series
 from flts.storage.claims import put_claimed, read_claimed
 from flts.storage.filesystem import FilesystemStore
-from flts.storage.frames import read_claimed_features, read_claimed_series
 from flts.storage.ports import ObjectStore
 from flts.storage.runs import RunStore
 from preprocess_container.handler import PreprocessUpload

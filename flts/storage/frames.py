@@ -6,7 +6,7 @@ import base64
 import json
 import zlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
@@ -15,11 +15,6 @@ import pyarrow.parquet as pq
 from flts.errors import RejectedError
 from flts.forecasting.recipe import Features
 from flts.forecasting.series import BoolArray, FloatArray, IntArray, Series
-from flts.storage.claims import read_claimed
-
-if TYPE_CHECKING:
-    from flts.contracts.claim_check import ClaimCheck
-    from flts.storage.ports import ObjectStore
 
 MAX_CELLS = 250_000_000
 """2 GB of doubles: rows x columns that are read into memory at most."""
@@ -69,26 +64,6 @@ def series_from_parquet(data: bytes) -> Series:
     return Series(times, names, values, ours["step_seconds"])
 
 
-def read_claimed_features(store: ObjectStore, claim: ClaimCheck) -> Features:
-    """Return the features behind a claim, whose hash, rows and columns are checked.
-
-    Raises
-    ------
-    HashMismatchError
-        If the bytes or the table's shape are not the ones claimed.
-    """
-    data = read_claimed(store, claim)
-    _check_shape(claim, data)
-    return features_from_parquet(data)
-
-
-def read_claimed_series(store: ObjectStore, claim: ClaimCheck) -> Series:
-    """Return the raw series behind a claim; raises as `read_claimed_features`."""
-    data = read_claimed(store, claim)
-    _check_shape(claim, data)
-    return series_from_parquet(data)
-
-
 def parquet_shape(data: bytes) -> tuple[int, int]:
     """Return rows and columns, the time index not counted, from the file's end alone.
 
@@ -99,14 +74,6 @@ def parquet_shape(data: bytes) -> tuple[int, int]:
     """
     metadata = _metadata(_open(data))
     return metadata.num_rows, metadata.num_columns - 1
-
-
-def _check_shape(claim: ClaimCheck, data: bytes) -> None:
-    rows, columns = parquet_shape(data)
-    for what, found, claimed in (("rows", rows, claim.rows), ("columns", columns, claim.columns)):
-        if claimed is not None and found != claimed:
-            msg = f"{claim.bucket}/{claim.object_key} has {found} {what}, its claim says {claimed}"
-            raise RejectedError(msg, code="claim_shape", field=what)
 
 
 def _to_parquet(

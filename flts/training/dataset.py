@@ -11,8 +11,8 @@ from flts.forecasting.splits import tails
 from flts.forecasting.windows import target_rows
 from flts.observability.logs import get_logger
 from flts.settings import WindowSettings
+from flts.storage.claimed_frames import read_claimed_features
 from flts.storage.claims import read_claimed
-from flts.storage.frames import read_claimed_features
 from flts.storage.ports import ObjectStore
 from flts.training.fitting import TrainingSet
 from flts.training.threads import resident_bytes

@@ -235,13 +235,20 @@ data set  uploaded (UTC)  runs  last run  champion  score
 --------  --------------  ----  --------  --------  -----
 x         -                  2  running   -             -"""
     )
-    model = {"identifier": "x", "model_type": "GRU", "score": 0.02, "run_id": "abcdef012345", "loaded": True}
+    model = {
+        "identifier": "x",
+        "model_type": "GRU",
+        "score": 0.02,
+        "run_id": "abcdef012345",
+        "loaded": True,
+        "promoted": "2024-01-02T03:04:05Z",
+    }
     assert (
         text(render.models_table({"models": [model], "default": "x"}))
         == """\
-   data set  model    score  run id    since (UTC)  state
--  --------  -----  -------  --------  -----------  ------
-*  x         GRU    0.02000  abcdef01  -            served
+   data set  model    score  run id    since (UTC)          state
+-  --------  -----  -------  --------  -------------------  ------
+*  x         GRU    0.02000  abcdef01  2024-01-02 03:04:05  served
 * answers requests that name no data set"""
     )
 

@@ -16,13 +16,12 @@ from flts.errors import HashMismatchError, RejectedError
 from flts.forecasting.recipe import Features
 from flts.forecasting.series import Series
 from flts.storage import frames
+from flts.storage.claimed_frames import read_claimed_features, read_claimed_series
 from flts.storage.claims import put_claimed
 from flts.storage.frames import (
     features_from_parquet,
     features_to_parquet,
     parquet_shape,
-    read_claimed_features,
-    read_claimed_series,
     series_from_parquet,
     series_to_parquet,
 )
