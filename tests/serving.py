@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from prometheus_client import CollectorRegistry
 
 from flts.bundle.forecaster import longest_horizon
 from flts.bundle.format import Bundle
@@ -21,10 +23,15 @@ from flts.forecasting.intervals import Intervals
 from flts.forecasting.recipe import RecipeSpec, fit_recipe, transform
 from flts.forecasting.series import Series
 from flts.forecasting.splits import as_train
+from flts.observability.metrics import Metrics
 from flts.storage.ports import ObjectStore
 from flts.storage.runs import RunStore
+from inference_container.cache import ChampionCache
+from inference_container.champions import Champions
+from inference_container.domain.batching import Batcher
 from inference_container.domain.champion import Champion, load_champion
 from inference_container.domain.promotion import Promotion
+from inference_container.predictor import Predictor
 from tests.made_series import make_series
 
 CONFIG_HASH = "c" * 64
@@ -186,6 +193,26 @@ def request_of(series: Series, rows: slice | None = None, **more: Any) -> dict[s
 
 def body_of(series: Series, rows: slice | None = None, **more: Any) -> bytes:
     return json.dumps(request_of(series, rows, **more)).encode()
+
+
+def answer_of(made: tuple[Bundle, bytes], body: bytes, home: Path) -> dict[str, Any]:
+    """What /predict answers to a body where this bundle is the champion: the serving path without a server."""
+    bundle, model = made
+    metrics = Metrics(CollectorRegistry())
+    cache = ChampionCache(home)
+    champions = Champions(cache, metrics, default_identifier=None, max_loaded=1, max_horizon_steps=2016)
+    data = bundle.to_json()
+    claim = ClaimCheck(bucket="b", object_key="x/bundle.json", size=len(data), sha256=hashlib.sha256(data).hexdigest())
+    promotion = Promotion.read(bundle.identifier, pointer_of(bundle, claim))
+    champions.list_changed([bundle.identifier], [])
+    assert champions.fetched(bundle.identifier, cache.put_bundle(promotion, data, model).name)
+
+    async def ask() -> bytes:
+        batcher = Batcher(max_waiting=10, deadline_seconds=30)
+        predictor = Predictor(champions, batcher, metrics, max_rows=10_000, forecast_log=None)
+        return await predictor.predict(body)
+
+    return dict(json.loads(asyncio.run(ask())))
 
 
 def serving_environment(store_path: Path, cache: Path, **more: str) -> dict[str, str]:

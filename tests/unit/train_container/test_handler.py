@@ -21,6 +21,7 @@ from flts.contracts.events import ModelTraining
 from flts.errors import RejectedError
 from flts.forecasting.recipe import RecipeSpec, transform
 from flts.forecasting.series import Series
+from tests.serving import answer_of, body_of
 from tests.training_sets import ENVIRONMENT, STEP, Progress, Stored, adapters_of, made_series, store_dataset
 from train_container.bootstrap import build_service
 from train_container.domain.models import MODELS
@@ -123,12 +124,17 @@ def test_a_served_forecast_is_the_plain_loop_over_torchs_weights(  # noqa: PLR09
 
     original = module.to_onnx
     monkeypatch.setattr(module, "to_onnx", keep_weights)
-    _, forecaster = trained(stored, settings)
+    event, forecaster = trained(stored, settings)
+    assert event.bundle is not None
 
     one_pass = forecaster.forecast(stored.series, horizon).mean
     rolled = forecaster.forecast(stored.series, 60).mean
+    body = body_of(stored.series, slice(-40, None), inference_length=horizon)
+    answer = answer_of(fetch_bundle(stored.store, event.bundle), body, tmp_path / "cache")
 
     expected = plain_forecast(kind, kept, stored, settings, 60)
+    served = [[row[name] for name in stored.recipe.targets] for row in answer["predictions"]]
+    assert np.array(served) == pytest.approx(expected[:horizon], rel=1e-6)
     assert one_pass == pytest.approx(expected[:horizon], rel=1e-6)
     # Beyond one pass the rounding of float32 is fed back and grows with every pass.
     assert rolled == pytest.approx(expected, rel=2e-5)
