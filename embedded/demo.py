@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -29,6 +30,9 @@ SERVED_SECONDS = 60.0
 CONTEXT_ROWS = 200
 SHOWN_PROCESSES = 4
 SHOWN_TARGETS = 4
+SHOWN_OUTCOMES = ("promoted", "kept", "superseded")
+"""Of an earlier start's run; after any other outcome a new one is made."""
+TRY_AGAIN = (502, 503, 504)
 
 Say = Callable[[str], None]
 
@@ -57,9 +61,9 @@ def run_demo(settings: EmbeddedSettings, demo: DemoSettings, say: Say) -> int:
         stack.wait_ready(told=_teller(say))
         say(f"Ready after {duration(time.monotonic() - began)}.")
         with GatewayClient(stack.endpoints.gateway_url, stack.api_key) as client:
-            view, uploaded = _run_to_decision(client, dataset, say)
+            view, uploaded, fresh = _run_to_decision(client, dataset, demo.demo_timeout_seconds, say)
             _show_scoreboard(view, say)
-            served = _show_forecast(client, stack, view, demo.horizon, say)
+            served = _show_forecast(client, stack, view, demo.horizon, say, fresh=fresh)
             if served is not None and uploaded is not None:
                 say(f"from upload to the first served forecast {served - uploaded:.1f} s")
         say("")
@@ -83,25 +87,29 @@ def choose_dataset(settings: EmbeddedSettings, demo: DemoSettings) -> DataSet:
         if path is not None and not path.is_file():
             msg = f"{field}: there is no file {path}"
             raise NotFoundError(msg, field=field)
+    # Windows names the machine in NAME, which nobody meant as the data set's.
+    given = demo.name if demo.name != socket.gethostname() else ""
     if demo.data is None:
         if demo.test is not None:
             msg = "TEST needs DATA: the file with the training rows"
             raise RejectedError(msg, field="DATA")
         train, test = write_sample(settings.flts_home / "sample")
-        return DataSet(demo.name or SAMPLE_IDENTIFIER, train, test)
-    name = demo.name or re.sub(r"[^A-Za-z0-9._-]+", "-", demo.data.stem)
+        return DataSet(given or SAMPLE_IDENTIFIER, train, test)
+    name = given or re.sub(r"[^A-Za-z0-9._-]+", "-", demo.data.stem)
     return DataSet(check_identifier(name), demo.data, demo.test)
 
 
-def _run_to_decision(client: GatewayClient, dataset: DataSet, say: Say) -> tuple[dict[str, Any], float | None]:
-    """Return the decided run, and when its upload began where this start made it."""
+def _run_to_decision(
+    client: GatewayClient, dataset: DataSet, timeout_seconds: float, say: Say
+) -> tuple[dict[str, Any], float | None, bool]:
+    """Return the decided run, when its upload began where this start made it, and whether it ended just now."""
     earlier = _earlier_run(client, dataset)
     began: float | None = None
     if earlier is not None:
         run_id = str(earlier["pipeline_run_id"])
         state = "is finished" if earlier.get("outcome") else "goes on"
         say(f"{dataset.identifier} was uploaded before, with these very rows: run {run_id} {state}.")
-        say(f"A new run on it: flts retrain {dataset.identifier}")
+        say(f"Settings given now apply to new runs; for one: flts retrain {dataset.identifier} --set EPOCHS=20")
     else:
         size = dataset.train.stat().st_size + (dataset.test.stat().st_size if dataset.test else 0)
         say(f"Uploading {dataset.train} as {dataset.identifier} ({size / 1e6:.1f} MB)")
@@ -110,9 +118,10 @@ def _run_to_decision(client: GatewayClient, dataset: DataSet, say: Say) -> tuple
         for line in render.upload_lines(answer):
             say(line)
         run_id = str(answer["pipeline_run_id"])
-    if earlier is None or not earlier.get("outcome"):
-        watch(client, run_id)
-    return client.run(run_id), began
+    fresh = earlier is None or not earlier.get("outcome")
+    if fresh:
+        watch(client, run_id, timeout_seconds=timeout_seconds)
+    return client.run(run_id), began, fresh
 
 
 def _earlier_run(client: GatewayClient, dataset: DataSet) -> dict[str, Any] | None:
@@ -120,7 +129,8 @@ def _earlier_run(client: GatewayClient, dataset: DataSet) -> dict[str, Any] | No
     for run in client.runs(dataset.identifier, limit=20):
         whole = client.run(str(run["pipeline_run_id"]))
         claims = whole.get("train") or {}, whole.get("test") or {}
-        if (claims[0].get("sha256"), claims[1].get("sha256")) == wanted:
+        same = (claims[0].get("sha256"), claims[1].get("sha256")) == wanted
+        if same and whole.get("outcome") in {None, *SHOWN_OUTCOMES}:
             return whole
     return None
 
@@ -131,10 +141,15 @@ def _show_scoreboard(view: dict[str, Any], say: Say) -> None:
         say(line)
 
 
-def _show_forecast(client: GatewayClient, stack: Stack, view: dict[str, Any], horizon: int, say: Say) -> float | None:
-    """Print a forecast of the champion and write its plot; return when it was served, or None."""
+def _show_forecast(
+    client: GatewayClient, stack: Stack, view: dict[str, Any], horizon: int, say: Say, *, fresh: bool
+) -> float | None:
+    """Print a forecast of the champion and write its plot; return when it was served, or None.
+
+    ``fresh``: the run ended under this start, so that its champion, and no earlier one, is to answer.
+    """
     identifier = str(view["identifier"])
-    body, answer = _first_forecast(client, identifier, view, horizon)
+    body, answer = _first_forecast(client, identifier, view if fresh else {}, horizon)
     if answer is None:
         say(f"No champion is served for {identifier}: the reasons stand above (flts why {identifier}).")
         return None
@@ -158,14 +173,15 @@ def _first_forecast(
     decision = view.get("decision") or {}
     promoted = decision.get("run_id") if decision.get("decision") == "promoted" else None
     body = client.tail(identifier, rows=CONTEXT_ROWS)
-    deadline = time.monotonic() + (SERVED_SECONDS if promoted else 5.0)
+    deadline = time.monotonic() + (SERVED_SECONDS if promoted or not view else 5.0)
     while True:
         try:
             answer = client.forecast(body, horizon=_served_horizon(client, identifier, horizon), identifier=identifier)
             if promoted is None or answer.get("run_id") == promoted or time.monotonic() > deadline:
                 return body, answer
         except ApiError as error:
-            if error.code not in {"no_champion", "unknown_identifier", "champion_loading"}:
+            # The replica is still fetching the champion; what is wrong with the request is said at once.
+            if error.status not in TRY_AGAIN and error.code != "unknown_identifier":
                 raise
         if time.monotonic() > deadline:
             return body, None

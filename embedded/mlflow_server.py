@@ -25,6 +25,13 @@ def main() -> int:
     arguments = parser.parse_args()
     home: Path = arguments.home
     home.mkdir(parents=True, exist_ok=True)
+    stopping = threading.Event()
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        stopping.set()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
     hosts = "127.0.0.1:*,localhost:*,127.0.0.1,localhost"
     server = subprocess.Popen(
         [
@@ -42,13 +49,6 @@ def main() -> int:
             "DO_NOT_TRACK": "true",
         },
     )
-    stopping = threading.Event()
-
-    def stop(_signal: int, _frame: FrameType | None) -> None:
-        stopping.set()
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
     parent = os.getppid()
     while server.poll() is None and os.getppid() == parent:
         if stopping.wait(0.2):

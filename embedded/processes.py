@@ -11,11 +11,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 RESTART_SECONDS = (0.2, 1.0, 3.0, 10.0)  # waits before the first, second, ... start again
+WRONG_SETTINGS = 2
+"""Exit code of a service whose settings are missing or wrong; starting it again would change nothing."""
 STEADY_SECONDS = 60.0  # a process that lived this long starts again at once
 
 
@@ -31,17 +33,20 @@ class Program:
     """Asked until it answers True after each start."""
     on_ready: Callable[[], None] | None = None
     """Called when the program is ready again after it died."""
+    backend: bool = False
+    """Ended after all that are not: a service that stops still commits and publishes."""
 
 
 @dataclass
 class _Running:
     program: Program
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | None
     started: float
     restarts: int = 0
     next_start: float | None = None
     was_ready: bool = False
-    announced: bool = field(default=False)
+    announced: bool = False
+    gave_up: bool = False
 
 
 class Supervisor:
@@ -75,7 +80,16 @@ class Supervisor:
     def pids(self) -> dict[str, int]:
         """Return the process id of each running program."""
         with self._lock:
-            return {name: running.process.pid for name, running in self._running.items() if running.next_start is None}
+            return {
+                name: running.process.pid
+                for name, running in self._running.items()
+                if running.process is not None and running.process.poll() is None
+            }
+
+    def refused(self) -> dict[str, Path]:
+        """Return the programs that ended because of their settings, with their logs; they are not started again."""
+        with self._lock:
+            return {name: running.program.log for name, running in self._running.items() if running.gave_up}
 
     def restarts(self) -> dict[str, int]:
         """Return how often each program was started again."""
@@ -95,15 +109,14 @@ class Supervisor:
     def _look(self) -> None:
         with self._lock:
             for program in self._wanted:
-                running = self._running.get(program.name)
-                if running is None:
-                    self._running[program.name] = _Running(program, _launch(program), time.monotonic())
-                elif running.next_start is not None:
+                running = self._running.setdefault(program.name, _Running(program, None, 0.0, next_start=0.0))
+                if running.gave_up:
+                    continue
+                if running.next_start is not None:
                     if time.monotonic() >= running.next_start:
-                        running.process = _launch(program)
-                        running.started, running.next_start = time.monotonic(), None
-                elif running.process.poll() is not None:
-                    self._died(running)
+                        self._launch(running)
+                elif running.process is not None and running.process.poll() is not None:
+                    self._died(running, running.process)
             waiting = [running for running in self._running.values() if not running.was_ready]
         for running in waiting:
             if running.next_start is None and running.program.ready():
@@ -113,33 +126,48 @@ class Supervisor:
                     threading.Thread(target=running.program.on_ready, daemon=True).start()
                 running.announced = True
 
-    def _died(self, running: _Running) -> None:
+    def _launch(self, running: _Running) -> None:
+        try:
+            running.process = _launch(running.program)
+        except OSError as error:  # no memory, no descriptors: this thread must live on, the processes end with it
+            self._say(f"{running.program.name} cannot be started now: {error}")
+            running.next_start = time.monotonic() + RESTART_SECONDS[-1]
+            return
+        running.started, running.next_start = time.monotonic(), None
+
+    def _died(self, running: _Running, process: subprocess.Popen[bytes]) -> None:
         lived = time.monotonic() - running.started
         wait = 0.2 if lived > STEADY_SECONDS else RESTART_SECONDS[min(running.restarts, len(RESTART_SECONDS) - 1)]
-        running.restarts += 1
         running.was_ready = False
+        end_group(process.pid, signal.SIGKILL)
+        code = process.returncode
+        if code == WRONG_SETTINGS:
+            running.gave_up = True
+            return
+        running.restarts += 1
         running.next_start = time.monotonic() + wait
-        end_group(running.process.pid, signal.SIGKILL)
-        code = running.process.returncode
         why = f"signal {-code}" if code < 0 else f"exit code {code}"
         self._say(f"{running.program.name} ended ({why}); starting it again. Its log: {running.program.log}")
 
     def _end_all(self) -> None:
         with self._lock:
-            running = [self._running[program.name] for program in self._wanted if program.name in self._running]
-        # Services first, then what they need: a service that stops still commits and publishes.
-        services, backends = running[3:], running[:3]
-        for group in (services, backends):
-            for one in group:
-                end_group(one.process.pid, signal.SIGTERM, group=False)
+            started = [
+                (self._running[program.name].process, program)
+                for program in self._wanted
+                if program.name in self._running
+            ]
+        for backends in (False, True):
+            group = [(process, program) for process, program in started if process and program.backend is backends]
+            for process, _ in group:
+                end_group(process.pid, signal.SIGTERM, group=False)
             deadline = time.monotonic() + self._stop_seconds
-            for one in group:
+            for process, program in group:
                 try:
-                    one.process.wait(timeout=max(0.1, deadline - time.monotonic()))
+                    process.wait(timeout=max(0.1, deadline - time.monotonic()))
                 except subprocess.TimeoutExpired:
-                    self._say(f"{one.program.name} did not end within {self._stop_seconds:g} s; killing it")
-                end_group(one.process.pid, signal.SIGKILL)
-                one.process.wait()
+                    self._say(f"{program.name} did not end within {self._stop_seconds:g} s; killing it")
+                end_group(process.pid, signal.SIGKILL)
+                process.wait()
 
 
 def end_group(pid: int, number: signal.Signals, *, group: bool = True) -> None:

@@ -49,6 +49,10 @@ class EmbeddedSettings(Settings):
 
     _split = split_commas("expected_model_types")
 
+    def model_types(self) -> list[str]:
+        """Return the trainers to start, as their model types."""
+        return [model_type.upper() for model_type in self.expected_model_types]
+
 
 class DemoSettings(Settings):
     """What `make demo` runs on."""

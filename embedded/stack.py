@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ from flts.errors import FltsError
 
 HOST = "127.0.0.1"
 READY_TIMEOUT_SECONDS = 2.0
+DRAIN_MARGIN_SECONDS = 6.0
+"""What a service needs beyond its drain to close its clients."""
+TRAINERS = {"train_gru": "GRU", "train_lstm": "LSTM", "nonml_prophet": "PROPHET"}
 
 
 class StartError(FltsError):
@@ -66,7 +70,8 @@ def choose_ports(settings: EmbeddedSettings) -> Endpoints:
         Naming the first port that somebody else has taken and the setting that changes it.
     """
     ports: dict[str, int] = {}
-    for name in sorted(name for name in type(settings).model_fields if name.endswith("_port")):
+    off = {f"{trainer}_port" for trainer, model_type in TRAINERS.items() if model_type not in settings.model_types()}
+    for name in sorted(name for name in type(settings).model_fields if name.endswith("_port") and name not in off):
         port = int(getattr(settings, name)) or free_port()
         if is_taken(port):
             msg = (
@@ -76,7 +81,7 @@ def choose_ports(settings: EmbeddedSettings) -> Endpoints:
             raise StartError(msg, code="port_taken", field=name.upper())
         ports[name.removesuffix("_port")] = port
     services = ("preprocess", "train_gru", "train_lstm", "nonml_prophet", "eval", "inference_worker")
-    health = {name.replace("_", "-"): ports[name] for name in services}
+    health = {name.replace("_", "-"): ports[name] for name in services if name in ports}
     health |= {"fastapi-app": ports["gateway"], "inference": ports["inference"]}
     return Endpoints(ports["gateway"], ports["inference"], ports["mlflow"], ports["kafka"], health)
 
@@ -97,6 +102,7 @@ class Stack:
         self.home = settings.flts_home.resolve()
         self._say = say
         self._lock: IO[str] | None = None
+        self._stopping = threading.Event()
 
     def __enter__(self) -> Self:
         self.home.mkdir(parents=True, exist_ok=True)
@@ -118,6 +124,7 @@ class Stack:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._stopping.set()
         self.supervisor.stop()
         self.home.joinpath("embedded.json").unlink(missing_ok=True)
         if self._lock is not None:
@@ -133,6 +140,9 @@ class Stack:
         """
         deadline = time.monotonic() + self.settings.start_seconds
         while waiting := self.supervisor.waiting_for():
+            for name, log in self.supervisor.refused().items():
+                msg = f"{name} refuses its settings: {_last_words(log)}"
+                raise StartError(msg, code="wrong_settings")
             if told is not None:
                 told(waiting)
             if time.monotonic() > deadline:
@@ -144,20 +154,28 @@ class Stack:
         self.announce_again()
 
     def announce_again(self) -> None:
-        """Have the gateway publish unfinished runs again: the embedded broker forgets everything when it ends."""
-        try:
-            answer = httpx.post(
-                f"{self.endpoints.gateway_url}/runs/resume",
-                params={"older_than_seconds": 0},
-                headers={"x-api-key": self.api_key},
-                timeout=30,
-            )
-            resumed = answer.raise_for_status().json().get("resumed", [])
-        except (httpx.HTTPError, ValueError) as error:
-            self._say(f"unfinished runs could not be announced again: {error}")
+        """Have the gateway publish unfinished runs again: the embedded broker forgets everything when it ends.
+
+        Tried until the gateway answers: after a crash of both, the broker may be back first.
+        """
+        wait = 0.5
+        while not self._stopping.is_set():
+            try:
+                answer = httpx.post(
+                    f"{self.endpoints.gateway_url}/runs/resume",
+                    params={"older_than_seconds": 0},
+                    headers={"x-api-key": self.api_key},
+                    timeout=30,
+                )
+                resumed = answer.raise_for_status().json().get("resumed", [])
+            except (httpx.HTTPError, ValueError) as error:
+                self._say(f"unfinished runs could not be announced again yet: {error}")
+                self._stopping.wait(wait)
+                wait = min(wait * 2, 10.0)
+                continue
+            if resumed:
+                self._say(f"going on with what was unfinished: {', '.join(resumed)}")
             return
-        if resumed:
-            self._say(f"going on with what was unfinished: {', '.join(resumed)}")
 
     def _write_state(self) -> None:
         state = {
@@ -175,10 +193,14 @@ class Stack:
 
     def _programs(self) -> list[Program]:
         settings, endpoints = self.settings, self.endpoints
-        types = [model_type.upper() for model_type in settings.expected_model_types]
-        trainers = max(1, len(types))
+        types = settings.model_types()
+        given = dict(os.environ)  # noqa: TID251 - what the caller set goes on to the services, which read it by their classes
         shared = {
-            **os.environ,  # noqa: TID251 - what the caller set goes on to the services, which read it by their classes
+            # Trainers side by side share the cores.
+            "TRAIN_THREADS": str(max(1, (os.cpu_count() or 1) // max(1, len(types)))),
+            # A service gives its work up, as if never tried, before it is killed.
+            "DRAIN_SECONDS": f"{max(1.0, settings.stop_seconds - DRAIN_MARGIN_SECONDS):g}",
+            **{name: value for name, value in given.items() if value},
             "KAFKA_BOOTSTRAP_SERVERS": f"{HOST}:{endpoints.kafka}",
             "STORE": settings.store,
             "STORE_PATH": str(self.home / "store"),
@@ -188,8 +210,8 @@ class Stack:
             "EXPECTED_MODEL_TYPES": ",".join(types),
             "SERVICE_HOST": HOST,
             "PYTHONUNBUFFERED": "1",
-            # Trainers side by side share the cores; idle threads sleep instead of spinning.
-            "TRAIN_THREADS": str(max(1, (os.cpu_count() or 1) // trainers)),
+            "MLFLOW_UI_URL": endpoints.mlflow_url,
+            # Idle threads sleep instead of spinning.
             "OMP_WAIT_POLICY": "PASSIVE",
             "OMP_NUM_THREADS": "1",
         }
@@ -200,12 +222,14 @@ class Stack:
                 shared,
                 ready=lambda: is_taken(endpoints.kafka),
                 on_ready=self.announce_again,
+                backend=True,
             ),
             self._program(
                 "mlflow",
                 ["embedded.mlflow_server", "--port", str(endpoints.mlflow), "--home", str(self.home / "mlflow")],
                 shared,
                 ready=lambda: _answers(f"{endpoints.mlflow_url}/health"),
+                backend=True,
             ),
         ]
         services: list[tuple[str, str, dict[str, str]]] = [
@@ -235,9 +259,10 @@ class Stack:
         *,
         ready: Callable[[], bool],
         on_ready: Callable[[], None] | None = None,
+        backend: bool = False,
     ) -> Program:
         command = [sys.executable, "-m", *module]
-        return Program(name, command, environment, self.home / "logs" / f"{name}.log", ready, on_ready)
+        return Program(name, command, environment, self.home / "logs" / f"{name}.log", ready, on_ready, backend)
 
 
 def _answers(url: str) -> bool:
@@ -259,14 +284,21 @@ def _lock(home: Path) -> IO[str]:
 
 
 def _api_key(settings: EmbeddedSettings, home: Path) -> str:
-    if settings.gateway_api_key is not None:
-        key = settings.gateway_api_key.get_secret_value()
-    else:
-        path = home / "api-key"
-        key = path.read_text().strip() if path.exists() else secrets.token_urlsafe(32)
     path = home / "api-key"
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(key + "\n")
+    kept = path.read_text().strip() if path.exists() else ""
+    given = settings.gateway_api_key.get_secret_value() if settings.gateway_api_key is not None else ""
+    key = given or kept or secrets.token_urlsafe(32)
+    if key != kept:
+        partial = home / "api-key.partial"
+        partial.touch(0o600)
+        partial.write_text(key + "\n")
+        partial.replace(path)
     path.chmod(0o600)
     return key
+
+
+def _last_words(log: Path) -> str:
+    """Return the last plain lines of a service's log: what it says of wrong settings is no JSON."""
+    lines = log.read_text(errors="replace").splitlines()[-20:]
+    plain = [line.strip() for line in lines if line.strip() and not line.startswith("{")]
+    return "; ".join(plain[-5:]) or f"see {log}"

@@ -72,19 +72,24 @@ def test_a_second_start_finds_the_data_of_the_first(home: Path, first: subproces
     assert sorted((home / "store" / "pipeline-runs" / "sample").iterdir()) == runs
 
 
-def test_a_run_that_was_cut_off_goes_on_at_the_next_start_and_nothing_is_left_behind(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_was_cut_off_goes_on_at_the_next_start_and_nothing_is_left_behind(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     home = tmp_path / "home"
     process = demo(home, **SMALL)
     stages = home / "store" / "pipeline-runs" / "sample"
     eventually(lambda: list(stages.glob("*/stages/train-gru.json")), "training began", timeout=150)
     family = psutil.Process(process.pid).children(recursive=True)
 
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     process.communicate(timeout=60)
 
     assert process.returncode != 0, "no forecast was served"
     assert not [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
     assert not list(stages.glob("*/decision.json"))
+    if number is signal.SIGTERM:
+        return  # goes on as after Ctrl-C, which is seen below
 
     again = demo(home, ONCE="1", **SMALL)
     output, errors = again.communicate(timeout=200)
@@ -103,3 +108,12 @@ def test_a_taken_port_is_said_by_name(tmp_path: Path) -> None:
     assert process.returncode == 1
     assert f"port {port} (GATEWAY_PORT) is taken" in errors
     assert len(errors.strip().splitlines()) == 1
+
+
+def test_a_wrong_setting_is_said_at_once_in_one_line(tmp_path: Path) -> None:
+    process = demo(tmp_path / "home", ONCE="1", EPOCHS="many")
+    _, errors = process.communicate(timeout=60)
+
+    assert process.returncode == 1
+    assert "EPOCHS" in errors
+    assert len(errors.strip().splitlines()) == 1, errors

@@ -43,6 +43,11 @@ def test_a_service_killed_in_the_middle_of_its_work_is_made_up_for(
         "PROPHET",
     }
     stack.wait_served(identifier, run["decision"]["run_id"])
+    with stack.gateway as client:
+        body = client.get(f"/datasets/{identifier}/tail", params={"rows": 50}).json()
+    forecast = stack.predict(body | {"identifier": identifier, "inference_length": 3})
+    assert forecast.status_code == 200, forecast.text
+    assert len(forecast.json()["predictions"]) == 3
 
 
 def in_the_middle(stack: RunningStack, service: str, run_id: str) -> list[dict[str, Any]]:

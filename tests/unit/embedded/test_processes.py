@@ -1,0 +1,99 @@
+"""Programs are kept running, ended in order, and left alone where starting them again would change nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from embedded.processes import Program, Supervisor
+from tests.eventually import eventually
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def supervisor(said: list[str]) -> Iterator[Supervisor]:
+    supervisor = Supervisor(said.append, stop_seconds=2)
+    yield supervisor
+    supervisor.stop()
+
+
+def program(tmp_path: Path, name: str, code: str, *, backend: bool = False) -> Program:
+    command = [sys.executable, "-c", code]
+    return Program(name, command, dict(os.environ), tmp_path / f"{name}.log", lambda: True, backend=backend)
+
+
+def test_a_program_that_is_killed_is_started_again(supervisor: Supervisor, said: list[str], tmp_path: Path) -> None:
+    supervisor.start(program(tmp_path, "service", "import time; time.sleep(60)"))
+    first = eventually(lambda: supervisor.pids().get("service"), "the program runs")
+
+    os.kill(first, signal.SIGKILL)
+
+    eventually(lambda: supervisor.pids().get("service") not in {None, first}, "it runs again")
+    assert supervisor.restarts() == {"service": 1}
+    assert "service ended (signal 9)" in said[0]
+
+
+def test_a_program_that_refuses_its_settings_is_not_started_again(supervisor: Supervisor, tmp_path: Path) -> None:
+    supervisor.start(program(tmp_path, "service", "raise SystemExit(2)"))
+
+    refused = eventually(supervisor.refused, "the program gave up")
+
+    assert refused == {"service": tmp_path / "service.log"}
+    assert supervisor.restarts() == {"service": 0}
+
+
+def test_backends_are_ended_after_the_services_that_need_them(said: list[str], tmp_path: Path) -> None:
+    supervisor = Supervisor(said.append, stop_seconds=5)
+    order = tmp_path / "order"
+    wait = (
+        "import signal, sys, time\n"
+        "def end(*_):\n"
+        "    time.sleep({delay}); open({order!r}, 'a').write({name!r}); sys.exit(0)\n"
+        "signal.signal(signal.SIGTERM, end); print('ready', flush=True); time.sleep(60)"
+    )
+    for name, delay, backend in (("b", 0, True), ("s", 0.3, False)):
+        code = wait.format(order=str(order), name=name, delay=delay)
+        supervisor.start(program(tmp_path, name, code, backend=backend))
+    for name in ("b", "s"):
+        log = tmp_path / f"{name}.log"
+        eventually(lambda log=log: log.exists() and log.read_text() == "ready\n", f"{name} listens")
+
+    supervisor.stop()
+
+    assert order.read_text() == "sb"
+
+
+def test_a_program_that_does_not_end_is_killed_and_nothing_is_left(said: list[str], tmp_path: Path) -> None:
+    supervisor = Supervisor(said.append, stop_seconds=0.3)
+    code = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(60)"
+    )
+    supervisor.start(program(tmp_path, "stubborn", code))
+    eventually(lambda: (tmp_path / "stubborn.log").exists() and (tmp_path / "stubborn.log").read_text(), "it listens")
+    pid = supervisor.pids()["stubborn"]
+
+    supervisor.stop()
+
+    assert not psutil.pid_exists(pid)
+    assert any("killing it" in line for line in said)
+
+
+def test_a_command_that_cannot_be_started_ends_nobody_else(
+    supervisor: Supervisor, said: list[str], tmp_path: Path
+) -> None:
+    supervisor.start(program(tmp_path, "good", "import time; time.sleep(60)"))
+    supervisor.start(Program("bad", [str(tmp_path / "absent")], {}, tmp_path / "bad.log", lambda: True))
+
+    eventually(lambda: any("bad cannot be started" in line for line in said), "it is said")
+
+    assert eventually(lambda: supervisor.pids().get("good"), "the other runs")
