@@ -8,6 +8,7 @@ from pathlib import Path
 
 DEFAULT_HORIZON = 60
 DEFAULT_ROWS = 200
+PICTURES = (".png", ".svg", ".pdf")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -41,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     runs = command("runs", "List the newest runs")
     runs.add_argument("--identifier", help="only those of this data set")
-    runs.add_argument("--limit", type=int, default=20)
+    runs.add_argument("--limit", type=_positive, default=20)
 
     command("datasets", "List the data sets")
     command("models", "List the champions that are served")
@@ -54,18 +55,18 @@ def build_parser() -> argparse.ArgumentParser:
     why = command("why", "Show a run's scoreboard and why it was decided so")
     why.add_argument("run", metavar="RUN|NAME", help="a run's id, or a data set for its last decided run")
     why.add_argument("--targets", action="store_true", help="each target's error, too")
-    why.add_argument("--step", type=int, default=1, help="with --targets: steps ahead")
+    why.add_argument("--step", type=_positive, default=1, help="with --targets: steps ahead")
 
     forecast = command("forecast", "Ask the champion for a forecast")
     forecast.add_argument("name")
-    forecast.add_argument("--horizon", type=int, default=DEFAULT_HORIZON, help="steps ahead")
+    forecast.add_argument("--horizon", type=_positive, default=DEFAULT_HORIZON, help="steps ahead")
     forecast.add_argument(
         "--csv", type=Path, metavar="FILE", help="the rows to go on from; else the last uploaded ones"
     )
-    forecast.add_argument("--rows", type=int, default=DEFAULT_ROWS, help="how many of the last rows are sent")
+    forecast.add_argument("--rows", type=_positive, default=DEFAULT_ROWS, help="how many of the last rows are sent")
     forecast.add_argument("--ignore", action="append", default=[], metavar="COLUMN", help="leave a column of --csv out")
     forecast.add_argument("--target", action="append", default=[], help="show only this target; may be repeated")
-    forecast.add_argument("--plot", type=Path, metavar="FILE.png", help="write a picture, too")
+    forecast.add_argument("--plot", type=_picture, metavar="FILE.png", help="write a picture, too")
 
     _add_operations(command)
     return parser
@@ -87,6 +88,22 @@ def parse_settings(pairs: list[str]) -> dict[str, str | float | bool]:
             raise ValueError(msg)
         settings[name.strip().upper()] = _value(text.strip())
     return settings
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        msg = f"{number} is not a positive number"
+        raise argparse.ArgumentTypeError(msg)
+    return number
+
+
+def _picture(text: str) -> Path:
+    path = Path(text)
+    if path.suffix.lower() not in PICTURES:
+        msg = f"{text}: the ending says the format, one of {', '.join(PICTURES)}"
+        raise argparse.ArgumentTypeError(msg)
+    return path
 
 
 def _value(text: str) -> str | float | bool:

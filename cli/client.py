@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -37,6 +38,12 @@ class GatewayAwayError(FltsError):
     """The gateway does not answer."""
 
     code = "gateway_away"
+
+
+class StillRunningError(FltsError):
+    """A run did not end in the time that was given."""
+
+    code = "still_running"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +86,16 @@ class GatewayClient:
         self._timeout = timeout_seconds
         self._reconnect_seconds = reconnect_seconds
         self._sleep = sleep
-        self._client = httpx.Client(
-            base_url=self.url,
-            headers={"x-api-key": api_key} if api_key else {},
-            timeout=httpx.Timeout(timeout_seconds, connect=min(5.0, timeout_seconds)),
-            transport=transport,
-            trust_env=not is_local(url),  # a proxy for the world cannot reach this machine
-        )
+        try:
+            self._client = httpx.Client(
+                base_url=self.url,
+                headers={"x-api-key": api_key} if api_key else {},
+                timeout=httpx.Timeout(timeout_seconds, connect=min(5.0, timeout_seconds)),
+                transport=transport,
+                trust_env=not is_local(url),  # a proxy for the world cannot reach this machine
+            )
+        except (httpx.InvalidURL, ValueError) as error:
+            raise _bad_url(url) from error
 
     def __enter__(self) -> Self:
         return self
@@ -214,7 +224,13 @@ class GatewayClient:
             request["identifier"] = identifier
         return self._request("POST", "/predict", json=request)
 
-    def follow(self, run_id: str, *, on_break: Callable[[str], None] | None = None) -> Iterator[RunEvent]:
+    def follow(
+        self,
+        run_id: str,
+        *,
+        on_break: Callable[[str], None] | None = None,
+        timeout_seconds: float | None = None,
+    ) -> Iterator[RunEvent]:
         """Yield a run's events until its end; a stream that breaks is opened again and begins with the state.
 
         Raises
@@ -223,12 +239,15 @@ class GatewayClient:
             If there is no such run.
         GatewayAwayError
             If the gateway stays away for ``reconnect_seconds``.
+        StillRunningError
+            If the run has not ended after ``timeout_seconds``; looked at with each sign of life of the stream.
         """
+        deadline = math.inf if timeout_seconds is None else time.monotonic() + timeout_seconds
         away_since: float | None = None
         tries = 0
         while True:
             try:
-                for event in self._events(run_id):
+                for event in self._events(run_id, deadline):
                     away_since, tries = None, 0
                     yield event
                     if event.kind == "end":
@@ -244,7 +263,7 @@ class GatewayClient:
             self._sleep(RECONNECT_SECONDS[min(tries, len(RECONNECT_SECONDS) - 1)])
             tries += 1
 
-    def _events(self, run_id: str) -> Iterator[RunEvent]:
+    def _events(self, run_id: str, deadline: float) -> Iterator[RunEvent]:
         timeout = httpx.Timeout(self._timeout, read=STREAM_SILENCE_SECONDS)
         with (
             self._reaching(),
@@ -253,7 +272,7 @@ class GatewayClient:
             if answer.status_code != httpx.codes.OK:
                 answer.read()
                 self._check(answer)
-            yield from parse_events(answer.iter_lines())
+            yield from parse_events(_until(deadline, run_id, answer.iter_lines()))
 
     def _request(self, method: str, path: str, **arguments: Any) -> Record:
         with self._reaching():
@@ -311,6 +330,19 @@ def check_url(url: str) -> str:
         msg = f"{url!r} is not an address; --url takes one like http://127.0.0.1:8000"
         raise GatewayAwayError(msg, code="bad_url")
     return url.rstrip("/")
+
+
+def _bad_url(url: str) -> GatewayAwayError:
+    msg = f"{url!r} is not an address; --url takes one like http://127.0.0.1:8000"
+    return GatewayAwayError(msg, code="bad_url")
+
+
+def _until(deadline: float, run_id: str, lines: Iterator[str]) -> Iterator[str]:
+    for line in lines:
+        if time.monotonic() > deadline:
+            msg = f"run {run_id} has not ended in the time given; `flts follow {run_id}` goes on watching it"
+            raise StillRunningError(msg)
+        yield line
 
 
 def parse_events(lines: Iterator[str]) -> Iterator[RunEvent]:

@@ -155,13 +155,19 @@ COMMANDS: dict[str, Callable[[GatewayClient, argparse.Namespace], int]] = {
 }
 
 
-def watch(client: GatewayClient, run_id: str) -> dict[str, Any]:
-    """Show a run until its end, live on a terminal and in plain lines elsewhere; return all there is to know of it."""
+def watch(client: GatewayClient, run_id: str, *, timeout_seconds: float | None = None) -> dict[str, Any]:
+    """Show a run until its end, live on a terminal and in plain lines elsewhere; return all there is to know of it.
+
+    Raises
+    ------
+    StillRunningError
+        If the run has not ended after ``timeout_seconds``.
+    """
     console = Console()
     if console.is_terminal:
         with LiveTable(console) as display:
-            return follow_run(client, run_id, display)
-    return follow_run(client, run_id, PlainLines(_print_line))
+            return follow_run(client, run_id, display, timeout_seconds=timeout_seconds)
+    return follow_run(client, run_id, PlainLines(_print_line), timeout_seconds=timeout_seconds)
 
 
 def _started(client: GatewayClient, arguments: argparse.Namespace, answer: dict[str, Any]) -> int:

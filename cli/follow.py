@@ -31,18 +31,36 @@ class Display(Protocol):
         ...
 
 
-def follow_run(client: GatewayClient, run_id: str, display: Display) -> dict[str, Any]:
+def follow_run(
+    client: GatewayClient, run_id: str, display: Display, *, timeout_seconds: float | None = None
+) -> dict[str, Any]:
     """Show a run until its end and return all there is to know of it.
+
+    A run whose preprocessing was given up has no outcome, since it can be taken up again; it is followed no further.
 
     Raises
     ------
     ApiError, GatewayAwayError
+    StillRunningError
+        If the run has not ended after ``timeout_seconds``.
     """
     view: dict[str, Any] = {}
-    for event in client.follow(run_id, on_break=lambda reason: display.note(f"{reason}; connecting again")):
+    events = client.follow(
+        run_id, on_break=lambda reason: display.note(f"{reason}; connecting again"), timeout_seconds=timeout_seconds
+    )
+    for event in events:
         view = apply_event(view, event)
         display.show(event, view)
+        if event.kind != "end" and _is_given_up(view):
+            view = client.run(run_id)  # a refusal's outcome follows its stage at once
+            display.show(RunEvent("end", view), view)
+            break
     return view
+
+
+def _is_given_up(view: dict[str, Any]) -> bool:
+    stages = {stage.get("stage"): stage.get("status") for stage in view.get("stages") or ()}
+    return stages.get("preprocess") == "failed"
 
 
 def apply_event(view: dict[str, Any], event: RunEvent) -> dict[str, Any]:

@@ -27,11 +27,15 @@ def body_from_csv(path: Path, *, rows: int, ignore: Sequence[str] = ()) -> dict[
     OSError
         If it cannot be read.
     """
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        first = file.readline()
-        separator = next((mark for mark in (",", ";", "\t") if mark in first), ",")
-        names = [name.strip() for name in next(csv.reader([first], delimiter=separator), [])]
-        last = deque((row for row in csv.reader(file, delimiter=separator) if row), maxlen=rows)
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            first = file.readline()
+            separator = next((mark for mark in (",", ";", "\t") if mark in first), ",")
+            names = [name.strip() for name in next(csv.reader([first], delimiter=separator), [])]
+            last = deque((row for row in csv.reader(file, delimiter=separator) if row), maxlen=rows)
+    except (UnicodeDecodeError, csv.Error) as error:
+        msg = f"{path} is no CSV in UTF-8: {error}"
+        raise RejectedError(msg, code="not_csv", field="csv") from error
     times = [name for name in names if name.lower() in TIME_COLUMNS and name not in ignore]
     if len(times) != 1:
         msg = f"{path} needs one column named {', '.join(TIME_COLUMNS[:-1])} or {TIME_COLUMNS[-1]}; it has {names[:8]}"
