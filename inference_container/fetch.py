@@ -14,8 +14,8 @@ from typing import Any
 
 from flts.bundle.load import fetch_bundle
 from flts.contracts.ids import IDENTIFIER_PATTERN
-from flts.errors import BackendAwayError, FltsError, PreconditionFailedError
-from flts.observability.logs import configure_logs
+from flts.errors import BackendAwayError, FltsError, PreconditionFailedError, RejectedError
+from flts.observability.logs import configure_logs, secret_values
 from flts.storage.claims import read_claimed
 from flts.storage.connect import open_store
 from flts.storage.ports import ObjectStore
@@ -44,7 +44,7 @@ def main() -> int:
     """Read an order from standard input, carry it out, say each fact on standard output."""
     os.nice(NICENESS)
     settings = FetchSettings.load()
-    configure_logs("inference-fetch", settings.log_level, stream=sys.stderr)
+    configure_logs("inference-fetch", settings.log_level, secrets=secret_values(settings), stream=sys.stderr)
     order = decode_order(sys.stdin.buffer.read())
     store = open_store(settings, settings.namespace_prefix)
 
@@ -69,8 +69,9 @@ def fetch_champions(
     try:
         listed = order.only if order.only is not None else list(store.list_folders(bucket))
         identifiers = [name for name in listed if IDENTIFIER_PATTERN.fullmatch(name)]  # they become paths
-        pointers = {identifier: runs.current(identifier) for identifier in identifiers}
-        champions = [identifier for identifier in identifiers if pointers[identifier] is not None]
+        pointers, unreadable = _pointers(runs, identifiers)
+        # An unreadable pointer is not a missing one: its old champion stays.
+        champions = [name for name in identifiers if name in pointers or name in unreadable]
         if order.only is None:
             waiting = sorted(set(runs.identifiers()) - set(champions))
             say(Listed(champions, waiting))
@@ -83,11 +84,12 @@ def fetch_champions(
         return
     urgent = [identifier for identifier in order.first if identifier in champions]
     for identifier in dict.fromkeys([*urgent, *champions]):
-        stored = pointers[identifier]
-        if identifier in order.skip or stored is None:
+        if identifier in order.skip:
             continue
         try:
-            say(Fetched(identifier, _fetch(store, runs, cache, identifier, stored[0])))
+            if identifier in unreadable:
+                raise unreadable[identifier]
+            say(Fetched(identifier, _fetch(store, runs, cache, identifier, pointers[identifier])))
         except FltsError as error:
             say(Failed(identifier, error.code, error.message))
 
@@ -104,6 +106,19 @@ def ship_logs(store: ObjectStore, bucket: str, cache: ChampionCache, say: Callab
     except BackendAwayError as error:
         say(Away("logs", error.message))
     say(Shipped(shipped))
+
+
+def _pointers(runs: RunStore, identifiers: list[str]) -> tuple[dict[str, dict[str, Any]], dict[str, RejectedError]]:
+    """Return the pointers that there are, and why the others that there are cannot be read."""
+    pointers: dict[str, dict[str, Any]] = {}
+    unreadable: dict[str, RejectedError] = {}
+    for identifier in identifiers:
+        try:
+            if (stored := runs.current(identifier)) is not None:
+                pointers[identifier] = stored[0]
+        except RejectedError as error:
+            unreadable[identifier] = error
+    return pointers, unreadable
 
 
 def _fetch(store: ObjectStore, runs: RunStore, cache: ChampionCache, identifier: str, document: dict[str, Any]) -> str:

@@ -1,0 +1,71 @@
+"""One round of the fetching child, without the child."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from flts.storage.filesystem import FilesystemStore
+from flts.storage.runs import RunStore
+from inference_container import fetch
+from inference_container.cache import ChampionCache
+from inference_container.fetch import fetch_champions
+from inference_container.protocol import Fact, Failed, Fetched, Listed, Order, encode_order
+from inference_container.settings import FetchSettings
+from tests.serving import BUCKETS, promote, serving_environment, small_series, window_bundle
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FilesystemStore:
+    for name, value in serving_environment(tmp_path / "store", tmp_path / "cache").items():
+        monkeypatch.setenv(name, value)
+    made = FilesystemStore(tmp_path / "store")
+    for bucket in BUCKETS:
+        made.ensure_bucket(bucket)
+    return made
+
+
+@pytest.mark.parametrize("only", [None, ["broken", "tiny"]], ids=["a whole look", "a hint"])
+def test_an_unreadable_pointer_fails_alone_and_its_old_champion_stays(
+    store: FilesystemStore, tmp_path: Path, only: list[str] | None
+) -> None:
+    settings = FetchSettings.load()
+    runs = RunStore(store, settings)
+    promote(store, runs, window_bundle(small_series()))
+    store.put(settings.promotion_bucket, "broken/current.json", b"{not json")
+    facts: list[Fact] = []
+
+    fetch_champions(
+        store, runs, settings.promotion_bucket, ChampionCache(tmp_path / "cache"), Order(only=only), say=facts.append
+    )
+
+    [failed] = [fact for fact in facts if isinstance(fact, Failed)]
+    assert (failed.identifier, failed.code) == ("broken", "corrupt_record")
+    assert [fact.identifier for fact in facts if isinstance(fact, Fetched)] == ["tiny"]
+    assert len(facts) == (3 if only is None else 2)  # none says that the champion was removed
+    if only is None:
+        assert isinstance(facts[0], Listed)
+        assert sorted(facts[0].champions) == ["broken", "tiny"]
+
+
+@pytest.mark.usefixtures("store")
+def test_the_childs_log_lines_show_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INFERENCE_API_KEY", "very-secret-key-0123")
+    order = SimpleNamespace(buffer=io.BytesIO(encode_order(Order(only=[]))))
+    monkeypatch.setattr(sys, "stdin", order)
+    monkeypatch.setattr(os, "nice", lambda _: 0)
+    given: list[str] = []
+
+    def configure(*_: object, secrets: Iterable[str] = (), **__: object) -> None:
+        given.extend(secrets)
+
+    monkeypatch.setattr(fetch, "configure_logs", configure)
+
+    assert fetch.main() == 0
+    assert "very-secret-key-0123" in given
