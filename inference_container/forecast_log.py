@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict, deque
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -69,7 +70,10 @@ class ForecastLog:
         self._queue.append((time.time(), promotion, body))
 
     def flush(self) -> bool:
-        """Write all that waits, one file per identifier and day; return whether any file waits for the store."""
+        """Write all that waits, one file per identifier and day; return whether any file waits for the store.
+
+        What cannot be written is dropped and counted.
+        """
         with self._flushing:
             batches: dict[str, list[bytes]] = defaultdict(list)
             while self._queue:
@@ -85,7 +89,11 @@ class ForecastLog:
                 if room < 0:
                     self._metrics.forecast_log_dropped.inc(len(lines))
                     continue
-                _write(self._spool / folder, data)
+                try:
+                    _write(self._spool / folder, data)
+                except OSError:  # a full disk must end neither the writer nor the refresher
+                    self._metrics.forecast_log_dropped.inc(len(lines))
+                    log.exception("forecast_log_error")
         return any(self._spool.rglob("*.jsonl"))
 
     def _run(self) -> None:
@@ -93,7 +101,7 @@ class ForecastLog:
             self._metrics.queue_depth.labels(QUEUE).set(len(self._queue))
             try:
                 self.flush()
-            except OSError:  # a full disk must not end the writer
+            except OSError:
                 log.exception("forecast_log_error")
 
 
@@ -110,9 +118,18 @@ def _write(folder: Path, data: bytes) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     name = new_pipeline_run_id()
     unfinished = folder / f"_{name}.part"
-    unfinished.write_bytes(data)
-    unfinished.replace(folder / f"{name}.jsonl")
+    try:
+        unfinished.write_bytes(data)
+        unfinished.replace(folder / f"{name}.jsonl")
+    except OSError:
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)  # half a file would take the room of whole ones
+        raise
 
 
 def _bytes_below(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    size = 0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # the child has just taken it to the store
+            size += path.stat().st_size if path.is_file() else 0
+    return size

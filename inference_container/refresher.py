@@ -115,8 +115,12 @@ class Refresher:
             self._round(Order(only=[], ship_logs=True), silence_seconds=LAST_SHIPMENT_SECONDS)
 
     def _run(self) -> None:
-        self._champions.load_from_disk()
+        try:
+            self._champions.load_from_disk()
+        except Exception:  # the store may have what the disk has not
+            log.exception("refresh_error")
         next_look = 0.0
+        trouble = 0.0
         while True:
             with self._wake:
                 while not (self._stopping or self._hints or self._due or time.monotonic() >= next_look):
@@ -125,16 +129,26 @@ class Refresher:
                     return
                 whole = self._due or time.monotonic() >= next_look
                 hints, self._hints, self._due = sorted(self._hints), set(), False
-            if whole:
-                self._flush_logs()
-                default = self._champions.default()
-                first = list(dict.fromkeys([*hints, *([default] if default else [])]))
-                self._round(Order(first=first, skip=self._held_back(), ship_logs=True))
-            else:
-                self._round(Order(only=hints))
+            try:
+                self._look_at(hints, whole=whole)
+                trouble = 0.0
+            except Exception:  # whatever it was, a thread that ended would never learn of a promotion again
+                log.exception("refresh_error")
+                trouble = min(max(2 * trouble, FIRST_WAIT_SECONDS), self._period_seconds)
             # A stream of hints must not put off the look at everything else.
-            soonest = time.monotonic() + self._wait_seconds()
+            soonest = time.monotonic() + (max(trouble, self._store_wait) if trouble else self._wait_seconds())
             next_look = soonest if whole else min(next_look, soonest)
+
+    def _look_at(self, hints: list[str], *, whole: bool) -> None:
+        if not whole:
+            self._round(Order(only=hints))
+            return
+        try:
+            self._flush_logs()
+        finally:  # logs that cannot be written hold up no promotion
+            default = self._champions.default()
+            first = list(dict.fromkeys([*hints, *([default] if default else [])]))
+            self._round(Order(first=first, skip=self._held_back(), ship_logs=True))
 
     def _round(self, order: Order, *, silence_seconds: float | None = None) -> None:
         """Run one child and take each fact in as it comes."""
@@ -175,6 +189,8 @@ class Refresher:
         match fact:
             case Listed(champions, waiting):
                 self._store_wait = 0.0
+                for identifier in set(self._backoffs).difference(champions):
+                    self._backoffs.pop(identifier, None)
                 self._metrics.backend_up.labels("store").set(1)
                 self._champions.list_changed(champions, waiting)
             case Fetched(identifier, folder):
@@ -186,6 +202,7 @@ class Refresher:
                 self._champions.failed(identifier, reason)
                 self._hold_back(identifier)
             case Removed(identifier):
+                self._backoffs.pop(identifier, None)
                 self._champions.removed(identifier)
             case Away("pointers", reason):
                 self._metrics.backend_up.labels("store").set(0)
@@ -201,15 +218,17 @@ class Refresher:
 
     def _held_back(self) -> list[str]:
         now = time.monotonic()
-        return [identifier for identifier, backoff in self._backoffs.items() if backoff.until > now]
+        return [identifier for identifier, backoff in list(self._backoffs.items()) if backoff.until > now]
 
     def _hold_store(self) -> None:
         self._store_wait = min(max(2 * self._store_wait, FIRST_WAIT_SECONDS), self._period_seconds)
 
     def _wait_seconds(self) -> float:
-        """Return the time to the next look: sooner where something failed."""
-        waits = [self._store_wait or self._period_seconds]
-        waits += [max(0.0, backoff.until - time.monotonic()) for backoff in self._backoffs.values()]
+        """Return the time to the next look: sooner where something failed, but for a store that is away."""
+        if self._store_wait > 0:  # no back-off that ran out meanwhile can be followed before it answers
+            return self._store_wait
+        waits = [self._period_seconds]
+        waits += [max(0.0, backoff.until - time.monotonic()) for backoff in list(self._backoffs.values())]
         return min(waits)
 
 

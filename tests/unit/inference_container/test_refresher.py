@@ -16,6 +16,7 @@ from flts.storage.filesystem import FilesystemStore
 from flts.storage.runs import RunStore
 from inference_container.cache import ChampionCache
 from inference_container.champions import Champions
+from inference_container.protocol import Away, Fact, Failed, Listed, Removed
 from inference_container.refresher import Refresher
 from inference_container.settings import FetchSettings
 from tests.eventually import eventually
@@ -175,3 +176,49 @@ def test_scores_that_only_the_decision_has_are_listed_with_the_champion(installa
 
     assert (described["score"], described["rmse"], described["mae"]) == (0.1, 0.25, 0.125)
     assert described["promoted"] == pointer["timestamp"]
+
+
+def test_an_error_within_a_round_does_not_end_the_thread(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse = OSError(28, "No space left on device")
+    flush, tries = Replica.flush, 0
+
+    def flush_after_one_error(replica: Replica) -> bool:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise refuse
+        return flush(replica)
+
+    monkeypatch.setattr(Replica, "flush", flush_after_one_error)
+    replica = installation.start()
+    eventually(lambda: replica.champions.known, "promotions are looked at all the same", timeout=20)
+    eventually(lambda: replica.flushed, "the next round comes soon", timeout=20)
+
+    pointer = promote(installation.store, installation.runs, window_bundle(SERIES))
+    replica.refresher.hint("tiny")
+
+    eventually(served(replica, pointer), "the champion", timeout=20)
+
+
+def test_while_the_store_is_away_no_back_off_that_ran_out_makes_the_wait_shorter(installation: Installation) -> None:
+    refresher = Replica(installation.home / "cache").refresher
+    refresher._take_in(Failed("tiny", "hash_mismatch", "damaged"))
+    refresher._backoffs["tiny"].until = time.monotonic() - 1
+    assert refresher._wait_seconds() == 0
+
+    refresher._take_in(Away("pointers", "refused"))
+    refresher._take_in(Away("pointers", "refused"))
+
+    assert refresher._wait_seconds() == 2
+
+
+@pytest.mark.parametrize("fact", [Listed(["other"], []), Removed("tiny")], ids=["not listed", "removed"])
+def test_an_identifier_that_is_gone_is_not_waited_for(installation: Installation, fact: Fact) -> None:
+    refresher = Replica(installation.home / "cache").refresher
+    refresher._take_in(Failed("tiny", "hash_mismatch", "damaged"))
+
+    refresher._take_in(fact)
+
+    assert refresher._wait_seconds() == 60
