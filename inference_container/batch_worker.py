@@ -9,14 +9,16 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from flts.bundle.load import fetch_bundle
 from flts.contracts.events import Event, InferenceData, PerformanceEval
 from flts.contracts.ids import derived_event_id
-from flts.errors import RejectedError, RetryableError
+from flts.errors import FltsError, RejectedError, RetryableError
 from flts.observability.logs import bind, get_logger
 from flts.storage.claimed_frames import read_claimed_series
 from flts.storage.claims import put_claimed
@@ -31,6 +33,10 @@ from inference_container.settings import WorkerSettings
 log = get_logger(__name__)
 
 STAGE = "forecast"
+# One worker works on a run at a time: a try that another replica is at is no failed one. Short, since a worker that was
+# killed leaves its lease behind, and renewed while the work runs.
+LEASE_SECONDS = 8.0
+RENEWAL_SECONDS = 2.0
 METRICS_BYTES = 8_000  # of a message that may have 16 KiB; forecast.json has the metrics of every target
 
 
@@ -63,6 +69,7 @@ class BatchForecasts:
         self._publisher = publisher
         self._hinted = threading.Event()
         self._next_look = 0.0
+        self._owner = uuid.uuid4().hex
 
     def hint(self, identifier: str) -> None:
         """Look at the next tick: a run of this identifier was decided."""
@@ -97,6 +104,13 @@ class BatchForecasts:
         event = self._runs.inference(identifier, run)
         if event is None or not self._is_decided(identifier, run):
             return
+        with self._lease(run) as mine:
+            # Another replica may have finished it since the look began.
+            if mine and self._runs.forecast(identifier, run) is None:
+                self._try(event)
+
+    def _try(self, event: InferenceData) -> None:
+        identifier, run = event.identifier, event.pipeline_run_id
         work = f"{STAGE}-{event.event_id}"
         tries = self._runs.record_attempt(identifier, run, work)
         try:
@@ -107,6 +121,34 @@ class BatchForecasts:
         except RetryableError:
             self._runs.forgive_attempt(identifier, run, work)  # a backend that is away is not counted as a try
             raise
+
+    @contextmanager
+    def _lease(self, run: str) -> Iterator[bool]:
+        """Take the run's lease and keep it; gives whether it is ours."""
+        # Nothing ever removes a lease, so runs share 256 of them: two that share one wait for each other.
+        name = f"{STAGE}-{run[-2:]}"
+        if not self._runs.acquire_lease(name, self._owner, LEASE_SECONDS):
+            yield False
+            return
+        ended = threading.Event()
+        renewal = threading.Thread(target=self._renew, args=(name, ended), name="forecast-lease", daemon=True)
+        renewal.start()
+        try:
+            yield True
+        finally:
+            ended.set()
+            renewal.join()
+            try:
+                self._runs.release_lease(name, self._owner)
+            except RetryableError as error:  # it expires by itself
+                log.warning("forecast_lease_kept", error=error)
+
+    def _renew(self, name: str, ended: threading.Event) -> None:
+        while not ended.wait(RENEWAL_SECONDS):
+            try:
+                self._runs.acquire_lease(name, self._owner, LEASE_SECONDS)
+            except FltsError as error:  # tried again; without it a repeat is wasted work, but writes the same
+                log.warning("forecast_lease_not_renewed", error=error)
 
     def _is_decided(self, identifier: str, run: str) -> bool:
         if self._runs.outcome(identifier, run) is not None:
@@ -199,6 +241,8 @@ class BatchForecasts:
 
     def _skip(self, event: InferenceData, reason: str) -> None:
         identifier, run = event.identifier, event.pipeline_run_id
+        if self._runs.forecast(identifier, run) is not None:
+            return  # by a replica that took over meanwhile
         self._runs.put_stage(identifier, run, STAGE, "skipped", reason=reason)
         self._publish(event, "skipped", reason=reason, config_hash=event.config_hash)
         self._runs.put_forecast(identifier, run, "skipped", reason=reason)

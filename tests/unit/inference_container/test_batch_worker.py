@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,9 +24,11 @@ from flts.storage.claims import put_claimed
 from flts.storage.filesystem import FilesystemStore
 from flts.storage.frames import series_to_parquet
 from flts.storage.runs import RunStore
+from inference_container import batch_worker
 from inference_container.batch_worker import STAGE, BatchForecasts
 from inference_container.handler import OnInferenceData, OnModelSelected
 from inference_container.settings import WorkerSettings
+from tests.eventually import eventually
 from tests.made_series import make_series, with_values
 from tests.serving import BUCKETS, champion_of, clock_bundle, promote, window_bundle
 
@@ -356,3 +359,96 @@ def test_a_bundle_that_is_not_the_promised_one_is_skipped_with_the_reason(worker
 
     assert worker.told().status == "skipped"
     assert hashlib.sha256(model).hexdigest()[:12] in (worker.told().reason or "")
+
+
+def test_a_replica_at_work_is_no_failed_try_to_the_others(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = new_pipeline_run_id()
+    event = worker.claim(run)
+    worker.decide(run, "promoted", window_bundle(TRAIN))
+    others = [
+        BatchForecasts(worker.store, worker.runs, worker.settings, lambda: worker)
+        for _ in range(worker.settings.failure_max_retries + 1)
+    ]
+    load = worker.forecasts._load
+
+    def load_while_others_look(promotion: Any) -> Any:
+        for other in others:
+            other.look()
+        return load(promotion)
+
+    monkeypatch.setattr(worker.forecasts, "_load", load_while_others_look)
+    worker.forecasts.look()
+
+    assert worker.told().status == "done"
+    assert worker.runs.attempts("tiny", run, f"{STAGE}-{event.event_id}") == 1
+
+
+def test_a_lease_is_renewed_while_the_work_runs(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1e9]
+    worker.runs = RunStore(worker.store, worker.settings, clock=lambda: now[0])
+    worker.restart()
+    other = BatchForecasts(worker.store, worker.runs, worker.settings, lambda: worker)
+    monkeypatch.setattr(batch_worker, "RENEWAL_SECONDS", 0.01)
+    run = new_pipeline_run_id()
+    worker.claim(run)
+    worker.decide(run, "promoted", window_bundle(TRAIN))
+    acquire, renewed = worker.runs.acquire_lease, []
+
+    def acquire_noted(name: str, owner: str, seconds: float) -> bool:
+        began = now[0]
+        taken = acquire(name, owner, seconds)
+        renewed.append(began)
+        return taken
+
+    monkeypatch.setattr(worker.runs, "acquire_lease", acquire_noted)
+    load = worker.forecasts._load
+
+    def load_slowly(promotion: Any) -> Any:
+        for _ in range(3):
+            now[0] += 0.75 * batch_worker.LEASE_SECONDS
+            eventually(lambda: now[0] in renewed, "a renewal")
+        other.look()
+        assert worker.published == []
+        return load(promotion)
+
+    monkeypatch.setattr(worker.forecasts, "_load", load_slowly)
+    worker.forecasts.look()
+
+    assert worker.told().status == "done"
+    assert not [thread for thread in threading.enumerate() if thread.name == "forecast-lease"]
+
+
+def test_a_killed_workers_run_is_taken_up_within_seconds(worker: Worker) -> None:
+    now = [1e9]
+    worker.runs = RunStore(worker.store, worker.settings, clock=lambda: now[0])
+    worker.restart()
+    run = new_pipeline_run_id()
+    worker.claim(run)
+    worker.decide(run, "promoted", window_bundle(TRAIN))
+    killed = f"{STAGE}-{run[-2:]}"
+    assert worker.runs.acquire_lease(killed, "a worker that was killed", batch_worker.LEASE_SECONDS)
+    worker.forecasts.look()
+    assert worker.published == []
+
+    now[0] += 10
+    worker.forecasts.look()
+
+    assert worker.told().status == "done"
+
+
+def test_what_another_replica_finished_meanwhile_is_neither_tried_nor_skipped(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = new_pipeline_run_id()
+    event = worker.claim(run)
+    worker.decide(run, "promoted", window_bundle(TRAIN))
+    seen = worker.runs.waiting_forecasts()
+    worker.forecasts.look()
+    worker.restart()
+    monkeypatch.setattr(worker.runs, "waiting_forecasts", lambda: seen)
+
+    for _ in range(worker.settings.failure_max_retries + 1):
+        worker.forecasts.look()
+
+    assert worker.told().status == "done"
+    assert worker.runs.attempts("tiny", run, f"{STAGE}-{event.event_id}") == 1
