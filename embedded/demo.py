@@ -65,7 +65,7 @@ def run_demo(settings: EmbeddedSettings, demo: DemoSettings, say: Say) -> int:
             _show_scoreboard(view, say)
             served = _show_forecast(client, stack, view, demo.horizon, say, fresh=fresh)
             if served is not None and uploaded is not None:
-                say(f"from upload to the first served forecast {served - uploaded:.1f} s")
+                _say_time(view, served - uploaded, say)
         say("")
         _say_costs(meter, time.monotonic() - began, say)
         _say_addresses(stack, say)
@@ -205,6 +205,12 @@ def _teller(say: Say) -> Callable[[list[str]], None]:
             said[0] = waiting
 
     return tell
+
+
+def _say_time(view: dict[str, Any], seconds: float, say: Say) -> None:
+    at_work = (render.explained_share(view) or 0.0) * float(view.get("elapsed_seconds") or 0.0)
+    share = min(1.0, at_work / seconds)
+    say(f"from upload to the first served forecast {seconds:.1f} s, of which the stages explain {share:.0%}")
 
 
 def _say_costs(meter: MemoryMeter, seconds: float, say: Say) -> None:

@@ -115,7 +115,7 @@ class _Probe:
             except FltsError as error:
                 log.warning("bucket_ensure_error", bucket=bucket, reason=str(error))
                 raise
-            log.debug("bucket_exists", bucket=bucket)
+            log.info("bucket_exists", bucket=bucket)
 
     def _create_only(self) -> None:
         key = f"_probe/{uuid.uuid4()}"

@@ -54,6 +54,9 @@ def test_the_demo_ends_with_a_served_forecast_of_a_promoted_neural_model(
     assert "/docs" in first.stdout
     assert "MLflow" in first.stdout
     assert re.search(r"peak memory", first.stdout), first.stdout
+    explained = re.search(r"first served forecast [\d.]+ s, of which the stages explain (\d+)%", first.stdout)
+    assert explained, first.stdout
+    assert int(explained[1]) >= 90, "the rest is fetching and loading the champion"
 
 
 def test_progress_is_told_in_plain_lines_where_there_is_no_terminal(first: subprocess.CompletedProcess[str]) -> None:
