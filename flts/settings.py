@@ -246,8 +246,8 @@ class RecipeSettings(Settings):
     nans_drop_rows: bool = False
     """Drop rows with missing cells instead of filling them; what is left is cut into segments at the holes."""
     clip_enable: bool = False
-    """Clip outliers to bounds fitted on training rows. Intervals are then calibrated on clipped residuals: eval, which scores
-    raw rows, says where they cover too little."""
+    """Clip outliers to bounds fitted on training rows. Intervals are calibrated on clipped rows then, and may cover
+    less of the raw ones than promised; the scoreboard says where."""
     clip_method: Literal["iqr", "percentile", "sigma"] = "iqr"
     """How the bounds are found."""
     clip_factor: float = Field(default=1.5, gt=0)
