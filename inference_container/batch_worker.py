@@ -156,10 +156,11 @@ class BatchForecasts:
         decision = self._runs.decision(identifier, run)
         if decision is None:
             return False
-        # A promotion counts once the pointer has moved: until then an older champion would be taken for it.
+        # A promotion counts once the pointer has moved to it. One that a newer run's champion stands in the way of may
+        # have been replaced or never been made: the outcome, which follows, says which.
         pointer = self._runs.current(identifier)
         return decision.get("decision") != "promoted" or (
-            pointer is not None and str(pointer[0].get("pipeline_run_id")) >= run
+            pointer is not None and pointer[0].get("pipeline_run_id") == run
         )
 
     def _work(self, event: InferenceData) -> None:
@@ -188,7 +189,8 @@ class BatchForecasts:
         """Return the promotion by this run, else the current champion's, else None."""
         identifier, run = event.identifier, event.pipeline_run_id
         decision = self._runs.decision(identifier, run) or {}
-        if decision.get("decision") == "promoted":
+        outcome = self._runs.outcome(identifier, run) or {}
+        if decision.get("decision") == "promoted" and outcome.get("outcome") in {None, "promoted"}:
             winner = self._runs.trained(identifier, run).get(str(decision.get("model_type")))
             if winner is not None and winner.bundle is not None:
                 return Promotion.read(identifier, winner.model_dump(mode="json"))

@@ -192,6 +192,21 @@ def test_a_run_that_promoted_nothing_is_forecast_by_the_champion(worker: Worker,
     assert (event.status, event.run_id, event.model_type) == ("done", earlier["run_id"], "PROPHET")
 
 
+def test_a_run_that_was_superseded_is_forecast_by_the_champion_that_stands(worker: Worker) -> None:
+    older = new_pipeline_run_id()
+    worker.claim(older)
+    standing = promote(worker.store, worker.runs, clock_bundle(TRAIN))
+    worker.runs.decide("tiny", older, {"decision": "promoted", "model_type": "GRU"})
+    worker.forecasts.look()
+    assert worker.published == [], "the outcome is awaited"
+    worker.decide(older, "superseded", window_bundle(TRAIN))
+
+    worker.forecasts.look()
+
+    event = worker.told()
+    assert (event.status, event.run_id) == ("done", standing["run_id"])
+
+
 def test_without_any_champion_after_the_outcome_the_rows_are_skipped_with_the_reason(worker: Worker) -> None:
     run = new_pipeline_run_id()
     worker.claim(run)
