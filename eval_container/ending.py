@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from eval_container.domain.gate import Reason
 from flts.contracts.claim_check import ClaimCheck
-from flts.contracts.events import Event, ModelSelected
+from flts.contracts.events import Event, ModelSelected, RunId
 from flts.contracts.ids import derived_event_id
 from flts.errors import FltsError, RejectedError
 from flts.observability.logs import get_logger
@@ -19,8 +21,13 @@ from flts.storage.claims import read_claimed
 log = get_logger(__name__)
 
 STAGE = "eval"
+CANCELLED = "cancelled: "
+"""Begins the reason of a refusal that a person asked for at the gateway, which decides the run before it ends it."""
 SCORE_METRICS = {"test_rmse": "rmse", "test_mae": "mae", "test_mse": "mse", "test_loss": "score", "test_skill": "skill"}
 """Metrics of MLflow by the name that the scoreboard has for them; all scaled, means over targets and scored steps."""
+
+
+_RUN_ID: TypeAdapter[str | None] = TypeAdapter(RunId | None)
 
 
 class Ending:
@@ -54,7 +61,7 @@ class Ending:
 
     def refuse(self, event: Event, reason: Reason) -> list[Event]:
         """Decide a run that cannot be judged, and end it."""
-        current = self._runs.current(event.identifier)
+        previous, unreadable = self._previous(event.identifier)
         selected = ModelSelected(
             event_id=derived_event_id(event.pipeline_run_id, "promotion"),
             identifier=event.identifier,
@@ -62,8 +69,8 @@ class Ending:
             config_hash=event.config_hash,
             created_at=at(self._now()),
             decision="refused",
-            previous_run_id=current[0].get("run_id") if current else None,
-            reasons=[reason.as_text()],
+            previous_run_id=previous,
+            reasons=[reason.as_text(), *unreadable],
         )
         return self.decide(selected, None)
 
@@ -87,6 +94,10 @@ class Ending:
         outcome = self._runs.outcome(identifier, run)
         if outcome is not None:
             return _as_ended(event, outcome)
+        if event.decision == "refused" and (told := cancellation(event.reasons)) is not None:
+            # The gateway was killed between its decision and the outcome, or is just about to write it.
+            self._runs.put_outcome(identifier, run, "cancelled", reason=told)
+            return []
         if event.decision == "promoted":
             event = self._promote(event, decision["pointer"])
         self._record(event, decision)
@@ -107,6 +118,15 @@ class Ending:
             return [event]
         return _as_ended(event, self._runs.outcome(identifier, run) or {"outcome": event.decision})
 
+    def _previous(self, identifier: str) -> tuple[str | None, list[str]]:
+        """Return the champion's run_id and no reason, or none and why it cannot be read: a refusal moves nothing."""
+        try:
+            current = self._runs.current(identifier)
+            return _RUN_ID.validate_python(current[0].get("run_id") if current else None), []
+        except (RejectedError, ValidationError) as error:
+            log.warning("pointer_unreadable", identifier=identifier, error=str(error))
+            return None, [Reason("pointer_unreadable", f"the champion's pointer of {identifier} is broken").as_text()]
+
     def _promote(self, event: ModelSelected, pointer: Mapping[str, Any]) -> ModelSelected:
         """Move the pointers forward; a run that a newer one overtook is superseded and moves nothing."""
         moved = self._runs.move_current(event.identifier, pointer)
@@ -124,6 +144,11 @@ class Ending:
         previous = (current[0].get("previous") if current else None) or {}
         return previous.get("pipeline_run_id") == event.pipeline_run_id
 
+    def _is_current(self, event: ModelSelected) -> bool:
+        """Return whether the pointer names this run now: one that comes again late must not move the alias back."""
+        current = self._runs.current(event.identifier)
+        return current is not None and current[0].get("pipeline_run_id") == event.pipeline_run_id
+
     def _record(self, event: ModelSelected, decision: Mapping[str, Any]) -> None:
         """Tell MLflow what every candidate achieved on the test rows, and who the champion is; it may be away."""
         tracker = self._adapters.tracker
@@ -131,7 +156,7 @@ class Ending:
             return
         if event.scoreboard is not None:
             self._record_scores(event.identifier, event.scoreboard)
-        if event.decision == "promoted" and event.run_id is not None:
+        if event.decision == "promoted" and event.run_id is not None and self._is_current(event):
             experiment = str(decision["pointer"].get("experiment_name") or event.identifier)
             tracker.set_champion(experiment, event.run_id)
 
@@ -148,6 +173,11 @@ class Ending:
                 continue
             metrics = {name: row[source] for name, source in SCORE_METRICS.items() if row.get(source) is not None}
             tracker.append(row["run_id"], identifier, metrics=metrics, artifacts={"scoreboard.json": data})
+
+
+def cancellation(reasons: Sequence[str]) -> str | None:
+    """Return what was said when the run was cancelled, or None if it was not."""
+    return next((reason.removeprefix(CANCELLED) for reason in reasons if reason.startswith(CANCELLED)), None)
 
 
 def at(now: float) -> datetime:

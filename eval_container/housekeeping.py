@@ -8,19 +8,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eval_container.domain.retention import RunFacts, select_artefacts, select_logs, select_runs
 from eval_container.domain.waiting import Patience, given_up, missing_types, type_of_service
 from eval_container.settings import EvalSettings
 from flts.contracts.events import EvaluateRequest, Event, ModelTraining, RunProgress
 from flts.contracts.ids import derived_event_id
+from flts.errors import RejectedError
 from flts.observability.logs import bind, get_logger
 from flts.runtime.adapters import Adapters
 from flts.runtime.service import Progress
 from flts.storage.ports import ObjectStore
 from flts.storage.runs import RunName
 from flts.tracking.spool import Spool
+
+if TYPE_CHECKING:
+    from flts.tracking.mlflow import Tracker
 
 log = get_logger(__name__)
 
@@ -32,7 +36,10 @@ CONFIG_POINTER = 3
 """Segments of ``<identifier>/<config_hash>/current.json``; the champion's own pointer has two."""
 SPOOL_LEASE_SECONDS = 120.0
 SPOOL_DOCUMENTS = 50
-"""Handed to MLflow at one go, so that the lease is not outlived."""
+"""Handed to MLflow at one go at most; it ends sooner once half the lease is over."""
+
+UNREADABLE = (RejectedError, AttributeError, LookupError, TypeError, ValueError)
+"""Raised by a record that is no JSON, or holds something else than it should."""
 
 
 class SignsOfLife:
@@ -90,19 +97,29 @@ class Overdue:
                 del remembered[name]
         requests = []
         for name in names:
-            if now - self._asked.get(name, -REMIND_SECONDS) >= REMIND_SECONDS and self._is_due(name, now):
+            if now - self._asked.get(name, -REMIND_SECONDS) >= REMIND_SECONDS and self._is_due_if_readable(name, now):
                 self._asked[name] = now
                 log.info("run_overdue", identifier=name.identifier, pipeline_run_id=name.pipeline_run_id)
                 requests.append(_request(name, now))
         return requests
 
+    def _is_due_if_readable(self, name: RunName, now: float) -> bool:
+        """Return whether a run is due; one broken record must not hold up the other runs."""
+        try:
+            return self._is_due(name, now)
+        except UNREADABLE:
+            log.exception("run_unreadable", identifier=name.identifier, pipeline_run_id=name.pipeline_run_id)
+            return False
+
     def _is_due(self, name: RunName, now: float) -> bool:
+        if self._runs.decision(*name) is not None:
+            return self._has_settled(name, now)
         expected = self._runs.expected(*name)
         if expected is None:
             return False
         missing = missing_types(expected["model_types"], self._runs.trained(*name))
-        if not missing or self._runs.decision(*name) is not None:
-            return now - self._complete_since.setdefault(name, now) >= SETTLE_SECONDS
+        if not missing:
+            return self._has_settled(name, now)
         return given_up(
             missing,
             now=now,
@@ -111,12 +128,18 @@ class Overdue:
             patience=self._patience,
         )
 
+    def _has_settled(self, name: RunName, now: float) -> bool:
+        return now - self._complete_since.setdefault(name, now) >= SETTLE_SECONDS
+
 
 class DrainSpool:
     """Hands MLflow what it has not taken yet; one replica at a time."""
 
-    def __init__(self, settings: EvalSettings, adapters: Adapters) -> None:
+    def __init__(
+        self, settings: EvalSettings, adapters: Adapters, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._adapters = adapters
+        self._clock = clock
         self._spool = Spool(adapters.store, settings.bucket_pipeline_runs)
         self._owner = uuid.uuid4().hex
 
@@ -130,10 +153,24 @@ class DrainSpool:
             return []
         with _lease(self._adapters, "spool", self._owner, SPOOL_LEASE_SECONDS) as mine:
             if mine:
-                drained = tracker.drain_spool(SPOOL_DOCUMENTS)
+                drained = self._drain(tracker, waiting)
                 if drained:
                     log.info("spool_drained", documents=drained)
         return []
+
+    def _drain(self, tracker: Tracker, waiting: int) -> int:
+        """Hand on one document after another, for half the lease: a last one has the other half for itself."""
+        began = self._clock()
+        drained = 0
+        limit = 1
+        for _ in range(min(waiting, SPOOL_DOCUMENTS)):
+            if self._clock() - began >= SPOOL_LEASE_SECONDS / 2:
+                break
+            taken = tracker.drain_spool(limit)
+            drained += taken
+            # What was not taken stays at the head of the queue: it is stepped over, not waited for.
+            limit += taken == 0
+        return drained
 
 
 STALE_SECONDS = 86_400.0
@@ -165,8 +202,12 @@ class Janitor:
         # The lease is kept to its end, under a new owner each time: it also says when the last round was.
         period = self._settings.janitor_period_seconds
         if self._runs.acquire_lease("janitor", uuid.uuid4().hex, period * 0.99):
-            for removal in self.plan():
-                self.carry_out(removal)
+            for identifier in self._runs.identifiers():
+                try:
+                    self.carry_out(self._plan(identifier))
+                except UNREADABLE:
+                    # Nothing of an identifier goes unless all of its records can be read; the others do not wait.
+                    log.exception("janitor_skipped", identifier=identifier)
             self._end_stale_records()
         return []
 
@@ -206,6 +247,7 @@ class Janitor:
         pointers = self._pointers(identifier)
         selection = select_runs(
             facts,
+            now=self._now(),
             retain_runs=settings.retain_runs,
             pointed_runs={str(pointer["pipeline_run_id"]) for pointer in pointers},
             pointed_configs={str(pointer["config_hash"]) for pointer in pointers},
@@ -233,6 +275,7 @@ class Janitor:
             pipeline_run_id=name.pipeline_run_id,
             finished=self._runs.outcome(*name) is not None and not waiting,
             config_hash=expected["training_data"].get("config_hash") if expected else None,
+            created=_created(name.pipeline_run_id),
             bundle_prefixes=frozenset(_folder(event.bundle.object_key) for event in trained.values() if event.bundle),
         )
 

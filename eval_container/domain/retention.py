@@ -17,6 +17,8 @@ class RunFacts:
     """It has an outcome."""
     config_hash: str | None
     """None while preprocess has not computed it."""
+    created: float
+    """Epoch seconds."""
     bundle_prefixes: frozenset[str] = frozenset()
     """Folders of the bundles that its records name, ending with "/"."""
 
@@ -32,12 +34,17 @@ class Selection:
     kept_bundles: frozenset[str]
     """Folders of bundles that stay."""
     artefacts: bool
-    """False while a run's configuration is not known yet: it may be about to reuse any bundle."""
+    """False while a young run's configuration is not known yet: it may be about to reuse any bundle."""
+
+
+UNKNOWN_SECONDS = 86_400.0
+"""A run without a configuration for longer was given up by preprocess, which makes anew what a replay of it needs."""
 
 
 def select_runs(
     runs: Iterable[RunFacts],
     *,
+    now: float,
     retain_runs: int,
     pointed_runs: Collection[str],
     pointed_configs: Collection[str],
@@ -47,6 +54,8 @@ def select_runs(
 
     Parameters
     ----------
+    now : float
+        Epoch seconds.
     pointed_runs, pointed_configs, pointed_bundles : collections
         What the current pointers and their predecessors name: run ids, config hashes, bundle folders.
     """
@@ -62,7 +71,9 @@ def select_runs(
         runs=removed,
         kept_configs=frozenset(pointed_configs) | {run.config_hash for run in kept if run.config_hash is not None},
         kept_bundles=frozenset(pointed_bundles).union(*(run.bundle_prefixes for run in kept)),
-        artefacts=all(run.finished or run.config_hash is not None for run in kept),
+        artefacts=all(
+            run.finished or run.config_hash is not None or now - run.created > UNKNOWN_SECONDS for run in kept
+        ),
     )
 
 

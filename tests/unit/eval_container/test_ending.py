@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from eval_container.ending import Ending
 from eval_container.handler import DecideRun
 from flts.contracts.events import Event, ModelSelected
+from flts.contracts.ids import derived_event_id
 from flts.errors import BackendAwayError
 from flts.storage.ports import ObjectStore
-from tests.evaluated_runs import IDENTIFIER, Installation, Run, announced, autoregression, no_progress
+from tests.evaluated_runs import CREATED, IDENTIFIER, Installation, Run, announced, autoregression, no_progress
 
 
 class KilledError(Exception):
@@ -286,3 +288,65 @@ def test_each_decision_is_counted_once(flts: Installation) -> None:
     flts.send(*events, *events)
 
     assert 'flts_promotions_total{decision="promoted"} 1.0' in flts.metrics.text().decode()
+
+
+@pytest.mark.parametrize("pointer", [b"no json", b"[]", b'{"run_id": 5}'])
+def test_a_run_that_is_given_up_ends_even_if_the_champions_pointer_is_broken(
+    flts: Installation, pointer: bytes
+) -> None:
+    run = flts.run()
+    flts.store.put(flts.settings.promotion_bucket, f"{IDENTIFIER}/current.json", pointer)
+
+    told = Ending(flts.adapters(), flts.now).give_up(run.data, None, "a broken pointer")
+
+    assert [event.decision for event in told if isinstance(event, ModelSelected)] == ["refused"]
+    assert isinstance(told[0], ModelSelected)
+    assert told[0].previous_run_id is None
+    assert [reason.partition(":")[0] for reason in told[0].reasons] == ["evaluation_failed", "pointer_unreadable"]
+    outcome = flts.runs.outcome(IDENTIFIER, run.id)
+    assert outcome is not None
+    assert outcome["outcome"] == "refused"
+
+
+def test_a_promotion_that_comes_again_after_a_newer_one_does_not_move_the_alias_back(flts: Installation) -> None:
+    flts.tracker = Recorder()
+    older = flts.run()
+    events = _events(flts, older)
+    flts.send(*events)
+    pointer = flts.pointer()
+    assert pointer is not None
+    newer = flts.again(older)
+    assert flts.runs.move_current(IDENTIFIER, {**pointer, "pipeline_run_id": newer.id}) == "moved"
+    flts.store.delete(flts.settings.bucket_pipeline_runs, f"{IDENTIFIER}/{older.id}/outcome.json")
+    flts.tracker.champions.clear()
+
+    told = flts.send(events[-1])
+
+    assert [event.decision for event in told if isinstance(event, ModelSelected)] == ["promoted"]
+    assert flts.tracker.champions == []
+
+
+@pytest.mark.parametrize("ended", [False, True], ids=["killed before the outcome", "ended"])
+def test_a_run_that_was_cancelled_first_is_adopted_as_cancelled(flts: Installation, ended: bool) -> None:
+    run = flts.run()
+    *first, last = _events(flts, run)
+    flts.send(*first)
+    cancelled = ModelSelected(
+        event_id=derived_event_id(run.id, "promotion"),
+        identifier=IDENTIFIER,
+        pipeline_run_id=run.id,
+        created_at=CREATED,
+        decision="refused",
+        reasons=["cancelled: a person cancelled it"],
+    )
+    flts.runs.decide(IDENTIFIER, run.id, {**cancelled.model_dump(mode="json"), "pointer": None})
+    if ended:
+        flts.runs.put_outcome(IDENTIFIER, run.id, "cancelled", reason="a person cancelled it")
+
+    told = flts.send(last, last)
+
+    assert told == []
+    assert flts.pointer() is None
+    outcome = flts.runs.outcome(IDENTIFIER, run.id)
+    assert outcome is not None
+    assert (outcome["outcome"], outcome["reason"]) == ("cancelled", "a person cancelled it")

@@ -140,6 +140,32 @@ class TestOverdue:
         assert again == told
         assert flts.runs.outcome(IDENTIFIER, run.id) is not None
 
+    @pytest.mark.parametrize("record", ["expected.json", "trained/GRU.json", "decision.json"])
+    @pytest.mark.parametrize("content", [b"no json", b'{"model_types": 1}'])
+    def test_a_run_with_a_broken_record_does_not_hold_up_the_others(
+        self, flts: Installation, record: str, content: bytes
+    ) -> None:
+        broken, good = flts.run(), flts.run()
+        watch = Watch(flts)
+        flts.send(broken.data, good.data, flts.trained(good, "GRU"))
+        flts.store.put(flts.settings.bucket_pipeline_runs, f"{IDENTIFIER}/{broken.id}/{record}", content)
+
+        flts.clock += 300
+
+        assert good.id in watch.due()
+
+    def test_a_cancellation_that_was_not_carried_out_is_due_even_before_preprocess_is_done(
+        self, flts: Installation
+    ) -> None:
+        run = flts.run()
+        watch = Watch(flts)
+        flts.runs.decide(IDENTIFIER, run.id, {"decision": "refused", "reasons": ["cancelled: by a person"]})
+
+        watch.due()
+        flts.clock += SETTLE_SECONDS
+
+        assert watch.due() == [run.id]
+
     def test_a_run_that_preprocess_has_not_finished_is_not_due(self, flts: Installation) -> None:
         flts.run()
         watch = Watch(flts)
@@ -176,6 +202,30 @@ class TestDrainSpool:
         DrainSpool(flts.settings, flts.adapters())()
 
         assert (held, len(flts.tracker.limits)) == ([], 1)
+
+    def test_it_ends_at_half_the_lease_however_much_waits(self, flts: Installation) -> None:
+        flts.tracker = self._Tracker()
+        for number in range(20):
+            flts.store.put(flts.settings.bucket_pipeline_runs, f"_spool/{number}.json", b"{}")
+        times = iter(range(0, 2000, 25))
+
+        DrainSpool(flts.settings, flts.adapters(), clock=lambda: next(times))()
+
+        assert flts.tracker.limits == [1, 1]
+
+    def test_what_mlflow_does_not_take_is_stepped_over(self, flts: Installation) -> None:
+        class Stuck(self._Tracker):  # type: ignore[name-defined, misc] - a class of this one's body
+            def drain_spool(self, limit: int) -> int:
+                self.limits.append(limit)
+                return int(limit > 1)
+
+        flts.tracker = Stuck()
+        for number in range(3):
+            flts.store.put(flts.settings.bucket_pipeline_runs, f"_spool/{number}.json", b"{}")
+
+        DrainSpool(flts.settings, flts.adapters(), clock=lambda: 0.0)()
+
+        assert flts.tracker.limits == [1, 2, 2]
 
 
 class TestJanitor:
@@ -239,6 +289,20 @@ class TestJanitor:
 
         assert unfinished.id in flts.runs.runs(IDENTIFIER)
         assert any(str(unfinished.data.config_hash) in key for key in self._keys(flts, "model-bundles"))
+
+    def test_an_identifier_with_a_broken_record_stays_whole_and_does_not_hold_up_the_others(
+        self, flts: Installation
+    ) -> None:
+        broken = flts.run(identifier="a")
+        flts.store.put(flts.settings.bucket_pipeline_runs, f"a/{broken.id}/expected.json", b"no json")
+        for seed in range(3):
+            self._finished(flts, seed, 1.0)
+        self._later(flts)
+
+        self._janitor(flts)()
+
+        assert flts.runs.runs("a") == [broken.id]
+        assert len(flts.runs.runs(IDENTIFIER)) == 1
 
     def test_a_plan_changes_nothing(self, flts: Installation) -> None:
         for seed in range(3):

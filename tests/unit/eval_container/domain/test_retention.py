@@ -8,13 +8,13 @@ NOW = 10_000_000.0
 OLD = NOW - 90_000
 
 
-def _run(number: int, *, finished: bool = True, config: str | None = "c") -> RunFacts:
+def _run(number: int, *, finished: bool = True, config: str | None = "c", created: float = NOW) -> RunFacts:
     bundles = frozenset({f"s/{config}/GRU/t{number}/"}) if config else frozenset()
-    return RunFacts(f"{number:04d}", finished=finished, config_hash=config, bundle_prefixes=bundles)
+    return RunFacts(f"{number:04d}", finished=finished, config_hash=config, created=created, bundle_prefixes=bundles)
 
 
 def _select(runs: list[RunFacts], *, retain: int = 2, pointed: tuple[str, ...] = ()) -> Selection:
-    return select_runs(runs, retain_runs=retain, pointed_runs=pointed, pointed_configs=(), pointed_bundles=())
+    return select_runs(runs, now=NOW, retain_runs=retain, pointed_runs=pointed, pointed_configs=(), pointed_bundles=())
 
 
 def test_finished_runs_beyond_the_newest_go() -> None:
@@ -60,6 +60,15 @@ def test_no_artefact_goes_while_a_runs_configuration_is_unknown() -> None:
     selection = _select([_run(1, config=None, finished=False), _run(2)])
 
     assert select_artefacts({"s/x/GRU/t/model.onnx": OLD}, selection, now=NOW) == ()
+
+
+def test_a_run_given_up_before_its_configuration_was_known_switches_nothing_off_for_ever() -> None:
+    objects = {"s/x/GRU/t/model.onnx": OLD, "s/c/processed_data.parquet": OLD}
+
+    selection = _select([_run(1, config=None, finished=False, created=OLD), _run(2)])
+
+    assert selection.runs == ()
+    assert select_artefacts(objects, selection, now=NOW) == ("s/x/GRU/t/model.onnx",)
 
 
 def test_logs_older_than_the_days_kept_go_and_odd_keys_stay() -> None:
