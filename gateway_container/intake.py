@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from flts.contracts.claim_check import ClaimCheck
-from flts.contracts.events import EvaluateRequest, RawData, RollbackRequest
-from flts.contracts.ids import canonical_json, new_pipeline_run_id, sha256_of
+from flts.contracts.events import EvaluateRequest, ModelSelected, RawData, RollbackRequest
+from flts.contracts.ids import canonical_json, derived_event_id, new_pipeline_run_id, sha256_of
 from flts.errors import (
     ConflictError,
     HashMismatchError,
@@ -34,6 +34,9 @@ from gateway_container.settings import GatewaySettings
 IDEMPOTENCY_FOLDER = "_idempotency"
 LONGEST_IDEMPOTENCY_KEY = 200
 UPLOAD_STAGE = "upload"
+CANCELLED = "cancelled: "
+"""Begins the reason of a decision that cancels: eval knows it by this and ends the run as cancelled."""
+CANCEL_REASON = "a person cancelled it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,10 +175,37 @@ class Intake:
         return event
 
     def cancel(self, identifier: str, run_id: str) -> bool:
-        """End a run without a decision; return False if it had one, or had ended otherwise."""
-        if self._runs.decision(identifier, run_id) is not None:
-            return False
-        return self._runs.put_outcome(identifier, run_id, "cancelled", reason="a person cancelled it")
+        """End a run before eval decides it; return False if it had ended otherwise, or was cancelled before.
+
+        The decision is claimed first, as a refusal that eval adopts: only one of the two can have it.
+
+        Raises
+        ------
+        ConflictError
+            With code ``already_decided`` if eval was first.
+        """
+        decision = self._runs.decision(identifier, run_id)
+        claimed = False
+        if decision is None:
+            if self._runs.outcome(identifier, run_id) is not None:
+                return False
+            refusal = ModelSelected(
+                event_id=derived_event_id(run_id, "promotion"),
+                identifier=identifier,
+                pipeline_run_id=run_id,
+                created_at=self._now(),
+                decision="refused",
+                reasons=[CANCELLED + CANCEL_REASON],
+            )
+            document = {**refusal.model_dump(mode="json"), "pointer": None}
+            decision, claimed = self._runs.decide(identifier, run_id, document)
+        if not any(reason.startswith(CANCELLED) for reason in decision.get("reasons") or ()):
+            msg = f"the run {run_id} was decided already: {decision.get('decision')}"
+            raise ConflictError(msg, code="already_decided", field="pipeline_run_id")
+        if self._runs.put_outcome(identifier, run_id, "cancelled", reason=CANCEL_REASON):
+            return True
+        # Eval may have found the claim and ended the run for us.
+        return claimed and (self._runs.outcome(identifier, run_id) or {}).get("outcome") == "cancelled"
 
     def fetch_newest(self, identifier: str, folder: Path) -> tuple[ReceivedFile, ReceivedFile | None]:
         """Bring an identifier's newest upload to disk, its hashes checked.

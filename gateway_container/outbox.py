@@ -112,10 +112,12 @@ class Outbox:
         RetryableError
             If the broker is away; what was announced before stays so, and the rest is tried at the next ticks.
         """
+        due = [event for event in self._unfinished(only) if self._clock() - self._moved(event) >= older_than_seconds]
+        # All of them first: were the broker to fail at one, nothing else would remember those after it.
+        for event in due:
+            self._add(event)
         resumed = []
-        for event in self._unfinished(only):
-            if self._clock() - self._moved(event) < older_than_seconds:
-                continue
+        for event in due:
             if not self.announce(event):
                 msg = "the broker does not answer; the runs are announced as soon as it does"
                 raise RetryableError(msg, code="broker_away", retry_after_seconds=5)

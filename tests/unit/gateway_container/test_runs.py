@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from flts.contracts.events import EvaluateRequest, ModelTraining, RollbackRequest
+from flts.contracts.events import EvaluateRequest, ModelSelected, ModelTraining, RollbackRequest
 from flts.contracts.ids import new_pipeline_run_id
+from flts.storage.runs import RunStore
 from tests.eventually import eventually
 from tests.gateway import GatewayUnderTest, claim, csv_text, following, make_gateway, progress, scoreboard
 
@@ -249,6 +250,16 @@ class TestResume:
 
         assert [event.pipeline_run_id for event in gateway.broker.events] == [run_id, run_id]
 
+    def test_a_broker_that_goes_away_makes_no_run_forgotten(self, gateway: GatewayUnderTest) -> None:
+        runs = [upload(gateway) for _ in range(3)]
+        gateway.broker.away = True
+        assert gateway.client().post("/runs/resume?older_than_seconds=0").status_code == 503
+
+        gateway.broker.away = False
+        gateway.gateway.outbox.tick()
+
+        assert [event.pipeline_run_id for event in gateway.broker.events] == runs * 2
+
 
 class TestRequests:
     """Rollback and evaluate-again are runs of their own, decided by eval."""
@@ -324,8 +335,44 @@ class TestCancel:
         run_id = upload(gateway)
         gateway.runs.decide("x", run_id, {"decision": "promoted"})
 
-        assert gateway.client().post(f"/runs/{run_id}/cancel").status_code == 409
+        answer = gateway.client().post(f"/runs/{run_id}/cancel")
+
+        assert (answer.status_code, answer.json()["error"]["code"]) == (409, "already_decided")
         assert gateway.runs.outcome("x", run_id) is None
+
+    def test_it_claims_the_decision_so_that_eval_cannot_decide_otherwise(self, gateway: GatewayUnderTest) -> None:
+        run_id = upload(gateway)
+        assert gateway.client().post(f"/runs/{run_id}/cancel").status_code == 200
+
+        stands, mine = gateway.runs.decide("x", run_id, {"decision": "promoted"})
+
+        decision = ModelSelected.model_validate(stands)
+        assert (mine, decision.decision, decision.reasons) == (False, "refused", ["cancelled: a person cancelled it"])
+        again = gateway.client().post(f"/runs/{run_id}/cancel")
+        assert (again.status_code, again.json()["error"]["code"]) == (409, "run_has_ended")
+
+    def test_eval_deciding_between_the_look_and_the_claim_was_first(
+        self, gateway: GatewayUnderTest, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run_id = upload(gateway)
+        gateway.runs.decide("x", run_id, {"decision": "promoted"})
+        monkeypatch.setattr(RunStore, "decision", lambda *_: None)  # the look came before eval's decision
+
+        answer = gateway.client().post(f"/runs/{run_id}/cancel")
+
+        assert (answer.status_code, answer.json()["error"]["code"]) == (409, "already_decided")
+        assert gateway.runs.outcome("x", run_id) is None
+
+    def test_killed_between_claim_and_outcome_it_may_be_repeated(
+        self, gateway: GatewayUnderTest, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run_id = upload(gateway)
+        with monkeypatch.context() as patched:
+            patched.setattr(RunStore, "put_outcome", lambda *_, **__: False)
+            gateway.client().post(f"/runs/{run_id}/cancel")
+        assert gateway.runs.outcome("x", run_id) is None
+
+        assert gateway.client().post(f"/runs/{run_id}/cancel").json()["outcome"] == "cancelled"
 
 
 class TestOutbox:
