@@ -144,7 +144,10 @@ class Queries:
         run = self._runs.read_run(identifier, run_id)
         if run is None:
             return None
-        decision = self._runs.decision(identifier, run_id)
+        outcome = self._runs.outcome(identifier, run_id)
+        # What a cancelled run has in a decision's place only kept eval from deciding.
+        cancelled = outcome is not None and outcome.get("outcome") == "cancelled"
+        decision = None if cancelled else self._runs.decision(identifier, run_id)
         return views.RunRecords(
             run=run,
             stages=self._runs.stages(identifier, run_id),
@@ -157,7 +160,7 @@ class Queries:
             else {},
             decision=decision,
             scoreboard=self._scoreboard(decision) if full and decision else None,
-            outcome=self._runs.outcome(identifier, run_id),
+            outcome=outcome,
         )
 
     def _scoreboard(self, decision: dict[str, Any]) -> dict[str, Any] | None:

@@ -348,6 +348,9 @@ class TestCancel:
 
         decision = ModelSelected.model_validate(stands)
         assert (mine, decision.decision, decision.reasons) == (False, "refused", ["cancelled: a person cancelled it"])
+        view = gateway.client().get(f"/runs/{run_id}").json()
+        assert (view["outcome"], view["decision"]) == ("cancelled", None)
+        assert view["outcome_details"]["reason"] == "a person cancelled it"
         again = gateway.client().post(f"/runs/{run_id}/cancel")
         assert (again.status_code, again.json()["error"]["code"]) == (409, "run_has_ended")
 
