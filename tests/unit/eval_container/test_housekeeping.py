@@ -176,12 +176,13 @@ class TestOverdue:
 
 class TestDrainSpool:
     class _Tracker:
-        def __init__(self) -> None:
+        def __init__(self, *, stuck: int = 0) -> None:
             self.limits: list[int] = []
+            self._stuck = stuck
 
         def drain_spool(self, limit: int) -> int:
             self.limits.append(limit)
-            return 1
+            return max(limit - self._stuck, 0)
 
     def test_mlflow_is_left_alone_while_nothing_waits(self, flts: Installation) -> None:
         flts.tracker = self._Tracker()
@@ -214,12 +215,7 @@ class TestDrainSpool:
         assert flts.tracker.limits == [1, 1]
 
     def test_what_mlflow_does_not_take_is_stepped_over(self, flts: Installation) -> None:
-        class Stuck(self._Tracker):  # type: ignore[name-defined, misc] - a class of this one's body
-            def drain_spool(self, limit: int) -> int:
-                self.limits.append(limit)
-                return int(limit > 1)
-
-        flts.tracker = Stuck()
+        flts.tracker = self._Tracker(stuck=1)
         for number in range(3):
             flts.store.put(flts.settings.bucket_pipeline_runs, f"_spool/{number}.json", b"{}")
 
