@@ -169,7 +169,9 @@ class DecideRun:
             model_uri=winner.model_uri,
             bundle=winner.bundle,
         )
-        return selected, new_pointer(winner, score=means.get("score"), timestamp=now.isoformat())
+        coverage = None if card is None else card.least_coverage()
+        score = means.get("score")
+        return selected, new_pointer(winner, score=score, coverage=coverage, timestamp=now.isoformat())
 
     def _evaluate(self, request: EvaluateRequest, progress: Progress) -> Sequence[Event]:
         """Judge another run's candidates under a new run: its records are copied, nothing is trained.

@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
+EVENT_CHARACTERS = 300
+"""Of a reason in an event: a dozen of them fit into a message, in any alphabet."""
 
 EQUAL = 1e-6
 """Mean losses this close, relative to the reference's, are equal: a model that repeats the last value in single
@@ -30,8 +32,9 @@ class Reason:
         return {"code": self.code, "message": self.message}
 
     def as_text(self) -> str:
-        """Return the reason as an event carries it."""
-        return f"{self.code}: {self.message}"
+        """Return the reason as an event carries it: cut, since a message has 16 KiB; the scoreboard has it whole."""
+        text = f"{self.code}: {self.message}"
+        return text if len(text) <= EVENT_CHARACTERS else f"{text[: EVENT_CHARACTERS - 4]} ..."
 
 
 @dataclass(frozen=True, slots=True)

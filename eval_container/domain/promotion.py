@@ -21,6 +21,7 @@ POINTER_FIELDS = (
     "model_type",
     "config_hash",
     "score",
+    "coverage",
     "timestamp",
     "pipeline_run_id",
     "bundle",
@@ -96,8 +97,13 @@ def ranked(standings: Sequence[Standing]) -> list[Standing]:
     return ordered
 
 
-def new_pointer(candidate: ModelTraining, *, score: float | None, timestamp: str) -> dict[str, Any]:
-    """Return the document ``current.json`` for a promoted candidate; the store adds what it replaces."""
+def new_pointer(
+    candidate: ModelTraining, *, score: float | None, coverage: float | None, timestamp: str
+) -> dict[str, Any]:
+    """Return the document ``current.json`` for a promoted candidate; the store adds what it replaces.
+
+    ``coverage`` is the least share, over targets, of test rows inside the interval one step ahead.
+    """
     if candidate.bundle is None:
         msg = "a candidate without a bundle cannot be promoted"
         raise ValueError(msg)
@@ -108,6 +114,7 @@ def new_pointer(candidate: ModelTraining, *, score: float | None, timestamp: str
         "model_type": candidate.model_type,
         "config_hash": candidate.config_hash,
         "score": score,
+        "coverage": coverage,
         "timestamp": timestamp,
         "pipeline_run_id": candidate.pipeline_run_id,
         "bundle": candidate.bundle.model_dump(mode="json"),

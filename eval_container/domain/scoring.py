@@ -99,6 +99,11 @@ class Scorecard:
     seconds: float = 0.0
     notes: tuple[str, ...] = field(default=())
 
+    def least_coverage(self) -> float | None:
+        """Return the least interval coverage one step ahead, over all targets; None without intervals."""
+        shares = [float(row["coverage"]) for row in self.coverage if row["step"] == 1 and row["coverage"] is not None]
+        return min(shares, default=None)
+
 
 def origins_for(
     usable: IntArray, segments: Sequence[slice], *, first_row: int, horizon: int, limit: int | None = None

@@ -62,6 +62,17 @@ def test_the_champion_is_served_with_intervals_in_raw_units(stack: RunningStack,
             assert row[f"{target}_lower"] <= row[target] <= row[f"{target}_upper"]
 
 
+def test_the_champions_coverage_reaches_the_metrics_of_every_replica(
+    stack: RunningStack, decided: dict[str, Any]
+) -> None:
+    stack.wait_served("journey", decided["decision"]["run_id"])
+
+    text = httpx.get(f"{stack.state['inference_url']}/metrics").text
+
+    [line] = [line for line in text.splitlines() if line.startswith("flts_champion_coverage ")]
+    assert 0.5 < float(line.split()[1]) <= 1
+
+
 def test_reversing_the_columns_of_a_request_changes_nothing(stack: RunningStack, decided: dict[str, Any]) -> None:
     stack.wait_served("journey", decided["decision"]["run_id"])
     body = tail(stack, "journey", 30) | {"inference_length": 3}

@@ -38,7 +38,7 @@ def test_the_first_command_is_the_demo_and_the_second_the_tests() -> None:
 @pytest.mark.parametrize("command", MAKE)
 def test_a_make_target_is_one_line_that_runs_what_the_tests_run(command: str) -> None:
     lines = subprocess.run(
-        [*command.split(), "--dry-run"], cwd=ROOT, capture_output=True, text=True, check=True
+        [*command.split(), "--dry-run", "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.splitlines()
     # The environment first, then the one line; `python -m embedded demo` and pytest are what runs in this very suite.
     programs = [line for line in lines if "tools.environment" not in line]

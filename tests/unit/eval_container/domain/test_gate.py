@@ -8,6 +8,7 @@ import pytest
 from eval_container.domain.gate import (
     Advantage,
     GateRules,
+    Reason,
     advantage,
     long_run_variance,
     skill,
@@ -165,3 +166,11 @@ def test_an_autoregression_that_is_there_passes_in_every_series() -> None:
         errors, persistence = _fit_and_score(series / np.ptp(series[:1000]), 1000)
 
         assert _passes(errors, persistence), seed
+
+
+def test_a_long_reason_is_cut_for_the_event_and_whole_elsewhere() -> None:
+    reason = Reason("training_failed", "ж" * 2_000)
+
+    assert len(reason.as_text()) == 300
+    assert reason.as_text().endswith(" ...")
+    assert reason.as_dict()["message"] == "ж" * 2_000
