@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import socket
+import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from flts.contracts.events import Event
 from flts.errors import ObjectNotFoundError, PreconditionFailedError
@@ -27,8 +28,11 @@ class TriesExhaustedError(Exception):
 class Attempts(Protocol):
     """Counts tries of events."""
 
-    def begin(self, event: Event) -> int:
-        """Record a try and return its number from 1; raises `TriesExhaustedError` if there are none left."""
+    def begin(self, event: Event, nonce: str | None = None) -> int:
+        """Record a try and return its number from 1; raises `TriesExhaustedError` if there are none left.
+
+        ``nonce`` names the try: asked again with the same one, since the answer was lost, it is counted once.
+        """
         ...
 
     def failed(self, event: Event, number: int, error: str) -> None:
@@ -72,20 +76,23 @@ class StoredAttempts:
         self._max_tries = max_tries
         self._now = now
 
-    def begin(self, event: Event) -> int:
+    def begin(self, event: Event, nonce: str | None = None) -> int:
         """Record a try and return its number from 1; raises `TriesExhaustedError` if there are none left."""
         # In the ordinary case this is one put; only after failures it walks over what is there.
+        nonce = nonce or uuid.uuid4().hex
         for number in range(1, self._max_tries + 1):
             try:
-                self._put(event, number, None, create_only=True)
+                self._put(event, number, None, nonce=nonce, create_only=True)
             except PreconditionFailedError:
-                continue
+                # A put whose answer was lost is met again here: that one is this try, not an earlier one.
+                if self._read(event, number).get("nonce") != nonce:
+                    continue
             return number
         raise TriesExhaustedError(self._last_error(event), self._max_tries)
 
     def failed(self, event: Event, number: int, error: str) -> None:
         """Say how a try ended."""
-        self._put(event, number, error, create_only=False)
+        self._put(event, number, error)
 
     def forgive(self, event: Event, number: int) -> None:
         """Take a try back: a backend was away, or the service stops."""
@@ -100,11 +107,14 @@ class StoredAttempts:
         """Return the key of a try."""
         return f"{event.identifier}/{event.pipeline_run_id}/attempts/{self._group}/{event.event_id}-{number}.json"
 
-    def _put(self, event: Event, number: int, error: str | None, *, create_only: bool) -> None:
+    def _put(
+        self, event: Event, number: int, error: str | None, *, nonce: str | None = None, create_only: bool = False
+    ) -> None:
         record = {
             "event_id": event.event_id,
             "group": self._group,
             "attempt": number,
+            "nonce": nonce,
             "at": self._now().isoformat(),
             "host": socket.gethostname(),
             "pid": os.getpid(),
@@ -112,12 +122,16 @@ class StoredAttempts:
         }
         self._store.put(self._bucket, self.key(event, number), json.dumps(record).encode(), create_only=create_only)
 
-    def _last_error(self, event: Event) -> str:
+    def _read(self, event: Event, number: int) -> dict[str, Any]:
         try:
-            data, _ = self._store.get(self._bucket, self.key(event, self._max_tries))
-            return str(json.loads(data).get("error") or DIED)
-        except (ObjectNotFoundError, ValueError):
-            return DIED
+            data, _ = self._store.get(self._bucket, self.key(event, number))
+            record: dict[str, Any] = json.loads(data)
+        except (ObjectNotFoundError, ValueError):  # taken back meanwhile, or damaged
+            return {}
+        return record
+
+    def _last_error(self, event: Event) -> str:
+        return str(self._read(event, self._max_tries).get("error") or DIED)
 
 
 class MemoryAttempts:
@@ -127,7 +141,7 @@ class MemoryAttempts:
         self._max_tries = max_tries
         self._tries: dict[str, list[str]] = {}
 
-    def begin(self, event: Event) -> int:
+    def begin(self, event: Event, nonce: str | None = None) -> int:  # noqa: ARG002 - no answer is lost in memory
         """Record a try and return its number from 1; raises `TriesExhaustedError` if there are none left."""
         tries = self._tries.setdefault(event.event_id, [])
         if len(tries) >= self._max_tries:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeVar
@@ -158,7 +159,8 @@ class Delivery:
         away = 0
         while True:
             try:
-                number = self._patiently(lambda: self.attempts.begin(event))
+                nonce = uuid.uuid4().hex  # one for all the puts of this try, whose answers may be lost
+                number = self._patiently(lambda nonce=nonce: self.attempts.begin(event, nonce))  # type: ignore[misc] # a default binds it
             except TriesExhaustedError as error:
                 return self._give_up(record, event, error, tries=error.tries)
             self._try = (event, number)

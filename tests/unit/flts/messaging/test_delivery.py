@@ -52,11 +52,27 @@ class Outbox:
         self.records.append((topic, key, value, dict(headers)))
 
 
+class DeafStore(FilesystemStore):
+    """A store whose first answers to a put are lost: the object is there, and nobody was told."""
+
+    def __init__(self, folder: Path, *, lost: int) -> None:
+        super().__init__(folder)
+        self.lost = lost
+
+    def put(self, bucket: str, key: str, data: bytes, **conditions: Any) -> Any:
+        info = super().put(bucket, key, data, **conditions)
+        if self.lost:
+            self.lost -= 1
+            msg = "no answer"
+            raise BackendAwayError(msg)
+        return info
+
+
 class Stage:
     """A delivery with everything around it."""
 
     def __init__(self, folder: Path, work: Callable[[RawData], Sequence[Event]], **changes: Any) -> None:
-        self.store = FilesystemStore(folder)
+        self.store = changes.pop("store", None) or FilesystemStore(folder)
         self.store.ensure_bucket(BUCKET)
         self.outbox = Outbox()
         self.stopping = Stopping()
@@ -113,6 +129,40 @@ def test_a_try_is_on_record_while_the_work_runs_and_gone_when_it_is_done(tmp_pat
     assert seen == [f"PobleSec/{event.pipeline_run_id}/attempts/bus/{event.event_id}-1.json"]
     assert stage.tries() == []
     assert [made.event_id for made in stage.outbox.published] == [selected(event).event_id]
+
+
+def test_a_try_whose_recording_was_not_answered_is_recorded_once(tmp_path: Path) -> None:
+    seen: list[list[str]] = []
+    event = raw_data()
+
+    def work(event: RawData) -> Sequence[Event]:
+        seen.append(stage.tries())
+        return fail(event) if len(seen) == 1 else succeed(event)
+
+    stage = Stage(tmp_path, work, store=DeafStore(tmp_path, lost=1))
+
+    assert stage.deliver(event) == "done"
+    assert [len(keys) for keys in seen] == [1, 2]  # the failed try is no adopted one
+    assert stage.tries() == []
+
+
+def test_answers_lost_at_every_beginning_use_up_no_tries(tmp_path: Path) -> None:
+    store = DeafStore(tmp_path, lost=0)
+    event = raw_data()
+
+    def work(event: RawData) -> Sequence[Event]:
+        if stage.worked <= 5:
+            store.lost = 1
+            msg = "the broker is away"
+            raise BackendAwayError(msg)
+        return succeed(event)
+
+    stage = Stage(tmp_path, work, store=store)
+    store.lost = 1
+
+    assert stage.deliver(event) == "done"
+    assert stage.worked == 6
+    assert stage.tries() == []
 
 
 def test_tries_that_killed_the_process_count_without_it(tmp_path: Path) -> None:
