@@ -21,7 +21,11 @@ from flts.observability.tracing import current_trace
 MAX_TEXT = 8_000
 """Characters kept of one field: a traceback's end says most, a data frame's text says nothing."""
 SECRET_NAMES = re.compile(r"(password|passwd|secret|token|api_?key|authorization|credential)", re.IGNORECASE)
+MIN_SECRET = 4
+"""Characters of a secret that is masked; a shorter one would blot out ordinary words."""
 HIDDEN = "***"
+_USERINFO_AT = re.compile(r"(?<=://)[^/\s]*@")
+_USERINFO = re.compile(r"://([^/\s]+)@")
 
 _bound: ContextVar[Mapping[str, Any]] = ContextVar("flts_log_fields", default={})  # noqa: B039 - never changed, replaced
 
@@ -125,9 +129,25 @@ _SERVICES = (
 
 
 def secret_values(settings: BaseModel) -> list[str]:
-    """Return the values of a settings object that no line may show."""
-    values = (getattr(settings, name) for name in type(settings).model_fields)
-    return [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
+    """Return the values of a settings object that no line may show.
+
+    A secret with commas may be a list (``GATEWAY_API_KEY``), so its parts are secret too; so is the ``user:password``
+    of an address.
+    """
+    secrets: list[str] = []
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        if isinstance(value, SecretStr):
+            whole = value.get_secret_value()
+            secrets += dict.fromkeys((whole, *(part.strip() for part in whole.split(","))))
+        elif isinstance(value, str):
+            secrets += _USERINFO.findall(value)
+    return [secret for secret in secrets if len(secret) >= MIN_SECRET]
+
+
+def without_userinfo(text: str) -> str:
+    """Return a text whose addresses have lost their ``user:password@``."""
+    return _USERINFO_AT.sub("", text)
 
 
 class JsonFormatter(logging.Formatter):
@@ -136,8 +156,9 @@ class JsonFormatter(logging.Formatter):
     def __init__(self, service: str, secrets: Iterable[str] = ()) -> None:
         super().__init__()
         self._service = service
-        # As they would stand inside a JSON text; very short values would blot out ordinary words.
-        self._secrets = [json.dumps(secret, ensure_ascii=False)[1:-1] for secret in secrets if len(secret) >= 4]  # noqa: PLR2004 - see above
+        # As they would stand inside a JSON text; the longest first, since a list of keys contains each.
+        shown = sorted((secret for secret in secrets if len(secret) >= MIN_SECRET), key=len, reverse=True)
+        self._secrets = [json.dumps(secret, ensure_ascii=False)[1:-1] for secret in shown]
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, without its end."""

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from flts.errors import BackendAwayError, FltsError, NotFoundError, RejectedError
-from flts.observability.logs import get_logger
+from flts.observability.logs import get_logger, without_userinfo
 from flts.storage.claims import read_claimed
 from flts.tracking.record import Artifact, Metric, Registration, RunDocument
 
@@ -287,26 +287,30 @@ class Recorder:
 
     def _call(self, name: str, *args: Any, **options: Any) -> Any:
         if self._breaker.is_open:
-            msg = f"MLflow at {self._settings.mlflow_tracking_uri} did not answer a moment ago"
+            msg = f"MLflow at {self._address} did not answer a moment ago"
             raise TrackerAwayError(msg)
         try:
             answer = getattr(self._connected(), name)(*args, **options)
         except Exception as error:
             status, code = _status_of(error)
-            message = f"{name}: {error}"
+            message = without_userinfo(f"{name}: {error}")  # MLflow's errors cite the address
             if _CLIENT_ERROR <= status < _SERVER_ERROR and status not in _AWAY_STATUSES:
                 self._metrics.mlflow_calls.labels("refused").inc()
                 raise TrackerRefusedError(message, code=code) from error
             if self._breaker.failed():
                 self._metrics.mlflow_breaker_open.set(1)
-                log.warning("tracking_unavailable", address=self._settings.mlflow_tracking_uri, reason=message[:500])
+                log.warning("tracking_unavailable", address=self._address, reason=message[:500])
             self._metrics.mlflow_calls.labels("failed").inc()
             raise TrackerAwayError(message) from error
         if self._breaker.succeeded():
             self._metrics.mlflow_breaker_open.set(0)
-            log.info("tracking_available", address=self._settings.mlflow_tracking_uri)
+            log.info("tracking_available", address=self._address)
         self._metrics.mlflow_calls.labels("done").inc()
         return answer
+
+    @property
+    def _address(self) -> str:
+        return without_userinfo(self._settings.mlflow_tracking_uri)
 
     def _connected(self) -> Any:
         """Return the client; made at the first call, since importing mlflow costs 1.5 s and 164 MB."""

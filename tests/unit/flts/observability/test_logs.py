@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 
 from flts.errors import RejectedError
-from flts.observability.logs import bind, bound_fields, configure_logs, get_logger
+from flts.observability.logs import bind, bound_fields, configure_logs, get_logger, secret_values, without_userinfo
 from flts.observability.tracing import Trace, use_trace
 
 log = get_logger("flts.test")
@@ -63,6 +63,37 @@ def test_no_secret_is_shown_wherever_it_comes_from(stream: io.StringIO) -> None:
     assert "abc" not in stream.getvalue()
     assert "s3cr3t-value" not in stream.getvalue()
     assert len(lines(stream)) == 2
+
+
+def test_each_key_of_a_list_and_the_password_of_an_address_are_secret(stream: io.StringIO) -> None:
+    class Settings(BaseModel):
+        gateway_api_key: SecretStr = SecretStr("first-key, second-key,abc")
+        mlflow_tracking_uri: str = "http://tracker:pa55word@mlflow:5000"
+        store_endpoint: str = "http://store:9000"
+
+    secrets = secret_values(Settings())
+    configure_logs("gateway", secrets=secrets, stream=stream)
+
+    log.info("refused", header="second-key", other="first-key", both="first-key, second-key,abc", plain="abcd")
+    log.info("called", path="http://tracker:pa55word@mlflow:5000/api", store="http://store:9000")
+
+    refused, called = lines(stream)
+    assert [refused[name] for name in ("header", "other", "both", "plain")] == ["***", "***", "***", "abcd"]
+    assert called["path"] == "http://***@mlflow:5000/api"
+    assert called["store"] == "http://store:9000"
+    assert "" not in secrets
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("http://u:p@ss@host:5000/api failed", "http://host:5000/api failed"),
+        ("http://host:5000", "http://host:5000"),
+        ("see http://host/x and write to me@example.org", "see http://host/x and write to me@example.org"),
+    ],
+)
+def test_addresses_are_shown_without_their_user(text: str, shown: str) -> None:
+    assert without_userinfo(text) == shown
 
 
 def test_an_error_is_logged_with_its_code_and_traceback(stream: io.StringIO) -> None:

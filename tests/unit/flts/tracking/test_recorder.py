@@ -168,3 +168,25 @@ def test_a_refused_run_is_no_reason_to_hold_other_calls_back(recorder: Recorder,
     assert not recorder._breaker.is_open
     recorder.record(document(1), Cursor(), create=True)
     assert len(server.runs) == 1
+
+
+def test_neither_log_nor_error_shows_the_password_of_the_address(
+    server: MemoryMlflow, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = TrackingSettings(mlflow_tracking_uri="http://tracker:pa55word@mlflow:5000")
+    now = [0.0]
+    recorder = Recorder(settings, None, Breaker(60, clock=lambda: now[0]), Metrics(CollectorRegistry()))
+    recorder._client = server
+    server.fail["create_run"] = OSError("API request to http://tracker:pa55word@mlflow:5000/api failed")
+
+    with caplog.at_level("INFO"):
+        with pytest.raises(TrackerAwayError) as away:
+            recorder.record(document(1), Cursor(), create=True)
+        with pytest.raises(TrackerAwayError, match="did not answer a moment ago") as held_back:
+            recorder.record(document(1), Cursor(), create=True)
+        now[0] = 61.0
+        recorder.record(document(1), Cursor(), create=True)
+
+    fields = [record.flts_fields for record in caplog.records if "address" in getattr(record, "flts_fields", {})]  # type: ignore[attr-defined]
+    assert [one["address"] for one in fields] == ["http://mlflow:5000"] * 2
+    assert "pa55word" not in f"{fields}{away.value}{held_back.value}"
