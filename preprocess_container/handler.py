@@ -68,6 +68,9 @@ class PreprocessUpload:
             raise
         stored, digest, reused = made
         self._metrics.datasets_preprocessed.labels(outcome="reused" if reused else "done").inc()
+        training, inference = self._events(event, stored, digest)
+        # The worker's tick looks into the store, so that a message that is lost costs no forecast.
+        self._runs.put_inference(inference)
         self._put_stage(
             event,
             "done",
@@ -81,7 +84,7 @@ class PreprocessUpload:
             test_sampling=stored.test_sampling,
         )
         progress(STAGE, "done")
-        return self._events(event, stored, digest)
+        return [training, inference]
 
     def give_up(self, event: Event, error: FltsError | None, message: str) -> Sequence[Event]:
         """Record that the last try failed: what is no rejection leaves the run open, for a replay."""
@@ -142,7 +145,7 @@ class PreprocessUpload:
             tables.append(table)
         return tables[0], tables[1] if len(tables) > 1 else None
 
-    def _events(self, event: RawData, stored: StoredDataset, digest: str) -> list[Event]:
+    def _events(self, event: RawData, stored: StoredDataset, digest: str) -> tuple[TrainingData, InferenceData]:
         shared = {
             "identifier": event.identifier,
             "pipeline_run_id": event.pipeline_run_id,
@@ -174,7 +177,7 @@ class PreprocessUpload:
                 "meta": stored.test_meta,
             }
         )
-        return [training, inference]
+        return training, inference
 
     def _reject(self, event: RawData, began: datetime, error: RejectedError) -> None:
         self._metrics.datasets_preprocessed.labels(outcome="rejected").inc()

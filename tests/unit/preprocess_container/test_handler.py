@@ -283,7 +283,7 @@ def test_head_sampling_stands_in_log_claim_and_description(
 
 def test_random_sampling_keeps_a_block_that_the_seed_chose(pre: Preprocessing) -> None:
     text = make_csv(make_values(400))
-    sample = {"SAMPLE_TRAIN_ROWS": 50, "SAMPLE_TEST_ROWS": 30, "SAMPLE_STRATEGY": "random"}
+    sample: dict[str, Any] = {"SAMPLE_TRAIN_ROWS": 50, "SAMPLE_TEST_ROWS": 30, "SAMPLE_STRATEGY": "random"}
 
     one, other = (pre.prepare(text, SAMPLE_SEED=seed, **sample) for seed in (1, 2))
 
@@ -488,6 +488,26 @@ def test_a_finished_data_set_is_announced_without_being_computed(
     assert len(logged(caplog, "preprocess_skip_duplicate")) == 1
     assert logged(caplog, "download_start") == []
     assert pre.runs.stages("series", event.pipeline_run_id)["preprocess"]["reused"] is True
+
+
+def test_test_rows_wait_in_the_store_for_their_forecast_whatever_becomes_of_the_message(pre: Preprocessing) -> None:
+    text = make_csv(make_values(ROWS))
+    made, reused = pre.upload(text), pre.upload(text)
+
+    for event in (made, reused):
+        first = pre.run(event)
+        pre.run(event)  # a redelivery
+
+        assert pre.runs.inference("series", event.pipeline_run_id) == first.inference
+
+    waiting = {name.pipeline_run_id for name in pre.runs.waiting_forecasts()}
+    assert waiting == {made.pipeline_run_id, reused.pipeline_run_id}
+
+
+def test_a_rejected_upload_waits_for_no_forecast(pre: Preprocessing) -> None:
+    refusal_of(pre, pre.upload(make_csv(make_values(5))))
+
+    assert pre.runs.waiting_forecasts() == []
 
 
 @pytest.mark.parametrize("by_setting", [True, False])
