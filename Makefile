@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo embedded test test-contract check lint types format generate clean
+.PHONY: help setup demo embedded test test-long test-contract check lint types format generate clean
 
 help:           ## Show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1\t/p' Makefile | expand -t 24
@@ -21,6 +21,9 @@ embedded:       ## The whole pipeline on this machine, without a data set, until
 
 test: setup     ## Every test that needs no Docker, the end-to-end runs included
 	@$(PY) -m pytest tests
+
+test-long: setup ## The long fault and load suites, an hour or so in all
+	@$(PY) -m pytest tests -m long
 
 test-contract: setup ## The ports' suites, on real servers too where FLTS_TEST_* name them
 	@$(PY) -m pytest tests/contract
