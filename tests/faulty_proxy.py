@@ -1,0 +1,252 @@
+"""A TCP proxy on 127.0.0.1 that can be told to fail, for backends that are away, slow or silent."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, Self
+
+CHUNK_BYTES = 1 << 16
+SLICES = 10
+"""Of a second: how often a slow connection lets bytes through."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """How the proxy treats connections, those that are open included."""
+
+    kind: Literal["pass", "refuse", "blackhole", "slow", "stall"]
+    amount: int = 0
+    """Bytes a second (slow), or bytes until nothing more comes (stall); in each direction of each connection."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind} {self.amount}" if self.amount else self.kind
+
+
+PASS = Mode("pass")
+REFUSE = Mode("refuse")
+"""Nobody listens; what was connected is reset."""
+BLACKHOLE = Mode("blackhole")
+"""Connections are accepted, and nothing is ever answered."""
+
+
+def slow(bytes_per_second: int) -> Mode:
+    return Mode("slow", bytes_per_second)
+
+
+def stall_after(count: int) -> Mode:
+    """Let so many bytes through from now on, then none, with the connection open."""
+    return Mode("stall", count)
+
+
+class FaultyProxy:
+    """Relays one port of 127.0.0.1 to another; `switch` changes how, at once and for every connection.
+
+    What a client sent before it gave up is delivered when the fault ends, as a frozen server would find it.
+    """
+
+    def __init__(self, target_port: int, *, mode: Mode = PASS) -> None:
+        self._target = ("127.0.0.1", target_port)
+        # Holds the port while nobody listens on it.
+        self._reserved = _socket(0)
+        self.port = int(self._reserved.getsockname()[1])
+        self._changed = threading.Condition()
+        self._mode = PASS
+        self._turn = 0
+        self._closed = False
+        self._listener: socket.socket | None = None
+        self._open: set[_Connection] = set()
+        self.accepted = 0
+        self.switch(mode)
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.address}"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def switch(self, mode: Mode) -> None:
+        """Treat all connections like this from now on."""
+        with self._changed:
+            self._mode = mode
+            self._turn += 1
+            self._changed.notify_all()
+            if mode.kind == "refuse":
+                self._stop_listening()
+                for connection in self._open:
+                    connection.reset()
+                self._open.clear()
+            elif self._listener is None:
+                self._listener = _socket(self.port)
+                self._listener.listen(128)
+                threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+
+    @contextmanager
+    def fault(self, mode: Mode) -> Iterator[None]:
+        """Switch for the time of a block."""
+        self.switch(mode)
+        try:
+            yield
+        finally:
+            self.switch(PASS)
+
+    def close(self) -> None:
+        self.switch(REFUSE)
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._reserved.close()
+
+    def _stop_listening(self) -> None:
+        if self._listener is not None:
+            # Close alone leaves the port open while the other thread is in accept().
+            with contextlib.suppress(OSError):
+                self._listener.shutdown(socket.SHUT_RDWR)
+            self._listener.close()
+            self._listener = None
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                client = listener.accept()[0]
+            except OSError:
+                return
+            connection = _Connection(client)
+            with self._changed:
+                self.accepted += 1
+                if self._mode.kind == "refuse":
+                    connection.reset()
+                    continue
+                self._open.add(connection)
+            threading.Thread(target=self._relay, args=(connection,), daemon=True).start()
+
+    def _relay(self, connection: _Connection) -> None:
+        try:
+            server = socket.create_connection(self._target, timeout=5)
+        except OSError:
+            connection.reset()
+        else:
+            server.settimeout(None)
+            connection.join(server)
+            back = threading.Thread(target=self._pump, args=(server, connection.client), daemon=True)
+            back.start()
+            self._pump(connection.client, server)
+            back.join()
+            connection.close()
+        with self._changed:
+            self._open.discard(connection)
+
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        gate = _Gate(self)
+        try:
+            while data := source.recv(gate.most()):
+                rest = memoryview(data)
+                while rest:
+                    count = gate.wait(len(rest))
+                    sink.sendall(rest[:count])
+                    rest = rest[count:]
+            gate.wait(0)  # an end, too, is news that a fault keeps back
+            sink.shutdown(socket.SHUT_WR)
+        except OSError:
+            # The other direction has nobody to talk to either.
+            for end in (source, sink):
+                with contextlib.suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+
+
+class _Gate:
+    """Says how much of one direction may pass, as the proxy's mode changes."""
+
+    def __init__(self, proxy: FaultyProxy) -> None:
+        self._proxy = proxy
+        self._turn = -1
+        self._left = 0
+        self._next = 0.0
+
+    def most(self) -> int:
+        mode = self._proxy._mode
+        return max(1, mode.amount // SLICES) if mode.kind == "slow" else CHUNK_BYTES
+
+    def wait(self, wanted: int) -> int:
+        """Return how many bytes may go now, at least one; 0 if that was asked for. Raises OSError at the end."""
+        proxy = self._proxy
+        with proxy._changed:
+            while True:
+                if proxy._closed:
+                    raise ConnectionResetError
+                mode = proxy._mode
+                if self._turn != proxy._turn:
+                    self._turn, self._left, self._next = proxy._turn, mode.amount, 0.0
+                if mode.kind == "pass":
+                    return wanted
+                if mode.kind == "stall" and self._left > 0:
+                    count = min(wanted, self._left)
+                    self._left -= count
+                    return count
+                if mode.kind == "slow":
+                    now = time.monotonic()
+                    if now >= self._next:
+                        self._next = now + 1 / SLICES
+                        return min(wanted, max(1, mode.amount // SLICES))
+                    proxy._changed.wait(self._next - now)
+                else:
+                    proxy._changed.wait()
+
+
+class _Connection:
+    """A client's connection and, once there is one, the server's."""
+
+    def __init__(self, client: socket.socket) -> None:
+        self.client = client
+        self._server: socket.socket | None = None
+        self._gone = False
+        self._lock = threading.Lock()
+
+    def join(self, server: socket.socket) -> None:
+        with self._lock:
+            self._server = server
+            if self._gone:
+                _reset(server)
+
+    def reset(self) -> None:
+        with self._lock:
+            self._gone = True
+            _reset(self.client)
+            if self._server is not None:
+                _reset(self._server)
+
+    def close(self) -> None:
+        with self._lock:
+            self.client.close()
+            if self._server is not None:
+                self._server.close()
+
+
+def _socket(port: int) -> socket.socket:
+    made = socket.socket()
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    made.bind(("127.0.0.1", port))
+    return made
+
+
+def _reset(end: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        end.shutdown(socket.SHUT_RDWR)  # wakes a thread that reads from it
+        end.close()
