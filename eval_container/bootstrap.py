@@ -8,6 +8,7 @@ from eval_container.ending import Ending
 from eval_container.housekeeping import DrainSpool, Janitor, Overdue, SignsOfLife
 from eval_container.settings import EvalSettings
 from flts.contracts import topics
+from flts.observability.metrics import DECISIONS, begin_at_zero
 from flts.runtime.adapters import Adapters
 from flts.runtime.service import Service, Subscription, Tick
 
@@ -18,6 +19,7 @@ MAX_JANITOR_TICK_SECONDS = 3600.0
 def build_service(settings: EvalSettings, adapters: Adapters) -> Service:
     """Put eval together; models run in the child process, which alone pays for ONNX Runtime."""
     signs = SignsOfLife()
+    begin_at_zero(adapters.metrics.promotions, DECISIONS)
     janitor_tick_seconds = min(settings.janitor_period_seconds, MAX_JANITOR_TICK_SECONDS)
     return Service(
         name="eval",

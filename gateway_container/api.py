@@ -9,10 +9,13 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import flts
+from flts.observability.metrics import HTTP_OUTCOMES, begin_at_zero
 from gateway_container.context import Gateway
 from gateway_container.problems import install_problems
 from gateway_container.routes import datasets, forecasts, home, objects, runs
 
+UNKNOWN = "unknown"
+"""The label of requests that no route takes."""
 ROUTERS = (datasets.router, runs.router, forecasts.router, objects.router)
 
 DESCRIPTION = """
@@ -38,6 +41,8 @@ def create_app(gateway: Gateway) -> FastAPI:
     app.state.routes = home.described_routes(ROUTERS)
     for router in (home.router, *ROUTERS):
         app.include_router(router)
+    paths = {path for _, path, _ in home.described_routes((home.router, *ROUTERS))} | {UNKNOWN}
+    begin_at_zero(gateway.metrics.http_requests, sorted(paths), HTTP_OUTCOMES)
     app.add_middleware(CountRequests, gateway=gateway)
     install_problems(app)
     return app
@@ -66,5 +71,5 @@ class CountRequests:
         try:
             await self._app(scope, receive, watch)
         finally:
-            route = getattr(scope.get("route"), "path", "unknown")
+            route = getattr(scope.get("route"), "path", UNKNOWN)
             self._metrics.http_requests.labels(route, f"{status // 100}xx").inc()

@@ -10,6 +10,7 @@ from flts.contracts import topics
 from flts.contracts.events import Event
 from flts.errors import BackendAwayError
 from flts.observability.logs import get_logger
+from flts.observability.metrics import UPLOAD_OUTCOMES, begin_at_zero
 from flts.runtime.adapters import Adapters
 from flts.runtime.service import Service, Subscription, Tick
 from gateway_container.api import create_app
@@ -42,6 +43,7 @@ def build_gateway(settings: GatewaySettings, adapters: Adapters) -> Gateway:
         adapters.publisher.publish_all(events)
 
     store, runs = adapters.store, adapters.run_store
+    begin_at_zero(adapters.metrics.uploads, UPLOAD_OUTCOMES)
     return Gateway(
         settings=settings,
         intake=Intake(store, runs, settings),

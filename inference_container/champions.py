@@ -18,7 +18,7 @@ from typing import Any
 from flts.contracts.ids import GLOBAL_IDENTIFIER, check_identifier
 from flts.errors import FltsError, NotFoundError, RejectedError, RetryableError
 from flts.observability.logs import bind, get_logger
-from flts.observability.metrics import Metrics
+from flts.observability.metrics import MODEL_LOAD_OUTCOMES, Metrics, begin_at_zero
 from inference_container.cache import ChampionCache, Pointers
 from inference_container.domain.champion import Champion, load_champion
 from inference_container.domain.promotion import Promotion
@@ -75,6 +75,7 @@ class Champions:
         self._changing = threading.RLock()
         self._frozen = False
         self.known = False
+        begin_at_zero(metrics.model_load, MODEL_LOAD_OUTCOMES)
         """Whether the list of pointers is known, from the store or from a disk that holds one."""
 
     def resolve(self, identifier: str | None) -> str:
@@ -285,6 +286,7 @@ class Champions:
             break
         self._used[identifier] = time.monotonic()
         self._entries[identifier] = replace(entry, problem=problem)  # the swap
+        reached("swap.before", identifier)
         if problem is None and entry.folder is not None:
             self._cache.keep_only(entry.folder)
         self._let_go()
@@ -306,6 +308,7 @@ class Champions:
             self._metrics.model_load.labels("success").inc()
             log.info(
                 "model_load_success",
+            begin_at_zero(self._metrics.predict_latency, [champion.bundle.model_type])
                 duration_seconds=round(time.perf_counter() - started, 4),
                 rows_required=champion.needs.rows_required,
                 window_seconds=champion.row_seconds,

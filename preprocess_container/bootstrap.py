@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from flts.contracts import topics
+from flts.observability.metrics import PREPROCESS_OUTCOMES, begin_at_zero
 from flts.runtime.adapters import Adapters
 from flts.runtime.service import Handler, Service, Subscription
 from preprocess_container.handler import PreprocessUpload
@@ -13,6 +14,7 @@ NAME = "preprocess"
 
 def build_service(settings: PreprocessSettings, adapters: Adapters) -> Service:
     """Return the service: uploads are read in a child process, so that a hostile one costs a child."""
+    begin_at_zero(adapters.metrics.datasets_preprocessed, PREPROCESS_OUTCOMES)
     return Service(
         name=NAME,
         subscriptions=(

@@ -21,7 +21,7 @@ from flts.messaging.delivery import Delivery, Outcome, Record, Stopping
 from flts.messaging.kafka import consumer_config, full_name
 from flts.observability.health import Health
 from flts.observability.logs import get_logger
-from flts.observability.metrics import Metrics
+from flts.observability.metrics import EACH_REPLICA, Metrics
 from flts.runtime.service import Subscription
 from flts.settings import KafkaSettings
 
@@ -283,6 +283,7 @@ class ConsumeLoop:
     def _commit(self, place: Place, offset: int) -> None:
         if self._group is not None and place in self._owned:
             self._uncommitted[place] = offset
+            reached("commit.before", *place)
             self._send_commits()
 
     def _send_commits(self) -> None:
@@ -319,7 +320,9 @@ class ConsumeLoop:
         except KafkaException:
             return  # told by error_cb; the gauge keeps its last value
         for name, behind in lag.items():
-            self._metrics.consumer_lag.labels(topic=self._topics[name].name).set(behind)
+            # Two subscriptions of one service may read the same topic, each in its own way.
+            group = (self._subscription.group or self._client_id) if self._group is not None else EACH_REPLICA
+            self._metrics.consumer_lag.labels(topic=self._topics[name].name, group=group).set(behind)
 
     def _end(self) -> None:
         self._crew.stop()

@@ -145,6 +145,7 @@ class Delivery:
             log.debug("message_skipped", only_group=meant_for)
             return "skipped"
         try:
+        reached("message-read.before", record.topic.name, record.key)
             event = decode(record.topic, record.value, record.headers)
         except RejectedError as error:
             return self._give_up(record, None, error, tries=0)
@@ -224,7 +225,7 @@ class Delivery:
         if self.dead_letters is not None:
             self._publish_dead_letter(self.dead_letters, record, details, tries)
             self.metrics.dead_letters.labels(topic=record.topic.name).inc()
-        if self.subscription.child:
+        if self.subscription.child and not isinstance(error, RejectedError):  # what is refused had no further try
             self.metrics.training_retries_exhausted.inc()
         if event is not None:
             self._tell_exhausted(event, error, details["error"][:MAX_MESSAGE_CHARACTERS])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -18,6 +19,19 @@ disable_created_metrics()  # type: ignore[no-untyped-call] # a time of birth per
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 TRAINING_BUCKETS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600)
 LATENCY_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
+
+# The outcomes that are known beforehand, for `begin_at_zero`.
+MESSAGE_OUTCOMES = ("done", "retried", "dead_letter", "skipped", "interrupted", "failed")
+TICK_OUTCOMES = ("done", "backend_away", "error")
+TRAINING_OUTCOMES = ("done", "reused", "failed")
+PREPROCESS_OUTCOMES = ("done", "reused", "rejected", "failed")
+DECISIONS = ("promoted", "kept", "refused", "superseded")
+MODEL_LOAD_OUTCOMES = ("success", "failed", "fetch_failed")
+UPLOAD_OUTCOMES = ("accepted", "refused")
+HTTP_OUTCOMES = ("2xx", "4xx", "5xx")
+MLFLOW_OUTCOMES = ("done", "failed", "refused")
+EACH_REPLICA = "each-replica"
+"""Stands for the group where a replica reads a topic for itself."""
 
 
 class Metrics:
@@ -50,7 +64,7 @@ class Metrics:
         )  # fmt: skip
         self.dead_letters = counter("flts_dead_letters_total", "Messages given up", "topic")
         self.consumer_lag = gauge(
-            "flts_consumer_lag", "Messages not yet committed on this replica's partitions", "topic"
+            "flts_consumer_lag", "Messages not yet committed on this replica's partitions", "topic", "group"
         )
         self.work_in_progress = gauge("flts_work_in_progress", "Messages being worked on")
         self.ticks = counter("flts_ticks_total", "Periodic work", "tick", "outcome")
@@ -58,6 +72,9 @@ class Metrics:
 
         self.training_duration = histogram(
             "flts_training_duration_seconds", "Time to train one model", "model_type", buckets=TRAINING_BUCKETS
+        )
+        self.trainings = counter(
+            "flts_trainings_total", "Trainings by how they ended: done, reused, failed", "model_type", "outcome"
         )
         self.training_stuck = counter("flts_training_stuck_total", "Work stopped because it made no progress")
         self.training_retries_exhausted = counter(
@@ -100,6 +117,16 @@ class Metrics:
     def text(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
         return generate_latest(self.registry)
+
+
+def begin_at_zero(metric: MetricWrapperBase, *labels: Iterable[str]) -> None:
+    """Make the series of every combination of labels.
+
+    A series that begins with its first event has no earlier value to differ from: a rate, and an alert on it, would
+    miss that event.
+    """
+    for values in itertools.product(*labels):
+        metric.labels(*values)
 
 
 _lock = threading.Lock()

@@ -22,6 +22,7 @@ from flts.messaging.worker import ChildWorker, WorkerSpec, settings_path
 from flts.observability.health import Health, HealthApp
 from flts.observability.logs import configure_logs, get_logger, secret_values
 from flts.runtime.adapters import Adapters
+from flts.observability.metrics import MESSAGE_OUTCOMES, MLFLOW_OUTCOMES, TICK_OUTCOMES, begin_at_zero
 from flts.runtime.backends import backend_checks, run_checks
 from flts.runtime.server import HttpServer, bind
 from flts.runtime.service import Service, Subscription, Tick
@@ -104,6 +105,17 @@ class _Runner:
         for what, holds in self._service.ready.items():
             health.require(what, holds)
         if self._service.requires_backends and self._service.api is None:
+    def _begin_metrics(self) -> None:
+        metrics = self._metrics
+        for subscription in self._service.subscriptions:
+            names = [topic.name for topic in subscription.topics]
+            begin_at_zero(metrics.messages, names, MESSAGE_OUTCOMES)
+            if subscription.mode == "group":
+                begin_at_zero(metrics.dead_letters, names)
+        begin_at_zero(metrics.ticks, [tick.name for tick in self._service.ticks], TICK_OUTCOMES)
+        if self._adapters.tracking:
+            begin_at_zero(metrics.mlflow_calls, MLFLOW_OUTCOMES)
+
             # One that answers requests goes on without the brokers; one that only consumes has nothing to do.
             health.require("kafka", lambda: all(loop.connected for loop in self._loops))
 

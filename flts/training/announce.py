@@ -11,6 +11,7 @@ from flts.contracts.events import Event, ModelTraining, TrainingData
 from flts.contracts.ids import derived_event_id, derived_run_id
 from flts.errors import FltsError
 from flts.observability.logs import get_logger
+from flts.observability.metrics import TRAINING_OUTCOMES, begin_at_zero
 from flts.runtime.adapters import Adapters
 
 MAX_ERROR_CHARACTERS = 2000
@@ -65,6 +66,8 @@ def announce_failure(
     adapters: Adapters, model_type: str
 ) -> Callable[[Event, FltsError | None, str], Sequence[ModelTraining]]:
     """Return what a trainer's subscription calls after the last try: record it, and tell eval not to wait."""
+    begin_at_zero(adapters.metrics.trainings, [model_type], TRAINING_OUTCOMES)
+    begin_at_zero(adapters.metrics.training_duration, [model_type])
 
     def on_exhausted(event: Event, error: FltsError | None, message: str) -> Sequence[ModelTraining]:
         if not isinstance(event, TrainingData):
@@ -83,6 +86,7 @@ def announce_failure(
             error=message[:MAX_ERROR_CHARACTERS],
             error_code=code,
         )
+        adapters.metrics.trainings.labels(model_type=model_type, outcome="failed").inc()
         failed = ModelTraining(
             # Not the id of a success: a replayed dead letter may still bring one.
             event_id=derived_event_id(event.event_id, f"failed-{model_type}"),

@@ -76,7 +76,10 @@ class TrainOnDataset(Generic[SettingsT]):
         else:
             claim, bundle, mlflow_run_id = self._reuse(event, run_id, found, settings, report)
         duration = time.perf_counter() - clock
-        self._adapters.metrics.training_duration.labels(identity.model_type).observe(duration)
+        metrics = self._adapters.metrics
+        metrics.trainings.labels(identity.model_type, "done" if found is None else "reused").inc()
+        if found is None:  # a bundle that is found again would show as a training of milliseconds
+            metrics.training_duration.labels(identity.model_type).observe(duration)
         runs.put_stage(
             event.identifier,
             event.pipeline_run_id,

@@ -182,6 +182,7 @@ def test_requests_are_counted_by_route_and_never_by_a_callers_text(gateway: Gate
     text = gateway.gateway.metrics.text().decode()
 
     assert 'flts_http_requests_total{outcome="4xx",route="/runs/{run_id}"} 1.0' in text
+    assert 'flts_http_requests_total{outcome="5xx",route="/predict"} 0.0' in text
     assert "of-a-caller" not in text
 
 

@@ -235,4 +235,4 @@ def test_lag_counts_what_is_not_committed(bus: Bus) -> None:
 
 def lag(stage: LoopOnStage) -> float | None:
     stage.loop._next_lag = 0.0
-    return stage.metrics.registry.get_sample_value("flts_consumer_lag", {"topic": "raw-data"})
+    return stage.metrics.registry.get_sample_value("flts_consumer_lag", {"topic": "raw-data", "group": "bus"})

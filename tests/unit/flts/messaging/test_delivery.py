@@ -86,7 +86,9 @@ class Stage:
 
         self.delivery = Delivery(
             service="bus",
-            subscription=Subscription((topics.RAW_DATA,), "group", on_exhausted=changes.pop("on_exhausted", None)),
+            subscription=Subscription(
+                (topics.RAW_DATA,), "group", child="a:b", on_exhausted=changes.pop("on_exhausted", None)
+            ),
             work=counted,
             attempts=StoredAttempts(self.store, BUCKET, "bus", 3),
             publisher=self.outbox,
@@ -297,6 +299,22 @@ def test_a_partition_that_goes_elsewhere_takes_its_try_back(tmp_path: Path) -> N
     go_on.set()
     thread.join(10)
     assert outcome == ["done"]
+
+
+def test_only_work_that_failed_at_every_try_counts_as_exhausted(tmp_path: Path) -> None:
+    def refuse(_event: RawData) -> Sequence[Event]:
+        msg = "no rows"
+        raise RejectedError(msg)
+
+    refusing, failing = Stage(tmp_path / "refusing", refuse), Stage(tmp_path / "failing", fail)
+
+    refusing.deliver(raw_data())
+    failing.deliver(raw_data())
+
+    def exhausted(stage: Stage) -> float | None:
+        return stage.metrics.registry.get_sample_value("flts_training_retries_exhausted_total")
+
+    assert (exhausted(refusing), exhausted(failing)) == (0, 1)
 
 
 @pytest.mark.parametrize("value", [None, b"", b"[]", b"\xff", b'{"v": 2}'])

@@ -6,7 +6,14 @@ import re
 from prometheus_client import CollectorRegistry
 
 from flts.observability import metrics as module
-from flts.observability.metrics import Metrics, Observation, default_metrics, repeat, send_metrics_to
+from flts.observability.metrics import (
+    Metrics,
+    Observation,
+    begin_at_zero,
+    default_metrics,
+    repeat,
+    send_metrics_to,
+)
 
 
 def test_names_keep_the_vocabulary_prefix_base_units_and_no_ids() -> None:
@@ -57,3 +64,15 @@ def test_what_a_child_counts_is_found_on_its_parents_page() -> None:
     assert read("flts_predictions_total", {"outcome": "ok"}) == 4
     assert read("flts_spool_documents") == 4
     assert read("flts_evaluation_duration_seconds_count") == 1
+
+
+def test_series_begin_at_zero_so_that_the_first_event_is_a_difference() -> None:
+    metrics = Metrics(CollectorRegistry())
+
+    begin_at_zero(metrics.trainings, ["GRU", "LSTM"], module.TRAINING_OUTCOMES)
+    begin_at_zero(metrics.training_duration, ["GRU"])
+
+    text = metrics.text().decode()
+    assert text.count("\nflts_trainings_total{") == 6
+    assert 'flts_trainings_total{model_type="LSTM",outcome="failed"} 0.0' in text
+    assert 'flts_training_duration_seconds_count{model_type="GRU"} 0.0' in text

@@ -13,7 +13,10 @@ from tests.training_sets import adapters_of, made_series, store_dataset, store_s
 
 def test_a_given_up_training_tells_eval_not_to_wait_and_stands_in_the_runs_record(tmp_path: Path) -> None:
     stored = store_dataset(tmp_path, made_series(50))
-    give_up = announce_failure(adapters_of(stored, store_settings(tmp_path)), "GRU")
+    adapters = adapters_of(stored, store_settings(tmp_path))
+    give_up = announce_failure(adapters, "GRU")
+    failed = {"model_type": "GRU", "outcome": "failed"}
+    before = adapters.metrics.registry.get_sample_value("flts_trainings_total", failed)
 
     (event,) = give_up(stored.event, RejectedError("no", code="diverged"), "it diverged" + "!" * 5000)
 
@@ -28,6 +31,8 @@ def test_a_given_up_training_tells_eval_not_to_wait_and_stands_in_the_runs_recor
     stage = stored.runs.stages("made", stored.event.pipeline_run_id)["train-gru"]
     assert stage["status"] == "failed"
     assert stage["error_code"] == "diverged"
+    assert before is not None
+    assert adapters.metrics.registry.get_sample_value("flts_trainings_total", failed) == before + 1
 
 
 def test_a_repeat_of_giving_up_makes_the_same_event(tmp_path: Path) -> None:
