@@ -286,7 +286,6 @@ class Champions:
             break
         self._used[identifier] = time.monotonic()
         self._entries[identifier] = replace(entry, problem=problem)  # the swap
-        reached("swap.before", identifier)
         if problem is None and entry.folder is not None:
             self._cache.keep_only(entry.folder)
         self._let_go()

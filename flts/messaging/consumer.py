@@ -283,7 +283,6 @@ class ConsumeLoop:
     def _commit(self, place: Place, offset: int) -> None:
         if self._group is not None and place in self._owned:
             self._uncommitted[place] = offset
-            reached("commit.before", *place)
             self._send_commits()
 
     def _send_commits(self) -> None:

@@ -145,7 +145,6 @@ class Delivery:
             log.debug("message_skipped", only_group=meant_for)
             return "skipped"
         try:
-        reached("message-read.before", record.topic.name, record.key)
             event = decode(record.topic, record.value, record.headers)
         except RejectedError as error:
             return self._give_up(record, None, error, tries=0)
