@@ -14,6 +14,7 @@ from flts.contracts.claim_check import ClaimCheck
 from flts.contracts.events import Event, ModelSelected, RunId
 from flts.contracts.ids import derived_event_id
 from flts.errors import FltsError, RejectedError
+from flts.killpoints import reached
 from flts.observability.logs import get_logger
 from flts.runtime.adapters import Adapters
 from flts.storage.claims import read_claimed
@@ -155,10 +156,14 @@ class Ending:
         if tracker is None:
             return
         if event.scoreboard is not None:
+            reached("record.before", event.identifier)
             self._record_scores(event.identifier, event.scoreboard)
+            reached("record.after", event.identifier)
         if event.decision == "promoted" and event.run_id is not None and self._is_current(event):
             experiment = str(decision["pointer"].get("experiment_name") or event.identifier)
+            reached("alias.before", event.identifier)
             tracker.set_champion(experiment, event.run_id)
+            reached("alias.after", event.identifier)
 
     def _record_scores(self, identifier: str, claim: ClaimCheck) -> None:
         tracker = self._adapters.tracker

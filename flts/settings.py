@@ -127,6 +127,9 @@ class ServiceSettings(Settings):
     """Least severe level that is logged."""
     flts_commit: str = "unknown"
     """Commit the code was built from; logged as version_start and in flts_build_info."""
+    kill_points: Path | None = None
+    """For tests only, and logged as a warning at each start: folder in which a test names the points of the code at
+    which the service kills itself."""
 
 
 class KafkaSettings(Settings):

@@ -22,6 +22,7 @@ from flts.bundle.format import BUNDLE_FILE, MODEL_FILE, Bundle
 from flts.bundle.load import read_bundle_folder
 from flts.contracts.ids import IDENTIFIER_PATTERN
 from flts.errors import HashMismatchError, RejectedError
+from flts.killpoints import reached
 from inference_container.domain.promotion import Promotion
 
 POINTERS_FILE = "pointers.json"
@@ -64,7 +65,9 @@ class ChampionCache:
     def put_pointers(self, pointers: Pointers) -> None:
         """Remember the list."""
         document = {"champions": pointers.champions, "waiting": pointers.waiting}
+        reached("cache-write.before", "pointers")
         self._write(self.path / POINTERS_FILE, document)
+        reached("cache-write.after", "pointers")
 
     def identifiers(self) -> Iterator[str]:
         """Yield the identifiers that have a folder."""
@@ -90,9 +93,11 @@ class ChampionCache:
             (unfinished / MODEL_FILE).write_bytes(model)
             (unfinished / POINTER_FILE).write_text(json.dumps(dict(promotion.document)))
             unfinished.chmod(0o755)
+            reached("cache-write.before", "bundle", promotion.identifier)
             if folder.exists():
                 shutil.rmtree(folder)
             unfinished.rename(folder)
+            reached("cache-write.after", "bundle", promotion.identifier)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
         return folder

@@ -17,6 +17,7 @@ from typing import Any
 
 from flts.contracts.ids import GLOBAL_IDENTIFIER, check_identifier
 from flts.errors import FltsError, NotFoundError, RejectedError, RetryableError
+from flts.killpoints import reached
 from flts.observability.logs import bind, get_logger
 from flts.observability.metrics import MODEL_LOAD_OUTCOMES, Metrics, begin_at_zero
 from inference_container.cache import ChampionCache, Pointers
@@ -285,7 +286,9 @@ class Champions:
             entry = Entry(identifier, champion, folder)
             break
         self._used[identifier] = time.monotonic()
+        reached("swap.before", identifier)
         self._entries[identifier] = replace(entry, problem=problem)  # the swap
+        reached("swap.after", identifier)
         if problem is None and entry.folder is not None:
             self._cache.keep_only(entry.folder)
         self._let_go()

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from flts import killpoints
 from flts.bundle.load import fetch_bundle
 from flts.contracts.ids import IDENTIFIER_PATTERN
 from flts.errors import BackendAwayError, FltsError, PreconditionFailedError, RejectedError
@@ -45,6 +46,8 @@ def main() -> int:
     os.nice(NICENESS)
     settings = FetchSettings.load()
     configure_logs("inference-fetch", settings.log_level, secrets=secret_values(settings), stream=sys.stderr)
+    if settings.kill_points is not None:
+        killpoints.switch_on(settings.kill_points, "inference.child")
     order = decode_order(sys.stdin.buffer.read())
     store = open_store(settings, settings.namespace_prefix)
 

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from flts.contracts.ids import new_pipeline_run_id
+from flts.killpoints import reached
 from flts.observability.logs import get_logger
 from flts.observability.metrics import Metrics
 from inference_container.domain.promotion import Promotion
@@ -120,7 +121,9 @@ def _write(folder: Path, data: bytes) -> None:
     unfinished = folder / f"_{name}.part"
     try:
         unfinished.write_bytes(data)
+        reached("cache-write.before", "forecasts", folder.parent.name)
         unfinished.replace(folder / f"{name}.jsonl")
+        reached("cache-write.after", "forecasts", folder.parent.name)
     except OSError:
         with suppress(OSError):
             unfinished.unlink(missing_ok=True)  # half a file would take the room of whole ones

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from flts.killpoints import reached
 from flts.observability.logs import get_logger
 from flts.observability.metrics import Metrics
 from inference_container.champions import Champions
@@ -162,9 +163,11 @@ class Refresher:
 
     @contextmanager
     def _running_child(self, order: Order, silence_seconds: float) -> Iterator[Iterator[bytes]]:
+        reached("child-start.before")
         child = subprocess.Popen(
             [sys.executable, "-m", "inference_container.fetch"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
+        reached("child-start.after")
         self._child = child
         assert child.stdin is not None
         assert child.stdout is not None

@@ -12,6 +12,7 @@ import threading
 from multiprocessing.connection import Connection
 from typing import Any
 
+from flts import killpoints
 from flts.errors import FltsError, RetryableError
 from flts.messaging.worker import Failure, Start, Work
 from flts.observability.logs import bind, configure_logs, secret_values, traceback_of
@@ -40,8 +41,12 @@ def main() -> int:
     settings = _named(start.settings_class).load()
     configure_logs(start.service, start.log_level, secrets=secret_values(settings))
     send_metrics_to(pipe.send_metric)
+    if settings.kill_points is not None:
+        killpoints.switch_on(settings.kill_points, f"{start.service}.child")
     handler: Handler = _named(start.factory)(settings, connect(settings, tracking=start.tracking))
+    killpoints.reached("child-ready.before")
     pipe.send("ready", None)
+    killpoints.reached("child-ready.after")
     while True:
         work = pipe.receive()
         with bind(**work.log_fields), use_trace(Trace.parse(work.traceparent)):
@@ -86,11 +91,13 @@ class _Pipe:
 
 
 def _serve(handler: Handler, work: Work, pipe: _Pipe) -> None:
+    killpoints.reached("work.before", type(work.event).__name__, work.event.identifier)
     try:
         produced = list(handler(work.event, pipe.send_progress))
     except Exception as error:  # noqa: BLE001 - whatever it is, the parent's loop decides what to do next
         pipe.send("failed", _describe(error))
     else:
+        killpoints.reached("work.after", type(work.event).__name__, work.event.identifier)
         pipe.send("done", produced)
 
 

@@ -17,6 +17,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 
 from flts.contracts.topics import Topic
 from flts.errors import BackendAwayError
+from flts.killpoints import reached
 from flts.messaging.delivery import Delivery, Outcome, Record, Stopping
 from flts.messaging.kafka import consumer_config, full_name
 from flts.observability.health import Health
@@ -282,6 +283,7 @@ class ConsumeLoop:
 
     def _commit(self, place: Place, offset: int) -> None:
         if self._group is not None and place in self._owned:
+            reached("commit.before", *place)
             self._uncommitted[place] = offset
             self._send_commits()
 
@@ -301,6 +303,7 @@ class ConsumeLoop:
                 self._refused(reason)
             elif self._uncommitted.get(place) == part.offset:
                 del self._uncommitted[place]
+                reached("commit.after", *place)
 
     def _refused(self, error: KafkaError) -> None:
         log.warning("commit_refused", error=error.str(), code=error.name())

@@ -13,6 +13,7 @@ from flts.contracts import topics
 from flts.contracts.events import Event, RunProgress
 from flts.contracts.topics import Topic
 from flts.errors import BackendAwayError, FltsError, RejectedError
+from flts.killpoints import reached
 from flts.messaging.attempts import Attempts, TriesExhaustedError
 from flts.messaging.codec import ONLY_GROUP, dead_letter_headers, decode, header
 from flts.messaging.progress import ProgressReporter
@@ -144,10 +145,12 @@ class Delivery:
         if meant_for is not None and meant_for != self.only_group:
             log.debug("message_skipped", only_group=meant_for)
             return "skipped"
+        reached("message-read.before", record.topic.name, record.key)
         try:
             event = decode(record.topic, record.value, record.headers)
         except RejectedError as error:
             return self._give_up(record, None, error, tries=0)
+        reached("message-read.after", record.topic.name, record.key)
         ids = {"identifier": event.identifier, "pipeline_run_id": event.pipeline_run_id}
         with bind(**ids, config_hash=event.config_hash, event_id=event.event_id):
             # Progress comes every second and is only looked at.

@@ -14,6 +14,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from flts.contracts import topics as known
 from flts.contracts.events import Event
 from flts.errors import BackendAwayError, FltsError, RejectedError
+from flts.killpoints import reached
 from flts.messaging.codec import Headers, encode
 from flts.observability.logs import get_logger
 from flts.observability.tracing import Trace, current_trace
@@ -217,8 +218,9 @@ class Publisher:
             key, value, headers = encode(event, step)
             records.append((full_name(self._settings, known.topic_of(event).name), key, value, headers))
         waiting = [self._send(*record) for record in records]
-        for delivery in waiting:
+        for delivery, (topic, key, _, _) in zip(waiting, records, strict=True):
             delivery.wait(self._acknowledge_seconds)
+            reached("produce.after", topic, key)
 
     def publish_soon(self, event: Event) -> None:
         """Publish an event that nobody waits for, such as progress; it is dropped if the brokers are away."""
@@ -240,6 +242,7 @@ class Publisher:
             If the brokers did not acknowledge in time.
         """
         self._send(topic, key, value, headers).wait(self._acknowledge_seconds)
+        reached("produce.after", topic, key)
 
     def close(self, timeout_seconds: float = 3.0) -> None:
         """Send what is waiting and stop."""
@@ -250,6 +253,7 @@ class Publisher:
     def _send(
         self, topic: str, key: bytes | None, value: bytes | None, headers: RawHeaders | Headers
     ) -> _Acknowledgement:
+        reached("produce.before", topic, key)
         acknowledgement = _Acknowledgement(topic, self._settings.kafka_bootstrap_servers)
         self._produce(topic, key, value, headers, acknowledgement.receive)
         return acknowledgement

@@ -20,6 +20,7 @@ from typing import Any
 from flts import errors
 from flts.contracts.events import Event
 from flts.errors import FltsError, RetryableError
+from flts.killpoints import reached
 from flts.observability.logs import bound_fields, get_logger
 from flts.observability.metrics import Metrics, Observation, repeat
 from flts.observability.tracing import current_trace
@@ -155,7 +156,9 @@ class ChildWorker:
     def start(self) -> None:
         """Start the child process; it warms up by itself."""
         self.stop()
+        reached("child-start.before")
         self._child = _Child(self._spec, self._metrics)
+        reached("child-start.after")
 
     def wait_until_ready(self, stopping: threading.Event) -> None:
         """Wait until the child that was started can work, or the service stops.

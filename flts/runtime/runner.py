@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
+from flts import killpoints
 from flts.contracts.topics import dead_letter_topic
 from flts.errors import BackendAwayError
 from flts.messaging.attempts import Attempts, MemoryAttempts, StoredAttempts
@@ -48,6 +49,11 @@ def run(service: Service, settings: ServiceSettings, adapters: Adapters) -> int:
         0 if it was asked to stop, 1 otherwise. The reason is logged as ``service_stopped``.
     """
     configure_logs(service.name, settings.log_level, secrets=secret_values(settings))
+    if settings.kill_points is not None:
+        log.warning(
+            "kill_points_on", folder=str(settings.kill_points), why="KILL_POINTS is set, which is for tests only"
+        )
+        killpoints.switch_on(settings.kill_points, service.name)
     return _Runner(service, settings, adapters).run()
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from flts.settings import ServiceSettings
+
 if TYPE_CHECKING:
     from flts.settings import StoreSettings
     from flts.storage.ports import ObjectStore
@@ -19,6 +21,15 @@ def open_store(settings: StoreSettings, namespace_prefix: str = "") -> ObjectSto
     namespace_prefix : str
         Precedes the buckets' names, in lower case as S3 wants them.
     """
+    store = _adapter(settings, namespace_prefix)
+    if isinstance(settings, ServiceSettings) and settings.kill_points is not None:
+        from flts.storage.mortal import MortalStore  # noqa: PLC0415 - for tests only
+
+        return MortalStore(store)
+    return store
+
+
+def _adapter(settings: StoreSettings, namespace_prefix: str) -> ObjectStore:
     # Imported here: whoever stores in a folder needs no boto3.
     if settings.store == "filesystem":
         from flts.storage.filesystem import FilesystemStore  # noqa: PLC0415 - see above

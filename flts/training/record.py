@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from flts.bundle.format import BUNDLE_FILE, MODEL_FILE, Bundle
 from flts.contracts.claim_check import ClaimCheck
 from flts.contracts.events import TrainingData
+from flts.killpoints import reached
 
 if TYPE_CHECKING:
     from flts.tracking.mlflow import Tracker
@@ -47,6 +48,7 @@ class Record:
         self._run = None
         if tracker is not None:
             model_type = str(parameters["model_type"])
+            reached("record-begin.before", event.identifier)
             self._run = tracker.start_run(
                 run_id,
                 event.identifier,
@@ -61,6 +63,7 @@ class Record:
                     "reused": str(reused).lower(),
                 },
             )
+            reached("record-begin.after", event.identifier)
 
     def __enter__(self) -> Self:
         return self
@@ -114,7 +117,10 @@ class Record:
         self._run.log_claim(f"{bundle.model_type}/{BUNDLE_FILE}", claim)
         self._run.log_claim(PREPROCESS_CONFIG, event.meta)
         self._run.register(f"s3://{claim.bucket}/{folder}", bundle.model_type)
-        return self._run.finish("FINISHED")
+        reached("record-end.before", event.identifier)
+        mlflow_run_id = self._run.finish("FINISHED")
+        reached("record-end.after", event.identifier)
+        return mlflow_run_id
 
 
 def loss_plot(epochs: Sequence[Mapping[str, float | None]]) -> bytes:

@@ -15,6 +15,7 @@ from fastapi.responses import JSONResponse
 from flts.contracts.events import EvaluateRequest, RollbackRequest
 from flts.contracts.ids import GLOBAL_IDENTIFIER, check_identifier
 from flts.errors import FltsError, RejectedError
+from flts.killpoints import reached
 from flts.observability.logs import bind
 from gateway_container.context import Gateway, gateway_of
 from gateway_container.domain.uploads import StartingEvent, StartRequest, parse_flag, parse_overrides
@@ -97,6 +98,7 @@ async def upload(identifier: str, request: Request) -> JSONResponse:
     began = datetime.now(UTC)
     gateway = gateway_of(request)
     check_identifier(identifier)
+    reached("upload-read.before", identifier)
     limit = gateway.settings.max_upload_bytes
     # Two files; the exact limit of each is enforced as it comes.
     check_declared_length(
@@ -116,6 +118,7 @@ async def upload(identifier: str, request: Request) -> JSONResponse:
                 limit=limit,
                 idle_seconds=gateway.settings.upload_idle_seconds,
             )
+            reached("upload-read.after", identifier)
             started = await _check_and_start(gateway, identifier, form, request, began)
     except FltsError:
         gateway.metrics.uploads.labels("refused").inc()
