@@ -308,9 +308,9 @@ class Champions:
             bundle, model = self._cache.read_bundle(promotion, folder)
             champion = load_champion(promotion, bundle, model, max_horizon_steps=self._max_horizon_steps)
             self._metrics.model_load.labels("success").inc()
+            begin_at_zero(self._metrics.predict_latency, [champion.bundle.model_type])
             log.info(
                 "model_load_success",
-            begin_at_zero(self._metrics.predict_latency, [champion.bundle.model_type])
                 duration_seconds=round(time.perf_counter() - started, 4),
                 rows_required=champion.needs.rows_required,
                 window_seconds=champion.row_seconds,

@@ -100,17 +100,9 @@ class _Runner:
     def _say_version(self) -> None:
         version, commit = importlib.metadata.version("flts"), self._settings.flts_commit
         self._metrics.build_info.labels(version=version, commit=commit, service=self._service.name).set(1)
+        self._begin_metrics()
         log.info("version_start", version=version, commit=commit, python=sys.version.split()[0], pid=os.getpid())
 
-    def _require(self) -> None:
-        health = self._health
-        if self._service.requires_backends:
-            health.require("backends", self._backends_answer.is_set)
-        health.require("start", self._started.is_set)
-        health.require("not stopping", lambda: not self._stopping.asked.is_set())
-        for what, holds in self._service.ready.items():
-            health.require(what, holds)
-        if self._service.requires_backends and self._service.api is None:
     def _begin_metrics(self) -> None:
         metrics = self._metrics
         for subscription in self._service.subscriptions:
@@ -122,6 +114,15 @@ class _Runner:
         if self._adapters.tracking:
             begin_at_zero(metrics.mlflow_calls, MLFLOW_OUTCOMES)
 
+    def _require(self) -> None:
+        health = self._health
+        if self._service.requires_backends:
+            health.require("backends", self._backends_answer.is_set)
+        health.require("start", self._started.is_set)
+        health.require("not stopping", lambda: not self._stopping.asked.is_set())
+        for what, holds in self._service.ready.items():
+            health.require(what, holds)
+        if self._service.requires_backends and self._service.api is None:
             # One that answers requests goes on without the brokers; one that only consumes has nothing to do.
             health.require("kafka", lambda: all(loop.connected for loop in self._loops))
 
