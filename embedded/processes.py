@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import json
 import os
 import signal
 import socket
@@ -17,7 +19,7 @@ from pathlib import Path
 PR_SET_PDEATHSIG = 1
 RESTART_SECONDS = (0.2, 1.0, 3.0, 10.0)  # waits before the first, second, ... start again
 WRONG_SETTINGS = 2
-"""Exit code of a service whose settings are missing or wrong; starting it again would change nothing."""
+"""Exit code of a service whose settings or store cannot be used; starting it again would change nothing."""
 STEADY_SECONDS = 60.0  # a process that lived this long starts again at once
 
 
@@ -147,6 +149,8 @@ class Supervisor:
         running.restarts += 1
         running.next_start = time.monotonic() + wait
         why = f"signal {-code}" if code < 0 else f"exit code {code}"
+        if code > 0 and (reason := why_stopped(running.program.log)):
+            why += f", {reason}"
         self._say(f"{running.program.name} ended ({why}); starting it again. Its log: {running.program.log}")
 
     def _end_all(self) -> None:
@@ -168,6 +172,15 @@ class Supervisor:
                     self._say(f"{program.name} did not end within {self._stop_seconds:g} s; killing it")
                 end_group(process.pid, signal.SIGKILL)
                 process.wait()
+
+
+def why_stopped(log: Path) -> str:
+    """Return the reason that a service gave at the very end of its log; empty where it gave none."""
+    with contextlib.suppress(OSError, ValueError, IndexError, AttributeError):
+        last = json.loads(log.read_text(errors="replace").splitlines()[-1])
+        if last.get("event") == "service_stopped":
+            return str(last.get("reason", ""))
+    return ""
 
 
 def end_group(pid: int, number: signal.Signals, *, group: bool = True) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
-from flts.errors import BackendAwayError, FltsError
+from flts.errors import BackendAwayError, FltsError, RejectedError
 from flts.messaging.kafka import check_broker, ensure_topics
 from flts.observability.logs import get_logger
 from flts.observability.metrics import Metrics
@@ -22,6 +23,15 @@ ANSWER_SECONDS = 5.0
 Check = Callable[[], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A backend that failed its check."""
+
+    reason: str
+    refused: bool
+    """Whether it answers and cannot be used, so that waiting would change nothing."""
+
+
 def backend_checks(
     settings: Settings, adapters: Adapters, client_id: str, groups: Iterable[str], asked: threading.Event
 ) -> dict[str, Check]:
@@ -34,18 +44,18 @@ def backend_checks(
     return checks
 
 
-def run_checks(checks: dict[str, Check], metrics: Metrics) -> list[str]:
-    """Make all checks side by side; return one line for each backend that failed."""
-    problems: dict[str, str] = {}
+def run_checks(checks: dict[str, Check], metrics: Metrics) -> list[Problem]:
+    """Make all checks side by side; return each backend that failed."""
+    problems: dict[str, Problem] = {}
 
     def make(name: str, check: Check) -> None:
         try:
             check()
         except FltsError as error:
-            problems[name] = error.message
+            problems[name] = Problem(error.message, isinstance(error, RejectedError))
         except Exception as error:  # a bug in a check must not look like a backend that answers
             log.exception("backend_check_error", backend=name)
-            problems[name] = f"{name}: {type(error).__name__}: {error}"
+            problems[name] = Problem(f"{name}: {type(error).__name__}: {error}", refused=False)
         metrics.backend_up.labels(backend=name).set(name not in problems)
 
     threads = [

@@ -22,9 +22,9 @@ from flts.messaging.kafka import Publisher, full_name
 from flts.messaging.worker import ChildWorker, WorkerSpec, settings_path
 from flts.observability.health import Health, HealthApp
 from flts.observability.logs import configure_logs, get_logger, secret_values
-from flts.runtime.adapters import Adapters
 from flts.observability.metrics import MESSAGE_OUTCOMES, MLFLOW_OUTCOMES, TICK_OUTCOMES, begin_at_zero
-from flts.runtime.backends import backend_checks, run_checks
+from flts.runtime.adapters import Adapters
+from flts.runtime.backends import Problem, backend_checks, run_checks
 from flts.runtime.server import HttpServer, bind
 from flts.runtime.service import Service, Subscription, Tick
 from flts.settings import KafkaSettings, ServiceSettings, StoreSettings
@@ -46,7 +46,8 @@ def run(service: Service, settings: ServiceSettings, adapters: Adapters) -> int:
     Returns
     -------
     int
-        0 if it was asked to stop, 1 otherwise. The reason is logged as ``service_stopped``.
+        0 if it was asked to stop, 2 if a backend cannot be used whatever one waits for, as for wrong settings; 1
+        otherwise. The reason is logged as ``service_stopped``.
     """
     configure_logs(service.name, settings.log_level, secrets=secret_values(settings))
     if settings.kill_points is not None:
@@ -68,6 +69,7 @@ class _Runner:
         self._lock = threading.Lock()
         self._reason: str | None = None
         self._asked_to = False
+        self._refused = False
         self._started = threading.Event()
         self._backends_answer = threading.Event()
         self._workers: dict[int, ChildWorker] = {}
@@ -153,7 +155,8 @@ class _Runner:
                 if self._stopping.asked.is_set():
                     return
                 if problems:
-                    self._stop(f"backend check: {'; '.join(problems)}", asked=False)
+                    self._refused = any(problem.refused for problem in problems)
+                    self._stop(f"backend check: {_reasons(problems)}", asked=False)
                     return
                 self._backends_answer.set()
             else:
@@ -183,10 +186,11 @@ class _Runner:
         kafka = self._kafka()
         group = subscription.group or self._service.name
         shared = subscription.mode == "group"
+        work = self._work_of(index, subscription)
         delivery = Delivery(
             service=self._service.name,
             subscription=subscription,
-            work=self._work_of(index, subscription),
+            work=self._unless_deleted(work) if shared else work,
             attempts=self._attempts_of(group) if shared else MemoryAttempts(kafka.failure_max_retries),
             publisher=self._adapters.publisher,
             metrics=self._metrics,
@@ -216,13 +220,22 @@ class _Runner:
             raise ValueError(msg)
         return subscription.handler
 
+    def _unless_deleted(self, work: Work) -> Work:
+        if not (isinstance(self._settings, StoreSettings) and self._adapters.has_store):
+            return work
+        from flts.housekeeping.deletion import Deletion  # noqa: PLC0415 - the inference server has no store
+        from flts.housekeeping.guard import unless_deleted  # noqa: PLC0415 - see above
+
+        deletion = Deletion(self._adapters.store, self._adapters.run_store, self._settings)
+        return unless_deleted(work, deletion)
+
     def _attempts_of(self, group: str) -> Attempts:
         tries = self._kafka().failure_max_retries
         if isinstance(self._settings, StoreSettings) and self._adapters.has_store:
             return StoredAttempts(self._adapters.store, self._settings.bucket_pipeline_runs, group, tries)
         return MemoryAttempts(tries)
 
-    def _check(self) -> list[str]:
+    def _check(self) -> list[Problem]:
         groups = [each.group or self._service.name for each in self._service.subscriptions if each.mode == "group"]
         checks = backend_checks(self._settings, self._adapters, self._service.name, groups, self._stopping.asked)
         return run_checks(checks, self._metrics)
@@ -230,7 +243,7 @@ class _Runner:
     def _check_in_background(self) -> None:
         problems = self._check()
         while problems:
-            log.warning("backend_away", error="; ".join(problems))
+            log.warning("backend_away", error=_reasons(problems))
             if self._stopping.asked.wait(RECHECK_SECONDS):
                 return
             problems = self._check()
@@ -309,7 +322,7 @@ class _Runner:
             self._call(self._adapters.publisher.close)
         for worker in self._workers.values():
             self._call(worker.stop)
-        code = 0 if self._asked_to else 1
+        code = 0 if self._asked_to else 2 if self._refused else 1
         level = log.info if self._asked_to else log.error
         level("service_stopped", reason=self._reason, exit_code=code)
         sys.stdout.flush()
@@ -330,3 +343,7 @@ class _Runner:
             msg = f"{type(self._settings).__name__} has no KafkaSettings, and {self._service.name} consumes messages"
             raise TypeError(msg)
         return self._settings
+
+
+def _reasons(problems: list[Problem]) -> str:
+    return "; ".join(problem.reason for problem in problems)
