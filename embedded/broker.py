@@ -115,6 +115,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m embedded.broker", description=__doc__.splitlines()[0])
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=9092)
+    parser.add_argument("--advertised", default="", help="HOST:PORT told to clients, where a proxy stands in front")
     parser.add_argument("--groups", default="", help="further groups with dead letters, comma-separated")
     parser.add_argument("--topics", default="", help="further topics, comma-separated")
     arguments = parser.parse_args()
@@ -122,7 +123,8 @@ def main() -> int:
     groups = [group for group in arguments.groups.split(",") if group]
     names = [*settings.topic_names(groups), *(name for name in arguments.topics.split(",") if name)]
     parent = os.getppid()
-    cluster = MockCluster(arguments.host, arguments.port)
+    told_host, _, told_port = (arguments.advertised or f"{arguments.host}:{arguments.port}").rpartition(":")
+    cluster = MockCluster(told_host, int(told_port))
     cluster.create_topics(dict.fromkeys(names), settings.topic_partitions)
     ready = f"embedded broker ready on {arguments.host}:{arguments.port} ({len(names)} topics in memory)"
     return asyncio.run(_serve(arguments.host, arguments.port, cluster, parent, ready))

@@ -36,6 +36,10 @@ class EmbeddedSettings(Settings):
     """Port of eval's health and metrics."""
     inference_worker_port: int = Field(default=8024, ge=0, le=65535)
     """Port of the inference worker's health and metrics."""
+    kafka_advertised: str | None = None
+    """Address, `host:port`, at which services reach the broker where something, such as a proxy, stands in front."""
+    mlflow_advertised: str | None = None
+    """Address, `host:port`, at which services reach MLflow where something stands in front."""
     expected_model_types: CommaSeparated = ("GRU", "LSTM", "PROPHET")
     """Trainers that are started, and whose candidates eval waits for."""
     gateway_api_key: SecretStr | None = None

@@ -18,7 +18,7 @@ from typing import IO, Self
 
 import httpx
 
-from embedded.processes import Program, Supervisor, free_port, is_taken
+from embedded.processes import Program, Supervisor, free_port, is_taken, why_stopped
 from embedded.settings import EmbeddedSettings
 from flts.errors import FltsError
 
@@ -141,7 +141,7 @@ class Stack:
         deadline = time.monotonic() + self.settings.start_seconds
         while waiting := self.supervisor.waiting_for():
             for name, log in self.supervisor.refused().items():
-                msg = f"{name} refuses its settings: {_last_words(log)}"
+                msg = f"{name} cannot run with these settings: {_last_words(log)}"
                 raise StartError(msg, code="wrong_settings")
             if told is not None:
                 told(waiting)
@@ -194,6 +194,7 @@ class Stack:
     def _programs(self) -> list[Program]:
         settings, endpoints = self.settings, self.endpoints
         types = settings.model_types()
+        kafka = settings.kafka_advertised or f"{HOST}:{endpoints.kafka}"
         given = dict(os.environ)  # noqa: TID251 - what the caller set goes on to the services, which read it by their classes
         shared = {
             # Trainers side by side share the cores.
@@ -201,10 +202,12 @@ class Stack:
             # A service gives its work up, as if never tried, before it is killed.
             "DRAIN_SECONDS": f"{max(1.0, settings.stop_seconds - DRAIN_MARGIN_SECONDS):g}",
             **{name: value for name, value in given.items() if value},
-            "KAFKA_BOOTSTRAP_SERVERS": f"{HOST}:{endpoints.kafka}",
+            "KAFKA_BOOTSTRAP_SERVERS": kafka,
             "STORE": settings.store,
             "STORE_PATH": str(self.home / "store"),
-            "MLFLOW_TRACKING_URI": endpoints.mlflow_url,
+            "MLFLOW_TRACKING_URI": f"http://{settings.mlflow_advertised}"
+            if settings.mlflow_advertised
+            else endpoints.mlflow_url,
             "GATEWAY_URL": endpoints.gateway_url,
             "INFERENCE_URL": endpoints.inference_url,
             "EXPECTED_MODEL_TYPES": ",".join(types),
@@ -218,7 +221,7 @@ class Stack:
         programs = [
             self._program(
                 "kafka",
-                ["embedded.broker", "--host", HOST, "--port", str(endpoints.kafka)],
+                ["embedded.broker", "--host", HOST, "--port", str(endpoints.kafka), "--advertised", kafka],
                 shared,
                 ready=lambda: is_taken(endpoints.kafka),
                 on_ready=self.announce_again,
@@ -298,7 +301,7 @@ def _api_key(settings: EmbeddedSettings, home: Path) -> str:
 
 
 def _last_words(log: Path) -> str:
-    """Return the last plain lines of a service's log: what it says of wrong settings is no JSON."""
+    """Return why a service ended: what it says of wrong settings is no JSON, what its backends refused is."""
     lines = log.read_text(errors="replace").splitlines()[-20:]
     plain = [line.strip() for line in lines if line.strip() and not line.startswith("{")]
-    return "; ".join(plain[-5:]) or f"see {log}"
+    return why_stopped(log) or "; ".join(plain[-5:]) or f"see {log}"
