@@ -166,6 +166,10 @@ class RunStore:
 
         return self._runs.change(_key(name, f"stages/{stage}"), change)
 
+    def stage(self, identifier: str, pipeline_run_id: str, stage: str) -> Record | None:
+        """Return how far a stage is, or None if it has not begun."""
+        return self._runs.read(_key(RunName(identifier, pipeline_run_id), f"stages/{stage}"))
+
     def stages(self, identifier: str, pipeline_run_id: str) -> dict[str, Record]:
         """Return the stages recorded so far, by name."""
         return dict(self._runs.folder(f"{identifier}/{pipeline_run_id}/stages/"))

@@ -6,7 +6,7 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from flts.bundle.format import Bundle
 from flts.bundle.load import fetch_bundle
@@ -15,7 +15,7 @@ from flts.bundle.write import find_bundle, store_bundle
 from flts.contracts.claim_check import ClaimCheck
 from flts.contracts.events import ModelTraining, TrainingData
 from flts.contracts.ids import derived_run_id, sha256_of
-from flts.errors import RejectedError
+from flts.errors import ObjectNotFoundError, RejectedError
 from flts.observability.logs import bind, get_logger
 from flts.runtime.adapters import Adapters
 from flts.runtime.service import Progress
@@ -56,11 +56,50 @@ class TrainOnDataset(Generic[SettingsT]):
         self._stage = stage_of(fitter.model_type)
 
     def __call__(self, event: TrainingData, progress: Progress) -> Sequence[ModelTraining]:
-        """Return the one event that says how the training ended; a repeat returns the same."""
+        """Return the one event that says how the training ended; a repeat returns the same.
+
+        Nothing is returned, or trained, for a run that ended without this model: nobody waits for it any more.
+        """
         model_type = self._fitter.model_type
         run_id = derived_run_id(event.event_id, model_type)
         with bind(run_id=run_id, model_type=model_type):
+            stage = self._adapters.run_store.stage(event.identifier, event.pipeline_run_id, self._stage) or {}
+            if stage.get("status") == "done" and (announced := self._announced(event, run_id, stage)) is not None:
+                return [announced]
+            # What failed was replayed by a person, who wants the model all the same.
+            if stage.get("status") != "failed" and self._has_ended(event):
+                return []
             return [self._announce(event, run_id, progress)]
+
+    def _has_ended(self, event: TrainingData) -> bool:
+        outcome = self._adapters.run_store.outcome(event.identifier, event.pipeline_run_id)
+        if outcome is not None:
+            log.info("train_skip_ended", outcome=outcome.get("outcome"))
+        return outcome is not None
+
+    def _announced(self, event: TrainingData, run_id: str, stage: Mapping[str, Any]) -> ModelTraining | None:
+        """Return what this very training announced before, or None if that can no longer be relied on.
+
+        A record delivered again must not record the run in MLflow again: its history would grow with each repeat.
+        """
+        try:
+            claim = ClaimCheck.model_validate(stage["bundle"])
+            bundle, model_bytes = fetch_bundle(self._adapters.store, claim)
+            BundleModel(bundle, model_bytes)
+            done = Announcement(
+                model_type=self._fitter.model_type,
+                run_id=run_id,
+                mlflow_run_id=stage["mlflow_run_id"],
+                bundle=claim,
+                metrics=dict(bundle.metrics),
+                duration_seconds=float(stage["duration_seconds"]),
+                reused=bool(stage["reused"]),
+            )
+        except (RejectedError, ObjectNotFoundError, KeyError, ValueError) as error:
+            log.warning("train_record_not_usable", reason=str(error))
+            return None
+        log.info("train_repeat", object_key=claim.object_key)
+        return model_training(event, done)
 
     def _announce(self, event: TrainingData, run_id: str, progress: Progress) -> ModelTraining:
         started = datetime.now(UTC)
@@ -91,6 +130,8 @@ class TrainOnDataset(Generic[SettingsT]):
             reused=found is not None,
             bundle=claim.model_dump(mode="json"),
             train=event.claim().model_dump(mode="json"),
+            mlflow_run_id=mlflow_run_id,
+            duration_seconds=duration,
         )
         log.info(
             "train_success",

@@ -89,6 +89,41 @@ def test_a_repeat_after_a_crash_makes_the_same_ids_and_the_same_bundle(
 
     assert fitter.fits == 1
     assert (second.event_id, second.run_id, second.bundle) == (first.event_id, first.run_id, first.bundle)
+    assert (second.metrics, second.duration_seconds) == (first.metrics, first.duration_seconds)
+    assert not second.reused, "it is this run's own training"
+
+
+def test_a_repeat_whose_bundle_is_gone_trains_again_while_the_run_is_open(
+    tmp_path: Path, settings: LinearSettings
+) -> None:
+    stored = store_dataset(tmp_path, made_series(200))
+    fitter = LinearFitter()
+    first = trained(stored, settings, fitter)
+    assert first.bundle is not None
+    stored.store.delete("model-bundles", first.bundle.object_key)
+
+    second = trained(stored, settings, fitter)
+
+    assert fitter.fits == 2
+    assert second.run_id == first.run_id
+
+
+def test_nothing_is_trained_for_a_run_that_has_ended_unless_its_failure_is_replayed(
+    tmp_path: Path, settings: LinearSettings
+) -> None:
+    stored = store_dataset(tmp_path, made_series(200))
+    fitter = LinearFitter()
+    handler = TrainOnDataset(adapters_of(stored, settings), settings, fitter)
+    late, failed = stored.again(), stored.again()
+    for event in (late, failed):
+        stored.runs.put_outcome("made", event.pipeline_run_id, "refused")
+    stored.runs.put_stage("made", failed.pipeline_run_id, "train-linear", "failed")
+
+    assert list(handler(late, Progress())) == []
+    assert fitter.fits == 0
+    assert "train-linear" not in stored.runs.stages("made", late.pipeline_run_id)
+    assert [event.status for event in handler(failed, Progress())] == ["SUCCESS"]
+    assert fitter.fits == 1
 
 
 def test_a_finished_configuration_is_announced_again_under_the_new_run(
@@ -134,19 +169,21 @@ def test_a_forced_run_trains_again_unless_its_own_bundle_is_there(tmp_path: Path
     trained(stored, settings, fitter)
 
     later = stored.again(force=True)
-    later = later.model_copy(update={"pipeline_run_id": in_one_hour(later.pipeline_run_id)})
+    later = later.model_copy(update={"pipeline_run_id": in_hours(later.pipeline_run_id, 1)})
     forced = trained(stored, settings, fitter, later)
     # A run that began before the bundle was stored finds its own work, or that of one forced at the same time.
-    repeated = trained(stored, settings, fitter, stored.event.model_copy(update={"force": True}))
+    earlier = stored.again(force=True)
+    earlier = earlier.model_copy(update={"pipeline_run_id": in_hours(earlier.pipeline_run_id, -1)})
+    found = trained(stored, settings, fitter, earlier)
 
     assert fitter.fits == 2
     assert not forced.reused
-    assert repeated.reused
+    assert found.reused
 
 
-def in_one_hour(run: str) -> str:
-    """Return a run's UUIDv7 with its time moved on."""
-    value = int(run.replace("-", ""), 16) + (3_600_000 << 80)
+def in_hours(run: str, hours: int) -> str:
+    """Return a run's UUIDv7 with its time moved."""
+    value = int(run.replace("-", ""), 16) + hours * (3_600_000 << 80)
     text = f"{value:032x}"
     return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
 

@@ -71,6 +71,20 @@ def test_the_last_value_of_each_metric_is_the_shipped_models(tmp_path: Path, set
     assert [value for _, value in values["final_val_rmse"]] == [0.5]
 
 
+def test_a_training_delivered_again_records_nothing_again(tmp_path: Path, settings: LinearSettings) -> None:
+    stored = store_dataset(tmp_path, made_series(200))
+    handler = TrainOnDataset(
+        adapters_of(stored, settings, Tracker(settings, stored.store, "pipeline-runs")), settings, LinearFitter()
+    )
+    (event,) = handler(stored.event, Progress())
+    before = spooled(stored, event.run_id)
+
+    (again,) = handler(stored.event, Progress())
+
+    assert spooled(stored, event.run_id) == before
+    assert again == event.model_copy(update={"created_at": again.created_at})
+
+
 def test_a_failed_training_ends_its_record_as_failed(tmp_path: Path, settings: LinearSettings) -> None:
     stored = store_dataset(tmp_path, made_series(200))
     tracker = Tracker(settings, stored.store, "pipeline-runs")
