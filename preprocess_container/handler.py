@@ -54,8 +54,9 @@ class PreprocessUpload:
             If the upload cannot be trained on; the run is then ended as rejected.
         """
         outcome = self._runs.outcome(event.identifier, event.pipeline_run_id)
-        if outcome is not None and outcome.get("outcome") == "cancelled":
-            log.info("preprocess_skipped", reason="the run was cancelled")
+        if outcome is not None:
+            # Cancelled before it began, or delivered again: nobody waits for the data, and its end stays as it is.
+            log.info("preprocess_skipped", reason=f"the run has ended: {outcome.get('outcome')}")
             return []
         began = self._now()
         self._put_stage(event, "started", began)

@@ -434,6 +434,20 @@ def test_a_missing_or_changed_raw_file_leaves_the_run_open(pre: Preprocessing) -
     assert pre.runs.stages("series", missing.pipeline_run_id)["preprocess"]["status"] == "done"
 
 
+def test_a_run_that_has_ended_is_neither_made_nor_rejected_again(pre: Preprocessing) -> None:
+    rejected, decided = pre.upload(b"x,a\n1,2\n"), pre.upload(make_csv(make_values(ROWS)))
+    refusal_of(pre, rejected)
+    pre.run(decided)
+    pre.runs.put_outcome("series", decided.pipeline_run_id, "promoted")
+    before = {info.key: info.etag for info in pre.store.list("pipeline-runs")}
+
+    assert list(pre.handler(rejected, pre.told)) == []
+    assert list(pre.handler(decided, pre.told)) == []
+
+    assert {info.key: info.etag for info in pre.store.list("pipeline-runs")} == before
+    assert pre.metrics.registry.get_sample_value("flts_datasets_preprocessed_total", {"outcome": "rejected"}) == 1
+
+
 def test_a_cancelled_run_is_not_begun(pre: Preprocessing) -> None:
     event = pre.upload(make_csv(make_values(ROWS)))
     pre.runs.put_outcome("series", event.pipeline_run_id, "cancelled")
