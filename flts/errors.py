@@ -91,6 +91,12 @@ class ConflictError(RejectedError):
     code = "conflict"
 
 
+class RunDeletedError(RejectedError):
+    """The run's identifier was deleted since the run began: nothing more is done for it."""
+
+    code = "run_deleted"
+
+
 class SeriesTooShortError(RejectedError):
     """Fewer rows than the window, the horizon and the tails need."""
 

@@ -12,7 +12,7 @@ from typing import Literal, Protocol, TypeVar
 from flts.contracts import topics
 from flts.contracts.events import Event, RunProgress
 from flts.contracts.topics import Topic
-from flts.errors import BackendAwayError, FltsError, RejectedError
+from flts.errors import BackendAwayError, FltsError, RejectedError, RunDeletedError
 from flts.killpoints import reached
 from flts.messaging.attempts import Attempts, TriesExhaustedError
 from flts.messaging.codec import ONLY_GROUP, dead_letter_headers, decode, header
@@ -181,6 +181,9 @@ class Delivery:
                 )
                 log.warning("backend_away", error=str(error), wait_seconds=wait)
                 self._wait(wait)
+            except RunDeletedError:
+                self._patiently(lambda number=number: self.attempts.clear(event, number))  # type: ignore[misc] # a default binds it
+                return "skipped"
             except RejectedError as error:
                 return self._give_up(record, event, error, tries=number)
             except Exception as error:  # noqa: BLE001 - a bug or a retryable error: bounded tries, then the dead letters

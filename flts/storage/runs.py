@@ -25,9 +25,10 @@ from flts.contracts.events import (
     RollbackRequest,
 )
 from flts.contracts.ids import IDENTIFIER_PATTERN
-from flts.errors import RejectedError
+from flts.errors import ConflictError, RejectedError
 from flts.storage.claims import put_claimed
 from flts.storage.records import TRIES, Record, Records, contended
+from flts.storage.tombstones import Tombstones
 
 if TYPE_CHECKING:
     from flts.contracts.claim_check import ClaimCheck
@@ -73,17 +74,44 @@ class RunStore:
         self._bucket = settings.bucket_pipeline_runs
         self._runs = Records(store, settings.bucket_pipeline_runs)
         self._pointers = Records(store, settings.promotion_bucket)
+        self._tombstones = Tombstones(store, settings, clock=clock)
         self._clock = clock
 
     # Runs
 
     def create_run(self, event: RawData | EvaluateRequest | RollbackRequest) -> bool:
-        """Record a run before its event is published; return whether this call was the first."""
+        """Record a run before its event is published; return whether this call was the first.
+
+        Raises
+        ------
+        ConflictError
+            With code ``deleted`` if the identifier is being deleted, or was since this run began.
+        """
         name = RunName(event.identifier, event.pipeline_run_id)
         # The marks come first: a run that is recorded is then always found, and a mark without a run is swept away.
         self._runs.mark(_mark(_INDEX, name))
         self._runs.mark(_mark(_OPEN, name))
-        return self._runs.create(_key(name, "run"), event.model_dump(mode="json"))
+        first = self._runs.create(_key(name, "run"), event.model_dump(mode="json"))
+        try:
+            # Only now: who deletes leaves the tombstone before listing runs, so one of the two sees the other.
+            self.refuse_deleted(*name)
+        except ConflictError:
+            self.delete_run(*name)
+            raise
+        return first
+
+    def refuse_deleted(self, identifier: str, pipeline_run_id: str) -> None:
+        """Raise `ConflictError` if a run of this id cannot be started, since its identifier is or was deleted."""
+        if self._tombstones.unfinished(identifier):
+            msg = f"{identifier} is being deleted; if that was cut off, `flts delete {identifier} --yes` ends it"
+            raise ConflictError(msg, code="being_deleted", field="identifier")
+        if self._tombstones.covers(identifier, pipeline_run_id):
+            msg = f"{identifier} was deleted meanwhile; send the request again to start anew"
+            raise ConflictError(msg, code="deleted", field="identifier")
+
+    def deleted(self, identifier: str, pipeline_run_id: str) -> bool:
+        """Return whether a run's identifier was deleted since the run began."""
+        return self._tombstones.covers(identifier, pipeline_run_id)
 
     def read_run(self, identifier: str, pipeline_run_id: str) -> Record | None:
         """Return the event that started the run, ``raw-data`` or a request to eval, or None."""
@@ -131,11 +159,19 @@ class RunStore:
 
         ``run.json`` goes first and the index last: half removed it is no unfinished run, and is found again.
         """
-        name = RunName(identifier, pipeline_run_id)
-        keys = sorted(self._runs.keys(f"{identifier}/{pipeline_run_id}/"), key=lambda key: key != _key(name, "run"))
-        for key in (*keys, *(_mark(folder, name) for folder in (_OPEN, _FORECASTS, _INDEX))):
+        keys = self.keys_of_run(identifier, pipeline_run_id)
+        for key in (*keys, *self.marks_of_run(identifier, pipeline_run_id)):
             self._runs.remove(key)
         return len(keys)
+
+    def keys_of_run(self, identifier: str, pipeline_run_id: str) -> list[str]:
+        """Return the keys of a run's records in the order in which they are removed."""
+        first = _key(RunName(identifier, pipeline_run_id), "run")
+        return sorted(self._runs.keys(f"{identifier}/{pipeline_run_id}/"), key=lambda key: key != first)
+
+    def marks_of_run(self, identifier: str, pipeline_run_id: str) -> list[str]:
+        """Return the keys of a run's marks, there or not, in the order in which they are removed."""
+        return [_mark(folder, RunName(identifier, pipeline_run_id)) for folder in (_OPEN, _FORECASTS, _INDEX)]
 
     # Stages
 

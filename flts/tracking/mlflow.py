@@ -21,6 +21,8 @@ from flts.tracking.breaker import Breaker
 from flts.tracking.record import (
     Artifact,
     ChampionDocument,
+    Document,
+    ForgetDocument,
     Registration,
     RunDocument,
     RunStatus,
@@ -221,6 +223,8 @@ class Tracker:
             document = document_from_json(data)
             if isinstance(document, ChampionDocument):
                 self._recorder.set_champion(document.experiment, document.run_id)
+            elif isinstance(document, ForgetDocument):
+                self._recorder.forget(document.experiment, document.before)
             else:
                 self._record_spooled(document)
         except NotRecordedError:
@@ -250,7 +254,7 @@ class Tracker:
         job = self.submit(work)
         return job is not None and job.wait(seconds)
 
-    def keep(self, document: RunDocument | ChampionDocument) -> None:
+    def keep(self, document: Document) -> None:
         """Spool a document."""
         if self._spool is None:
             log.warning("tracking_lost", run_id=document.run_id)

@@ -122,7 +122,28 @@ class ChampionDocument:
         return canonical_json({"v": 1, "kind": "champion", "experiment": self.experiment, "run_id": self.run_id})
 
 
-def document_from_json(data: bytes) -> RunDocument | ChampionDocument:
+@dataclass(frozen=True, slots=True)
+class ForgetDocument:
+    """An identifier was deleted: its runs and versions from before a run are to go."""
+
+    experiment: str
+    before: str
+    """A pipeline_run_id; runs whose own is smaller are older."""
+
+    @property
+    def run_id(self) -> str:
+        """Name the run of which all older ones go, as other documents name theirs."""
+        return self.before
+
+    def to_json(self) -> bytes:
+        """Return the document as it is spooled."""
+        return canonical_json({"v": 1, "kind": "forget", "experiment": self.experiment, "before": self.before})
+
+
+Document = RunDocument | ChampionDocument | ForgetDocument
+
+
+def document_from_json(data: bytes) -> Document:
     """Return a spooled document.
 
     Raises
@@ -177,7 +198,12 @@ def _artifact_from_json(values: Mapping[str, Any]) -> Artifact:
     return Artifact(path, data=base64.b64decode(values["data"], validate=True))
 
 
-_READERS: dict[tuple[int, str], Callable[[Mapping[str, Any]], RunDocument | ChampionDocument]] = {
+def _forget_from_json(values: Mapping[str, Any]) -> ForgetDocument:
+    return ForgetDocument(str(values["experiment"]), str(values["before"]))
+
+
+_READERS: dict[tuple[int, str], Callable[[Mapping[str, Any]], Document]] = {
     (1, "run"): _run_from_json,
     (1, "champion"): _champion_from_json,
+    (1, "forget"): _forget_from_json,
 }

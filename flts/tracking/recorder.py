@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from math import ceil
 from pathlib import Path, PurePosixPath
@@ -133,6 +133,36 @@ class Recorder:
             raise NotRecordedError(msg)
         self._call("set_registered_model_alias", experiment, CHAMPION, version)
 
+    def forget(self, name: str, before: str) -> None:
+        """Delete what an experiment and its registered model hold of pipeline runs from before one; all, if no newer.
+
+        An experiment that is deleted keeps its name in MLflow, and is restored by whoever asks for it again: it gives
+        the name away first, so that the next upload begins a new one. ``mlflow gc`` removes its artifacts.
+        """
+        self._experiments.pop(name, None)
+        self._models.discard(name)
+        found = self._call("get_experiment_by_name", name)
+        if found is not None and found.lifecycle_stage == "active":
+            runs = self._pages("search_runs", [found.experiment_id], max_results=_BATCH)
+            old = [run for run in runs if _is_before(run.data.tags, before)]
+            if len(old) == len(runs):
+                self._call("rename_experiment", found.experiment_id, f"{name} deleted before {before}")
+                self._call("delete_experiment", found.experiment_id)
+            else:
+                for run in old:
+                    self._call("delete_run", run.info.run_id)
+        versions = self._pages("search_model_versions", f"name = '{name}'", max_results=_BATCH)
+        old_versions = [version for version in versions if _is_before(version.tags, before)]
+        if len(old_versions) < len(versions):
+            for version in old_versions:
+                self._call("delete_model_version", name, str(version.version))
+            return
+        try:
+            self._call("delete_registered_model", name)
+        except TrackerRefusedError as error:
+            if not _is_gone(error):
+                raise
+
     def end_running(self, before_ms: int) -> int:
         """End our runs that are RUNNING since before a time, as KILLED; return how many."""
         experiments = [found.experiment_id for found in self._call("search_experiments", max_results=_BATCH)]
@@ -144,6 +174,16 @@ class Recorder:
         for run in ours:
             self._call("set_terminated", run.info.run_id, "KILLED")
         return len(ours)
+
+    def _pages(self, name: str, *args: Any, **options: Any) -> list[Any]:
+        found: list[Any] = []
+        token = None
+        while True:
+            page = self._call(name, *args, **options, page_token=token)
+            found += page
+            token = page.token
+            if not token:
+                return found
 
     def _record(self, document: RunDocument, cursor: Cursor, *, create: bool) -> None:
         if cursor.mlflow_run_id is None:
@@ -348,4 +388,10 @@ def _exists_already(error: TrackerRefusedError) -> bool:
 
 
 def _is_gone(error: TrackerRefusedError) -> bool:
-    return error.code == "RESOURCE_DOES_NOT_EXIST"
+    # What is deleted answers like a wrong parameter: "must be in the 'active' state. Current state is deleted."
+    deleted = error.code == "INVALID_PARAMETER_VALUE" and "Current state is deleted" in error.message
+    return deleted or error.code == "RESOURCE_DOES_NOT_EXIST"
+
+
+def _is_before(tags: Mapping[str, str], before: str) -> bool:
+    return str(tags.get("pipeline_run_id", "")) < before

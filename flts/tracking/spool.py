@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from flts.storage.ports import ObjectInfo
-from flts.tracking.record import ChampionDocument, RunDocument
+from flts.tracking.record import ChampionDocument, Document, ForgetDocument
 
 if TYPE_CHECKING:
     from flts.storage.ports import ObjectStore
@@ -23,7 +23,7 @@ class Spool:
         self._store = store
         self._bucket = bucket
 
-    def put(self, document: RunDocument | ChampionDocument) -> str:
+    def put(self, document: Document) -> str:
         """Keep a document and return its key.
 
         A run's own document and the champion of an experiment replace an earlier one, which they contain or overtake;
@@ -32,6 +32,8 @@ class Spool:
         data = document.to_json()
         if isinstance(document, ChampionDocument):
             key = self.champion_key(document.experiment)
+        elif isinstance(document, ForgetDocument):
+            key = self.forget_key(document.experiment)
         elif document.status is not None:
             key = f"{_FOLDER}/{document.run_id}.json"
         else:
@@ -42,6 +44,10 @@ class Spool:
     def champion_key(self, experiment: str) -> str:
         """Return the key of an experiment's champion."""
         return f"{_FOLDER}/champion-{experiment}.json"
+
+    def forget_key(self, experiment: str) -> str:
+        """Return the key of the word that an experiment was deleted."""
+        return f"{_FOLDER}/forget-{experiment}.json"
 
     def keys(self) -> list[str]:
         """Return what is kept, in the order in which it can be recorded: runs, additions to them, champions."""

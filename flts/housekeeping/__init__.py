@@ -1,0 +1,1 @@
+"""What is removed from the store, and when: old runs by the janitor, a data set by a person."""

@@ -1,0 +1,80 @@
+"""Which identifiers were deleted, and up to which run: what belongs to an earlier one must not come back."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from flts.contracts.ids import IDENTIFIER_PATTERN
+from flts.storage.records import Record, Records
+
+if TYPE_CHECKING:
+    from flts.settings import StoreSettings
+    from flts.storage.ports import ObjectStore
+
+_FOLDER = "_deleted"
+
+
+class Tombstones:
+    """One record per identifier that was ever deleted.
+
+    Parameters
+    ----------
+    store : ObjectStore
+    settings : StoreSettings
+        Names of the buckets.
+    clock : callable
+        Epoch seconds.
+    """
+
+    def __init__(self, store: ObjectStore, settings: StoreSettings, *, clock: Callable[[], float] = time.time) -> None:
+        self._records = Records(store, settings.bucket_pipeline_runs)
+        self._clock = clock
+
+    def bury(self, identifier: str, before: str) -> None:
+        """Say that all runs before this one (a UUIDv7) are deleted, and that the deletion has begun."""
+
+        def change(stored: Record | None) -> Record:
+            latest = max(before, str((stored or {}).get("before", "")))
+            return {"before": latest, "begun": self._clock(), "done": False, "nonce": uuid.uuid4().hex}
+
+        self._records.change(_key(identifier), change)
+
+    def finish(self, identifier: str) -> None:
+        """Say that nothing is left: the name may be used again."""
+
+        def change(stored: Record | None) -> Record | None:
+            return None if stored is None else {**stored, "done": True, "nonce": uuid.uuid4().hex}
+
+        self._records.change(_key(identifier), change)
+
+    def before(self, identifier: str) -> str | None:
+        """Return the run before which everything of an identifier is deleted, or None if it never was."""
+        record = self._records.read(_key(identifier))
+        return None if record is None else str(record["before"])
+
+    def covers(self, identifier: str, pipeline_run_id: str) -> bool:
+        """Return whether a run was deleted; run ids are ordered by time."""
+        before = self.before(identifier)
+        return before is not None and pipeline_run_id < before
+
+    def unfinished(self, identifier: str) -> bool:
+        """Return whether a deletion has begun and not ended."""
+        record = self._records.read(_key(identifier))
+        return record is not None and not record.get("done")
+
+    def identifiers(self) -> list[str]:
+        """Return the identifiers that were ever deleted, ordered."""
+        names = (key.rpartition("/")[2].removesuffix(".json") for key in self._records.keys(f"{_FOLDER}/"))
+        return [name for name in names if IDENTIFIER_PATTERN.fullmatch(name)]
+
+
+def seconds_of(run_id: str) -> float:
+    """Return the epoch seconds that a UUIDv7 begins with."""
+    return (uuid.UUID(run_id).int >> 80) / 1000
+
+
+def _key(identifier: str) -> str:
+    return f"{_FOLDER}/{identifier}.json"
