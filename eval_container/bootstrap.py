@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from eval_container.ending import Ending
-from eval_container.housekeeping import DrainSpool, Janitor, Overdue, SignsOfLife
+from eval_container.housekeeping import DrainSpool, JanitorTick, Overdue, SignsOfLife
 from eval_container.settings import EvalSettings
 from flts.contracts import topics
 from flts.observability.metrics import DECISIONS, begin_at_zero
@@ -35,6 +35,6 @@ def build_service(settings: EvalSettings, adapters: Adapters) -> Service:
         ticks=(
             Tick("overdue", settings.eval_tick_seconds, Overdue(settings, adapters, signs)),
             Tick("spool", settings.spool_drain_seconds, DrainSpool(settings, adapters)),
-            Tick("janitor", janitor_tick_seconds, Janitor(settings, adapters)),
+            Tick("janitor", janitor_tick_seconds, JanitorTick(settings, adapters)),
         ),
     )

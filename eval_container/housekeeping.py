@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from eval_container.domain.retention import RunFacts, select_artefacts, select_logs, select_runs
 from eval_container.domain.waiting import Patience, given_up, missing_types, type_of_service
 from eval_container.settings import EvalSettings
 from flts.contracts.events import EvaluateRequest, Event, ModelTraining, RunProgress
 from flts.contracts.ids import derived_event_id
-from flts.errors import RejectedError
-from flts.observability.logs import bind, get_logger
+from flts.errors import ConflictError
+from flts.housekeeping.janitor import UNREADABLE, Janitor
+from flts.observability.logs import get_logger
 from flts.runtime.adapters import Adapters
 from flts.runtime.service import Progress
-from flts.storage.ports import ObjectStore
 from flts.storage.runs import RunName
+from flts.storage.tombstones import seconds_of
 from flts.tracking.spool import Spool
 
 if TYPE_CHECKING:
@@ -32,14 +31,9 @@ SETTLE_SECONDS = 30.0
 """A run that has all it needs is being decided, or its message comes again; only after this is it asked for."""
 REMIND_SECONDS = 60.0
 """A run that was asked for and is still open is asked for again after this."""
-CONFIG_POINTER = 3
-"""Segments of ``<identifier>/<config_hash>/current.json``; the champion's own pointer has two."""
 SPOOL_LEASE_SECONDS = 120.0
 SPOOL_DOCUMENTS = 50
 """Handed to MLflow at one go at most; it ends sooner once half the lease is over."""
-
-UNREADABLE = (RejectedError, AttributeError, LookupError, TypeError, ValueError)
-"""Raised by a record that is no JSON, or holds something else than it should."""
 
 
 class SignsOfLife:
@@ -177,24 +171,14 @@ STALE_SECONDS = 86_400.0
 """Longer than any training: WORK_DEADLINE_SECONDS times its tries."""
 
 
-@dataclass(frozen=True, slots=True)
-class Removal:
-    """What a round of the janitor removes of one identifier."""
-
-    identifier: str
-    runs: tuple[str, ...]
-    objects: tuple[tuple[str, str], ...]
-    """(bucket, key)."""
-
-
-class Janitor:
-    """Removes old runs, what only they name, and old forecast logs; one replica, once a period."""
+class JanitorTick:
+    """Has the janitor do a round, in one replica, once a period; ends what MLflow shows as running for ever."""
 
     def __init__(self, settings: EvalSettings, adapters: Adapters, *, now: Callable[[], float] = time.time) -> None:
         self._settings = settings
         self._adapters = adapters
         self._runs = adapters.run_store
-        self._store: ObjectStore = adapters.store
+        self._janitor = Janitor(adapters.store, adapters.run_store, settings, adapters.metrics, now=now)
         self._now = now
 
     def __call__(self) -> Sequence[Event]:
@@ -202,96 +186,19 @@ class Janitor:
         # The lease is kept to its end, under a new owner each time: it also says when the last round was.
         period = self._settings.janitor_period_seconds
         if self._runs.acquire_lease("janitor", uuid.uuid4().hex, period * 0.99):
-            for identifier in self._runs.identifiers():
-                try:
-                    self.carry_out(self._plan(identifier))
-                except UNREADABLE:
-                    # Nothing of an identifier goes unless all of its records can be read; the others do not wait.
-                    log.exception("janitor_skipped", identifier=identifier)
+            try:
+                self._janitor.round()
+            except ConflictError:
+                log.info("janitor_waits", reason="a person has it do a round")
             self._end_stale_records()
         return []
 
-    def plan(self) -> Iterator[Removal]:
-        """Yield what would be removed, identifier by identifier, changing nothing."""
-        for identifier in self._runs.identifiers():
-            yield self._plan(identifier)
-
-    def carry_out(self, removal: Removal) -> None:
-        """Remove what was planned; may be repeated. Data go before the records that tell they are not needed."""
-        removed = 0
-        for bucket, key in removal.objects:
-            self._store.delete(bucket, key)
-            removed += 1
-        for run in removal.runs:
-            removed += self._runs.delete_run(removal.identifier, run)
-        if removed:
-            self._adapters.metrics.janitor_removed.inc(removed)
-            with bind(identifier=removal.identifier):
-                log.info("janitor_removed", objects=removed, runs=len(removal.runs))
-
     def _end_stale_records(self) -> None:
         """End runs that MLflow shows as running though their trainer is long gone."""
-        started = [_created(name.pipeline_run_id) for name in self._runs.recent_runs()]
+        started = [seconds_of(name.pipeline_run_id) for name in self._runs.recent_runs()]
         # Without a run that old there is none to end, and MLflow's import is saved.
         if any(self._now() - seconds > STALE_SECONDS for seconds in started) and self._adapters.tracker is not None:
             self._adapters.tracker.end_stale_runs(STALE_SECONDS)
-
-    def _plan(self, identifier: str) -> Removal:
-        settings = self._settings
-        # Artefacts are listed before runs: what a run that begins meanwhile stores is younger than any that goes.
-        artefacts = {
-            bucket: {info.key: info.modified for info in self._store.list(bucket, f"{identifier}/")}
-            for bucket in (settings.bucket_processed_data, settings.bucket_model_bundles)
-        }
-        facts = [self._facts(RunName(identifier, run)) for run in self._runs.runs(identifier)]
-        pointers = self._pointers(identifier)
-        selection = select_runs(
-            facts,
-            now=self._now(),
-            retain_runs=settings.retain_runs,
-            pointed_runs={str(pointer["pipeline_run_id"]) for pointer in pointers},
-            pointed_configs={str(pointer["config_hash"]) for pointer in pointers},
-            pointed_bundles={
-                _folder(pointer["bundle"]["object_key"]) for pointer in (*pointers, *self._config_pointers(identifier))
-            },
-        )
-        unfinished = {run.config_hash for run in facts if not run.finished and run.config_hash}
-        objects = [
-            (bucket, key)
-            for bucket, listed in artefacts.items()
-            for key in select_artefacts(listed, selection, now=self._now(), unfinished_configs=unfinished)
-        ]
-        logs = settings.bucket_inference_logs
-        today = datetime.fromtimestamp(self._now(), UTC).date()
-        keys = (info.key for info in self._store.list(logs, f"{identifier}/"))
-        objects += [(logs, key) for key in select_logs(keys, today=today, retain_days=settings.retain_log_days)]
-        return Removal(identifier, selection.runs, tuple(objects))
-
-    def _facts(self, name: RunName) -> RunFacts:
-        expected = self._runs.expected(*name)
-        trained = self._runs.trained(*name)
-        waiting = self._runs.inference(*name) is not None and self._runs.forecast(*name) is None
-        return RunFacts(
-            pipeline_run_id=name.pipeline_run_id,
-            finished=self._runs.outcome(*name) is not None and not waiting,
-            config_hash=expected["training_data"].get("config_hash") if expected else None,
-            created=_created(name.pipeline_run_id),
-            bundle_prefixes=frozenset(_folder(event.bundle.object_key) for event in trained.values() if event.bundle),
-        )
-
-    def _pointers(self, identifier: str) -> list[Mapping[str, Any]]:
-        """Return the current pointer and its predecessor."""
-        current = self._runs.current(identifier)
-        if current is None:
-            return []
-        previous = current[0].get("previous")
-        return [current[0], previous] if previous else [current[0]]
-
-    def _config_pointers(self, identifier: str) -> list[Mapping[str, Any]]:
-        """Return the pointers of single configurations: their bundles stay, the data that made them may go."""
-        keys = (info.key.split("/") for info in self._store.list(self._settings.promotion_bucket, f"{identifier}/"))
-        found = (self._runs.current_of_config(identifier, parts[1]) for parts in keys if len(parts) == CONFIG_POINTER)
-        return [pointer for pointer in found if pointer is not None]
 
 
 def _request(name: RunName, now: float) -> EvaluateRequest:
@@ -302,15 +209,6 @@ def _request(name: RunName, now: float) -> EvaluateRequest:
         created_at=datetime.fromtimestamp(now, UTC),
         of_run=name.pipeline_run_id,
     )
-
-
-def _created(pipeline_run_id: str) -> float:
-    """Return the epoch seconds that a UUIDv7 begins with."""
-    return (uuid.UUID(pipeline_run_id).int >> 80) / 1000
-
-
-def _folder(object_key: str) -> str:
-    return object_key.rpartition("/")[0] + "/"
 
 
 @contextmanager

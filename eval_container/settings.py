@@ -10,15 +10,15 @@ from pydantic import Field, field_validator, model_validator
 from flts.settings import (
     CommaSeparated,
     KafkaSettings,
+    RetentionSettings,
     ServiceSettings,
-    StoreSettings,
     TrackingSettings,
     WindowSettings,
     split_commas,
 )
 
 
-class EvalSettings(ServiceSettings, KafkaSettings, StoreSettings, TrackingSettings, WindowSettings):
+class EvalSettings(ServiceSettings, KafkaSettings, RetentionSettings, TrackingSettings, WindowSettings):
     """What eval waits for, how it scores and what it lets pass."""
 
     service_port: int = Field(default=8050, ge=1, le=65535)
@@ -43,10 +43,6 @@ class EvalSettings(ServiceSettings, KafkaSettings, StoreSettings, TrackingSettin
     """Steps ahead that are scored, `1,2,3`; empty: 1 to `OUTPUT_SEQ_LEN`."""
     spool_drain_seconds: float = Field(default=30, gt=0)
     """Time between two attempts to hand MLflow what it has not taken yet."""
-    retain_runs: int = Field(default=20, ge=1)
-    """Finished runs of an identifier that the janitor keeps."""
-    retain_log_days: int = Field(default=30, ge=1)
-    """Days that forecast logs are kept."""
     janitor_period_seconds: float = Field(default=86_400, gt=0)
     """Time between two rounds of the janitor."""
 

@@ -211,6 +211,15 @@ class StoreSettings(Settings):
         return self
 
 
+class RetentionSettings(StoreSettings):
+    """What the janitor keeps."""
+
+    retain_runs: int = Field(default=20, ge=1)
+    """Finished runs of an identifier that the janitor keeps."""
+    retain_log_days: int = Field(default=30, ge=1)
+    """Days that forecast logs are kept."""
+
+
 class TrackingSettings(Settings):
     """MLflow, the record of runs and models."""
 

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from eval_container.bootstrap import build_service
-from eval_container.housekeeping import REMIND_SECONDS, SETTLE_SECONDS, DrainSpool, Janitor, Overdue, SignsOfLife
+from eval_container.housekeeping import REMIND_SECONDS, SETTLE_SECONDS, DrainSpool, JanitorTick, Overdue, SignsOfLife
 from flts.contracts.events import EvaluateRequest, ModelSelected, RunProgress
 from flts.contracts.ids import derived_event_id
+from flts.housekeeping.janitor import Janitor
 from flts.runtime.adapters import Adapters
 from flts.storage.runs import RunStore
 from tests.evaluated_runs import CREATED, IDENTIFIER, Installation, Run, announced, autoregression, no_progress
@@ -231,9 +232,9 @@ class TestJanitor:
         assert flts.runs.outcome(IDENTIFIER, run.id) is not None
         return run
 
-    def _janitor(self, flts: Installation, *, retain: int = 1) -> Janitor:
+    def _janitor(self, flts: Installation, *, retain: int = 1) -> JanitorTick:
         settings = flts.settings.model_copy(update={"retain_runs": retain})
-        return Janitor(settings, flts.adapters(), now=lambda: flts.clock)
+        return JanitorTick(settings, flts.adapters(), now=lambda: flts.clock)
 
     def _later(self, flts: Installation) -> None:
         import time  # noqa: PLC0415 - objects carry the time of this machine
@@ -306,10 +307,14 @@ class TestJanitor:
         self._later(flts)
         before = flts.everything()
 
-        (plan,) = self._janitor(flts).plan()
+        settings = flts.settings.model_copy(update={"retain_runs": 1})
+        (plan,) = Janitor(flts.store, flts.runs, settings, flts.metrics, now=flts.now).plan()
 
         assert len(plan.runs) == 2
         assert plan.objects
+        view = plan.view()
+        assert view["run_bytes"] > 0
+        assert all(group["bytes"] > 0 and group["why"] for group in view["objects"])
         assert flts.everything() == before
 
     def test_old_logs_go(self, flts: Installation) -> None:
@@ -343,14 +348,14 @@ class TestJanitor:
 
         flts.tracker = Tracker()
         flts.run()
-        janitor = Janitor(flts.settings, flts.adapters(), now=flts.now)
+        janitor = JanitorTick(flts.settings, flts.adapters(), now=flts.now)
         self._later(flts)
         flts.clock -= 1.5 * DAY
         janitor()
         young = flts.tracker.asked
         flts.clock += DAY
 
-        Janitor(flts.settings, _adapters_of_a_later_day(flts), now=flts.now)()
+        JanitorTick(flts.settings, _adapters_of_a_later_day(flts), now=flts.now)()
 
         assert (young, flts.tracker.asked) == (0, 1)
 

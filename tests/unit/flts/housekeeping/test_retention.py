@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from datetime import date
 
-from eval_container.domain.retention import RunFacts, Selection, select_artefacts, select_logs, select_runs
+from flts.housekeeping.retention import RunFacts, Selection, select_artefacts, select_logs, select_runs
 
 NOW = 10_000_000.0
 OLD = NOW - 90_000

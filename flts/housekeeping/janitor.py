@@ -1,0 +1,255 @@
+"""The janitor: old runs, what only they name, old forecast logs, and what deleted data sets have left."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from flts.errors import ConflictError, RejectedError
+from flts.housekeeping.deletion import Deletion
+from flts.housekeeping.retention import RunFacts, select_artefacts, select_logs, select_runs
+from flts.observability.logs import bind, get_logger
+from flts.settings import RetentionSettings
+from flts.storage.runs import RunName
+from flts.storage.tombstones import seconds_of
+
+if TYPE_CHECKING:
+    from flts.observability.metrics import Metrics
+    from flts.storage.ports import ObjectStore
+    from flts.storage.runs import RunStore
+
+log = get_logger(__name__)
+
+CONFIG_POINTER = 3
+"""Segments of ``<identifier>/<config_hash>/current.json``; the champion's own pointer has two."""
+LEASE = "janitor-round"
+LEASE_SECONDS = 600.0
+"""Renewed with each identifier."""
+SHOWN_KEYS = 100
+
+UNREADABLE = (RejectedError, AttributeError, LookupError, TypeError, ValueError)
+"""Raised by a record that is no JSON, or holds something else than it should."""
+
+
+@dataclass(frozen=True, slots=True)
+class Doomed:
+    """An object that goes."""
+
+    bucket: str
+    key: str
+    size_bytes: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """What a round removes of one identifier."""
+
+    identifier: str
+    runs: tuple[str, ...]
+    objects: tuple[Doomed, ...]
+    why_runs: str = ""
+    run_objects: int = 0
+    """Records of the runs that go."""
+    run_bytes: int = 0
+
+    def view(self) -> dict[str, Any]:
+        """Return what people are told; of many keys in one place the first hundred."""
+        groups: dict[tuple[str, str], list[Doomed]] = defaultdict(list)
+        for one in self.objects:
+            groups[one.bucket, one.why].append(one)
+        return {
+            "identifier": self.identifier,
+            "runs": list(self.runs),
+            "why_runs": self.why_runs if self.runs else None,
+            "run_objects": self.run_objects,
+            "run_bytes": self.run_bytes,
+            "objects": [
+                {
+                    "bucket": bucket,
+                    "why": why,
+                    "objects": len(those),
+                    "bytes": sum(one.size_bytes for one in those),
+                    "keys": [one.key for one in those[:SHOWN_KEYS]],
+                }
+                for (bucket, why), those in groups.items()
+            ],
+        }
+
+
+class Janitor:
+    """Plans and does rounds.
+
+    Parameters
+    ----------
+    store : ObjectStore
+    runs : RunStore
+    settings : RetentionSettings
+    metrics : Metrics
+    now : callable
+        Epoch seconds.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        runs: RunStore,
+        settings: RetentionSettings,
+        metrics: Metrics,
+        *,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._runs = runs
+        self._settings = settings
+        self._metrics = metrics
+        self._now = now
+        self._deletion = Deletion(store, runs, settings)
+
+    def plan(self) -> Iterator[Removal]:
+        """Yield what would be removed, identifier by identifier, changing nothing.
+
+        Nothing of an identifier goes unless all of its records can be read; the others do not wait for it.
+        """
+        deleted = self._deletion.tombstones.identifiers()
+        for identifier in sorted({*self._runs.identifiers(), *deleted}):
+            try:
+                yield self._plan(identifier, deleted=identifier in deleted)
+            except UNREADABLE:
+                log.exception("janitor_skipped", identifier=identifier)
+
+    def round(self) -> list[Removal]:
+        """Remove what is planned; return it.
+
+        Raises
+        ------
+        ConflictError
+            With code ``janitor_busy`` while another round goes on.
+        """
+        removals = []
+        with self._alone() as renew:
+            for removal in self.plan():
+                renew()
+                self.carry_out(removal)
+                removals.append(removal)
+        return removals
+
+    def carry_out(self, removal: Removal) -> None:
+        """Remove what was planned; may be repeated. Data go before the records that tell they are not needed."""
+        removed = 0
+        for one in removal.objects:
+            self._store.delete(one.bucket, one.key)
+            removed += 1
+        for run in removal.runs:
+            removed += self._runs.delete_run(removal.identifier, run)
+        if removed:
+            self._metrics.janitor_removed.inc(removed)
+            with bind(identifier=removal.identifier):
+                log.info("janitor_removed", objects=removed, runs=len(removal.runs))
+
+    @contextmanager
+    def _alone(self) -> Iterator[Callable[[], None]]:
+        owner = uuid.uuid4().hex
+        if not self._runs.acquire_lease(LEASE, owner, LEASE_SECONDS):
+            msg = "another round of the janitor goes on; `flts why` shows it when it is done"
+            raise ConflictError(msg, code="janitor_busy")
+
+        def renew() -> None:
+            self._runs.acquire_lease(LEASE, owner, LEASE_SECONDS)
+
+        try:
+            yield renew
+        finally:
+            self._runs.release_lease(LEASE, owner)
+
+    def _plan(self, identifier: str, *, deleted: bool) -> Removal:
+        settings = self._settings
+        # Artefacts are listed before runs: what a run that begins meanwhile stores is younger than any that goes.
+        artefacts = {
+            bucket: {info.key: info for info in self._store.list(bucket, f"{identifier}/")}
+            for bucket in (settings.bucket_processed_data, settings.bucket_model_bundles)
+        }
+        facts = [self._facts(RunName(identifier, run)) for run in self._runs.runs(identifier)]
+        pointers = self._pointers(identifier)
+        selection = select_runs(
+            facts,
+            now=self._now(),
+            retain_runs=settings.retain_runs,
+            pointed_runs={str(pointer["pipeline_run_id"]) for pointer in pointers},
+            pointed_configs={str(pointer["config_hash"]) for pointer in pointers},
+            pointed_bundles={
+                _folder(pointer["bundle"]["object_key"]) for pointer in (*pointers, *self._config_pointers(identifier))
+            },
+        )
+        unfinished = {run.config_hash for run in facts if not run.finished and run.config_hash}
+        objects = [
+            Doomed(bucket, key, listed[key].size, "no kept run and no pointer names it")
+            for bucket, listed in artefacts.items()
+            for key in select_artefacts(
+                {key: info.modified for key, info in listed.items()},
+                selection,
+                now=self._now(),
+                unfinished_configs=unfinished,
+            )
+        ]
+        objects += self._old_logs(identifier)
+        if deleted:
+            known = {(one.bucket, one.key) for one in objects}
+            left = (Doomed(*one, "left by a run of a deleted data set") for one in self._deletion.leftovers(identifier))
+            objects += [one for one in left if (one.bucket, one.key) not in known]
+        records = [
+            info
+            for run in selection.runs
+            for info in self._store.list(settings.bucket_pipeline_runs, f"{identifier}/{run}/")
+        ]
+        return Removal(
+            identifier,
+            selection.runs,
+            tuple(objects),
+            f"finished, beyond the newest {settings.retain_runs} runs (RETAIN_RUNS), and no pointer names them",
+            len(records),
+            sum(info.size for info in records),
+        )
+
+    def _old_logs(self, identifier: str) -> list[Doomed]:
+        bucket, days = self._settings.bucket_inference_logs, self._settings.retain_log_days
+        listed = {info.key: info.size for info in self._store.list(bucket, f"{identifier}/")}
+        today = datetime.fromtimestamp(self._now(), UTC).date()
+        old = select_logs(listed, today=today, retain_days=days)
+        return [Doomed(bucket, key, listed[key], f"older than {days} days (RETAIN_LOG_DAYS)") for key in old]
+
+    def _facts(self, name: RunName) -> RunFacts:
+        expected = self._runs.expected(*name)
+        trained = self._runs.trained(*name)
+        waiting = self._runs.inference(*name) is not None and self._runs.forecast(*name) is None
+        return RunFacts(
+            pipeline_run_id=name.pipeline_run_id,
+            finished=self._runs.outcome(*name) is not None and not waiting,
+            config_hash=expected["training_data"].get("config_hash") if expected else None,
+            created=seconds_of(name.pipeline_run_id),
+            bundle_prefixes=frozenset(_folder(event.bundle.object_key) for event in trained.values() if event.bundle),
+        )
+
+    def _pointers(self, identifier: str) -> list[Mapping[str, Any]]:
+        """Return the current pointer and its predecessor."""
+        current = self._runs.current(identifier)
+        if current is None:
+            return []
+        previous = current[0].get("previous")
+        return [current[0], previous] if previous else [current[0]]
+
+    def _config_pointers(self, identifier: str) -> list[Mapping[str, Any]]:
+        """Return the pointers of single configurations: their bundles stay, the data that made them may go."""
+        keys = (info.key.split("/") for info in self._store.list(self._settings.promotion_bucket, f"{identifier}/"))
+        found = (self._runs.current_of_config(identifier, parts[1]) for parts in keys if len(parts) == CONFIG_POINTER)
+        return [pointer for pointer in found if pointer is not None]
+
+
+def _folder(object_key: str) -> str:
+    return object_key.rpartition("/")[0] + "/"
