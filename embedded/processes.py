@@ -20,7 +20,8 @@ PR_SET_PDEATHSIG = 1
 RESTART_SECONDS = (0.2, 1.0, 3.0, 10.0)  # waits before the first, second, ... start again
 WRONG_SETTINGS = 2
 """Exit code of a service whose settings or store cannot be used; starting it again would change nothing."""
-STEADY_SECONDS = 60.0  # a process that lived this long starts again at once
+STEADY_SECONDS = 10.0
+"""A program that was ready for this long is in no loop of crashes: its waits begin afresh, however often it ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +44,10 @@ class Program:
 class _Running:
     program: Program
     process: subprocess.Popen[bytes] | None
-    started: float
     restarts: int = 0
+    hasty_ends: int = 0
+    """How often it ended since it last was steady."""
+    ready_since: float = 0.0
     next_start: float | None = None
     was_ready: bool = False
     announced: bool = False
@@ -111,7 +114,7 @@ class Supervisor:
     def _look(self) -> None:
         with self._lock:
             for program in self._wanted:
-                running = self._running.setdefault(program.name, _Running(program, None, 0.0, next_start=0.0))
+                running = self._running.setdefault(program.name, _Running(program, None, next_start=0.0))
                 if running.gave_up:
                     continue
                 if running.next_start is not None:
@@ -123,7 +126,7 @@ class Supervisor:
         for running in waiting:
             if running.next_start is None and running.program.ready():
                 with self._lock:
-                    running.was_ready = True
+                    running.was_ready, running.ready_since = True, time.monotonic()
                 if running.announced and running.program.on_ready is not None:
                     threading.Thread(target=running.program.on_ready, daemon=True).start()
                 running.announced = True
@@ -135,11 +138,12 @@ class Supervisor:
             self._say(f"{running.program.name} cannot be started now: {error}")
             running.next_start = time.monotonic() + RESTART_SECONDS[-1]
             return
-        running.started, running.next_start = time.monotonic(), None
+        running.next_start = None
 
     def _died(self, running: _Running, process: subprocess.Popen[bytes]) -> None:
-        lived = time.monotonic() - running.started
-        wait = 0.2 if lived > STEADY_SECONDS else RESTART_SECONDS[min(running.restarts, len(RESTART_SECONDS) - 1)]
+        if running.was_ready and time.monotonic() - running.ready_since > STEADY_SECONDS:
+            running.hasty_ends = 0
+        wait = RESTART_SECONDS[min(running.hasty_ends, len(RESTART_SECONDS) - 1)]
         running.was_ready = False
         end_group(process.pid, signal.SIGKILL)
         code = process.returncode
@@ -147,6 +151,7 @@ class Supervisor:
             running.gave_up = True
             return
         running.restarts += 1
+        running.hasty_ends += 1
         running.next_start = time.monotonic() + wait
         why = f"signal {-code}" if code < 0 else f"exit code {code}"
         if code > 0 and (reason := why_stopped(running.program.log)):

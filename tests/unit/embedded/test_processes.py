@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
+from embedded import processes
 from embedded.processes import Program, Supervisor
 from tests.eventually import eventually
 
@@ -41,6 +43,36 @@ def test_a_program_that_is_killed_is_started_again(supervisor: Supervisor, said:
     eventually(lambda: supervisor.pids().get("service") not in {None, first}, "it runs again")
     assert supervisor.restarts() == {"service": 1}
     assert "service ended (signal 9)" in said[0]
+
+
+def test_a_program_that_was_steady_before_each_end_starts_again_at_once(
+    supervisor: Supervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "STEADY_SECONDS", 0.3)
+    monkeypatch.setattr(processes, "RESTART_SECONDS", (0.05, 60.0))
+    supervisor.start(program(tmp_path, "service", "import time; time.sleep(60)"))
+    known: set[int] = set()
+
+    for _ in range(3):
+        pid = eventually(lambda: next(iter(set(supervisor.pids().values()) - known), None), "it runs again")
+        known.add(pid)
+        eventually(lambda: not supervisor.waiting_for(), "it is ready")
+        time.sleep(0.5)
+        os.kill(pid, signal.SIGKILL)
+
+    eventually(lambda: supervisor.restarts() == {"service": 3}, "it was started after each end")
+
+
+def test_a_program_that_ends_at_once_waits_longer_and_longer(
+    supervisor: Supervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "RESTART_SECONDS", (0.05, 60.0))
+    supervisor.start(program(tmp_path, "service", "raise SystemExit(1)"))
+
+    eventually(lambda: supervisor.restarts() == {"service": 2}, "it ended twice")
+    time.sleep(1)
+
+    assert supervisor.restarts() == {"service": 2}
 
 
 def test_a_program_that_refuses_its_settings_is_not_started_again(supervisor: Supervisor, tmp_path: Path) -> None:
