@@ -25,8 +25,8 @@ test: setup     ## Every test that needs no Docker, the end-to-end runs included
 test-long: setup ## The long fault and load suites, an hour or so in all
 	@$(PY) -m pytest tests -m long
 
-test-contract: setup ## The ports' suites, on real servers too where FLTS_TEST_* name them
-	@$(PY) -m pytest tests/contract
+test-contract: setup ## The ports' suites, and the demo on S3, on real servers where FLTS_TEST_* name them
+	@$(PY) -m pytest tests/contract tests/e2e/test_s3_demo.py
 
 lint: setup     ## Style, imports between folders, format
 	@$(PY) -m tools.lint
