@@ -65,6 +65,8 @@ class RawData(Event):
     """Overrides of recipe and training settings, by their environment names."""
     force: bool = False
     cause: Cause = "upload"
+    reason: str | None = Field(default=None, max_length=500)
+    """Why, in the words of whoever started the run."""
 
 
 class TrainingData(Event):
@@ -144,6 +146,8 @@ class EvaluateRequest(Event):
 
     of_run: Uuid
     cause: Cause = "evaluate"
+    reason: str | None = Field(default=None, max_length=500)
+    """Why, in the words of whoever asked."""
 
 
 class RollbackRequest(Event):
@@ -154,6 +158,8 @@ class RollbackRequest(Event):
     of_run: Uuid | None = None
     """The run whose champion returns; null means the predecessor of the current one."""
     cause: Cause = "rollback"
+    reason: str | None = Field(default=None, max_length=500)
+    """Why, in the words of whoever asked."""
 
 
 class ModelSelected(Event):
@@ -174,6 +180,12 @@ class ModelSelected(Event):
     previous_run_id: RunId | None = None
     scoreboard: ClaimCheck | None = None
     reasons: list[str] = []
+
+
+class DatasetDeleted(Event):
+    """An identifier was deleted everywhere; the pipeline_run_id is the operation's own."""
+
+    HEADER_EVENT = "deleted"
 
 
 class RunProgress(Event):

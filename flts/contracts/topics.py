@@ -27,7 +27,7 @@ RAW_DATA = Topic("raw-data", (facts.RawData,))
 TRAINING_DATA = Topic("training-data", (facts.TrainingData,))
 INFERENCE_DATA = Topic("inference-data", (facts.InferenceData,))
 MODEL_TRAINING = Topic("model-training", (facts.ModelTraining, facts.EvaluateRequest, facts.RollbackRequest))
-MODEL_SELECTED = Topic("model-selected", (facts.ModelSelected,))
+MODEL_SELECTED = Topic("model-selected", (facts.ModelSelected, facts.DatasetDeleted))
 RUN_PROGRESS = Topic("run-progress", (facts.RunProgress,), retention_seconds=3600)
 PERFORMANCE_EVAL = Topic("performance-eval", (facts.PerformanceEval,))
 
