@@ -1,0 +1,107 @@
+"""The gate, end to end: luck promotes nothing, and a champion keeps its place unless beaten on the new test rows."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from flts.ingest.sample import write_sample
+from tests.stack import SMALL, RunningStack, running_stack
+
+WALKS = 20
+ROWS = 2500
+FAST = {"EPOCHS": 20, "HIDDEN_SIZE": 32, "NUM_LAYERS": 1, "BATCH_SIZE": 64}
+
+
+def write_walk(path: Path, seed: int) -> Path:
+    """A random walk: nothing that was seen says where it goes next, so persistence is the best forecast."""
+    start = datetime(2024, 1, 1, tzinfo=UTC)
+    values = np.cumsum(np.random.default_rng(seed).normal(size=ROWS))
+    lines = [f"{start + timedelta(minutes=10 * at):%Y-%m-%dT%H:%M:%SZ},{value:.6f}" for at, value in enumerate(values)]
+    path.write_text("\n".join(["time,level", *lines]) + "\n")
+    return path
+
+
+@pytest.mark.timeout(300)
+def test_a_champion_keeps_its_place_against_a_worse_model_on_new_test_rows(stack: RunningStack, tmp_path: Path) -> None:
+    train, test = write_sample(tmp_path, train_rows=2500, test_rows=400)
+    later = _without_first_rows(test, tmp_path / "later.csv", 100)
+    first = stack.wait_decided(stack.upload("throne", train, test, settings={"EPOCHS": 8}))
+    assert first["outcome"] == "promoted", first["decision"]
+
+    second = stack.wait_decided(stack.upload("throne", train, later, settings={"EPOCHS": 1, "HIDDEN_SIZE": 2}))
+
+    champion = second["scoreboard"]["champion"]
+    assert second["config_hash"] != first["config_hash"], "other test rows are another configuration"
+    assert champion["run_id"] == first["decision"]["run_id"]
+    assert champion["score"] is not None, "the champion was asked to forecast the new rows"
+    assert second["outcome"] in {"kept", "refused"}, second["decision"]
+    best = min(row["score"] for row in second["scoreboard"]["candidates"] if row["score"] is not None)
+    assert champion["score"] < best
+    with stack.gateway as client:
+        current = {one["identifier"]: one for one in client.get("/datasets").json()["datasets"]}["throne"]["champion"]
+    assert current["run_id"] == first["decision"]["run_id"], "nothing moved"
+
+
+@pytest.mark.timeout(120)
+def test_nothing_is_promoted_on_a_random_walk(stack: RunningStack, tmp_path: Path) -> None:
+    run = stack.wait_decided(stack.upload("one-walk", write_walk(tmp_path / "walk.csv", 0), settings=FAST))
+
+    assert run["outcome"] == "refused", run["decision"]
+    assert {row["model_type"] for row in run["scoreboard"]["candidates"]} == {"GRU", "LSTM", "PROPHET"}
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1500)
+def test_of_twenty_random_walks_at_most_one_promotes_anything(tmp_path: Path) -> None:
+    with running_stack(tmp_path / "home", **SMALL) as stack:
+        started = {
+            seed: stack.upload(f"walk-{seed:02d}", write_walk(tmp_path / f"{seed}.csv", seed), settings=FAST)
+            for seed in range(WALKS)
+        }
+        runs = {seed: stack.wait_decided(run_id, timeout=1200) for seed, run_id in started.items()}
+
+    rows = [_figures(seed, run) for seed, run in runs.items()]
+    promoted = [row["walk"] for row in rows if row["outcome"] == "promoted"]
+    lucky = [row["walk"] for row in rows if row["best_skill"] > 0]
+    _report(rows, promoted=len(promoted), lucky=len(lucky))
+    assert all(row["scored"] == 3 for row in rows), "every trainer delivered a model of every walk"
+    assert len(promoted) <= 1, promoted
+
+
+def _figures(seed: int, run: dict[str, Any]) -> dict[str, Any]:
+    scored = [row for row in run["scoreboard"]["candidates"] if row["score"] is not None]
+    best = max(scored, key=lambda row: row["skill"])
+    return {
+        "walk": seed,
+        "outcome": run["outcome"],
+        "scored": len(scored),
+        "best": best["model_type"],
+        "best_skill": best["skill"],
+        "gate": ", ".join(reason["code"] for reason in best["reasons"]) or "passed",
+    }
+
+
+def _report(rows: list[dict[str, Any]], *, promoted: int, lucky: int) -> None:
+    lines = [
+        f"{row['walk']:4}  {row['outcome']:8}  {row['best']:7}  {row['best_skill']:+.4f}  {row['gate']}" for row in rows
+    ]
+    last = f"promoted {promoted} of {len(rows)}; ahead of persistence by luck {lucky}"
+    sys.stdout.write("\n".join(["", "walk  outcome   best     skill    gate", *lines, last, ""]))
+    folder = os.environ.get("FLTS_REPORTS")
+    if folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        Path(folder, "random-walks.json").write_text(json.dumps({"promoted": promoted, "lucky": lucky, "runs": rows}))
+
+
+def _without_first_rows(source: Path, target: Path, rows: int) -> Path:
+    header, *lines = source.read_text().splitlines()
+    target.write_text("\n".join([header, *lines[rows:]]) + "\n")
+    return target
