@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import flts
 from flts.observability.metrics import HTTP_OUTCOMES, begin_at_zero
 from gateway_container.context import Gateway
 from gateway_container.problems import install_problems
-from gateway_container.routes import datasets, forecasts, home, objects, runs
+from gateway_container.receive import refuse_encoded
+from gateway_container.routes import datasets, forecasts, home, objects, operations, runs
 
 UNKNOWN = "unknown"
 """The label of requests that no route takes."""
-ROUTERS = (datasets.router, runs.router, forecasts.router, objects.router)
+ROUTERS = (datasets.router, runs.router, forecasts.router, objects.router, operations.router)
 
 DESCRIPTION = """
 A CSV of measurements becomes a served, measured forecast.
@@ -40,12 +41,16 @@ def create_app(gateway: Gateway) -> FastAPI:
     app.state.gateway = gateway
     app.state.routes = home.described_routes(ROUTERS)
     for router in (home.router, *ROUTERS):
-        app.include_router(router)
+        app.include_router(router, dependencies=[Depends(_refuse_encoded)])
     paths = {path for _, path, _ in home.described_routes((home.router, *ROUTERS))} | {UNKNOWN}
     begin_at_zero(gateway.metrics.http_requests, sorted(paths), HTTP_OUTCOMES)
     app.add_middleware(CountRequests, gateway=gateway)
     install_problems(app)
     return app
+
+
+def _refuse_encoded(request: Request) -> None:
+    refuse_encoded(request.headers)
 
 
 class CountRequests:

@@ -9,12 +9,16 @@ import anyio
 from flts.contracts import topics
 from flts.contracts.events import Event
 from flts.errors import BackendAwayError
+from flts.housekeeping.deletion import Deletion
+from flts.housekeeping.janitor import Janitor
 from flts.observability.logs import get_logger
 from flts.observability.metrics import UPLOAD_OUTCOMES, begin_at_zero
 from flts.runtime.adapters import Adapters
 from flts.runtime.service import Service, Subscription, Tick
+from flts.storage.operations import Operations
 from gateway_container.api import create_app
 from gateway_container.context import Gateway
+from gateway_container.deleting import Deleting
 from gateway_container.handler import WatchRuns
 from gateway_container.intake import Intake
 from gateway_container.live import LiveRuns
@@ -44,9 +48,11 @@ def build_gateway(settings: GatewaySettings, adapters: Adapters) -> Gateway:
 
     store, runs = adapters.store, adapters.run_store
     begin_at_zero(adapters.metrics.uploads, UPLOAD_OUTCOMES)
+    operations = Operations(store, settings)
+    intake = Intake(store, runs, settings)
     return Gateway(
         settings=settings,
-        intake=Intake(store, runs, settings),
+        intake=intake,
         outbox=Outbox(
             runs, publish, live, scan_seconds=settings.outbox_scan_seconds, grace_seconds=OUTBOX_GRACE_SECONDS
         ),
@@ -54,6 +60,9 @@ def build_gateway(settings: GatewaySettings, adapters: Adapters) -> Gateway:
         tails=Tails(store, runs, settings),
         live=live,
         proxy=InferenceProxy(settings.inference_url, timeout_seconds=settings.proxy_timeout_seconds),
+        operations=operations,
+        deleting=Deleting(Deletion(store, runs, settings), runs, intake, operations, publish=publish, live=live),
+        janitor=Janitor(store, runs, settings, adapters.metrics),
         metrics=adapters.metrics,
         validations=anyio.CapacityLimiter(settings.parallel_validations),
     )

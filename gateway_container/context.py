@@ -7,7 +7,10 @@ from dataclasses import dataclass
 import anyio
 from fastapi import Request
 
+from flts.housekeeping.janitor import Janitor
 from flts.observability.metrics import Metrics
+from flts.storage.operations import Operations
+from gateway_container.deleting import Deleting
 from gateway_container.intake import Intake
 from gateway_container.live import LiveRuns
 from gateway_container.outbox import Outbox
@@ -28,6 +31,9 @@ class Gateway:
     tails: Tails
     live: LiveRuns
     proxy: InferenceProxy
+    operations: Operations
+    deleting: Deleting
+    janitor: Janitor
     metrics: Metrics
     validations: anyio.CapacityLimiter
     """Uploads that are read at the same time: each holds a table in memory."""

@@ -117,6 +117,7 @@ class Intake:
         """
         digest = upload_hash(checked.train.sha256, checked.test.sha256 if checked.test else None)
         run_id, repeated = self._claim_run_id(request, digest)
+        self._runs.refuse_deleted(request.identifier, run_id)  # before anything is stored
         test_claim = None
         if checked.test is not None:
             test_claim = self._put(
@@ -145,15 +146,19 @@ class Intake:
             )
         return StartedRun(event, checked.report, repeated)
 
-    def evaluate_again(self, identifier: str, of_run: str) -> EvaluateRequest:
+    def evaluate_again(self, identifier: str, of_run: str, reason: str | None = None) -> EvaluateRequest:
         """Record a run that judges another run's candidates again; nothing is trained."""
         event = evaluate_request(
-            identifier=identifier, of_run=of_run, pipeline_run_id=self._new_run_id(), created_at=self._now()
+            identifier=identifier,
+            of_run=of_run,
+            pipeline_run_id=self._new_run_id(),
+            created_at=self._now(),
+            reason=reason,
         )
         self._runs.create_run(event)
         return event
 
-    def roll_back(self, identifier: str, of_run: str | None) -> RollbackRequest:
+    def roll_back(self, identifier: str, of_run: str | None, reason: str | None = None) -> RollbackRequest:
         """Record a run that makes an earlier champion the current one again.
 
         Raises
@@ -169,12 +174,16 @@ class Intake:
             msg = f"{identifier} has no run {of_run[:60]}; `flts runs --identifier {identifier}` lists them"
             raise NotFoundError(msg, code="unknown_run", field="of_run")
         event = rollback_request(
-            identifier=identifier, of_run=of_run, pipeline_run_id=self._new_run_id(), created_at=self._now()
+            identifier=identifier,
+            of_run=of_run,
+            pipeline_run_id=self._new_run_id(),
+            created_at=self._now(),
+            reason=reason,
         )
         self._runs.create_run(event)
         return event
 
-    def cancel(self, identifier: str, run_id: str) -> bool:
+    def cancel(self, identifier: str, run_id: str, reason: str | None = None) -> bool:
         """End a run before eval decides it; return False if it had ended otherwise, or was cancelled before.
 
         The decision is claimed first, as a refusal that eval adopts: only one of the two can have it.
@@ -184,6 +193,7 @@ class Intake:
         ConflictError
             With code ``already_decided`` if eval was first.
         """
+        why = f"{CANCEL_REASON}: {reason}" if reason else CANCEL_REASON
         decision = self._runs.decision(identifier, run_id)
         claimed = False
         if decision is None:
@@ -195,14 +205,14 @@ class Intake:
                 pipeline_run_id=run_id,
                 created_at=self._now(),
                 decision="refused",
-                reasons=[CANCELLED + CANCEL_REASON],
+                reasons=[CANCELLED + why],
             )
             document = {**refusal.model_dump(mode="json"), "pointer": None}
             decision, claimed = self._runs.decide(identifier, run_id, document)
         if not any(reason.startswith(CANCELLED) for reason in decision.get("reasons") or ()):
             msg = f"the run {run_id} was decided already: {decision.get('decision')}"
             raise ConflictError(msg, code="already_decided", field="pipeline_run_id")
-        if self._runs.put_outcome(identifier, run_id, "cancelled", reason=CANCEL_REASON):
+        if self._runs.put_outcome(identifier, run_id, "cancelled", reason=why):
             return True
         # Eval may have found the claim and ended the run for us.
         return claimed and (self._runs.outcome(identifier, run_id) or {}).get("outcome") == "cancelled"

@@ -126,6 +126,11 @@ class Outbox:
 
     def _announce(self, event: StartingEvent) -> bool:
         try:
+            if self._runs.deleted(event.identifier, event.pipeline_run_id):
+                log.info("run_deleted", identifier=event.identifier, pipeline_run_id=event.pipeline_run_id)
+                with self._lock:
+                    self._pending.pop(event.pipeline_run_id, None)
+                return True
             self._publish([event])
             self._runs.mark_announced(event.identifier, event.pipeline_run_id)
         except RetryableError as error:

@@ -11,8 +11,8 @@ from flts.settings import (
     KafkaSettings,
     ProphetSettings,
     RecipeSettings,
+    RetentionSettings,
     ServiceSettings,
-    StoreSettings,
     TrainingSettings,
     UploadLimits,
 )
@@ -23,7 +23,7 @@ SHORTEST_KEY = 16
 class GatewaySettings(
     ServiceSettings,
     KafkaSettings,
-    StoreSettings,
+    RetentionSettings,
     UploadLimits,
     RecipeSettings,
     TrainingSettings,

@@ -24,11 +24,15 @@ from flts.contracts.claim_check import ClaimCheck
 from flts.contracts.events import Event, RunProgress
 from flts.contracts.ids import new_pipeline_run_id
 from flts.errors import BackendAwayError
+from flts.housekeeping.deletion import Deletion
+from flts.housekeeping.janitor import Janitor
 from flts.observability.metrics import Metrics
 from flts.storage.filesystem import FilesystemStore
+from flts.storage.operations import Operations
 from flts.storage.runs import RunStore
 from gateway_container.api import create_app
 from gateway_container.context import Gateway
+from gateway_container.deleting import Deleting
 from gateway_container.handler import WatchRuns
 from gateway_container.intake import Intake
 from gateway_container.live import LiveRuns
@@ -107,9 +111,12 @@ def make_gateway(
     runs = RunStore(store, loaded)
     live = LiveRuns(queue_size=loaded.sse_queue_size)
     broker = Broker()
+    metrics = Metrics(CollectorRegistry())
+    operations = Operations(store, loaded)
+    intake = Intake(store, runs, loaded)
     gateway = Gateway(
         settings=loaded,
-        intake=Intake(store, runs, loaded),
+        intake=intake,
         outbox=Outbox(runs, broker.publish, live, scan_seconds=loaded.outbox_scan_seconds, grace_seconds=0),
         queries=Queries(store, runs, live, raw_bucket=loaded.bucket_raw_data),
         tails=Tails(store, runs, loaded),
@@ -117,7 +124,10 @@ def make_gateway(
         proxy=InferenceProxy(
             "http://inference:8000", timeout_seconds=loaded.proxy_timeout_seconds, transport=inference or _Away()
         ),
-        metrics=Metrics(CollectorRegistry()),
+        operations=operations,
+        deleting=Deleting(Deletion(store, runs, loaded), runs, intake, operations, publish=broker.publish, live=live),
+        janitor=Janitor(store, runs, loaded, metrics),
+        metrics=metrics,
         validations=anyio.CapacityLimiter(loaded.parallel_validations),
     )
     return GatewayUnderTest(loaded, store, runs, broker, gateway, create_app(gateway))

@@ -16,6 +16,8 @@ from flts.errors import RejectedError
 StartingEvent = RawData | EvaluateRequest | RollbackRequest
 """What a run begins with."""
 
+LONGEST_REASON = 500
+"""Characters of what a person gives as the reason; events carry it."""
 MOST_SETTINGS = 100
 LONGEST_VALUE = 2000
 MOST_SETTINGS_BYTES = 8 * 1024  # they travel in every event of the run, and events stay below 16 KiB
@@ -30,6 +32,8 @@ class StartRequest:
     force: bool
     cause: Cause
     idempotency_key: str | None = None
+    reason: str | None = None
+    """Why, in the words of whoever asked."""
 
 
 def parse_overrides(text: str | None) -> dict[str, Scalar]:
@@ -118,10 +122,28 @@ def raw_data_event(
         settings=dict(request.settings),
         force=request.force,
         cause=request.cause,
+        reason=request.reason,
     )
 
 
-def evaluate_request(*, identifier: str, of_run: str, pipeline_run_id: str, created_at: datetime) -> EvaluateRequest:
+def parse_reason(text: str | None) -> str | None:
+    """Return why something is asked for, or None where nobody said.
+
+    Raises
+    ------
+    RejectedError
+        If it is too long.
+    """
+    reason = " ".join((text or "").split())
+    if len(reason) > LONGEST_REASON:
+        msg = f"a reason has at most {LONGEST_REASON} characters; got {len(reason)}"
+        raise RejectedError(msg, code="bad_value", field="reason")
+    return reason or None
+
+
+def evaluate_request(
+    *, identifier: str, of_run: str, pipeline_run_id: str, created_at: datetime, reason: str | None = None
+) -> EvaluateRequest:
     """Return the event that asks eval to judge another run's candidates again, as a run of its own."""
     return EvaluateRequest(
         event_id=derived_event_id(pipeline_run_id, EvaluateRequest.HEADER_EVENT),
@@ -129,11 +151,12 @@ def evaluate_request(*, identifier: str, of_run: str, pipeline_run_id: str, crea
         pipeline_run_id=pipeline_run_id,
         created_at=created_at,
         of_run=of_run,
+        reason=reason,
     )
 
 
 def rollback_request(
-    *, identifier: str, of_run: str | None, pipeline_run_id: str, created_at: datetime
+    *, identifier: str, of_run: str | None, pipeline_run_id: str, created_at: datetime, reason: str | None = None
 ) -> RollbackRequest:
     """Return the event that asks eval to make an earlier champion the current one again, as a run of its own."""
     return RollbackRequest(
@@ -142,6 +165,7 @@ def rollback_request(
         pipeline_run_id=pipeline_run_id,
         created_at=created_at,
         of_run=of_run,
+        reason=reason,
     )
 
 

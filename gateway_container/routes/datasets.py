@@ -18,7 +18,13 @@ from flts.errors import FltsError, RejectedError
 from flts.killpoints import reached
 from flts.observability.logs import bind
 from gateway_container.context import Gateway, gateway_of
-from gateway_container.domain.uploads import StartingEvent, StartRequest, parse_flag, parse_overrides
+from gateway_container.domain.uploads import (
+    StartingEvent,
+    StartRequest,
+    parse_flag,
+    parse_overrides,
+    parse_reason,
+)
 from gateway_container.domain.views import plain_record
 from gateway_container.intake import Checked, StartedRun
 from gateway_container.receive import (
@@ -33,7 +39,7 @@ from gateway_container.security import api_key_scheme, require_key
 router = APIRouter(tags=["data sets"])
 
 FILES = frozenset({"train", "test"})
-TEXTS = frozenset({"settings", "force"})
+TEXTS = frozenset({"settings", "force", "reason"})
 UPLOAD_BODY = {
     "requestBody": {
         "required": True,
@@ -57,6 +63,7 @@ UPLOAD_BODY = {
                             "type": "boolean",
                             "description": "Compute again what an earlier run has computed",
                         },
+                        "reason": {"type": "string", "description": "Why, for whoever looks later"},
                     },
                 }
             }
@@ -134,11 +141,13 @@ async def upload(identifier: str, request: Request) -> JSONResponse:
     dependencies=[Depends(api_key_scheme), Depends(require_key)],
     summary="Make an earlier champion the current one again",
 )
-async def roll_back(identifier: str, request: Request, of_run: str | None = None) -> JSONResponse:
+async def roll_back(
+    identifier: str, request: Request, of_run: str | None = None, reason: str | None = None
+) -> JSONResponse:
     """Ask eval, as a run of its own, for the champion of `of_run`, or for the one before the current one."""
     gateway = gateway_of(request)
     check_identifier(identifier)
-    event = await anyio.to_thread.run_sync(gateway.intake.roll_back, identifier, of_run)
+    event = await anyio.to_thread.run_sync(gateway.intake.roll_back, identifier, of_run, parse_reason(reason))
     return JSONResponse(requested_view(event, announced=await announce(gateway, event)), status_code=202)
 
 
@@ -170,6 +179,7 @@ def started_view(started: StartedRun, *, announced: bool) -> dict[str, Any]:
         "identifier": event.identifier,
         "pipeline_run_id": event.pipeline_run_id,
         "cause": event.cause,
+        "reason": event.reason,
         "repeated": started.repeated,
         "announced": announced,
         "settings": dict(event.settings),
@@ -192,6 +202,7 @@ def requested_view(event: EvaluateRequest | RollbackRequest, *, announced: bool)
         "pipeline_run_id": event.pipeline_run_id,
         "cause": event.cause,
         "of_run": event.of_run,
+        "reason": event.reason,
         "announced": announced,
         "links": {"run": run, "events": f"{run}/events"},
     }
@@ -210,6 +221,7 @@ async def _check_and_start(
         parse_flag(form.fields.get("force"), field="force"),
         "upload",
         request.headers.get("idempotency-key"),
+        parse_reason(form.fields.get("reason")),
     )
 
     def work() -> StartedRun:

@@ -20,7 +20,7 @@ from flts.contracts.ids import GLOBAL_IDENTIFIER, check_identifier
 from flts.errors import ConflictError, RetryableError
 from flts.observability.logs import bind
 from gateway_container.context import Gateway, gateway_of
-from gateway_container.domain.uploads import StartRequest, clean_overrides
+from gateway_container.domain.uploads import LONGEST_REASON, StartRequest, clean_overrides, parse_reason
 from gateway_container.domain.views import changed_stages
 from gateway_container.intake import StartedRun
 from gateway_container.receive import LONGEST_FIELD_BYTES, receive_bytes
@@ -43,6 +43,8 @@ class StartRun(BaseModel):
     """Compute again what an earlier run has computed."""
     salt: str | None = Field(default=None, max_length=200)
     """Another salt is another config_hash: everything is computed afresh (as the setting EXTRA_HASH_SALT)."""
+    reason: str | None = Field(default=None, max_length=LONGEST_REASON)
+    """Why, for whoever looks later."""
 
 
 @router.post(
@@ -62,7 +64,14 @@ async def start_run(request: Request) -> JSONResponse:
     overrides = clean_overrides(body.settings)
     if body.salt is not None:
         overrides["EXTRA_HASH_SALT"] = body.salt
-    asked = StartRequest(body.identifier, overrides, body.force, "retrain", request.headers.get("idempotency-key"))
+    asked = StartRequest(
+        body.identifier,
+        overrides,
+        body.force,
+        "retrain",
+        request.headers.get("idempotency-key"),
+        parse_reason(body.reason),
+    )
 
     def work() -> StartedRun:
         began = datetime.now(UTC)
@@ -77,44 +86,62 @@ async def start_run(request: Request) -> JSONResponse:
 
 @router.post("/runs/resume", dependencies=WRITE, summary="Announce unfinished runs again")
 def resume_all(
-    request: Request, older_than_seconds: Annotated[float | None, Query(ge=0, le=10**9)] = None
+    request: Request,
+    older_than_seconds: Annotated[float | None, Query(ge=0, le=10**9)] = None,
+    reason: str | None = None,
 ) -> dict[str, Any]:
     """Announce again, with the same event_id, runs without an outcome that have not moved for so long."""
     gateway = gateway_of(request)
     older = gateway.settings.resume_after_seconds if older_than_seconds is None else older_than_seconds
-    return {"resumed": gateway.outbox.resume(older)}
+    why = parse_reason(reason)
+    resumed = gateway.outbox.resume(older)
+    for run_id in resumed:
+        gateway.operations.done(
+            "resume",
+            gateway.queries.identifier_of(run_id),
+            pipeline_run_id=run_id,
+            reason=why,
+            older_than_seconds=older,
+        )
+    return {"resumed": resumed}
 
 
 @router.post("/runs/{run_id}/resume", dependencies=WRITE, summary="Announce one unfinished run again")
-def resume_one(run_id: str, request: Request) -> dict[str, Any]:
+def resume_one(run_id: str, request: Request, reason: str | None = None) -> dict[str, Any]:
     """Announce a run again, with the same event_id; what it has done is not done twice."""
     gateway = gateway_of(request)
     identifier = gateway.queries.identifier_of(run_id)
     if gateway.queries.outcome(run_id, identifier):
         msg = f"the run {run_id} has ended; `flts retrain {identifier}` starts a new one"
         raise ConflictError(msg, code="run_has_ended", field="pipeline_run_id")
-    return {"resumed": gateway.outbox.resume(0, only=run_id)}
+    why = parse_reason(reason)
+    resumed = gateway.outbox.resume(0, only=run_id)
+    if resumed:
+        gateway.operations.done("resume", identifier, pipeline_run_id=run_id, reason=why)
+    return {"resumed": resumed}
 
 
 @router.post("/runs/{run_id}/cancel", dependencies=WRITE, summary="End a run without a decision")
-def cancel(run_id: str, request: Request) -> dict[str, Any]:
+def cancel(run_id: str, request: Request, reason: str | None = None) -> dict[str, Any]:
     """Record that a run has ended: work in hand goes on to its end, but nothing of it is promoted."""
     gateway = gateway_of(request)
     identifier = gateway.queries.identifier_of(run_id)
-    if not gateway.intake.cancel(identifier, run_id):
+    why = parse_reason(reason)
+    if not gateway.intake.cancel(identifier, run_id, why):
         msg = f"the run {run_id} has ended already"
         raise ConflictError(msg, code="run_has_ended", field="pipeline_run_id")
+    gateway.operations.done("cancel", identifier, pipeline_run_id=run_id, reason=why)
     gateway.live.changed(run_id)
-    return {"identifier": identifier, "pipeline_run_id": run_id, "outcome": "cancelled"}
+    return {"identifier": identifier, "pipeline_run_id": run_id, "outcome": "cancelled", "reason": why}
 
 
 @router.post("/runs/{run_id}/evaluate", status_code=202, dependencies=WRITE, summary="Judge a run's candidates again")
-async def evaluate_again(run_id: str, request: Request) -> JSONResponse:
+async def evaluate_again(run_id: str, request: Request, reason: str | None = None) -> JSONResponse:
     """Ask eval, as a run of its own, to judge the candidates of a run again; nothing is trained."""
     gateway = gateway_of(request)
 
     def work() -> EvaluateRequest:
-        return gateway.intake.evaluate_again(gateway.queries.identifier_of(run_id), run_id)
+        return gateway.intake.evaluate_again(gateway.queries.identifier_of(run_id), run_id, parse_reason(reason))
 
     event = await anyio.to_thread.run_sync(work)
     return JSONResponse(requested_view(event, announced=await announce(gateway, event)), status_code=202)
