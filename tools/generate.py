@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from tools import configuration, contracts
+from tools import configuration, contracts, dashboards
 
 
 def main() -> int:
     """Run each generator; return the worst result."""
-    return max(contracts.main(), configuration.main())
+    return max(contracts.main(), configuration.main(), dashboards.main())
 
 
 if __name__ == "__main__":

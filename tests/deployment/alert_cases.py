@@ -1,0 +1,163 @@
+"""For each alert, series that leave it quiet first and then make it fire."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+ALL_UP = {
+    f'up{{job="{job}",instance="{job}"}}': "1x60"
+    for job in (
+        *("fastapi-app", "preprocess", "train-gru", "train-lstm", "nonml-prophet"),
+        *("eval", "inference", "inference-worker"),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """Series in promtool's notation, a time at which the alert is quiet and one at which it fires."""
+
+    series: dict[str, str]
+    quiet: str
+    fires: str
+    count: int = 1
+    """How many instances of the alert fire."""
+    interval: str = "1m"
+
+
+def stalled(job: str, *, ended: str, at_work: str) -> dict[str, str]:
+    """Return a group's series, with messages that wait from the fifth minute on."""
+    return {
+        f'flts_consumer_lag{{job="{job}",group="{job}",topic="training-data"}}': "0x5 3x90",
+        f'flts_messages_total{{job="{job}",topic="training-data",outcome="done"}}': ended,
+        f'flts_work_in_progress{{job="{job}"}}': at_work,
+    }
+
+
+CASES = {
+    # One service answers no more, another one's last replica has left the network.
+    "FltsServiceDown": Case(
+        {**ALL_UP, 'up{job="eval",instance="eval"}': "1x10 0x20", 'up{job="train-gru",instance="train-gru"}': "1x10"},
+        quiet="11m",
+        fires="19m",
+        count=2,
+    ),
+    "FltsBackendAway": Case(
+        {'flts_backend_up{job="inference",instance="a",backend="store"}': "1x10 0x20"}, quiet="12m", fires="14m"
+    ),
+    "FltsPeriodicWorkFailing": Case(
+        {'flts_ticks_total{job="eval",tick="janitor",outcome="error"}': "0x10 1 2 3 4 5 5x20"},
+        quiet="10m",
+        fires="15m",
+    ),
+    # A try that is repeated counts as well as a training that is given up.
+    "FltsTrainingFailures": Case(
+        {
+            'flts_trainings_total{job="train-gru",model_type="GRU",outcome="failed"}': "0x10 1x40",
+            'flts_messages_total{job="train-gru",topic="training-data",outcome="retried"}': "0x60",
+            'flts_trainings_total{job="train-lstm",model_type="LSTM",outcome="failed"}': "0x60",
+            'flts_messages_total{job="train-lstm",topic="training-data",outcome="retried"}': "0x10 1x40",
+            'flts_trainings_total{job="nonml-prophet",model_type="PROPHET",outcome="failed"}': "0x60",
+            'flts_messages_total{job="nonml-prophet",topic="training-data",outcome="retried"}': "0x60",
+        },
+        quiet="10m",
+        fires="12m",
+        count=2,
+    ),
+    "FltsTrainingRetriesExhausted": Case(
+        {'flts_training_retries_exhausted_total{job="train-gru",instance="a"}': "0x10 1x40"},
+        quiet="10m",
+        fires="12m",
+    ),
+    "FltsTrainingStuck": Case(
+        {'flts_training_stuck_total{job="train-lstm",instance="a"}': "0x10 1x40"}, quiet="10m", fires="12m"
+    ),
+    # Young installations are left alone: after 20 hours nothing is said.
+    "FltsNoPromotion": Case(
+        {
+            'flts_promotions_total{job="eval",decision="promoted"}': "0x12 1x400",
+            'up{job="eval",instance="eval"}': "1x412",
+        },
+        quiet="20h",
+        fires="26h",
+        interval="5m",
+    ),
+    "FltsMlflowAway": Case(
+        {
+            'flts_mlflow_breaker_open{job="train-gru",instance="a"}': "0x10 1x40",
+            'flts_spool_documents{job="train-gru",instance="a"}': "0x60",
+            'flts_mlflow_breaker_open{job="eval",instance="b"}': "0x60",
+            'flts_spool_documents{job="eval",instance="b"}': "0x10 3x40",
+        },
+        quiet="20m",
+        fires="30m",
+        count=2,
+    ),
+    "FltsModelLoadFailures": Case(
+        {
+            'flts_model_load_total{job="inference",instance="a",outcome="success"}': "1x50",
+            'flts_model_load_total{job="inference",instance="a",outcome="fetch_failed"}': "0x10 1x40",
+            'flts_model_load_total{job="inference",instance="b",outcome="failed"}': "0x60",
+        },
+        quiet="10m",
+        fires="12m",
+    ),
+    # 4 % of errors are let pass, 8 % are not.
+    "FltsForecastErrors": Case(
+        {
+            'flts_predictions_total{job="inference",outcome="success"}': "0+96x60",
+            'flts_predictions_total{job="inference",outcome="rejected"}': "0x60",
+            'flts_predictions_total{job="inference",outcome="unavailable"}': "0+4x20 88+8x40",
+            'flts_predictions_total{job="inference",outcome="failed"}': "0x60",
+        },
+        quiet="20m",
+        fires="30m",
+    ),
+    "FltsApiErrors": Case(
+        {
+            'flts_http_requests_total{job="fastapi-app",route="/datasets",outcome="2xx"}': "0+96x60",
+            'flts_http_requests_total{job="fastapi-app",route="/predict",outcome="5xx"}': "0+4x20 88+8x40",
+        },
+        quiet="20m",
+        fires="30m",
+    ),
+    "FltsForecastsNotLogged": Case(
+        {'flts_forecast_log_dropped_total{job="inference",instance="a"}': "0x10 7x40"}, quiet="10m", fires="12m"
+    ),
+    # 0 is said by a replica without a champion.
+    "FltsIntervalsTooNarrow": Case(
+        {
+            'flts_champion_coverage{job="inference",instance="a"}': "0x10 0.9x10 0.7x40",
+            'flts_champion_coverage{job="eval",instance="b"}': "0x60",
+        },
+        quiet="20m",
+        fires="35m",
+    ),
+    "FltsConsumerLag": Case(
+        {
+            'flts_consumer_lag{job="train-gru",instance="a",group="train-gru",topic="training-data"}': "60x50",
+            'flts_consumer_lag{job="train-gru",instance="b",group="train-gru",topic="training-data"}': "0x10 60x40",
+            'flts_consumer_lag{job="fastapi-app",instance="c",group="each-replica",topic="run-progress"}': "999x50",
+        },
+        quiet="15m",
+        fires="25m",
+    ),
+    # Of three that wait, one works messages off and one is in the middle of a long training.
+    "FltsConsumerStalled": Case(
+        {
+            **stalled("train-gru", ended="7x95", at_work="0x95"),
+            **stalled("train-lstm", ended="7+1x95", at_work="0x95"),
+            **stalled("nonml-prophet", ended="7x95", at_work="1x95"),
+        },
+        quiet="20m",
+        fires="60m",
+    ),
+    "FltsDeadLetters": Case(
+        {
+            'flts_dead_letters_total{job="preprocess",topic="raw-data"}': "0x10 1x40",
+            'flts_dead_letters_total{job="eval",topic="model-training"}': "0x60",
+        },
+        quiet="10m",
+        fires="12m",
+    ),
+}
