@@ -11,6 +11,7 @@ from cli.text import duration, fixed, number, one_line, table
 Record = Mapping[str, Any]
 
 MARK = "*"
+ENDED_WITH_A_WINNER = frozenset({"promoted", "superseded"})
 CODE = re.compile(r"^[a-z][a-z0-9_]*: ")
 """What stands before a reason's sentence in an event, for programs."""
 
@@ -20,6 +21,8 @@ def scoreboard_table(view: Record) -> list[str]:
     board = view.get("scoreboard")
     if not board:
         return ["there is no scoreboard yet"]
+    if _came_late(view):
+        board = {**board, "decision": "superseded"}
     rows = [_candidate_row(board, row) for row in board.get("candidates") or ()]
     champion = board.get("champion")
     if champion:
@@ -71,19 +74,27 @@ def decision_lines(view: Record) -> list[str]:
             reason = details.get("reason") or details.get("message") or details.get("error") or ""
             return [f"{view['outcome']}{': ' if reason else ''}{one_line(reason)}"]
         return ["not decided yet"]
-    word = str(decision.get("decision"))
+    # A run that was to be promoted and came too late says so in its outcome; the decision stays as it was made.
+    late = _came_late(view)
+    told = (view.get("outcome_details") or {}) if late else decision
+    word = "superseded" if late else str(decision.get("decision"))
     model = decision.get("model_type") or board.get("winner")
-    lines = [f"{word}: {model}" if model and word == "promoted" else word]
-    lines += [f"  - {_reason(reason)}" for reason in decision.get("reasons") or board.get("reasons") or ()]
+    lines = [f"{word}: {model}" if model and word in ENDED_WITH_A_WINNER else word]
+    lines += [f"  - {_reason(reason)}" for reason in told.get("reasons") or board.get("reasons") or ()]
     for row in board.get("candidates") or ():
         lines += [f"  - {row.get('model_type')}: {_reason(reason)}" for reason in row.get("reasons") or ()]
         lines += [f"  ! {row.get('model_type')}: {_reason(reason)}" for reason in row.get("warnings") or ()]
     return list(dict.fromkeys(lines))
 
 
+def _came_late(view: Record) -> bool:
+    return view.get("outcome") == "superseded"
+
+
 def _candidate_row(board: Record, row: Record) -> tuple[Any, tuple[Any, ...]]:
-    won = row.get("model_type") == board.get("winner") and board.get("decision") == "promoted"
-    gate = "promoted" if won else "passed" if row.get("passed") else _codes(row.get("reasons")) or "not passed"
+    decision = board.get("decision")
+    won = row.get("model_type") == board.get("winner") and decision in ENDED_WITH_A_WINNER
+    gate = decision if won else "passed" if row.get("passed") else _codes(row.get("reasons")) or "not passed"
     name = f"{row.get('model_type')}{' (reused)' if row.get('reused') else ''}"
     return row.get("score"), (MARK if won else "", name, row, row.get("training_seconds"), gate)
 

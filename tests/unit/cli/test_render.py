@@ -123,6 +123,20 @@ def test_the_decision_names_the_gates_reasons_and_warnings() -> None:
     ]
 
 
+def test_a_run_that_a_newer_one_overtook_is_not_shown_as_promoted() -> None:
+    reasons = ["winner: GRU scores 0.02", "newer_run: a newer run was decided first, its champion stays"]
+    view = {**VIEW, "outcome": "superseded", "outcome_details": {"outcome": "superseded", "reasons": reasons}}
+
+    assert render.decision_lines(view)[:3] == [
+        "superseded: GRU",
+        "  - GRU scores 0.02",
+        "  - a newer run was decided first, its champion stays",
+    ]
+    table = render.scoreboard_table(view)
+    assert [line.split()[-1] for line in table if line.startswith("*")] == ["superseded"]
+    assert "promoted" not in text(table)
+
+
 def test_a_rejected_run_says_why() -> None:
     view = {"outcome": "rejected", "outcome_details": {"reason": "column x\nis text"}, "scoreboard": None}
 
