@@ -75,7 +75,7 @@ def test_a_second_start_finds_the_data_of_the_first(home: Path, first: subproces
     assert sorted((home / "store" / "pipeline-runs" / "sample").iterdir()) == runs
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGTERM])
 def test_a_run_that_was_cut_off_goes_on_at_the_next_start_and_nothing_is_left_behind(
     tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -91,8 +91,8 @@ def test_a_run_that_was_cut_off_goes_on_at_the_next_start_and_nothing_is_left_be
     assert process.returncode != 0, "no forecast was served"
     assert not [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
     assert not list(stages.glob("*/decision.json"))
-    if number is signal.SIGTERM:
-        return  # goes on as after Ctrl-C, which is seen below
+    if number is signal.SIGINT:
+        return  # goes on as after SIGTERM, which is seen below
 
     again = demo(home, ONCE="1", **SMALL)
     output, errors = again.communicate(timeout=200)

@@ -48,6 +48,7 @@ def test_the_sampled_scenario_ends_in_a_decision_within_a_minute(
     assert (sampled["strategy"], sampled["original_rows"], sampled["sampled_rows"]) == ("head", 15927, 50)
 
 
+@pytest.mark.long
 def test_two_expected_trainers_are_decided_after_two_and_full_data_keeps_its_shape(
     two_trainers: RunningStack, poblesec: tuple[Path, Path]
 ) -> None:
@@ -60,6 +61,7 @@ def test_two_expected_trainers_are_decided_after_two_and_full_data_keeps_its_sha
     assert done["test_shape"] == [3982, 17]
 
 
+@pytest.mark.long
 def test_targets_narrow_the_forecast_to_one_column(two_trainers: RunningStack, poblesec: tuple[Path, Path]) -> None:
     settings = SEEDS_SCENARIO | {"TARGETS": "down", "SAMPLE_TRAIN_ROWS": 3000, "SAMPLE_TEST_ROWS": 500}
     run = two_trainers.wait_decided(two_trainers.upload("down-only", *poblesec, settings=settings), timeout=120)

@@ -156,7 +156,7 @@ def test_answers_lost_at_every_beginning_use_up_no_tries(tmp_path: Path) -> None
         if stage.worked <= 5:
             store.lost = 1
             msg = "the broker is away"
-            raise BackendAwayError(msg)
+            raise BackendAwayError(msg, retry_after_seconds=0.01)
         return succeed(event)
 
     stage = Stage(tmp_path, work, store=store)
