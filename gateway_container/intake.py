@@ -130,7 +130,14 @@ class Intake:
         event = raw_data_event(
             request, pipeline_run_id=run_id, train=train_claim, test=test_claim, created_at=self._now()
         )
-        if not self._runs.create_run(event):
+        try:
+            first = self._runs.create_run(event)
+        except ConflictError:  # deleted while it was uploaded: nobody else would remove these
+            for claim in (train_claim, test_claim):
+                if claim is not None:
+                    self._store.delete(claim.bucket, claim.object_key)
+            raise
+        if not first:
             record = self._runs.read_run(request.identifier, run_id)
             event = RawData.model_validate(record)
         else:

@@ -18,7 +18,9 @@ from typing import Any, Protocol
 from flts.bundle.load import fetch_bundle
 from flts.contracts.events import Event, InferenceData, PerformanceEval
 from flts.contracts.ids import derived_event_id
-from flts.errors import FltsError, RejectedError, RetryableError
+from flts.errors import FltsError, RejectedError, RetryableError, RunDeletedError
+from flts.housekeeping.deletion import Deletion
+from flts.housekeeping.guard import refuse_deleted
 from flts.observability.logs import bind, get_logger
 from flts.storage.claimed_frames import read_claimed_series
 from flts.storage.claims import put_claimed
@@ -70,6 +72,7 @@ class BatchForecasts:
         self._hinted = threading.Event()
         self._next_look = 0.0
         self._owner = uuid.uuid4().hex
+        self._deletion = Deletion(store, runs, settings)
 
     def hint(self, identifier: str) -> None:
         """Look at the next tick: a run of this identifier was decided."""
@@ -94,7 +97,10 @@ class BatchForecasts:
         for identifier, run in self._runs.waiting_forecasts():
             with bind(identifier=identifier, pipeline_run_id=run):
                 try:
+                    refuse_deleted(self._deletion, identifier, run)
                     self._look_at(identifier, run)
+                except RunDeletedError:
+                    continue
                 except RetryableError as error:
                     log.warning("forecast_waits", error=error)
                 except Exception:  # counted: after the last try the claim is given up
@@ -110,6 +116,13 @@ class BatchForecasts:
                 self._try(event)
 
     def _try(self, event: InferenceData) -> None:
+        try:
+            self._try_once(event)
+        finally:
+            # It may have been deleted while this wrote its forecast.
+            refuse_deleted(self._deletion, event.identifier, event.pipeline_run_id, worked=True)
+
+    def _try_once(self, event: InferenceData) -> None:
         identifier, run = event.identifier, event.pipeline_run_id
         work = f"{STAGE}-{event.event_id}"
         tries = self._runs.record_attempt(identifier, run, work)

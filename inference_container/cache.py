@@ -152,6 +152,10 @@ class ChampionCache:
         """Forget an identifier."""
         shutil.rmtree(self.path / identifier, ignore_errors=True)
 
+    def drop_logs(self, identifier: str) -> None:
+        """Forget an identifier's forecast logs."""
+        shutil.rmtree(self.spool / identifier, ignore_errors=True)
+
     def remove_unfinished(self) -> None:
         """Remove what a killed process left."""
         for folder in self.path.glob(f"{UNFINISHED_PREFIX}*"):

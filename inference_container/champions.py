@@ -72,6 +72,8 @@ class Champions:
         self._max_horizon_steps = max_horizon_steps
         self._entries: dict[str, Entry] = {}
         self._waiting: frozenset[str] = frozenset()
+        self._gone: frozenset[str] = frozenset()
+        """Identifiers that were here and are no more: unknown, also where nothing else is left."""
         self._used: dict[str, float] = {}
         self._changing = threading.RLock()
         self._frozen = False
@@ -98,9 +100,11 @@ class Champions:
             check_identifier(identifier)
             if not self.known:
                 raise _not_known()
-            if identifier in self._waiting or not entries:
+            if identifier in self._waiting or (not entries and identifier not in self._gone):
                 raise _no_champion(identifier)
             msg = f"there is no identifier {identifier}; there are {_shown(entries)}"
+            if not entries:
+                msg = f"there is no identifier {identifier} any more, and no other"
             raise NotFoundError(msg, code="unknown_identifier", field="identifier")
         default = self.default()
         if default is not None:
@@ -181,7 +185,8 @@ class Champions:
         pointers = Pointers(tuple(sorted(champions)), tuple(sorted(waiting)))
         with self._changing:
             for identifier in set(self._entries) - set(pointers.champions):
-                self._drop(identifier)
+                self._drop(identifier, waiting=identifier in pointers.waiting)
+            self._gone -= {*pointers.champions, *pointers.waiting}
             entries = dict(self._entries)
             for identifier in pointers.champions:
                 entries.setdefault(identifier, Entry(identifier))
@@ -199,6 +204,7 @@ class Champions:
         with self._changing:
             entry = self._entries.setdefault(identifier, Entry(identifier))
             self._waiting -= {identifier}
+            self._gone -= {identifier}
             self._keep_list()
             if entry.folder is not None and entry.folder.name == folder_name:
                 self._entries[identifier] = replace(entry, problem=None)
@@ -218,13 +224,22 @@ class Champions:
             entry = self._entries.get(identifier, Entry(identifier))
             self._entries[identifier] = replace(entry, problem=reason)
 
-    def removed(self, identifier: str) -> None:
-        """Note that an identifier, of which a message spoke, has no champion."""
+    def removed(self, identifier: str, *, waiting: bool) -> None:
+        """Note that an identifier, of which a message spoke, has no champion.
+
+        Parameters
+        ----------
+        waiting : bool
+            Whether it has runs that may bring one; else it was deleted.
+        """
         with self._changing:
-            self._waiting |= {identifier}
-            if identifier in self._entries:
-                self._drop(identifier)
+            self._waiting = self._waiting | {identifier} if waiting else self._waiting - {identifier}
+            if waiting:
+                self._gone -= {identifier}
+            if identifier in self._entries or not waiting:
+                self._drop(identifier, waiting=waiting)
             self._keep_list()
+        self._report()
 
     def ready(self) -> bool:
         """Return whether requests without an identifier are answered as well as they can be."""
@@ -250,11 +265,16 @@ class Champions:
         if self.known and self._cache.pointers() != pointers:
             self._cache.put_pointers(pointers)
 
-    def _drop(self, identifier: str) -> None:
+    def _drop(self, identifier: str, *, waiting: bool) -> None:
+        known = identifier in self._entries
         self._entries = {name: entry for name, entry in self._entries.items() if name != identifier}
         self._used.pop(identifier, None)
         self._cache.drop(identifier)
-        log.info("model_dropped", identifier=identifier)
+        if not waiting:  # deleted everywhere: so are the forecasts that wait for the store
+            self._gone |= {identifier}
+            self._cache.drop_logs(identifier)
+        if known:
+            log.info("model_dropped", identifier=identifier)
 
     def _promotion_on_disk(self, identifier: str) -> Promotion | None:
         for folder in reversed(self._cache.folders(identifier)):

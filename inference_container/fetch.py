@@ -81,7 +81,7 @@ def fetch_champions(
         elif gone := set(identifiers) - set(champions):
             next(iter(store.list_folders(bucket)), None)  # raises where the bucket itself is away, not the pointer
             for identifier in sorted(gone):
-                say(Removed(identifier))
+                say(Removed(identifier, waiting=bool(runs.runs(identifier))))
     except BackendAwayError as error:
         say(Away("pointers", error.message))
         return

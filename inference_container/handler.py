@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from flts.contracts.events import Event, InferenceData, ModelSelected
+from flts.contracts.events import DatasetDeleted, Event, InferenceData, ModelSelected
 from flts.observability.logs import get_logger
 
 if TYPE_CHECKING:
@@ -21,13 +21,13 @@ class OnModelSelected:
     Parameters
     ----------
     hint : callable
-        Told the identifier whose pointer moved.
+        Told the identifier whose pointer moved, or is gone.
     """
 
     def __init__(self, hint: Callable[[str], None]) -> None:
         self._hint = hint
 
-    def __call__(self, event: ModelSelected, progress: Progress) -> Sequence[Event]:  # noqa: ARG002 - nothing to report
+    def __call__(self, event: ModelSelected | DatasetDeleted, progress: Progress) -> Sequence[Event]:  # noqa: ARG002 - nothing to report
         """Pass the hint on; produce nothing."""
         self._hint(event.identifier)
         return ()

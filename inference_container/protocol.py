@@ -39,6 +39,8 @@ class Removed(msgspec.Struct, frozen=True, tag="removed"):
     """An identifier that was asked for has no pointer."""
 
     identifier: str
+    waiting: bool
+    """It has runs, which may bring one; without any it is unknown, or was deleted."""
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):

@@ -204,9 +204,11 @@ class Refresher:
             case Failed(identifier, _, reason):
                 self._champions.failed(identifier, reason)
                 self._hold_back(identifier)
-            case Removed(identifier):
+            case Removed(identifier, waiting):
                 self._backoffs.pop(identifier, None)
-                self._champions.removed(identifier)
+                if not waiting:
+                    self._flush_logs()  # what waits in memory goes with it rather than to the store later
+                self._champions.removed(identifier, waiting=waiting)
             case Away("pointers", reason):
                 self._metrics.backend_up.labels("store").set(0)
                 log.warning("store_away", error=reason)

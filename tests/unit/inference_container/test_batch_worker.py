@@ -20,6 +20,7 @@ from flts.contracts.events import Event, InferenceData, ModelSelected, ModelTrai
 from flts.contracts.ids import derived_event_id, derived_run_id, new_pipeline_run_id
 from flts.errors import BackendAwayError
 from flts.forecasting.series import Series
+from flts.housekeeping.deletion import Deletion
 from flts.storage.claims import put_claimed
 from flts.storage.filesystem import FilesystemStore
 from flts.storage.frames import series_to_parquet
@@ -467,3 +468,25 @@ def test_what_another_replica_finished_meanwhile_is_neither_tried_nor_skipped(
 
     assert worker.told().status == "done"
     assert worker.runs.attempts("tiny", run, f"{STAGE}-{event.event_id}") == 1
+
+
+def test_a_forecast_that_was_being_made_while_its_data_set_was_deleted_leaves_nothing(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = new_pipeline_run_id()
+    worker.claim(run)
+    worker.decide(run, "promoted", window_bundle(TRAIN))
+    deletion = Deletion(worker.store, worker.runs, worker.settings)
+    forecast = batch_worker.forecast_test_rows
+
+    def forecast_while_it_is_deleted(*given: Any, **named: Any) -> Any:
+        made = forecast(*given, **named)
+        deletion.carry_out("tiny", told=lambda: None)
+        return made
+
+    monkeypatch.setattr(batch_worker, "forecast_test_rows", forecast_while_it_is_deleted)
+    worker.forecasts.look()
+
+    left = [info.key for bucket in BUCKETS for info in worker.store.list(bucket)]
+    assert [key for key in left if not key.startswith(("_deleted/", "_spool/forget-", "_leases/"))] == []
+    assert worker.runs.waiting_forecasts() == []

@@ -287,8 +287,42 @@ def test_an_identifier_that_a_message_named_but_has_no_champion_is_waited_for(tm
     replica = Replica(tmp_path)
     replica.champions.list_changed(["other"], [])
 
-    replica.champions.removed("fresh")
+    replica.champions.removed("fresh", waiting=True)
 
     with pytest.raises(RetryableError) as caught:
         replica.champions.resolve("fresh")
     assert caught.value.code == "no_champion"
+
+
+def test_a_deleted_identifier_is_unknown_though_nothing_else_is_left(tmp_path: Path) -> None:
+    replica = Replica(tmp_path)
+    replica.champions.list_changed(["tiny"], [])
+    replica.promote("tiny")
+    waiting_logs = replica.cache.spool / "tiny" / "date=2024-01-01"
+    waiting_logs.mkdir(parents=True)
+    (waiting_logs / "a.jsonl").write_text("{}")
+
+    replica.champions.removed("tiny", waiting=False)
+
+    with pytest.raises(NotFoundError) as caught:
+        replica.champions.resolve("tiny")
+    assert caught.value.code == "unknown_identifier"
+    assert list(replica.cache.identifiers()) == []
+    assert not list(replica.cache.spool.rglob("*.jsonl"))
+    with pytest.raises(RetryableError):
+        replica.champions.resolve("never-heard-of")
+
+
+def test_a_deleted_identifier_that_is_uploaded_again_is_waited_for_and_then_served(tmp_path: Path) -> None:
+    replica = Replica(tmp_path)
+    replica.champions.list_changed(["tiny"], [])
+    replica.promote("tiny")
+    replica.champions.removed("tiny", waiting=False)
+
+    replica.champions.list_changed([], ["tiny"])
+    with pytest.raises(RetryableError) as caught:
+        replica.champions.resolve("tiny")
+    replica.promote("tiny", seed=3)
+
+    assert caught.value.code == "no_champion"
+    assert replica.champions.resolve("tiny") == "tiny"

@@ -214,7 +214,7 @@ def test_while_the_store_is_away_no_back_off_that_ran_out_makes_the_wait_shorter
     assert refresher._wait_seconds() == 2
 
 
-@pytest.mark.parametrize("fact", [Listed(["other"], []), Removed("tiny")], ids=["not listed", "removed"])
+@pytest.mark.parametrize("fact", [Listed(["other"], []), Removed("tiny", waiting=True)], ids=["not listed", "removed"])
 def test_an_identifier_that_is_gone_is_not_waited_for(installation: Installation, fact: Fact) -> None:
     refresher = Replica(installation.home / "cache").refresher
     refresher._take_in(Failed("tiny", "hash_mismatch", "damaged"))
