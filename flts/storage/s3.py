@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import time
 import uuid
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 3.0
 READ_SECONDS = 10.0
 TOTAL_ATTEMPTS = 2
+MIN_BYTES_PER_SECOND = 16 * 2**10
+"""A body that comes slower, beyond READ_SECONDS, is given up: each byte alone would be in time."""
+READ_BYTES = (2**14, 2**20)
+"""Of a body at once: no more than comes in about a second, so that a slow one is noticed soon."""
 PART_BYTES = 8 * 2**20
 COPY_PART_BYTES = 64 * 2**20  # copied inside the server: bounded so that each call ends within READ_SECONDS
 _MAX_PARTS = 10_000
@@ -145,10 +150,9 @@ class S3Store:
         """Return an object's bytes and what the store knows of it."""
         with self._errors(bucket, key):
             answer = self._client.get_object(Bucket=self._bucket(bucket), Key=check_key(key))
-            # Not `with body`, which hands out the raw response, and that does not notice a body cut short.
-            with closing(answer["Body"]) as body:
-                data = body.read()
-            return data, _info(key, answer)
+            data = io.BytesIO()  # joining pieces would hold them all twice
+            data.writelines(self._pieces(bucket, key, answer["Body"]))
+            return data.getvalue(), _info(key, answer)
 
     def get_file(self, bucket: str, key: str, path: Path) -> ObjectInfo:
         """Write an object's bytes to a file, which appears whole."""
@@ -156,9 +160,8 @@ class S3Store:
         try:
             with self._errors(bucket, key):
                 answer = self._client.get_object(Bucket=self._bucket(bucket), Key=check_key(key))
-                with closing(answer["Body"]) as body, part.open("wb") as target:
-                    for chunk in body.iter_chunks(1 << 20):
-                        target.write(chunk)
+                with part.open("wb") as target:
+                    target.writelines(self._pieces(bucket, key, answer["Body"]))
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
@@ -276,8 +279,26 @@ class S3Store:
             raise PreconditionFailedError(msg)
 
     def _read_on(self, bucket: str, key: str, body: Any, chunk_bytes: int) -> Iterator[bytes]:
-        with closing(body), self._errors(bucket, key):
-            yield from body.iter_chunks(chunk_bytes)
+        with self._errors(bucket, key):
+            yield from _regroup(self._pieces(bucket, key, body), chunk_bytes)
+
+    def _pieces(self, bucket: str, key: str, body: Any) -> Iterator[bytes]:
+        """Yield a body as it comes; raise `BackendAwayError` if it comes too slowly."""
+        amount, seconds, count = READ_BYTES[0], 0.0, 0  # of waiting for the server, not of what is done with the pieces
+        # Not `with body`, which hands out the raw response, and that does not notice a body cut short.
+        with closing(body):
+            while True:
+                began = time.monotonic()
+                piece = body.read(amount)
+                seconds += time.monotonic() - began
+                if not piece:
+                    return
+                count += len(piece)
+                if seconds > READ_SECONDS + count / MIN_BYTES_PER_SECOND:
+                    msg = f"{bucket}/{key}: the store at {self._endpoint} sent {count:,} bytes in {seconds:.0f} s"
+                    raise BackendAwayError(msg)
+                yield piece
+                amount = min(max(READ_BYTES[0], int(count / max(seconds, 1e-3))), READ_BYTES[1])
 
     def _pages(self, bucket: str, prefix: str, **options: Any) -> Iterator[Any]:
         pages = self._client.get_paginator("list_objects_v2").paginate(

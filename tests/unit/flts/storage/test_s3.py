@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,7 @@ from flts.settings import StoreSettings
 from flts.storage import s3
 from flts.storage.checks import check_store
 from flts.storage.s3 import S3Store
+from tests.faulty_proxy import FaultyProxy, slow
 
 
 def settings_for(port: int, check_seconds: float = 1) -> StoreSettings:
@@ -162,6 +164,30 @@ def test_a_server_that_stalls_after_64_kib_is_given_up(monkeypatch: pytest.Monke
                     read()
         finally:
             let_go.set()
+
+
+def test_a_server_that_answers_too_slowly_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(s3, "READ_SECONDS", 0.5)
+    monkeypatch.setattr(s3, "READ_BYTES", (256, 2**20))
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        object_answer(handler, 2**20, bytes(2**20))
+
+    with server(answer) as (direct, _), FaultyProxy(int(direct.address.rpartition(":")[2])) as proxy:
+        store = S3Store(settings_for(proxy.port))
+        assert len(store.get("raw-data", "key")[0]) == 2**20
+        assert [len(chunk) for chunk in store.stream("raw-data", "key", chunk_bytes=700_000)] == [700_000, 348_576]
+        proxy.switch(slow(1000))
+        for read in (
+            lambda: store.get("raw-data", "key"),
+            lambda: store.get_file("raw-data", "key", tmp_path / "file"),
+            lambda: list(store.stream("raw-data", "key")),
+        ):
+            started = time.monotonic()
+            with pytest.raises(BackendAwayError, match=r"raw-data/key: the store at .* sent \d,\d\d\d bytes in"):
+                read()
+            assert time.monotonic() - started < 5
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_body_cut_short_is_no_object() -> None:
