@@ -1,0 +1,38 @@
+"""Work for bounded children that goes wrong in every way."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from flts.errors import ConflictError
+
+KEPT: list[bytes] = []
+
+
+def misbehave(order: dict[str, Any], note: Callable[[str], None]) -> dict[str, Any]:
+    note(f"doing {order['do']}")
+    match order["do"]:
+        case "answer":
+            sys.stdout.write("a library's own words\n")
+            return {"pid": os.getpid(), "echo": order.get("echo")}
+        case "refuse":
+            msg = "not so"
+            raise ConflictError(msg, code="mine", field="that")
+        case "bug":
+            return {"never": 1 // 0}
+        case "fill":
+            return {"size": len(b"x" * order["size"])}  # written to, so that it is held
+        case "keep":
+            KEPT.append(b"x" * order["size"])
+        case "hang":
+            time.sleep(600)
+        case "crash":
+            ctypes.string_at(0)
+        case "exit":
+            os._exit(3)
+    return {}

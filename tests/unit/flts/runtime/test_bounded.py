@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from flts.errors import ConflictError
+from flts.runtime.bounded import BoundedWorkError, BoundedWorkers, Bounds, GaveUpError
+from tests.brokers import ROOT
+from tests.eventually import eventually
+
+MEMORY = 256 * 2**20
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[BoundedWorkers]:
+    workers = BoundedWorkers(Bounds("tests.bounded_work:misbehave", MEMORY, seconds=1.5))
+    yield workers
+    workers.close()
+
+
+def answered(workers: BoundedWorkers) -> int:
+    answer = workers.ask({"do": "answer", "echo": "\u202eü\0"})
+    assert answer["echo"] == "\u202eü\0"
+    return int(answer["pid"])
+
+
+def test_a_child_answers_again_and_again_and_may_print(shared: BoundedWorkers) -> None:
+    assert answered(shared) == answered(shared)
+
+
+@pytest.mark.parametrize(
+    ("order", "cause"),
+    [
+        ({"do": "fill", "size": 2 * MEMORY}, "memory"),
+        ({"do": "hang"}, "time"),
+        ({"do": "crash"}, "crash"),
+        ({"do": "exit"}, "crash"),
+    ],
+)
+def test_what_a_child_does_not_live_through_is_told_apart_and_the_next_one_answers(
+    shared: BoundedWorkers, order: dict[str, object], cause: str
+) -> None:
+    before = answered(shared)
+
+    with pytest.raises(GaveUpError) as gave_up:
+        shared.ask(order)
+
+    assert gave_up.value.cause == cause
+    assert gave_up.value.noted == f"doing {order['do']}"
+    assert answered(shared) != before
+    assert not psutil.pid_exists(before)
+
+
+def test_what_the_work_raises_on_purpose_keeps_its_class_and_the_child(shared: BoundedWorkers) -> None:
+    before = answered(shared)
+
+    with pytest.raises(ConflictError, match="not so") as refused:
+        shared.ask({"do": "refuse"})
+
+    assert (refused.value.code, refused.value.field) == ("mine", "that")
+    assert answered(shared) == before
+
+
+def test_a_bug_comes_with_the_childs_traceback(shared: BoundedWorkers) -> None:
+    with pytest.raises(BoundedWorkError, match="ZeroDivisionError"):
+        shared.ask({"do": "bug"})
+
+
+def test_a_child_that_was_killed_while_it_waited_is_replaced(shared: BoundedWorkers) -> None:
+    before = answered(shared)
+    psutil.Process(before).kill()
+
+    eventually(lambda: answered(shared) != before, "another child answers")
+
+
+def test_a_child_that_grew_leaves_so_that_its_memory_is_given_back() -> None:
+    workers = BoundedWorkers(Bounds("tests.bounded_work:misbehave", 1024 * 2**20, seconds=10))
+    try:
+        before = answered(workers)
+        assert workers.ask({"do": "fill", "size": 300 * 2**20}) == {"size": 300 * 2**20}
+        assert answered(workers) == before, "what was given back is no reason to leave"
+
+        workers.ask({"do": "keep", "size": 300 * 2**20})
+
+        assert not psutil.pid_exists(before)
+        assert workers.pids() == []
+    finally:
+        workers.close()
+
+
+def test_questions_at_once_have_children_of_their_own(shared: BoundedWorkers) -> None:
+    answered(shared)
+
+    def hang() -> None:
+        with pytest.raises(GaveUpError):
+            shared.ask({"do": "hang"})
+
+    hanging = threading.Thread(target=hang)
+    hanging.start()
+    answered(shared)
+    assert hanging.is_alive()
+    hanging.join()
+
+
+def test_children_end_with_their_parent_also_when_it_is_killed() -> None:
+    code = (
+        "from flts.runtime.bounded import Bounds, BoundedWorkers\n"
+        "workers = BoundedWorkers(Bounds('tests.bounded_work:misbehave', 2**28, seconds=100))\n"
+        "print(workers.ask({'do': 'answer'})['pid'], flush=True)\n"
+        "workers.ask({'do': 'hang'})\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    assert psutil.pid_exists(child)
+
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+
+    eventually(lambda: not psutil.pid_exists(child), "the child ends", timeout=10)
+
+
+def test_work_that_cannot_be_imported_is_a_bug_and_no_endless_loop() -> None:
+    workers = BoundedWorkers(Bounds("tests.bounded_work:nothing_like_it", MEMORY, seconds=1))
+    with pytest.raises(BoundedWorkError, match="nothing_like_it"):
+        workers.ask({"do": "answer"})
