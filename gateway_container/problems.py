@@ -25,7 +25,7 @@ from flts.errors import (
 from flts.observability.logs import get_logger
 from gateway_container.domain.keys import ForbiddenError
 from gateway_container.proxy import InferenceAwayError, InferenceBrokenError
-from gateway_container.receive import IdleUploadError, TooLargeError
+from gateway_container.receive import EncodedBodyError, IdleUploadError, TooLargeError
 from gateway_container.security import UnauthorizedError
 
 log = get_logger(__name__)
@@ -39,6 +39,7 @@ STATUSES: tuple[tuple[type[FltsError], int], ...] = (
     (ConflictError, 409),
     (PreconditionFailedError, 409),
     (TooLargeError, 413),
+    (EncodedBodyError, 415),
     (HashMismatchError, 500),
     (RejectedError, 422),
     (InferenceBrokenError, 502),

@@ -13,6 +13,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from flts.errors import FltsError, RejectedError
+from flts.ingest.guard import TextGuard
 
 FORM_OVERHEAD_BYTES = 1 << 20  # boundaries, part headers and the small fields
 LONGEST_FIELD_BYTES = 64 * 1024
@@ -24,6 +25,12 @@ class TooLargeError(FltsError):
     """A body or a file in it is larger than allowed. HTTP 413."""
 
     code = "too_large"
+
+
+class EncodedBodyError(FltsError):
+    """The body is compressed. HTTP 415."""
+
+    code = "encoded_body"
 
 
 class IdleUploadError(FltsError):
@@ -50,7 +57,7 @@ class ReceivedForm:
 
 
 class FileWriter:
-    """Writes one file, hashing and counting."""
+    """Writes one CSV, hashing, counting and looking whether it can be one."""
 
     def __init__(self, path: Path, *, name: str, limit: int) -> None:
         self._path = path
@@ -58,6 +65,7 @@ class FileWriter:
         self._limit = limit
         self._hash = hashlib.sha256()
         self._size = 0
+        self._guard = TextGuard(name)
         self._file: IO[bytes] = path.open("wb")
 
     def write(self, data: bytes) -> None:
@@ -67,11 +75,14 @@ class FileWriter:
         ------
         TooLargeError
             As soon as the file is larger than the limit.
+        RejectedError
+            As soon as its bytes can be no CSV's.
         """
         self._size += len(data)
         if self._size > self._limit:
             msg = f"{self._name} has more than {self._limit} bytes (MAX_UPLOAD_BYTES)"
             raise TooLargeError(msg, field=self._name)
+        self._guard.feed(data)
         self._hash.update(data)
         self._file.write(data)
 
@@ -100,6 +111,20 @@ def check_declared_length(headers: Mapping[str, str], *, limit: int, field_name:
     if declared.isdigit() and int(declared) > limit:
         msg = f"the body declares {declared} bytes; at most {limit} are taken ({setting})"
         raise TooLargeError(msg, field=field_name)
+
+
+def refuse_encoded(headers: Mapping[str, str]) -> None:
+    """Refuse a compressed body: nothing here unpacks what strangers packed.
+
+    Raises
+    ------
+    EncodedBodyError
+        Unless the body is sent as it is.
+    """
+    encoding = headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in {"", "identity"}:
+        msg = f"send the body as it is: Content-Encoding {encoding[:40]!r} is not unpacked here"
+        raise EncodedBodyError(msg, field="Content-Encoding")
 
 
 def is_multipart(headers: Mapping[str, str]) -> bool:
@@ -137,6 +162,8 @@ async def receive_file(
     ------
     TooLargeError
         As soon as it is larger than ``limit``.
+    RejectedError
+        As soon as its bytes can be no CSV's.
     IdleUploadError
         If nothing comes for ``idle_seconds``.
     """
@@ -173,7 +200,7 @@ async def receive_form(
     TooLargeError
         Naming the field that is too large.
     RejectedError
-        For unknown or repeated fields and for what is no multipart form.
+        For unknown or repeated fields, for what is no multipart form and for a file that can be no CSV.
     IdleUploadError
         If nothing comes for ``idle_seconds``.
     """

@@ -7,19 +7,23 @@ import tempfile
 import threading
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from flts.errors import NotFoundError, RejectedError
 from flts.forecasting.series import Series, iso, regularise
 from flts.ingest import RawTable, newest_upload, read_csv
+from flts.ingest.guard import MAX_LINE_BYTES
 from flts.storage.ports import ObjectStore
 from flts.storage.runs import RunStore
 from gateway_container.settings import GatewaySettings
 
 MOST_ROWS = 10_000
-MOST_CACHED_CELLS = 2_000_000
+MOST_CELLS = 2_000_000
+"""Of one tail, and of all that are kept: a hundred columns for each of 10,000 rows, twice over."""
+MOST_TAIL_BYTES = 64 * 2**20
+"""Of the lines that one tail is read from: 32 a cell."""
 SPARE_LINES = 3  # empty lines at a file's end
 BLOCK_BYTES = 1 << 16
 
@@ -42,7 +46,7 @@ class Tails:
         NotFoundError
             If nothing was uploaded as ``identifier``.
         RejectedError
-            If ``rows`` is out of its range.
+            If ``rows`` is out of its range, or they are too wide to be read at once: ``too_many_cells``.
         """
         if not 1 <= rows <= MOST_ROWS:
             msg = f"rows is 1 to {MOST_ROWS}; got {rows}"
@@ -67,6 +71,8 @@ class Tails:
                 self._store.get_file(bucket, info.key, path)
                 text = io.BytesIO(last_lines(path, rows + SPARE_LINES))
                 tables.insert(0, read_csv(text, limits=settings, ignore_columns=settings.ignore_columns))
+                if min(rows, tables[0].rows) * len(tables[0].columns) > MOST_CELLS:
+                    _refuse_wide(rows)
         body = tail_body(identifier, tables, rows=rows, max_gap_steps=settings.max_gap_steps)
         self._remember(key, body)
         return body
@@ -82,25 +88,35 @@ class Tails:
     def _remember(self, key: tuple[str, str, int], body: dict[str, Any]) -> None:
         with self._lock:
             self._cache[key] = body
-            while len(self._cache) > 1 and sum(map(_cells, self._cache.values())) > MOST_CACHED_CELLS:
+            while len(self._cache) > 1 and sum(map(_cells, self._cache.values())) > MOST_CELLS:
                 self._cache.popitem(last=False)
 
 
 def last_lines(path: Path, count: int) -> bytes:
-    """Return a file's first line and its last ``count`` lines, reading only its ends."""
+    """Return a file's first line and its last ``count`` lines, reading only its ends.
+
+    Raises
+    ------
+    RejectedError
+        ``too_many_cells`` if the lines have more than `MOST_TAIL_BYTES`: what lies here may never have been checked.
+    """
     with path.open("rb") as file:
-        header = file.readline()
+        header = file.readline(MAX_LINE_BYTES + 1)
         start = file.tell()
         at = file.seek(0, io.SEEK_END)
-        found = b""
-        while at > start and found.count(b"\n") <= count:
+        blocks: list[bytes] = []
+        lines = 0
+        while at > start and lines <= count:
             step = min(BLOCK_BYTES, at - start)
             at -= step
             file.seek(at)
-            found = file.read(step) + found
-    if at > start or found.count(b"\n") > count:
-        lines = found.split(b"\n")
-        found = b"\n".join(lines[-(count + 1) :])
+            blocks.append(file.read(step))
+            lines += blocks[-1].count(b"\n")
+            if len(blocks) * BLOCK_BYTES > MOST_TAIL_BYTES:
+                _refuse_wide(count)
+    found = b"".join(reversed(blocks))
+    if at > start or lines > count:
+        found = b"\n".join(found.split(b"\n")[-(count + 1) :])
     return header + found
 
 
@@ -136,6 +152,11 @@ def _joined(tables: list[RawTable], step_seconds: int, max_gap_steps: int) -> Se
     except RejectedError:
         return None
     return series
+
+
+def _refuse_wide(rows: int) -> NoReturn:
+    msg = f"the last {rows} rows are too wide to be read at once; ask for fewer"
+    raise RejectedError(msg, code="too_many_cells", field="rows")
 
 
 def _cells(body: dict[str, Any]) -> int:

@@ -15,13 +15,13 @@ import pyarrow as pa
 from flts.errors import RejectedError
 from flts.forecasting.series import FloatArray, IntArray
 from flts.ingest.cells import BlockReader
+from flts.ingest.guard import refuse_long_line, refuse_nul
 from flts.ingest.header import Header, read_header, refuse_other_formats
 from flts.ingest.table import RawTable
 from flts.ingest.times import parse_times
 from flts.settings import UploadLimits
 
 BLOCK_BYTES = 1 << 20
-MAX_LINE_BYTES = 1 << 20  # 1,000 columns of 60 characters are 60 kB
 
 
 def read_csv(
@@ -97,8 +97,7 @@ def _whole_lines(stream: BinaryIO, *, max_bytes: int, name: str) -> Iterator[byt
             msg = f"the file is larger than {max_bytes:,} bytes (MAX_UPLOAD_BYTES)"
             raise RejectedError(msg, code="too_large", field=name)
         if b"\0" in chunk:
-            msg = "the file contains NUL bytes: it is not text"
-            raise RejectedError(msg, code="not_text", field=name)
+            refuse_nul(name)
         end = chunk.rfind(b"\n") + 1
         if end == 0:
             kept += chunk
@@ -118,13 +117,7 @@ def _whole_lines(stream: BinaryIO, *, max_bytes: int, name: str) -> Iterator[byt
 
 def _check_line(line: bytes, name: str) -> None:
     # Only the first line of a block can be longer than a block, so only that one is looked at.
-    if len(line) <= MAX_LINE_BYTES:
-        return
-    if line.count(b",") > len(line) // 64:
-        msg = f"a line has more than {line.count(b','):,} cells and {MAX_LINE_BYTES:,} bytes"
-        raise RejectedError(msg, code="too_many_columns", field=name)
-    msg = f"a line is longer than {MAX_LINE_BYTES:,} bytes: is this a CSV with one row a line?"
-    raise RejectedError(msg, code="line_too_long", field=name)
+    refuse_long_line(len(line), line.count(b","), name)
 
 
 def _check_utf8(block: bytes, name: str) -> None:

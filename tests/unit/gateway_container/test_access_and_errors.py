@@ -55,6 +55,17 @@ def test_reading_runs_and_data_sets_is_open(gateway: GatewayUnderTest, path: str
     assert gateway.client(key=None).get(path).status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/datasets", "/datasets/x", "/upload/raw-data/x/train.csv", "/runs", "/predict"])
+@pytest.mark.parametrize("encoding", ["gzip", "br", "GZIP", "deflate, gzip"])
+def test_nothing_unpacks_what_strangers_packed(gateway: GatewayUnderTest, path: str, encoding: str) -> None:
+    answer = gateway.client().post(path, content=b"x", headers={"content-encoding": encoding})
+
+    assert answer.status_code == 415
+    error = answer.json()["error"]
+    assert (error["code"], error["field"]) == ("encoded_body", "Content-Encoding")
+    assert encoding.lower() in error["message"]
+
+
 def test_the_old_and_the_new_key_are_valid_while_one_replaces_the_other(tmp_path: Path) -> None:
     gateway = make_gateway(tmp_path, gateway_api_key="the-new-key-of-today, the-old-key-of-last-year")
 

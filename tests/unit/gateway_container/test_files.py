@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,21 @@ def test_the_limit_holds_with_and_without_a_form(tmp_path: Path) -> None:
         assert answer.status_code == 413
         assert answer.json()["error"]["field"] == "file"
     assert client.post("/upload/raw-data/x/train.csv", content=b"1" * 1000).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [(gzip.compress(TRAIN), "not_csv"), (b"PAR1" + TRAIN, "not_csv"), (b"a,b\n1,\0\n", "not_text")],
+)
+@pytest.mark.parametrize("form", [True, False])
+def test_what_can_be_no_csv_does_not_land(gateway: GatewayUnderTest, data: bytes, code: str, form: bool) -> None:
+    arguments = {"files": {"file": ("t.csv", data)}} if form else {"content": data}
+
+    answer = gateway.client().post("/upload/raw-data/x/train.csv", **arguments)
+
+    assert answer.status_code == 422
+    assert (answer.json()["error"]["code"], answer.json()["error"]["field"]) == (code, "file")
+    assert gateway.keys("raw-data") == []
 
 
 def test_an_empty_file_is_refused(gateway: GatewayUnderTest) -> None:

@@ -12,6 +12,7 @@ import pytest
 from flts.contracts.events import EvaluateRequest, ModelSelected, ModelTraining, RollbackRequest
 from flts.contracts.ids import new_pipeline_run_id
 from flts.storage.runs import RunStore
+from gateway_container import tail
 from tests.eventually import eventually
 from tests.gateway import GatewayUnderTest, claim, csv_text, following, make_gateway, progress, scoreboard
 
@@ -491,6 +492,27 @@ class TestTail:
         assert answer.status_code == 202
 
         assert list(gateway.client().get("/datasets/x/tail").json()["data"]) == ["time", "down", "up"]
+
+    @pytest.mark.parametrize("lines", [1, 90])
+    def test_a_file_of_lines_that_are_far_too_wide_is_not_read_into_memory(
+        self, gateway: GatewayUnderTest, lines: int
+    ) -> None:
+        """What was uploaded by bucket and key was never read, and a tail asks for no key."""
+        line = b"9" * (1_000_000 if lines > 1 else 90_000_000) + b"\n"
+        gateway.store.put("raw-data", f"x/{'0' * 64}/train.csv", b"time,a\n" + line * lines)
+
+        error = gateway.client(key=None).get("/datasets/x/tail?rows=10000").json()["error"]
+
+        assert (error["code"], error["field"]) == ("too_many_cells", "rows")
+
+    def test_a_tail_of_too_many_columns_says_to_ask_for_fewer_rows(
+        self, gateway: GatewayUnderTest, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        upload(gateway)
+        monkeypatch.setattr(tail, "MOST_CELLS", 500)
+
+        assert gateway.client().get("/datasets/x/tail?rows=10000").json()["error"]["code"] == "too_many_cells"
+        assert len(gateway.client().get("/datasets/x/tail?rows=200").json()["data"]["time"]) == 200
 
 
 def test_the_page_shows_runs_champions_and_routes_and_escapes_names(gateway: GatewayUnderTest) -> None:

@@ -369,7 +369,7 @@ def test_memory_stays_flat_while_a_large_file_comes_in(tmp_path: Path) -> None:
 
     async def body() -> AsyncIterator[bytes]:
         for _ in range(300):
-            yield b"7" * 100_000
+            yield b"7" * 99_999 + b"\n"
 
     tracemalloc.start()
     try:
@@ -381,6 +381,23 @@ def test_memory_stays_flat_while_a_large_file_comes_in(tmp_path: Path) -> None:
     assert status == 200
     assert answer["size_bytes"] == 30_000_000  # type: ignore[comparison-overlap]
     assert peak < 8_000_000
+
+
+def test_a_line_without_an_end_is_refused_before_the_rest_of_it_comes(gateway: GatewayUnderTest) -> None:
+    sent = 0
+
+    async def body() -> AsyncIterator[bytes]:
+        nonlocal sent
+        yield b'--b\r\nContent-Disposition: form-data; name="train"; filename="x"\r\n\r\ntime,a\n1,'
+        for _ in range(1000):
+            sent += 100_000
+            yield b"1" * 100_000
+
+    status, answer = post_stream(gateway, "/datasets/x", body(), "multipart/form-data; boundary=b")
+
+    assert status == 422
+    assert (answer["error"]["code"], answer["error"]["field"]) == ("line_too_long", "train")
+    assert sent <= 1_300_000
 
 
 def test_httpx_streams_the_same_upload(gateway: GatewayUnderTest) -> None:

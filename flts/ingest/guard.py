@@ -1,0 +1,76 @@
+"""Look at an upload while it arrives: what can be no CSV is refused after its first megabyte, not after its last."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from flts.errors import RejectedError
+from flts.ingest.header import refuse_other_formats
+
+MAX_LINE_BYTES = 1 << 20  # 1,000 columns of 60 characters are 60 kB
+LONGEST_MAGIC = 6
+
+
+class TextGuard:
+    """Watches the bytes of one file as they come, in pieces of any size.
+
+    Parameters
+    ----------
+    name : str
+        What errors call the file in ``field``.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._start = b""
+        self._known = False
+        self._line_bytes = 0
+        self._line_cells = 0
+
+    def feed(self, piece: bytes) -> None:
+        """Look at the next piece.
+
+        Raises
+        ------
+        RejectedError
+            ``not_csv`` or ``wrong_encoding`` by the first bytes, ``not_text`` for NUL, ``line_too_long`` or
+            ``too_many_columns`` for a line without an end.
+        """
+        if not self._known:
+            self._start += piece[:LONGEST_MAGIC]
+            self._known = len(self._start) >= LONGEST_MAGIC
+            refuse_other_formats(self._start, self._name)
+        if b"\0" in piece:
+            refuse_nul(self._name)
+        last = piece.rfind(b"\n") + 1
+        if last:
+            # Of a line that begins and ends within one piece the length is the piece's, and that is bounded.
+            first = piece.find(b"\n")
+            refuse_long_line(self._line_bytes + first, self._line_cells + piece.count(b",", 0, first), self._name)
+            self._line_bytes = self._line_cells = 0
+        self._line_bytes += len(piece) - last
+        self._line_cells += piece.count(b",", last)
+        refuse_long_line(self._line_bytes, self._line_cells, self._name)
+
+
+def refuse_long_line(size: int, commas: int, name: str) -> None:
+    """Refuse a line that is longer than any header or row.
+
+    Raises
+    ------
+    RejectedError
+        ``line_too_long``, or ``too_many_columns`` where it is made of many short cells.
+    """
+    if size <= MAX_LINE_BYTES:
+        return
+    if commas > size // 64:
+        msg = f"a line has more than {commas:,} cells and {MAX_LINE_BYTES:,} bytes"
+        raise RejectedError(msg, code="too_many_columns", field=name)
+    msg = f"a line is longer than {MAX_LINE_BYTES:,} bytes: is this a CSV with one row a line?"
+    raise RejectedError(msg, code="line_too_long", field=name)
+
+
+def refuse_nul(name: str) -> NoReturn:
+    """Refuse a file that holds NUL."""
+    msg = "the file contains NUL bytes: it is not text"
+    raise RejectedError(msg, code="not_text", field=name)
