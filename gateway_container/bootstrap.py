@@ -17,6 +17,7 @@ from flts.runtime.adapters import Adapters
 from flts.runtime.service import Service, Subscription, Tick
 from flts.storage.operations import Operations
 from gateway_container.api import create_app
+from gateway_container.checking import ChecksFiles, FileChecks
 from gateway_container.context import Gateway
 from gateway_container.deleting import Deleting
 from gateway_container.handler import WatchRuns
@@ -35,7 +36,7 @@ OUTBOX_GRACE_SECONDS = 30.0  # a publisher waits 25 for its acknowledgement
 CLEAN_SECONDS = 24 * 3600.0
 
 
-def build_gateway(settings: GatewaySettings, adapters: Adapters) -> Gateway:
+def build_gateway(settings: GatewaySettings, adapters: Adapters, checks: ChecksFiles) -> Gateway:
     """Return the gateway's parts, connected."""
     live = LiveRuns(queue_size=settings.sse_queue_size)
 
@@ -46,10 +47,10 @@ def build_gateway(settings: GatewaySettings, adapters: Adapters) -> Gateway:
             raise BackendAwayError(msg, code="kafka_away")
         adapters.publisher.publish_all(events)
 
-    store, runs = adapters.store, adapters.run_store
     begin_at_zero(adapters.metrics.uploads, UPLOAD_OUTCOMES)
+    store, runs = adapters.store, adapters.run_store
     operations = Operations(store, settings)
-    intake = Intake(store, runs, settings)
+    intake = Intake(store, runs, settings, checks)
     return Gateway(
         settings=settings,
         intake=intake,
@@ -70,7 +71,8 @@ def build_gateway(settings: GatewaySettings, adapters: Adapters) -> Gateway:
 
 def build_service(settings: GatewaySettings, adapters: Adapters) -> Service:
     """Return the gateway as a service."""
-    gateway = build_gateway(settings, adapters)
+    checks = FileChecks(settings)
+    gateway = build_gateway(settings, adapters, checks)
 
     def forget_idempotency_keys() -> Sequence[Event]:
         removed = gateway.intake.forget_idempotency_keys()
@@ -86,5 +88,7 @@ def build_service(settings: GatewaySettings, adapters: Adapters) -> Service:
             Tick("idempotency-keys", CLEAN_SECONDS, forget_idempotency_keys),
         ),
         api=create_app(gateway),
+        on_start=(checks.warm_up,),
         on_drain=(gateway.live.close,),
+        on_stop=(checks.close,),
     )

@@ -22,10 +22,11 @@ from flts.errors import (
     PreconditionFailedError,
     RejectedError,
 )
-from flts.ingest import newest_upload, raw_key, read_csv, upload_hash, validation_report
+from flts.ingest import newest_upload, raw_key, upload_hash
 from flts.settings import ProphetSettings, RecipeSettings, TrainingSettings, check_overrides
 from flts.storage.ports import ObjectInfo, ObjectStore
 from flts.storage.runs import RunStore
+from gateway_container.checking import ChecksFiles
 from gateway_container.domain.keys import IncomingKey, incoming_key
 from gateway_container.domain.uploads import StartRequest, evaluate_request, raw_data_event, rollback_request
 from gateway_container.receive import ReceivedFile, hash_file
@@ -71,6 +72,8 @@ class Intake:
         Where runs are recorded.
     settings : GatewaySettings
         Limits, buckets and the defaults that overrides are checked on.
+    checks : ChecksFiles
+        Reads the files.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class Intake:
         store: ObjectStore,
         runs: RunStore,
         settings: GatewaySettings,
+        checks: ChecksFiles,
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         new_run_id: Callable[[], str] = new_pipeline_run_id,
@@ -85,6 +89,7 @@ class Intake:
         self._store = store
         self._runs = runs
         self._settings = settings
+        self._checks = checks
         self._now = now
         self._new_run_id = new_run_id
 
@@ -98,14 +103,9 @@ class Intake:
         """
         check_overrides(request.settings, RecipeSettings, TrainingSettings, ProphetSettings)
         settings = self._settings.with_overrides(request.settings)
-        ignored = settings.ignore_columns
-        train_table = read_csv(train.path, limits=self._settings, ignore_columns=ignored, name="train")
-        test_table = None
-        if test is not None:
-            test_table = read_csv(test.path, limits=self._settings, ignore_columns=ignored, name="test")
-        report = validation_report(train_table, test_table, settings, settings).as_dict()
-        rows = (train_table.rows, test_table.rows if test_table is not None else None)
-        return Checked(train, test, rows, len(train_table.columns), dict(report))
+        found = self._checks.check(train.path, test.path if test else None, settings)
+        train_rows, test_rows = found["rows"]
+        return Checked(train, test, (train_rows, test_rows), found["columns"], found["report"])
 
     def start(self, checked: Checked, request: StartRequest, *, began: datetime) -> StartedRun:
         """Store checked files under their content's address and record a run on them.

@@ -1,0 +1,116 @@
+"""Read uploaded files in a child process whose memory and time are bounded: what strangers send may cost nobody else.
+
+The work itself, `check_files`, is a function of plain values; `FileChecks` asks a warm child for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from flts.errors import RejectedError
+from flts.ingest import RawTable, read_csv, validation_report
+from flts.observability.logs import get_logger
+from flts.runtime.bounded import BoundedWorkers, Bounds, GaveUpError
+from flts.settings import ProphetSettings, RecipeSettings, TrainingSettings, UploadLimits
+from gateway_container.settings import GatewaySettings
+
+log = get_logger(__name__)
+
+
+class CheckSettings(UploadLimits, RecipeSettings, TrainingSettings, ProphetSettings):
+    """What the child needs to know: limits, recipe and windows, and no secret."""
+
+
+class ChecksFiles(Protocol):
+    """Something that reads uploaded files and says what they hold."""
+
+    def check(self, train: Path, test: Path | None, settings: GatewaySettings) -> dict[str, Any]:
+        """Return ``{"rows": [train, test or None], "columns", "report"}``, or raise what is wrong with the files."""
+        ...
+
+
+class FileChecks:
+    """Checks files in children.
+
+    Parameters
+    ----------
+    settings : GatewaySettings
+        How much memory and time a check may take.
+    """
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self._memory_bytes = settings.validation_memory_bytes
+        self._seconds = settings.validation_seconds
+        self._workers = BoundedWorkers(
+            Bounds("gateway_container.checking:check_files", self._memory_bytes, self._seconds)
+        )
+
+    def warm_up(self) -> None:
+        """Start a child, so that the first upload does not wait for its imports."""
+        self._workers.warm_up()
+
+    def close(self) -> None:
+        """End the children."""
+        self._workers.close()
+
+    def check(self, train: Path, test: Path | None, settings: GatewaySettings) -> dict[str, Any]:
+        """Have a child read the files.
+
+        Raises
+        ------
+        RejectedError
+            What `check_files` raises; ``too_large`` if the files need more memory or time than a check may take,
+            ``unreadable`` if the child crashed on them. ``field`` is the file, ``train`` or ``test``.
+        """
+        try:
+            return self._workers.ask(order_of(train, test, settings))
+        except GaveUpError as error:
+            log.warning("validation_gave_up", cause=error.cause, file=error.noted, error=error)
+            raise self._refusal(error) from error
+
+    def _refusal(self, error: GaveUpError) -> RejectedError:
+        file = error.noted or "train"
+        if error.cause == "memory":
+            msg = (
+                f"{file}: checking it needs more than {self._memory_bytes:,} bytes of memory "
+                "(VALIDATION_MEMORY_BYTES): send fewer rows or columns"
+            )
+        elif error.cause == "time":
+            msg = f"{file}: checking it takes longer than {self._seconds:g} s (VALIDATION_SECONDS): send fewer rows"
+        else:
+            msg = f"{file}: the process that read it crashed; this is no CSV that can be read"
+            return RejectedError(msg, code="unreadable", field=file)
+        return RejectedError(msg, code="too_large", field=file)
+
+
+def order_of(train: Path, test: Path | None, settings: GatewaySettings) -> dict[str, Any]:
+    """Return what `check_files` is asked; of the settings only those that it reads."""
+    return {
+        "train": str(train),
+        "test": None if test is None else str(test),
+        "settings": settings.model_dump(mode="json", include=set(CheckSettings.model_fields)),
+    }
+
+
+def check_files(order: Mapping[str, Any], note: Callable[[str], None]) -> dict[str, Any]:
+    """Read both files and describe them; runs in the child.
+
+    Raises
+    ------
+    RejectedError
+        Naming the column, setting or file that makes training impossible, and the rows needed.
+    """
+    settings = CheckSettings(**order["settings"])
+    ignored = settings.ignore_columns
+
+    def read(name: str) -> RawTable:
+        note(name)
+        return read_csv(Path(order[name]), limits=settings, ignore_columns=ignored, name=name)
+
+    train = read("train")
+    test = read("test") if order["test"] is not None else None
+    report = validation_report(train, test, settings, settings).as_dict()
+    rows = [train.rows, None if test is None else test.rows]
+    return {"rows": rows, "columns": len(train.columns), "report": report}
