@@ -28,6 +28,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 JSON = (b"content-type", b"application/json")
+CLOSE = (b"connection", b"close")
 PREDICT = "/predict"
 KEYED_PATHS = frozenset({PREDICT, "/models"})
 EXAMPLE = {
@@ -95,6 +96,12 @@ class InferenceApi:
             wrong = _body("method_not_allowed", "POST a request for a forecast")
             await _answer_error(send, 405, wrong, (b"allow", b"POST"))
             return
+        encoding = _header(scope, b"content-encoding")
+        if encoding is not None and encoding.strip().lower() not in {b"", b"identity"}:
+            self._outcomes["rejected"].inc()
+            message = "send the body as it is: Content-Encoding is not unpacked here"
+            await _answer_error(send, 415, _body("encoded_body", message, "Content-Encoding"), CLOSE)
+            return
         try:
             body = await _read_body(scope, receive, self._max_body_bytes)
             if body is None:
@@ -102,8 +109,8 @@ class InferenceApi:
             answer = await self._predictor.predict(body)
         except _TooLargeError:
             self._outcomes["rejected"].inc()
-            message = f"the body is larger than {self._max_body_bytes} bytes"
-            await _answer_error(send, 413, _body("body_too_large", message), (b"connection", b"close"))
+            message = f"the body is larger than {self._max_body_bytes} bytes (MAX_REQUEST_BYTES)"
+            await _answer_error(send, 413, _body("too_large", message, "data"), CLOSE)
         except RetryableError as error:
             self._outcomes["unavailable"].inc()
             wait = str(max(1, math.ceil(error.retry_after_seconds))).encode()
@@ -169,8 +176,8 @@ def _header(scope: Message, name: bytes) -> bytes | None:
     return None
 
 
-def _body(code: str, message: str) -> dict[str, dict[str, str]]:
-    return FltsError(message, code=code).as_body()
+def _body(code: str, message: str, field: str | None = None) -> dict[str, dict[str, str]]:
+    return FltsError(message, code=code, field=field).as_body()
 
 
 async def _answer_error(

@@ -110,9 +110,9 @@ def read_rows(request: PredictRequest, needs: Needs, *, max_rows: int) -> Rows:
     Raises
     ------
     RejectedError
-        Naming the column and the number needed: ``missing_time_column``, ``unknown_column``, ``missing_column``,
-        ``bad_time``, ``bad_number``, ``bad_column``, ``unequal_columns``, ``too_many_rows``, ``too_few_rows``,
-        ``unordered_times``, ``duplicate_times``, ``gap_in_rows``.
+        Naming the column and the number needed: ``no_time_column``, ``two_time_columns``, ``unknown_column``,
+        ``missing_column``, ``bad_time``, ``bad_number``, ``bad_column``, ``unequal_columns``, ``too_many_rows``,
+        ``too_few_rows``, ``unordered_times``, ``duplicate_times``, ``gap_in_rows``.
     """
     data = request.data
     time_column = _time_column(request)
@@ -141,16 +141,17 @@ def _time_column(request: PredictRequest) -> str:
     if request.index_col is not None:
         if request.index_col not in data:
             message = f"index_col names {request.index_col}, which data does not have"
-            _refuse("missing_time_column", message, "index_col")
+            _refuse("no_time_column", message, "index_col")
         return request.index_col
     found = [name for name in TIME_COLUMNS if name in data]
     if len(found) == 1:
         return found[0]
     if found:
-        message = f"data has several time columns ({', '.join(found)}); name one in index_col"
+        code, message = "two_time_columns", f"data has several time columns ({', '.join(found)}); name one in index_col"
     else:
+        code = "no_time_column"
         message = f"data has no time column; call it {', '.join(TIME_COLUMNS)}, or name it in index_col"
-    raise RejectedError(message, code="missing_time_column", field="index_col")
+    raise RejectedError(message, code=code, field="index_col")
 
 
 def _read_times(raw: msgspec.Raw, column: str) -> tuple[NDArray[np.int64], TimeStyle]:

@@ -154,7 +154,7 @@ def test_without_calibration_bounds_are_null(tmp_path: Path) -> None:
         (request_of(SERIES, slice(-300, None)), 422, "too_many_rows", "data"),
         (request_of(SERIES, inference_length=51), 422, "bad_horizon", "inference_length"),
         ({"data": {**request_of(SERIES)["data"], "up": ["1"] * 10}}, 422, "bad_number", "up"),
-        (b" " * 50_001, 413, "body_too_large", None),
+        (b" " * 50_001, 413, "too_large", "data"),
     ],
 )
 def test_every_refusal_is_json_that_names_its_reason(
