@@ -167,14 +167,13 @@ def test_a_server_that_stalls_after_64_kib_is_given_up(monkeypatch: pytest.Monke
 
 
 def test_a_server_that_answers_too_slowly_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(s3, "READ_SECONDS", 0.5)
-    monkeypatch.setattr(s3, "READ_BYTES", (256, 2**20))
-
     def answer(handler: BaseHTTPRequestHandler) -> None:
         object_answer(handler, 2**20, bytes(2**20))
 
     with server(answer) as (direct, _), FaultyProxy(int(direct.address.rpartition(":")[2])) as proxy:
         store = S3Store(settings_for(proxy.port))
+        monkeypatch.setattr(s3, "READ_SECONDS", 0.5)  # of a body; the connection keeps its 10 s
+        monkeypatch.setattr(s3, "READ_BYTES", (256, 2**20))
         assert len(store.get("raw-data", "key")[0]) == 2**20
         assert [len(chunk) for chunk in store.stream("raw-data", "key", chunk_bytes=700_000)] == [700_000, 348_576]
         proxy.switch(slow(1000))
