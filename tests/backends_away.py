@@ -1,0 +1,223 @@
+"""A pipeline whose backends can be taken away, somebody who keeps asking it, and what there is to count."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import httpx
+import psutil
+from confluent_kafka import Consumer, TopicPartition
+
+from flts.contracts.topics import dead_letter_topic
+from flts.settings import StoreSettings
+from flts.storage.connect import open_store
+from flts.storage.ports import ObjectStore
+from flts.storage.runs import RunStore
+from tests.brokers import free_port
+from tests.eventually import eventually
+from tests.faulty_proxy import FaultyProxy
+from tests.stack import RunningStack, running_stack
+from tests.stores import folder_settings, s3_settings, why_no_s3
+
+TRAINERS = ("train-gru", "train-lstm", "nonml-prophet")
+GROUPS = ("preprocess", *TRAINERS, "eval", "inference-worker")
+ASK_SECONDS = 0.2
+ANSWER_SECONDS = 10.0
+
+
+@dataclass
+class FragileStack:
+    """A pipeline that reaches each backend through a proxy of the test's own."""
+
+    stack: RunningStack
+    proxies: Mapping[str, FaultyProxy]
+    store: ObjectStore
+    runs: RunStore
+    prefix: str = ""
+
+    @contextmanager
+    def frozen(self, program: str) -> Iterator[None]:
+        """Stop a backend's processes where they are: the kernel accepts connections, and nobody answers."""
+        with frozen(self.stack, program):
+            yield
+
+    def decisions(self, identifier: str, run_id: str) -> int:
+        keys = [info.key for info in self.store.list("pipeline-runs", f"{identifier}/{run_id}/")]
+        return sum(key.rpartition("/")[2] == "decision.json" for key in keys)
+
+    def spooled(self) -> list[str]:
+        return [info.key for info in self.store.list("pipeline-runs", "_spool/")]
+
+    def dead_letters(self) -> dict[str, int]:
+        return dead_letters(self.stack, self.prefix)
+
+
+@contextmanager
+def fragile_stack(home: Path, **environment: str) -> Iterator[FragileStack]:
+    """Start a pipeline behind proxies; its store is a real S3 server where the environment names one."""
+    with ExitStack() as closing:
+        ports = {"kafka": free_port(), "mlflow": free_port()}
+        proxies = {name: closing.enter_context(FaultyProxy(port)) for name, port in ports.items()}
+        variables = {
+            "KAFKA_PORT": str(ports["kafka"]),
+            "KAFKA_ADVERTISED": proxies["kafka"].address,
+            "MLFLOW_PORT": str(ports["mlflow"]),
+            "MLFLOW_ADVERTISED": proxies["mlflow"].address,
+        }
+        settings, prefix = folder_settings(home / "store"), ""
+        if why_no_s3() is None:
+            settings, prefix = s3_settings(), f"away-{uuid.uuid4().hex[:8]}-"
+            proxies["store"] = closing.enter_context(FaultyProxy(_port(settings)))
+            variables |= _store_variables(settings, proxies["store"], prefix)
+        stack = closing.enter_context(running_stack(home, **variables, **environment))
+        store = open_store(settings, prefix)
+        yield FragileStack(stack, proxies, store, RunStore(store, settings), prefix)
+
+
+@contextmanager
+def frozen(stack: RunningStack, program: str) -> Iterator[None]:
+    """Stop a program and what it started, for the time of a block."""
+    one = psutil.Process(stack.pid(program))
+    family = [one, *one.children(recursive=True)]
+    for process in family:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in family:
+            process.resume()
+
+
+def dead_letters(stack: RunningStack, prefix: str = "") -> dict[str, int]:
+    """Return how many messages each group gave up."""
+    consumer = Consumer({"bootstrap.servers": stack.state["kafka"], "group.id": "counting"})
+    try:
+        counts = {}
+        for group in GROUPS:
+            topic = f"{prefix}{dead_letter_topic(group)}"
+            parts = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+            ends = [consumer.get_watermark_offsets(TopicPartition(topic, part), timeout=10) for part in parts]
+            counts[group] = sum(high - low for low, high in ends)
+        return counts
+    finally:
+        consumer.close()
+
+
+def mlflow_runs(stack: RunningStack, identifier: str) -> list[dict[str, Any]]:
+    """Return what MLflow has of an identifier: one entry a run, its tags as a dictionary."""
+    with httpx.Client(base_url=f"{stack.state['mlflow_url']}/api/2.0/mlflow", timeout=20) as client:
+        found = client.get("/experiments/get-by-name", params={"experiment_name": identifier})
+        if found.status_code == httpx.codes.NOT_FOUND:
+            return []
+        experiment = found.raise_for_status().json()["experiment"]["experiment_id"]
+        answer = client.post("/runs/search", json={"experiment_ids": [experiment], "max_results": 100})
+        runs = answer.raise_for_status().json().get("runs", [])
+    return [{**run, "tags": {tag["key"]: tag["value"] for tag in run["data"]["tags"]}} for run in runs]
+
+
+def mlflow_versions(stack: RunningStack, identifier: str) -> list[dict[str, Any]]:
+    with httpx.Client(base_url=f"{stack.state['mlflow_url']}/api/2.0/mlflow", timeout=20) as client:
+        answer = client.get("/model-versions/search", params={"filter": f"name='{identifier}'"})
+        return list(answer.raise_for_status().json().get("model_versions", []))
+
+
+def assert_recorded_once(stack: RunningStack, identifier: str, run: Mapping[str, Any]) -> None:
+    """Each trained model is one run in MLflow, ended well, and one version; the alias is at the champion's."""
+    wanted = sorted(trained["run_id"] for trained in run["trained"].values())
+    runs = mlflow_runs(stack, identifier)
+    assert sorted(one["tags"].get("run_id") for one in runs) == wanted
+    assert {one["info"]["status"] for one in runs} == {"FINISHED"}
+    versions = [{tag["key"]: tag["value"] for tag in one["tags"]} for one in mlflow_versions(stack, identifier)]
+    assert sorted(tags["run_id"] for tags in versions) == wanted
+    with httpx.Client(base_url=f"{stack.state['mlflow_url']}/api/2.0/mlflow", timeout=20) as client:
+        alias = client.get("/registered-models/alias", params={"name": identifier, "alias": "champion"})
+    assert alias.status_code == httpx.codes.OK, alias.text
+    champion = {tag["key"]: tag["value"] for tag in alias.json()["model_version"]["tags"]}
+    assert champion["run_id"] == run["decision"]["run_id"]
+
+
+def training_seconds(run: Mapping[str, Any]) -> dict[str, float]:
+    """Return how long each trainer's stage took."""
+    stages = {stage["stage"]: stage for stage in run["stages"] if stage["stage"] in TRAINERS}
+    return {
+        name: (datetime.fromisoformat(stage["end"]) - datetime.fromisoformat(stage["start"])).total_seconds()
+        for name, stage in stages.items()
+    }
+
+
+def wait_until_training(stack: RunningStack, run_id: str) -> None:
+    """Return when the GRU has begun to learn."""
+    eventually(
+        lambda: [one for one in stack.log_events("train-gru", "epoch_done") if one.get("pipeline_run_id") == run_id],
+        f"{run_id} is in the middle of its training",
+        timeout=120,
+    )
+
+
+@dataclass
+class Asker:
+    """Asks a served champion for a forecast, five times a second, and counts what comes back."""
+
+    url: str
+    body: Mapping[str, Any]
+    path: str = "/predict"
+    asked: int = 0
+    failures: list[str] = field(default_factory=list)
+    slowest_seconds: float = 0.0
+
+    def __enter__(self) -> Self:
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join(ANSWER_SECONDS + 5)
+
+    def _run(self) -> None:
+        with httpx.Client(base_url=self.url, timeout=ANSWER_SECONDS) as client:
+            while not self._stop.is_set():
+                began = time.monotonic()
+                self.asked += 1
+                try:
+                    answer = client.post(self.path, json=dict(self.body))
+                    if answer.status_code != httpx.codes.OK or not answer.json()["predictions"]:
+                        self.failures.append(f"{answer.status_code} {answer.text[:200]}")
+                except httpx.HTTPError as error:
+                    self.failures.append(f"{type(error).__name__}: {error}")
+                took = time.monotonic() - began
+                self.slowest_seconds = max(self.slowest_seconds, took)
+                self._stop.wait(max(0.0, ASK_SECONDS - took))
+
+
+def _port(settings: StoreSettings) -> int:
+    address = urlsplit(settings.mlflow_s3_endpoint_url or "")
+    assert address.port is not None
+    assert address.hostname in {"127.0.0.1", "localhost"}, "the proxy relays on this machine only"
+    return address.port
+
+
+def _store_variables(settings: StoreSettings, proxy: FaultyProxy, prefix: str) -> dict[str, str]:
+    secret = settings.aws_secret_access_key
+    assert secret is not None
+    return {
+        "STORE": "s3",
+        "MLFLOW_S3_ENDPOINT_URL": proxy.url,
+        "AWS_ACCESS_KEY_ID": settings.aws_access_key_id or "",
+        "AWS_SECRET_ACCESS_KEY": secret.get_secret_value(),
+        "ALLOW_DEFAULT_CREDENTIALS": "1",
+        "NAMESPACE_PREFIX": prefix,
+    }
