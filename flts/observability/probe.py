@@ -1,0 +1,45 @@
+"""Ask the service of this container for a health path: exit code 0 if it answers 200; its answer is printed.
+
+Run as a file (``python -I -S flts/observability/probe.py [/healthz]``) every few seconds in every container: it imports
+nothing of ours, since settings alone would take ten times as long as the question.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+
+TIMEOUT_SECONDS = 3.0
+DEFAULT_PATH = "/readyz"
+
+
+def main() -> int:
+    """Ask once."""
+    path = sys.argv[1] if len(sys.argv) > 1 else DEFAULT_PATH
+    port = int(os.environ.get("SERVICE_PORT") or 8000)  # noqa: TID251 - see above
+    try:
+        status, body = ask("127.0.0.1", port, path)
+    except OSError as error:
+        sys.stdout.write(f"port {port}: {error}\n")
+        return 1
+    sys.stdout.write(f"{status} {body}\n")
+    return 0 if status == "200" else 1
+
+
+def ask(host: str, port: int, path: str) -> tuple[str, str]:
+    """Return the status and the body of an answer; an OSError if there is none."""
+    with socket.create_connection((host, port), timeout=TIMEOUT_SECONDS) as connection:
+        connection.sendall(f"GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
+        with connection.makefile("rb") as file:
+            answer = file.read()
+    head, _, body = answer.partition(b"\r\n\r\n")
+    words = head.split(b" ", 2)
+    if len(words) < 2:  # noqa: PLR2004 - "HTTP/1.1 200 OK"
+        msg = "no HTTP answer"
+        raise ConnectionError(msg)
+    return words[1].decode("latin-1"), body.decode(errors="replace").strip()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
