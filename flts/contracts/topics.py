@@ -43,6 +43,22 @@ def topic_of(event: facts.Event) -> Topic:
     raise LookupError(msg)
 
 
+DEAD_LETTER_ENDING = ".dead-letter"
+_CONSUMED = {"preprocess": (RAW_DATA,), "eval": (TRAINING_DATA, MODEL_TRAINING), "inference-worker": (INFERENCE_DATA,)}
+_TRAINERS = ("train-", "nonml-")
+
+
 def dead_letter_topic(group: str) -> str:
     """Return the name of a group's dead-letter topic."""
-    return f"{group}.dead-letter"
+    return f"{group}{DEAD_LETTER_ENDING}"
+
+
+def group_of_dead_letters(topic: str) -> str | None:
+    """Return the group whose dead letters a topic holds, or None for any other topic."""
+    group = topic.removesuffix(DEAD_LETTER_ENDING)
+    return group if group and group != topic else None
+
+
+def consumed_by(group: str) -> tuple[Topic, ...]:
+    """Return the topics that a group of the pipeline shares among its replicas; none for an unknown group."""
+    return (TRAINING_DATA,) if group.startswith(_TRAINERS) else _CONSUMED.get(group, ())

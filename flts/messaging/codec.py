@@ -14,6 +14,19 @@ from flts.observability.tracing import Trace
 MAX_EVENT_BYTES = 16 * 1024
 ONLY_GROUP = "only-group"
 """Header of a replayed dead letter: the one group that is to read it."""
+REPLAY_OF = "replay-of"
+"""Header of a replayed dead letter: the letter it was."""
+REASONS = (
+    "source-topic",
+    "source-partition",
+    "source-offset",
+    "attempts",
+    "error_code",
+    "error",
+    "traceback",
+    "headers-left-out",
+)
+"""Headers that a dead letter has beside those of its record."""
 
 Headers = list[tuple[str, bytes]]
 

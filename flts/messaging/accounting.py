@@ -1,0 +1,223 @@
+"""The sum: sent = done + in flight + dead letters, of each topic and group, from what Kafka knows of them.
+
+What counts as what, for a group's share of one topic:
+
+sent
+    Records that the topic holds: end offsets less log start. What retention removed is no longer counted on any side.
+in flight
+    Sent, and not committed by the group: waiting, or being worked on. A letter whose record is not committed yet (the
+    service was killed between the two) counts here, since its record will be delivered again.
+dead letters
+    Committed, lying in the group's dead letters, and not replayed. Two letters of one record, written around such a
+    kill, count once.
+done
+    Committed and none of these. Records that the group skipped, since they are another group's replays, are done.
+replayed
+    Letters that were sent again. A replay is a record of its own: ``sent`` has it from the moment it is published, and
+    the record that it came from becomes done, since its replay answers for it. Thus 10 sent, 2 of them dead, both
+    replayed well: sent 12, done 12; the data sets were ``sent`` less the topic's replays, 10.
+
+The sum holds unless records are missing: removed by retention before the group read them (``lost``), or fewer than the
+group has committed (``ahead``: the topic was made anew).
+
+What offsets cannot say is whether an effect took place; whoever wants to know that compares ``done`` with the store.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from flts.contracts.topics import Topic, consumed_by
+from flts.errors import BackendAwayError, NotFoundError
+from flts.messaging.dead_letters import DeadLetters, Head
+from flts.messaging.kafka import REQUEST_SECONDS, common_config, full_name
+from flts.settings import KafkaSettings
+
+Replayed = Callable[[str], Collection[str]]
+"""Returns the uids (`Head.uid`) of a group's letters that were replayed."""
+Offsets = dict[tuple[str, int], int]
+ANSWER_SECONDS = 8.0
+LOOK_SECONDS = 0.2
+LOST = (KafkaError._TIMED_OUT, KafkaError._TRANSPORT)  # noqa: SLF001 - their public names
+MOVING = (
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.REQUEST_TIMED_OUT,
+)
+"""A topic that was just made has no leader yet; a group's coordinator may have moved."""
+NO_GROUP = (KafkaError.GROUP_ID_NOT_FOUND, KafkaError.UNKNOWN_TOPIC_OR_PART)
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """How one group stands with one topic; bare names."""
+
+    topic: str
+    group: str
+    sent: int
+    done: int
+    in_flight: int
+    dead_letters: int
+    replayed: int
+    lost: int
+    """Removed by retention before the group had read them."""
+    ahead: int
+    """Committed beyond the topic's end: it was made anew."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether every record that was sent is done, in flight or a dead letter."""
+        parts = (self.done, self.in_flight, self.dead_letters)
+        return min(parts) >= 0 and sum(parts) == self.sent and not self.lost and not self.ahead
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the account as a record of the API."""
+        return {**asdict(self), "holds": self.holds}
+
+
+class Accounting:
+    """Computes the accounts of an installation; any thread may ask.
+
+    Parameters
+    ----------
+    settings : KafkaSettings
+        Where the brokers are, and the prefix of the installation.
+    client_id : str
+        Who asks.
+    consumers : mapping, optional
+        The topics of each group (bare names); else every group that has dead letters, by `consumed_by`.
+    letters : DeadLetters, optional
+        To share what was read of them.
+    """
+
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        client_id: str = "accounting",
+        *,
+        consumers: Mapping[str, Sequence[Topic]] | None = None,
+        letters: DeadLetters | None = None,
+    ) -> None:
+        self._settings = settings
+        self._client_id = client_id
+        self._consumers = consumers
+        self.letters = letters or DeadLetters(settings, client_id)
+        self._lock = threading.Lock()
+        self._admin: AdminClient | None = None
+
+    def accounts(self, replayed: Replayed | None = None) -> list[Account]:
+        """Return the account of each topic and group, ordered by them.
+
+        Parameters
+        ----------
+        replayed : function, optional
+            Which letters were replayed (`flts.messaging.replay.ReplayMarks.replayed`); none unless given.
+
+        Raises
+        ------
+        BackendAwayError
+            If the brokers do not answer.
+        """
+        consumers = self._consumers
+        if consumers is None:
+            consumers = {group: found for group in self.letters.groups() if (found := consumed_by(group))}
+        accounts = [self._account(group, topic, replayed) for group, topics in consumers.items() for topic in topics]
+        return sorted(accounts, key=lambda account: (account.topic, account.group))
+
+    def _account(self, group: str, topic: Topic, replayed: Replayed | None) -> Account:
+        full = full_name(self._settings, topic.name)
+        # In this order nothing that moves meanwhile is missed: a record has its letter before it is committed, and is
+        # sent before either.
+        starts = self._offsets(full, OffsetSpec.earliest())
+        committed = self._committed(full_name(self._settings, group), list(starts))
+        letters = self._letters(group, full)
+        done_again = frozenset(replayed(group)) if replayed is not None else frozenset()
+        ends = self._offsets(full, OffsetSpec.latest())
+        position = {
+            part: min(max(committed.get(part, 0), start), ends.get(part, start)) for part, start in starts.items()
+        }
+        sent = sum(ends.get(part, start) - start for part, start in starts.items())
+        in_flight = sum(max(0, ends.get(part, at) - at) for part, at in position.items())
+        of_record: dict[tuple[str, int, int], bool] = {}
+        for head in letters:
+            part = head.source[:2]
+            if part in starts and starts[part] <= head.source[2] < position[part]:
+                of_record[head.source] = of_record.get(head.source, False) or head.uid in done_again
+        dead = sum(not answered for answered in of_record.values())
+        return Account(
+            topic=topic.name,
+            group=group,
+            sent=sent,
+            done=sent - in_flight - dead,
+            in_flight=in_flight,
+            dead_letters=dead,
+            replayed=len(of_record) - dead,
+            lost=sum(max(0, start - committed.get(part, start)) for part, start in starts.items()),
+            ahead=sum(max(0, at - ends.get(part, at)) for part, at in committed.items()),
+        )
+
+    def _letters(self, group: str, full_topic: str) -> list[Head]:
+        try:
+            heads = self.letters.heads(group)
+        except NotFoundError:
+            return []  # a group without dead letters
+        return [head for head in heads if head.source[0] == full_topic]
+
+    def _offsets(self, full_topic: str, which: OffsetSpec) -> Offsets:
+        def ask(admin: AdminClient) -> Offsets:
+            known = admin.list_topics(timeout=REQUEST_SECONDS).topics.get(full_topic)
+            if known is None or not known.partitions:
+                return {}
+            parts = [TopicPartition(full_topic, number) for number in known.partitions]
+            answers = admin.list_offsets(dict.fromkeys(parts, which), request_timeout=REQUEST_SECONDS)
+            return {(part.topic, part.partition): int(answer.result().offset) for part, answer in answers.items()}
+
+        return self._ask(ask)
+
+    def _committed(self, full_group: str, parts: list[tuple[str, int]]) -> Offsets:
+        """Return where the group is, for the partitions of which it has committed anything; it is not joined."""
+        if not parts:
+            return {}
+        asked = ConsumerGroupTopicPartitions(full_group, [TopicPartition(*part) for part in parts])
+
+        def ask(admin: AdminClient) -> Offsets:
+            answer = admin.list_consumer_group_offsets([asked], request_timeout=REQUEST_SECONDS)[full_group]
+            try:
+                found = answer.result().topic_partitions
+            except KafkaException as error:
+                if error.args[0].code() in NO_GROUP:
+                    return {}  # nobody has joined it yet
+                raise
+            return {(part.topic, part.partition): int(part.offset) for part in found if part.offset >= 0}
+
+        return self._ask(ask)
+
+    def _ask(self, question: Callable[[AdminClient], Offsets]) -> Offsets:
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while True:
+            with self._lock:
+                if self._admin is None:
+                    self._admin = AdminClient(common_config(self._settings, f"{self._client_id}-accounting"))
+                admin = self._admin
+            try:
+                return question(admin)
+            except KafkaException as error:
+                reason: KafkaError = error.args[0]
+                if time.monotonic() > deadline or reason.code() not in (*LOST, *MOVING):
+                    msg = f"Kafka at {self._settings.kafka_bootstrap_servers} did not answer: {reason.str()}"
+                    raise BackendAwayError(msg, code="kafka_away") from error
+                if reason.code() in LOST:
+                    # The client goes on asking the coordinator it knew, also where that one began anew.
+                    with self._lock:
+                        self._admin = None
+            time.sleep(LOOK_SECONDS)
