@@ -44,7 +44,8 @@ class BrokerSettings(Settings):
 
     def topic_names(self, groups: list[str]) -> list[str]:
         """Return all topics, the dead letters of these and of the usual groups included."""
-        trainers = [f"train-{model_type.lower()}" for model_type in self.expected_model_types]
+        networks = [model_type.lower() for model_type in self.expected_model_types if model_type.upper() != "PROPHET"]
+        trainers = [f"train-{network}" for network in networks]
         names = [topic.name for topic in topics.ALL]
         names += [topics.dead_letter_topic(group) for group in dict.fromkeys([*GROUPS, *trainers, *groups])]
         return [f"{self.namespace_prefix}{name}" for name in names]

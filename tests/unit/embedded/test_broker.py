@@ -1,0 +1,16 @@
+"""The embedded broker has the dead letters of the groups there are, and of no other."""
+
+from __future__ import annotations
+
+from embedded.broker import BrokerSettings
+from flts.training.announce import stage_of
+
+
+def test_each_trainer_has_dead_letters_under_its_own_group() -> None:
+    settings = BrokerSettings(namespace_prefix="a-", expected_model_types=("GRU", "LSTM", "PROPHET"))
+
+    names = settings.topic_names([])
+
+    trainers = {stage_of(model_type) for model_type in settings.expected_model_types}
+    groups = {name.removesuffix(".dead-letter").removeprefix("a-") for name in names if name.endswith(".dead-letter")}
+    assert groups == {"preprocess", "eval", "inference-worker", *trainers}
