@@ -22,6 +22,7 @@ log = get_logger(__name__)
 
 PROBE_BYTES = 8 * 2**20
 _RETRY_SECONDS = 0.5
+ENSURE = "ensure buckets"
 
 
 def check_store(store: ObjectStore, settings: StoreSettings, *, write: bool = True) -> None:
@@ -58,6 +59,12 @@ def check_store(store: ObjectStore, settings: StoreSettings, *, write: bool = Tr
         raise error
 
 
+def write_steps(store: ObjectStore, settings: StoreSettings) -> dict[str, Callable[[], None]]:
+    """Return the steps by which a writer proves the store, for whoever takes them one by one; none makes a bucket."""
+    steps = _Probe(store, settings, write=True).steps
+    return {name: take for name, take in steps.items() if name != ENSURE}
+
+
 class _Probe:
     """The steps, in the order in which they are taken; ``step`` is the one in hand."""
 
@@ -69,9 +76,9 @@ class _Probe:
         self._settings = settings
         self._bucket = settings.bucket_pipeline_runs
         self._deadline = time.monotonic() + settings.backend_check_seconds
-        self._steps: dict[str, Callable[[], None]] = (
+        self.steps: dict[str, Callable[[], None]] = (
             {
-                "ensure buckets": self._ensure_buckets,
+                ENSURE: self._ensure_buckets,
                 "create-only put": self._create_only,
                 "put on a stale etag": self._stale_etag,
                 "put, read and delete 8 MiB": self._round_trip,
@@ -82,7 +89,7 @@ class _Probe:
 
     def run(self) -> None:
         """Take every step, each until it succeeds, fails for good or the time is up."""
-        for step, take in self._steps.items():
+        for step, take in self.steps.items():
             self.step = step
             while not self._take(take):
                 if isinstance(self.error, BackendAwayError) and time.monotonic() < self._deadline:
