@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from pydantic import SecretStr
 
+from cli import doctor, operations
 from cli.arguments import build_parser
 from cli.client import GatewayClient
 from cli.commands import COMMANDS, FAILED, OK, USAGE, UsageError
@@ -16,12 +17,13 @@ from cli.settings import CliSettings
 from flts.errors import FltsError
 
 INTERRUPTED = 130
+ALL_COMMANDS = COMMANDS | operations.COMMANDS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return 0, 1 if it failed, 2 if it was not used right. Errors are one line on standard error."""
     try:
-        arguments = build_parser().parse_args(argv)
+        arguments = build_parser(operations.add_arguments, doctor.add_arguments).parse_args(argv)
         settings = _settings(vars(arguments))
     except SystemExit as error:  # argparse and the settings have said why
         return error.code if isinstance(error.code, int) else USAGE
@@ -40,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace, settings: CliSettings) -> int:
+    if arguments.command == "doctor":  # looks at the gateway as at any backend
+        return doctor.doctor(settings, arguments)
     with GatewayClient(
         settings.url(),
         settings.api_key(),
@@ -47,7 +51,7 @@ def _run(arguments: argparse.Namespace, settings: CliSettings) -> int:
         reconnect_seconds=settings.flts_reconnect_seconds,
     ) as client:
         try:
-            return COMMANDS[arguments.command](client, arguments)
+            return ALL_COMMANDS[arguments.command](client, arguments)
         except BrokenPipeError:
             # Whoever read the output has had enough (`flts runs | head`); nothing more is written at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -11,8 +11,12 @@ DEFAULT_ROWS = 200
 PICTURES = (".png", ".svg", ".pdf")
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of `flts`."""
+AddCommands = Callable[[Callable[[str, str], argparse.ArgumentParser]], None]
+"""Declares commands; is given what makes the parser of one from its name and what it does."""
+
+
+def build_parser(*further: AddCommands) -> argparse.ArgumentParser:
+    """Return the parser of `flts`, with the commands of further modules."""
     common = argparse.ArgumentParser(add_help=False)
     # SUPPRESS: an option may stand before or after the command, and what is not given overrides nothing.
     options = common.add_argument_group("every command")
@@ -69,6 +73,8 @@ def build_parser() -> argparse.ArgumentParser:
     forecast.add_argument("--plot", type=_picture, metavar="FILE.png", help="write a picture, too")
 
     _add_operations(command)
+    for add in further:
+        add(command)
     return parser
 
 
@@ -122,22 +128,31 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting for this run; may be repeated"
     )
     parser.add_argument("--force", action="store_true", help="compute again what an earlier run has computed")
+    _add_reason(parser)
     parser.add_argument("--follow", action="store_true", help="show the run live until it ends")
+
+
+def _add_reason(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--reason", help="why, for whoever looks later; `flts why` shows it")
 
 
 def _add_operations(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
     evaluate = command("evaluate", "Judge the models of a run again, as a run of its own")
     evaluate.add_argument("run", help="the run whose models are judged again")
     evaluate.add_argument("--follow", action="store_true", help="show the run live until it ends")
+    _add_reason(evaluate)
 
     cancel = command("cancel", "End a run without a decision")
     cancel.add_argument("run")
+    _add_reason(cancel)
 
     rollback = command("rollback", "Make an earlier champion the current one again")
     rollback.add_argument("name")
     rollback.add_argument("--to", metavar="RUN", help="the run whose champion returns; else the one before the current")
     rollback.add_argument("--follow", action="store_true", help="show the run live until it ends")
+    _add_reason(rollback)
 
     resume = command("resume", "Announce unfinished runs again")
     resume.add_argument("run", nargs="?", help="only this run, however short its silence")
     resume.add_argument("--older-than-seconds", type=float, help="silence that counts as stuck; 900 unless given")
+    _add_reason(resume)

@@ -121,6 +121,7 @@ class GatewayClient:
         settings: Mapping[str, str | float | bool] | None = None,
         force: bool = False,
         idempotency_key: str | None = None,
+        reason: str | None = None,
     ) -> Record:
         """Upload a data set and start a run on it; return the gateway's answer.
 
@@ -134,7 +135,7 @@ class GatewayClient:
             If a file cannot be read.
         """
         key = idempotency_key or str(uuid.uuid4())
-        data = {"settings": json.dumps(dict(settings or {})), "force": "true" if force else "false"}
+        data = {"settings": json.dumps(dict(settings or {})), "force": "true" if force else "false", **_given(reason)}
 
         def send() -> Record:
             with contextlib.ExitStack() as files:
@@ -163,34 +164,56 @@ class GatewayClient:
         settings: Mapping[str, str | float | bool] | None = None,
         force: bool = False,
         salt: str | None = None,
+        reason: str | None = None,
     ) -> Record:
         """Start a run on an identifier's newest upload; return the gateway's answer."""
-        body: Record = {"identifier": identifier, "settings": dict(settings or {}), "force": force}
+        body: Record = {"identifier": identifier, "settings": dict(settings or {}), "force": force, **_given(reason)}
         if salt is not None:
             body["salt"] = salt
         return self._request("POST", "/runs", json=body, timeout=self._timeout * 10)
 
-    def resume(self, run_id: str | None = None, *, older_than_seconds: float | None = None) -> list[str]:
+    def resume(
+        self, run_id: str | None = None, *, older_than_seconds: float | None = None, reason: str | None = None
+    ) -> list[str]:
         """Have unfinished runs announced again; return their ids."""
         if run_id is not None:
-            answer = self._request("POST", f"/runs/{_segment(run_id)}/resume")
+            answer = self._request("POST", f"/runs/{_segment(run_id)}/resume", params=_given(reason))
         else:
-            params = {} if older_than_seconds is None else {"older_than_seconds": older_than_seconds}
+            params: Record = {} if older_than_seconds is None else {"older_than_seconds": older_than_seconds}
+            params |= _given(reason)
             answer = self._request("POST", "/runs/resume", params=params)
         return list(answer["resumed"])
 
-    def evaluate_again(self, run_id: str) -> Record:
+    def evaluate_again(self, run_id: str, *, reason: str | None = None) -> Record:
         """Have a run's candidates judged again, as a run of its own; return the gateway's answer."""
-        return self._request("POST", f"/runs/{_segment(run_id)}/evaluate")
+        return self._request("POST", f"/runs/{_segment(run_id)}/evaluate", params=_given(reason))
 
-    def cancel(self, run_id: str) -> Record:
+    def cancel(self, run_id: str, *, reason: str | None = None) -> Record:
         """End a run without a decision; return the gateway's answer."""
-        return self._request("POST", f"/runs/{_segment(run_id)}/cancel")
+        return self._request("POST", f"/runs/{_segment(run_id)}/cancel", params=_given(reason))
 
-    def roll_back(self, identifier: str, *, of_run: str | None = None) -> Record:
+    def roll_back(self, identifier: str, *, of_run: str | None = None, reason: str | None = None) -> Record:
         """Have an earlier champion made the current one again, as a run of its own; return the gateway's answer."""
-        params = {} if of_run is None else {"of_run": of_run}
+        params = ({} if of_run is None else {"of_run": of_run}) | _given(reason)
         return self._request("POST", f"/datasets/{_segment(identifier)}/rollback", params=params)
+
+    def delete(
+        self, identifier: str, *, dry_run: bool = False, cancel: bool = False, reason: str | None = None
+    ) -> Record:
+        """Delete a data set everywhere, or only ask what would go; return the gateway's answer."""
+        params = {"dry_run": dry_run, "cancel": cancel, **_given(reason)}
+        path = f"/datasets/{_segment(identifier)}"
+        return self._request("DELETE", path, params=params, timeout=self._timeout * 10)
+
+    def janitor(self, *, dry_run: bool = False, reason: str | None = None) -> Record:
+        """Have the janitor do a round, or only ask what it would remove; return the gateway's answer."""
+        method, params = ("GET", {}) if dry_run else ("POST", _given(reason))
+        return self._request(method, "/janitor", params=params, timeout=self._timeout * 10)
+
+    def operations(self, identifier: str | None = None, *, run_id: str | None = None) -> Record:
+        """Return what people did to a data set or to one of its runs, newest first, and whether it was deleted."""
+        params = {"identifier": identifier, "pipeline_run_id": run_id}
+        return self._request("GET", "/operations", params={name: one for name, one in params.items() if one})
 
     def runs(self, identifier: str | None = None, *, limit: int = 20) -> list[Record]:
         """Return the newest runs, newest first."""
@@ -364,3 +387,7 @@ def parse_events(lines: Iterator[str]) -> Iterator[RunEvent]:
 def _segment(name: str) -> str:
     """Return a name as one segment of a path, whatever it holds."""
     return quote(name, safe="").replace("..", "%2E%2E")
+
+
+def _given(reason: str | None) -> dict[str, str]:
+    return {"reason": reason} if reason else {}

@@ -13,12 +13,26 @@ from rich.console import Console
 
 from cli import render
 from cli.arguments import parse_settings
+from cli.causes import cause_lines, deleted_lines
 from cli.client import GatewayClient
 from cli.follow import LiveTable, PlainLines, follow_run
 from cli.rows import body_from_csv
 from flts.errors import NotFoundError, RejectedError
 
 OK, FAILED, USAGE = 0, 1, 2
+WHY_SHOWN = (
+    "pipeline_run_id",
+    "identifier",
+    "cause",
+    "of_run",
+    "reason",
+    "settings",
+    "force",
+    "outcome",
+    "outcome_details",
+    "decision",
+    "scoreboard",
+)
 
 
 class UsageError(Exception):
@@ -28,48 +42,61 @@ class UsageError(Exception):
 def upload(client: GatewayClient, arguments: argparse.Namespace) -> int:
     """Upload a data set."""
     settings = _settings(arguments)
-    answer = client.upload(arguments.name, arguments.train, arguments.test, settings=settings, force=arguments.force)
+    answer = client.upload(
+        arguments.name,
+        arguments.train,
+        arguments.test,
+        settings=settings,
+        force=arguments.force,
+        reason=arguments.reason,
+    )
     return _started(client, arguments, answer)
 
 
 def retrain(client: GatewayClient, arguments: argparse.Namespace) -> int:
     """Start a run on the newest upload."""
-    answer = client.start_run(arguments.name, settings=_settings(arguments), force=arguments.force, salt=arguments.salt)
+    answer = client.start_run(
+        arguments.name,
+        settings=_settings(arguments),
+        force=arguments.force,
+        salt=arguments.salt,
+        reason=arguments.reason,
+    )
     return _started(client, arguments, answer)
 
 
 def evaluate(client: GatewayClient, arguments: argparse.Namespace) -> int:
     """Judge a run's models again."""
-    return _started(client, arguments, client.evaluate_again(arguments.run))
+    return _started(client, arguments, client.evaluate_again(arguments.run, reason=arguments.reason))
 
 
 def cancel(client: GatewayClient, arguments: argparse.Namespace) -> int:
     """End a run without a decision."""
-    answer = client.cancel(arguments.run)
-    return _show(arguments, answer, [f"cancelled: {answer['pipeline_run_id']} on {answer['identifier']}"])
+    answer = client.cancel(arguments.run, reason=arguments.reason)
+    return show(arguments, answer, [f"cancelled: {answer['pipeline_run_id']} on {answer['identifier']}"])
 
 
 def rollback(client: GatewayClient, arguments: argparse.Namespace) -> int:
     """Go back to an earlier champion."""
-    return _started(client, arguments, client.roll_back(arguments.name, of_run=arguments.to))
+    return _started(client, arguments, client.roll_back(arguments.name, of_run=arguments.to, reason=arguments.reason))
 
 
 def runs(client: GatewayClient, arguments: argparse.Namespace) -> int:
     """List runs."""
     found = client.runs(arguments.identifier, limit=arguments.limit)
-    return _show(arguments, {"runs": found}, render.runs_table(found))
+    return show(arguments, {"runs": found}, render.runs_table(found))
 
 
 def datasets(client: GatewayClient, arguments: argparse.Namespace) -> int:
     """List data sets."""
     found = client.datasets()
-    return _show(arguments, {"datasets": found}, render.datasets_table(found))
+    return show(arguments, {"datasets": found}, render.datasets_table(found))
 
 
 def models(client: GatewayClient, arguments: argparse.Namespace) -> int:
     """List champions."""
     answer = client.models()
-    return _show(arguments, answer, render.models_table(answer))
+    return show(arguments, answer, render.models_table(answer))
 
 
 def follow(client: GatewayClient, arguments: argparse.Namespace) -> int:
@@ -85,7 +112,7 @@ def follow(client: GatewayClient, arguments: argparse.Namespace) -> int:
             view = event.data
         return _exit_code(view)
     view = watch(client, run_id)
-    _print_lines(render.decision_lines(view))
+    show_lines(render.decision_lines(view))
     return _exit_code(view)
 
 
@@ -95,21 +122,32 @@ def why(client: GatewayClient, arguments: argparse.Namespace) -> int:
     if not _is_run_id(run_id):
         found = client.runs(run_id, limit=50)
         decided = next((run for run in found if run.get("outcome")), None)
+        if not found:
+            return _why_nothing(client, arguments, run_id)
         if decided is None:
             msg = f"no run on {run_id} has ended yet; `flts follow --last --identifier {run_id}` shows how far it is"
             raise NotFoundError(msg, code="not_decided", field="run")
         run_id = decided["pipeline_run_id"]
     view = client.run(run_id)
+    done = client.operations(str(view["identifier"]), run_id=run_id)["operations"]
     if arguments.json:
-        _print_json(
-            {name: view.get(name) for name in ("pipeline_run_id", "identifier", "outcome", "decision", "scoreboard")}
-        )
+        _print_json({**{name: view.get(name) for name in WHY_SHOWN}, "operations": done})
         return OK
-    lines = [render.run_heading(view), "", *render.scoreboard_table(view)]
+    lines = [render.run_heading(view), *cause_lines(view, done), "", *render.scoreboard_table(view)]
     if arguments.targets:
         lines += ["", *render.target_table(view, step=arguments.step)]
-    _print_lines([*lines, "", *render.decision_lines(view)])
+    show_lines([*lines, "", *render.decision_lines(view)])
     return OK
+
+
+def _why_nothing(client: GatewayClient, arguments: argparse.Namespace, identifier: str) -> int:
+    """Show what was done to a data set that has no runs, such as its deletion."""
+    answer = client.operations(identifier)
+    if not answer["operations"] and answer["deletion"] is None:
+        msg = f"there are no runs on {identifier} yet: flts upload {identifier} train.csv"
+        raise NotFoundError(msg, code="no_runs", field="run")
+    lines = deleted_lines(identifier, answer["operations"], answer["deletion"])
+    return show(arguments, {"identifier": identifier, **answer}, lines)
 
 
 def forecast(client: GatewayClient, arguments: argparse.Namespace) -> int:
@@ -129,14 +167,14 @@ def forecast(client: GatewayClient, arguments: argparse.Namespace) -> int:
 
         plot_forecast(body, answer, arguments.plot, targets=arguments.target)
         sys.stderr.write(f"wrote {arguments.plot}\n")
-    return _show(arguments, answer, render.forecast_table(answer, targets=arguments.target))
+    return show(arguments, answer, render.forecast_table(answer, targets=arguments.target))
 
 
 def resume(client: GatewayClient, arguments: argparse.Namespace) -> int:
     """Announce unfinished runs again."""
-    resumed = client.resume(arguments.run, older_than_seconds=arguments.older_than_seconds)
+    resumed = client.resume(arguments.run, older_than_seconds=arguments.older_than_seconds, reason=arguments.reason)
     lines = [f"announced again: {run_id}" for run_id in resumed] or ["no run is unfinished and silent for so long"]
-    return _show(arguments, {"resumed": resumed}, lines)
+    return show(arguments, {"resumed": resumed}, lines)
 
 
 COMMANDS: dict[str, Callable[[GatewayClient, argparse.Namespace], int]] = {
@@ -174,16 +212,16 @@ def _started(client: GatewayClient, arguments: argparse.Namespace, answer: dict[
     run_id = answer["pipeline_run_id"]
     if not arguments.follow:
         lines = [*render.upload_lines(answer), f"flts follow {run_id} shows how it goes on"]
-        return _show(arguments, answer, lines)
+        return show(arguments, answer, lines)
     if arguments.json:
         view: dict[str, Any] = {}
         for event in client.follow(run_id, on_break=_complain):
             view = event.data
         _print_json({"upload": answer, "run": view})
         return _exit_code(view)
-    _print_lines(render.upload_lines(answer))
+    show_lines(render.upload_lines(answer))
     view = watch(client, run_id)
-    _print_lines(["", *render.scoreboard_table(view), "", *render.decision_lines(view)])
+    show_lines(["", *render.scoreboard_table(view), "", *render.decision_lines(view)])
     return _exit_code(view)
 
 
@@ -213,11 +251,12 @@ def _exit_code(view: dict[str, Any]) -> int:
     return OK if view.get("outcome") in render.GOOD_OUTCOMES else FAILED
 
 
-def _show(arguments: argparse.Namespace, answer: dict[str, Any], lines: Iterable[str]) -> int:
+def show(arguments: argparse.Namespace, answer: dict[str, Any], lines: Iterable[str]) -> int:
+    """Show an answer as lines, or as JSON where that was asked for."""
     if arguments.json:
         _print_json(answer)
     else:
-        _print_lines(lines)
+        show_lines(lines)
     return OK
 
 
@@ -225,7 +264,8 @@ def _print_json(value: dict[str, Any]) -> None:
     _print_line(json.dumps(value))
 
 
-def _print_lines(lines: Iterable[str]) -> None:
+def show_lines(lines: Iterable[str]) -> None:
+    """Print lines as they come."""
     for line in lines:
         _print_line(line)
 

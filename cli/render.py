@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from cli.causes import short_cause
 from cli.scoreboard import MARK, decision_lines, scoreboard_table, target_table
 from cli.text import duration, fixed, moment, number, one_line, table, utc
 
@@ -149,7 +150,7 @@ def runs_table(runs: Sequence[Record]) -> list[str]:
         (
             run.get("pipeline_run_id"),
             run.get("identifier"),
-            run.get("cause"),
+            short_cause(run),
             run.get("outcome") or run.get("state"),
             run.get("model_type"),
             fixed(run.get("score")),

@@ -184,6 +184,8 @@ class Stack:
             "inference_url": self.endpoints.inference_url,
             "mlflow_url": self.endpoints.mlflow_url,
             "kafka": f"{HOST}:{self.endpoints.kafka}",
+            "store": self.settings.store,
+            "store_path": str(self.home / "store"),
             "health": {name: f"http://{HOST}:{port}" for name, port in self.endpoints.health.items()},
             "pids": self.supervisor.pids(),
         }

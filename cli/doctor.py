@@ -1,0 +1,206 @@
+"""`flts doctor`: each backend looked at step by step from here, with one remedy per failure."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic import SecretStr, ValidationError
+from pydantic_settings import EnvSettingsSource
+
+from cli.commands import FAILED, OK, show
+from cli.settings import CliSettings
+from cli.text import table
+from flts.diagnosis import web
+from flts.diagnosis.steps import Backend, Finding, examine
+from flts.observability.logs import without_userinfo
+from flts.settings import KafkaSettings, Settings, StoreSettings, TrackingSettings, describe_problems
+
+MASKED = "********"
+DEFAULT_INFERENCE_URL = "http://127.0.0.1:30080"
+SIGNS = {"ok": "ok", "failed": "FAILED", "skipped": "-"}
+
+
+class InferenceAddress(Settings):
+    """Where inference answers, and the key that it may ask for."""
+
+    inference_url: str = DEFAULT_INFERENCE_URL
+    """Address of the inference service."""
+    inference_api_key: SecretStr | None = None
+    """Key that /predict and /models may ask for."""
+
+
+def add_arguments(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    """Declare the command."""
+    command("doctor", "Look at broker, store, MLflow, gateway and inference step by step, from here")
+
+
+def doctor(settings: CliSettings, arguments: argparse.Namespace) -> int:
+    """Examine every backend; return 1 if a step failed."""
+    logging.disable(logging.CRITICAL)  # the clients' own words; what matters is in the findings
+    embedded = _embedded(settings)
+    chosen = [_Chosen(*one, embedded) for one in _classes(settings)]
+    findings = examine(_backends(settings, {one.name: one for one in chosen}, embedded=bool(embedded)))
+    shown = [row for one in chosen for row in one.rows()] + _own_rows(settings)
+    failed = any(finding.status == "failed" for finding in findings)
+    answer = {
+        "healthy": not failed,
+        "embedded": bool(embedded),
+        "findings": [finding.view() for finding in findings],
+        "settings": {name: {"value": value, "from": source} for name, value, source in shown},
+    }
+    show(arguments, answer, [*finding_lines(findings), "", *setting_lines(shown)])
+    return FAILED if failed else OK
+
+
+def finding_lines(findings: list[Finding]) -> list[str]:
+    """Return the findings as a table, each failure followed by its remedy, and a last line that sums up."""
+    rows = [(one.backend, one.step, SIGNS[one.status], _milliseconds(one.milliseconds), one.detail) for one in findings]
+    lines = table(("backend", "step", "", "ms", "found"), rows, right=("ms",))
+    failures = [one for one in findings if one.status == "failed"]
+    remedies = [f"! {one.backend} at {one.address}, {one.step}: {one.remedy}" for one in failures]
+    return [*lines, "", *(remedies or ["every backend that is known here answers"])]
+
+
+def setting_lines(rows: list[tuple[str, str, str]]) -> list[str]:
+    """Return the effective settings as a table."""
+    return table(("setting", "value", "from"), rows)
+
+
+class _Chosen:
+    """Settings of one class: from the environment, else as the embedded mode that runs here says, else the default."""
+
+    def __init__(
+        self, name: str, kind: type[Settings], needed: str, fallback: Mapping[str, Any], embedded: Mapping[str, Any]
+    ) -> None:
+        self.name = name
+        self.needed = needed
+        """The variable without which nobody knows where this backend is."""
+        self._given = set(EnvSettingsSource(kind)())
+        self._kind = kind
+        self._state = {field: value for field, value in fallback.items() if embedded and field not in self._given}
+        self.problems: list[str] = []
+        self.settings: Any = None
+        try:
+            self.settings = kind(**self._state)
+        except ValidationError as error:
+            self.problems = describe_problems(error)
+
+    @property
+    def why_not(self) -> str:
+        """Return why there are no settings."""
+        return "; ".join(self.problems) if self._given else f"not looked at: {self.needed} is not set here"
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """Return name, masked value and source of each setting."""
+        if self.settings is None:
+            return []
+        return [
+            (field.upper(), _masked(getattr(self.settings, field)), self._source(field)) for field in self._fields()
+        ]
+
+    def _fields(self) -> list[str]:
+        return list(self._kind.model_fields)
+
+    def _source(self, field: str) -> str:
+        if field in self._given:
+            return "environment"
+        return "embedded.json" if field in self._state else "default"
+
+
+def _classes(settings: CliSettings) -> list[tuple[str, type[Settings], str, dict[str, Any]]]:
+    state = _embedded(settings)
+    home = settings.flts_home
+    return [
+        ("kafka", KafkaSettings, "KAFKA_BOOTSTRAP_SERVERS", {"kafka_bootstrap_servers": state.get("kafka")}),
+        (
+            "store",
+            StoreSettings,
+            "MLFLOW_S3_ENDPOINT_URL (or STORE=filesystem and STORE_PATH)",
+            {"store": state.get("store", "filesystem"), "store_path": state.get("store_path", home / "store")},
+        ),
+        ("mlflow", TrackingSettings, "MLFLOW_TRACKING_URI", {"mlflow_tracking_uri": state.get("mlflow_url")}),
+        ("inference", InferenceAddress, "INFERENCE_URL", {"inference_url": state.get("inference_url")}),
+    ]
+
+
+def _backends(settings: CliSettings, chosen: Mapping[str, _Chosen], *, embedded: bool) -> list[Backend]:
+    kafka, store = chosen["kafka"].settings, chosen["store"].settings
+    backends = []
+    makers: tuple[tuple[str, Callable[[], Backend]], ...] = (
+        ("kafka", lambda: _broker(kafka, _start("kafka", settings, embedded=embedded))),
+        ("store", lambda: _store(store, kafka, _start("store", settings, embedded=embedded))),
+        (
+            "mlflow",
+            lambda: web.mlflow(
+                chosen["mlflow"].settings.mlflow_tracking_uri, start=_start("mlflow", settings, embedded=embedded)
+            ),
+        ),
+    )
+    for name, make in makers:
+        if chosen[name].settings is None:
+            backends.append(Backend(name, "", why_not=chosen[name].why_not))
+        else:
+            backends.append(make())
+    backends.append(
+        web.gateway(settings.url(), settings.api_key(), start=_start("fastapi-app", settings, embedded=embedded))
+    )
+    address = chosen["inference"].settings
+    key = address.inference_api_key.get_secret_value() if address.inference_api_key else None
+    backends.append(web.inference(address.inference_url, key, start=_start("inference", settings, embedded=embedded)))
+    return backends
+
+
+def _broker(settings: KafkaSettings, start: str) -> Backend:
+    try:
+        from flts.diagnosis.broker import broker  # noqa: PLC0415 - a command line alone need not have the client
+    except ImportError:
+        return Backend("kafka", settings.kafka_bootstrap_servers, why_not="not looked at: install flts[kafka] for it")
+    return broker(settings, start=start)
+
+
+def _store(settings: StoreSettings, kafka: KafkaSettings | None, start: str) -> Backend:
+    try:
+        from flts.diagnosis.store import object_store  # noqa: PLC0415 - as above
+
+        return object_store(settings, kafka.namespace_prefix if kafka else "", start=start)
+    except ImportError:
+        return Backend("store", "", why_not="not looked at: install flts[store] for it")
+
+
+def _start(program: str, settings: CliSettings, *, embedded: bool) -> str:
+    if not embedded:
+        return "start it (`make demo` or `make embedded` start everything on this machine)"
+    if program == "store":
+        return "end `make demo` and start it again"
+    return f"see {settings.flts_home / 'logs' / program}.log, and start `make demo` or `make embedded` again"
+
+
+def _embedded(settings: CliSettings) -> dict[str, Any]:
+    try:
+        state = json.loads((settings.flts_home / "embedded.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return state if isinstance(state, dict) else {}
+
+
+def _own_rows(settings: CliSettings) -> list[tuple[str, str, str]]:
+    key = settings.api_key()
+    return [
+        ("FLTS_URL", without_userinfo(settings.url()), "environment" if settings.flts_url else "found"),
+        ("FLTS_HOME", str(settings.flts_home), "found"),
+        ("FLTS_API_KEY", MASKED if key else "unset", "found" if key else "default"),
+    ]
+
+
+def _masked(value: object) -> str:
+    if isinstance(value, SecretStr):
+        return MASKED
+    return "unset" if value is None or value == "" else without_userinfo(str(value))
+
+
+def _milliseconds(value: float | None) -> str:
+    return "" if value is None else f"{value:.0f}"

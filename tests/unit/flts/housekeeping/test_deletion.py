@@ -1,0 +1,240 @@
+"""A data set is deleted everywhere, whatever happens in the middle, and nothing of its runs comes back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flts.contracts.events import Event, RawData
+from flts.contracts.ids import derived_event_id, new_pipeline_run_id
+from flts.errors import BackendAwayError, ConflictError, RejectedError, RunDeletedError
+from flts.housekeeping.deletion import Deletion
+from flts.housekeeping.guard import unless_deleted
+from flts.settings import StoreSettings
+from flts.storage.filesystem import FilesystemStore
+from flts.storage.runs import RunStore
+from flts.storage.tombstones import Tombstones
+from flts.tracking.record import ChampionDocument, ForgetDocument, document_from_json
+from flts.tracking.spool import Spool
+from tests.gateway import BUCKETS, claim
+
+CREATED = "2024-01-01T00:00:00Z"
+OURS = ("_deleted/", "_spool/forget-")
+"""What a deletion leaves on purpose."""
+
+
+def silent() -> None:
+    """Take the hint and tell nobody."""
+
+
+class Failing(FilesystemStore):
+    """A store that goes away at the n-th deletion."""
+
+    left: int | None = None
+
+    def delete(self, bucket: str, key: str) -> None:
+        if self.left is not None:
+            self.left -= 1
+            if self.left < 0:
+                msg = "the store is away"
+                raise BackendAwayError(msg)
+        super().delete(bucket, key)
+
+
+class Installation:
+    def __init__(self, home: Path) -> None:
+        self.settings = StoreSettings(store="filesystem", store_path=home)
+        self.store = Failing(home)
+        for bucket in BUCKETS:
+            self.store.ensure_bucket(bucket)
+        self.runs = RunStore(self.store, self.settings)
+        self.deletion = Deletion(self.store, self.runs, self.settings)
+
+    def start(self, identifier: str, *, run: str | None = None) -> RawData:
+        """Record a run with everything that a finished one has."""
+        run = run or new_pipeline_run_id()
+        event = RawData(
+            event_id=derived_event_id(run, "raw"),
+            identifier=identifier,
+            pipeline_run_id=run,
+            created_at=CREATED,
+            train=claim(key=f"{identifier}/abc/train.csv"),
+        )
+        self.runs.create_run(event)
+        for bucket, key in (
+            ("raw-data", f"{identifier}/abc/train.csv"),
+            ("raw-data", f"_incoming/{identifier}/train.csv"),
+            ("processed-data", f"{identifier}/c/processed_data.parquet"),
+            ("model-bundles", f"{identifier}/c/GRU/t/bundle.json"),
+            ("inference-logs", f"{identifier}/date=2024-01-01/a.jsonl"),
+        ):
+            self.store.put(bucket, key, b"12345")
+        self.runs.mark_announced(identifier, run)
+        self.runs.put_stage(identifier, run, "eval", "done")
+        self.runs.move_current(identifier, {"pipeline_run_id": run, "config_hash": "c"})
+        self.runs.put_config_pointer(identifier, "c", {"pipeline_run_id": run, "config_hash": "c"})
+        self.runs.create_job(identifier, "j", {"pipeline_run_id": run})
+        self.runs.put_outcome(identifier, run, "promoted")
+        self.put(f"_idempotency/{run}.json", {"pipeline_run_id": run, "asked": "x"})
+        Spool(self.store, "pipeline-runs").put(ChampionDocument(identifier, "a" * 32))
+        return event
+
+    def put(self, key: str, record: dict[str, Any]) -> None:
+        self.store.put("pipeline-runs", key, json.dumps(record).encode())
+
+    def everything(self) -> list[str]:
+        keys = [f"{bucket}/{info.key}" for bucket in BUCKETS for info in self.store.list(bucket)]
+        return [key for key in keys if not key.removeprefix("pipeline-runs/").startswith(OURS)]
+
+
+@pytest.fixture
+def flts(tmp_path: Path) -> Installation:
+    return Installation(tmp_path)
+
+
+def test_everything_of_the_identifier_goes_and_nothing_of_another(flts: Installation) -> None:
+    flts.start("other")
+    before = flts.everything()
+    flts.start("mine")
+    flts.start("mine")
+    told: list[bool] = []
+
+    removed = flts.deletion.carry_out("mine", told=lambda: told.append(flts.runs.current("mine") is None))
+
+    assert flts.everything() == before
+    assert told == [True, True], "replicas hear of it once the champion is gone, and again at the end"
+    counts = {held.what: len(held.keys) for held in removed}
+    assert counts["pointers"] == 2
+    assert counts["uploads"] == 2
+    assert counts["idempotency keys"] == 2
+    assert counts["records for MLflow"] == 1
+    assert sum(held.size_bytes for held in removed) > 25
+
+
+def test_a_plan_counts_what_a_deletion_removes_and_changes_nothing(flts: Installation) -> None:
+    flts.start("mine")
+    before = flts.everything()
+
+    plan = [held.view() for held in flts.deletion.plan("mine")]
+
+    assert flts.everything() == before
+    assert plan == [held.view() for held in flts.deletion.carry_out("mine", told=silent)]
+
+
+def test_a_deletion_that_was_cut_off_anywhere_is_ended_by_the_next_one(tmp_path: Path) -> None:
+    for cut in (0, 1, 2, 4, 6, 8, 10, 13, 16):
+        flts = Installation(tmp_path / str(cut))
+        flts.start("mine")
+        flts.start("other")
+        flts.store.left = cut
+        with pytest.raises(BackendAwayError):
+            flts.deletion.carry_out("mine", told=silent)
+        flts.store.left = None
+        with pytest.raises(ConflictError, match="flts delete mine --yes"):
+            flts.start("mine")
+
+        remains = sum(len(held.keys) for held in flts.deletion.plan("mine"))
+        flts.deletion.carry_out("mine", told=silent)
+
+        assert remains > 0, cut
+        assert not [key for key in flts.everything() if "mine" in key], cut
+        assert [key for key in flts.everything() if "other" in key], cut
+        assert flts.runs.read_run("mine", flts.start("mine").pipeline_run_id) is not None, "the name is free again"
+
+
+def test_a_run_that_began_before_the_deletion_cannot_be_recorded_after_it(flts: Installation) -> None:
+    early = new_pipeline_run_id()
+    flts.start("mine")
+    flts.deletion.carry_out("mine", told=silent)
+
+    with pytest.raises(ConflictError) as caught:
+        flts.start("mine", run=early)
+
+    assert caught.value.code == "deleted"
+    assert flts.everything() == []
+
+
+def _work_that(flts: Installation, act: Any) -> Any:
+    def work(event: Event, progress: Any) -> Sequence[Event]:
+        del progress
+        act(event)
+        return [event]
+
+    return unless_deleted(work, flts.deletion)
+
+
+def test_work_on_a_run_that_was_deleted_is_not_begun(flts: Installation) -> None:
+    event = flts.start("mine")
+    flts.deletion.carry_out("mine", told=silent)
+    done: list[Event] = []
+
+    with pytest.raises(RunDeletedError):
+        _work_that(flts, done.append)(event, None)
+
+    assert done == []
+
+
+@pytest.mark.parametrize("ends", ["well", "with an error"])
+def test_what_work_writes_for_a_run_that_is_deleted_meanwhile_is_taken_back(flts: Installation, ends: str) -> None:
+    event = flts.start("mine")
+
+    def train(_: Event) -> None:
+        flts.deletion.carry_out("mine", told=silent)
+        flts.store.put("model-bundles", "mine/c/GRU/t/bundle.json", b"late")
+        flts.store.put("pipeline-runs", f"mine/{event.pipeline_run_id}/attempts/train-gru/x-1.json", b"{}")
+        flts.runs.put_stage("mine", event.pipeline_run_id, "train-gru", "done")
+        flts.runs.move_current("mine", {"pipeline_run_id": event.pipeline_run_id})
+        if ends != "well":
+            msg = "its data are gone"
+            raise RejectedError(msg)
+
+    with pytest.raises(RunDeletedError):
+        _work_that(flts, train)(event, None)
+
+    assert flts.everything() == []
+    forget = document_from_json(flts.store.get("pipeline-runs", "_spool/forget-mine.json")[0])
+    assert isinstance(forget, ForgetDocument)
+    assert forget.before > event.pipeline_run_id
+
+
+def test_late_work_takes_nothing_from_a_new_upload_of_the_same_name(flts: Installation) -> None:
+    old = flts.start("mine")
+    new: list[RawData] = []
+
+    def train(_: Event) -> None:
+        flts.deletion.carry_out("mine", told=silent)
+        new.append(flts.start("mine"))
+        flts.runs.put_stage("mine", old.pipeline_run_id, "train-gru", "done")
+
+    with pytest.raises(RunDeletedError):
+        _work_that(flts, train)(old, None)
+
+    assert flts.runs.runs("mine") == [new[0].pipeline_run_id]
+    current = flts.runs.current("mine")
+    assert current is not None
+    assert current[0]["pipeline_run_id"] == new[0].pipeline_run_id
+    assert len([key for key in flts.everything() if key.startswith(("model-bundles", "processed", "raw"))]) == 4
+
+
+def test_work_of_runs_that_were_never_deleted_is_left_alone(flts: Installation) -> None:
+    event = flts.start("mine")
+
+    assert _work_that(flts, lambda _: None)(event, None) == [event]
+
+
+def test_a_second_tombstone_never_brings_back_what_the_first_buried(flts: Installation) -> None:
+    tombstones = Tombstones(flts.store, flts.settings)
+    early, late = new_pipeline_run_id(), new_pipeline_run_id()
+
+    tombstones.bury("mine", late)
+    tombstones.bury("mine", early)
+
+    assert tombstones.before("mine") == late
+    assert tombstones.covers("mine", early)
+    assert not tombstones.covers("mine", new_pipeline_run_id())
+    assert not tombstones.covers("other", early)
+    assert tombstones.identifiers() == ["mine"]
