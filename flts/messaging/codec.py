@@ -12,10 +12,14 @@ from flts.errors import RejectedError
 from flts.observability.tracing import Trace
 
 MAX_EVENT_BYTES = 16 * 1024
+MAX_HEADERS_BYTES = 16 * 1024
+"""Of all headers of a record together; ours have 150. A broker takes a megabyte."""
 ONLY_GROUP = "only-group"
 """Header of a replayed dead letter: the one group that is to read it."""
 REPLAY_OF = "replay-of"
 """Header of a replayed dead letter: the letter it was."""
+LEFT_OUT = "headers-left-out"
+"""Header of a dead letter: how many of its record's headers did not fit."""
 REASONS = (
     "source-topic",
     "source-partition",
@@ -24,7 +28,7 @@ REASONS = (
     "error_code",
     "error",
     "traceback",
-    "headers-left-out",
+    LEFT_OUT,
 )
 """Headers that a dead letter has beside those of its record."""
 
@@ -55,8 +59,14 @@ def decode(topic: Topic, value: bytes | None, headers: Iterable[tuple[str, bytes
     Raises
     ------
     RejectedError
-        With the reason, if the header names no event of the topic or the value does not validate.
+        If the headers are too large or name no event of the topic, or the value does not validate. Code:
+        headers_too_large, unknown_event, empty_message, not_json, unknown_version, bad_message.
     """
+    headers = list(headers or ())
+    size = sum(len(name) + len(text or b"") for name, text in headers)
+    if size > MAX_HEADERS_BYTES:
+        msg = f"a record on {topic.name} with {size} bytes of headers; there are at most {MAX_HEADERS_BYTES}"
+        raise RejectedError(msg, code="headers_too_large", field="headers")
     word = header(headers, "event")
     # Where a topic carries one kind of event, a record written by hand needs no header.
     event_class = topic.event_class(word) if word is not None else (topic.events[0] if len(topic.events) == 1 else None)
@@ -69,13 +79,20 @@ def decode(topic: Topic, value: bytes | None, headers: Iterable[tuple[str, bytes
     try:
         return event_class.model_validate_json(value)
     except ValidationError as error:
-        problems = [
-            f"{'.'.join(map(str, problem['loc'])) or 'value'}: {problem['msg']}"
-            for problem in error.errors(include_url=False, include_input=False, include_context=False)
-        ]
-        field = problems[0].partition(":")[0]
-        msg = f"not a valid {event_class.__name__}: {'; '.join(problems[:10])}"
-        raise RejectedError(msg, code="bad_message", field=field) from error
+        raise _refusal(event_class, error) from error
+
+
+def _refusal(event_class: type[Event], error: ValidationError) -> RejectedError:
+    found = error.errors(include_url=False, include_input=False, include_context=False)
+    problems = [f"{'.'.join(map(str, problem['loc'])) or 'value'}: {problem['msg']}" for problem in found]
+    code, field = "bad_message", problems[0].partition(":")[0]
+    if found[0]["type"] == "json_invalid":
+        code = "not_json"
+    elif any(problem["loc"] == ("v",) for problem in found):
+        # Another version is known by nothing else of it: what else does not fit follows from that.
+        code, field = "unknown_version", "v"
+    msg = f"not a valid {event_class.__name__}: {'; '.join(problems[:10])}"
+    return RejectedError(msg, code=code, field=field)
 
 
 def header(headers: Iterable[tuple[str, bytes | None]] | None, name: str) -> str | None:
@@ -92,7 +109,8 @@ def dead_letter_headers(
 ) -> list[tuple[str, bytes | None]]:
     """Return a dead letter's headers: the reasons, then the original ones, cut so that together they fit.
 
-    A replayed record's ``only-group`` and the reasons of an earlier death are left out: they no longer hold.
+    A replayed record's ``only-group`` and the reasons of an earlier death are left out: they no longer hold. How many
+    others did not fit stands in ``headers-left-out``.
     """
     headers: list[tuple[str, bytes | None]] = []
     left = limit_bytes
@@ -100,9 +118,16 @@ def dead_letter_headers(
         value = text.encode()[: max(0, left - len(name) - 16)]
         headers.append((name, value))
         left -= len(name) + len(value) + 16
+    left_out = 0
     for name, kept in original or ():
         size = len(name) + len(kept or b"") + 16
-        if name not in added and name != ONLY_GROUP and size <= left:
-            headers.append((name, kept))
-            left -= size
+        if name in REASONS or name == ONLY_GROUP:
+            continue
+        if size > left:
+            left_out += 1
+            continue
+        headers.append((name, kept))
+        left -= size
+    if left_out:
+        headers.append((LEFT_OUT, str(left_out).encode()))
     return headers

@@ -26,13 +26,14 @@ from flts.runtime.service import Progress, Subscription
 log = get_logger(__name__)
 T = TypeVar("T")
 
-Outcome = Literal["done", "skipped", "dead_letter", "interrupted", "failed"]
+Outcome = Literal["done", "skipped", "dead_letter", "dropped", "interrupted", "failed"]
 MAX_WAIT_SECONDS = 30.0
 """Between two looks at a backend that is away."""
 MAX_BACKOFF_SECONDS = 60.0
 MAX_MESSAGE_CHARACTERS = 2_000
-HEADER_LIMITS_BYTES = (32_768, 1_024, 128)
-"""A dead letter's headers are cut further and further until the brokers take it; its value never is."""
+HEADER_LIMITS_BYTES = (2**21, 32_768, 1_024, 128)
+"""A dead letter has all headers that its record had; where the brokers do not take it so, they are cut further and
+further until they do. Its value never is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +236,7 @@ class Delivery:
         if event is not None:
             self._tell_exhausted(event, error, details["error"][:MAX_MESSAGE_CHARACTERS])
             self._patiently(lambda: self.attempts.clear(event, tries))
-        return "dead_letter"
+        return "dead_letter" if self.dead_letters is not None else "dropped"
 
     def _tell_exhausted(self, event: Event, error: Exception, message: str) -> None:
         tell = self.subscription.on_exhausted

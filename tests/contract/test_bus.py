@@ -103,8 +103,8 @@ class BusContract:
         eventually(lambda: service.journal("end", after), "the message behind those given up")
         assert len(service.journal("begin", event)) == 1
         letters = {letter["headers"]["error_code"]: letter for letter in bus.read(f"{GROUP}.dead-letter")}
-        assert set(letters) == {b"no_column", b"bad_message", b"unknown_event"}
-        assert letters[b"bad_message"]["raw"] == b'{"v": 1, "even'
+        assert set(letters) == {b"no_column", b"not_json", b"unknown_event"}
+        assert letters[b"not_json"]["raw"] == b'{"v": 1, "even'
         eventually(lambda: bus.committed("raw-data", GROUP) == 4, "commits of all four")
 
     def test_waits_for_a_backend_that_is_away_without_counting_tries(self, bus: Bus) -> None:

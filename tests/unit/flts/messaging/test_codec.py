@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import pytest
 
@@ -50,6 +51,46 @@ def test_a_refusal_names_the_field_but_not_its_value() -> None:
 
     assert (error.value.code, error.value.field) == ("bad_message", "identifier")
     assert "passwd" not in error.value.message
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "field"),
+    [
+        (lambda value: value[: len(value) // 2], "not_json", "value"),
+        (lambda _: b"time,down,up", "not_json", "value"),
+        (lambda _: b"\xff\xfe", "not_json", "value"),
+        (lambda _: b"", "empty_message", None),
+        (lambda _: b"[1]", "bad_message", "value"),
+        (lambda value: json.dumps({**json.loads(value), "v": 2, "train": None}).encode(), "unknown_version", "v"),
+        (lambda value: json.dumps({**json.loads(value), "train": None}).encode(), "bad_message", "train"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_with_the_kind_of_reason(
+    change: Callable[[bytes], bytes], code: str, field: str | None
+) -> None:
+    _, value, headers = encode(raw_data())
+
+    with pytest.raises(RejectedError) as error:
+        decode(topics.RAW_DATA, change(value), headers)
+
+    assert (error.value.code, error.value.field) == (code, field)
+
+
+def test_headers_have_at_most_16_kib() -> None:
+    _, value, headers = encode(raw_data())
+
+    with pytest.raises(RejectedError) as error:
+        decode(topics.RAW_DATA, value, [*headers, ("baggage", b"x" * 2**20)])
+
+    assert error.value.code == "headers_too_large"
+
+
+def test_a_dead_letter_says_how_many_headers_did_not_fit() -> None:
+    original = [("event", b"raw-claim"), ("big", b"z" * 400), ("bigger", b"z" * 500)]
+
+    assert dict(dead_letter_headers(original, {"error": "e"}, limit_bytes=2**21)) == {**dict(original), "error": b"e"}
+    cut = dict(dead_letter_headers(original, {"error": "e"}, limit_bytes=300))
+    assert cut == {"error": b"e", "event": b"raw-claim", "headers-left-out": b"2"}
 
 
 def test_an_event_has_at_most_16_kib() -> None:
