@@ -85,7 +85,9 @@ def build_worker(settings: WorkerSettings, adapters: Adapters) -> Service:
     return Service(
         name="inference-worker",
         subscriptions=(
-            Subscription((topics.INFERENCE_DATA,), mode="group", handler=OnInferenceData(adapters.run_store)),
+            Subscription(
+                (topics.INFERENCE_DATA,), mode="group", handler=OnInferenceData(adapters.store, adapters.run_store)
+            ),
             Subscription((topics.MODEL_SELECTED,), mode="all", handler=OnModelSelected(forecasts.hint)),
         ),
         ticks=(Tick("forecast", WAKE_SECONDS, forecasts.tick),),

@@ -10,6 +10,7 @@ from flts.observability.logs import get_logger
 
 if TYPE_CHECKING:
     from flts.runtime.service import Progress
+    from flts.storage.ports import ObjectStore
     from flts.storage.runs import RunStore
 
 log = get_logger(__name__)
@@ -38,14 +39,26 @@ class OnInferenceData:
 
     Parameters
     ----------
+    store : ObjectStore
     runs : RunStore
     """
 
-    def __init__(self, runs: RunStore) -> None:
+    def __init__(self, store: ObjectStore, runs: RunStore) -> None:
+        self._store = store
         self._runs = runs
 
     def __call__(self, event: InferenceData, progress: Progress) -> Sequence[Event]:
-        """Store the claim, create-only."""
+        """Store the claim, create-only.
+
+        Raises
+        ------
+        RejectedError
+            If the test rows are not there, or are others: a claim that cannot be kept is known now, not after the run.
+        """
+        # The server, which has no store, imports this module too.
+        from flts.storage.claims import check_claimed  # noqa: PLC0415
+
+        check_claimed(self._store, event.raw_test)
         first = self._runs.put_inference(event)
         log.info("claim_check", object_key=event.raw_test.object_key, first=first)
         progress("forecast", "waiting")

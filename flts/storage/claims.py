@@ -92,6 +92,11 @@ def read_claimed(store: ObjectStore, claim: ClaimCheck) -> bytes:
     return data
 
 
+def check_claimed(store: ObjectStore, claim: ClaimCheck) -> None:
+    """Look whether an object has the bytes that its claim promises, in constant memory; raises as `read_claimed`."""
+    _check(claim, *_hash_of(store.stream(claim.bucket, claim.object_key)))
+
+
 def read_claimed_file(store: ObjectStore, claim: ClaimCheck, path: Path) -> None:
     """Write the bytes that a claim promises to a file, in constant memory; raises as `read_claimed` does."""
     store.get_file(claim.bucket, claim.object_key, path)

@@ -18,7 +18,7 @@ from flts.bundle.format import Bundle
 from flts.bundle.write import store_bundle
 from flts.contracts.events import Event, InferenceData, ModelSelected, ModelTraining, PerformanceEval
 from flts.contracts.ids import derived_event_id, derived_run_id, new_pipeline_run_id
-from flts.errors import BackendAwayError
+from flts.errors import BackendAwayError, HashMismatchError, ObjectNotFoundError
 from flts.forecasting.series import Series
 from flts.housekeeping.deletion import Deletion
 from flts.storage.claims import put_claimed
@@ -83,7 +83,7 @@ class Worker:
             columns=raw.columns or 0, meta=raw, test=raw, raw_test=raw, raw_test_context_rows=CONTEXT_ROWS,
             step_seconds=series.step_seconds,
         )  # fmt: skip
-        assert list(OnInferenceData(self.runs)(event, quiet)) == []
+        assert list(OnInferenceData(self.store, self.runs)(event, quiet)) == []
         return event
 
     def decide(self, run: str, decision: str, made: tuple[Bundle, bytes] | None = None) -> None:
@@ -134,6 +134,21 @@ def test_a_claim_that_came_before_any_champion_is_forecast_after_the_promotion(w
     assert worker.runs.waiting_forecasts() == []
     assert (worker.runs.forecast("tiny", run) or {})["status"] == "done"
     assert worker.runs.stages("tiny", run)[STAGE]["status"] == "done"
+
+
+def test_a_claim_whose_rows_are_missing_or_others_is_refused_and_nothing_is_kept(worker: Worker) -> None:
+    event = worker.claim(new_pipeline_run_id())
+    later = event.model_copy(update={"pipeline_run_id": new_pipeline_run_id()})
+    claim = event.raw_test
+
+    worker.store.put(claim.bucket, claim.object_key, b"other rows")
+    with pytest.raises(HashMismatchError):
+        OnInferenceData(worker.store, worker.runs)(later, quiet)
+    worker.store.delete(claim.bucket, claim.object_key)
+    with pytest.raises(ObjectNotFoundError):
+        OnInferenceData(worker.store, worker.runs)(later, quiet)
+
+    assert worker.runs.inference("tiny", later.pipeline_run_id) is None
 
 
 def test_the_log_holds_every_forecast_with_its_bounds_and_the_metrics_are_theirs(worker: Worker) -> None:
