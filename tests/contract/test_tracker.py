@@ -19,6 +19,8 @@ from flts.settings import TrackingSettings
 from flts.storage.claims import put_claimed
 from flts.storage.ports import ObjectStore
 from flts.tracking.mlflow import TrackedRun, Tracker
+from flts.tracking.record import ForgetDocument
+from flts.tracking.spool import Spool
 from tests.eventually import eventually
 from tests.mlflow_servers import MlflowServer, free_port, frozen_server, running_mlflow
 from tests.stores import folder_store
@@ -87,6 +89,20 @@ def record_training(tracker: Tracker, experiment: str, run_id: str, model_type: 
     run.log_text("preprocess/preprocess_config.json", "{}")
     run.register("s3://model-bundles/x", model_type)
     return run.finish("FINISHED")
+
+
+def train_of(tracker: Tracker, experiment: str, pipeline_run_id: str) -> str:
+    """Record a training of a pipeline run; return its run_id."""
+    run_id = new_run_id()
+    tags = {"run_id": run_id, "model_type": "GRU", "pipeline_run_id": pipeline_run_id}
+    run = tracker.start_run(run_id, experiment, "GRU-run", {}, tags)
+    run.register("s3://model-bundles/x", "GRU")
+    assert run.finish("FINISHED") is not None
+    return run_id
+
+
+def forget(store: ObjectStore, experiment: str, *, before: str) -> None:
+    Spool(store, BUCKET).put(ForgetDocument(experiment, before))
 
 
 def runs_of(mlflow: Any, experiment: str) -> list[Any]:
@@ -288,6 +304,55 @@ class TestOnARealServer:
 
         assert spooled(store) == []
         assert store.get(BUCKET, "_spool_rejected/broken.json")[0] == b"{"
+
+    def test_a_deleted_data_set_is_forgotten_and_its_next_run_begins_a_new_experiment(
+        self, tracker: Tracker, mlflow: Any, store: ObjectStore, experiment: str
+    ) -> None:
+        train_of(tracker, experiment, "01900000-0000-7000-8000-000000000001")
+        old = mlflow.get_experiment_by_name(experiment).experiment_id
+
+        forget(store, experiment, before="01900000-0000-7000-8000-000000000002")
+        assert tracker.drain_spool() == 1
+
+        assert mlflow.get_experiment_by_name(experiment) is None
+        assert versions_of(mlflow, experiment) == []
+        # The same tracker goes on, which knew the old experiment and model.
+        train_of(tracker, experiment, "01900000-0000-7000-8000-000000000003")
+        assert mlflow.get_experiment_by_name(experiment).experiment_id != old
+        assert len(runs_of(mlflow, experiment)) == len(versions_of(mlflow, experiment)) == 1
+        assert spooled(store) == []
+
+    def test_a_tracker_elsewhere_that_knew_the_old_experiment_records_in_the_new_one(
+        self, tracker: Tracker, mlflow: Any, server: MlflowServer, store: ObjectStore, experiment: str
+    ) -> None:
+        trainer = make_tracker(server.uri, store)
+        train_of(trainer, experiment, "01900000-0000-7000-8000-000000000001")
+        forget(store, experiment, before="01900000-0000-7000-8000-000000000002")
+        assert tracker.drain_spool() == 1
+
+        train_of(trainer, experiment, "01900000-0000-7000-8000-000000000003")
+
+        trainer.close()
+        assert len(runs_of(mlflow, experiment)) == len(versions_of(mlflow, experiment)) == 1
+
+    def test_what_is_newer_than_the_deletion_stays(
+        self, tracker: Tracker, mlflow: Any, store: ObjectStore, experiment: str
+    ) -> None:
+        train_of(tracker, experiment, "01900000-0000-7000-8000-000000000001")
+        newer = train_of(tracker, experiment, "01900000-0000-7000-8000-000000000003")
+
+        forget(store, experiment, before="01900000-0000-7000-8000-000000000002")
+        assert tracker.drain_spool() == 1
+        forget(store, experiment, before="01900000-0000-7000-8000-000000000002")
+        assert tracker.drain_spool() == 1, "may be repeated"
+
+        assert [run.data.tags["run_id"] for run in runs_of(mlflow, experiment)] == [newer]
+        assert [version.tags["run_id"] for version in versions_of(mlflow, experiment)] == [newer]
+
+    def test_forgetting_what_mlflow_never_saw_is_done(self, tracker: Tracker, store: ObjectStore) -> None:
+        forget(store, "never-there", before="01900000-0000-7000-8000-000000000002")
+
+        assert tracker.drain_spool() == 1
 
 
 class TestWhileMlflowIsAway:
