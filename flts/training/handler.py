@@ -24,6 +24,7 @@ from flts.training.bundling import Identity, make_bundle
 from flts.training.constant import constant_model
 from flts.training.dataset import claimed_training_set, log_feature_summary
 from flts.training.fitting import FittedModel, Fitter, TrainingSet
+from flts.training.patience import patiently
 from flts.training.record import Record
 from flts.training.report import ProgressReport
 from flts.training.settings import TrainerSettings
@@ -223,10 +224,15 @@ class TrainOnDataset(Generic[SettingsT]):
             bundle = make_bundle(
                 fitted, data, identity, settings, threads=threads, alive=lambda: report.state("calibrating")
             )
-            report.state("storing")
-            claim = store_bundle(self._adapters.store, self._settings.bucket_model_bundles, bundle, fitted.model_bytes)
-            # Another bundle may have been there first: what is announced and recorded is what is stored.
-            stored, _ = fetch_bundle(self._adapters.store, claim)
+            store, bucket = self._adapters.store, self._settings.bucket_model_bundles
+
+            def keep() -> tuple[ClaimCheck, Bundle]:
+                claim = store_bundle(store, bucket, bundle, fitted.model_bytes)
+                # Another bundle may have been there first: what is announced and recorded is what is stored.
+                return claim, fetch_bundle(store, claim)[0]
+
+            # A training of an hour is not repeated because the store was away for a minute at its end.
+            claim, stored = patiently(keep, alive=lambda: report.state("storing"))
             record.history(fitted.history)
             record.final(stored.metrics)
             mlflow_run_id = record.close(event, claim, stored)

@@ -14,10 +14,12 @@ from flts.bundle.load import fetch_bundle
 from flts.bundle.model import BundleModel
 from flts.contracts.events import ModelTraining, TrainingData
 from flts.contracts.ids import derived_event_id, derived_run_id
-from flts.errors import HashMismatchError, ObjectNotFoundError, RejectedError, SeriesTooShortError
+from flts.errors import BackendAwayError, HashMismatchError, ObjectNotFoundError, RejectedError, SeriesTooShortError
 from flts.forecasting.series import Series
 from flts.observability.logs import configure_logs
 from flts.settings import TrainingSettings
+from flts.storage.ports import ObjectInfo
+from flts.training import patience
 from flts.training.handler import TrainOnDataset, run_created_seconds
 from flts.training.settings import TrainerSettings
 from tests.linear_models import LinearFitter
@@ -91,6 +93,46 @@ def test_a_repeat_after_a_crash_makes_the_same_ids_and_the_same_bundle(
     assert (second.event_id, second.run_id, second.bundle) == (first.event_id, first.run_id, first.bundle)
     assert (second.metrics, second.duration_seconds) == (first.metrics, first.duration_seconds)
     assert not second.reused, "it is this run's own training"
+
+
+def test_a_store_that_is_away_at_the_end_is_waited_for_with_the_model_in_hand(
+    tmp_path: Path, settings: LinearSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "FIRST_WAIT_SECONDS", 0.01)
+    stored = store_dataset(tmp_path, made_series(200))
+    put, refusals = stored.store.put, ["no route", "no answer", "too slow"]
+
+    def refuse_at_first(bucket: str, key: str, data: bytes, **conditions: Any) -> ObjectInfo:
+        if bucket == "model-bundles" and refusals:
+            raise BackendAwayError(refusals.pop())
+        return put(bucket, key, data, **conditions)
+
+    monkeypatch.setattr(stored.store, "put", refuse_at_first)
+    fitter, progress = LinearFitter(), Progress()
+
+    event = trained(stored, settings, fitter, progress=progress)
+
+    assert event.status == "SUCCESS"
+    assert fitter.fits == 1
+    assert [said.state for said in progress.said].count("storing") == 4, "it is not taken for stuck"
+
+
+def test_a_store_that_stays_away_is_no_failed_training(
+    tmp_path: Path, settings: LinearSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "PATIENCE_SECONDS", 0.0)
+    stored = store_dataset(tmp_path, made_series(200))
+
+    def refuse(bucket: str, *_: Any, **__: Any) -> ObjectInfo:
+        raise BackendAwayError(bucket)
+
+    put = stored.store.put
+    monkeypatch.setattr(
+        stored.store, "put", lambda bucket, *a, **k: (refuse if "model" in bucket else put)(bucket, *a, **k)
+    )
+
+    with pytest.raises(BackendAwayError, match="model-bundles"):
+        trained(stored, settings, LinearFitter())
 
 
 def test_a_repeat_whose_bundle_is_gone_trains_again_while_the_run_is_open(
