@@ -27,7 +27,8 @@ from tests.brokers import free_port
 from tests.eventually import eventually
 from tests.faulty_proxy import FaultyProxy
 from tests.stack import RunningStack, running_stack
-from tests.stores import folder_settings, s3_settings, why_no_s3
+from tests.stores import s3_settings, why_no_s3
+from tests.tiny_s3 import running_s3
 
 TRAINERS = ("train-gru", "train-lstm", "nonml-prophet")
 GROUPS = ("preprocess", *TRAINERS, "eval", "inference-worker")
@@ -64,7 +65,7 @@ class FragileStack:
 
 @contextmanager
 def fragile_stack(home: Path, **environment: str) -> Iterator[FragileStack]:
-    """Start a pipeline behind proxies; its store is a real S3 server where the environment names one."""
+    """Start a pipeline behind proxies, on the real S3 server that the environment names, else the tests' own."""
     with ExitStack() as closing:
         ports = {"kafka": free_port(), "mlflow": free_port()}
         proxies = {name: closing.enter_context(FaultyProxy(port)) for name, port in ports.items()}
@@ -74,11 +75,11 @@ def fragile_stack(home: Path, **environment: str) -> Iterator[FragileStack]:
             "MLFLOW_PORT": str(ports["mlflow"]),
             "MLFLOW_ADVERTISED": proxies["mlflow"].address,
         }
-        settings, prefix = folder_settings(home / "store"), ""
-        if why_no_s3() is None:
-            settings, prefix = s3_settings(), f"away-{uuid.uuid4().hex[:8]}-"
-            proxies["store"] = closing.enter_context(FaultyProxy(_port(settings)))
-            variables |= _store_variables(settings, proxies["store"], prefix)
+        home.mkdir(parents=True)
+        settings = s3_settings() if why_no_s3() is None else closing.enter_context(running_s3(home))
+        prefix = f"away-{uuid.uuid4().hex[:8]}-"
+        proxies["store"] = closing.enter_context(FaultyProxy(port_of(settings)))
+        variables |= store_variables(settings, proxies["store"], prefix)
         stack = closing.enter_context(running_stack(home, **variables, **environment))
         store = open_store(settings, prefix)
         yield FragileStack(stack, proxies, store, RunStore(store, settings), prefix)
@@ -203,14 +204,14 @@ class Asker:
                 self._stop.wait(max(0.0, ASK_SECONDS - took))
 
 
-def _port(settings: StoreSettings) -> int:
+def port_of(settings: StoreSettings) -> int:
     address = urlsplit(settings.mlflow_s3_endpoint_url or "")
     assert address.port is not None
     assert address.hostname in {"127.0.0.1", "localhost"}, "the proxy relays on this machine only"
     return address.port
 
 
-def _store_variables(settings: StoreSettings, proxy: FaultyProxy, prefix: str) -> dict[str, str]:
+def store_variables(settings: StoreSettings, proxy: FaultyProxy, prefix: str = "") -> dict[str, str]:
     secret = settings.aws_secret_access_key
     assert secret is not None
     return {

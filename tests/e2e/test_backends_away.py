@@ -1,7 +1,8 @@
 """Store, broker and MLflow away, slow or silent in the middle of a run: late at most, never wrong, always served.
 
-The long form takes each backend away for a minute (`FLTS_FAULT_SECONDS`), through a proxy; the store is a real S3
-server. The short form stops MLflow and the broker of the shared pipeline for some seconds.
+The long form takes each backend away for a minute (`FLTS_FAULT_SECONDS`), through a proxy; the store is the real S3
+server that `FLTS_TEST_S3_*` name, else the tests' own. The short form stops MLflow and the broker of the shared
+pipeline for some seconds.
 """
 
 from __future__ import annotations
@@ -54,11 +55,7 @@ CASES = [
     for fault in FAULTS
     if (backend, fault) != ("store", "frozen")
 ]
-no_s3 = pytest.mark.skipif(why_no_s3() is not None, reason=str(why_no_s3()))
-cases = [
-    pytest.param(backend, fault, id=f"{backend} {fault}", marks=[no_s3] if backend == "store" else [])
-    for backend, fault in CASES
-]
+cases = [pytest.param(*case, id=" ".join(case)) for case in CASES]
 
 
 @dataclass
@@ -100,7 +97,8 @@ def journey(tmp_path_factory: pytest.TempPathFactory, sample: tuple[Path, Path])
     folder = os.environ.get("FLTS_REPORTS")
     if folder:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        report = {"fault_seconds": FAULT_SECONDS, "runs": journey.rows}
+        server = "real" if why_no_s3() is None else "the tests' own"
+        report = {"fault_seconds": FAULT_SECONDS, "s3_server": server, "runs": journey.rows}
         Path(folder, "backends-away.json").write_text(json.dumps(report, indent=2))
 
 
