@@ -62,6 +62,8 @@ class Cursor:
     artifact_uri: str = ""
     tags: dict[str, str] = field(default_factory=dict)
     """The run's own, as MLflow had them when it was found."""
+    ended_ms: int = 0
+    """When it had ended, as MLflow had it when it was found."""
     params_sent: int = 0
     tags_sent: int = 0
     metrics: int = 0
@@ -202,7 +204,9 @@ class Recorder:
             self._register(document, document.registration, cursor)
             cursor.registered = True
         if document.status is not None and not cursor.ended:
-            self._call("set_terminated", run, document.status, end_time=document.end_ms)
+            # What waited in the spool must not undo how a further try ended meanwhile.
+            if document.end_ms is None or document.end_ms >= cursor.ended_ms:
+                self._call("set_terminated", run, document.status, end_time=document.end_ms)
             cursor.ended = True
 
     def _find_or_make(self, document: RunDocument, cursor: Cursor, *, create: bool) -> None:
@@ -218,11 +222,12 @@ class Recorder:
             )
             # A call that timed out may have made the run after all, at the same time as this one.
             found = self._runs(experiment, document.run_id) or [run]
-            for double in found[1:]:
-                self._call("delete_run", double.info.run_id)
+        for double in found[1:]:
+            self._call("delete_run", double.info.run_id)
         cursor.mlflow_run_id = found[0].info.run_id
         cursor.artifact_uri = found[0].info.artifact_uri
         cursor.tags = dict(found[0].data.tags)
+        cursor.ended_ms = int(found[0].info.end_time or 0)
 
     def _runs(self, experiment: str, run_id: str) -> list[Any]:
         """Return the runs with this run_id, the first made first."""

@@ -48,7 +48,9 @@ class MemoryMlflow:
             run_id = f"{'late' if late else 'm'}{len(self.runs)}"
             made = str(int(tags["flts.made_ms"]) - (1000 if late else 0))
             self.runs[run_id] = SimpleNamespace(
-                info=SimpleNamespace(run_id=run_id, artifact_uri=f"files/{run_id}", start=start_time, name=run_name),
+                info=SimpleNamespace(
+                    run_id=run_id, artifact_uri=f"files/{run_id}", start=start_time, name=run_name, end_time=None
+                ),
                 data=SimpleNamespace(tags={**tags, "flts.made_ms": made}),
             )
             self.metrics[run_id] = []
@@ -68,7 +70,7 @@ class MemoryMlflow:
         self.metrics[run_id] += [one.value for one in metrics]
 
     def set_terminated(self, run_id: str, status: str, *, end_time: int | None) -> None:
-        assert end_time == 9
+        self.runs[run_id].info.end_time = end_time
         self.statuses[run_id] = status
 
     def create_registered_model(self, _: str) -> None:
@@ -119,6 +121,7 @@ def test_a_long_history_is_sent_in_batches_that_mlflow_takes(recorder: Recorder,
 
     assert server.metrics == {"m0": [float(step) for step in range(2500)]}
     assert server.statuses == {"m0": "FINISHED"}
+    assert server.runs["m0"].info.end_time == 9
 
 
 @pytest.mark.parametrize("error", [TimeoutError("read"), MlflowError("INTERNAL_ERROR", 500), MlflowError("X", 403)])
@@ -143,6 +146,26 @@ def test_a_run_that_a_lost_answer_made_twice_is_one_afterwards(recorder: Recorde
     assert list(server.runs) == ["late0"]
     assert server.metrics["late0"] == [0.0, 1.0, 2.0]
     assert [one.version for one in server.versions] == ["9"]
+
+
+def test_a_run_whose_making_was_answered_too_late_is_one_afterwards(recorder: Recorder, server: MemoryMlflow) -> None:
+    recorder.record(document(3), Cursor(), create=True)
+    tags = {**server.runs["m0"].data.tags, "flts.made_ms": "9" * 15}
+    server.create_run("1", start_time=1, tags=tags, run_name=None)
+
+    recorder.record(document(0), Cursor(), create=True)
+
+    assert list(server.runs) == ["m0"]
+
+
+def test_an_earlier_try_that_waited_in_the_spool_undoes_no_later_one(recorder: Recorder, server: MemoryMlflow) -> None:
+    failed, finished = document(1), document(1)
+    failed.status, failed.end_ms = "FAILED", 5
+    recorder.record(finished, Cursor(), create=True)
+
+    recorder.record(failed, Cursor(), create=True)
+
+    assert server.statuses == {"m0": "FINISHED"}
 
 
 def test_a_server_that_forgot_the_run_is_told_it_all_again(recorder: Recorder, server: MemoryMlflow) -> None:
