@@ -15,12 +15,20 @@ from cli.commands import FAILED, OK, show
 from cli.settings import CliSettings
 from cli.text import table
 from flts.diagnosis import web
-from flts.diagnosis.steps import Backend, Finding, examine
+from flts.diagnosis.steps import Backend, Finding, Step, examine
+from flts.errors import RejectedError
 from flts.observability.logs import without_userinfo
 from flts.settings import KafkaSettings, Settings, StoreSettings, TrackingSettings, describe_problems
 
 MASKED = "********"
 DEFAULT_INFERENCE_URL = "http://127.0.0.1:30080"
+ADDRESSES = {
+    "kafka": "KAFKA_BOOTSTRAP_SERVERS",
+    "store": "MLFLOW_S3_ENDPOINT_URL",
+    "mlflow": "MLFLOW_TRACKING_URI",
+    "gateway": "FLTS_URL",
+    "inference": "INFERENCE_URL",
+}
 SIGNS = {"ok": "ok", "failed": "FAILED", "skipped": "-"}
 
 
@@ -90,9 +98,9 @@ class _Chosen:
             self.problems = describe_problems(error)
 
     @property
-    def why_not(self) -> str:
-        """Return why there are no settings."""
-        return "; ".join(self.problems) if self._given else f"not looked at: {self.needed} is not set here"
+    def given(self) -> bool:
+        """Whether the environment says anything of this backend."""
+        return bool(self._given)
 
     def rows(self) -> list[tuple[str, str, str]]:
         """Return name, masked value and source of each setting."""
@@ -141,17 +149,40 @@ def _backends(settings: CliSettings, chosen: Mapping[str, _Chosen], *, embedded:
         ),
     )
     for name, make in makers:
-        if chosen[name].settings is None:
-            backends.append(Backend(name, "", why_not=chosen[name].why_not))
+        one = chosen[name]
+        if one.settings is None:
+            backends.append(_unknown(one))
         else:
-            backends.append(make())
-    backends.append(
-        web.gateway(settings.url(), settings.api_key(), start=_start("fastapi-app", settings, embedded=embedded))
-    )
+            backends.append(_told(name, make))
+    start = _start("fastapi-app", settings, embedded=embedded)
+    backends.append(_told("gateway", lambda: web.gateway(settings.url(), settings.api_key(), start=start)))
     address = chosen["inference"].settings
     key = address.inference_api_key.get_secret_value() if address.inference_api_key else None
-    backends.append(web.inference(address.inference_url, key, start=_start("inference", settings, embedded=embedded)))
+    starts = _start("inference", settings, embedded=embedded)
+    backends.append(_told("inference", lambda: web.inference(address.inference_url, key, start=starts)))
     return backends
+
+
+def _unknown(chosen: _Chosen) -> Backend:
+    """Return a backend without settings: not named here, or wrongly."""
+    if not chosen.given:
+        return Backend(chosen.name, "", why_not=f"not looked at: {chosen.needed} is not set here")
+    return _wrong(chosen.name, "; ".join(chosen.problems))
+
+
+def _told(name: str, make: Callable[[], Backend]) -> Backend:
+    try:
+        return make()
+    except ValueError as error:  # an address that is none
+        return _wrong(name, str(error))
+
+
+def _wrong(name: str, problem: str) -> Backend:
+    def refuse() -> str:
+        raise RejectedError(problem, code="wrong_setting")
+
+    setting = ADDRESSES[name]
+    return Backend(name, "", [Step("setting", refuse, lambda _: f"correct it; {setting} says where {name} is")])
 
 
 def _broker(settings: KafkaSettings, start: str) -> Backend:
