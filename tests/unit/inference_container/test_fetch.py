@@ -11,12 +11,13 @@ from types import SimpleNamespace
 
 import pytest
 
+from flts.contracts.ids import new_pipeline_run_id
 from flts.storage.filesystem import FilesystemStore
 from flts.storage.runs import RunStore
 from inference_container import fetch
 from inference_container.cache import ChampionCache
 from inference_container.fetch import fetch_champions
-from inference_container.protocol import Fact, Failed, Fetched, Listed, Order, encode_order
+from inference_container.protocol import Fact, Failed, Fetched, Listed, Order, Removed, encode_order
 from inference_container.settings import FetchSettings
 from tests.serving import BUCKETS, promote, serving_environment, small_series, window_bundle
 
@@ -52,6 +53,26 @@ def test_an_unreadable_pointer_fails_alone_and_its_old_champion_stays(
     if only is None:
         assert isinstance(facts[0], Listed)
         assert sorted(facts[0].champions) == ["broken", "tiny"]
+
+
+def test_a_hint_tells_an_identifier_that_waits_for_its_first_champion_from_one_that_was_deleted(
+    store: FilesystemStore, tmp_path: Path
+) -> None:
+    settings = FetchSettings.load()
+    runs = RunStore(store, settings)
+    runs.put_stage("fresh", new_pipeline_run_id(), "preprocess", "done")
+    facts: list[Fact] = []
+
+    fetch_champions(
+        store,
+        runs,
+        settings.promotion_bucket,
+        ChampionCache(tmp_path / "cache"),
+        Order(only=["deleted", "fresh"]),
+        say=facts.append,
+    )
+
+    assert facts == [Removed("deleted", waiting=False), Removed("fresh", waiting=True)]
 
 
 @pytest.mark.usefixtures("store")
