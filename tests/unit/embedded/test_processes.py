@@ -75,6 +75,15 @@ def test_a_program_that_ends_at_once_waits_longer_and_longer(
     assert supervisor.restarts() == {"service": 2}
 
 
+def test_why_a_service_ended_is_said_with_its_end(supervisor: Supervisor, said: list[str], tmp_path: Path) -> None:
+    last = '{"event": "service_stopped", "reason": "store http://s3:9000: no answer"}'
+    supervisor.start(program(tmp_path, "service", f"print('{last}'); raise SystemExit(1)"))
+
+    eventually(lambda: said, "the program ended")
+
+    assert "service ended (exit code 1, store http://s3:9000: no answer); starting it again" in said[0]
+
+
 def test_a_program_that_refuses_its_settings_is_not_started_again(supervisor: Supervisor, tmp_path: Path) -> None:
     supervisor.start(program(tmp_path, "service", "raise SystemExit(2)"))
 
