@@ -10,7 +10,7 @@ import hashlib
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -180,16 +180,36 @@ class DeadLetters:
         BackendAwayError
             If the brokers do not answer.
         """
-        found = _LETTER_ID.fullmatch(letter_id)
+        found = self.read_many(group, [letter_id])
+        if letter_id not in found:
+            raise _no_letter(group, letter_id)
+        return found[letter_id]
+
+    def read_many(self, group: str, letter_ids: Collection[str]) -> dict[str, Letter]:
+        """Return letters, whole, by their ids; those that the brokers have removed meanwhile are missing.
+
+        Raises
+        ------
+        NotFoundError
+            If there never was such a letter.
+        BackendAwayError
+            If the brokers do not answer.
+        """
         with self._lock:
             shelf = self._refreshed(group)
-            place = (int(found[1]), int(found[2])) if found else None
-            if place is None or place not in shelf.heads:
-                raise _no_letter(group, letter_id)
-            partition, offset = place
-            for letter in self._fetch(group, {partition: (offset, offset + 1)}):
-                return letter
-        raise _no_letter(group, letter_id)
+            ranges: dict[int, tuple[int, int]] = {}
+            for letter_id in letter_ids:
+                found = _LETTER_ID.fullmatch(letter_id)
+                place = (int(found[1]), int(found[2])) if found else None
+                if place is None or place not in shelf.heads:
+                    raise _no_letter(group, letter_id)
+                start, end = ranges.get(place[0], (place[1], 0))
+                ranges[place[0]] = (min(start, place[1]), max(end, place[1] + 1))
+            if not ranges:
+                return {}
+            # One pass over what lies between them: a request each would take 50 ms of waiting each.
+            wanted = frozenset(letter_ids)
+            return {letter.id: letter for letter in self._fetch(group, ranges) if letter.id in wanted}
 
     def close(self) -> None:
         """End the connection."""

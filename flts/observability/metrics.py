@@ -59,10 +59,17 @@ class Metrics:
         self.backend_up = gauge("flts_backend_up", "1 while the backend answers", "backend")
 
         self.messages = counter(
-            "flts_messages_total", "Messages by what became of them: done, retried, dead_letter, skipped, interrupted",
+            "flts_messages_total",
+            "Messages by what became of them: done, retried, dead_letter, dropped, skipped, interrupted",
             "topic", "outcome",
         )  # fmt: skip
         self.dead_letters = counter("flts_dead_letters_total", "Messages given up", "topic")
+        self.dead_letters_replayed = counter("flts_dead_letters_replayed_total", "Dead letters sent again", "group")
+        self.pipeline_messages = gauge(
+            "flts_pipeline_messages",
+            "Messages of a topic and group by state: sent = done + in_flight + dead_letter; lost",
+            "topic", "group", "state",
+        )  # fmt: skip
         self.consumer_lag = gauge(
             "flts_consumer_lag", "Messages not yet committed on this replica's partitions", "topic", "group"
         )

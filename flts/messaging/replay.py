@@ -1,0 +1,299 @@
+"""Dead letters sent again, to the one group that gave them up.
+
+Order of effects, per letter: the record is published and acknowledged, then the letter is marked as replayed,
+create-only in the store. A crash between the two leaves a letter that looks as if it had not been replayed: replayed
+once more, its record comes a second time with the same event_id, and what is made of it has ids derived from that, so
+nothing is doubled but the message. The other order would lose the letter: marked, and never sent.
+
+A mark is named by the letter's place and its digest, so that marks of an embedded broker that is gone hide no letter of
+the next one. Marks outlive the letters by `KEEP_SECONDS` after the brokers' own retention.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Literal, Protocol
+
+from flts.contracts import topics
+from flts.contracts.events import Event
+from flts.errors import FltsError, NotFoundError, RejectedError, RetryableError
+from flts.messaging.codec import ONLY_GROUP, REPLAY_OF, decode
+from flts.messaging.dead_letters import DeadLetters, Head, Letter, Place
+from flts.messaging.kafka import DEAD_LETTER_RETENTION_SECONDS, RawHeaders, full_name
+from flts.observability.logs import get_logger
+from flts.settings import KafkaSettings
+from flts.storage.ports import ObjectStore
+from flts.storage.records import Record, Records
+
+log = get_logger(__name__)
+
+FOLDER = "_dead-letters"
+KEEP_SECONDS = DEAD_LETTER_RETENTION_SECONDS + 24 * 3600
+LEASE_SECONDS = 60.0
+"""Longer than a batch and one acknowledgement: a second gateway waits for the first, or for this after its crash."""
+BATCH_SECONDS = 10.0
+"""One call sends for so long; what is left is said, and asked for again."""
+READ_AHEAD = 50
+
+Sent = Literal["replayed", "refused", "already_replayed", "same_record"]
+
+
+class Leases(Protocol):
+    """What a replay needs of the records of runs."""
+
+    def acquire_lease(self, name: str, owner: str, seconds: float) -> bool:
+        """Take or renew a lease; return whether the owner has it."""
+        ...
+
+    def release_lease(self, name: str, owner: str) -> None:
+        """Give a lease back."""
+        ...
+
+
+class ReplayMarks:
+    """Which letters were replayed, by whom and why; kept in the store beside the runs.
+
+    Parameters
+    ----------
+    store, bucket
+        Where the runs are recorded.
+    """
+
+    def __init__(self, store: ObjectStore, bucket: str, *, now: Callable[[], float] = time.time) -> None:
+        self._store = store
+        self._bucket = bucket
+        self._records = Records(store, bucket)
+        self._now = now
+
+    def replayed(self, group: str) -> frozenset[str]:
+        """Return the uids of the letters that were replayed."""
+        prefix = f"{FOLDER}/{group}/replayed/"
+        return frozenset(key.removeprefix(prefix).removesuffix(".json") for key in self._records.keys(prefix))
+
+    def mark(self, group: str, uid: str, record: Record) -> bool:
+        """Note that a letter was replayed; return whether this is the first time."""
+        return self._records.create(f"{FOLDER}/{group}/replayed/{uid}.json", {**record, "at": self._iso()})
+
+    def read(self, group: str, uid: str) -> Record | None:
+        """Return when a letter was replayed, by whom and why; None if it was not."""
+        return self._records.read(f"{FOLDER}/{group}/replayed/{uid}.json")
+
+    def forget_old(self) -> int:
+        """Remove what is said of letters that the brokers have removed; return how many."""
+        oldest = self._now() - KEEP_SECONDS
+        old = [info.key for info in self._store.list(self._bucket, f"{FOLDER}/") if info.modified < oldest]
+        for key in old:
+            self._store.delete(self._bucket, key)
+        return len(old)
+
+    def _iso(self) -> str:
+        return datetime.fromtimestamp(self._now(), UTC).isoformat(timespec="milliseconds")
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one letter."""
+
+    id: str
+    outcome: Sent
+    code: str | None = None
+    message: str | None = None
+    event: Event | None = None
+    """What was sent, where it could be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What became of a request to replay."""
+
+    results: tuple[Result, ...]
+    remaining: tuple[str, ...]
+    """Letters that were asked for and not reached in the time of one call."""
+
+
+Check = Callable[[str, Event], str | None]
+"""(group, event): raises a `RejectedError` if the replay would be of no use; returns what the user should know."""
+PublishRecord = Callable[[str, bytes | None, bytes | None, RawHeaders], None]
+
+
+@dataclass
+class Replayer:
+    """Replays a group's dead letters, some a second, each once unless asked again.
+
+    Parameters
+    ----------
+    settings : KafkaSettings
+    letters : DeadLetters
+    marks : ReplayMarks
+    leases
+        So that two gateways do not replay the same letters at once.
+    publish : function
+        (topic, key, value, headers): publishes a record and returns when it is acknowledged.
+    check : function
+        Says which letters a replay cannot help.
+    """
+
+    settings: KafkaSettings
+    letters: DeadLetters
+    marks: ReplayMarks
+    leases: Leases
+    publish: PublishRecord
+    check: Check
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    _owner: str = field(default_factory=lambda: uuid.uuid4().hex, init=False)
+    _busy: threading.Lock = field(default_factory=threading.Lock, init=False)
+
+    def replay(
+        self,
+        group: str,
+        ids: Sequence[str],
+        *,
+        rate: float,
+        again: bool = False,
+        force: bool = False,
+        record: Record,
+    ) -> Report:
+        """Send letters to their source topics, for this group alone.
+
+        Parameters
+        ----------
+        ids : sequence of str
+            The letters, in the order they are to be sent.
+        rate : float
+            Letters a second at most.
+        again : bool
+            Also those that were replayed before.
+        force : bool
+            Also those that `check` refuses.
+        record : dict
+            Who asked and why; kept with every mark.
+
+        Raises
+        ------
+        NotFoundError
+            If the group or a letter is not known.
+        RetryableError
+            If another replay of this group is going on, or a backend is away; what was sent until then is marked.
+        """
+        heads = {head.id: head for head in self.letters.heads(group)}
+        unknown = [letter_id for letter_id in ids if letter_id not in heads]
+        if unknown:
+            msg = f"{group} has no dead letter {unknown[0][:60]}; `flts dlq list {group}` lists what it has"
+            raise NotFoundError(msg, code="unknown_letter", field="ids")
+        with self._alone(group):
+            return self._send_all(group, [heads[each] for each in ids], heads.values(), record, rate, again, force)
+
+    def _send_all(  # noqa: PLR0917 - one request, as `replay` has it
+        self,
+        group: str,
+        chosen: Sequence[Head],
+        known: Iterable[Head],
+        record: Record,
+        rate: float,
+        again: bool,
+        force: bool,
+    ) -> Report:
+        done = answered_records(known, self.marks.replayed(group))
+        sent: set[Place] = set()
+        results: list[Result] = []
+        began = self.clock()
+        remaining: tuple[str, ...] = ()
+        turn = began
+        read: dict[str, Letter] = {}
+        for number, head in enumerate(chosen):
+            if self.clock() - began >= BATCH_SECONDS:
+                remaining = tuple(each.id for each in chosen[number:])
+                break
+            if head.source in sent:
+                # A kill between letter and commit wrote it twice; its record is on its way already.
+                self.marks.mark(group, head.uid, {**record, "same_record": True})
+                results.append(Result(head.id, "same_record"))
+                continue
+            if head.source in done and not again:
+                results.append(Result(head.id, "already_replayed", "already_replayed", "--again replays it once more"))
+                continue
+            if head.id not in read:
+                read = self.letters.read_many(group, [each.id for each in chosen[number : number + READ_AHEAD]])
+            self.sleep(max(0.0, turn - self.clock()))
+            turn = max(turn, self.clock()) + 1 / rate
+            result = self._send(group, head, read.get(head.id), record, force=force)
+            if result.outcome == "replayed":
+                sent.add(head.source)
+            results.append(result)
+        count = sum(result.outcome == "replayed" for result in results)
+        log.info("dead_letters_replayed", group=group, replayed=count, remaining=len(remaining), **record)
+        return Report(tuple(results), remaining)
+
+    def _send(self, group: str, head: Head, letter: Letter | None, record: Record, *, force: bool) -> Result:
+        if letter is None:
+            return Result(head.id, "refused", "letter_gone", "the brokers have removed it meanwhile")
+        try:
+            topic = self._topic_of(letter)
+            event, note = self._look_at(group, topic, letter, force=force)
+            headers = [
+                (name, value) for name, value in letter.original_headers() if name not in (ONLY_GROUP, REPLAY_OF)
+            ]
+            headers += [(ONLY_GROUP, group.encode()), (REPLAY_OF, letter.id.encode())]
+            self.publish(head.source[0], letter.key, letter.value, headers)
+        except RejectedError as error:
+            return Result(head.id, "refused", error.code, error.message)
+        self.marks.mark(group, head.uid, {**record, "letter": head.id, "source": list(head.source)})
+        return Result(head.id, "replayed", message=note, event=event)
+
+    def _topic_of(self, letter: Letter) -> topics.Topic:
+        for topic in topics.ALL:
+            if full_name(self.settings, topic.name) == letter.source[0]:
+                return topic
+        msg = f"it names no topic of the pipeline as its source, but {letter.source[0][:100]!r}"
+        raise RejectedError(msg, code="no_source_topic")
+
+    def _look_at(
+        self, group: str, topic: topics.Topic, letter: Letter, *, force: bool
+    ) -> tuple[Event | None, str | None]:
+        try:
+            event = decode(topic, letter.value, letter.headers)
+        except RejectedError as error:
+            # Nothing is known of its run; whoever mended the reader may well replay it.
+            return None, f"it cannot be read here either: {error.message[:300]}"
+        try:
+            return event, self.check(group, event)
+        except RejectedError as error:
+            if force:
+                return event, f"sent although {error.message}"
+            raise
+
+    @contextmanager
+    def _alone(self, group: str) -> Iterator[None]:
+        name = f"replay-{group}"
+        # The lease is this process's: of its own threads, too, one replays at a time.
+        if not self._busy.acquire(blocking=False):
+            raise _busy(group)
+        try:
+            if not self.leases.acquire_lease(name, self._owner, LEASE_SECONDS):
+                raise _busy(group)
+            try:
+                yield
+            finally:
+                try:
+                    self.leases.release_lease(name, self._owner)
+                except FltsError as error:  # it ends by itself
+                    log.warning("replay_lease_kept", group=group, error=str(error))
+        finally:
+            self._busy.release()
+
+
+def answered_records(heads: Iterable[Head], replayed: Collection[str]) -> set[Place]:
+    """Return the records of which a letter was replayed: two letters may tell of the same one."""
+    return {head.source for head in heads if head.uid in replayed}
+
+
+def _busy(group: str) -> RetryableError:
+    msg = f"dead letters of {group} are being replayed at this moment; ask again when that has ended"
+    return RetryableError(msg, code="replay_running", retry_after_seconds=5)
