@@ -13,11 +13,11 @@ from flts.observability.metrics import HTTP_OUTCOMES, begin_at_zero
 from gateway_container.context import Gateway
 from gateway_container.problems import install_problems
 from gateway_container.receive import refuse_encoded
-from gateway_container.routes import datasets, forecasts, home, objects, operations, runs
+from gateway_container.routes import datasets, dead_letters, forecasts, home, objects, operations, runs
 
 UNKNOWN = "unknown"
 """The label of requests that no route takes."""
-ROUTERS = (datasets.router, runs.router, forecasts.router, objects.router, operations.router)
+ROUTERS = (datasets.router, runs.router, forecasts.router, objects.router, operations.router, dead_letters.router)
 
 DESCRIPTION = """
 A CSV of measurements becomes a served, measured forecast.

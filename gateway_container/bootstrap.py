@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import anyio
 
@@ -11,6 +11,10 @@ from flts.contracts.events import Event
 from flts.errors import BackendAwayError
 from flts.housekeeping.deletion import Deletion
 from flts.housekeeping.janitor import Janitor
+from flts.messaging.accounting import Accounting
+from flts.messaging.dead_letters import DeadLetters
+from flts.messaging.kafka import Publisher
+from flts.messaging.replay import Replayer, ReplayMarks
 from flts.observability.logs import get_logger
 from flts.observability.metrics import UPLOAD_OUTCOMES, begin_at_zero
 from flts.runtime.adapters import Adapters
@@ -19,6 +23,7 @@ from flts.storage.operations import Operations
 from gateway_container.api import create_app
 from gateway_container.checking import ChecksFiles, FileChecks
 from gateway_container.context import Gateway
+from gateway_container.dead_letters import DeadLetterDesk, check_run
 from gateway_container.deleting import Deleting
 from gateway_container.handler import WatchRuns
 from gateway_container.intake import Intake
@@ -34,18 +39,23 @@ log = get_logger(__name__)
 OUTBOX_SECONDS = 2.0
 OUTBOX_GRACE_SECONDS = 30.0  # a publisher waits 25 for its acknowledgement
 CLEAN_SECONDS = 24 * 3600.0
+ACCOUNTING_SECONDS = 30.0
+NAME = "fastapi-app"
 
 
 def build_gateway(settings: GatewaySettings, adapters: Adapters, checks: ChecksFiles) -> Gateway:
     """Return the gateway's parts, connected."""
     live = LiveRuns(queue_size=settings.sse_queue_size)
 
-    def publish(events: Sequence[Event]) -> None:
+    def publisher() -> Publisher:
         # Looked up at each call: there is a publisher only once the service has started.
         if not adapters.has_publisher:
             msg = "the gateway has not connected to the broker yet"
             raise BackendAwayError(msg, code="kafka_away")
-        adapters.publisher.publish_all(events)
+        return adapters.publisher
+
+    def publish(events: Sequence[Event]) -> None:
+        publisher().publish_all(events)
 
     begin_at_zero(adapters.metrics.uploads, UPLOAD_OUTCOMES)
     store, runs = adapters.store, adapters.run_store
@@ -64,8 +74,32 @@ def build_gateway(settings: GatewaySettings, adapters: Adapters, checks: ChecksF
         operations=operations,
         deleting=Deleting(Deletion(store, runs, settings), runs, intake, operations, publish=publish, live=live),
         janitor=Janitor(store, runs, settings, adapters.metrics),
+        dead_letters=_dead_letter_desk(settings, adapters, operations, publisher),
         metrics=adapters.metrics,
         validations=anyio.CapacityLimiter(settings.parallel_validations),
+    )
+
+
+def _dead_letter_desk(
+    settings: GatewaySettings, adapters: Adapters, operations: Operations, publisher: Callable[[], Publisher]
+) -> DeadLetterDesk:
+    letters = DeadLetters(settings, NAME)
+    marks = ReplayMarks(adapters.store, settings.bucket_pipeline_runs)
+    return DeadLetterDesk(
+        letters=letters,
+        accounting=Accounting(settings, NAME, letters=letters),
+        marks=marks,
+        replayer=Replayer(
+            settings,
+            letters,
+            marks,
+            leases=adapters.run_store,
+            publish=lambda *record: publisher().publish_record(*record),
+            check=check_run(adapters.run_store),
+        ),
+        operations=operations,
+        settings=settings,
+        metrics=adapters.metrics,
     )
 
 
@@ -81,11 +115,13 @@ def build_service(settings: GatewaySettings, adapters: Adapters) -> Service:
         return ()
 
     return Service(
-        name="fastapi-app",
+        name=NAME,
         subscriptions=(Subscription(topics=topics.ALL, mode="all", handler=WatchRuns(gateway.live)),),
         ticks=(
             Tick("outbox", OUTBOX_SECONDS, gateway.outbox.tick),
             Tick("idempotency-keys", CLEAN_SECONDS, forget_idempotency_keys),
+            Tick("accounting", ACCOUNTING_SECONDS, gateway.dead_letters.measure),
+            Tick("replay-marks", CLEAN_SECONDS, gateway.dead_letters.forget_old),
         ),
         api=create_app(gateway),
         on_start=(checks.warm_up,),

@@ -10,6 +10,7 @@ from fastapi import Request
 from flts.housekeeping.janitor import Janitor
 from flts.observability.metrics import Metrics
 from flts.storage.operations import Operations
+from gateway_container.dead_letters import DeadLetterDesk
 from gateway_container.deleting import Deleting
 from gateway_container.intake import Intake
 from gateway_container.live import LiveRuns
@@ -34,6 +35,7 @@ class Gateway:
     operations: Operations
     deleting: Deleting
     janitor: Janitor
+    dead_letters: DeadLetterDesk
     metrics: Metrics
     validations: anyio.CapacityLimiter
     """Uploads that are read at the same time: each holds a table in memory."""

@@ -61,6 +61,8 @@ class GatewaySettings(
     """Time between two signs of life in a stream of events."""
     sse_poll_seconds: float = Field(default=2, gt=0)
     """Time between two looks into the store while a run's events are read: messages are only hints."""
+    replay_per_second: float = Field(default=50, gt=0, le=1_000)
+    """Dead letters that are replayed in a second at most."""
     idempotency_keep_days: float = Field(default=7, gt=0)
     """How long an Idempotency-Key is remembered."""
 

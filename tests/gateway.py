@@ -27,6 +27,9 @@ from flts.contracts.ids import new_pipeline_run_id
 from flts.errors import BackendAwayError
 from flts.housekeeping.deletion import Deletion
 from flts.housekeeping.janitor import Janitor
+from flts.messaging.accounting import Accounting
+from flts.messaging.kafka import RawHeaders
+from flts.messaging.replay import Replayer, ReplayMarks
 from flts.observability.metrics import Metrics
 from flts.storage.filesystem import FilesystemStore
 from flts.storage.operations import Operations
@@ -34,6 +37,7 @@ from flts.storage.runs import RunStore
 from gateway_container.api import create_app
 from gateway_container.checking import check_files, order_of
 from gateway_container.context import Gateway
+from gateway_container.dead_letters import DeadLetterDesk, check_run
 from gateway_container.deleting import Deleting
 from gateway_container.handler import WatchRuns
 from gateway_container.intake import Intake
@@ -43,6 +47,7 @@ from gateway_container.proxy import InferenceProxy
 from gateway_container.queries import Queries
 from gateway_container.settings import GatewaySettings
 from gateway_container.tail import Tails
+from tests.dead_letters import LettersInMemory
 from tests.eventually import eventually
 
 KEY = "a-key-for-the-tests-only"
@@ -54,6 +59,7 @@ class Broker:
 
     def __init__(self) -> None:
         self.events: list[Event] = []
+        self.records: list[tuple[str, bytes | None, bytes | None, RawHeaders]] = []
         self.away = False
         self.hold = threading.Event()
         """Cleared: publishing takes until it is set."""
@@ -68,6 +74,13 @@ class Broker:
         with self._lock:
             self.events.extend(events)
 
+    def publish_record(self, topic: str, key: bytes | None, value: bytes | None, headers: RawHeaders) -> None:
+        if self.away:
+            msg = "the brokers did not acknowledge in time"
+            raise BackendAwayError(msg, code="kafka_away")
+        with self._lock:
+            self.records.append((topic, key, value, headers))
+
 
 @dataclass
 class GatewayUnderTest:
@@ -75,6 +88,7 @@ class GatewayUnderTest:
     store: FilesystemStore
     runs: RunStore
     broker: Broker
+    letters: LettersInMemory
     gateway: Gateway
     app: FastAPI
     now: float = 0.0
@@ -125,6 +139,8 @@ def make_gateway(
     metrics = Metrics(CollectorRegistry())
     operations = Operations(store, loaded)
     intake = Intake(store, runs, loaded, ChecksHere())
+    letters = LettersInMemory(loaded)
+    marks = ReplayMarks(store, loaded.bucket_pipeline_runs)
     gateway = Gateway(
         settings=loaded,
         intake=intake,
@@ -138,10 +154,27 @@ def make_gateway(
         operations=operations,
         deleting=Deleting(Deletion(store, runs, loaded), runs, intake, operations, publish=broker.publish, live=live),
         janitor=Janitor(store, runs, loaded, metrics),
+        dead_letters=DeadLetterDesk(
+            letters=letters,
+            accounting=Accounting(loaded, consumers={}, letters=letters),
+            marks=marks,
+            replayer=Replayer(
+                loaded,
+                letters,
+                marks,
+                leases=runs,
+                publish=broker.publish_record,
+                check=check_run(runs),
+                sleep=lambda _: None,
+            ),
+            operations=operations,
+            settings=loaded,
+            metrics=metrics,
+        ),
         metrics=metrics,
         validations=anyio.CapacityLimiter(loaded.parallel_validations),
     )
-    return GatewayUnderTest(loaded, store, runs, broker, gateway, create_app(gateway))
+    return GatewayUnderTest(loaded, store, runs, broker, letters, gateway, create_app(gateway))
 
 
 def csv_text(
