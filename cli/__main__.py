@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from pydantic import SecretStr
 
-from cli import doctor, operations
+from cli import dead_letters, doctor, operations
 from cli.arguments import build_parser
 from cli.client import GatewayClient
 from cli.commands import COMMANDS, FAILED, OK, USAGE, UsageError
@@ -17,13 +17,14 @@ from cli.settings import CliSettings
 from flts.errors import FltsError
 
 INTERRUPTED = 130
-ALL_COMMANDS = COMMANDS | operations.COMMANDS
+ALL_COMMANDS = COMMANDS | operations.COMMANDS | dead_letters.COMMANDS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return 0, 1 if it failed, 2 if it was not used right. Errors are one line on standard error."""
     try:
-        arguments = build_parser(operations.add_arguments, doctor.add_arguments).parse_args(argv)
+        further = (operations.add_arguments, dead_letters.add_arguments, doctor.add_arguments)
+        arguments = build_parser(*further).parse_args(argv)
         settings = _settings(vars(arguments))
     except SystemExit as error:  # argparse and the settings have said why
         return error.code if isinstance(error.code, int) else USAGE

@@ -15,8 +15,8 @@ AddCommands = Callable[[Callable[[str, str], argparse.ArgumentParser]], None]
 """Declares commands; is given what makes the parser of one from its name and what it does."""
 
 
-def build_parser(*further: AddCommands) -> argparse.ArgumentParser:
-    """Return the parser of `flts`, with the commands of further modules."""
+def common_options() -> argparse.ArgumentParser:
+    """Return what every command takes, as a parent of its parser."""
     common = argparse.ArgumentParser(add_help=False)
     # SUPPRESS: an option may stand before or after the command, and what is not given overrides nothing.
     options = common.add_argument_group("every command")
@@ -24,7 +24,12 @@ def build_parser(*further: AddCommands) -> argparse.ArgumentParser:
     options.add_argument("--api-key", default=argparse.SUPPRESS, help="the gateway's key (FLTS_API_KEY)")
     options.add_argument("--api-key-file", type=Path, default=argparse.SUPPRESS, help="file that holds the key")
     options.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="JSON on standard output")
+    return common
 
+
+def build_parser(*further: AddCommands) -> argparse.ArgumentParser:
+    """Return the parser of `flts`, with the commands of further modules."""
+    common = common_options()
     parser = argparse.ArgumentParser(
         prog="flts", description="A CSV of measurements becomes a served, measured forecast.", parents=[common]
     )

@@ -21,6 +21,7 @@ from flts.errors import FltsError
 
 Record = dict[str, Any]
 STREAM_SILENCE_SECONDS = 60.0  # the gateway gives a sign of life every 15
+REPLAY_SECONDS = 60.0  # the gateway sends for 10, and waits for a broker's last acknowledgement
 RECONNECT_SECONDS = (0.2, 0.5, 1.0, 2.0)
 
 
@@ -246,6 +247,24 @@ class GatewayClient:
         if identifier is not None:
             request["identifier"] = identifier
         return self._request("POST", "/predict", json=request)
+
+    def dead_letter_groups(self) -> list[Record]:
+        """Return each group with its dead letters by reason, and how it stands with its topics."""
+        return list(self._request("GET", "/dead-letters")["groups"])
+
+    def dead_letters(self, group: str, **choice: Any) -> Record:
+        """Return one page of a group's dead letters, newest first."""
+        params = {name: value for name, value in choice.items() if value is not None}
+        return self._request("GET", f"/dead-letters/{_segment(group)}", params=params)
+
+    def dead_letter(self, group: str, letter_id: str) -> Record:
+        """Return a dead letter, whole."""
+        return self._request("GET", f"/dead-letters/{_segment(group)}/{_segment(letter_id)}")
+
+    def replay(self, group: str, body: Mapping[str, Any]) -> Record:
+        """Have dead letters sent to their group again; `remaining` of the answer are those there was no time for."""
+        path = f"/dead-letters/{_segment(group)}/replay"
+        return self._request("POST", path, json=dict(body), timeout=max(self._timeout, REPLAY_SECONDS))
 
     def follow(
         self,
