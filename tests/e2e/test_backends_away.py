@@ -50,12 +50,11 @@ FAULTS = {
     "frozen": None,
 }
 CASES = [
-    (backend, fault)
-    for backend in ("store", "mlflow", "kafka")
-    for fault in FAULTS
-    if (backend, fault) != ("store", "frozen")
+    *((backend, fault, "training") for backend in ("store", "mlflow", "kafka") for fault in FAULTS),
+    *((backend, "black hole", "upload") for backend in ("store", "mlflow", "kafka")),
 ]
-cases = [pytest.param(*case, id=" ".join(case)) for case in CASES]
+"""Backend, fault, and what is going on when it begins."""
+CASES.remove(("store", "frozen", "training"))  # it is no process of the pipeline's
 
 
 @dataclass
@@ -104,17 +103,18 @@ def journey(tmp_path_factory: pytest.TempPathFactory, sample: tuple[Path, Path])
 
 @pytest.mark.long
 @pytest.mark.timeout(FAULT_SECONDS + RECOVERY_SECONDS + RECORD_SECONDS + 300)
-@pytest.mark.parametrize(("backend", "fault"), cases)
+@pytest.mark.parametrize(("backend", "fault", "moment"), CASES)
 def test_a_run_outlives_a_backend_that_is_away(
-    journey: Journey, capsys: pytest.CaptureFixture[str], backend: str, fault: str
+    journey: Journey, capsys: pytest.CaptureFixture[str], backend: str, fault: str, moment: str
 ) -> None:
     fragile, stack, quiet = journey.fragile, journey.fragile.stack, journey.quiet
-    identifier = "-".join(["away", backend, *fault.replace("/", "-").split()])
+    identifier = "-".join(["away", backend, moment, *fault.replace("/", "-").split()])
     given_up = fragile.dead_letters()
     asked = [Asker(stack.state[url], journey.question) for url in ("inference_url", "gateway_url")]
     began = now()
     run_id = journey.upload(identifier)
-    wait_until_training(stack, run_id)
+    if moment == "training":
+        wait_until_training(stack, run_id)
 
     with asked[0], asked[1]:
         with taken_away(fragile, backend, FAULTS[fault]):
@@ -138,6 +138,7 @@ def test_a_run_outlives_a_backend_that_is_away(
     row = {
         "backend": backend,
         "fault": fault,
+        "moment": moment,
         "run_seconds": decided - began,
         "training_seconds": max(training_seconds(run).values()),
         "decided_after_fault_seconds": max(0.0, decided - fault_ended),
@@ -230,7 +231,7 @@ def eventually_or_not(check: Any, *, seconds: float) -> float | None:
 
 def line_of(row: dict[str, Any], quiet: dict[str, Any]) -> str:
     return (
-        f"\n{row['backend']:7}{row['fault']:20}"
+        f"\n{row['backend']:7}{row['fault']:20}at {row['moment']:9}"
         f"run {row['run_seconds']:6.1f} s (without {quiet['run_seconds']:.1f})  "
         f"training {row['training_seconds']:5.1f} s ({quiet['training_seconds']:.1f})  "
         f"after the fault: decided {row['decided_after_fault_seconds']:5.1f} s, "
