@@ -257,7 +257,7 @@ class TestErrors:
             (["follow"], 2, "name a run or say --last"),
             (["follow", "--last"], 1, "there are no runs"),
             (["follow", "0199d3f4-0000-7000-8000-000000000000"], 1, "there is no run"),
-            (["why", "nothing"], 1, "no run on nothing has ended"),
+            (["why", "nothing"], 1, "there are no runs on nothing yet: flts upload nothing"),
             (["retrain", "nothing"], 1, "flts upload nothing"),
             (["forecast", "nothing"], 1, "nothing was uploaded as nothing"),
             (["forecast", NAME, "--csv", "missing.csv"], 1, "missing.csv: No such file"),
