@@ -19,6 +19,7 @@ from typing import Any
 from flts.contracts import ids, topics
 from flts.contracts.events import Event, ModelSelected, RawData
 from flts.errors import BackendAwayError, FltsError, RejectedError, RetryableError
+from flts.messaging.replayed import is_replayed
 from flts.observability.metrics import default_metrics
 from flts.runtime.adapters import Adapters, connect
 from flts.runtime.runner import run
@@ -63,7 +64,7 @@ class DoAsTold:
 
     def __call__(self, event: RawData, progress: Progress) -> Sequence[Event]:
         told = event.settings
-        self._journal.write("begin", event)
+        self._journal.write("begin", event, replayed=is_replayed())
         progress("bus", "running", epoch=1, epochs=2)
         earlier = self._begun(event) - 1
         default_metrics().predictions.labels(outcome=str(told.get("do", "ok"))).inc()

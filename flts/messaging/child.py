@@ -14,6 +14,7 @@ from typing import Any
 
 from flts import killpoints
 from flts.errors import FltsError, RetryableError
+from flts.messaging.replayed import replaying
 from flts.messaging.worker import Failure, Start, Work
 from flts.observability.logs import bind, configure_logs, secret_values, traceback_of
 from flts.observability.metrics import Observation, send_metrics_to
@@ -49,7 +50,8 @@ def main() -> int:
     killpoints.reached("child-ready.after")
     while True:
         work = pipe.receive()
-        with bind(**work.log_fields), use_trace(Trace.parse(work.traceparent)):
+        bound = bind(**work.log_fields)
+        with bound, use_trace(Trace.parse(work.traceparent)), replaying(replayed=work.replayed):
             _serve(handler, work, pipe)
 
 

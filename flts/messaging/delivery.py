@@ -17,6 +17,7 @@ from flts.killpoints import reached
 from flts.messaging.attempts import Attempts, TriesExhaustedError
 from flts.messaging.codec import ONLY_GROUP, dead_letter_headers, decode, header
 from flts.messaging.progress import ProgressReporter
+from flts.messaging.replayed import replaying
 from flts.messaging.worker import WorkerStartError, WorkInterruptedError
 from flts.observability.logs import bind, error_fields, get_logger
 from flts.observability.metrics import Metrics
@@ -153,7 +154,8 @@ class Delivery:
             return self._give_up(record, None, error, tries=0)
         reached("message-read.after", record.topic.name, record.key)
         ids = {"identifier": event.identifier, "pipeline_run_id": event.pipeline_run_id}
-        with bind(**ids, config_hash=event.config_hash, event_id=event.event_id):
+        fields = bind(**ids, config_hash=event.config_hash, event_id=event.event_id)
+        with fields, replaying(replayed=meant_for is not None):
             # Progress comes every second and is only looked at.
             tell = log.debug if isinstance(event, RunProgress) else log.info
             tell("kafka_receive", kind=type(event).__name__, object_key=getattr(event, "object_key", None))

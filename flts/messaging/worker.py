@@ -21,6 +21,7 @@ from flts import errors
 from flts.contracts.events import Event
 from flts.errors import FltsError, RetryableError
 from flts.killpoints import reached
+from flts.messaging.replayed import is_replayed
 from flts.observability.logs import bound_fields, get_logger
 from flts.observability.metrics import Metrics, Observation, repeat
 from flts.observability.tracing import current_trace
@@ -89,6 +90,7 @@ class Work:
     event: Event
     log_fields: dict[str, Any]
     traceparent: str | None
+    replayed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +196,7 @@ class ChildWorker:
         trace = current_trace()
         child.begin(progress)
         try:
-            child.send(Work(event, bound_fields(), trace.header() if trace else None))
+            child.send(Work(event, bound_fields(), trace.header() if trace else None, is_replayed()))
             return self._wait(child, interrupted)
         finally:
             child.end()

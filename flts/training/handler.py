@@ -16,6 +16,7 @@ from flts.contracts.claim_check import ClaimCheck
 from flts.contracts.events import ModelTraining, TrainingData
 from flts.contracts.ids import derived_run_id, sha256_of
 from flts.errors import ObjectNotFoundError, RejectedError
+from flts.messaging.replayed import is_replayed
 from flts.observability.logs import bind, get_logger
 from flts.runtime.adapters import Adapters
 from flts.runtime.service import Progress
@@ -67,8 +68,8 @@ class TrainOnDataset(Generic[SettingsT]):
             stage = self._adapters.run_store.stage(event.identifier, event.pipeline_run_id, self._stage) or {}
             if stage.get("status") == "done" and (announced := self._announced(event, run_id, stage)) is not None:
                 return [announced]
-            # What failed was replayed by a person, who wants the model all the same.
-            if stage.get("status") != "failed" and self._has_ended(event):
+            # A person who sends a dead letter again wants the model all the same: the next run finds it.
+            if not is_replayed() and self._has_ended(event):
                 return []
             return [self._announce(event, run_id, progress)]
 

@@ -14,6 +14,7 @@ from flts.errors import BackendAwayError, FltsError, RejectedError
 from flts.messaging.attempts import DIED, StoredAttempts
 from flts.messaging.codec import encode
 from flts.messaging.delivery import Delivery, Record, Stopping
+from flts.messaging.replayed import is_replayed
 from flts.messaging.worker import WorkInterruptedError
 from flts.observability.metrics import Metrics
 from flts.observability.tracing import Trace
@@ -131,6 +132,23 @@ def test_a_try_is_on_record_while_the_work_runs_and_gone_when_it_is_done(tmp_pat
     assert seen == [f"PobleSec/{event.pipeline_run_id}/attempts/bus/{event.event_id}-1.json"]
     assert stage.tries() == []
     assert [made.event_id for made in stage.outbox.published] == [selected(event).event_id]
+
+
+def test_work_knows_a_dead_letter_that_was_sent_again_from_a_message_delivered_twice(tmp_path: Path) -> None:
+    seen: list[bool] = []
+    event = raw_data()
+
+    def work(event: RawData) -> Sequence[Event]:
+        seen.append(is_replayed())
+        return succeed(event)
+
+    stage = Stage(tmp_path, work)
+
+    assert stage.deliver(event) == "done"
+    assert stage.deliver(event, **{"only-group": b"bus"}) == "done"
+    assert stage.deliver(event, **{"only-group": b"another"}) == "skipped"
+    assert seen == [False, True]
+    assert not is_replayed()
 
 
 def test_a_try_whose_recording_was_not_answered_is_recorded_once(tmp_path: Path) -> None:

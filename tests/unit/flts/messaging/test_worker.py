@@ -14,6 +14,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from flts.errors import BackendAwayError, RejectedError
+from flts.messaging.replayed import replaying
 from flts.messaging.worker import (
     ChildError,
     ChildWorker,
@@ -94,6 +95,16 @@ def test_work_comes_back_with_its_progress_and_its_metrics_from_one_warm_child(m
     assert event.decision == "kept"
     assert reports.all == [("bus", "running", {"epoch": 1, "epochs": 2, "loss": None, "detail": None})]
     assert metrics.registry.get_sample_value("flts_predictions_total", {"outcome": "ok"}) == 2
+
+
+def test_the_child_knows_a_dead_letter_that_was_sent_again(make: Any, journal: Path) -> None:
+    worker = make()
+    run(worker)
+    with replaying(replayed=True):
+        run(worker)
+    run(worker)
+
+    assert [line["replayed"] for line in read(journal) if line["what"] == "begin"] == [False, True, False]
 
 
 def test_an_error_keeps_its_class_code_field_and_the_childs_traceback(make: Any) -> None:

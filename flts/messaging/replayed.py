@@ -1,0 +1,24 @@
+"""Whether the message in hand is a dead letter that a person sent again: some work is worth doing only then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+_replayed: ContextVar[bool] = ContextVar("replayed", default=False)
+
+
+def is_replayed() -> bool:
+    """Return whether somebody asked for this message's work again, rather than the broker delivering it twice."""
+    return _replayed.get()
+
+
+@contextmanager
+def replaying(*, replayed: bool) -> Iterator[None]:
+    """Say so of the message that is worked on inside, in this thread."""
+    token = _replayed.set(replayed)
+    try:
+        yield
+    finally:
+        _replayed.reset(token)
