@@ -1,0 +1,280 @@
+"""Services that are there twice: nothing is done twice, and either goes on where the other ends."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests import whole_log
+from tests.eventually import eventually
+from tests.replicas import Instance, identifier_for, launched, replica, wait_shared
+from tests.reports import report
+from tests.stack import RunningStack
+from tests.what_remains import TRAINERS, Kept, settled
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+STAY_SECONDS = 3.0
+"""A tick of the inference worker and one of eval, after the last message was read."""
+
+SHARED = {
+    "eval": ("training-data", "model-training"),
+    "inference-worker": ("inference-data",),
+    "train-gru": ("training-data",),
+}
+"""Services that are there twice, and the topics whose partitions their two instances share."""
+MIDDLE = {"eval": "model_evaluate_start", "inference-worker": "kafka_receive", "train-gru": "epoch_done"}
+SHOWN = ("outcome", "decisions", "decided by", "performance-eval", "train-gru")
+QUICK = {"EPOCHS": 3}
+FREEZE_SECONDS = 12.0
+"""Twice the embedded broker's session."""
+
+
+@contextlib.contextmanager
+def twice(stack: RunningStack, *services: str) -> Iterator[dict[str, list[Instance]]]:
+    """Start a further instance of each service and wait until it has its share of the partitions."""
+    with contextlib.ExitStack() as further:
+        pairs = {name: [launched(stack, name), further.enter_context(replica(stack, name))] for name in services}
+        for name in services:
+            for topic in SHARED.get(name, ()):
+                wait_shared(pairs[name], topic)
+        yield pairs
+
+
+def upload_to(gateway: str, stack: RunningStack, identifier: str, sample: tuple[Path, Path], **more: Any) -> str:
+    """Upload through one of the gateways; return the pipeline_run_id."""
+    files = {part: (f"{part}.csv", path.read_bytes()) for part, path in zip(("train", "test"), sample, strict=True)}
+    key = {"x-api-key": (stack.home / "api-key").read_text().strip()}
+    answer = httpx.post(
+        f"{gateway}/datasets/{identifier}",
+        files=files,
+        data={"settings": json.dumps(more.get("settings", QUICK))},
+        headers=key | more.get("headers", {}),
+        timeout=60,
+    )
+    assert answer.status_code == 202, answer.text
+    return str(answer.json()["pipeline_run_id"])
+
+
+def follow(gateway: str, run_id: str) -> list[tuple[str, dict[str, Any]]]:
+    """Return what a gateway's live stream tells of a run until its end: (event, data)."""
+    told = []
+    with httpx.stream("GET", f"{gateway}/runs/{run_id}/events", timeout=240) as answer:
+        kind = ""
+        for line in answer.iter_lines():
+            if line.startswith("event:"):
+                kind = line.removeprefix("event:").strip()
+            elif line.startswith("data:"):
+                told.append((kind, json.loads(line.removeprefix("data:"))))
+                if kind == "end":
+                    break
+    return told
+
+
+def once_each(
+    stack: RunningStack, runs: list[dict[str, Any]], pairs: dict[str, list[Instance]]
+) -> list[dict[str, Any]]:
+    """Assert that nothing was done twice for these runs; return a row of counts for each."""
+    rows = []
+    messages = whole_log.read_log(stack.state["kafka"], ["model-selected", "performance-eval", "model-training"])
+    for run in runs:
+        identifier, name = run["identifier"], run["pipeline_run_id"]
+        of_run = [record for record in messages if record.content["pipeline_run_id"] == name]
+
+        def count(service: str, event: str, run_id: str = name) -> list[int]:
+            instances = pairs.get(service) or [launched(stack, service)]
+            return [len(instance.events(event, run_id)) for instance in instances]
+
+        rows.append(
+            {
+                "identifier": identifier,
+                "outcome": run["outcome"],
+                "seconds": run["elapsed_seconds"],
+                "decisions": len(stack.decisions(identifier, name)),
+                "decided by": count("eval", "promotion_decision"),
+                "train-gru": count("train-gru", "train_start"),
+                "train-lstm": count("train-lstm", "train_start"),
+                "nonml-prophet": count("nonml-prophet", "train_start"),
+                "forecast by": count("inference-worker", "forecast_done"),
+                "logs": len(list((stack.store / "inference-logs" / identifier).rglob(f"*{name}*"))),
+                "performance-eval": sum(record.topic == "performance-eval" for record in of_run),
+                "model-selected ids": len(
+                    {record.content["event_id"] for record in of_run if record.topic == "model-selected"}
+                ),
+                "model-training ids": len(
+                    {record.content["event_id"] for record in of_run if record.topic == "model-training"}
+                ),
+            }
+        )
+    return rows
+
+
+def test_two_of_each_service_do_everything_once(stack: RunningStack, sample: tuple[Path, Path]) -> None:
+    with twice(stack, "eval", "inference-worker", "train-gru", "train-lstm", "fastapi-app") as pairs:
+        gateways = [instance.url for instance in pairs["fastapi-app"]]
+        names = [
+            identifier_for(pairs["train-gru"][number % 2], "training-data", f"twice-{number}") for number in range(4)
+        ]
+        with ThreadPoolExecutor(8) as pool:
+            watched = upload_to(gateways[0], stack, names[0], sample)
+            streams = [pool.submit(follow, gateway, watched) for gateway in gateways]
+            uploads = [
+                pool.submit(upload_to, gateways[number % 2], stack, names[number], sample) for number in (1, 2, 3)
+            ]
+            run_ids = [watched, *(upload.result() for upload in uploads)]
+            runs = [stack.wait_decided(run_id, timeout=300) for run_id in run_ids]
+            told = [stream.result() for stream in streams]
+        settled(stack, tuple(names))
+        rows = once_each(stack, runs, pairs)
+        report("two-of-each", rows)
+
+        for row in rows:
+            assert row["outcome"] == "promoted", row
+            assert (row["decisions"], sum(row["decided by"]), row["logs"], row["performance-eval"]) == (1, 1, 1, 1), row
+            assert all(sum(row[trainer]) == 1 for trainer in TRAINERS), row
+            assert (row["model-selected ids"], row["model-training ids"], sum(row["forecast by"])) == (1, 3, 1), row
+        for service in ("train-gru", "eval"):
+            column = "decided by" if service == "eval" else service
+            assert all(sum(row[column][at] for row in rows) for at in (0, 1)), f"both instances of {service} worked"
+        for run_id in run_ids:
+            first, second = (httpx.get(f"{gateway}/runs/{run_id}").json() | {"progress": None} for gateway in gateways)
+            assert first == second
+        for events in told:
+            assert events[-1][0] == "end"
+            assert events[-1][1]["outcome"] == "promoted"
+            epochs = {(data["stage"], data["epoch"]) for kind, data in events if kind == "progress" and data["epoch"]}
+            assert {stage for stage, _ in epochs} >= {"train-gru", "train-lstm"}, epochs
+
+
+def test_one_idempotency_key_at_two_gateways_at_once_is_one_run(stack: RunningStack, sample: tuple[Path, Path]) -> None:
+    rows = []
+    with twice(stack, "fastapi-app") as pairs, ThreadPoolExecutor(4) as pool:
+        gateways = [instance.url for instance in pairs["fastapi-app"]]
+        for number in range(5):
+            identifier = f"idempotent-{number}"
+            key = {"idempotency-key": f"key-{number}"}
+            together = threading.Barrier(4)
+
+            def send(gateway: str, identifier: str = identifier, key: Any = key, together: Any = together) -> str:
+                together.wait()
+                return upload_to(gateway, stack, identifier, sample, headers=key)
+
+            answers = [pool.submit(send, gateway) for gateway in gateways * 2]
+            run_ids = {answer.result() for answer in answers}
+            listed = [
+                {run["pipeline_run_id"] for run in httpx.get(f"{gateway}/runs?identifier={identifier}").json()["runs"]}
+                for gateway in gateways
+            ]
+            rows.append(
+                {"identifier": identifier, "requests": 4, "runs answered": len(run_ids), "runs": len(listed[0])}
+            )
+            assert listed[0] == listed[1] == run_ids
+            assert len(run_ids) == 1
+            with stack.gateway as client:
+                client.post(f"/runs/{run_ids.pop()}/cancel")
+    report("idempotency-at-two-gateways", rows)
+
+
+def test_when_one_of_two_is_killed_in_the_middle_of_a_run_the_other_takes_over(
+    stack: RunningStack, sample: tuple[Path, Path]
+) -> None:
+    rows = [_killed(stack, sample, service) for service in SHARED]
+    rows.append(_gateway_killed(stack, sample))
+    report("one-of-two-killed", rows)
+    assert all(row["decided after s"] < 60 for row in rows), rows
+
+
+def _killed(stack: RunningStack, sample: tuple[Path, Path], service: str) -> dict[str, Any]:
+    topic = SHARED[service][-1]
+    with twice(stack, service) as pairs:
+        other, victim = pairs[service]
+        identifier = identifier_for(victim, topic, f"killed-{service}")
+        run_id = stack.upload(identifier, *sample, settings=QUICK)
+        eventually(partial(victim.events, MIDDLE[service], run_id), f"{service} is at work", timeout=120, every=0.01)
+        victim.signal(signal.SIGKILL)
+        killed = time.time()
+        run = stack.wait_decided(run_id)
+        settled(stack, (identifier,))
+        taken = [line for line in other.events("kafka_receive", run_id) if _at(line["ts"]) > killed]
+        (counts,) = once_each(stack, [run], pairs)
+    assert run["outcome"] == "promoted", run["decision"]
+    assert (counts["decisions"], counts["performance-eval"], counts["logs"]) == (1, 1, 1), counts
+    assert {trained["status"] for trained in run["trained"].values()} == {"SUCCESS"}
+    return {
+        "killed": service,
+        "at": MIDDLE[service],
+        "taken over after s": _at(taken[0]["ts"]) - killed if taken else None,
+        "decided after s": max(0.0, _at(run["outcome_details"]["at"]) - killed),
+        **{name: counts[name] for name in SHOWN},
+    }
+
+
+def _gateway_killed(stack: RunningStack, sample: tuple[Path, Path]) -> dict[str, Any]:
+    """Kill the gateway that took an upload while somebody follows the run there; it goes on at the other one."""
+    with twice(stack, "fastapi-app") as pairs, ThreadPoolExecutor(1) as pool:
+        other, victim = pairs["fastapi-app"]
+        run_id = upload_to(victim.url, stack, "killed-gateway", sample)
+        stream = pool.submit(follow, victim.url, run_id)
+        eventually(lambda: stack.run(run_id)["progress"] or None, "progress", timeout=60)
+        victim.signal(signal.SIGKILL)
+        killed = time.time()
+        with pytest.raises(httpx.TransportError):
+            stream.result(timeout=60)
+        told = follow(other.url, run_id)
+        assert told[-1][0] == "end"
+        run = stack.wait_decided(run_id)
+        assert run["outcome"] == "promoted", run["decision"]
+        decided = max(0.0, _at(run["outcome_details"]["at"]) - killed)
+        return {"killed": "fastapi-app", "at": "progress", "decided after s": decided, "outcome": run["outcome"]}
+
+
+def test_an_instance_that_sleeps_and_wakes_after_the_other_took_over_changes_nothing(
+    stack: RunningStack, sample: tuple[Path, Path]
+) -> None:
+    report("one-of-two-asleep", [_asleep(stack, sample, service) for service in SHARED])
+
+
+def _asleep(stack: RunningStack, sample: tuple[Path, Path], service: str) -> dict[str, Any]:
+    topic = SHARED[service][-1]
+    with twice(stack, service) as pairs:
+        sleeper = pairs[service][1]
+        identifier = identifier_for(sleeper, topic, f"asleep-{service}")
+        run_id = stack.upload(identifier, *sample, settings=QUICK)
+        eventually(partial(sleeper.events, MIDDLE[service], run_id), f"{service} is at work", timeout=120, every=0.01)
+        sleeper.freeze()
+        asleep = time.monotonic()
+        run = stack.wait_decided(run_id)
+        time.sleep(max(0.0, FREEZE_SECONDS - (time.monotonic() - asleep)))
+        settled(stack, (identifier,))
+        before = Kept.of(stack, (identifier,))
+        sleeper.thaw()
+        # It finds its partitions gone, or what it would write written, and joins again.
+        wait_shared(pairs[service], topic)
+        settled(stack, (identifier,))
+        time.sleep(STAY_SECONDS)
+        # MLflow's history of a training that two did at the same time has both.
+        changes = {
+            name: words
+            for name, words in before.changes(Kept.of(stack, (identifier,))).items()
+            if "records" not in name
+        }
+        (counts,) = once_each(stack, [run], pairs)
+    assert changes == {}
+    assert run["outcome"] == "promoted", run["decision"]
+    assert (counts["decisions"], sum(counts["decided by"]), counts["logs"]) == (1, 1, 1), counts
+    return {"asleep": service, "at": MIDDLE[service], "changes": len(changes), **{name: counts[name] for name in SHOWN}}
+
+
+def _at(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()

@@ -1,0 +1,156 @@
+"""What a pipeline keeps, in a form that two moments can be compared in: the store's objects and MLflow's records."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests import whole_log
+from tests.eventually import eventually
+from tests.stack import RunningStack
+
+TRAINERS = ("train-gru", "train-lstm", "nonml-prophet")
+
+LASTING = (
+    "raw-data",
+    "processed-data",
+    "model-bundles",
+    "model-promotion",
+    "pipeline-runs",
+    "inference-logs",
+)
+LEASES = "pipeline-runs/_leases/"
+"""Who does what at this moment: renewed by ticks, whatever messages come."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """All that a pipeline keeps of some identifiers, at one moment."""
+
+    store: dict[str, str]
+    records: dict[str, Any]
+    runs: dict[str, Any]
+    forecasts: dict[str, Any]
+    trainings: dict[str, int]
+
+    @classmethod
+    def of(cls, stack: RunningStack, identifiers: tuple[str, ...]) -> Kept:
+        with stack.gateway as gateway:
+            names = [
+                run["pipeline_run_id"]
+                for identifier in identifiers
+                for run in gateway.get("/runs", params={"identifier": identifier, "limit": 200}).json()["runs"]
+            ]
+            # What was said last while it ran is no part of a run that has ended.
+            runs = {name: gateway.get(f"/runs/{name}").json() | {"progress": None} for name in names}
+            forecasts = {}
+            for identifier in sorted({run["identifier"] for run in runs.values() if run["outcome"] == "promoted"}):
+                body = gateway.get(f"/datasets/{identifier}/tail", params={"rows": 40}).json()
+                asked = body | {"identifier": identifier, "inference_length": 12}
+                forecasts[identifier] = eventually(
+                    partial(_forecast, stack, asked), f"{identifier} is served", timeout=30
+                )
+        store = {
+            name: digest
+            for name, digest in stored(stack).items()
+            if any(part in identifiers for part in Path(name).parts) or name.startswith("pipeline-runs/_")
+        }
+        records = recorded(stack, *(name for name in identifiers if name in forecasts))
+        trainings = {name: len(stack.log_events(name, "train_start")) for name in TRAINERS}
+        return cls(store, records, runs, forecasts, trainings)
+
+    def changes(self, other: Kept) -> dict[str, str]:
+        found = {}
+        for what in ("store", "records", "runs", "forecasts", "trainings"):
+            found |= {
+                f"{what}: {name}": words
+                for name, words in differences(getattr(self, what), getattr(other, what)).items()
+            }
+        return found
+
+
+def _forecast(stack: RunningStack, body: dict[str, Any]) -> dict[str, Any]:
+    answer = stack.predict(body)
+    assert answer.status_code == 200, answer.text
+    return dict(answer.json())
+
+
+def settled(stack: RunningStack, identifiers: tuple[str, ...]) -> None:
+    """Wait until everything is read and no run of these identifiers, and no forecast, is open."""
+    whole_log.wait_read(stack.state["kafka"])
+
+    def done() -> bool:
+        left = [
+            str(path)
+            for folder in ("_open", "_forecasts", "_spool")
+            for path in (stack.store / "pipeline-runs" / folder).rglob("*")
+            if path.is_file() and (folder == "_spool" or path.name in identifiers)
+        ]
+        assert not left, left
+        return True
+
+    eventually(done, "nothing is open", timeout=60, every=0.3)
+
+
+def stored(stack: RunningStack) -> dict[str, str]:
+    """Return the SHA-256 of every object by bucket and key."""
+    return {
+        name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for bucket in LASTING
+        for path in sorted((stack.store / bucket).rglob("*"))
+        if path.is_file()
+        and not (name := str(path.relative_to(stack.store))).startswith(LEASES)
+        and path.suffix != ".jsonl"  # the requests' own log, of what a test asks among others
+    }
+
+
+def differences(before: dict[str, Any], after: dict[str, Any]) -> dict[str, str]:
+    """Return what is new, gone or other."""
+    names = sorted(before.keys() | after.keys())
+    words = {name: _difference(before.get(name), after.get(name)) for name in names}
+    return {name: word for name, word in words.items() if word}
+
+
+def recorded(stack: RunningStack, *identifiers: str) -> dict[str, Any]:
+    """Return MLflow's runs with the whole history of their metrics, versions and alias, of these identifiers."""
+    with httpx.Client(base_url=f"{stack.state['mlflow_url']}/api/2.0/mlflow", timeout=30) as api:
+        found: dict[str, Any] = {}
+        for identifier in identifiers:
+            found |= _runs(api, identifier)
+            name = {"filter": f"name = '{identifier}'"}
+            versions = api.get("/model-versions/search", params=name).json().get("model_versions", [])
+            found[f"{identifier}: versions"] = sorted(
+                (version["version"], version["run_id"], version["last_updated_timestamp"]) for version in versions
+            )
+            alias = api.get("/registered-models/alias", params={"name": identifier, "alias": "champion"}).json()
+            found[f"{identifier}: champion"] = alias.get("model_version", {}).get("version")
+        return found
+
+
+def _runs(api: httpx.Client, identifier: str) -> dict[str, Any]:
+    number = api.get("/experiments/get-by-name", params={"experiment_name": identifier}).json()["experiment"]
+    runs = api.post("/runs/search", json={"experiment_ids": [number["experiment_id"]]}).json().get("runs", [])
+    found: dict[str, Any] = {}
+    for run in runs:
+        name = f"{identifier}: run {run['info']['run_id']}"
+        found[f"{name} info"] = run["info"]
+        found[f"{name} tags"] = sorted((tag["key"], tag["value"]) for tag in run["data"].get("tags", []))
+        found[f"{name} params"] = sorted((one["key"], one["value"]) for one in run["data"].get("params", []))
+        for metric in run["data"].get("metrics", []):
+            asked = {"run_id": run["info"]["run_id"], "metric_key": metric["key"], "max_results": 10_000}
+            history = api.get("/metrics/get-history", params=asked).json().get("metrics", [])
+            found[f"{name} {metric['key']}"] = sorted((one["step"], one["timestamp"], one["value"]) for one in history)
+    return found
+
+
+def _difference(before: Any, after: Any) -> str:
+    if before == after:
+        return ""
+    if before is None:
+        return f"new: {str(after)[:200]}"
+    return "gone" if after is None else f"{str(before)[:200]} -> {str(after)[:200]}"
