@@ -19,6 +19,10 @@ WIDTH = 24
 TRAINERS = 'job=~"train-.*|nonml-.*"'
 SERVING = 'job="inference"'
 GATEWAY = 'job="fastapi-app"'
+MISSING = (
+    'abs(max by (group, topic) (flts_pipeline_messages{state="sent"}) - sum by (group, topic) '
+    '(max by (group, topic, state) (flts_pipeline_messages{state=~"done|in_flight|dead_letter"})))'
+)
 RECORDING = 'job=~"train-.*|nonml-.*|eval"'
 GROUPS = 'group!="each-replica"'
 
@@ -235,9 +239,22 @@ KAFKA = Dashboard("flts-kafka", "FLTS Kafka", (
              height=8),
         lines("Retried", "Tries that failed and are repeated.", "short",
               (counted("flts_messages_total", "job, topic", '{outcome="retried"}'), "{{job}} {{topic}}")),
-        lines("Skipped and interrupted", "Replays for another group; work given back by a service that stops.", "short",
-              (counted("flts_messages_total", "job, outcome", '{outcome=~"skipped|interrupted"}'),
+        lines("Skipped, interrupted, dropped", "Replays for another group; work given back at a stop.", "short",
+              (counted("flts_messages_total", "job, outcome", '{outcome=~"skipped|interrupted|dropped"}'),
                "{{job}} {{outcome}}")),
+    )),
+    ("The sum: sent = done + in flight + dead letters, from offsets", (
+        lines("Sent and done", "What a topic holds, and what each group has behind it.", "short",
+              ('max by (group, topic, state) (flts_pipeline_messages{state=~"sent|done"})',
+               "{{group}} {{topic}} {{state}}")),
+        lines("In flight and dead", "Waiting or at work; given up and not replayed; removed unread.", "short",
+              ('max by (group, topic, state) (flts_pipeline_messages{state=~"in_flight|dead_letter|lost"})',
+               "{{group}} {{topic}} {{state}}")),
+        lines("Missing from the sum", "Anything but 0 for long is a message that went astray.", "short",
+              (MISSING, "{{group}} {{topic}}"), width=4),
+        stat("Replayed", "Dead letters sent again, in the time shown.", "short",
+             counted("flts_dead_letters_replayed_total", "group", "", "$__range"), "{{group}}", decimals=0, width=4,
+             height=8),
     )),
 ))  # fmt: skip
 

@@ -34,6 +34,15 @@ def stalled(job: str, *, ended: str, at_work: str) -> dict[str, str]:
     }
 
 
+def summed(group: str, **states: str) -> dict[str, str]:
+    """Return what the gateway says of one group and topic, from two replicas."""
+    return {
+        f'flts_pipeline_messages{{instance="{replica}",group="{group}",topic="t",state="{state}"}}': values
+        for replica in ("a", "b")
+        for state, values in states.items()
+    }
+
+
 CASES = {
     # One service answers no more, another one's last replica has left the network.
     "FltsServiceDown": Case(
@@ -151,6 +160,17 @@ CASES = {
         },
         quiet="20m",
         fires="60m",
+    ),
+    # One group's sum is short by two, another one lost three, a third has all in flight.
+    "FltsMessagesAstray": Case(
+        {
+            **summed("eval", sent="10x60", done="6x10 4x50", in_flight="3x60", dead_letter="1x60", lost="0x60"),
+            **summed("preprocess", sent="7x60", done="7x60", in_flight="0x60", dead_letter="0x60", lost="0x10 3x50"),
+            **summed("train-gru", sent="10x60", done="0x60", in_flight="10x60", dead_letter="0x60", lost="0x60"),
+        },
+        quiet="20m",
+        fires="30m",
+        count=2,
     ),
     "FltsDeadLetters": Case(
         {

@@ -39,6 +39,8 @@ ZERO_WITHOUT_TROUBLE_OF_ITS_KIND = {
     "FLTS serving: Waiting",
     "FLTS serving: Dropped",
     "FLTS Kafka: Lag of each replica",
+    "FLTS Kafka: Missing from the sum",
+    "FLTS Kafka: Replayed",
 }
 """Panels that show a line at zero here; all others must have moved."""
 FIRED_FOR_REAL = {
