@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo embedded test test-long kill-matrix test-contract check lint types format generate clean
+.PHONY: help setup demo embedded load test test-long kill-matrix test-contract check lint types format generate clean
 
 help:           ## Show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1\t/p' Makefile | expand -t 24
@@ -18,6 +18,11 @@ demo:           ## CSV to served forecast on this machine (DATA= TEST= NAME= ONC
 embedded:       ## The whole pipeline on this machine, without a data set, until Ctrl-C
 	@$(PYTHON) -m tools.environment embedded
 	@exec $(PY) -m embedded up
+
+load:           ## Load on a running pipeline (TARGET=embedded|compose USERS=20 DURATION=2m SHAPE=steady WORKERS=2)
+	@$(PYTHON) -m tools.environment load
+	@$(PY) -m tools.load --target $(or $(TARGET),embedded) --users $(or $(USERS),20) --duration $(or $(DURATION),2m) \
+	  --shape $(or $(SHAPE),steady) --workers $(or $(WORKERS),2) --home $(or $(FLTS_HOME),.flts)
 
 test: setup     ## Every test that needs no Docker, the end-to-end runs included
 	@$(PY) -m pytest tests

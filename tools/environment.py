@@ -1,4 +1,4 @@
-"""Create the project's virtual environment, or bring it up to date: ``python3 -m tools.environment [embedded|dev]``.
+"""Create the virtual environment, or bring it up to date: ``python3 -m tools.environment [load|embedded|dev]``.
 
 Standard library only, and readable by old interpreters, because it is what a fresh machine runs first. What is
 installed is remembered as a hash of ``pyproject.toml`` and ``constraints.txt``, so that a second call costs nothing.
@@ -17,14 +17,19 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 OLDEST = (3, 11)
-EXTRAS = ("embedded", "dev")  # each holds the one before it
+EXTRAS = {
+    # What each holds of the others.
+    "load": {"load"},
+    "embedded": {"embedded"},
+    "dev": {"dev", "embedded", "load"},
+}
 
 
 def main() -> int:
     """Install unless the environment already holds what is asked for."""
     extra = sys.argv[1] if len(sys.argv) > 1 else "embedded"
     if extra not in EXTRAS:
-        sys.stderr.write("usage: python3 -m tools.environment [embedded|dev]\n")
+        sys.stderr.write("usage: python3 -m tools.environment [load|embedded|dev]\n")
         return 2
     if sys.version_info < OLDEST:
         found = ".".join(str(part) for part in sys.version_info[:3])
@@ -49,11 +54,16 @@ def fingerprint() -> str:
 
 def is_current(extra: str) -> bool:
     """Tell whether this extra, or one that holds it, was installed from today's files."""
+    return any(extra in EXTRAS[each] for each in installed())
+
+
+def installed() -> list[str]:
+    """Return the extras that were installed from today's files."""
     stamp = VENV / "flts-installed"
     if not stamp.exists():
-        return False
-    installed, _, stamped = stamp.read_text().partition(" ")
-    return stamped == fingerprint() and EXTRAS.index(installed) >= EXTRAS.index(extra)
+        return []
+    names, _, stamped = stamp.read_text().partition(" ")
+    return names.split(",") if stamped == fingerprint() else []
 
 
 def install(extra: str) -> int:
@@ -73,7 +83,7 @@ def install(extra: str) -> int:
     if result.returncode:
         sys.stderr.write("The installation failed; the lines above say why. `make` tries again.\n")
         return 1
-    (VENV / "flts-installed").write_text(f"{extra} {fingerprint()}")
+    (VENV / "flts-installed").write_text(f"{','.join([*installed(), extra])} {fingerprint()}")
     sys.stderr.write(f"Installed in {time.monotonic() - started:.0f} s.\n")
     return 0
 

@@ -1,0 +1,1 @@
+"""What users do, one journey per file."""

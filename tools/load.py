@@ -1,0 +1,227 @@
+"""Put load on a running FLTS: ``python -m tools.load --target embedded|compose --users 20 --duration 2m``.
+
+Starts Locust's master and workers on this machine, headless, and ends with 1 where the run does not pass its
+thresholds; what a run must show stands in ``locust/thresholds.py``. Bounded: everything ends with the time given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+
+from flts.ingest.sample import write_sample
+
+ROOT = Path(__file__).resolve().parent.parent
+FEWEST_USERS = 3
+"""One of each kind: forecasts, uploads, lists."""
+OWN = "load-"
+SAMPLE = "sample"
+STOP_SECONDS = 90
+"""What a user that waits for its run's decision gets to see it."""
+SPARE_SECONDS = 60
+DECIDED_SECONDS = 300.0
+UNITS = {"s": 1, "m": 60, "h": 3600}
+
+
+class LoadError(Exception):
+    """The run cannot begin; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the load goes."""
+
+    gateway: str
+    inference: str
+    api_key: str
+
+
+def main() -> int:
+    """Find the target, see that it has a champion, run Locust."""
+    options = parse()
+    try:
+        target = embedded(options.home) if options.target == "embedded" else compose(options.env_file)
+        check(options, target)
+        prepare(target)
+        report = options.report or ROOT / ".reports" / f"load-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+        return run(options, target, report)
+    except (LoadError, httpx.HTTPError) as error:
+        sys.stderr.write(f"no load: {error}\n")
+        return 2
+
+
+def parse() -> argparse.Namespace:
+    """Return the options."""
+    parser = argparse.ArgumentParser(prog="python -m tools.load", description=__doc__)
+    parser.add_argument("--target", choices=("embedded", "compose"), default="embedded")
+    parser.add_argument("--users", type=int, default=20)
+    parser.add_argument("--duration", type=seconds, default=120, help="120, 120s, 2m")
+    parser.add_argument("--shape", default="steady")
+    parser.add_argument("--workers", type=int, default=2, help="processes that make the load")
+    parser.add_argument("--home", type=Path, default=Path(".flts"), help="FLTS_HOME of the embedded pipeline")
+    parser.add_argument("--env-file", type=Path, default=ROOT / ".env", help="Compose's .env")
+    parser.add_argument("--report", type=Path, help="folder of the report")
+    parser.add_argument("--max-p95-ms", type=float)
+    parser.add_argument("--max-median-ms", type=float)
+    parser.add_argument("--upload-seconds", type=float)
+    return parser.parse_args()
+
+
+def seconds(text: str) -> int:
+    """Return a duration in seconds."""
+    found = re.fullmatch(r"(\d+)([smh]?)", text)
+    if found is None:
+        msg = f"{text} is no duration; write 90, 90s or 2m"
+        raise argparse.ArgumentTypeError(msg)
+    return int(found[1]) * UNITS[found[2] or "s"]
+
+
+def embedded(home: Path) -> Target:
+    """Return where the embedded pipeline of a folder listens."""
+    state, key = home / "embedded.json", home / "api-key"
+    if not state.exists():
+        msg = f"no embedded pipeline runs on {home}: start one with `make embedded`, or name its FLTS_HOME"
+        raise LoadError(msg)
+    found = json.loads(state.read_text())
+    return Target(found["gateway_url"], found["inference_url"], key.read_text().strip())
+
+
+def compose(env_file: Path) -> Target:
+    """Return where Compose publishes the gateway and the balancer of inference."""
+    if not env_file.exists():
+        msg = f"no {env_file.name}: `make env && docker compose up` first"
+        raise LoadError(msg)
+    lines = (line.strip() for line in env_file.read_text().splitlines())
+    values = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+    gateway, inference = values.get("GATEWAY_PORT") or "8000", values.get("INFERENCE_PORT") or "30080"
+    return Target(f"http://127.0.0.1:{gateway}", f"http://127.0.0.1:{inference}", values["GATEWAY_API_KEY"])
+
+
+def check(options: argparse.Namespace, target: Target) -> None:
+    """Refuse what cannot be, or must not be, before anything is sent."""
+    if options.users < FEWEST_USERS:
+        msg = f"USERS={options.users}: at least {FEWEST_USERS}, one for forecasts, one for uploads, one for lists"
+        raise LoadError(msg)
+    for address in (target.gateway, target.inference):
+        if urlsplit(address).hostname not in {"127.0.0.1", "localhost"}:
+            msg = f"{address} is another machine: load is for this one"
+            raise LoadError(msg)
+
+
+def prepare(target: Target) -> None:
+    """See that somebody's data is served: upload the shipped sample where nothing is."""
+    with httpx.Client(timeout=30) as client:
+        if served(client, target):
+            return
+        print(f"nothing is served yet: uploading the shipped sample as {SAMPLE}", flush=True)
+        with tempfile.TemporaryDirectory() as folder:
+            train, test = write_sample(Path(folder))
+            files = {"train": train.read_bytes(), "test": test.read_bytes()}
+        headers = {"x-api-key": target.api_key}
+        sent = client.post(f"{target.gateway}/datasets/{SAMPLE}", files=files, headers=headers)
+        if sent.is_error:
+            msg = f"the sample was refused: {sent.text}"
+            raise LoadError(msg)
+        deadline = time.monotonic() + DECIDED_SECONDS
+        while not served(client, target):
+            if time.monotonic() > deadline:
+                msg = f"the sample is not served after {DECIDED_SECONDS:g} s: flts runs"
+                raise LoadError(msg)
+            time.sleep(1)
+
+
+def served(client: httpx.Client, target: Target) -> bool:
+    """Return whether there is a champion that no load test has made."""
+    models = client.get(f"{target.inference}/models").raise_for_status().json()["models"]
+    return any(model["loaded"] and not model["identifier"].startswith(OWN) for model in models)
+
+
+def run(options: argparse.Namespace, target: Target, report: Path) -> int:
+    """Run Locust's processes to their end; return the master's exit code."""
+    report.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    shared = [
+        *(sys.executable, "-m", "locust", "--locustfile", str(ROOT / "locust" / "locustfile.py")),
+        *("--gateway", target.gateway, "--inference", target.inference, "--loglevel", "INFO"),
+        *("--stop-timeout", str(STOP_SECONDS), "--shape", options.shape),
+    ]
+    for name in ("max_p95_ms", "max_median_ms", "upload_seconds"):
+        if getattr(options, name) is not None:
+            shared += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
+    master = [
+        *(*shared, "--master", "--master-bind-host", "127.0.0.1", "--master-bind-port", str(port)),
+        *("--headless", "--only-summary", "--expect-workers", str(options.workers), "--expect-workers-max-wait", "60"),
+        *("--users", str(options.users), "--spawn-rate", str(options.users), "--run-time", f"{options.duration}s"),
+        *("--csv", str(report / "load"), "--report", str(report)),
+    ]
+    worker = [*shared, "--worker", "--master-host", "127.0.0.1", "--master-port", str(port)]
+    # By variable: a key on a command line is for everybody to read.
+    environment = {"GATEWAY_API_KEY": target.api_key}
+    with (report / "workers.log").open("w") as log, contextlib.ExitStack() as processes:
+        first = processes.enter_context(started(master, environment))
+        for _ in range(options.workers):
+            processes.enter_context(started(worker, environment, log=log))
+        try:
+            code = first.wait(timeout=options.duration + STOP_SECONDS + SPARE_SECONDS)
+        except subprocess.TimeoutExpired:
+            sys.stderr.write("load failed: Locust did not end in time\n")
+            code = 1
+    return code or show(report)
+
+
+def show(report: Path) -> int:
+    """Print where the report lies; without one nothing has passed."""
+    summary = report / "summary.json"
+    if not summary.exists():
+        sys.stderr.write("load failed: no summary was written\n")
+        return 1
+    return 0 if json.loads(summary.read_text())["passed"] else 1
+
+
+@contextlib.contextmanager
+def started(
+    command: list[str], variables: Mapping[str, str], *, log: object = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a process, and end it in any case."""
+    process = subprocess.Popen(command, env={**environ(), **variables}, stdout=log, stderr=log, cwd=ROOT)  # type: ignore[call-overload] # a file or None
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def environ() -> dict[str, str]:
+    """Return this process's variables, which Locust needs to start at all."""
+    import os  # noqa: PLC0415 - this one use
+
+    return dict(os.environ)  # noqa: TID251 - handed on, not read
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
