@@ -77,7 +77,7 @@ def begin(environment: Environment, **_: Any) -> None:
 @events.report_to_master.add_listener
 def send_answers(data: dict[str, Any], **_: Any) -> None:
     """Tell the master what the forecasts looked like."""
-    data["answers"], data["distinct"] = ForecastUser.answers, list(ForecastUser.distinct)[:2]
+    data["answers"], data["distinct"] = ForecastUser.answers, list(ForecastUser.distinct)
 
 
 @events.worker_report.add_listener
@@ -93,7 +93,7 @@ def judge(environment: Environment, **_: Any) -> None:
         return
     options = target.options_of(environment)
     metrics = run.watch.stop()
-    counted = run.by_worker.values() or [(ForecastUser.answers, list(ForecastUser.distinct)[:2])]
+    counted = run.by_worker.values() or [(ForecastUser.answers, list(ForecastUser.distinct))]
     errors = sorted(environment.stats.errors.values(), key=lambda error: -error.occurrences)
     evidence = Evidence(
         entries=[_entry(entry) for entry in environment.stats.entries.values()],
