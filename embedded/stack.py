@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import functools
+import http.client
 import json
 import os
 import secrets
@@ -12,9 +13,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -271,10 +274,16 @@ class Stack:
 
 
 def _answers(url: str) -> bool:
+    # Asked ten times a second while programs start: httpx reads all certificates for each call, a core's whole time.
+    address = urlsplit(url)
+    connection = http.client.HTTPConnection(address.netloc, timeout=READY_TIMEOUT_SECONDS)
     try:
-        return httpx.get(url, timeout=READY_TIMEOUT_SECONDS).is_success
-    except httpx.HTTPError:
+        connection.request("GET", address.path)
+        return connection.getresponse().status == HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
         return False
+    finally:
+        connection.close()
 
 
 def _lock(home: Path) -> IO[str]:
