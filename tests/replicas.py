@@ -21,7 +21,7 @@ from tests.brokers import free_port
 from tests.eventually import eventually
 from tests.stack import ROOT, RunningStack
 
-READY_SECONDS = 120
+READY_SECONDS = 300
 END_SECONDS = 40
 
 
@@ -140,7 +140,7 @@ def owned_partitions(instance: Instance, topic: str) -> set[int]:
     return owned
 
 
-def wait_shared(instances: list[Instance], topic: str, *, partitions: int = 6, timeout: float = 60) -> None:
+def wait_shared(instances: list[Instance], topic: str, *, partitions: int = 6, timeout: float = 300) -> None:
     """Wait until the instances share a topic's partitions: each has some, all have each once."""
 
     def shared() -> bool:

@@ -53,7 +53,7 @@ class Kept:
                 body = gateway.get(f"/datasets/{identifier}/tail", params={"rows": 40}).json()
                 asked = body | {"identifier": identifier, "inference_length": 12}
                 forecasts[identifier] = eventually(
-                    partial(_forecast, stack, asked), f"{identifier} is served", timeout=30
+                    partial(_forecast, stack, asked), f"{identifier} is served", timeout=120
                 )
         store = {
             name: digest
@@ -94,7 +94,7 @@ def settled(stack: RunningStack, identifiers: tuple[str, ...]) -> None:
         assert not left, left
         return True
 
-    eventually(done, "nothing is open", timeout=60, every=0.3)
+    eventually(done, "nothing is open", timeout=300, every=0.3)
 
 
 def stored(stack: RunningStack) -> dict[str, str]:

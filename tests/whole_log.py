@@ -90,7 +90,7 @@ def lags(address: str) -> dict[str, int]:
     return behind
 
 
-def wait_read(address: str, *, timeout: float = 120) -> None:
+def wait_read(address: str, *, timeout: float = 300) -> None:
     """Wait until no group has a record before it, twice in a row: what the last ones made is read, too."""
 
     def read() -> bool:

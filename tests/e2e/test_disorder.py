@@ -197,7 +197,7 @@ def test_an_older_run_that_is_announced_late_is_superseded(stack: RunningStack, 
 
 
 @pytest.mark.long
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(2400)
 def test_the_whole_log_of_runs_that_ended_in_every_way_changes_nothing(
     stack: RunningStack, sample: tuple[Path, Path]
 ) -> None:

@@ -24,7 +24,9 @@ from tests.reports import report
 from tests.stack import RunningStack
 from tests.what_remains import TRAINERS, Kept, settled
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(2400)]
+PATIENCE = 600.0
+"""Longest wait for a step; what must be fast is measured."""
 STAY_SECONDS = 3.0
 """A tick of the inference worker and one of eval, after the last message was read."""
 
@@ -61,7 +63,7 @@ def upload_to(gateway: str, stack: RunningStack, identifier: str, sample: tuple[
         files=files,
         data={"settings": json.dumps(more.get("settings", QUICK))},
         headers=key | more.get("headers", {}),
-        timeout=60,
+        timeout=PATIENCE,
     )
     assert answer.status_code == 202, answer.text
     return str(answer.json()["pipeline_run_id"])
@@ -70,7 +72,7 @@ def upload_to(gateway: str, stack: RunningStack, identifier: str, sample: tuple[
 def follow(gateway: str, run_id: str) -> list[tuple[str, dict[str, Any]]]:
     """Return what a gateway's live stream tells of a run until its end: (event, data)."""
     told = []
-    with httpx.stream("GET", f"{gateway}/runs/{run_id}/events", timeout=240) as answer:
+    with httpx.stream("GET", f"{gateway}/runs/{run_id}/events", timeout=PATIENCE) as answer:
         kind = ""
         for line in answer.iter_lines():
             if line.startswith("event:"):
@@ -133,7 +135,7 @@ def test_two_of_each_service_do_everything_once(stack: RunningStack, sample: tup
                 pool.submit(upload_to, gateways[number % 2], stack, names[number], sample) for number in (1, 2, 3)
             ]
             run_ids = [watched, *(upload.result() for upload in uploads)]
-            runs = [stack.wait_decided(run_id, timeout=300) for run_id in run_ids]
+            runs = [stack.wait_decided(run_id, timeout=PATIENCE) for run_id in run_ids]
             told = [stream.result() for stream in streams]
         settled(stack, tuple(names))
         rows = once_each(stack, runs, pairs)
@@ -201,10 +203,12 @@ def _killed(stack: RunningStack, sample: tuple[Path, Path], service: str) -> dic
         other, victim = pairs[service]
         identifier = identifier_for(victim, topic, f"killed-{service}")
         run_id = stack.upload(identifier, *sample, settings=QUICK)
-        eventually(partial(victim.events, MIDDLE[service], run_id), f"{service} is at work", timeout=120, every=0.01)
+        eventually(
+            partial(victim.events, MIDDLE[service], run_id), f"{service} is at work", timeout=PATIENCE, every=0.01
+        )
         victim.signal(signal.SIGKILL)
         killed = time.time()
-        run = stack.wait_decided(run_id)
+        run = stack.wait_decided(run_id, timeout=PATIENCE)
         settled(stack, (identifier,))
         taken = [line for line in other.events("kafka_receive", run_id) if _at(line["ts"]) > killed]
         (counts,) = once_each(stack, [run], pairs)
@@ -226,14 +230,14 @@ def _gateway_killed(stack: RunningStack, sample: tuple[Path, Path]) -> dict[str,
         other, victim = pairs["fastapi-app"]
         run_id = upload_to(victim.url, stack, "killed-gateway", sample)
         stream = pool.submit(follow, victim.url, run_id)
-        eventually(lambda: stack.run(run_id)["progress"] or None, "progress", timeout=60)
+        eventually(lambda: stack.run(run_id)["progress"] or None, "progress", timeout=PATIENCE)
         victim.signal(signal.SIGKILL)
         killed = time.time()
         with pytest.raises(httpx.TransportError):
-            stream.result(timeout=60)
+            stream.result(timeout=PATIENCE)
         told = follow(other.url, run_id)
         assert told[-1][0] == "end"
-        run = stack.wait_decided(run_id)
+        run = stack.wait_decided(run_id, timeout=PATIENCE)
         assert run["outcome"] == "promoted", run["decision"]
         decided = max(0.0, _at(run["outcome_details"]["at"]) - killed)
         return {"killed": "fastapi-app", "at": "progress", "decided after s": decided, "outcome": run["outcome"]}
@@ -251,10 +255,12 @@ def _asleep(stack: RunningStack, sample: tuple[Path, Path], service: str) -> dic
         sleeper = pairs[service][1]
         identifier = identifier_for(sleeper, topic, f"asleep-{service}")
         run_id = stack.upload(identifier, *sample, settings=QUICK)
-        eventually(partial(sleeper.events, MIDDLE[service], run_id), f"{service} is at work", timeout=120, every=0.01)
+        eventually(
+            partial(sleeper.events, MIDDLE[service], run_id), f"{service} is at work", timeout=PATIENCE, every=0.01
+        )
         sleeper.freeze()
         asleep = time.monotonic()
-        run = stack.wait_decided(run_id)
+        run = stack.wait_decided(run_id, timeout=PATIENCE)
         time.sleep(max(0.0, FREEZE_SECONDS - (time.monotonic() - asleep)))
         settled(stack, (identifier,))
         before = Kept.of(stack, (identifier,))
