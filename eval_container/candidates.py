@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from eval_container.domain.gate import Reason
+from flts.bundle import proof
 from flts.bundle.forecaster import Forecaster
 from flts.bundle.load import fetch_bundle
 from flts.bundle.model import BundleModel
@@ -68,7 +69,7 @@ def load_candidates(
 
 
 def load_forecaster(store: ObjectStore, claim: ClaimCheck) -> Forecaster:
-    """Return the forecaster of a bundle, its hashes and its probe checked.
+    """Return the forecaster of a bundle, its hashes and its probe checked, and proved in a child first.
 
     Raises
     ------
@@ -76,6 +77,7 @@ def load_forecaster(store: ObjectStore, claim: ClaimCheck) -> Forecaster:
         If a hash, the document or the model is not right, or an object is gone.
     """
     bundle, model_bytes = fetch_bundle(store, claim)
+    proof.prove(bundle, model_bytes)
     return Forecaster(BundleModel(bundle, model_bytes))
 
 

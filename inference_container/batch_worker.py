@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from flts.bundle import proof
 from flts.bundle.load import fetch_bundle
 from flts.contracts.events import Event, InferenceData, PerformanceEval
 from flts.contracts.ids import derived_event_id
@@ -217,6 +218,7 @@ class BatchForecasts:
 
     def _load(self, promotion: Promotion) -> Champion:
         bundle, model = fetch_bundle(self._store, promotion.bundle)
+        proof.prove(bundle, model)
         return load_champion(promotion, bundle, model, max_horizon_steps=self._settings.forecast_long_steps)
 
     def _finish(self, event: InferenceData, champion: Champion, batch: BatchForecast) -> None:

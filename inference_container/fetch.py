@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from flts import killpoints
+from flts.bundle import proof
 from flts.bundle.load import fetch_bundle
 from flts.contracts.ids import IDENTIFIER_PATTERN
 from flts.errors import BackendAwayError, FltsError, PreconditionFailedError, RejectedError
@@ -128,11 +129,13 @@ def _fetch(store: ObjectStore, runs: RunStore, cache: ChampionCache, identifier:
     promotion = Promotion.read(identifier, document)
     if cache.holds(promotion):
         return cache.folder(promotion).name
+    proof.warm_up()  # while the bundle is on its way
     # The pointer names the score; the decision it came from has the rest of what people want to see.
     decision = runs.decision(identifier, promotion.pipeline_run_id) or {}
     scores = {name: decision[name] for name in SCORES if isinstance(decision.get(name), int | float)}
     promotion = Promotion.read(identifier, {**scores, **document})
-    _, model = fetch_bundle(store, promotion.bundle)
+    bundle, model = fetch_bundle(store, promotion.bundle)
+    proof.prove(bundle, model)  # the server loads it next to everybody's requests
     return cache.put_bundle(promotion, read_claimed(store, promotion.bundle), model).name
 
 

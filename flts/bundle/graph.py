@@ -24,6 +24,11 @@ ALLOWED_OPS = frozenset(
 )
 """What networks and closed forms are made of: no inner graphs, no randomness, no output as large as is asked for."""
 
+SHAPING_OPS = frozenset(
+    ("Reshape", "Slice", "Split", "Squeeze", "Unsqueeze", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum")
+)
+"""Operators whose inputs after the first are shapes, places or axes: how large an answer is hangs on them."""
+
 MAX_NODES = 5_000
 MAX_TENSOR_CELLS = 128 * 2**20
 _DTYPES: dict[int, str] = {1: "<f4", 6: "<i4", 7: "<i8", 9: "?", 11: "<f8"}
@@ -31,7 +36,8 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MAX_VARINT_BITS = 70
 # Field numbers, by message.
 _MODEL_GRAPH, _MODEL_OPSETS, _MODEL_CODE = 7, 8, {20, 25}  # the last: training graphs, functions
-_GRAPH_NODE, _GRAPH_TENSOR, _GRAPH_SPARSE = 1, 5, 15
+_GRAPH_NODE, _GRAPH_TENSOR, _GRAPH_INPUT, _GRAPH_SPARSE = 1, 5, 11, 15
+_INPUT_NAME, _NODE_INPUT, _NODE_OUTPUT = 1, 1, 2
 _NODE_OPERATOR, _NODE_ATTRIBUTE, _NODE_DOMAIN = 4, 5, 7
 _ATTRIBUTE_FLOATS, _ATTRIBUTE_TENSORS = {2, 7}, {5, 10}
 _ATTRIBUTE_OTHERS = {6, 11, 14, 15, 21, 22, 23}  # graphs, types, references, sparse tensors
@@ -48,7 +54,8 @@ def check_graph(model_bytes: bytes) -> None:
     ------
     RejectedError
         ``bad_bundle``, naming the reason: pickle or zip, external data, foreign operator domains, unknown operators,
-        inner graphs, weights that are not finite, sizes that contradict the shapes.
+        inner graphs, weights that are not finite, sizes that contradict the shapes, shapes that depend on the numbers
+        in a request.
     """
     if model_bytes[:2] in {b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"}:
         _refuse("the model is a zip or pickle, not ONNX")
@@ -71,20 +78,32 @@ def check_graph(model_bytes: bytes) -> None:
 
 def _check_nodes(graph: memoryview) -> None:
     nodes = 0
+    # Names of what is computed from the numbers of a request. Whatever shapes hang on these could be small for the
+    # probe and the proof, and then of any size for somebody's request.
+    given = {
+        _text(part)
+        for number, _, value in _fields(graph)
+        if number == _GRAPH_INPUT
+        for inner, _, part in _fields(_bytes(value))
+        if inner == _INPUT_NAME
+    }
     for number, _, value in _fields(graph):
         if number == _GRAPH_NODE:
             nodes += 1
             if nodes > MAX_NODES:
                 _refuse(f"the model has more than {MAX_NODES} nodes")
-            _check_node(_bytes(value))
+            _check_node(_bytes(value), given)
         elif number == _GRAPH_TENSOR:
             _check_tensor(_bytes(value))
         elif number == _GRAPH_SPARSE:
             _refuse("the model holds sparse tensors")
 
 
-def _check_node(node: memoryview) -> None:
+def _check_node(node: memoryview, given: set[str]) -> None:
     operators = 0
+    name = ""
+    inputs: list[str] = []
+    outputs: list[str] = []
     for number, _, value in _fields(node):
         if number == _NODE_OPERATOR:
             operators += 1
@@ -95,8 +114,14 @@ def _check_node(node: memoryview) -> None:
             _refuse(f"the model uses the operator domain {_text(value)[:80]!r}")
         elif number == _NODE_ATTRIBUTE:
             _check_attribute(_bytes(value))
+        elif number in {_NODE_INPUT, _NODE_OUTPUT}:
+            (inputs if number == _NODE_INPUT else outputs).append(_text(value))
     if operators != 1:
         _refuse("a node of the model names not one operator")
+    if name in SHAPING_OPS and given.intersection(inputs[1:]):
+        _refuse(f"the shape that a {name} of the model makes depends on the numbers in a request")
+    if name != "Shape" and given.intersection(inputs):
+        given.update(outputs)
 
 
 def _check_attribute(attribute: memoryview) -> None:

@@ -16,8 +16,8 @@ from flts.errors import HashMismatchError, RejectedError
 PROBE_TOLERANCE = 1e-4
 """Largest relative difference from the trainer's own answer; kernels of other machines stay below 1e-6."""
 WINDOW_INPUT, SECONDS_INPUT, OUTPUT = "window", "seconds", "forecast"
-MAX_BATCH = 4096
-"""Windows a call; more are cut into several, so that memory stays flat."""
+MAX_BATCH = 512
+"""Windows or times a call; more are cut into several, so that memory stays flat, and below what a proof ran."""
 _FLOAT32, _FLOAT64, _INT64 = "tensor(float)", "tensor(double)", "tensor(int64)"
 
 
@@ -62,14 +62,7 @@ class BundleModel:
         (b, H, m) float64
             Scaled varying targets.
         """
-        parts = [
-            np.asarray(self._session.run([OUTPUT], {WINDOW_INPUT: inputs[at : at + MAX_BATCH]})[0], dtype=np.float64)
-            for at in range(0, len(inputs), MAX_BATCH)
-        ]
-        if len(parts) == 1:
-            return parts[0]
-        shape = (0, self.bundle.output_seq_len, self.bundle.output_columns)
-        return np.concatenate(parts) if parts else np.empty(shape)
+        return self._run(WINDOW_INPUT, inputs, (0, self.bundle.output_seq_len, self.bundle.output_columns))
 
     def run_timestamps(self, seconds: NDArray[np.int64]) -> NDArray[np.float64]:
         """Forecast at times.
@@ -84,7 +77,16 @@ class BundleModel:
         (n, m) float64
             Scaled varying targets; one column of zeros from a constant bundle.
         """
-        return np.asarray(self._session.run([OUTPUT], {SECONDS_INPUT: seconds})[0], dtype=np.float64)
+        return self._run(SECONDS_INPUT, seconds, (0, self.bundle.output_columns))
+
+    def _run(self, name: str, inputs: NDArray[Any], nothing: tuple[int, ...]) -> NDArray[np.float64]:
+        parts = [
+            np.asarray(self._session.run([OUTPUT], {name: inputs[at : at + MAX_BATCH]})[0], dtype=np.float64)
+            for at in range(0, len(inputs), MAX_BATCH)
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        return np.concatenate(parts) if parts else np.empty(nothing)
 
     def _check_signature(self) -> None:
         bundle = self.bundle

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -65,6 +66,8 @@ class Bounds:
     work: str
     memory_bytes: int
     seconds: float
+    idle_seconds: float = math.inf
+    """A child that was asked nothing for so long leaves."""
 
 
 class BoundedWorkers:
@@ -158,7 +161,7 @@ class _Child:
         self.noted = ""
         self._ready = False
         self._process = subprocess.Popen(  # noqa: S603 - this program's own module, named by the service
-            [sys.executable, "-m", "flts.runtime.bounded_child", bounds.work, str(bounds.memory_bytes)],
+            [sys.executable, "-m", "flts.runtime.bounded_child", *_arguments(bounds)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
@@ -222,6 +225,10 @@ class _Child:
         # The kernel's own killer, which is told to take these children first.
         cause: Cause = "memory" if code == -signal.SIGKILL else "crash"
         return GaveUpError(cause, self.noted, f"the child ended with code {code}")
+
+
+def _arguments(bounds: Bounds) -> list[str]:
+    return [bounds.work, str(bounds.memory_bytes), str(bounds.idle_seconds)]
 
 
 def _result(answer: dict[str, Any], noted: str) -> dict[str, Any]:

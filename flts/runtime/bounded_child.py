@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
+import math
 import os
 import queue
 import resource
@@ -39,9 +40,13 @@ def main() -> int:
     threading.Thread(target=_listen, args=(orders,), name="lifeline", daemon=True).start()
     _limit_memory(int(sys.argv[2]))
     grown = rss_bytes() + RETIRE_BYTES
+    idle = None if math.isinf(float(sys.argv[3])) else float(sys.argv[3])
     say({"ready": {}})
     while True:
-        order = orders.get()
+        try:
+            order = orders.get(timeout=idle)
+        except queue.Empty:
+            return 0
         say({"taken": {}})
         signal.alarm(int(order["seconds"]) + ALARM_MARGIN_SECONDS)
         answer = _answer(work, order["order"], lambda text: say({"note": text}))

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
+from flts.bundle import proof
 from flts.bundle.format import Bundle
 from flts.bundle.load import fetch_bundle
-from flts.bundle.model import BundleModel
 from flts.bundle.write import find_bundle, store_bundle
 from flts.contracts.claim_check import ClaimCheck
 from flts.contracts.events import ModelTraining, TrainingData
@@ -87,7 +87,7 @@ class TrainOnDataset(Generic[SettingsT]):
         try:
             claim = ClaimCheck.model_validate(stage["bundle"])
             bundle, model_bytes = fetch_bundle(self._adapters.store, claim)
-            BundleModel(bundle, model_bytes)
+            proof.prove(bundle, model_bytes)
             done = Announcement(
                 model_type=self._fitter.model_type,
                 run_id=run_id,
@@ -183,7 +183,7 @@ class TrainOnDataset(Generic[SettingsT]):
             return None
         try:
             bundle, model_bytes = fetch_bundle(self._adapters.store, claim)
-            BundleModel(bundle, model_bytes)
+            proof.prove(bundle, model_bytes)
         except RejectedError as error:
             log.warning("train_stored_bundle_refused", object_key=claim.object_key, reason=error.message)
             return None

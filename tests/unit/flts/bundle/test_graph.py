@@ -82,6 +82,23 @@ def foreign_node() -> onnx.ModelProto:
     return model(helper.make_node("Identity", ["x"], ["y"], domain="com.evil"))
 
 
+def sliced(until: str) -> onnx.ModelProto:
+    """A slice whose end is a constant, the batch, or what stands in the request."""
+    constants = tuple(numpy_helper.from_array(np.array([at]), name) for at, name in enumerate(("start", "end")))
+    return model(
+        helper.make_node("Cast", ["x"], ["whole"], to=TensorProto.INT64),
+        helper.make_node("Neg", ["whole"], ["turned"]),
+        helper.make_node("Shape", ["turned"], ["batch"]),
+        helper.make_node("Slice", ["x", "start", until], ["y"]),
+        constants=constants,
+    )
+
+
+@pytest.mark.parametrize("until", ["end", "batch"])
+def test_shapes_may_hang_on_constants_and_on_the_size_of_a_request(until: str) -> None:
+    check_graph(sliced(until).SerializeToString())
+
+
 REFUSED: list[tuple[Callable[[], onnx.ModelProto], str]] = [
     (external, "external data"),
     (lambda: model(domain="com.microsoft"), "operator domain 'com.microsoft'"),
@@ -98,6 +115,8 @@ REFUSED: list[tuple[Callable[[], onnx.ModelProto], str]] = [
     (lambda: model(helper.make_node("Constant", [], ["y"], value_floats=[1.0, float("inf")])), "attribute"),
     (lambda: model(*[helper.make_node("Identity", ["x"], ["y"])] * 6000), "more than 5000 nodes"),
     (unpacked, "plain bytes"),
+    (lambda: sliced("x"), "depends on the numbers in a request"),
+    (lambda: sliced("turned"), "depends on the numbers in a request"),
     (short, "bytes for the shape"),
     (huge, "shape"),
 ]
