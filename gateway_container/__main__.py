@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flts.runtime.adapters import connect
 from flts.runtime.runner import run
+from flts.runtime.scratch import remove_left_behind
 from gateway_container.bootstrap import build_service
 from gateway_container.settings import GatewaySettings
 
@@ -11,6 +12,7 @@ from gateway_container.settings import GatewaySettings
 def main() -> int:
     """Read the settings, connect, serve until told to stop; return the exit code."""
     settings = GatewaySettings.load()
+    remove_left_behind()  # uploads that a killed gateway was taking
     adapters = connect(settings, tracking=False)
     return run(build_service(settings, adapters), settings, adapters)
 

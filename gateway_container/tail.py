@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import tempfile
 import threading
 from collections import OrderedDict
 from pathlib import Path
@@ -15,6 +14,7 @@ from flts.errors import NotFoundError, RejectedError
 from flts.forecasting.series import Series, iso, regularise
 from flts.ingest import RawTable, newest_upload, read_csv
 from flts.ingest.guard import MAX_LINE_BYTES
+from flts.runtime.scratch import scratch_folder
 from flts.storage.ports import ObjectStore
 from flts.storage.runs import RunStore
 from gateway_container.settings import GatewaySettings
@@ -63,11 +63,11 @@ class Tails:
                 return self._cache[key]
         settings = self._settings_of(identifier)
         tables: list[RawTable] = []
-        with tempfile.TemporaryDirectory(prefix="flts-tail-") as folder:
+        with scratch_folder("tail") as folder:
             for info in (upload.test, upload.train):
                 if info is None or sum(table.rows for table in tables) >= rows:
                     continue
-                path = Path(folder) / "file"
+                path = folder / "file"
                 self._store.get_file(bucket, info.key, path)
                 text = io.BytesIO(last_lines(path, rows + SPARE_LINES))
                 tables.insert(0, read_csv(text, limits=settings, ignore_columns=settings.ignore_columns))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, Any
 
 import anyio.to_thread
@@ -17,6 +15,7 @@ from flts.contracts.ids import GLOBAL_IDENTIFIER, check_identifier
 from flts.errors import FltsError, RejectedError
 from flts.killpoints import reached
 from flts.observability.logs import bind
+from flts.runtime.scratch import scratch_folder
 from gateway_container.context import Gateway, gateway_of
 from gateway_container.domain.uploads import (
     StartingEvent,
@@ -115,11 +114,11 @@ async def upload(identifier: str, request: Request) -> JSONResponse:
         msg = "send a multipart form with the field train: curl -F train=@train.csv ..."
         raise RejectedError(msg, code="bad_form", field="train")
     try:
-        with tempfile.TemporaryDirectory(prefix="flts-upload-") as folder:
+        with scratch_folder("upload") as folder:
             form = await receive_form(
                 request.stream(),
                 request.headers["content-type"],
-                Path(folder),
+                folder,
                 file_fields=FILES,
                 text_fields=TEXTS,
                 limit=limit,

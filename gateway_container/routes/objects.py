@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from flts.errors import RejectedError
+from flts.runtime.scratch import scratch_folder
 from gateway_container.context import Gateway, gateway_of
 from gateway_container.domain.keys import check_key, check_readable, incoming_target
 from gateway_container.receive import (
@@ -51,8 +51,7 @@ async def upload(bucket: str, key: str, request: Request) -> JSONResponse:
     target = incoming_target(bucket, key, raw_bucket=settings.bucket_raw_data)
     limit = settings.max_upload_bytes + (FORM_OVERHEAD_BYTES if is_multipart(request.headers) else 0)
     check_declared_length(request.headers, limit=limit, field_name="file", setting="MAX_UPLOAD_BYTES")
-    with tempfile.TemporaryDirectory(prefix="flts-upload-") as name:
-        folder = Path(name)
+    with scratch_folder("upload") as folder:
         file = await _receive(gateway, request, folder)
         digest = await anyio.to_thread.run_sync(gateway.intake.land, target, file, folder, limiter=gateway.validations)
     answer: dict[str, Any] = {

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, Any
 
 import anyio.to_thread
@@ -19,6 +17,7 @@ from flts.contracts.events import EvaluateRequest
 from flts.contracts.ids import GLOBAL_IDENTIFIER, check_identifier
 from flts.errors import ConflictError, RetryableError
 from flts.observability.logs import bind
+from flts.runtime.scratch import scratch_folder
 from gateway_container.context import Gateway, gateway_of
 from gateway_container.domain.uploads import LONGEST_REASON, StartRequest, clean_overrides, parse_reason
 from gateway_container.domain.views import changed_stages
@@ -75,8 +74,8 @@ async def start_run(request: Request) -> JSONResponse:
 
     def work() -> StartedRun:
         began = datetime.now(UTC)
-        with bind(identifier=body.identifier), tempfile.TemporaryDirectory(prefix="flts-run-") as folder:
-            train, test = gateway.intake.fetch_newest(body.identifier, Path(folder))
+        with bind(identifier=body.identifier), scratch_folder("run") as folder:
+            train, test = gateway.intake.fetch_newest(body.identifier, folder)
             return gateway.intake.start(gateway.intake.check(train, test, asked), asked, began=began)
 
     started = await anyio.to_thread.run_sync(work, limiter=gateway.validations)
