@@ -23,8 +23,6 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from flts.ingest.sample import write_sample
-
 ROOT = Path(__file__).resolve().parent.parent
 FEWEST_USERS = 3
 """One of each kind: forecasts, uploads, lists."""
@@ -32,7 +30,9 @@ OWN = "load-"
 SAMPLE = "sample"
 STOP_SECONDS = 90
 """What a user that waits for its run's decision gets to see it."""
-SPARE_SECONDS = 60
+WORKERS_SECONDS = 180
+"""What the workers get to start, on a machine that is busy."""
+SPARE_SECONDS = WORKERS_SECONDS + 30
 DECIDED_SECONDS = 300.0
 UNITS = {"s": 1, "m": 60, "h": 3600}
 
@@ -127,6 +127,8 @@ def prepare(target: Target) -> None:
     with httpx.Client(timeout=30) as client:
         if served(client, target):
             return
+        from flts.ingest.sample import write_sample  # noqa: PLC0415 - imports that only this case pays for
+
         print(f"nothing is served yet: uploading the shipped sample as {SAMPLE}", flush=True)
         with tempfile.TemporaryDirectory() as folder:
             train, test = write_sample(Path(folder))
@@ -164,7 +166,8 @@ def run(options: argparse.Namespace, target: Target, report: Path) -> int:
             shared += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
     master = [
         *(*shared, "--master", "--master-bind-host", "127.0.0.1", "--master-bind-port", str(port)),
-        *("--headless", "--only-summary", "--expect-workers", str(options.workers), "--expect-workers-max-wait", "60"),
+        *("--headless", "--only-summary", "--expect-workers", str(options.workers)),
+        *("--expect-workers-max-wait", str(WORKERS_SECONDS)),
         *("--users", str(options.users), "--spawn-rate", str(options.users), "--run-time", f"{options.duration}s"),
         *("--csv", str(report / "load"), "--report", str(report)),
     ]
