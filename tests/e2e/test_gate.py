@@ -29,6 +29,7 @@ def write_walk(path: Path, seed: int) -> Path:
     return path
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_a_champion_keeps_its_place_against_a_worse_model_on_new_test_rows(stack: RunningStack, tmp_path: Path) -> None:
     train, test = write_sample(tmp_path, train_rows=2500, test_rows=400)
