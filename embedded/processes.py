@@ -20,6 +20,8 @@ PR_SET_PDEATHSIG = 1
 RESTART_SECONDS = (0.2, 1.0, 3.0, 10.0)  # waits before the first, second, ... start again
 WRONG_SETTINGS = 2
 """Exit code of a service whose settings or store cannot be used; starting it again would change nothing."""
+READY_LOOK_SECONDS = 0.25
+"""Between two questions whether a program is ready: eleven of them start at once, and need the cores themselves."""
 STEADY_SECONDS = 10.0
 """A program that was ready for this long is in no loop of crashes: its waits begin afresh, however often it ended."""
 
@@ -48,6 +50,7 @@ class _Running:
     hasty_ends: int = 0
     """How often it ended since it last was steady."""
     ready_since: float = 0.0
+    next_look: float = 0.0
     next_start: float | None = None
     was_ready: bool = False
     announced: bool = False
@@ -122,8 +125,10 @@ class Supervisor:
                         self._launch(running)
                 elif running.process is not None and running.process.poll() is not None:
                     self._died(running, running.process)
-            waiting = [running for running in self._running.values() if not running.was_ready]
+            now = time.monotonic()
+            waiting = [one for one in self._running.values() if not one.was_ready and now >= one.next_look]
         for running in waiting:
+            running.next_look = now + READY_LOOK_SECONDS
             if running.next_start is None and running.program.ready():
                 with self._lock:
                     running.was_ready, running.ready_since = True, time.monotonic()
