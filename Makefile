@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo embedded load test test-long kill-matrix test-contract check lint types format generate clean
+.PHONY: help setup demo embedded load env images up down logs test test-long kill-matrix test-contract check lint types format generate clean
 
 help:           ## Show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1\t/p' Makefile | expand -t 24
@@ -23,6 +23,21 @@ load:           ## Load on a running pipeline (TARGET=embedded|compose USERS=20 
 	@$(PYTHON) -m tools.environment load
 	@$(PY) -m tools.load --target $(or $(TARGET),embedded) --users $(or $(USERS),20) --duration $(or $(DURATION),2m) \
 	  --shape $(or $(SHAPE),steady) --workers $(or $(WORKERS),2) --home $(or $(FLTS_HOME),.flts)
+
+env:            ## Write .env with random secrets, once
+	@$(PYTHON) -m tools.env_file
+
+images:         ## Build every image, one after the other, and print their sizes
+	@$(PYTHON) -m tools.images
+
+up: env         ## The whole pipeline on Docker, in the background, until it is healthy (PROFILES=observe)
+	@docker compose $(addprefix --profile ,$(PROFILES)) up --detach --wait
+
+down:           ## Stop it; its data stays
+	@docker compose --profile '*' rm --stop --force --volumes && docker compose --profile '*' down
+
+logs:           ## Follow its logs (SERVICE=eval)
+	@docker compose --profile '*' logs --follow --tail 100 $(SERVICE)
 
 test: setup     ## Every test that needs no Docker, the end-to-end runs included
 	@$(PY) -m pytest tests
