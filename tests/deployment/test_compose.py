@@ -1,0 +1,270 @@
+"""The Compose file and the Dockerfiles, read: hardening, ports, variables, and that they agree with the code."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import flts
+from embedded.settings import EmbeddedSettings
+from flts.settings import DEFAULT_CREDENTIALS, Settings
+from tools.configuration import READERS
+from tools.env_file import EXAMPLE, names
+from tools.images import IMAGES
+
+ROOT = Path(__file__).resolve().parents[2]
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+OURS = {name: each for name, each in SERVICES.items() if "flts/" in each["image"]}
+TOOLS = {"mlflow", "locust-master", "locust-worker"}  # images of ours without a settings class
+SETTINGS = {
+    "fastapi-app": "gateway",
+    "preprocess-job": "preprocess Job",
+    "train-gru": "train-gru, train-lstm",
+    "train-lstm": "train-gru, train-lstm",
+}
+ENDPOINTS = ROOT / ".helm" / "config" / "endpoints.env"
+DOCKERFILES = sorted(ROOT.glob("*_container/Dockerfile"))
+
+
+def settings_of(service: str) -> type[Settings]:
+    path = dict(READERS)[SETTINGS.get(service, service)]
+    module, _, name = path.partition(":")
+    found = getattr(importlib.import_module(module), name)
+    assert issubclass(found, Settings)
+    return found
+
+
+def declared(settings: type[Settings]) -> set[str]:
+    return {name.upper() for name in settings.model_fields}
+
+
+def defaults() -> dict[str, str]:
+    """Every variable with a default that the file fills in, by name."""
+    return dict(re.findall(r"\$\{([A-Z0-9_]+):-([^}]*)\}", (ROOT / "docker-compose.yaml").read_text()))
+
+
+def test_every_deployment_of_the_design_is_there() -> None:
+    assert {
+        *("kafka", "minio", "postgres", "mlflow", "fastapi-app", "preprocess", "train-gru", "train-lstm"),
+        *("nonml-prophet", "eval", "inference", "inference-worker", "prometheus", "grafana"),
+        *("locust-master", "locust-worker"),
+    } <= set(SERVICES)
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_container_has_no_more_rights_and_room_than_it_needs(name: str) -> None:
+    service = SERVICES[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert {
+        "mem_limit",
+        "cpus",
+        "pids_limit",
+        "restart",
+        "logging",
+        "healthcheck" if name not in OURS else "env_file",
+    } <= set(service)
+    assert not {"container_name", "pull_policy", "privileged", "network_mode"} & set(service)
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_port_is_published_on_this_machine_only_and_can_be_moved(name: str) -> None:
+    for port in SERVICES[name].get("ports", []):
+        assert re.fullmatch(r"127\.0\.0\.1:\$\{[A-Z_]+_PORT:-\d+\}:\d+", port), port
+
+
+def test_ports_are_those_of_the_embedded_mode() -> None:
+    embedded = {
+        name.upper(): field.default for name, field in EmbeddedSettings.model_fields.items() if name[-5:] == "_port"
+    }
+    published = {name: int(value) for name, value in defaults().items() if name.endswith("_PORT")}
+    assert embedded.items() <= published.items()
+    assert len(set(published.values())) == len(published)
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_what_a_service_stands_on_is_waited_for_until_it_is_healthy(name: str) -> None:
+    for other, how in SERVICES[name].get("depends_on", {}).items():
+        assert other in SERVICES
+        if other == "preprocess-job":  # its end is waited for, and nobody needs it to have gone well
+            assert how == {"condition": "service_completed_successfully", "required": False}
+        else:
+            assert how == {"condition": "service_healthy"}
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_an_image_has_one_exact_tag(name: str) -> None:
+    image = SERVICES[name]["image"]
+    if name in OURS:
+        assert re.fullmatch(r"flts/[a-z-]+:\$\{FLTS_VERSION:-" + re.escape(flts.__version__) + r"\}", image)
+        assert image.partition(":")[0].removeprefix("flts/") in {each.name for each in IMAGES}
+    else:
+        tag = re.sub(r"\$\{\w+:-(.*)\}", r"\1", image).rpartition(":")[2]
+        assert re.search(r"\d", tag)
+        assert "@" not in image
+
+
+@pytest.mark.parametrize("image", IMAGES, ids=lambda image: image.name)
+def test_compose_and_make_images_build_the_same(image: Any) -> None:
+    builds = [each["build"] for each in OURS.values() if each["image"].startswith(f"flts/{image.name}:")]
+    assert builds
+    for build in builds:
+        assert (build["context"], build["dockerfile"], build.get("target", "")) == (".", image.dockerfile, image.target)
+
+
+@pytest.mark.parametrize("name", sorted(set(OURS) - TOOLS))
+def test_a_settings_class_declares_every_variable(name: str) -> None:
+    given = set(SERVICES[name]["environment"])
+    assert given <= declared(settings_of(name))
+
+
+def test_some_service_declares_every_endpoint() -> None:
+    everything = set().union(*(declared(settings_of(name)) for name in set(OURS) - TOOLS))
+    # GATEWAY_URL is for people's tools (`flts` reads it too).
+    assert names(ENDPOINTS.read_text()) - {"GATEWAY_URL"} <= everything
+
+
+@pytest.mark.parametrize("name", sorted(OURS))
+def test_endpoints_are_said_once(name: str) -> None:
+    assert SERVICES[name]["env_file"][0] == ".helm/config/endpoints.env"
+    assert not names(ENDPOINTS.read_text()) & set(SERVICES[name]["environment"])
+
+
+def test_endpoints_name_services_and_their_ports() -> None:
+    for line in ENDPOINTS.read_text().splitlines():
+        if line.startswith("#"):
+            continue
+        host, port = re.sub(r".*=(http://)?", "", line).split(":")
+        assert host in SERVICES
+        assert port.isdigit()
+
+
+def test_eval_waits_for_the_trainers_there_are() -> None:
+    trained = {
+        each["environment"]["MODEL_TYPE"] for each in OURS.values() if "MODEL_TYPE" in each.get("environment", {})
+    }
+    if "nonml-prophet" in SERVICES:
+        trained.add("PROPHET")
+    assert set(defaults()["EXPECTED_MODEL_TYPES"].split(",")) == trained
+
+
+def test_every_secret_must_be_given_and_make_env_gives_it() -> None:
+    text = (ROOT / "docker-compose.yaml").read_text()
+    required = re.findall(r"\$\{([A-Z_]+):\?([^}]*)\}", text)
+    assert {name for name, _ in required} == names(EXAMPLE.read_text())
+    assert {reason for _, reason in required} == {"run `make env`"}
+    assert not re.search(r"(PASSWORD|SECRET\w*|API_KEY): *[\"']?[A-Za-z0-9]", text)
+
+
+def test_a_service_gets_the_secrets_it_uses_and_no_others() -> None:
+    secrets = names(EXAMPLE.read_text())
+    for name, service in SERVICES.items():
+        given = {key for key in service.get("environment", {}) if key in secrets}
+        if name in set(OURS) - TOOLS:
+            assert given <= declared(settings_of(name)), name
+
+
+def test_data_lies_in_named_volumes() -> None:
+    for name, folder in (
+        ("kafka", "/var/lib/kafka/data"),
+        ("minio", "/data"),
+        ("postgres", "/var/lib/postgresql/data"),
+        ("prometheus", "/prometheus"),
+        ("grafana", "/var/lib/grafana"),
+    ):
+        [volume] = [each for each in SERVICES[name]["volumes"] if each.endswith(f":{folder}")]
+        assert volume.partition(":")[0] in COMPOSE["volumes"]
+    assert SERVICES["kafka"]["environment"]["KAFKA_LOG_DIRS"] == "/var/lib/kafka/data"
+
+
+def test_the_comment_names_the_default_s3_image() -> None:
+    # Tools that look for image names find them there; the value itself stands inside a ${...}.
+    assert f"S3_IMAGE={defaults()['S3_IMAGE']} " in (ROOT / "docker-compose.yaml").read_text()
+
+
+def test_replicas_find_no_fixed_port_in_their_way() -> None:
+    assert "ports" not in SERVICES["inference"]
+    assert "inference:8000" in (ROOT / "deploy" / "haproxy" / "haproxy.cfg").read_text()
+
+
+# ---- Dockerfiles
+
+
+def test_every_service_has_one() -> None:
+    assert [path.parent for path in DOCKERFILES] == sorted(ROOT.glob("*_container"))
+
+
+def like_train(path: Path) -> list[str]:
+    """A Dockerfile's instructions as train's would be, comments and blank lines left out."""
+    folder, text = path.parent.name, path.read_text()
+    service = folder.removesuffix("_container").lower()
+    text = text.replace(folder, "train_container").replace(f'".[{service}]"', '".[train]"')
+    text = re.sub(r"(SERVICE_PORT=|EXPOSE )\d+", r"\g<1>8021", text)
+    text = re.sub(r"(?m)^(FROM \S+:\S+) AS \w+$", r"\1", text)
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.parent.name)
+def test_a_dockerfile_is_its_siblings_once_the_names_are_swapped(path: Path) -> None:
+    sibling = like_train(ROOT / "train_container" / "Dockerfile")
+    if path.parent.name != "inference_container":
+        assert like_train(path) == sibling
+        return
+    # Two targets: what differs is the worker's, the names of stages, and the port that each target sets.
+    own = like_train(path)
+    missing = [line for line in sibling if line not in own]
+    assert missing == ["    OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE SERVICE_PORT=8021"]
+    assert "    OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE" in own
+    assert own.count("ENV SERVICE_PORT=8021") == 2
+
+
+@pytest.mark.parametrize("image", IMAGES, ids=lambda image: image.name)
+def test_an_image_is_built_like_every_other(image: Any) -> None:
+    text = (ROOT / image.dockerfile).read_text()
+    bases = set(re.findall(r"(?m)^FROM (\S+:\S+)", text))
+    assert bases == {"python:3.11.15-slim-bookworm"}
+    assert "USER 10001:10001" in text
+    assert "STOPSIGNAL SIGTERM" in text
+    assert re.search(r'(?m)^ENTRYPOINT \["(python|locust)"', text)
+    assert "pip uninstall" in text
+    # An index is a build argument, and an empty one unless somebody names it.
+    assert set(re.findall(r"(?m)^ARG (\w+_URL)=(.*)$", text)) <= {("PIP_INDEX_URL", '""'), ("TORCH_INDEX_URL", '""')}
+    assert not re.search(r"https?://(?!127|localhost|host\.docker|mlflow)", text)
+
+
+@pytest.mark.parametrize("name", sorted(set(OURS) - TOOLS - {"preprocess-job"}))
+def test_an_image_listens_where_its_settings_say(name: str) -> None:
+    build = SERVICES[name]["build"]
+    text = (ROOT / build["dockerfile"]).read_text()
+    port = settings_of(name).model_fields["service_port"].default
+    assert f"SERVICE_PORT={port}" in text
+    assert f"EXPOSE {port}" in text
+    for published in SERVICES[name].get("ports", []):
+        assert published.endswith(f":{port}")
+
+
+def test_mlflows_image_installs_what_is_pinned() -> None:
+    pins = {line.partition("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines()}
+    assert {"mlflow", "boto3", "psycopg2-binary"} <= pins
+    assert (
+        "--constraint constraints.txt mlflow boto3 psycopg2-binary" in (ROOT / "deploy/mlflow/Dockerfile").read_text()
+    )
+
+
+def test_mlflow_refuses_the_passwords_that_services_refuse() -> None:
+    tree = ast.parse((ROOT / "deploy" / "mlflow" / "serve.py").read_text())
+    [value] = [
+        node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "DEFAULT_CREDENTIALS"
+    ]
+    assert isinstance(value, ast.Call)
+    assert ast.literal_eval(value.args[0]) == DEFAULT_CREDENTIALS

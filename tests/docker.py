@@ -1,0 +1,110 @@
+"""Docker for tests: commands with a time-out, and a Compose installation of its own that nothing else touches."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tools.env_file import EXAMPLE, names
+
+ROOT = Path(__file__).resolve().parents[1]
+PORTS = (
+    *("GATEWAY_PORT", "INFERENCE_PORT", "MLFLOW_PORT", "KAFKA_PORT", "MINIO_PORT", "MINIO_CONSOLE_PORT"),
+    *("PREPROCESS_PORT", "TRAIN_GRU_PORT", "TRAIN_LSTM_PORT", "NONML_PROPHET_PORT", "EVAL_PORT"),
+    *("INFERENCE_WORKER_PORT", "PROMETHEUS_PORT", "GRAFANA_PORT", "LOCUST_PORT"),
+)
+
+
+def require_docker() -> None:
+    """Skip, saying why, without an engine that answers and Compose v2."""
+    if shutil.which("docker") is None:
+        pytest.skip("no `docker` on the PATH: images and Compose are not tested")
+    for command in (["docker", "version"], ["docker", "compose", "version"]):
+        answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+        if answer.returncode:
+            pytest.skip(f"`{' '.join(command)}` fails, so images and Compose are not tested: {answer.stderr.strip()}")
+
+
+def docker(*arguments: str, timeout: float = 60, check: bool = True) -> str:
+    """Run a docker command and return what it printed; its complaint is the failure's message."""
+    answer = subprocess.run(
+        ["docker", *arguments], cwd=ROOT, capture_output=True, text=True, check=False, timeout=timeout
+    )
+    assert not check or answer.returncode == 0, f"docker {' '.join(arguments)}: {answer.stderr.strip()[-2000:]}"
+    return answer.stdout
+
+
+def inspect(name: str) -> Any:
+    """Return what the engine knows of a container."""
+    return json.loads(docker("inspect", name))[0]
+
+
+class Installation:
+    """A Compose project with secrets and free ports of its own."""
+
+    def __init__(self, name: str, folder: Path, variables: Mapping[str, str]) -> None:
+        self.name = name
+        self.env_file = folder / "env"
+        subprocess.run(
+            ["python3", "-m", "tools.env_file", str(self.env_file)], cwd=ROOT, check=True, capture_output=True
+        )
+        self.variables = {**dict.fromkeys(PORTS, "0"), **variables}
+
+    def compose(self, *arguments: str, timeout: float = 120, check: bool = True) -> str:
+        """Run a Compose command on this installation."""
+        command = ["docker", "compose", "--project-name", self.name, "--env-file", str(self.env_file), *arguments]
+        answer = subprocess.run(
+            command,
+            cwd=ROOT,
+            env={**self._inherited(), **self.variables},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout,
+        )
+        assert not check or answer.returncode == 0, f"docker compose {' '.join(arguments)}: {answer.stderr[-3000:]}"
+        return answer.stdout
+
+    def _inherited(self) -> dict[str, str]:
+        # Compose prefers its own environment to the file; keys that somebody exported are not this installation's.
+        return {name: value for name, value in os.environ.items() if name not in names(EXAMPLE.read_text())}
+
+    def address(self, service: str, port: int) -> tuple[str, int]:
+        """Return where a port of a service is published."""
+        host, _, published = self.compose("port", service, str(port)).strip().rpartition(":")
+        return host, int(published)
+
+    def secret(self, name: str) -> str:
+        """Return a value of the installation's `.env`."""
+        lines = dict(line.split("=", 1) for line in self.env_file.read_text().splitlines())
+        return lines[name]
+
+    def containers(self) -> dict[str, Any]:
+        """Return what Compose says of each container, by its name."""
+        lines = self.compose("ps", "--all", "--format", "json").splitlines()
+        return {each["Name"]: each for each in map(json.loads, lines)}
+
+    def client(self, service: str, port: int) -> httpx.Client:
+        """Return a client of a published port, with the gateway's key."""
+        host, published = self.address(service, port)
+        key = {"x-api-key": self.secret("GATEWAY_API_KEY")}
+        return httpx.Client(base_url=f"http://{host}:{published}", headers=key, timeout=30)
+
+
+@contextmanager
+def installation(name: str, folder: Path, variables: Mapping[str, str] | None = None) -> Iterator[Installation]:
+    """Give a Compose installation, and remove all of it afterwards, its data included."""
+    made = Installation(name, folder, variables or {})
+    try:
+        yield made
+    finally:
+        made.compose("--profile", "*", "down", "--volumes", "--timeout", "10", timeout=180, check=False)
