@@ -12,16 +12,10 @@ from tests.stack import SMALL, RunningStack, running_stack
 
 
 @pytest.fixture(scope="session")
-def kill_points(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder in which a test arms kill points of `stack`."""
-    return tmp_path_factory.mktemp("kill-points")
-
-
-@pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory, kill_points: Path) -> Iterator[RunningStack]:
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
     """All three trainers with small networks; journeys use identifiers of their own."""
     home = tmp_path_factory.mktemp("pipeline") / "home"
-    with running_stack(home, KILL_POINTS=str(kill_points), **SMALL) as running:
+    with running_stack(home, **SMALL) as running:
         yield running
 
 

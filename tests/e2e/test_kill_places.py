@@ -1,0 +1,40 @@
+"""Kill -9 in the middle of the work: each run still ends with one decision and a served forecast, and nothing is lost.
+
+Seven places of the kill matrix (`test_kill_matrix`), which has them all; the gravest of each service.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flts.ingest.sample import write_sample
+from tests.killing import Case, Killing, Matrix
+from tests.stack import SMALL, running_stack
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
+
+CASES = [
+    Case("fastapi-app", "fastapi-app", "produce.before", "raw-data/{identifier}"),
+    Case(
+        "preprocess", "preprocess.child", "object-write.after", "processed-data/{identifier}/*/processed_data.parquet"
+    ),
+    Case("train-gru", "train-gru.child", "object-write.before", "model-bundles/{identifier}/*/bundle.json"),
+    Case("nonml-prophet", "nonml-prophet", "produce.after", "model-training/{identifier}"),
+    Case("eval", "eval.child", "object-write.after", "pipeline-runs/{identifier}/*/decision.json"),
+    Case("inference", "inference", "swap.before", "{identifier}"),
+    Case("inference-worker", "inference-worker", "produce.after", "performance-eval/{identifier}"),
+]
+
+
+def test_a_service_killed_in_the_middle_of_its_work_is_made_up_for(tmp_path: Path) -> None:
+    train, test = write_sample(tmp_path / "sample", train_rows=900, test_rows=150)
+    points = tmp_path / "points"
+    points.mkdir()
+
+    with running_stack(tmp_path / "home", KILL_POINTS=str(points), **SMALL) as stack:
+        rows = Matrix(Killing(stack, points, train, test, {"EPOCHS": 1})).run(CASES)
+
+    assert not [row["result"] for row in rows if row["failed"]]
+    assert [row["service"] for row in rows] == [case.program for case in CASES]
