@@ -77,8 +77,8 @@ class Champions:
         self._used: dict[str, float] = {}
         self._changing = threading.RLock()
         self._frozen = False
-        self.known = False
         begin_at_zero(metrics.model_load, MODEL_LOAD_OUTCOMES)
+        self.known = False
         """Whether the list of pointers is known, from the store or from a disk that holds one."""
 
     def resolve(self, identifier: str | None) -> str:
