@@ -26,6 +26,7 @@ from flts.contracts.events import (
 )
 from flts.contracts.ids import IDENTIFIER_PATTERN
 from flts.errors import ConflictError, RejectedError
+from flts.storage import leases
 from flts.storage.claims import put_claimed
 from flts.storage.records import TRIES, Record, Records, contended
 from flts.storage.tombstones import Tombstones
@@ -46,7 +47,6 @@ _ENDED = frozenset({"done", "skipped"})
 _OPEN = "_open"
 _FORECASTS = "_forecasts"
 _INDEX = "_index"
-_LEASES = "_leases"
 
 
 class RunName(NamedTuple):
@@ -361,30 +361,12 @@ class RunStore:
         return int((record or {}).get("tries", 0))
 
     def acquire_lease(self, name: str, owner: str, seconds: float) -> bool:
-        """Take or renew a lease; return whether the owner has it for the next ``seconds``.
-
-        Clocks of different machines are assumed to agree to within a fraction of ``seconds``.
-        """
-        key = f"{_LEASES}/{name}.json"
-        now = self._clock()
-
-        def change(stored: Record | None) -> Record | None:
-            if stored is not None and stored.get("owner") != owner and float(stored.get("until", 0)) > now:
-                return None
-            # The nonce gives each lease bytes, and so an etag, of its own.
-            return {"owner": owner, "until": now + seconds, "nonce": uuid.uuid4().hex}
-
-        return self._runs.change(key, change, tries=1)
+        """Take or renew a lease; return whether the owner has it for the next ``seconds``."""
+        return leases.acquire(self._runs, name, owner, seconds, now=self._clock())
 
     def release_lease(self, name: str, owner: str) -> None:
         """Give a lease back, if the owner still has it."""
-
-        def change(stored: Record | None) -> Record | None:
-            if stored is None or stored.get("owner") != owner:
-                return None
-            return {"owner": owner, "until": 0, "nonce": uuid.uuid4().hex}
-
-        self._runs.change(f"{_LEASES}/{name}.json", change, tries=1)
+        leases.release(self._runs, name, owner)
 
     def _move(self, key: str, pointer: Mapping[str, Any]) -> Move:
         run = str(pointer["pipeline_run_id"])
