@@ -1,0 +1,301 @@
+"""Messages that nobody can work on: each group gives them up with the reason, good ones go on, and a replay mends."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from flts.contracts.events import (
+    Event,
+    ModelSelected,
+    PerformanceEval,
+    RawData,
+    RunProgress,
+    TrainingData,
+)
+from flts.contracts.ids import new_pipeline_run_id
+from flts.contracts.topics import ALL
+from flts.storage.ports import ObjectStore
+from flts.storage.runs import RunStore
+from tests.brokers import Bus
+from tests.eventually import eventually
+from tests.poison import CLAIMED, CODES, UNREADABLE, Poison, has_claim, poison
+from tests.reports import report
+from tests.stack import RunningStack
+from tests.stores import folder_settings, folder_store
+
+pytestmark = [pytest.mark.timeout(300), pytest.mark.long]
+
+NAME = "poison"
+TRAINERS = ("train-gru", "train-lstm", "nonml-prophet")
+GROUPS = {
+    "raw-data": ("preprocess",),
+    "training-data": (*TRAINERS, "eval"),
+    "inference-data": ("inference-worker",),
+    "model-training": ("eval",),
+}
+"""Who gives up what cannot be read; topics that are not here have no group."""
+MENDED = {"raw-data": ("preprocess",), "training-data": TRAINERS, "inference-data": ("inference-worker",)}
+"""Who gives up what a claim is wrong in. Eval reads objects when it decides; then the gate says what is wrong."""
+READING_ALL = {topic.name: ["fastapi-app"] for topic in ALL} | {
+    "model-selected": ["fastapi-app", "inference", "inference-worker"],
+    "model-training": ["fastapi-app", "eval"],
+    "run-progress": ["fastapi-app", "eval"],
+}
+
+
+@dataclass
+class Scene:
+    """A pipeline with a decided run, whose messages are the pattern of all others."""
+
+    stack: RunningStack
+    bus: Bus
+    store: ObjectStore
+    runs: RunStore
+    run: dict[str, Any]
+
+    def patterns(self) -> dict[str, Event]:
+        """Return a good message of each topic."""
+        name = (NAME, self.run["pipeline_run_id"])
+        raw = RawData.model_validate(self.runs.read_run(*name))
+        training = TrainingData.model_validate((self.runs.expected(*name) or {})["training_data"])
+        inference = self.runs.inference(*name)
+        assert inference is not None
+        trained = self.runs.trained(*name)["GRU"]
+        base = raw.model_dump(include={"event_id", "identifier", "pipeline_run_id", "created_at"})
+        return {
+            "raw-data": raw,
+            "training-data": training,
+            "inference-data": inference,
+            "model-training": trained,
+            "model-selected": ModelSelected(**base, decision="promoted", bundle=trained.bundle),
+            "run-progress": RunProgress(**base, service="tests", stage="eval", state="running"),
+            "performance-eval": PerformanceEval(**base, status="done", log=inference.raw_test),
+        }
+
+    def poison(self, kind: str, topic: str) -> Poison:
+        """Return poison of a run of its own, which is recorded and not announced."""
+        pattern = self.patterns()[topic]
+        run, event_id = new_pipeline_run_id(), str(uuid.uuid4())
+        if kind in CLAIMED:
+            raw = RawData.model_validate(self.runs.read_run(NAME, self.run["pipeline_run_id"]))
+            self.runs.create_run(raw.model_copy(update={"pipeline_run_id": run, "event_id": event_id}))
+            self.runs.mark_announced(NAME, run)
+        event = pattern.model_copy(update={"pipeline_run_id": run, "event_id": event_id})
+        return poison(kind, event, self.store)
+
+    def dropped(self, service: str, topic: str) -> float:
+        text = httpx.get(f"{self.stack.state['health'][service]}/metrics").text
+        sample = f'flts_messages_total{{outcome="dropped",topic="{topic}"}}'
+        return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(sample))
+
+    def letters(self, group: str) -> list[dict[str, Any]]:
+        with self.stack.gateway as client:
+            answer = client.get(f"/dead-letters/{group}", params={"identifier": NAME, "limit": 1_000})
+        assert answer.status_code == 200, answer.text
+        return list(answer.json()["letters"])
+
+    def accounts(self) -> dict[tuple[str, str], dict[str, Any]]:
+        with self.stack.gateway as client:
+            groups = client.get("/dead-letters").json()["groups"]
+        return {(each["topic"], each["group"]): each for group in groups for each in group["accounts"]}
+
+    def replay(self, group: str, **body: Any) -> dict[str, Any]:
+        with self.stack.gateway as client:
+            answer = client.post(f"/dead-letters/{group}/replay", json={"reason": "mended", "by": "tests", **body})
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+
+@pytest.fixture(scope="module")
+def scene(stack: RunningStack, sample: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    run = stack.wait_decided(stack.upload(NAME, *sample))
+    name = (NAME, run["pipeline_run_id"])
+    store = folder_store(stack.store)
+    runs = RunStore(store, folder_settings(stack.store))
+    eventually(lambda: runs.forecast(*name), "the first run's forecast", timeout=60)
+    with contextlib.closing(Bus(stack.state["kafka"], tmp_path_factory.mktemp("bus"))) as bus:
+        yield Scene(stack, bus, store, runs, run)
+        for mine in runs.open_runs():
+            if mine.identifier == NAME:  # nobody shall announce it again
+                runs.put_outcome(*mine, "cancelled", reason="the test is over")
+
+
+@pytest.fixture(scope="module")
+def poisoned(scene: Scene, sample: tuple[Path, Path]) -> tuple[list[Poison], dict[str, Any]]:
+    """Eight kinds on every topic, and a good run among them."""
+    before = {
+        (service, topic): scene.dropped(service, topic) for topic in READING_ALL for service in READING_ALL[topic]
+    }
+    made = [
+        scene.poison(kind, topic)
+        for topic in scene.patterns()
+        for kind in CODES
+        if kind not in CLAIMED or has_claim(scene.patterns()[topic])
+    ]
+    half = len(made) // 2
+    for each in made[:half]:
+        each.publish(scene.bus.publisher)
+    good = scene.stack.upload(NAME, *sample)
+    for each in made[half:]:
+        each.publish(scene.bus.publisher)
+    return made, {"run": scene.stack.wait_decided(good), "dropped": before}
+
+
+def expected_letters(made: list[Poison]) -> Counter[tuple[str, str, str, int]]:
+    """Return (group, topic, code, tries) of every letter that there must be."""
+    found: Counter[tuple[str, str, str, int]] = Counter()
+    for each in made:
+        for group in GROUPS.get(each.topic, ()):
+            if each.kind in UNREADABLE:
+                found[group, each.topic, CODES[each.kind], 0] += 1
+            elif group in MENDED.get(each.topic, ()):
+                found[group, each.topic, CODES[each.kind], 1] += 1
+    return found
+
+
+def test_every_poison_is_given_up_by_the_groups_that_read_it_with_its_reason(
+    scene: Scene, poisoned: tuple[list[Poison], dict[str, Any]]
+) -> None:
+    made, _ = poisoned
+    wanted = expected_letters(made)
+
+    def all_there() -> bool:
+        found = Counter(
+            (group, letter["topic"], letter["error_code"], letter["attempts"])
+            for group in {group for group, *_ in wanted}
+            for letter in scene.letters(group)
+        )
+        assert found >= wanted, wanted - found
+        return True
+
+    eventually(all_there, "all dead letters", timeout=60, every=0.5)
+    table = [
+        {"topic": topic, "group": group, "error_code": code, "tries": tries, "letters": count}
+        for (group, topic, code, tries), count in sorted(wanted.items(), key=lambda item: item[0][1::-1])
+    ]
+    report("poison", table)
+
+
+def test_a_good_run_among_the_poison_is_decided(poisoned: tuple[list[Poison], dict[str, Any]]) -> None:
+    _, about = poisoned
+
+    assert about["run"]["outcome"] in {"promoted", "kept"}, about["run"]["decision"]
+
+
+def test_replicas_that_read_everything_drop_poison_and_go_on(
+    scene: Scene, poisoned: tuple[list[Poison], dict[str, Any]]
+) -> None:
+    _, about = poisoned
+
+    def counted() -> bool:
+        for (service, topic), before in about["dropped"].items():
+            assert scene.dropped(service, topic) - before == len(UNREADABLE), (service, topic)
+        return True
+
+    eventually(counted, "six dropped messages per topic and replica", timeout=30)
+    codes = Counter(entry["error_code"] for entry in scene.stack.log_events("inference", "message_dropped"))
+    assert codes == Counter(CODES[kind] for kind in UNREADABLE)
+    served = scene.stack.wait_served(NAME, champion(scene)["run_id"])
+    assert served["identifier"] == NAME
+
+
+@pytest.fixture(scope="module")
+def mended(scene: Scene, poisoned: tuple[list[Poison], dict[str, Any]]) -> list[Poison]:
+    """What a claim was wrong in, with the object where the claim says: nothing is replayed yet."""
+    found = [each for each in poisoned[0] if each.kind in CLAIMED and each.topic in MENDED]
+    for each in found:
+        each.mend(scene.store)
+    for each in of_topic(found, "training-data"):
+        scene.stack.wait_decided(each.event.pipeline_run_id)  # without the models that no trainer could make
+    for each in of_topic(found, "inference-data"):
+        scene.runs.put_outcome(NAME, each.event.pipeline_run_id, "kept")  # its test rows are the champion's to forecast
+    return found
+
+
+@pytest.fixture(scope="module")
+def replayed(scene: Scene, mended: list[Poison]) -> dict[str, Any]:
+    """The mended ones are sent again, twice; returns what was there before."""
+    decided = {each.event.pipeline_run_id: decision(scene, each) for each in of_topic(mended, "training-data")}
+    letters = {}
+    for group in (group for topic in MENDED for group in MENDED[topic]):
+        found = scene.letters(group)
+        letters[group] = len(found)
+        codes = {CODES[kind] for kind in CLAIMED}
+        ids = [letter["id"] for letter in found if letter["error_code"] in codes]
+        first, second = scene.replay(group, ids=ids), scene.replay(group, ids=ids)
+        assert (first["replayed"], first["refused"]) == (2, 0), first
+        assert (second["replayed"], second["already_replayed"]) == (0, 2), second
+    return {"decided": decided, "letters": letters}
+
+
+@pytest.mark.usefixtures("replayed")
+def test_mended_uploads_are_replayed_to_their_decision_once(scene: Scene, mended: list[Poison]) -> None:
+    for each in of_topic(mended, "raw-data"):
+        run = scene.stack.wait_decided(each.event.pipeline_run_id)
+        assert run["outcome"] in {"promoted", "kept", "superseded"}, run["decision"]
+        assert produced(scene, "training-data", each) == 1
+        assert len(scene.stack.decisions(NAME, each.event.pipeline_run_id)) == 1
+
+
+def test_mended_data_sets_are_trained_and_announced_and_their_run_is_decided_no_second_time(
+    scene: Scene, mended: list[Poison], replayed: dict[str, Any]
+) -> None:
+    for each in of_topic(mended, "training-data"):
+        eventually(lambda each=each: produced(scene, "model-training", each) == 6, "three failures, three models")
+        assert decision(scene, each) == replayed["decided"][each.event.pipeline_run_id]
+        assert len(scene.stack.decisions(NAME, each.event.pipeline_run_id)) == 1
+
+
+@pytest.mark.usefixtures("replayed")
+def test_mended_test_rows_are_forecast_once(scene: Scene, mended: list[Poison]) -> None:
+    for each in of_topic(mended, "inference-data"):
+        eventually(lambda each=each: scene.runs.forecast(NAME, each.event.pipeline_run_id), "a forecast", timeout=30)
+        assert produced(scene, "performance-eval", each) == 1
+
+
+def test_after_the_replay_nothing_died_again_and_the_sum_holds(scene: Scene, replayed: dict[str, Any]) -> None:
+    def settled() -> bool:
+        for account in scene.accounts().values():
+            assert account["in_flight"] == 0, account
+        return True
+
+    eventually(settled, "nothing in flight", timeout=60, every=0.5)
+    for group, before in replayed["letters"].items():
+        assert len(scene.letters(group)) == before, f"a message replayed to {group} died again"
+    parts = ("topic", "group", "sent", "done", "in_flight", "dead_letters", "replayed", "holds")
+    accounts = [{name: account[name] for name in parts} for account in scene.accounts().values()]
+    report("poison-replayed", accounts)
+    assert all(account["holds"] for account in accounts)
+
+
+def of_topic(made: list[Poison], topic: str) -> list[Poison]:
+    return [each for each in made if each.topic == topic]
+
+
+def champion(scene: Scene) -> dict[str, Any]:
+    pointer = scene.runs.current(NAME)
+    assert pointer is not None
+    return dict(pointer[0])
+
+
+def decision(scene: Scene, each: Poison) -> dict[str, Any] | None:
+    return scene.runs.decision(NAME, each.event.pipeline_run_id)
+
+
+def produced(scene: Scene, topic: str, each: Poison) -> int:
+    """Return how many messages of a topic are of the poison's run, the poison itself and its replays left out."""
+    found = [record for record in scene.bus.read(topic) if "only-group" not in record["headers"]]
+    ids = [
+        (value.get("pipeline_run_id"), value.get("event_id")) for value in (record["value"] or {} for record in found)
+    ]
+    mine = each.event
+    return sum(run == mine.pipeline_run_id and event_id != mine.event_id for run, event_id in ids)
