@@ -1,4 +1,4 @@
-"""Messages that come twice, late and in any order, and services that are there twice, change nothing."""
+"""Messages that come twice, late and in any order change nothing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,6 @@ from tests.what_remains import Kept, settled
 
 pytestmark = pytest.mark.timeout(300)
 
-TRAINERS = ("train-gru", "train-lstm", "nonml-prophet")
 TIMES = 3
 STAY_SECONDS = 3.0
 """A tick of the inference worker and one of eval, after the last message was read."""

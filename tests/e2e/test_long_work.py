@@ -1,0 +1,363 @@
+"""Work that takes longer than the broker's patience, is ended in the middle, hangs, or is killed for its memory."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import resource
+import signal
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests import whole_log
+from tests.eventually import eventually
+from tests.replicas import Instance, identifier_for, launched, replica, wait_shared
+from tests.reports import report
+from tests.stack import SMALL, RunningStack, running_stack
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(2400)]
+
+LONG_SECONDS = 90.0
+PATIENCE = 600.0
+"""Longest wait for a step of a long test; what must be fast is measured."""
+POLL_SECONDS = 10
+STUCK_SECONDS = 40
+"""Importing torch or MLflow's client says nothing meanwhile, and takes 10 s and more on a busy machine."""
+DRAIN_SECONDS = 5
+TRIES = 3
+GROUP = "train-gru"
+DEAD_LETTERS = f"{GROUP}.dead-letter"
+
+
+def test_a_trainer_whose_child_is_killed_for_its_memory_tries_again(
+    stack: RunningStack, sample: tuple[Path, Path]
+) -> None:
+    run_id = stack.upload("memory", *sample, settings={"EPOCHS": 3})
+    trainer = launched(stack, GROUP)
+    eventually(lambda: trainer.events("train_start", run_id), "training", timeout=120, every=0.02)
+    (child,) = trainer.children()
+
+    child.kill()
+    run = stack.wait_decided(run_id)
+
+    assert run["outcome"] == "promoted", run["decision"]
+    assert run["trained"]["GRU"]["status"] == "SUCCESS"
+    (line,) = trainer.events("train_retry_defer", run_id)
+    assert "out of memory" in line["error"]
+    assert stack.pid(GROUP) == trainer.pid, "the service itself went on"
+    assert tries_recorded(stack, "memory", run_id) == []
+
+
+@pytest.fixture(scope="module")
+def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
+    """A broker that takes partitions away after 10 s without a poll, and a stuck-detector of 40 s."""
+    with running_stack(
+        tmp_path_factory.mktemp("long-work") / "home",
+        **SMALL,
+        EXPECTED_MODEL_TYPES="GRU,PROPHET",
+        KAFKA_MAX_POLL_INTERVAL_MS=str(POLL_SECONDS * 1000),
+        TRAIN_STUCK_SECONDS=str(STUCK_SECONDS),
+        DRAIN_SECONDS=str(DRAIN_SECONDS),
+        RETRY_BACKOFF_SECONDS="1",
+        TRAIN_THREADS="1",
+    ) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def epoch_seconds(impatient: RunningStack, sample: tuple[Path, Path]) -> float:
+    """How long an epoch takes on this machine, at this moment."""
+    run_id = impatient.upload("measured", *sample, settings={"EPOCHS": 20, "EARLY_STOPPING": False})
+    run = impatient.wait_decided(run_id, timeout=PATIENCE)
+    assert run["trained"]["GRU"]["status"] == "SUCCESS", run["trained"]["GRU"]
+    times = [moment(line) for line in launched(impatient, GROUP).events("epoch_done", run_id)]
+    return (times[-1] - times[0]) / (len(times) - 1)
+
+
+def settings_for(seconds: float, epoch_seconds: float) -> dict[str, Any]:
+    return {"EPOCHS": math.ceil(seconds / epoch_seconds), "EARLY_STOPPING": False}
+
+
+def test_a_training_of_ninety_seconds_keeps_its_partition_while_others_move_on(
+    impatient: RunningStack, sample: tuple[Path, Path], epoch_seconds: float
+) -> None:
+    stack = impatient
+    with replica(stack, GROUP) as second:
+        first = launched(stack, GROUP)
+        wait_shared([first, second], "training-data")
+        busy, free = identifier_for(first, "training-data", "busy"), identifier_for(second, "training-data", "free")
+        began = time.time()
+        # The machine may be quieter now than when an epoch was measured.
+        long_run = stack.upload(busy, *sample, settings=settings_for(LONG_SECONDS * 1.5, epoch_seconds))
+        eventually(lambda: first.events("train_start", long_run), "the long training", timeout=PATIENCE)
+        others = []
+        while not first.events("train_success", long_run):
+            others.append(
+                stack.wait_decided(
+                    stack.upload(free, *sample, settings={"EPOCHS": 3, "EXTRA_HASH_SALT": f"other-{len(others)}"}),
+                    timeout=PATIENCE,
+                )
+            )
+        run = stack.wait_decided(long_run, timeout=PATIENCE)
+        settled_at = run["trained"]["GRU"]["created_at"]
+        meanwhile = [other for other in others if at(other["outcome_details"]["at"]) < at(settled_at)]
+        revoked = [line for one in (first, second) for line in one.events("partitions_revoked") if moment(line) > began]
+        row = {
+            "max.poll.interval s": POLL_SECONDS,
+            "trained s": run["trained"]["GRU"]["duration_seconds"],
+            "epochs": len(first.events("epoch_done", long_run)),
+            "train_start": [len(one.events("train_start", long_run)) for one in (first, second)],
+            "received": [len(one.events("kafka_receive", long_run)) for one in (first, second)],
+            "revoked": len(revoked),
+            "others decided meanwhile": len(meanwhile),
+            "outcome": run["outcome"],
+        }
+        report("long-training", [row])
+        assert row["trained s"] >= LONG_SECONDS
+        assert (row["train_start"], row["received"], revoked) == ([1, 0], [1, 0], [])
+        assert len(meanwhile) >= 2
+        assert run["trained"]["GRU"]["status"] == "SUCCESS"
+        assert all(other["trained"]["GRU"]["status"] == "SUCCESS" for other in others)
+
+
+def test_a_trainer_asked_to_end_gives_its_work_up_in_time_and_it_is_taken_up_again(
+    impatient: RunningStack, sample: tuple[Path, Path], epoch_seconds: float
+) -> None:
+    stack = impatient
+    settings = settings_for(30, epoch_seconds)
+    rows = [_ended(stack, sample, launched(stack, GROUP), "restarted", settings)]
+    with replica(stack, GROUP) as second:
+        wait_shared([launched(stack, GROUP), second], "training-data")
+        rows.append(_ended(stack, sample, second, "the other", settings))
+    report("sigterm-in-training", rows)
+    for row in rows:
+        assert row["ended after s"] < DRAIN_SECONDS + 4, row
+        assert (row["exit code"], row["tries left over"], row["outcome"]) == (0, 0, "promoted"), row
+        assert row["taken up after s"] < 60, row
+
+
+def _ended(
+    stack: RunningStack, sample: tuple[Path, Path], trainer: Instance, by: str, settings: dict[str, Any]
+) -> dict[str, Any]:
+    identifier = identifier_for(trainer, "training-data", f"ended-{trainer.name}")
+    run_id = stack.upload(identifier, *sample, settings=settings)
+    eventually(lambda: len(trainer.events("epoch_done", run_id)) >= 2, "training", timeout=PATIENCE, every=0.05)
+    (child,) = trainer.children()
+    asked = time.time()
+    trainer.signal(signal.SIGTERM)
+    eventually(trainer.has_ended, "the trainer's end", timeout=PATIENCE, every=0.02)
+    ended = time.time()
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+    left = tries_recorded(stack, identifier, run_id)
+    stopped = [line for line in trainer.events("service_stopped") if moment(line) >= asked - 1]
+    first = launched_again(stack)
+    again = eventually(
+        lambda: [line for line in first.events("train_start", run_id) if moment(line) > asked],
+        "the work is taken up again",
+        timeout=PATIENCE,
+        every=0.1,
+    )
+    run = stack.wait_decided(run_id, timeout=PATIENCE)
+    return {
+        "taken up by": by,
+        "drain s": DRAIN_SECONDS,
+        "ended after s": ended - asked,
+        "exit code": stopped[-1]["exit_code"],
+        "interrupted": len(trainer.events("work_interrupted", run_id)),
+        "tries left over": len(left),
+        "taken up after s": moment(again[0]) - asked,
+        "train_start": len(again) + 1,
+        "outcome": run["outcome"],
+    }
+
+
+def test_work_that_hangs_shows_its_stack_is_stopped_and_tried_again(
+    impatient: RunningStack, sample: tuple[Path, Path], tmp_path: Path, epoch_seconds: float
+) -> None:
+    stack = impatient
+    flag = tmp_path / "hang"
+    flag.touch()
+    with replica(stack, GROUP, module="tests.hanging_trainer", HANG_FILE=str(flag)) as second:
+        first = launched(stack, GROUP)
+        wait_shared([first, second], "training-data")
+        rows = [
+            _stuck(stack, sample, second, {"EPOCHS": 4}, stop=False),
+            _stuck(stack, sample, first, settings_for(20, epoch_seconds), stop=True),
+        ]
+    report("stuck", [{name: value for name, value in row.items() if name != "stack"} for row in rows])
+    hung, halted = rows
+    assert "wait_for_what_never_comes" in hung["stack"]
+    assert "did not answer" in halted["stack"]
+    for row in rows:
+        assert (row["counted"], row["retries"], row["outcome"], row["tries left over"]) == (1, 1, "promoted", 0), row
+        assert STUCK_SECONDS <= row["silent s"] < STUCK_SECONDS + 10, row
+
+
+def _stuck(
+    stack: RunningStack, sample: tuple[Path, Path], trainer: Instance, settings: dict[str, Any], *, stop: bool
+) -> dict[str, Any]:
+    identifier = identifier_for(trainer, "training-data", f"stuck-{trainer.name}")
+    before = trainer.metric("flts_training_stuck_total")
+    run_id = stack.upload(identifier, *sample, settings=settings)
+    eventually(lambda: trainer.events("kafka_receive", run_id), "the trainer's message", timeout=PATIENCE, every=0.02)
+    if stop:
+        eventually(lambda: trainer.events("epoch_done", run_id), "training", timeout=PATIENCE, every=0.02)
+        trainer.children()[0].suspend()
+    held = time.time()
+    (stuck,) = eventually(lambda: trainer.events("train_stuck", run_id), "train_stuck", timeout=PATIENCE, every=0.1)
+    run = stack.wait_decided(run_id, timeout=PATIENCE)
+    return {
+        "how": "stopped (SIGSTOP)" if stop else "hangs in Python",
+        "limit s": STUCK_SECONDS,
+        "silent s": stuck["silent_seconds"],
+        "found after s": moment(stuck) - held,
+        "counted": trainer.metric("flts_training_stuck_total") - before,
+        "retries": len(trainer.events("train_retry_defer", run_id)),
+        "tries left over": len(tries_recorded(stack, identifier, run_id)),
+        "outcome": run["outcome"],
+        "stack": stuck["stack"],
+    }
+
+
+def kill_child(trainer: Instance) -> None:
+    for child in trainer.children():
+        child.kill()
+
+
+def kill_all(trainer: Instance) -> None:
+    """As version 2 of Linux's control groups does: everything in the group at once."""
+    for process in [*trainer.children(), psutil.Process(trainer.pid)]:
+        process.kill()
+
+
+def take_memory_away(trainer: Instance) -> None:
+    """Leave the child as much address space as it has: its next allocation fails."""
+    for child in trainer.children():
+        resource.prlimit(child.pid, resource.RLIMIT_AS, (child.memory_info().vms, resource.RLIM_INFINITY))
+
+
+WAYS: dict[str, Callable[[Instance], None]] = {
+    "child killed": kill_child,
+    "service and child killed": kill_all,
+    "address space limited": take_memory_away,
+}
+
+
+def test_a_training_that_is_killed_each_time_ends_in_a_dead_letter_and_its_run_is_decided_without_it(
+    impatient: RunningStack, sample: tuple[Path, Path], epoch_seconds: float
+) -> None:
+    ways = {**WAYS, **({"out of memory (cgroup)": limit_memory} if memory_group() else {})}
+    rows = [_killed_each_time(impatient, sample, way, end, epoch_seconds) for way, end in ways.items()]
+    report("killed-each-time", rows)
+    for row in rows:
+        assert (row["tries"], row["attempts told"], row["GRU"], row["PROPHET"]) == (TRIES, TRIES, "FAILED", "SUCCESS")
+        assert row["outcome"] in {"promoted", "refused"}, row
+        assert row["tries left over"] == 0
+        assert row["next run"] == "promoted", row
+
+
+def _killed_each_time(
+    stack: RunningStack,
+    sample: tuple[Path, Path],
+    way: str,
+    end: Callable[[Instance], None],
+    epoch_seconds: float,
+) -> dict[str, Any]:
+    number = list(WAYS).index(way) if way in WAYS else len(WAYS)
+    identifier = f"killed-{number}"
+    address = stack.state["kafka"]
+    log = launched(stack, GROUP).log
+    run_id = stack.upload(identifier, *sample, settings=settings_for(60, epoch_seconds))
+    began = time.time()
+    ended = 0
+
+    def dead_letter() -> list[whole_log.Logged]:
+        letters = whole_log.read_log(address, [DEAD_LETTERS])
+        return [record for record in letters if record.content["pipeline_run_id"] == run_id]
+
+    def starts() -> int:
+        return len(Instance(GROUP, "", log, 0).events("train_start", run_id))
+
+    def more_starts(than: int) -> bool:
+        return starts() > than
+
+    while ended < TRIES:
+        eventually(partial(more_starts, ended), f"try {ended + 1}", timeout=PATIENCE, every=0.05)
+        end(launched_again(stack))
+        ended += 1
+    (letter,) = eventually(dead_letter, "the dead letter", timeout=PATIENCE, every=0.3)
+    dead = time.time()
+    run = stack.wait_decided(run_id, timeout=PATIENCE)
+    headers = {name: (value or b"").decode() for name, value in letter.headers}
+    free_memory()
+    eventually(lambda: launched_again(stack).children(), "a new child", timeout=PATIENCE)
+    following = stack.wait_decided(stack.upload(identifier, *sample, settings={"EPOCHS": 3}), timeout=PATIENCE)
+    return {
+        "way": way,
+        "tries": starts(),
+        "attempts told": int(headers["attempts"]),
+        "error": headers["error"][:70],
+        "dead letter after s": dead - began,
+        "decided after s": at(run["outcome_details"]["at"]) - began,
+        "GRU": run["trained"]["GRU"]["status"],
+        "PROPHET": run["trained"]["PROPHET"]["status"],
+        "outcome": run["outcome"],
+        "tries left over": len(tries_recorded(stack, identifier, run_id)),
+        "next run": following["outcome"],
+    }
+
+
+def launched_again(stack: RunningStack) -> Instance:
+    """Return the launcher's trainer, once it runs."""
+
+    def found() -> Instance | None:
+        with contextlib.suppress(AssertionError):
+            return launched(stack, GROUP)
+        return None
+
+    return eventually(found, "the trainer runs", timeout=PATIENCE)
+
+
+def tries_recorded(stack: RunningStack, identifier: str, run_id: str) -> list[Path]:
+    """Return the records of tries of a trainer's message that were not cleared."""
+    return list((stack.store / "pipeline-runs" / identifier / run_id / "attempts" / GROUP).rglob("*.json"))
+
+
+MEMORY_GROUP = Path("/sys/fs/cgroup/memory/flts-long-work")
+LEFT_BYTES = 8 * 2**20
+
+
+def memory_group() -> bool:
+    """Tell whether this machine lets a test make a memory cgroup (version 1)."""
+    with contextlib.suppress(OSError):
+        MEMORY_GROUP.mkdir(exist_ok=True)
+        return (MEMORY_GROUP / "memory.limit_in_bytes").exists()
+    return False
+
+
+def limit_memory(trainer: Instance) -> None:
+    """Put the child under a limit that its next pages break, so that the kernel kills it."""
+    (MEMORY_GROUP / "memory.limit_in_bytes").write_text(str(LEFT_BYTES))
+    for child in trainer.children():
+        (MEMORY_GROUP / "cgroup.procs").write_text(str(child.pid))
+
+
+def free_memory() -> None:
+    if MEMORY_GROUP.exists():
+        with contextlib.suppress(OSError):
+            MEMORY_GROUP.rmdir()
+
+
+def moment(line: dict[str, Any]) -> float:
+    return at(line["ts"])
+
+
+def at(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
