@@ -22,6 +22,8 @@ MAX_BUNDLE_BYTES = 8 * 2**20
 """A recipe of 1,000 columns and a probe of one window fit many times over."""
 MAX_MODEL_BYTES = 512 * 2**20
 """8 layers of 1,500 LSTM units; ONNX itself ends at 2 GB."""
+MAX_BATCH = 512
+"""Windows or times a call; more are cut into several, so that memory stays flat, and below what a proof ran."""
 
 InputKind = Literal["window", "timestamps"]
 

@@ -9,15 +9,13 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from flts.bundle.format import MAX_MODEL_BYTES, Bundle
+from flts.bundle.format import MAX_BATCH, MAX_MODEL_BYTES, Bundle
 from flts.bundle.graph import check_graph
 from flts.errors import HashMismatchError, RejectedError
 
 PROBE_TOLERANCE = 1e-4
 """Largest relative difference from the trainer's own answer; kernels of other machines stay below 1e-6."""
 WINDOW_INPUT, SECONDS_INPUT, OUTPUT = "window", "seconds", "forecast"
-MAX_BATCH = 512
-"""Windows or times a call; more are cut into several, so that memory stays flat, and below what a proof ran."""
 _FLOAT32, _FLOAT64, _INT64 = "tensor(float)", "tensor(double)", "tensor(int64)"
 
 

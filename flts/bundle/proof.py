@@ -3,29 +3,22 @@
 Hashes say that the bytes are the promised ones, not that they are harmless: a few kilobytes of plain arithmetic can ask
 a runtime for any amount of memory or time, while it builds a session as well as while it runs one, or make it crash.
 Whoever loads a stranger's bundle has it proved here first; then the same bytes do the same in the process itself.
+The work is `flts.bundle.proving`; this side imports no runtime, so that asking costs little.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
-import resource
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from flts.bundle.format import BUNDLE_FILE, MODEL_FILE, Bundle
-from flts.bundle.load import read_bundle_folder
-from flts.bundle.model import MAX_BATCH, BundleModel
+from flts.bundle.format import BUNDLE_FILE, MAX_BATCH, MODEL_FILE, Bundle
 from flts.errors import RejectedError
 from flts.runtime.bounded import BoundedWorkers, Bounds, GaveUpError
 
-PROOF_SECONDS = 120.0
-"""A full batch of a model of the largest size takes 10 on a busy core."""
+PROOF_SECONDS = 45.0
+"""A full batch takes milliseconds, of the largest models seconds. Well below FETCH_TIMEOUT_SECONDS, since a replica's
+fetching child that is silent for so long is stopped, and then nobody would learn which bundle it was."""
 MEMORY_BYTES = 2**30
 """Layers of 512 units over full batches of a hundred rows need 200 MB."""
 MODEL_COPIES, INPUT_COPIES = 8, 16
@@ -33,7 +26,7 @@ MODEL_COPIES, INPUT_COPIES = 8, 16
 MOST_BYTES = 8 * 2**30
 IDLE_SECONDS = 300.0
 
-_BOUNDS = Bounds("flts.bundle.proof:prove_folder", MOST_BYTES, PROOF_SECONDS, idle_seconds=IDLE_SECONDS)
+_BOUNDS = Bounds("flts.bundle.proving:prove_folder", MOST_BYTES, PROOF_SECONDS, idle_seconds=IDLE_SECONDS)
 _lock = threading.Lock()
 _shared: BoundedWorkers | None = None
 
@@ -72,44 +65,6 @@ def memory_bytes(bundle: Bundle) -> int:
     row_cells = bundle.input_seq_len * len(bundle.recipe.feature_names) if bundle.input_kind == "window" else 1
     allowed = MEMORY_BYTES + MODEL_COPIES * bundle.model_size + INPUT_COPIES * 4 * MAX_BATCH * row_cells
     return min(allowed, MOST_BYTES)
-
-
-def prove_folder(order: Mapping[str, Any], note: Callable[[str], None]) -> dict[str, Any]:
-    """Load the bundle in a folder and run a full batch; runs in the child."""
-    bundle, model_bytes = read_bundle_folder(Path(order["folder"]))
-    with _memory_limited(int(order["memory_bytes"])):
-        note("loading the model")
-        model = BundleModel(bundle, model_bytes)
-        note("running a full batch")
-        inputs = bundle.probe["inputs"]
-        repeated = [inputs[at % len(inputs)] for at in range(MAX_BATCH)]
-        try:
-            if bundle.input_kind == "window":
-                model.run_windows(np.asarray(repeated, dtype=np.float32))
-            else:
-                model.run_timestamps(np.asarray(repeated, dtype=np.int64))
-        except MemoryError:
-            raise
-        except Exception as error:  # ONNX Runtime's errors share no base class
-            msg = f"the model does not run a full batch: {error}"
-            raise RejectedError(msg[:500], code="bad_bundle") from error
-    return {}
-
-
-@contextlib.contextmanager
-def _memory_limited(more_bytes: int) -> Iterator[None]:
-    """Let this process have so much more than now; where the system does not say how much that is, nothing changes."""
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    with contextlib.suppress(OSError, ValueError):
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        limit = pages * os.sysconf("SC_PAGE_SIZE") + more_bytes
-        if before[1] != resource.RLIM_INFINITY:
-            limit = min(limit, before[1])
-        resource.setrlimit(resource.RLIMIT_AS, (limit, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def _workers() -> BoundedWorkers:

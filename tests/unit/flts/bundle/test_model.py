@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from flts.bundle.format import Bundle
-from flts.bundle.model import MAX_BATCH, BundleModel
+from flts.bundle.format import MAX_BATCH, Bundle
+from flts.bundle.model import BundleModel
 from flts.errors import HashMismatchError, RejectedError
 from flts.training.onnx_file import GraphBuilder, to_bytes
 from tests.linear_models import linear_bundle, linear_onnx, with_model

@@ -26,7 +26,7 @@ def made() -> tuple[Bundle, bytes]:
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Proofs of two seconds."""
-    workers = BoundedWorkers(Bounds("flts.bundle.proof:prove_folder", proof.MOST_BYTES, seconds=2))
+    workers = BoundedWorkers(Bounds("flts.bundle.proving:prove_folder", proof.MOST_BYTES, seconds=2))
     monkeypatch.setattr(proof, "_shared", workers)
     yield
     workers.close()
