@@ -29,6 +29,8 @@ Send = Callable[[Message], Awaitable[None]]
 
 JSON = (b"content-type", b"application/json")
 CLOSE = (b"connection", b"close")
+DISCARDED_BYTES = 16 * 2**20
+"""Of a body that is too large: what the gateway passes on (MAX_PREDICT_BYTES) is within it."""
 PREDICT = "/predict"
 KEYED_PATHS = frozenset({PREDICT, "/models"})
 EXAMPLE = {
@@ -153,11 +155,14 @@ class _TooLargeError(Exception):
 async def _read_body(scope: Message, receive: Receive, limit: int) -> bytes | None:
     length = _header(scope, b"content-length")
     if length is not None and length.isdigit() and int(length) > limit:
+        if int(length) <= limit + DISCARDED_BYTES:
+            await _discard(receive)
         raise _TooLargeError
     message = await receive()
     body: bytes = message.get("body", b"")
     while message.get("more_body"):
         if len(body) > limit:
+            await _discard(receive)
             raise _TooLargeError
         message = await receive()
         body += message.get("body", b"")
@@ -166,6 +171,16 @@ async def _read_body(scope: Message, receive: Receive, limit: int) -> bytes | No
     if len(body) > limit:
         raise _TooLargeError
     return body
+
+
+async def _discard(receive: Receive) -> None:
+    """Let a sender finish that is nearly done: one whose connection is closed while it sends never reads the answer."""
+    discarded = 0
+    while discarded <= DISCARDED_BYTES:
+        message = await receive()
+        discarded += len(message.get("body", b""))
+        if not message.get("more_body"):
+            return
 
 
 def _header(scope: Message, name: bytes) -> bytes | None:

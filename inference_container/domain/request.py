@@ -16,6 +16,7 @@ from inference_container.domain.times import TimeStyle, read_epoch, read_iso
 
 TIME_COLUMNS = ("time", "timestamp", "ts", "date")
 SHOWN_NAMES = 20
+SHOWN_DIGITS = 20
 
 Name = Annotated[str, msgspec.Meta(max_length=256)]
 
@@ -100,7 +101,9 @@ def check_horizon(request: PredictRequest, needs: Needs) -> None:
     if 1 <= request.inference_length <= longest:
         return
     why = " (this model does not forecast all of its inputs)" if needs.bundle_limits_horizon else ""
-    message = f"inference_length must be 1 to {longest}{why}; got {request.inference_length}"
+    given = str(request.inference_length)
+    shown = given if len(given) <= SHOWN_DIGITS else f"{given[:SHOWN_DIGITS]}..."
+    message = f"inference_length must be 1 to {longest}{why}; got {shown}"
     _refuse("bad_horizon", message, "inference_length")
 
 

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from flts.bundle.format import Bundle
 from flts.contracts.claim_check import ClaimCheck
 from flts.observability.metrics import Metrics
-from inference_container.api import InferenceApi
+from inference_container.api import DISCARDED_BYTES, InferenceApi
 from inference_container.cache import ChampionCache
 from inference_container.champions import Champions
 from inference_container.domain.batching import Batcher
@@ -169,6 +169,48 @@ def test_every_refusal_is_json_that_names_its_reason(
     assert (error["code"], error.get("field")) == (code, field)
     assert error["message"]
     assert serving.count("flts_predictions_total", outcome="rejected") == before + 1
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "GZIP"])
+def test_nothing_unpacks_what_strangers_packed(serving: Server, encoding: str) -> None:
+    before = serving.count("flts_predictions_total", outcome="rejected")
+
+    answer = serving.predict(b"x", headers={"content-encoding": encoding})
+
+    assert answer.status_code == 415
+    error = answer.json()["error"]
+    assert (error["code"], error["field"]) == ("encoded_body", "Content-Encoding")
+    assert serving.count("flts_predictions_total", outcome="rejected") == before + 1
+
+
+@pytest.mark.parametrize(
+    ("declared", "taken"),
+    [(60_000, 60_000), (10**9, 0), (None, DISCARDED_BYTES + 100_000)],
+    ids=["a little too large", "far too large, declared", "endless"],
+)
+def test_a_sender_of_a_little_too_much_may_finish_and_an_endless_one_may_not(
+    serving: Server, declared: int | None, taken: int
+) -> None:
+    """One whose connection is closed while it still sends never reads why."""
+    left = declared or 10**10
+    sent = 0
+    answered: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        nonlocal left, sent
+        piece = min(left, 20_000)
+        left, sent = left - piece, sent + piece
+        return {"type": "http.request", "body": b" " * piece, "more_body": left > 0}
+
+    async def send(message: Any) -> None:
+        answered.append(message)
+
+    headers = [] if declared is None else [(b"content-length", str(declared).encode())]
+    scope = {"type": "http", "path": "/predict", "method": "POST", "headers": headers}
+    asyncio.run(serving.api(scope, receive, send))
+
+    assert answered[0]["status"] == 413
+    assert taken - 60_000 <= sent <= taken + 60_000 if taken else sent == 0
 
 
 def test_a_forecast_beyond_the_year_9999_is_refused(serving: Server) -> None:
