@@ -23,6 +23,10 @@ from tests.eventually import eventually
 ROOT = Path(__file__).resolve().parent.parent
 PORTS = tuple(name.upper() for name in EmbeddedSettings.model_fields if name.endswith("_port"))
 SMALL = {"EPOCHS": "4", "HIDDEN_SIZE": "16", "NUM_LAYERS": "1", "BATCH_SIZE": "64"}
+UPLOAD_BYTES = 48 * 2**20
+VALIDATION_BYTES = 192 * 2**20
+"""Limits low enough that a test of seconds reaches them."""
+LIMITS = {"MAX_UPLOAD_BYTES": str(UPLOAD_BYTES), "VALIDATION_MEMORY_BYTES": str(VALIDATION_BYTES)}
 READY_SECONDS = 150
 
 
@@ -47,6 +51,11 @@ class RunningStack:
     @property
     def store(self) -> Path:
         return self.home / "store"
+
+    @property
+    def scratch(self) -> Path:
+        """Where its programs put files for a moment."""
+        return self.home / "scratch"
 
     def log(self, program: str) -> str:
         return (self.home / "logs" / f"{program}.log").read_text()
@@ -125,7 +134,7 @@ class RunningStack:
             with self.inference as client:
                 champions = client.get("/models").json()["models"]
             for champion in champions:
-                if champion["identifier"] == identifier and champion["run_id"] == run_id:
+                if champion["identifier"] == identifier and champion.get("run_id") == run_id:
                     return dict(champion)
             return None
 
@@ -142,9 +151,10 @@ class RunningStack:
 @contextmanager
 def running_stack(home: Path, **environment: str) -> Iterator[RunningStack]:
     """Start `python -m embedded up` on free ports and end it, asserting that nothing is left behind."""
-    home.mkdir(parents=True, exist_ok=True)
+    (home / "scratch").mkdir(parents=True, exist_ok=True)
     output = (home / "launcher.log").open("a+")
-    variables = {**os.environ, **dict.fromkeys(PORTS, "0"), "FLTS_HOME": str(home), **environment}
+    variables = {**os.environ, **dict.fromkeys(PORTS, "0"), "FLTS_HOME": str(home), "TMPDIR": str(home / "scratch")}
+    variables |= environment
     process = subprocess.Popen(
         [sys.executable, "-m", "embedded", "up"],
         cwd=ROOT,

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
-import numpy as np
 import psutil
 import pytest
 
 from tests.eventually import eventually
+from tests.seasonal import seasonal_csv
 from tests.stack import RunningStack, running_stack
 
 pytestmark = pytest.mark.timeout(300)
@@ -24,18 +24,6 @@ pytestmark = pytest.mark.timeout(300)
 def prophet_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
     with running_stack(tmp_path_factory.mktemp("prophet") / "home", EXPECTED_MODEL_TYPES="PROPHET") as running:
         yield running
-
-
-def seasonal_csv(path: Path) -> Path:
-    """A clean daily season with a little noise: closed form beats persistence."""
-    rng = np.random.default_rng(7)
-    times = np.datetime64("2024-01-01T00:00:00") + np.arange(1440) * np.timedelta64(30, "m")
-    phase = 2 * np.pi * (np.arange(1440) % 48) / 48
-    load = 100 + 40 * np.sin(phase) + rng.normal(0, 4, 1440)
-    heat = 20 + 8 * np.cos(phase) + rng.normal(0, 1, 1440)
-    lines = ["time,load,heat", *(f"{t},{a:.3f},{b:.3f}" for t, a, b in zip(times, load, heat, strict=True))]
-    path.write_text("\n".join(lines) + "\n")
-    return path
 
 
 def test_before_any_champion_inference_is_ready_and_says_what_is_missing(prophet_stack: RunningStack) -> None:

@@ -1,0 +1,90 @@
+"""Put champions, good and hostile ones, where a running pipeline finds them: as somebody with write access would."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+
+from flts.bundle.format import Bundle
+from flts.contracts.claim_check import ClaimCheck
+from flts.contracts.events import ModelSelected
+from flts.contracts.ids import derived_event_id, new_pipeline_run_id
+from flts.messaging.kafka import Publisher
+from flts.settings import KafkaSettings, StoreSettings
+from flts.storage.filesystem import FilesystemStore
+from flts.storage.runs import RunStore
+from tests.eventually import eventually
+from tests.hostile_bundles import honest, plant
+from tests.serving import pointer_of
+from tests.stack import RunningStack
+
+
+class Throne:
+    """A running pipeline's store and topics, in an attacker's hands."""
+
+    def __init__(self, stack: RunningStack) -> None:
+        self._stack = stack
+        self.store = FilesystemStore(stack.store)
+        self.runs = RunStore(self.store, StoreSettings(store="filesystem", store_path=stack.store))
+        self._publisher = Publisher(KafkaSettings(kafka_bootstrap_servers=stack.state["kafka"]), "tests")
+
+    def close(self) -> None:
+        self._publisher.close()
+
+    def crown(self, bundle: Bundle, claim: ClaimCheck) -> Mapping[str, Any]:
+        """Move the identifier's pointer, and tell every replica."""
+        pointer = pointer_of(bundle, claim, pipeline_run_id=new_pipeline_run_id())
+        assert self.runs.move_current(bundle.identifier, pointer) == "moved"
+        self.hint(bundle.identifier, str(pointer["pipeline_run_id"]))
+        return pointer
+
+    def hint(self, identifier: str, run: str) -> None:
+        """Tell every replica that a pointer moved."""
+        told = ModelSelected(
+            event_id=derived_event_id(run, "promotion"),
+            identifier=identifier,
+            pipeline_run_id=run,
+            created_at=datetime.now(UTC),
+            decision="promoted",
+        )
+        self._publisher.publish_all([told])
+
+    def enthrone(self, made: tuple[Bundle, bytes]) -> Mapping[str, Any]:
+        """Make a good bundle the champion, and wait until it is served."""
+        bundle, model = made
+        pointer = self.crown(bundle, plant(self.store, bundle, honest(bundle, model)))
+        self._stack.wait_served(bundle.identifier, str(pointer["run_id"]), timeout=60)
+        return pointer
+
+    def listed(self, identifier: str) -> dict[str, Any]:
+        """Return what ``GET /models`` says of an identifier, {} if nothing."""
+        with self._stack.inference as client:
+            models = client.get("/models").json()["models"]
+        return next((dict(model) for model in models if model["identifier"] == identifier), {})
+
+    def problem(self, identifier: str, *, words: str, more_refusals_than: float = 0) -> str:
+        """Return why the latest promotion of an identifier does not serve, once that is counted and said in such words.
+
+        Two bundles may be refused for the same reason, so the count tells one refusal from the other.
+        """
+
+        def said() -> str:
+            found = str(self.listed(identifier).get("problem"))
+            assert words in found, found
+            assert self.refusals() > more_refusals_than
+            return found
+
+        return eventually(said, f"/models says of {identifier}: {words}", timeout=60)
+
+    def refusals(self) -> float:
+        """Return how many champions were not loaded, whichever side of the fetching found out."""
+        return self.loads("fetch_failed") + self.loads("failed")
+
+    def loads(self, outcome: str) -> float:
+        """Return how many loads ended so, by the server's own count."""
+        text = httpx.get(f"{self._stack.state['inference_url']}/metrics").text
+        wanted = f'flts_model_load_total{{outcome="{outcome}"}} '
+        return next((float(line.removeprefix(wanted)) for line in text.splitlines() if line.startswith(wanted)), 0.0)
