@@ -34,7 +34,7 @@ SHORT = {
     "a pickle as model",
     "a zip with .. as model",
 }
-"""One of each kind, for a look of a minute; `make test` puts every attack of the table to the same code in its units."""
+"""One of each kind; `make test` puts every attack of the table to the same code in its units."""
 
 
 @pytest.fixture(scope="module")
