@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from pydantic import SecretStr, ValidationError
@@ -48,10 +49,10 @@ def add_arguments(command: Callable[[str, str], argparse.ArgumentParser]) -> Non
 
 def doctor(settings: CliSettings, arguments: argparse.Namespace) -> int:
     """Examine every backend; return 1 if a step failed."""
-    logging.disable(logging.CRITICAL)  # the clients' own words; what matters is in the findings
     embedded = _embedded(settings)
     chosen = [_Chosen(*one, embedded) for one in _classes(settings)]
-    findings = examine(_backends(settings, {one.name: one for one in chosen}, embedded=bool(embedded)))
+    with _quiet_clients():
+        findings = examine(_backends(settings, {one.name: one for one in chosen}, embedded=bool(embedded)))
     shown = [row for one in chosen for row in one.rows()] + _own_rows(settings)
     failed = any(finding.status == "failed" for finding in findings)
     answer = {
@@ -62,6 +63,17 @@ def doctor(settings: CliSettings, arguments: argparse.Namespace) -> int:
     }
     show(arguments, answer, [*finding_lines(findings), "", *setting_lines(shown)])
     return FAILED if failed else OK
+
+
+@contextmanager
+def _quiet_clients() -> Iterator[None]:
+    """Leave out the clients' own words: what matters is in the findings."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def finding_lines(findings: list[Finding]) -> list[str]:
