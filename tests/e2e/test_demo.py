@@ -75,7 +75,8 @@ def test_a_second_start_finds_the_data_of_the_first(home: Path, first: subproces
     assert sorted((home / "store" / "pipeline-runs" / "sample").iterdir()) == runs
 
 
-@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGTERM])
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_was_cut_off_goes_on_at_the_next_start_and_nothing_is_left_behind(
     tmp_path: Path, number: signal.Signals
 ) -> None:

@@ -20,9 +20,13 @@ MIDDLE = {
     "nonml-prophet": "train_start",
     "eval": "model_evaluate_start",
 }
+SHORT = ("train-gru", "eval")
+"""Killed in `make test` too: one whose work is in a child, one that writes step by step."""
 
 
-@pytest.mark.parametrize("service", MIDDLE)
+@pytest.mark.parametrize(
+    "service", [pytest.param(name, marks=[] if name in SHORT else [pytest.mark.long]) for name in MIDDLE]
+)
 def test_a_service_killed_in_the_middle_of_its_work_is_made_up_for(
     stack: RunningStack, sample: tuple[Path, Path], service: str
 ) -> None:
