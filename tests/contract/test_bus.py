@@ -46,7 +46,9 @@ class BusContract:
         one.until_ready()
         other.until_ready()
         eventually(
-            lambda: one.logged("partitions_assigned") and other.logged("partitions_assigned"), "both replicas' shares"
+            lambda: one.logged("partitions_assigned") and other.logged("partitions_assigned"),
+            "both replicas' shares",
+            timeout=REBALANCE_SECONDS,
         )
         steady_assignment(one, other)
 
