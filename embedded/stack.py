@@ -21,7 +21,8 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from embedded.processes import Program, Supervisor, free_port, is_taken, why_stopped
+from embedded.ports import free_port, is_taken
+from embedded.processes import Program, Supervisor, why_stopped
 from embedded.settings import EmbeddedSettings
 from flts.errors import FltsError
 

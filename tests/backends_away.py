@@ -18,12 +18,12 @@ import httpx
 import psutil
 from confluent_kafka import Consumer, TopicPartition
 
+from embedded.ports import free_port
 from flts.contracts.topics import dead_letter_topic
 from flts.settings import StoreSettings
 from flts.storage.connect import open_store
 from flts.storage.ports import ObjectStore
 from flts.storage.runs import RunStore
-from tests.brokers import free_port
 from tests.eventually import eventually
 from tests.faulty_proxy import FaultyProxy
 from tests.stack import RunningStack, running_stack

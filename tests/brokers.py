@@ -22,6 +22,7 @@ from typing import Any
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
 from embedded.broker import BrokerSettings
+from embedded.ports import free_port
 from flts.contracts import ids
 from flts.contracts.claim_check import ClaimCheck
 from flts.contracts.events import RawData
@@ -31,12 +32,6 @@ from flts.settings import KafkaSettings
 from tests.eventually import eventually
 
 ROOT = Path(__file__).parent.parent
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def takes_connections(port: int) -> bool:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from embedded.ports import free_port
 from tests.eventually import eventually
 
 
@@ -96,12 +97,6 @@ def frozen_server() -> Iterator[FrozenServer]:
         listener.shutdown(socket.SHUT_RDWR)
     for connection in server.connections:
         connection.close()
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def _answers(url: str, process: subprocess.Popen[bytes]) -> bool:

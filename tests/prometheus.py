@@ -18,7 +18,7 @@ import httpx
 import pytest
 import yaml
 
-from tests.brokers import free_port
+from embedded.ports import free_port
 from tests.eventually import eventually
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import psutil
 
-from tests.brokers import free_port
+from embedded.ports import free_port
 from tests.eventually import eventually
 from tests.stack import ROOT, RunningStack
 

@@ -22,8 +22,9 @@ from pathlib import Path
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 from xml.sax.saxutils import escape
 
+from embedded.ports import free_port
 from flts.settings import StoreSettings
-from tests.brokers import ROOT, free_port, takes_connections
+from tests.brokers import ROOT, takes_connections
 from tests.eventually import eventually
 
 PAGE = 1000

@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import json
 import re
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
+
+from embedded.ports import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 FEWEST_USERS = 3
@@ -217,13 +218,6 @@ def environ() -> dict[str, str]:
     import os  # noqa: PLC0415 - this one use
 
     return dict(os.environ)  # noqa: TID251 - handed on, not read
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 if __name__ == "__main__":

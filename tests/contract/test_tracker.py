@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
+from embedded.ports import free_port
 from flts.contracts.claim_check import ClaimCheck
 from flts.observability.metrics import Metrics
 from flts.settings import TrackingSettings
@@ -22,7 +23,7 @@ from flts.tracking.mlflow import TrackedRun, Tracker
 from flts.tracking.record import ForgetDocument
 from flts.tracking.spool import Spool
 from tests.eventually import eventually
-from tests.mlflow_servers import MlflowServer, free_port, frozen_server, running_mlflow
+from tests.mlflow_servers import MlflowServer, frozen_server, running_mlflow
 from tests.stores import folder_store
 
 BUCKET = "pipeline-runs"

@@ -31,6 +31,17 @@ def demo(home: Path, **environment: str) -> subprocess.Popen[str]:
     )
 
 
+def ended(process: subprocess.Popen[str], seconds: float) -> tuple[str, str]:
+    """Return what it said until it ended; end it and fail where it does not."""
+    try:
+        return process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.terminate()
+        output, errors = process.communicate(timeout=60)
+        msg = f"not ended within {seconds:g} s:\n{output}\n{errors}"
+        raise AssertionError(msg) from None
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("demo") / "home"
@@ -39,7 +50,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def first(home: Path) -> subprocess.CompletedProcess[str]:
     process = demo(home, ONCE="1")
-    output, errors = process.communicate(timeout=300)
+    output, errors = ended(process, 300)
     return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
 
@@ -69,7 +80,7 @@ def test_a_second_start_finds_the_data_of_the_first(home: Path, first: subproces
     runs = sorted((home / "store" / "pipeline-runs" / "sample").iterdir())
 
     process = demo(home, ONCE="1")
-    output, errors = process.communicate(timeout=120)
+    output, errors = ended(process, 120)
 
     assert process.returncode == 0, output + errors
     assert sorted((home / "store" / "pipeline-runs" / "sample").iterdir()) == runs
@@ -87,7 +98,7 @@ def test_a_run_that_was_cut_off_goes_on_at_the_next_start_and_nothing_is_left_be
     family = psutil.Process(process.pid).children(recursive=True)
 
     process.send_signal(number)
-    process.communicate(timeout=60)
+    ended(process, 60)
 
     assert process.returncode != 0, "no forecast was served"
     assert not [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
@@ -96,7 +107,7 @@ def test_a_run_that_was_cut_off_goes_on_at_the_next_start_and_nothing_is_left_be
         return  # goes on as after SIGTERM, which is seen below
 
     again = demo(home, ONCE="1", **SMALL)
-    output, errors = again.communicate(timeout=200)
+    output, errors = ended(again, 200)
     assert again.returncode == 0, output + errors
     assert len(list(stages.iterdir())) == 1, "the run went on; no second one was made"
 
@@ -107,7 +118,7 @@ def test_a_taken_port_is_said_by_name(tmp_path: Path) -> None:
         taken.listen()
         port = taken.getsockname()[1]
         process = demo(tmp_path / "home", ONCE="1", GATEWAY_PORT=str(port))
-        _, errors = process.communicate(timeout=60)
+        _, errors = ended(process, 60)
 
     assert process.returncode == 1
     assert f"port {port} (GATEWAY_PORT) is taken" in errors
@@ -116,7 +127,7 @@ def test_a_taken_port_is_said_by_name(tmp_path: Path) -> None:
 
 def test_a_wrong_setting_is_said_at_once_in_one_line(tmp_path: Path) -> None:
     process = demo(tmp_path / "home", ONCE="1", EPOCHS="many")
-    _, errors = process.communicate(timeout=60)
+    _, errors = ended(process, 60)
 
     assert process.returncode == 1
     assert "EPOCHS" in errors

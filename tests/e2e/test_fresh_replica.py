@@ -12,11 +12,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from embedded.ports import free_port
 from flts.settings import StoreSettings
 from flts.storage.runs import RunStore
 from flts.storage.s3 import S3Store
 from tests.backends_away import port_of, store_variables
-from tests.brokers import free_port
 from tests.eventually import eventually
 from tests.faulty_proxy import BLACKHOLE, PASS, REFUSE, FaultyProxy, Mode, stall_after
 from tests.serving import BUCKETS, promote, request_of, small_series, window_bundle

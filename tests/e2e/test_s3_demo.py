@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from embedded.ports import free_port
 from flts.storage.connect import open_store
-from tests.brokers import embedded_bus, free_port
+from tests.brokers import embedded_bus
 from tests.stack import PORTS, ROOT, SMALL
 from tests.stores import s3_settings, why_no_s3
 

@@ -11,10 +11,10 @@ import pytest
 
 from cli.__main__ import main
 from cli.doctor import MASKED, finding_lines
+from embedded.ports import free_port
 from flts.diagnosis.steps import Finding
 from flts.storage.filesystem import FilesystemStore
 from tests.gateway import BUCKETS
-from tests.mlflow_servers import free_port
 
 Captured = pytest.CaptureFixture[str]
 Environment = Callable[..., None]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from embedded.ports import free_port
 from flts.diagnosis import network, steps, web
 from flts.diagnosis.steps import Backend, Finding, Step, examine, look_at
 from flts.diagnosis.store import object_store
@@ -20,7 +21,6 @@ from flts.errors import BackendAwayError, RejectedError
 from flts.settings import StoreSettings
 from flts.storage.filesystem import FilesystemStore
 from tests.gateway import BUCKETS
-from tests.mlflow_servers import free_port
 
 
 def first_failure(backend: Backend) -> Finding:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.brokers import ROOT, Bus, embedded_bus, free_port, lives
+from embedded.ports import free_port
+from tests.brokers import ROOT, Bus, embedded_bus, lives
 from tests.eventually import eventually
 
 

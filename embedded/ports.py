@@ -1,0 +1,56 @@
+"""Ports of 127.0.0.1 for processes that listen some time after their port was chosen."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from pathlib import Path
+
+LOWEST = 20_000
+EPHEMERAL_LOW = 32_768
+"""Where the ports that the kernel gives to outgoing connections begin, unless it says otherwise."""
+TRIES = 200
+_given: set[int] = set()
+
+
+def free_port() -> int:
+    """Return a port that nobody uses now, and that no outgoing connection will be given before somebody listens on it.
+
+    A port that the kernel itself chooses is one of those: MLflow takes 10 s to listen, and then it may be gone.
+
+    Raises
+    ------
+    OSError
+        Where none is found.
+    """
+    for _ in range(TRIES):
+        port = LOWEST + secrets.randbelow(_ephemeral_low() - LOWEST)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        if port not in _given:
+            _given.add(port)
+            return port
+    msg = f"no free port between {LOWEST} and {_ephemeral_low()}"
+    raise OSError(msg)
+
+
+def is_taken(port: int) -> bool:
+    """Tell whether somebody listens on this port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+        return False
+
+
+def _ephemeral_low() -> int:
+    try:
+        low = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except OSError:  # not Linux
+        return EPHEMERAL_LOW
+    return low if low > LOWEST + TRIES else EPHEMERAL_LOW
