@@ -19,6 +19,7 @@ import pytest
 from flts.ingest.sample import write_sample
 from tests.eventually import eventually
 from tests.replicas import Instance, launched, replica
+from tests.reports import report
 from tests.stack import RunningStack
 
 NAME = "operated"
@@ -78,14 +79,6 @@ def flts(stack: RunningStack, *arguments: str) -> subprocess.CompletedProcess[st
     )
 
 
-def report(name: str, figures: dict[str, Any]) -> None:
-    sys.stdout.write(f"\n{name}: {json.dumps(figures)}\n")
-    folder = os.environ.get("FLTS_REPORTS")
-    if folder:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        Path(folder, f"{name}.json").write_text(json.dumps(figures))
-
-
 def test_a_rollback_is_answered_by_every_replica_within_ten_seconds(
     stack: RunningStack, replicas: list[Instance], champions: tuple[str, str]
 ) -> None:
@@ -103,7 +96,7 @@ def test_a_rollback_is_answered_by_every_replica_within_ten_seconds(
         waiting = [pool.submit(until_old, one) for one in replicas]
         asked = flts(stack, "rollback", NAME, "--reason", "worse at night", "--json")
         seconds = {one.name: round(each.result(), 2) for one, each in zip(replicas, waiting, strict=True)}
-    report("rollback", seconds)
+    report("rollback", [seconds])
 
     assert asked.returncode == 0, asked.stderr
     assert max(seconds.values()) < ROLLBACK_SECONDS, seconds
@@ -118,7 +111,7 @@ def test_doctor_finds_every_backend_of_a_running_pipeline_well(stack: RunningSta
     found = flts(stack, "doctor", "--json")
 
     answer = json.loads(found.stdout)
-    report("doctor", {f"{one['backend']} {one['step']}": one["milliseconds"] for one in answer["findings"]})
+    report("doctor", [{name: one[name] for name in ("backend", "step", "milliseconds")} for one in answer["findings"]])
     wrong = [one for one in answer["findings"] if one["status"] != "ok"]
     assert found.returncode == 0, wrong
     assert wrong == []
@@ -162,7 +155,7 @@ def test_a_deleted_data_set_is_gone_everywhere_though_a_trainer_was_at_work_on_i
     assert busy in refused.stderr
     assert deleted.returncode == 0, deleted.stderr
     counts = json.loads(deleted.stdout)
-    report("delete", {"seconds_to_404": seconds, "objects": counts["objects"], "bytes": counts["bytes"]})
+    report("delete", [{"seconds_to_404": seconds, "objects": counts["objects"], "bytes": counts["bytes"]}])
     assert {code for _, code in answers.values()} == {"unknown_identifier"}
     assert counts["cancelled"] == [busy]
     # Both trainers that were at work find out at their end, and take back what they wrote.
