@@ -27,7 +27,8 @@ UPLOAD_BYTES = 48 * 2**20
 VALIDATION_BYTES = 192 * 2**20
 """Limits low enough that a test of seconds reaches them."""
 LIMITS = {"MAX_UPLOAD_BYTES": str(UPLOAD_BYTES), "VALIDATION_MEMORY_BYTES": str(VALIDATION_BYTES)}
-READY_SECONDS = 150
+READY_SECONDS = 240
+"""15 s where nothing else runs; a machine that has just begun reads each page of memory for the first time."""
 
 
 @dataclass
