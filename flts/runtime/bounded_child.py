@@ -15,7 +15,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from flts.errors import FltsError
 from flts.observability.process import rss_bytes
@@ -30,7 +30,7 @@ MOST_TRACEBACK = 10_000
 Work = Callable[[dict[str, Any], Callable[[str], None]], dict[str, Any]]
 
 
-def main() -> int:
+def main() -> None:
     """Answer orders from standard input, one line each, until it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     say = _speaker()
@@ -46,7 +46,7 @@ def main() -> int:
         try:
             order = orders.get(timeout=idle)
         except queue.Empty:
-            return 0
+            _leave()
         say({"taken": {}})
         signal.alarm(int(order["seconds"]) + ALARM_MARGIN_SECONDS)
         answer = _answer(work, order["order"], lambda text: say({"note": text}))
@@ -54,7 +54,7 @@ def main() -> int:
         retires = "memory" in answer or "bug" in answer or rss_bytes() > grown
         say({"answer": {**answer, "retires": retires}})
         if retires:
-            return 0
+            _leave()
 
 
 def _answer(work: Work, order: dict[str, Any], note: Callable[[str], None]) -> dict[str, Any]:
@@ -91,6 +91,12 @@ def _listen(orders: queue.Queue[dict[str, Any]]) -> None:
     os._exit(0)  # the parent is gone, whatever the work is doing
 
 
+def _leave() -> NoReturn:
+    """End at once: an orderly end would abort on the lock of the stream that the other thread reads."""
+    sys.stderr.flush()
+    os._exit(0)
+
+
 def _limit_memory(more_bytes: int) -> None:
     """Let the process have so much more address space than it has now; Linux keeps to that, macOS does not."""
     with contextlib.suppress(OSError):
@@ -105,4 +111,4 @@ def _limit_memory(more_bytes: int) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()

@@ -10,7 +10,7 @@ import pytest
 
 from flts.errors import ConflictError
 from flts.runtime.bounded import BoundedWorkError, BoundedWorkers, Bounds, GaveUpError
-from tests.brokers import ROOT
+from tests.brokers import ROOT, lives
 from tests.eventually import eventually
 
 MEMORY = 256 * 2**20
@@ -89,6 +89,19 @@ def test_a_child_that_grew_leaves_so_that_its_memory_is_given_back() -> None:
 
         assert not psutil.pid_exists(before)
         assert workers.pids() == []
+    finally:
+        workers.close()
+
+
+def test_a_child_that_nobody_asks_leaves_without_a_word(capfd: pytest.CaptureFixture[str]) -> None:
+    workers = BoundedWorkers(Bounds("tests.bounded_work:misbehave", MEMORY, seconds=10, idle_seconds=0.2))
+    try:
+        before = answered(workers)
+
+        eventually(lambda: not lives(before), "it leaves")
+
+        assert "Fatal Python error" not in capfd.readouterr().err
+        assert answered(workers) != before
     finally:
         workers.close()
 
