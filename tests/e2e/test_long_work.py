@@ -297,7 +297,6 @@ def _killed_each_time(
     run = stack.wait_decided(run_id, timeout=PATIENCE)
     headers = {name: (value or b"").decode() for name, value in letter.headers}
     free_memory()
-    eventually(lambda: launched_again(stack).children(), "a new child", timeout=PATIENCE)
     following = stack.wait_decided(stack.upload(identifier, *sample, settings={"EPOCHS": 3}), timeout=PATIENCE)
     return {
         "way": way,
