@@ -107,6 +107,45 @@ def test_a_rollback_is_answered_by_every_replica_within_ten_seconds(
     assert "rollback: worse at night" in flts(stack, "runs").stdout
 
 
+def test_runs_are_started_judged_taken_up_and_ended_by_command_and_say_why(
+    stack: RunningStack, champions: tuple[str, str], files: tuple[Path, Path]
+) -> None:
+    assert champions
+    options = ("--salt", "another", "--set", "EPOCHS=2", "--force", "--reason", "new ideas")
+    retrained = stack.wait_decided(_asked(flts(stack, "retrain", NAME, *options, "--json")))
+    assert (retrained["cause"], retrained["reason"]) == ("retrain", "new ideas")
+    assert not any(trained["reused"] for trained in retrained["trained"].values())
+    why = flts(stack, "why", retrained["pipeline_run_id"]).stdout
+    assert "cause: retrain, forced, with EPOCHS=2, with a new salt; because: new ideas" in why
+
+    trainings = len(stack.log_events("train-gru", "train_start"))
+    again = ("evaluate", retrained["pipeline_run_id"], "--reason", "a second look", "--json")
+    judged = stack.wait_decided(_asked(flts(stack, *again)))
+    assert (judged["cause"], judged["reason"]) == ("evaluate", "a second look")
+    assert set(judged["trained"]) == set(retrained["trained"])
+    assert len(stack.log_events("train-gru", "train_start")) == trainings, "nothing was trained again"
+
+    busy = stack.upload(NAME, *files, settings={"EPOCHS": 400, "EARLY_STOPPING": False, "SEED": 11})
+    eventually(lambda: _trains(stack, busy), "a trainer is at work", timeout=60)
+    resumed = flts(stack, "resume", busy, "--reason", "impatient", "--json")
+    assert json.loads(resumed.stdout) == {"resumed": [busy]}
+    ended = flts(stack, "cancel", busy, "--reason", "wrong file")
+    assert ended.returncode == 0, ended.stderr
+    assert stack.wait_decided(busy)["outcome"] == "cancelled"
+    why = flts(stack, "why", busy).stdout
+    assert "cancelled: a person cancelled it: wrong file" in why
+    assert "because: impatient" in why
+    starts = [line["pipeline_run_id"] for line in stack.log_events("train-gru", "train_start")]
+    assert starts.count(busy) == 1, "announced again, it was not trained a second time"
+    for pid in _training(stack):
+        os.kill(pid, signal.SIGKILL)  # rather than wait for 400 epochs
+
+
+def _asked(answer: subprocess.CompletedProcess[str]) -> str:
+    assert answer.returncode == 0, answer.stderr
+    return str(json.loads(answer.stdout)["pipeline_run_id"])
+
+
 def test_doctor_finds_every_backend_of_a_running_pipeline_well(stack: RunningStack) -> None:
     found = flts(stack, "doctor", "--json")
 

@@ -89,7 +89,9 @@ class Scene:
             raw = RawData.model_validate(self.runs.read_run(NAME, self.run["pipeline_run_id"]))
             self.runs.create_run(raw.model_copy(update={"pipeline_run_id": run, "event_id": event_id}))
             self.runs.mark_announced(NAME, run)
-        event = pattern.model_copy(update={"pipeline_run_id": run, "event_id": event_id})
+        # Forced: what the pattern's run has computed would be reused, and its claim not looked at.
+        forced = {"force": True} if "force" in type(pattern).model_fields else {}
+        event = pattern.model_copy(update={"pipeline_run_id": run, "event_id": event_id, **forced})
         return poison(kind, event, self.store)
 
     def dropped(self, service: str, topic: str) -> float:
