@@ -14,6 +14,8 @@ from flts.storage.connect import open_store
 from flts.storage.ports import ObjectStore
 
 S3_VARIABLES = ("FLTS_TEST_S3_ENDPOINT", "FLTS_TEST_S3_ACCESS_KEY", "FLTS_TEST_S3_SECRET_KEY")
+OTHER_S3_VARIABLES = ("FLTS_TEST_S3_2_ENDPOINT", "FLTS_TEST_S3_2_ACCESS_KEY", "FLTS_TEST_S3_2_SECRET_KEY")
+"""A server of another make: what one promises by chance, the other does not."""
 
 
 def folder_settings(path: Path) -> StoreSettings:
@@ -40,14 +42,14 @@ def all_buckets(settings: StoreSettings) -> list[str]:
     ]
 
 
-def why_no_s3() -> str | None:
+def why_no_s3(variables: tuple[str, ...] = S3_VARIABLES) -> str | None:
     """Return which variables a real S3 server would need, or None if they are there."""
-    missing = [name for name in S3_VARIABLES if not os.environ.get(name)]
+    missing = [name for name in variables if not os.environ.get(name)]
     return f"no S3 server: {', '.join(missing)} not set" if missing else None
 
 
-def s3_settings() -> StoreSettings:
-    endpoint, access_key, secret_key = (os.environ[name] for name in S3_VARIABLES)
+def s3_settings(variables: tuple[str, ...] = S3_VARIABLES) -> StoreSettings:
+    endpoint, access_key, secret_key = (os.environ[name] for name in variables)
     return StoreSettings(
         store="s3",
         mlflow_s3_endpoint_url=endpoint,

@@ -12,14 +12,31 @@ from typing import Any
 
 import pytest
 
-from flts.errors import BackendAwayError, ObjectNotFoundError, PreconditionFailedError, RejectedError
+from flts.errors import (
+    BackendAwayError,
+    HashMismatchError,
+    ObjectNotFoundError,
+    PreconditionFailedError,
+    RejectedError,
+)
 from flts.settings import StoreSettings
 from flts.storage.checks import check_store
+from flts.storage.claims import check_claimed, claim_file, put_claimed, read_claimed, read_claimed_file
 from flts.storage.connect import open_store
 from flts.storage.filesystem import FilesystemStore
 from flts.storage.ports import ObjectStore
 from flts.storage.s3 import PART_BYTES, S3Store
-from tests.stores import all_buckets, folder_settings, overwrite_until, race, refused, s3_settings, why_no_s3
+from tests.stores import (
+    OTHER_S3_VARIABLES,
+    S3_VARIABLES,
+    all_buckets,
+    folder_settings,
+    overwrite_until,
+    race,
+    refused,
+    s3_settings,
+    why_no_s3,
+)
 
 BUCKET = "raw-data"
 
@@ -290,6 +307,34 @@ class ObjectStoreContract:
         assert [store.get(BUCKET, "race/winner")[0].decode()] == winners
         assert store.get(BUCKET, "race/counter")[0] == b"24"
 
+    @pytest.mark.parametrize("size", [1000, PART_BYTES + 1])
+    def test_gives_what_a_claim_promises_and_nothing_else(self, store: ObjectStore, tmp_path: Path, size: int) -> None:
+        source, target = tmp_path / "source", tmp_path / "target"
+        source.write_bytes(os.urandom(size))
+        claim = claim_file(store, BUCKET, f"claimed/{size}", source)
+        reads: dict[str, Callable[[], object]] = {
+            "whole": lambda: read_claimed(store, claim),
+            "file": lambda: read_claimed_file(store, claim, target),
+            "look": lambda: check_claimed(store, claim),
+        }
+        for read in reads.values():
+            read()
+        assert target.read_bytes() == read_claimed(store, claim) == source.read_bytes()
+
+        right = source.read_bytes()
+        for wrong in (right[:-1] + bytes([right[-1] ^ 1]), right[:-1], right + b"x", b""):
+            store.put_stream(BUCKET, f"claimed/{size}", [wrong])
+            for name, read in reads.items():
+                with pytest.raises(HashMismatchError, match=f"claimed/{size}"):
+                    read()
+                assert name != "file" or not target.exists()
+
+    def test_adopts_what_another_writer_had_put_under_the_same_key(self, store: ObjectStore) -> None:
+        first = put_claimed(store, BUCKET, "adopted", b"first")
+
+        assert put_claimed(store, BUCKET, "adopted", b"second") == first
+        assert read_claimed(store, first) == b"first"
+
     def test_passes_the_check_that_services_make_at_start(self, store: ObjectStore) -> None:
         check_store(store, self.settings)
 
@@ -389,13 +434,16 @@ class TestFilesystemStore(ObjectStoreContract):
             store.put(BUCKET, "key", b"x", create_only=True)
 
 
-@pytest.mark.skipif(why_no_s3() is not None, reason=str(why_no_s3()))
-class TestS3Store(ObjectStoreContract):
+class S3Contract(ObjectStoreContract):
+    """On a real server, which its three variables name."""
+
+    variables: tuple[str, ...]
+
     @pytest.fixture(scope="class")
     @classmethod
     def made(cls) -> Iterator[S3Store]:
         # Buckets of this run alone, emptied afterwards: the server may be shared.
-        cls.settings = s3_settings()
+        cls.settings = s3_settings(cls.variables)
         cls.prefix = f"t{uuid.uuid4().hex[:8]}-"
         store = open_store(cls.settings, cls.prefix)
         assert isinstance(store, S3Store)
@@ -418,3 +466,24 @@ class TestS3Store(ObjectStoreContract):
     def assert_nothing_unseen(self, store: S3Store) -> None:
         uploads = store._client.list_multipart_uploads(Bucket=f"{self.prefix}{BUCKET}").get("Uploads", [])
         assert uploads == []
+
+
+@pytest.mark.skipif(why_no_s3() is not None, reason=str(why_no_s3()))
+class TestS3Store(S3Contract):
+    variables = S3_VARIABLES
+
+
+@pytest.mark.skipif(why_no_s3(OTHER_S3_VARIABLES) is not None, reason=str(why_no_s3(OTHER_S3_VARIABLES)))
+class TestAnotherS3Server(S3Contract):
+    variables = OTHER_S3_VARIABLES
+
+    @pytest.mark.skipif(why_no_s3() is not None, reason=str(why_no_s3()))
+    def test_is_of_another_make_than_the_first(self, store: S3Store) -> None:
+        first = S3Store(s3_settings())
+
+        makes = [
+            each._client.list_buckets()["ResponseMetadata"]["HTTPHeaders"].get("server", each.address)
+            for each in (first, store)
+        ]
+
+        assert makes[0] != makes[1]
