@@ -1,4 +1,4 @@
-"""MLflow servers for tests: a real one on SQLite, and one that accepts and never answers."""
+"""MLflow servers for tests: a real one on SQLite, one that the environment names, and one that never answers."""
 
 from __future__ import annotations
 
@@ -14,9 +14,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from embedded.ports import free_port
 from tests.eventually import eventually
+from tests.faulty_proxy import BLACKHOLE, PASS, FaultyProxy
+
+MLFLOW_ON_POSTGRES = "FLTS_TEST_MLFLOW"
+"""Names an MLflow server on 127.0.0.1 that keeps its records in Postgres, and that a test may fill and freeze."""
 
 
 @dataclass
@@ -32,6 +37,43 @@ class MlflowServer:
 
     def thaw(self) -> None:
         os.killpg(self.process.pid, signal.SIGCONT)
+
+
+@dataclass
+class NamedMlflow:
+    """A server that somebody else runs, reached through a proxy, so that it can be frozen for its clients here."""
+
+    proxy: FaultyProxy
+
+    @property
+    def uri(self) -> str:
+        return self.proxy.url
+
+    def freeze(self) -> None:
+        self.proxy.switch(BLACKHOLE)
+
+    def thaw(self) -> None:
+        self.proxy.switch(PASS)
+
+
+Mlflow = MlflowServer | NamedMlflow
+
+
+@contextmanager
+def named_mlflow() -> Iterator[NamedMlflow]:
+    """Reach the server that the environment names until the end of the block."""
+    address = urlsplit(os.environ[MLFLOW_ON_POSTGRES])
+    assert address.hostname in {"127.0.0.1", "localhost"}, "faults are for this machine's own servers"
+    assert address.port is not None
+    with FaultyProxy(address.port) as proxy:
+        yield NamedMlflow(proxy)
+
+
+def why_no_postgres() -> str | None:
+    """Return which variable the suite on Postgres would need, or None if it is there."""
+    if os.environ.get(MLFLOW_ON_POSTGRES):
+        return None
+    return f"no MLflow on Postgres: {MLFLOW_ON_POSTGRES} not set; the suite ran on SQLite only"
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What is promised of the record, on a real MLflow server over HTTP and on servers that do not answer."""
+"""What is promised of the record: one suite, on MLflow with SQLite and with Postgres, and on servers that are away."""
 
 from __future__ import annotations
 
@@ -23,16 +23,10 @@ from flts.tracking.mlflow import TrackedRun, Tracker
 from flts.tracking.record import ForgetDocument
 from flts.tracking.spool import Spool
 from tests.eventually import eventually
-from tests.mlflow_servers import MlflowServer, frozen_server, running_mlflow
+from tests.mlflow_servers import Mlflow, frozen_server, named_mlflow, running_mlflow, why_no_postgres
 from tests.stores import folder_store
 
 BUCKET = "pipeline-runs"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
-    with running_mlflow(tmp_path_factory.mktemp("mlflow")) as server:
-        yield server
 
 
 @pytest.fixture
@@ -41,14 +35,14 @@ def store(tmp_path: Path) -> ObjectStore:
 
 
 @pytest.fixture
-def tracker(server: MlflowServer, store: ObjectStore) -> Iterator[Tracker]:
+def tracker(server: Mlflow, store: ObjectStore) -> Iterator[Tracker]:
     tracker = make_tracker(server.uri, store)
     yield tracker
     tracker.close()
 
 
 @pytest.fixture
-def mlflow(server: MlflowServer, tracker: Tracker) -> Any:
+def mlflow(server: Mlflow, tracker: Tracker) -> Any:
     assert tracker.end_stale_runs() == 0  # mlflow is imported, and bounded, by the tracker
     from mlflow import MlflowClient  # noqa: PLC0415 - see above
 
@@ -119,7 +113,9 @@ def spooled(store: ObjectStore) -> list[str]:
     return [info.key.removeprefix("_spool/") for info in store.list(BUCKET, "_spool/")]
 
 
-class TestOnARealServer:
+class TrackerContract:
+    """What a tracker promises on any server; each brings its own ``server``."""
+
     def test_a_training_is_recorded_whole(
         self, tracker: Tracker, mlflow: Any, store: ObjectStore, experiment: str
     ) -> None:
@@ -194,7 +190,7 @@ class TestOnARealServer:
         assert mlflow.get_run(mlflow_run_id).info.status == "FINISHED"
 
     def test_a_trainer_that_was_killed_goes_on_with_the_same_run(
-        self, tracker: Tracker, server: MlflowServer, store: ObjectStore, mlflow: Any, experiment: str
+        self, tracker: Tracker, server: Mlflow, store: ObjectStore, mlflow: Any, experiment: str
     ) -> None:
         run_id = new_run_id()
         killed = start(tracker, experiment, run_id)
@@ -227,7 +223,7 @@ class TestOnARealServer:
         assert spooled(store) == []
 
     def test_three_trainers_make_the_experiment_and_the_model_at_once(
-        self, server: MlflowServer, store: ObjectStore, tracker: Tracker, mlflow: Any, experiment: str
+        self, server: Mlflow, store: ObjectStore, tracker: Tracker, mlflow: Any, experiment: str
     ) -> None:
         types = ["GRU", "LSTM", "PROPHET"]
         trackers = [make_tracker(server.uri, store) for _ in types]
@@ -324,7 +320,7 @@ class TestOnARealServer:
         assert spooled(store) == []
 
     def test_a_tracker_elsewhere_that_knew_the_old_experiment_records_in_the_new_one(
-        self, tracker: Tracker, mlflow: Any, server: MlflowServer, store: ObjectStore, experiment: str
+        self, tracker: Tracker, mlflow: Any, server: Mlflow, store: ObjectStore, experiment: str
     ) -> None:
         trainer = make_tracker(server.uri, store)
         train_of(trainer, experiment, "01900000-0000-7000-8000-000000000001")
@@ -355,10 +351,8 @@ class TestOnARealServer:
 
         assert tracker.drain_spool() == 1
 
-
-class TestWhileMlflowIsAway:
     def test_a_frozen_server_holds_nobody_up_and_is_told_everything_once_it_is_back(
-        self, tracker: Tracker, server: MlflowServer, store: ObjectStore, mlflow: Any, experiment: str
+        self, tracker: Tracker, server: Mlflow, store: ObjectStore, mlflow: Any, experiment: str
     ) -> None:
         frozen = make_tracker(server.uri, store, timeout=1, close=2)
         run_id = new_run_id()
@@ -425,28 +419,8 @@ class TestWhileMlflowIsAway:
         assert version.tags["run_id"] == run_id
         assert mlflow.get_model_version_by_alias(experiment, "champion").version == version.version
 
-    def test_the_first_timeout_holds_all_calls_back_for_a_while(self, store: ObjectStore, experiment: str) -> None:
-        with frozen_server() as frozen:
-            tracker = make_tracker(frozen.uri, store, timeout=1, close=5, open_seconds=30)
-            run = start(tracker, experiment, new_run_id())
-            eventually(lambda: tracker.held_back, "the breaker is open")
-            assert sample(tracker, "flts_mlflow_breaker_open") == 1
-
-            started = time.monotonic()
-            for epoch in range(100):
-                run.log_metrics(epoch, train_loss=1.0)
-            assert run.finish() is None
-            assert tracker.append(new_run_id(), experiment, metrics={"x": 1}) is False
-            assert tracker.drain_spool() == 0
-
-            assert time.monotonic() - started < 1
-            assert len(frozen.connections) == 1
-            assert sample(tracker, "flts_mlflow_calls_total", outcome="failed") == 1
-            assert sample(tracker, "flts_spool_documents") == 2
-            tracker.close()
-
     def test_a_run_catches_up_by_itself_where_mlflow_comes_back_in_time(
-        self, server: MlflowServer, store: ObjectStore, mlflow: Any, experiment: str
+        self, server: Mlflow, store: ObjectStore, mlflow: Any, experiment: str
     ) -> None:
         one = make_tracker(server.uri, store, timeout=1, close=20)
         server.freeze()
@@ -467,16 +441,6 @@ class TestWhileMlflowIsAway:
         assert sample(one, "flts_mlflow_breaker_open") == 0
         one.close()
 
-    def test_nobody_listening_costs_a_run_nothing_but_its_record(self, store: ObjectStore, experiment: str) -> None:
-        tracker = make_tracker(f"http://127.0.0.1:{free_port()}", store, open_seconds=30)
-        started = time.monotonic()
-
-        assert record_training(tracker, experiment, new_run_id()) is None
-
-        assert time.monotonic() - started < 5
-        assert len(spooled(store)) == 1
-        tracker.close()
-
     def test_an_older_champion_never_comes_after_a_newer_one(
         self, tracker: Tracker, store: ObjectStore, mlflow: Any, experiment: str
     ) -> None:
@@ -494,6 +458,55 @@ class TestWhileMlflowIsAway:
         assert away.set_champion(experiment, new) is False
         assert tracker.drain_spool() == 1
         away.close()
+
+
+class TestMlflowOnSqlite(TrackerContract):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def server(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mlflow]:
+        with running_mlflow(tmp_path_factory.mktemp("mlflow")) as server:
+            yield server
+
+
+@pytest.mark.skipif(why_no_postgres() is not None, reason=str(why_no_postgres()))
+class TestMlflowOnPostgres(TrackerContract):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def server(cls) -> Iterator[Mlflow]:
+        with named_mlflow() as server:
+            yield server
+
+
+class TestWithoutMlflow:
+    def test_the_first_timeout_holds_all_calls_back_for_a_while(self, store: ObjectStore, experiment: str) -> None:
+        with frozen_server() as frozen:
+            tracker = make_tracker(frozen.uri, store, timeout=1, close=5, open_seconds=30)
+            run = start(tracker, experiment, new_run_id())
+            eventually(lambda: tracker.held_back, "the breaker is open")
+            assert sample(tracker, "flts_mlflow_breaker_open") == 1
+
+            started = time.monotonic()
+            for epoch in range(100):
+                run.log_metrics(epoch, train_loss=1.0)
+            assert run.finish() is None
+            assert tracker.append(new_run_id(), experiment, metrics={"x": 1}) is False
+            assert tracker.drain_spool() == 0
+
+            assert time.monotonic() - started < 1
+            assert len(frozen.connections) == 1
+            assert sample(tracker, "flts_mlflow_calls_total", outcome="failed") == 1
+            assert sample(tracker, "flts_spool_documents") == 2
+            tracker.close()
+
+    def test_nobody_listening_costs_a_run_nothing_but_its_record(self, store: ObjectStore, experiment: str) -> None:
+        tracker = make_tracker(f"http://127.0.0.1:{free_port()}", store, open_seconds=30)
+        started = time.monotonic()
+
+        assert record_training(tracker, experiment, new_run_id()) is None
+
+        assert time.monotonic() - started < 5
+        assert len(spooled(store)) == 1
+        tracker.close()
 
     def test_without_a_spool_nothing_is_raised_either(self, experiment: str) -> None:
         tracker = make_tracker(f"http://127.0.0.1:{free_port()}", None)
