@@ -183,10 +183,9 @@ class TestEmbeddedBroker(DeadLetterContract):
     reason="FLTS_TEST_KAFKA names no bootstrap servers of a real Kafka: the suite ran on the embedded broker only",
 )
 class TestApacheKafka(DeadLetterContract):
-    @pytest.fixture
-    def bus(self, tmp_path: Path) -> Iterator[Bus]:
-        with contextlib.closing(
-            Bus(os.environ["FLTS_TEST_KAFKA"], tmp_path, prefix=f"t{uuid.uuid4().hex[:12]}-")
-        ) as bus:
+    @pytest.fixture(params=["consumer", "classic"])
+    def bus(self, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Bus]:
+        address = os.environ["FLTS_TEST_KAFKA"]
+        with contextlib.closing(Bus(address, tmp_path, request.param, f"t{uuid.uuid4().hex[:12]}-")) as bus:
             bus.prepare(GROUP, OTHER)
             yield bus
