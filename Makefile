@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo embedded load env images up down logs test test-long kill-matrix test-contract check lint types format generate clean
+.PHONY: help setup demo embedded load env images up down logs test test-long kill-matrix test-integration check lint types format generate clean
 
 help:           ## Show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1\t/p' Makefile | expand -t 24
@@ -48,8 +48,8 @@ test-long: setup ## The long fault and load suites, an hour or so in all
 kill-matrix: setup ## Kill every service at every point that a run passes, half an hour
 	@$(PY) -m pytest tests/e2e/test_kill_matrix.py -m long -s
 
-test-contract: setup ## The ports' suites, and the demo on S3, on real servers where FLTS_TEST_* name them
-	@$(PY) -m pytest tests/contract tests/e2e/test_s3_demo.py
+test-integration: setup ## The ports' suites on the real servers that FLTS_TEST_* name; fails if one is missing (MAY_SKIP=)
+	@$(PY) -m pytest tests/contract tests/e2e/test_s3_demo.py --no-skips $(addprefix --may-skip ,$(MAY_SKIP))
 
 lint: setup     ## Style, imports between folders, format
 	@$(PY) -m tools.lint

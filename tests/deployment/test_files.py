@@ -52,6 +52,15 @@ def test_everything_that_pyproject_names_is_pinned() -> None:
     assert names <= pinned
 
 
+def test_every_variable_that_names_a_server_for_tests_is_explained() -> None:
+    sources = (ROOT / "tests").rglob("*.py")
+    named = {name for path in sources for name in re.findall(r"FLTS_TEST_[A-Z0-9_]*[A-Z0-9]", path.read_text())}
+    explained = set(re.findall(r"`(FLTS_TEST_[A-Z0-9_]+)`", (ROOT / "CONTRIBUTING.md").read_text()))
+
+    assert named - {"FLTS_TEST_S3"} == explained  # that one is a pattern in a docstring
+    assert "FLTS_TEST_KAFKA" in named
+
+
 def test_the_version_is_said_once() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["version"] == flts.__version__
