@@ -189,7 +189,7 @@ def test_a_broker_that_is_killed_and_has_forgotten_everything_costs_no_second_de
 
 
 @pytest.mark.long
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(400)
 def test_mlflow_and_the_broker_stop_for_some_seconds_in_mid_run_and_nothing_is_lost(
     stack: RunningStack, sample: tuple[Path, Path]
 ) -> None:

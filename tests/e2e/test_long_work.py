@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import resource
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +24,7 @@ from tests.stack import SMALL, RunningStack, running_stack
 pytestmark = [pytest.mark.long, pytest.mark.timeout(2400)]
 
 LONG_SECONDS = 90.0
-PATIENCE = 600.0
+PATIENCE = 300.0
 """Longest wait for a step of a long test; what must be fast is measured."""
 POLL_SECONDS = 10
 STUCK_SECONDS = 40
@@ -237,30 +236,43 @@ def kill_all(trainer: Instance) -> None:
         process.kill()
 
 
-def take_memory_away(trainer: Instance) -> None:
-    """Leave the child as much address space as it has: its next allocation fails."""
+MEMORY_GROUP = Path("/sys/fs/cgroup/memory/flts-long-work")
+LEFT_BYTES = 8 * 2**20
+
+
+def limit_memory(trainer: Instance) -> None:
+    """Put the child under a limit that its next pages break, so that the kernel kills it."""
+    try:
+        MEMORY_GROUP.mkdir(exist_ok=True)
+        (MEMORY_GROUP / "memory.limit_in_bytes").write_text(str(LEFT_BYTES))
+    except OSError as error:
+        pytest.skip(f"no memory control group (version 1) can be made here: {error}")
     for child in trainer.children():
-        resource.prlimit(child.pid, resource.RLIMIT_AS, (child.memory_info().vms, resource.RLIM_INFINITY))
+        (MEMORY_GROUP / "cgroup.procs").write_text(str(child.pid))
+
+
+def free_memory() -> None:
+    with contextlib.suppress(OSError):
+        MEMORY_GROUP.rmdir()
 
 
 WAYS: dict[str, Callable[[Instance], None]] = {
     "child killed": kill_child,
     "service and child killed": kill_all,
-    "address space limited": take_memory_away,
+    "out of memory (control group)": limit_memory,
 }
 
 
+@pytest.mark.parametrize("way", WAYS)
 def test_a_training_that_is_killed_each_time_ends_in_a_dead_letter_and_its_run_is_decided_without_it(
-    impatient: RunningStack, sample: tuple[Path, Path], epoch_seconds: float
+    impatient: RunningStack, sample: tuple[Path, Path], epoch_seconds: float, way: str
 ) -> None:
-    ways = {**WAYS, **({"out of memory (cgroup)": limit_memory} if memory_group() else {})}
-    rows = [_killed_each_time(impatient, sample, way, end, epoch_seconds) for way, end in ways.items()]
-    report("killed-each-time", rows)
-    for row in rows:
-        assert (row["tries"], row["attempts told"], row["GRU"], row["PROPHET"]) == (TRIES, TRIES, "FAILED", "SUCCESS")
-        assert row["outcome"] in {"promoted", "refused"}, row
-        assert row["tries left over"] == 0
-        assert row["next run"] == "promoted", row
+    row = _killed_each_time(impatient, sample, way, WAYS[way], epoch_seconds)
+    report(f"killed-each-time-{list(WAYS).index(way)}", [row])
+    assert (row["tries"], row["attempts told"], row["GRU"], row["PROPHET"]) == (TRIES, TRIES, "FAILED", "SUCCESS")
+    assert row["outcome"] in {"promoted", "refused"}, row
+    assert row["tries left over"] == 0
+    assert row["GRU in the next run"] == "SUCCESS", row
 
 
 def _killed_each_time(
@@ -270,8 +282,7 @@ def _killed_each_time(
     end: Callable[[Instance], None],
     epoch_seconds: float,
 ) -> dict[str, Any]:
-    number = list(WAYS).index(way) if way in WAYS else len(WAYS)
-    identifier = f"killed-{number}"
+    identifier = f"killed-{list(WAYS).index(way)}"
     address = stack.state["kafka"]
     log = launched(stack, GROUP).log
     run_id = stack.upload(identifier, *sample, settings=settings_for(60, epoch_seconds))
@@ -309,7 +320,7 @@ def _killed_each_time(
         "PROPHET": run["trained"]["PROPHET"]["status"],
         "outcome": run["outcome"],
         "tries left over": len(tries_recorded(stack, identifier, run_id)),
-        "next run": following["outcome"],
+        "GRU in the next run": following["trained"]["GRU"]["status"],
     }
 
 
@@ -327,31 +338,6 @@ def launched_again(stack: RunningStack) -> Instance:
 def tries_recorded(stack: RunningStack, identifier: str, run_id: str) -> list[Path]:
     """Return the records of tries of a trainer's message that were not cleared."""
     return list((stack.store / "pipeline-runs" / identifier / run_id / "attempts" / GROUP).rglob("*.json"))
-
-
-MEMORY_GROUP = Path("/sys/fs/cgroup/memory/flts-long-work")
-LEFT_BYTES = 8 * 2**20
-
-
-def memory_group() -> bool:
-    """Tell whether this machine lets a test make a memory cgroup (version 1)."""
-    with contextlib.suppress(OSError):
-        MEMORY_GROUP.mkdir(exist_ok=True)
-        return (MEMORY_GROUP / "memory.limit_in_bytes").exists()
-    return False
-
-
-def limit_memory(trainer: Instance) -> None:
-    """Put the child under a limit that its next pages break, so that the kernel kills it."""
-    (MEMORY_GROUP / "memory.limit_in_bytes").write_text(str(LEFT_BYTES))
-    for child in trainer.children():
-        (MEMORY_GROUP / "cgroup.procs").write_text(str(child.pid))
-
-
-def free_memory() -> None:
-    if MEMORY_GROUP.exists():
-        with contextlib.suppress(OSError):
-            MEMORY_GROUP.rmdir()
 
 
 def moment(line: dict[str, Any]) -> float:
