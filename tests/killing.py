@@ -36,7 +36,7 @@ SERVICES = (
     "inference-worker",
 )
 PARTITIONS = 6
-SIDE_BY_SIDE = 3
+SIDE_BY_SIDE = 4
 """Cases at a time, each in another service: a service that was killed waits more than it works."""
 EVER_AGAIN = ("run-progress", "_leases/", "object-read")
 """Passed as often as time allows, or without any effect: the first time stands for all."""
