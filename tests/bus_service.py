@@ -18,13 +18,18 @@ from typing import Any
 
 from flts.contracts import ids, topics
 from flts.contracts.events import Event, ModelSelected, RawData
-from flts.errors import BackendAwayError, FltsError, RejectedError, RetryableError
+from flts.errors import BackendAwayError, FltsError, PreconditionFailedError, RejectedError, RetryableError
 from flts.messaging.replayed import is_replayed
 from flts.observability.metrics import default_metrics
 from flts.runtime.adapters import Adapters, connect
 from flts.runtime.runner import run
 from flts.runtime.service import Handler, Progress, Service, Subscription, Tick
 from flts.settings import KafkaSettings, ServiceSettings, StoreSettings
+from flts.storage.claims import read_claimed
+from tests import fixed_reader
+
+EFFECTS = "effects/"
+"""Where `take` leaves an object for each event."""
 
 
 class BusSettings(ServiceSettings, KafkaSettings, StoreSettings):
@@ -34,6 +39,8 @@ class BusSettings(ServiceSettings, KafkaSettings, StoreSettings):
     bus_journal: Path
     bus_tick: bool = False
     bus_child: str = "tests.bus_service:make_handler"
+    bus_fixed_reader: Path | None = None
+    """Folder of what `tests.fixed_reader` was taught."""
 
 
 class Journal:
@@ -59,47 +66,50 @@ class Journal:
 class DoAsTold:
     """Does what the message's settings say: ``do``, and ``seconds``, ``times``."""
 
-    def __init__(self, settings: BusSettings) -> None:
+    def __init__(self, settings: BusSettings, adapters: Adapters) -> None:
+        self._settings = settings
+        self._store = adapters.store
         self._journal = Journal(settings.bus_journal)
 
     def __call__(self, event: RawData, progress: Progress) -> Sequence[Event]:
         told = event.settings
         self._journal.write("begin", event, replayed=is_replayed())
         progress("bus", "running", epoch=1, epochs=2)
-        earlier = self._begun(event) - 1
         default_metrics().predictions.labels(outcome=str(told.get("do", "ok"))).inc()
         match told.get("do", "ok"):
             case "fail":
-                self._fail(event, earlier, RuntimeError("a bug"))
+                self._fail(event, RuntimeError("a bug"))
             case "retry":
-                self._fail(event, earlier, RetryableError("not now", retry_after_seconds=0.1))
+                self._fail(event, RetryableError("not now", retry_after_seconds=0.1))
             case "away":
-                self._fail(event, earlier, BackendAwayError("the store is away", retry_after_seconds=0.1))
+                self._fail(event, BackendAwayError("the store is away", retry_after_seconds=0.1))
             case "reject":
                 msg = "no such column"
                 raise RejectedError(msg, code="no_column", field="down")
             case "die":
-                self._fail(event, earlier, None)
+                self._fail(event, None)
             case "hang":
-                self._hang(event, earlier)
+                self._hang(event)
             case "work":
                 self._take_time(float(told["seconds"]), progress)
             case "grow":
                 helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
                 self._journal.write("helper", event, helper=helper.pid)
                 self._take_time(float(told["seconds"]), progress)
+            case "take":
+                self._take(event)
         self._journal.write("end", event)
         return [selected(event)]
 
-    def _fail(self, event: RawData, earlier: int, error: Exception | None) -> None:
-        if earlier < int(event.settings.get("times", 1_000)):
+    def _fail(self, event: RawData, error: Exception | None) -> None:
+        if self._begun_before(event) < int(event.settings.get("times", 1_000)):
             if error is None:
                 os.kill(os.getpid(), signal.SIGKILL)
             else:
                 raise error
 
-    def _hang(self, event: RawData, earlier: int) -> None:
-        if earlier < int(event.settings.get("times", 1_000)):
+    def _hang(self, event: RawData) -> None:
+        if self._begun_before(event) < int(event.settings.get("times", 1_000)):
             wait_for_what_never_comes()
 
     def _take_time(self, seconds: float, progress: Progress) -> None:
@@ -108,9 +118,17 @@ class DoAsTold:
             time.sleep(0.05)
             progress("bus", "running", epoch=2, epochs=2)
 
-    def _begun(self, event: RawData) -> int:
+    def _take(self, event: RawData) -> None:
+        data = read_claimed(self._store, event.train)
+        try:
+            self._store.put(self._settings.bucket_processed_data, f"{EFFECTS}{event.event_id}", data, create_only=True)
+        except PreconditionFailedError:
+            return
+        self._journal.write("effect", event)
+
+    def _begun_before(self, event: RawData) -> int:
         lines = self._journal.read()
-        return sum(line["what"] == "begin" and line["event_id"] == event.event_id for line in lines)
+        return sum(line["what"] == "begin" and line["event_id"] == event.event_id for line in lines) - 1
 
 
 def wait_for_what_never_comes() -> None:
@@ -130,7 +148,7 @@ def selected(event: RawData) -> ModelSelected:
 def make_handler(settings: BusSettings, adapters: Adapters) -> Handler:
     assert adapters.has_store
     Journal(settings.bus_journal).write("child ready")
-    return DoAsTold(settings)
+    return DoAsTold(settings, adapters)
 
 
 def exhausted(event: Event, error: FltsError | None, message: str) -> Sequence[Event]:
@@ -139,12 +157,12 @@ def exhausted(event: Event, error: FltsError | None, message: str) -> Sequence[E
     return [selected(event).model_copy(update={"decision": "refused", "reasons": reasons})]
 
 
-def build_service(settings: BusSettings) -> Service:
+def build_service(settings: BusSettings, adapters: Adapters) -> Service:
     in_child = settings.bus_mode == "child"
     subscription = Subscription(
         (topics.RAW_DATA,),
         mode="all" if settings.bus_mode == "all" else "group",
-        handler=None if in_child else DoAsTold(settings),
+        handler=None if in_child else DoAsTold(settings, adapters),
         child=settings.bus_child if in_child else None,
         on_exhausted=exhausted,
     )
@@ -165,7 +183,10 @@ def build_service(settings: BusSettings) -> Service:
 
 def main() -> int:
     settings = BusSettings.load()
-    return run(build_service(settings), settings, connect(settings))
+    if settings.bus_fixed_reader is not None:
+        fixed_reader.install(settings.bus_fixed_reader)
+    adapters = connect(settings)
+    return run(build_service(settings, adapters), settings, adapters)
 
 
 if __name__ == "__main__":

@@ -62,13 +62,17 @@ class Poison:
         publisher.publish_record(f"{prefix}{self.topic}", self.key, self.value, self.headers)
 
 
-def poison(kind: str, event: Event, store: ObjectStore | None = None) -> Poison:
+def poison(
+    kind: str, event: Event, store: ObjectStore | None = None, *, header_bytes: int = HUGE_HEADER_BYTES
+) -> Poison:
     """Return a good event as poison.
 
     Parameters
     ----------
     store : ObjectStore, optional
         Needed for the kinds whose claim is not right: the object stays where it is, the claim gets a key of its own.
+    header_bytes : int
+        Of the header that is too large.
     """
     if kind in CLAIMED:
         assert store is not None
@@ -79,7 +83,7 @@ def poison(kind: str, event: Event, store: ObjectStore | None = None) -> Poison:
     if kind == "truncated":
         value = value[: len(value) // 2]
     elif kind == "not JSON":
-        value = b"time,down,up\n2024-01-01 00:00:00,1.0,2.0\n"
+        value = f"time,down,up\n2024-01-01 00:00:00,1.0,2.0\n# {event.event_id}\n".encode()
     elif kind == "unknown event":
         kept = [("event", b"never-heard-of"), *kept[1:]]
     elif kind == "unknown version":
@@ -87,7 +91,7 @@ def poison(kind: str, event: Event, store: ObjectStore | None = None) -> Poison:
     elif kind == "wrong schema":
         value = json.dumps({name: content[name] for name in ("v", "identifier", "pipeline_run_id")}).encode()
     else:
-        kept = [*kept, ("baggage", b"x" * HUGE_HEADER_BYTES)]
+        kept = [*kept, ("baggage", b"x" * header_bytes)]
     return Poison(kind, event, key, value, kept)
 
 

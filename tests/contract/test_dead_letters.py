@@ -8,53 +8,20 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from flts.contracts import topics
 from flts.errors import NotFoundError
-from flts.messaging.accounting import Account, Accounting
 from flts.messaging.codec import REPLAY_OF, header
 from flts.messaging.dead_letters import DeadLetters, Letter
 from flts.messaging.kafka import MAX_DEAD_LETTER_BYTES, RawHeaders
-from flts.messaging.replay import Replayer, ReplayMarks, Report
-from flts.storage.runs import RunStore
 from tests.brokers import Bus, EmbeddedBroker, raw_data
+from tests.dead_letter_desk import GROUP, Desk
 from tests.eventually import eventually
 from tests.poison import CODES, UNREADABLE, poison
-from tests.stores import folder_settings, folder_store
 
-GROUP, OTHER = "bus", "other"
+OTHER = "other"
 PREFIXES = [f"d{number}-" for number in range(8)]
-
-
-class Desk:
-    """What a gateway does with dead letters."""
-
-    def __init__(self, bus: Bus) -> None:
-        self.letters = DeadLetters(bus.settings(), "tests")
-        folder = bus.folder / "desk"
-        store = folder_store(folder)
-        self.marks = ReplayMarks(store, "pipeline-runs")
-        self.accounting = Accounting(bus.settings(), consumers={GROUP: (topics.RAW_DATA,)}, letters=self.letters)
-        self._replayer = Replayer(
-            bus.settings(),
-            self.letters,
-            self.marks,
-            leases=RunStore(store, folder_settings(folder)),
-            publish=bus.publisher.publish_record,
-            check=lambda _group, _event: None,
-        )
-
-    def replay(self, group: str = GROUP, **more: Any) -> Report:
-        ids = [head.id for head in self.letters.heads(group)]
-        return self._replayer.replay(group, ids, rate=200, record={}, **more)
-
-    def account(self) -> Account:
-        (found,) = self.accounting.accounts(self.marks.replayed)
-        assert found.holds, found
-        return found
 
 
 class DeadLetterContract:

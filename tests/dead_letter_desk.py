@@ -1,0 +1,43 @@
+"""What a gateway does with dead letters, without a gateway."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flts.contracts import topics
+from flts.messaging.accounting import Account, Accounting
+from flts.messaging.dead_letters import DeadLetters
+from flts.messaging.replay import Replayer, ReplayMarks, Report
+from flts.storage.runs import RunStore
+from tests.brokers import Bus
+from tests.stores import folder_settings, folder_store
+
+GROUP = "bus"
+
+
+class Desk:
+    """Lists, counts and replays the dead letters of a group."""
+
+    def __init__(self, bus: Bus) -> None:
+        self.letters = DeadLetters(bus.settings(), "tests")
+        folder = bus.folder / "desk"
+        store = folder_store(folder)
+        self.marks = ReplayMarks(store, "pipeline-runs")
+        self.accounting = Accounting(bus.settings(), consumers={GROUP: (topics.RAW_DATA,)}, letters=self.letters)
+        self._replayer = Replayer(
+            bus.settings(),
+            self.letters,
+            self.marks,
+            leases=RunStore(store, folder_settings(folder)),
+            publish=bus.publisher.publish_record,
+            check=lambda _group, _event: None,
+        )
+
+    def replay(self, group: str = GROUP, *, rate: float = 200, **more: Any) -> Report:
+        ids = [head.id for head in self.letters.heads(group)]
+        return self._replayer.replay(group, ids, rate=rate, record={}, **more)
+
+    def account(self) -> Account:
+        (found,) = self.accounting.accounts(self.marks.replayed)
+        assert found.holds, found
+        return found
