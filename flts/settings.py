@@ -132,7 +132,14 @@ class ServiceSettings(Settings):
     which the service kills itself."""
 
 
-class KafkaSettings(Settings):
+class BackendSettings(Settings):
+    """How long a service that starts waits for what it relies on."""
+
+    backend_check_seconds: float = Field(default=30, gt=0)
+    """Longest time for the checks of all backends at start."""
+
+
+class KafkaSettings(BackendSettings):
     """The broker and how messages are taken from it."""
 
     kafka_bootstrap_servers: str
@@ -157,7 +164,7 @@ class KafkaSettings(Settings):
     """Time a stopping service gives work in hand; pods are killed after 30."""
 
 
-class StoreSettings(Settings):
+class StoreSettings(BackendSettings):
     """The object store."""
 
     store: Literal["s3", "filesystem"] = "s3"
@@ -174,8 +181,6 @@ class StoreSettings(Settings):
     """Region named in S3 signatures."""
     allow_default_credentials: bool = False
     """Accept well-known default passwords; for throw-away installations only."""
-    backend_check_seconds: float = Field(default=30, gt=0)
-    """Longest time for the checks of all backends at start."""
     bucket_raw_data: str = "raw-data"
     """Bucket of uploads."""
     bucket_processed_data: str = "processed-data"

@@ -51,12 +51,15 @@ def lives(pid: int) -> bool:
 class EmbeddedBroker:
     """The broker of the embedded mode in a process of its own, on an address that survives it."""
 
-    def __init__(self, folder: Path, *, groups: str = "", prefixes: Sequence[str] = ()) -> None:
+    def __init__(
+        self, folder: Path, *, groups: str = "", prefixes: Sequence[str] = (), port: int = 0, advertised: str = ""
+    ) -> None:
         self._folder = folder
+        self._advertised = advertised
         self._groups = groups
         names = BrokerSettings().topic_names(groups.split(","))
         self._topics = ",".join(f"{prefix}{name}" for prefix in prefixes for name in names)
-        self.port = free_port()
+        self.port = port or free_port()
         self.address = f"127.0.0.1:{self.port}"
         self.process = self._start()
 
@@ -74,7 +77,7 @@ class EmbeddedBroker:
 
     def _start(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "embedded.broker", "--port", str(self.port)]
-        command += ["--groups", self._groups, "--topics", self._topics]
+        command += ["--groups", self._groups, "--topics", self._topics, "--advertised", self._advertised]
         with (self._folder / "broker.log").open("ab") as log:
             process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
         eventually(
@@ -178,9 +181,9 @@ class Bus:
 
 
 class RunningService:
-    """`tests.bus_service` in a process of its own."""
+    """`tests.bus_service`, or a service of the pipeline, in a process of its own."""
 
-    def __init__(self, bus: Bus, name: str, environment: dict[str, str]) -> None:
+    def __init__(self, bus: Bus, name: str, environment: dict[str, str], *, module: str = "tests.bus_service") -> None:
         self.port = free_port()
         self.journal_path = Path(environment.pop("BUS_JOURNAL", str(bus.folder / f"{name}-{self.port}.journal")))
         self.journal_path.touch()
@@ -201,7 +204,7 @@ class RunningService:
         }
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.bus_service"], cwd=ROOT, env=self._environment, stdout=log, stderr=log
+                [sys.executable, "-m", module], cwd=ROOT, env=self._environment, stdout=log, stderr=log
             )
 
     def until_ready(self, timeout: float = 20) -> RunningService:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicCollection
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from flts.contracts import topics as known
@@ -34,6 +34,8 @@ DEAD_LETTER_RETENTION_SECONDS = 30 * 24 * 3600
 _TOO_LARGE = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE, KafkaError.RECORD_LIST_TOO_LARGE)
 
 REPEAT_SECONDS = 30.0
+PADDING_NAMES, PADDING_CHARACTERS = 480, 205
+"""Of the names in a request of 96 KiB; its answer is larger still."""
 
 RawHeaders = list[tuple[str, bytes | None]]
 
@@ -112,6 +114,30 @@ def check_broker(settings: KafkaSettings, client_id: str, *, timeout_seconds: fl
         Naming the address, if they do not answer in time.
     """
     _list_topics(AdminClient(common_config(settings, client_id)), settings, timeout_seconds)
+
+
+def check_large_request(settings: KafkaSettings, client_id: str, *, timeout_seconds: float = REQUEST_SECONDS) -> None:
+    """Exchange 96 KiB with the brokers in each direction: what stalls after 64 KiB lets every small request pass.
+
+    It asks for topics that nobody has, which makes none.
+
+    Raises
+    ------
+    BackendAwayError
+        Naming the address, if they do not answer in time.
+    """
+    names = [f"_probe-{number:03d}-".ljust(PADDING_CHARACTERS, "x") for number in range(PADDING_NAMES)]
+    admin = AdminClient(common_config(settings, client_id))
+    for answer in admin.describe_topics(TopicCollection(names), request_timeout=timeout_seconds).values():
+        try:
+            answer.result(timeout=timeout_seconds + 1)
+        except (KafkaException, TimeoutError) as error:
+            reason = error.args[0] if isinstance(error, KafkaException) else None
+            if reason is not None and reason.code() > 0:
+                continue  # a broker's own word, be it "unknown" or "not for you": it has answered
+            told = reason.str() if reason is not None else "no answer"
+            msg = f"Kafka at {settings.kafka_bootstrap_servers} did not answer a request of 96 KiB: {told}"
+            raise BackendAwayError(msg, code="kafka_away") from error
 
 
 def ensure_topics(settings: KafkaSettings, client_id: str, groups: Iterable[str] = ()) -> None:

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from flts.errors import BackendAwayError, FltsError, RejectedError
-from flts.messaging.kafka import check_broker, ensure_topics
+from flts.messaging.kafka import check_broker, check_large_request, ensure_topics
 from flts.observability.logs import get_logger
 from flts.observability.metrics import Metrics
 from flts.runtime.adapters import Adapters
-from flts.settings import KafkaSettings, Settings, StoreSettings
+from flts.settings import BackendSettings, KafkaSettings, Settings, StoreSettings, TrackingSettings
 
 log = get_logger(__name__)
 
@@ -42,6 +42,13 @@ def backend_checks(
     if isinstance(settings, KafkaSettings):
         checks["kafka"] = lambda: _check_kafka(settings, client_id, tuple(groups), asked)
     return checks
+
+
+def record_checks(settings: Settings, adapters: Adapters, asked: threading.Event) -> dict[str, Check]:
+    """Return the check of what no service waits for: MLflow, the record."""
+    if adapters.tracking and isinstance(settings, TrackingSettings):
+        return {"mlflow": lambda: _check_mlflow(settings, asked)}
+    return {}
 
 
 def run_checks(checks: dict[str, Check], metrics: Metrics) -> list[Problem]:
@@ -85,6 +92,9 @@ def _check_kafka(settings: KafkaSettings, client_id: str, groups: tuple[str, ...
         try:
             step = "metadata request"
             check_broker(settings, client_id, timeout_seconds=min(ANSWER_SECONDS, max(left, 0.1)))
+            step = "exchange of 96 KiB"
+            left = seconds - (time.monotonic() - started)
+            check_large_request(settings, client_id, timeout_seconds=min(ANSWER_SECONDS, max(left, 0.1)))
             step = "check of topics"
             ensure_topics(settings, client_id, groups)
         except BackendAwayError as error:
@@ -97,6 +107,14 @@ def _check_kafka(settings: KafkaSettings, client_id: str, groups: tuple[str, ...
             return
 
 
+def _check_mlflow(settings: TrackingSettings, asked: threading.Event) -> None:
+    from flts.tracking.checks import check_mlflow  # noqa: PLC0415 - only for services that keep a record
+
+    started = time.monotonic()
+    check_mlflow(settings, seconds=check_seconds(settings), stop=asked)
+    log.info("backend_answers", backend="mlflow", duration_seconds=round(time.monotonic() - started, 3))
+
+
 def check_seconds(settings: Settings) -> float:
     """Return the longest time for the checks at start."""
-    return settings.backend_check_seconds if isinstance(settings, StoreSettings) else DEFAULT_CHECK_SECONDS
+    return settings.backend_check_seconds if isinstance(settings, BackendSettings) else DEFAULT_CHECK_SECONDS

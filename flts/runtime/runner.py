@@ -24,7 +24,7 @@ from flts.observability.health import Health, HealthApp
 from flts.observability.logs import configure_logs, get_logger, secret_values
 from flts.observability.metrics import MESSAGE_OUTCOMES, MLFLOW_OUTCOMES, TICK_OUTCOMES, begin_at_zero
 from flts.runtime.adapters import Adapters
-from flts.runtime.backends import Problem, backend_checks, run_checks
+from flts.runtime.backends import Problem, backend_checks, record_checks, run_checks
 from flts.runtime.server import HttpServer, bind
 from flts.runtime.service import Service, Subscription, Tick
 from flts.settings import KafkaSettings, ServiceSettings, StoreSettings
@@ -35,6 +35,7 @@ CLOSE_SECONDS = 4.0
 """Beyond DRAIN_SECONDS: closing clients, before the pod is killed."""
 TICK_SILENT_SECONDS = 900.0
 RECHECK_SECONDS = 5.0
+RECORD_RECHECK_SECONDS = 30.0
 
 
 def run(service: Service, settings: ServiceSettings, adapters: Adapters) -> int:
@@ -148,6 +149,8 @@ class _Runner:
 
     def _start(self) -> None:
         try:
+            # Not among those that the end waits for: the check has no effects.
+            threading.Thread(target=self._check_record, name="record", daemon=True).start()
             if isinstance(self._settings, KafkaSettings):
                 self._adapters.publisher = Publisher(self._settings, self._service.name)
             if self._service.requires_backends:
@@ -248,6 +251,16 @@ class _Runner:
                 return
             problems = self._check()
         self._backends_answer.set()
+
+    def _check_record(self) -> None:
+        """Name MLflow if it is away, once for each reason; the record is waited for by nobody."""
+        checks = record_checks(self._settings, self._adapters, self._stopping.asked)
+        told = ""
+        while (problems := run_checks(checks, self._metrics)) and not self._stopping.asked.is_set():
+            if _reasons(problems) != told:
+                told = _reasons(problems)
+                log.warning("backend_away", error=told)
+            self._stopping.asked.wait(RECORD_RECHECK_SECONDS)
 
     def _run_tick(self, tick: Tick) -> None:
         name = f"tick-{tick.name}"
