@@ -37,7 +37,12 @@ class Desk:
         ids = [head.id for head in self.letters.heads(group)]
         return self._replayer.replay(group, ids, rate=rate, record={}, **more)
 
-    def account(self) -> Account:
+    def look(self) -> Account:
         (found,) = self.accounting.accounts(self.marks.replayed)
+        return found
+
+    def account(self) -> Account:
+        """Return the account, which must hold at any moment."""
+        found = self.look()
         assert found.holds, found
         return found

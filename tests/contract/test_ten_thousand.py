@@ -20,6 +20,7 @@ from flts.contracts.events import RawData
 from flts.messaging.codec import encode
 from flts.messaging.kafka import RawHeaders
 from flts.storage.claims import put_claimed
+from flts.storage.connect import open_store
 from flts.storage.ports import ObjectStore
 from tests import fixed_reader
 from tests.brokers import Bus, EmbeddedBroker, RunningService, raw_data
@@ -28,7 +29,7 @@ from tests.dead_letter_desk import GROUP, Desk
 from tests.eventually import eventually
 from tests.poison import CODES, Poison, poison
 from tests.reports import report
-from tests.stores import folder_store
+from tests.stores import folder_settings
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
@@ -54,7 +55,9 @@ class Crowd:
     kills: int = 0
 
     def __post_init__(self) -> None:
-        self.store = folder_store(self.bus.folder / "store")
+        self.store = open_store(folder_settings(self.bus.folder / "store"), self.bus.prefix)
+        for bucket in ("raw-data", "processed-data"):
+            self.store.ensure_bucket(bucket)
         self.claim = put_claimed(self.store, "raw-data", "crowd/train.csv", b"time,down\n0,1\n")
         self.good = [self._event(number) for number in range(MESSAGES)]
         kinds = list(CODES)
@@ -184,7 +187,9 @@ def kill_members_on_the_way(crowd: Crowd, desk: Desk) -> None:
     for share in shares:
 
         def is_reached(share: float = share) -> bool:
-            desk.account()  # raises where the sum does not hold
+            look = desk.look()
+            if not look.holds or look.dead_letters > POISON:
+                pytest.fail(f"at {crowd.ended()} ends: {look}")  # at once: this is no "not yet"
             return crowd.ended() >= share * MESSAGES
 
         eventually(is_reached, f"{share:.0%} of the work", timeout=TAKEN_SECONDS, every=0.2)
