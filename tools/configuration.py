@@ -31,6 +31,7 @@ READERS = (
     ("embedded mode", "embedded.settings:EmbeddedSettings"),
     ("make demo", "embedded.settings:DemoSettings"),
     ("flts", "cli.settings:CliSettings"),
+    ("helm test", "gateway_container.trial:TrialSettings"),
 )
 SERVICES = 8  # the first readers
 INTRODUCTION = """\

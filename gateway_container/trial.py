@@ -1,0 +1,200 @@
+"""A trial of a whole installation: upload a small series, wait for its promotion, get a forecast, delete all of it.
+
+``python -m gateway_container.trial`` is what `helm test` runs. As people do, it knows the addresses of the gateway and
+of the inference service and nothing else; whatever it waits for ends within ``TRIAL_SECONDS``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import sys
+import tempfile
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import httpx
+from pydantic import Field, SecretStr
+
+from flts.errors import FltsError
+from flts.ingest.sample import COLUMNS, write_sample
+from flts.settings import Settings
+
+TRAIN_ROWS, TEST_ROWS = 2_000, 500
+HORIZON_STEPS = 12
+POLL_SECONDS = 1.0
+ANSWER_SECONDS = 30.0
+SERVED = frozenset({"promoted", "kept"})
+"""Decisions after which there is a champion."""
+
+
+class TrialSettings(Settings):
+    """Where the trial goes."""
+
+    gateway_url: str
+    """Address of the gateway."""
+    inference_url: str = "http://inference:8000"
+    """Address of the inference service."""
+    gateway_api_key: SecretStr
+    """Key that uploading and deleting ask for."""
+    inference_api_key: SecretStr | None = None
+    """Key that /predict asks for, where it asks for one."""
+    trial_seconds: float = Field(default=900, gt=0)
+    """Longest time from the upload to the forecast."""
+    trial_note: str = ""
+    """Printed at the end: what whoever started the trial knows about the installation."""
+
+
+class TrialError(FltsError):
+    """The installation did not do what it is there for; the message says how far it came."""
+
+    code = "trial_failed"
+
+
+class Trial:
+    """One series' way through the installation."""
+
+    def __init__(self, settings: TrialSettings, client: httpx.Client) -> None:
+        self._settings = settings
+        self._client = client
+        self._deadline = time.monotonic() + settings.trial_seconds
+        # A name of its own: one that is being deleted cannot be uploaded again at once.
+        self.identifier = f"trial-{uuid.uuid4().hex[:8]}"
+
+    def run(self) -> None:
+        """Upload, wait, forecast, and delete whatever came of it.
+
+        Raises
+        ------
+        TrialError
+            If a step fails, or the time is over.
+        """
+        run = self._upload()
+        try:
+            decision = self._decision(run)
+            _say(f"run {run} on {self.identifier}: {decision}")
+            self._forecast()
+        except TrialError:
+            with contextlib.suppress(TrialError):  # what failed first is what matters
+                self._delete()
+            raise
+        self._delete()
+
+    def _upload(self) -> str:
+        with tempfile.TemporaryDirectory(prefix="flts-trial-") as folder:
+            train, test = write_sample(Path(folder), train_rows=TRAIN_ROWS, test_rows=TEST_ROWS)
+            files = {"train": train.read_bytes(), "test": test.read_bytes()}
+        answer = self._gateway("POST", f"/datasets/{self.identifier}", files=files, data={"reason": "trial"})
+        if answer.is_error:
+            msg = f"the upload was refused: {_said(answer)}"
+            raise TrialError(msg)
+        return str(answer.json()["pipeline_run_id"])
+
+    def _decision(self, run: str) -> str:
+        said = ""
+        while time.monotonic() < self._deadline:
+            try:
+                view = self._gateway("GET", f"/runs/{run}").raise_for_status().json()
+            except (TrialError, httpx.HTTPStatusError) as error:  # a gateway that is replaced meanwhile
+                said = f"; at last: {error}"
+            else:
+                said, outcome = "", view.get("outcome")
+                if outcome in SERVED:
+                    return str(outcome)
+                if outcome:
+                    msg = f"run {run} ended as {outcome}: {json.dumps(view.get('outcome_details'))[:1000]}"
+                    raise TrialError(msg)
+            time.sleep(POLL_SECONDS)
+        msg = f"run {run} was not decided within {self._settings.trial_seconds:g} s{said}"
+        raise TrialError(msg)
+
+    def _forecast(self) -> None:
+        """Ask until the replica that answers has heard of the promotion."""
+        tail = self._gateway("GET", f"/datasets/{self.identifier}/tail?rows=50")
+        if tail.is_error:
+            msg = f"the gateway has no rows to forecast from: {_said(tail)}"
+            raise TrialError(msg)
+        key = self._settings.inference_api_key
+        headers = {"x-api-key": key.get_secret_value()} if key else {}
+        body = {**tail.json(), "inference_length": HORIZON_STEPS}
+        while True:
+            try:
+                url = f"{self._settings.inference_url.rstrip('/')}/predict"
+                answer = self._client.post(url, json=body, headers=headers)
+                if answer.is_success:
+                    check_forecast(answer.json())
+                    _say(f"{HORIZON_STEPS} steps were forecast by {answer.json()['model_type']}")
+                    return
+                said = _said(answer)
+            except httpx.HTTPError as error:
+                said = f"{type(error).__name__}: {error}"
+            if time.monotonic() >= self._deadline:
+                msg = f"no forecast from {self._settings.inference_url}: {said}"
+                raise TrialError(msg)
+            time.sleep(POLL_SECONDS)
+
+    def _delete(self) -> None:
+        answer = self._gateway("DELETE", f"/datasets/{self.identifier}?cancel=true&reason=trial")
+        if answer.is_error:
+            msg = f"{self.identifier} could not be deleted, `flts delete {self.identifier} --yes` does: {_said(answer)}"
+            raise TrialError(msg)
+
+    def _gateway(self, method: str, path: str, **more: Any) -> httpx.Response:
+        url = f"{self._settings.gateway_url.rstrip('/')}{path}"
+        headers = {"x-api-key": self._settings.gateway_api_key.get_secret_value()}
+        try:
+            return self._client.request(method, url, headers=headers, **more)
+        except httpx.HTTPError as error:
+            msg = f"the gateway at {self._settings.gateway_url} does not answer {method} {path}: {error}"
+            raise TrialError(msg) from error
+
+
+def check_forecast(answer: dict[str, Any]) -> None:
+    """See that every step and column has a number.
+
+    Raises
+    ------
+    TrialError
+        Naming the first that has none.
+    """
+    predictions = answer.get("predictions") or []
+    if len(predictions) != HORIZON_STEPS:
+        msg = f"the forecast has {len(predictions)} steps instead of {HORIZON_STEPS}"
+        raise TrialError(msg)
+    for step, row in enumerate(predictions, 1):
+        for column in COLUMNS:
+            value = row.get(column)
+            if not isinstance(value, int | float) or not math.isfinite(value):
+                msg = f"step {step} of the forecast has {value!r} as {column}"
+                raise TrialError(msg)
+
+
+def main() -> int:
+    """Try once; 0 if a forecast was served, 1 with one line that says how far it came."""
+    settings = TrialSettings.load()
+    with httpx.Client(timeout=ANSWER_SECONDS) as client:
+        try:
+            Trial(settings, client).run()
+        except TrialError as error:
+            sys.stderr.write(f"trial failed: {error.message}\n")
+            return 1
+        finally:
+            if settings.trial_note:
+                _say(settings.trial_note)
+    return 0
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def _said(answer: httpx.Response) -> str:
+    return f"{answer.status_code} {answer.text[:500]}"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
