@@ -1,0 +1,151 @@
+"""Write what the chart takes from elsewhere: ``python -m tools.chart [--check]``.
+
+A chart reads nothing outside its folder, so `.helm` gets copies of the files that Compose mounts from `deploy`; who
+reads which setting comes from the settings classes; `docs/helm-values.md` is the schema of the values, as a table.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import SecretStr
+
+from flts.settings import Settings
+from tools.configuration import READERS
+
+ROOT = Path(__file__).resolve().parent.parent
+CHART = ROOT / ".helm"
+SCHEMA = CHART / "values.schema.json"
+COPIED = ("s3", "prometheus", "grafana")
+WORKLOADS = {
+    # Names in the cluster, where they are not those of the settings' readers.
+    "gateway": ["fastapi-app"],
+    "preprocess Job": ["preprocess-job"],
+    "train-gru, train-lstm": ["train-gru", "train-lstm"],
+    "helm test": ["trial"],
+    "embedded mode": [],
+    "make demo": [],
+    "flts": [],
+}
+OTHERS = {
+    # Images without a settings class: what deploy/mlflow/serve.py and locust/target.py read of what all share.
+    "mlflow": ["ALLOW_DEFAULT_CREDENTIALS", "AWS_DEFAULT_REGION", "MLFLOW_S3_ENDPOINT_URL", "NAMESPACE_PREFIX"],
+    "locust-master": ["GATEWAY_URL", "INFERENCE_URL"],
+    "locust-worker": ["GATEWAY_URL", "INFERENCE_URL"],
+}
+NOT_CHOSEN = frozenset(
+    {
+        # The chart's own business: ports, folders, the store there is, which workload this is.
+        *("SERVICE_HOST", "SERVICE_PORT", "CACHE_DIR", "STORE", "STORE_PATH", "MODEL_TYPE", "DATASET_NAME"),
+        # The image's, and the tests'.
+        *("FLTS_COMMIT", "KILL_POINTS"),
+        # Lies in the Secret, beside the key that belongs to it.
+        "AWS_ACCESS_KEY_ID",
+    }
+)
+INTRODUCTION = """\
+# Values of the chart
+
+Written by `make generate` from `.helm/values.yaml` and `.helm/values.schema.json`, which refuses every other key.
+`config` and the `env` of services take the variables of [configuration.md](configuration.md), less what the chart
+decides itself (ports, folders, which workload it is) and less secrets.
+
+| key | default | meaning |
+|---|---|---|
+"""
+
+
+def main() -> int:
+    """Write the files, or with ``--check`` say which are stale."""
+    wanted = files()
+    there = {path for name in COPIED for path in (CHART / "files" / name).rglob("*") if path.is_file()}
+    if "--check" in sys.argv[1:]:
+        stale = [path for path, wants in wanted.items() if not path.is_file() or path.read_bytes() != wants]
+        stale += there - wanted.keys()
+        for path in sorted(stale):
+            print(f"{path.relative_to(ROOT)} is stale: make generate")
+        return 1 if stale else 0
+    for path in there - wanted.keys():
+        path.unlink()
+    for path, wants in wanted.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(wants)
+    return 0
+
+
+def files() -> dict[Path, bytes]:
+    """Return every generated file with its content."""
+    found = {
+        CHART / "files" / path.relative_to(ROOT / "deploy"): path.read_bytes()
+        for name in COPIED
+        for path in (ROOT / "deploy" / name).rglob("*")
+        if path.is_file()
+    }
+    found[CHART / "config" / "readers.json"] = _json(readers())
+    found[SCHEMA] = _json(schema())
+    found[ROOT / "docs" / "helm-values.md"] = document().encode()
+    return found
+
+
+def readers() -> dict[str, list[str]]:
+    """Return the settings that each workload reads and that an installation may choose."""
+    found = {}
+    for reader, path in READERS:
+        module, _, name = path.partition(":")
+        loaded: type[Settings] = getattr(importlib.import_module(module), name)
+        for workload in WORKLOADS.get(reader, [reader]):
+            found[workload] = sorted(_choices(loaded))
+    return {**found, **OTHERS}
+
+
+def schema() -> dict[str, Any]:
+    """Return the values' schema with the settings there are; the rest of it is written by hand."""
+    found: dict[str, Any] = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    found["definitions"]["settings"]["propertyNames"]["enum"] = sorted(set().union(*readers().values()))
+    return found
+
+
+def document() -> str:
+    """Return the table of the values' keys."""
+    values = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
+    rows = [f"| `{key}` | {_default(values, key)} | {meaning} |" for key, meaning in keys(schema())]
+    return INTRODUCTION + "\n".join(rows) + "\n"
+
+
+def keys(part: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield every key that has a meaning of its own, with it."""
+    definitions = json.loads(SCHEMA.read_text(encoding="utf-8"))["definitions"]
+    for name, entry in part.get("properties", {}).items():
+        kind = definitions[entry["$ref"].rpartition("/")[2]] if "$ref" in entry else entry
+        if meaning := entry.get("description") or kind.get("description"):
+            yield f"{prefix}{name}", meaning
+        yield from keys(kind, f"{prefix}{name}.")
+
+
+def _choices(loaded: type[Settings]) -> Iterator[str]:
+    for name, info in loaded.model_fields.items():
+        secret = SecretStr in (info.annotation, *getattr(info.annotation, "__args__", ()))
+        if name.upper() not in NOT_CHOSEN and not secret:
+            yield name.upper()
+
+
+def _default(values: Any, key: str) -> str:
+    for name in key.split("."):
+        values = values[name]
+    if isinstance(values, dict) and values:
+        return ""
+    return f"`{json.dumps(values)}`"
+
+
+def _json(found: object) -> bytes:
+    return (json.dumps(found, indent=2) + "\n").encode()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
