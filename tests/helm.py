@@ -1,0 +1,113 @@
+"""The chart, rendered by the Helm that is there, and what tests ask of the result."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+CHART = ROOT / ".helm"
+LAYERINGS = {
+    "values": (),
+    "complete": ("values-complete.yaml",),
+    "dev": ("values-dev.yaml",),
+    "complete-dev": ("values-complete.yaml", "values-dev.yaml"),
+}
+KUBERNETES = "1.34.0"
+"""What is rendered for: a Helm that was built without a version of its own takes the oldest."""
+SECRETS = {
+    "AWS_ACCESS_KEY_ID": "user-of-the-test",
+    "AWS_SECRET_ACCESS_KEY": "store-key-of-the-test",
+    "POSTGRES_PASSWORD": "database-key-of-the-test",
+    "GATEWAY_API_KEY": "gateway-key-of-the-test",
+    "GRAFANA_ADMIN_PASSWORD": "grafana-key-of-the-test",
+}
+WORKLOADS = ("Deployment", "StatefulSet", "Job")
+
+Document = dict[str, Any]
+
+
+def helms() -> list[str]:
+    """Return every Helm there is: those that FLTS_TEST_HELM names, else `helm` and `helm3` of the PATH."""
+    named = os.environ.get("FLTS_TEST_HELM", "")
+    if named:
+        return named.split(os.pathsep)
+    return [name for name in ("helm", "helm3") if shutil.which(name)]
+
+
+def require_helm() -> str:
+    """Return the first Helm; skip, saying why, where there is none."""
+    found = helms()
+    if not found:
+        pytest.skip("no `helm` on the PATH, and FLTS_TEST_HELM names none: the chart is not rendered")
+    return found[0]
+
+
+def helm(binary: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Helm without a cluster."""
+    environment = {**os.environ, "KUBECONFIG": os.devnull}
+    return subprocess.run(
+        [binary, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+def template(
+    binary: str, files: tuple[str, ...] = (), sets: Mapping[str, str] | None = None, chart: Path = CHART
+) -> subprocess.CompletedProcess[str]:
+    """Render the chart as release `flts`, with secrets that are always the same."""
+    values = [part for name in files for part in ("--values", str(CHART / name))]
+    given = {**{f"secrets.{name}": value for name, value in SECRETS.items()}, **(sets or {})}
+    options = [part for name, value in given.items() for part in ("--set", f"{name}={value}")]
+    return helm(binary, "template", "flts", str(chart), "--kube-version", KUBERNETES, *values, *options)
+
+
+def render(*files: str, **sets: str) -> list[Document]:
+    """Return the documents of the chart; keys of values are written with two underscores for each dot."""
+    return list(_rendered(require_helm(), files, tuple(sorted(sets.items()))))
+
+
+@functools.cache
+def _rendered(binary: str, files: tuple[str, ...], sets: tuple[tuple[str, str], ...]) -> tuple[Document, ...]:
+    answer = template(binary, files, {name.replace("__", "."): value for name, value in sets})
+    assert answer.returncode == 0, answer.stderr
+    return tuple(documents(answer.stdout))
+
+
+def documents(text: str) -> Iterator[Document]:
+    """Parse what `helm template` printed."""
+    yield from (document for document in yaml.load_all(text, Loader=yaml.CSafeLoader) if document)
+
+
+def of_kind(rendered: list[Document], *kinds: str) -> dict[str, Document]:
+    """Return the documents of some kinds, by name."""
+    return {document["metadata"]["name"]: document for document in rendered if document["kind"] in kinds}
+
+
+def pods(rendered: list[Document]) -> dict[str, Document]:
+    """Return every pod template by its component, Jobs and the trial of `helm test` among them."""
+    found = {}
+    for document in of_kind(rendered, *WORKLOADS).values():
+        template = document["spec"]["template"]
+        found[template["metadata"]["labels"]["app.kubernetes.io/component"]] = template
+    for document in of_kind(rendered, "Pod").values():
+        found[document["metadata"]["labels"]["app.kubernetes.io/component"]] = document
+    return found
+
+
+def container(pod: Document) -> Document:
+    """Return a pod's only container."""
+    [found] = pod["spec"]["containers"]
+    return dict(found)
+
+
+def environment(pod: Document) -> dict[str, str | None]:
+    """Return a container's variables; those that come from a Secret are None."""
+    return {each["name"]: each.get("value") for each in container(pod).get("env", [])}
