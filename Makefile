@@ -3,10 +3,10 @@ PYTHON ?= python3
 PY := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo embedded load env images up down logs test test-long kill-matrix test-integration check lint types format generate clean
+.PHONY: help setup demo embedded load env images up down logs test test-long test-e2e kill-matrix test-integration check lint types format generate clean
 
 help:           ## Show this list
-	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1\t/p' Makefile | expand -t 24
+	@sed -n 's/^\([a-z0-9-]*\):[^#]*## /  make \1\t/p' Makefile | expand -t 24
 
 setup:          ## Create .venv with everything a developer needs
 	@$(PYTHON) -m tools.environment dev
@@ -44,6 +44,11 @@ test: setup     ## Every test that needs no Docker, the end-to-end runs included
 
 test-long: setup ## The long fault and load suites, an hour or so in all
 	@$(PY) -m pytest tests -m long
+
+test-e2e: setup  ## The same journeys, and a death of everything in mid-run, on TARGET=embedded|compose
+	@FLTS_TEST_TARGET=$(or $(TARGET),embedded) $(PY) -m pytest -m "long or not long" tests/e2e/test_journey.py \
+	  tests/e2e/test_mid_run.py tests/e2e/test_poison.py tests/e2e/test_figures.py \
+	  $(if $(filter compose,$(TARGET)),tests/deployment/test_compose_stack.py)
 
 kill-matrix: setup ## Kill every service at every point that a run passes, half an hour
 	@$(PY) -m pytest tests/e2e/test_kill_matrix.py -m long -s

@@ -8,17 +8,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 
 from embedded.settings import EmbeddedSettings
+from flts.settings import StoreSettings
 from tests.eventually import eventually
+from tests.pipeline import Pipeline
+from tests.stores import folder_settings
 
 ROOT = Path(__file__).resolve().parent.parent
 PORTS = tuple(name.upper() for name in EmbeddedSettings.model_fields if name.endswith("_port"))
@@ -32,22 +34,20 @@ READY_SECONDS = 240
 
 
 @dataclass
-class RunningStack:
-    """A started pipeline and short ways to ask it things."""
+class RunningStack(Pipeline):
+    """The embedded pipeline, started for a test."""
 
     process: subprocess.Popen[str]
     home: Path
     state: dict[str, Any]
 
     @property
-    def gateway(self) -> httpx.Client:
-        key = (self.home / "api-key").read_text().strip()
-        # Plain HTTP: without verify=False each client reads all certificates, which costs more than the request.
-        return httpx.Client(base_url=self.state["gateway_url"], headers={"x-api-key": key}, timeout=60, verify=False)
+    def api_key(self) -> str:
+        return (self.home / "api-key").read_text().strip()
 
     @property
-    def inference(self) -> httpx.Client:
-        return httpx.Client(base_url=self.state["inference_url"], timeout=30, verify=False)
+    def store_settings(self) -> StoreSettings:
+        return folder_settings(self.store)
 
     @property
     def store(self) -> Path:
@@ -60,17 +60,6 @@ class RunningStack:
 
     def log(self, program: str) -> str:
         return (self.home / "logs" / f"{program}.log").read_text()
-
-    def log_events(self, program: str, event: str) -> list[dict[str, Any]]:
-        found = []
-        for line in self.log(program).splitlines():
-            try:
-                record = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(record, dict) and record.get("event") == event:
-                found.append(record)
-        return found
 
     def pid(self, program: str) -> int:
         """The program's process now: the launcher starts it again where it died."""
@@ -94,59 +83,19 @@ class RunningStack:
         msg = f"{program} does not run"
         raise AssertionError(msg)
 
-    def upload(
-        self,
-        identifier: str,
-        train: Path,
-        test: Path | None = None,
-        *,
-        settings: Mapping[str, object] | None = None,
-        force: bool = False,
-    ) -> str:
-        """Upload a data set; return the pipeline_run_id."""
-        files = {"train": ("train.csv", train.read_bytes(), "text/csv")}
-        if test is not None:
-            files["test"] = ("test.csv", test.read_bytes(), "text/csv")
-        data = {"settings": json.dumps(dict(settings or {})), "force": str(force).lower()}
-        with self.gateway as client:
-            answer = client.post(f"/datasets/{identifier}", files=files, data=data)
-        assert answer.status_code == 202, answer.text
-        return str(answer.json()["pipeline_run_id"])
+    def memory(self) -> list[dict[str, Any]]:
+        rows = []
+        for program in [*self.state["health"], *self.backends]:
+            running = psutil.Process(self.pid(program))
+            used = 0
+            for process in [running, *running.children(recursive=True)]:
+                with suppress(psutil.NoSuchProcess):
+                    used += process.memory_info().rss
+            rows.append({"program": program, "bytes": used, "limit": None})
+        return rows
 
-    def run(self, run_id: str) -> dict[str, Any]:
-        with self.gateway as client:
-            answer = client.get(f"/runs/{run_id}")
-        assert answer.status_code == 200, answer.text
-        return dict(answer.json())
-
-    def wait_decided(self, run_id: str, *, timeout: float = 180) -> dict[str, Any]:
-        """Return the run once it has its outcome."""
-        return eventually(
-            lambda: run if (run := self.run(run_id)).get("outcome") else None,
-            f"run {run_id} ends",
-            timeout=timeout,
-            every=0.3,
-        )
-
-    def wait_served(self, identifier: str, run_id: str, *, timeout: float = 30) -> dict[str, Any]:
-        """Return the champion of this identifier once inference serves the one that this model run made."""
-
-        def served() -> dict[str, Any] | None:
-            with self.inference as client:
-                champions = client.get("/models").json()["models"]
-            for champion in champions:
-                if champion["identifier"] == identifier and champion.get("run_id") == run_id:
-                    return dict(champion)
-            return None
-
-        return eventually(served, f"{identifier} is served by {run_id}", timeout=timeout)
-
-    def predict(self, body: Mapping[str, Any]) -> httpx.Response:
-        with self.inference as client:
-            return client.post("/predict", json=dict(body))
-
-    def decisions(self, identifier: str, run_id: str) -> list[Path]:
-        return list((self.store / "pipeline-runs" / identifier / run_id).glob("decision*.json"))
+    def kill(self, program: str) -> None:
+        os.kill(self.pid(program), signal.SIGKILL)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,20 +10,29 @@ from typing import Any
 import pytest
 
 from flts.ingest.sample import write_sample
+from tests.compose_pipeline import running_compose
+from tests.pipeline import Pipeline
 from tests.seasonal import seasonal_csv
-from tests.stack import LIMITS, SMALL, RunningStack, running_stack
+from tests.stack import LIMITS, SMALL, running_stack
+
+TARGET = os.environ.get("FLTS_TEST_TARGET", "embedded")
+"""Where the shared pipeline runs: ``embedded`` or ``compose``. Only `make test-e2e`'s suites are for every target."""
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
     """All three trainers with small networks; journeys use identifiers of their own."""
-    home = tmp_path_factory.mktemp("pipeline") / "home"
-    with running_stack(home, **SMALL, **LIMITS) as running:
-        yield running
+    folder = tmp_path_factory.mktemp("pipeline")
+    if TARGET == "compose":
+        with running_compose(folder, **SMALL) as composed:
+            yield composed
+    else:
+        with running_stack(folder / "home", **SMALL, **LIMITS) as running:
+            yield running
 
 
 @pytest.fixture(scope="session")
-def seasonal(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def seasonal(stack: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A decided run whose champion is Prophet."""
     file = seasonal_csv(tmp_path_factory.mktemp("seasonal") / "train.csv")
     return stack.wait_decided(stack.upload("seasonal", file, settings={"EPOCHS": 1}))

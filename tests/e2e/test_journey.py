@@ -10,18 +10,18 @@ import httpx
 import pytest
 
 from tests.eventually import eventually
-from tests.stack import RunningStack
+from tests.pipeline import Pipeline
 
 pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")
-def decided(stack: RunningStack, sample: tuple[Path, Path]) -> dict[str, Any]:
+def decided(stack: Pipeline, sample: tuple[Path, Path]) -> dict[str, Any]:
     run_id = stack.upload("journey", *sample)
     return stack.wait_decided(run_id)
 
 
-def tail(stack: RunningStack, identifier: str, rows: int) -> dict[str, Any]:
+def tail(stack: Pipeline, identifier: str, rows: int) -> dict[str, Any]:
     with stack.gateway as client:
         return dict(client.get(f"/datasets/{identifier}/tail", params={"rows": rows}).json())
 
@@ -45,7 +45,7 @@ def test_every_stage_says_when_it_began_and_ended(decided: dict[str, Any]) -> No
         assert stages[name]["end"] >= stages[name]["start"]
 
 
-def test_the_champion_is_served_with_intervals_in_raw_units(stack: RunningStack, decided: dict[str, Any]) -> None:
+def test_the_champion_is_served_with_intervals_in_raw_units(stack: Pipeline, decided: dict[str, Any]) -> None:
     stack.wait_served("journey", decided["decision"]["run_id"])
     body = tail(stack, "journey", 50) | {"inference_length": 6}
 
@@ -62,9 +62,7 @@ def test_the_champion_is_served_with_intervals_in_raw_units(stack: RunningStack,
             assert row[f"{target}_lower"] <= row[target] <= row[f"{target}_upper"]
 
 
-def test_the_champions_coverage_reaches_the_metrics_of_every_replica(
-    stack: RunningStack, decided: dict[str, Any]
-) -> None:
+def test_the_champions_coverage_reaches_the_metrics_of_every_replica(stack: Pipeline, decided: dict[str, Any]) -> None:
     stack.wait_served("journey", decided["decision"]["run_id"])
 
     text = httpx.get(f"{stack.state['inference_url']}/metrics").text
@@ -73,7 +71,7 @@ def test_the_champions_coverage_reaches_the_metrics_of_every_replica(
     assert 0.5 < float(line.split()[1]) <= 1
 
 
-def test_reversing_the_columns_of_a_request_changes_nothing(stack: RunningStack, decided: dict[str, Any]) -> None:
+def test_reversing_the_columns_of_a_request_changes_nothing(stack: Pipeline, decided: dict[str, Any]) -> None:
     stack.wait_served("journey", decided["decision"]["run_id"])
     body = tail(stack, "journey", 30) | {"inference_length": 3}
     turned = body | {"data": dict(reversed(body["data"].items()))}
@@ -81,7 +79,7 @@ def test_reversing_the_columns_of_a_request_changes_nothing(stack: RunningStack,
     assert stack.predict(body).json()["predictions"] == stack.predict(turned).json()["predictions"]
 
 
-def test_the_gateway_passes_forecasts_on(stack: RunningStack, decided: dict[str, Any]) -> None:
+def test_the_gateway_passes_forecasts_on(stack: Pipeline, decided: dict[str, Any]) -> None:
     stack.wait_served("journey", decided["decision"]["run_id"])
     body = tail(stack, "journey", 30)
 
@@ -92,21 +90,18 @@ def test_the_gateway_passes_forecasts_on(stack: RunningStack, decided: dict[str,
     assert through.json()["predictions"] == stack.predict(body).json()["predictions"]
 
 
-def test_the_worker_writes_and_measures_the_batch_forecast(stack: RunningStack, decided: dict[str, Any]) -> None:
-    record = stack.store / "pipeline-runs" / "journey" / decided["pipeline_run_id"] / "forecast.json"
-    eventually(record.exists, "the batch forecast is recorded", timeout=60)
-
-    forecast = json.loads(record.read_text())
+def test_the_worker_writes_and_measures_the_batch_forecast(stack: Pipeline, decided: dict[str, Any]) -> None:
+    forecast = eventually(
+        lambda: stack.runs.forecast("journey", decided["pipeline_run_id"]), "the batch forecast is recorded", timeout=60
+    )
 
     assert forecast["status"] == "done"
     assert forecast["rows"] > 0
-    log = stack.store / forecast["log"]["bucket"] / forecast["log"]["object_key"]
-    assert log.stat().st_size == forecast["log"]["size"]
+    log = stack.objects.head(forecast["log"]["bucket"], forecast["log"]["object_key"])
+    assert log.size == forecast["log"]["size"]
 
 
-def test_mlflow_holds_runs_metrics_artifacts_and_the_champion_alias(
-    stack: RunningStack, decided: dict[str, Any]
-) -> None:
+def test_mlflow_holds_runs_metrics_artifacts_and_the_champion_alias(stack: Pipeline, decided: dict[str, Any]) -> None:
     api = f"{stack.state['mlflow_url']}/api/2.0/mlflow"
     run_ids = {row["run_id"] for row in decided["scoreboard"]["candidates"]}
 
@@ -138,7 +133,7 @@ def test_mlflow_holds_runs_metrics_artifacts_and_the_champion_alias(
 
 
 def test_the_same_upload_again_trains_nothing_twice(
-    stack: RunningStack, sample: tuple[Path, Path], decided: dict[str, Any]
+    stack: Pipeline, sample: tuple[Path, Path], decided: dict[str, Any]
 ) -> None:
     again = stack.wait_decided(stack.upload("journey", *sample), timeout=60)
 
@@ -147,7 +142,7 @@ def test_the_same_upload_again_trains_nothing_twice(
     assert again["outcome"] == "kept", again["decision"]
 
 
-def test_live_progress_names_stage_epoch_and_loss(stack: RunningStack, sample: tuple[Path, Path]) -> None:
+def test_live_progress_names_stage_epoch_and_loss(stack: Pipeline, sample: tuple[Path, Path]) -> None:
     run_id = stack.upload("live", *sample, settings={"EPOCHS": 6})
     seen: list[dict[str, Any]] = []
 
@@ -168,7 +163,7 @@ def test_live_progress_names_stage_epoch_and_loss(stack: RunningStack, sample: t
 
 
 def test_ten_rows_are_refused_naming_the_rows_needed(
-    stack: RunningStack, sample: tuple[Path, Path], tmp_path: Path
+    stack: Pipeline, sample: tuple[Path, Path], tmp_path: Path
 ) -> None:
     short = tmp_path / "short.csv"
     short.write_text("".join(sample[0].read_text().splitlines(keepends=True)[:11]))
@@ -182,7 +177,7 @@ def test_ten_rows_are_refused_naming_the_rows_needed(
     assert "14" in error["message"], "the rows that window, horizon and tails need"
 
 
-def test_every_service_answers_health_readiness_and_real_metrics(stack: RunningStack, decided: dict[str, Any]) -> None:
+def test_every_service_answers_health_readiness_and_real_metrics(stack: Pipeline, decided: dict[str, Any]) -> None:
     assert decided["outcome"]
     for name, url in stack.state["health"].items():
         assert httpx.get(f"{url}/healthz").status_code == 200, name
@@ -194,7 +189,7 @@ def test_every_service_answers_health_readiness_and_real_metrics(stack: RunningS
     assert 'flts_training_duration_seconds_count{model_type="GRU"}' in counted
 
 
-def test_logs_are_json_and_bound_to_the_run(stack: RunningStack, decided: dict[str, Any]) -> None:
+def test_logs_are_json_and_bound_to_the_run(stack: Pipeline, decided: dict[str, Any]) -> None:
     successes = stack.log_events("train-gru", "train_success")
     mine = [record for record in successes if record.get("pipeline_run_id") == decided["pipeline_run_id"]]
     assert mine

@@ -27,10 +27,9 @@ from flts.storage.ports import ObjectStore
 from flts.storage.runs import RunStore
 from tests.brokers import Bus
 from tests.eventually import eventually
+from tests.pipeline import Pipeline
 from tests.poison import CLAIMED, CODES, UNREADABLE, Poison, has_claim, poison
 from tests.reports import report
-from tests.stack import RunningStack
-from tests.stores import folder_settings, folder_store
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.long]
 
@@ -56,7 +55,7 @@ READING_ALL = {topic.name: ["fastapi-app"] for topic in ALL} | {
 class Scene:
     """A pipeline with a decided run, whose messages are the pattern of all others."""
 
-    stack: RunningStack
+    stack: Pipeline
     bus: Bus
     store: ObjectStore
     runs: RunStore
@@ -118,11 +117,10 @@ class Scene:
 
 
 @pytest.fixture(scope="module")
-def scene(stack: RunningStack, sample: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+def scene(stack: Pipeline, sample: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     run = stack.wait_decided(stack.upload(NAME, *sample))
     name = (NAME, run["pipeline_run_id"])
-    store = folder_store(stack.store)
-    runs = RunStore(store, folder_settings(stack.store))
+    store, runs = stack.objects, stack.runs
     eventually(lambda: runs.forecast(*name), "the first run's forecast", timeout=60)
     with contextlib.closing(Bus(stack.state["kafka"], tmp_path_factory.mktemp("bus"))) as bus:
         yield Scene(stack, bus, store, runs, run)

@@ -1,0 +1,124 @@
+"""The pipeline under Docker Compose, as the journeys of `tests/e2e` see it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from embedded.ports import free_port
+from flts.settings import StoreSettings
+from tests.docker import PORTS as PUBLISHED
+from tests.docker import ROOT, Installation, docker, installation, require_docker
+from tests.pipeline import Pipeline
+from tools.images import IMAGES, build_command, environment
+
+PORTS = {
+    "preprocess": 8020,
+    "train-gru": 8021,
+    "train-lstm": 8021,
+    "nonml-prophet": 8022,
+    "eval": 8050,
+    "inference-worker": 8024,
+    "fastapi-app": 8000,
+}
+"""Inside the containers."""
+REPLICAS = 2
+"""Of inference, so that one of them may be killed."""
+UP_SECONDS = 600
+UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+
+
+class ComposePipeline(Pipeline):
+    """A running Compose installation of a test's own."""
+
+    backends = ("kafka", "minio", "postgres", "mlflow")
+    scales = True
+
+    def __init__(self, made: Installation) -> None:
+        self.made = made
+        gateway, inference = self._url("fastapi-app", 8000), self._url("inference-balancer", 8080)
+        self.state: dict[str, Any] = {
+            "gateway_url": gateway,
+            "inference_url": inference,
+            "mlflow_url": self._url("mlflow", 5000),
+            "kafka": f"127.0.0.1:{made.variables['KAFKA_PORT']}",
+            "health": {name: self._url(name, port) for name, port in PORTS.items()} | {"inference": inference},
+        }
+
+    @property
+    def api_key(self) -> str:
+        return self.made.secret("GATEWAY_API_KEY")
+
+    @property
+    def store_settings(self) -> StoreSettings:
+        return StoreSettings(
+            store="s3",
+            mlflow_s3_endpoint_url=self._url("minio", 9000),
+            aws_access_key_id=self.made.secret("AWS_ACCESS_KEY_ID"),
+            aws_secret_access_key=self.made.secret("AWS_SECRET_ACCESS_KEY"),
+        )
+
+    def log(self, program: str) -> str:
+        return self.made.compose("logs", "--no-color", "--no-log-prefix", program)
+
+    def memory(self) -> list[dict[str, Any]]:
+        running = {name: each["Service"] for name, each in self.made.containers().items() if each["State"] == "running"}
+        lines = docker(
+            "stats", "--no-stream", "--format", "{{.Name}} {{.MemUsage}}", *running, timeout=120
+        ).splitlines()
+        rows = []
+        for line in lines:
+            name, used, _, limit = line.split()
+            rows.append({"program": running[name], "bytes": in_bytes(used), "limit": in_bytes(limit)})
+        return rows
+
+    def kill(self, program: str) -> None:
+        """Kill one container; Docker takes that for a wish and starts it again only when it is told to."""
+        names = [name for name, each in self.made.containers().items() if each["Service"] == program]
+        assert names, f"{program} does not run"
+        docker("kill", names[0])
+        docker("start", names[0])
+
+    def _url(self, service: str, port: int) -> str:
+        host, published = self.made.address(service, port)
+        return f"http://{host}:{published}"
+
+
+def in_bytes(text: str) -> int:
+    """Return what ``docker stats`` calls 1.5GiB."""
+    number = text.rstrip("BKMGTi")
+    return int(float(number) * UNITS[text.removeprefix(number)])
+
+
+@contextmanager
+def running_compose(folder: Path, **settings: str) -> Iterator[ComposePipeline]:
+    """Build what changed, start the whole pipeline under Compose on free ports, and remove all of it afterwards.
+
+    Parameters
+    ----------
+    settings : str
+        Of every service, like a ``config.env``.
+    """
+    require_docker()
+    for image in IMAGES:
+        subprocess.run(build_command(image), cwd=ROOT, env=environment(), capture_output=True, check=True, timeout=1100)
+    folder.mkdir(parents=True, exist_ok=True)
+    override = folder / "settings.json"  # a Compose file, as YAML is JSON too
+    programs = [*PORTS, "inference", "preprocess-job"]
+    override.write_text(json.dumps({"services": {name: {"environment": settings} for name in programs}}))
+    variables = {
+        "COMPOSE_FILE": os.pathsep.join([str(ROOT / "docker-compose.yaml"), str(override)]),
+        # Chosen here: Docker would choose others when a container starts again.
+        **{name: str(free_port()) for name in PUBLISHED},
+    }
+    with installation(f"flts-e2e-{uuid.uuid4().hex[:6]}", folder, variables) as made:
+        made.compose(
+            *("up", "--detach", "--wait", "--no-build", "--scale", f"inference={REPLICAS}"), timeout=UP_SECONDS
+        )
+        yield ComposePipeline(made)

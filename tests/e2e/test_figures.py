@@ -1,0 +1,70 @@
+"""What a target needs for the real LTE measurements: seconds from upload to served forecast, and memory."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from flts.settings import TrainingSettings
+from tests.pipeline import Pipeline
+from tests.reports import report
+from tests.stack import now
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+
+DEFAULTS = {
+    name.upper(): TrainingSettings.model_fields[name].default
+    for name in ("epochs", "hidden_size", "num_layers", "batch_size")
+}
+"""The services' own, where the shared pipeline of the journeys has smaller ones."""
+SERVED_SECONDS = 90.0
+SAMPLE_SECONDS = 2.0
+
+
+def test_the_real_measurements_are_served_in_time_and_every_memory_limit_holds(
+    stack: Pipeline, poblesec: tuple[Path, Path]
+) -> None:
+    before = {row["program"]: row["bytes"] for row in stack.memory()}
+    peaks = dict(before)
+    ended = threading.Event()
+
+    def sample() -> None:
+        while not ended.wait(SAMPLE_SECONDS):
+            for row in stack.memory():
+                peaks[row["program"]] = max(peaks.get(row["program"], 0), row["bytes"])
+
+    sampling = threading.Thread(target=sample)
+    sampling.start()
+    try:
+        began = now()
+        run_id = stack.upload("poblesec", *poblesec, settings=DEFAULTS)
+        run = stack.wait_decided(run_id, timeout=600)
+        decided = now() - began
+        assert run["outcome"] == "promoted", run["decision"]
+        stack.wait_served("poblesec", run["decision"]["run_id"], timeout=60)
+        served = now() - began
+    finally:
+        ended.set()
+        sampling.join()
+
+    stages = [{name: stage.get(name) for name in ("stage", "status", "seconds")} for stage in run["stages"]]
+    report("poblesec-stages", stages)
+    report("poblesec", [{"decided s": decided, "served s": served, "champion": run["decision"]["model_type"]}])
+    limits = {row["program"]: row["limit"] for row in stack.memory()}
+    megabyte = 2**20
+    report(
+        "memory",
+        [
+            {
+                "program": name,
+                "idle MiB": before.get(name, 0) / megabyte,
+                "peak MiB": peak / megabyte,
+                "limit MiB": limits[name] / megabyte if limits.get(name) else None,
+            }
+            for name, peak in sorted(peaks.items())
+        ],
+    )
+    assert served <= SERVED_SECONDS
+    assert all(peak < limits[name] for name, peak in peaks.items() if limits.get(name))
