@@ -15,11 +15,17 @@ import pytest
 from _pytest.mark import ParameterSet
 
 from embedded.ports import free_port
+from flts.settings import StoreSettings
+from flts.storage.connect import open_store
+from flts.storage.runs import RunStore
 from tests.backends_away import port_of, store_variables
 from tests.brokers import Bus, EmbeddedBroker, RunningService, steady
 from tests.eventually import eventually
 from tests.faulty_proxy import BLACKHOLE, FaultyProxy, stall_after
+from tests.made_series import make_series
 from tests.reports import report
+from tests.serving import promote, window_bundle
+from tests.stores import all_buckets
 from tests.tiny_s3 import running_s3
 
 pytestmark = pytest.mark.timeout(120)
@@ -62,6 +68,8 @@ class Backends:
     record: dict[str, str]
     store: dict[str, str]
     proxies: dict[str, FaultyProxy]
+    settings: StoreSettings
+    """Of the store, past its proxy."""
     figures: list[dict[str, object]] = field(default_factory=list)
 
     def addresses(self) -> dict[str, str]:
@@ -120,7 +128,7 @@ def backends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backends]:
         broker = EmbeddedBroker(folder, port=kafka_port, advertised=proxies["kafka"].address)
         closing.callback(broker.kill)
         made = Backends(
-            {"MLFLOW_TRACKING_URI": proxies["mlflow"].url}, store_variables(store, proxies["store"]), proxies
+            {"MLFLOW_TRACKING_URI": proxies["mlflow"].url}, store_variables(store, proxies["store"]), proxies, store
         )
         yield made
     if made.figures:
@@ -134,7 +142,7 @@ def cases() -> Iterator[ParameterSet]:
                 continue
             for fault, mode in FAULTS.items():
                 if (service, backend, fault) == ("inference", "store", "stalls after 64 KiB"):
-                    continue  # before there is a champion it reads nothing of that size
+                    continue  # without a champion it reads nothing of that size: the next test
                 short = (service, backend) in IN_SHORT and mode == STALL
                 marks = () if short else (pytest.mark.long,)
                 yield pytest.param(service, backend, fault, id=f"{service}, {backend} {fault}", marks=marks)
@@ -171,6 +179,27 @@ def test_the_backend_that_cannot_be_worked_with_is_named_in_time_and_no_other(
     assert not [address for other, address in addresses.items() if other != backend and address in told]
     row = {"service": name, "backend": backend, "fault": fault, "seconds": seconds}
     backends.figures.append(row)
+
+
+@pytest.mark.long
+def test_inference_names_the_store_that_stalls_while_it_fetches_a_champion(backends: Backends, tmp_path: Path) -> None:
+    store = open_store(backends.settings)
+    for bucket in all_buckets(backends.settings):
+        store.ensure_bucket(bucket)
+    bundle, model = window_bundle(make_series(3_000), input_seq_len=2_000)
+    assert len(model) > STALL.amount
+    promote(store, RunStore(store, backends.settings), (bundle, model))
+    try:
+        with (
+            backends.proxies["store"].fault(STALL),
+            backends.service("inference", tmp_path, CHECK_SECONDS["store"], on_s3=True) as service,
+        ):
+            told = warned(service, "model_load_failed", backends.proxies["store"].address, 60)
+            steady(lambda: service.process.poll() is None, 0.5, "it ended")
+    finally:
+        store.delete(backends.settings.promotion_bucket, f"{bundle.identifier}/current.json")
+
+    assert told.startswith("model-bundles/tiny/")  # and the address, which was waited for
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.long) for name in SERVICES])
