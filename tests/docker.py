@@ -34,6 +34,15 @@ def require_docker() -> None:
             pytest.skip(f"`{' '.join(command)}` fails, so images and Compose are not tested: {answer.stderr.strip()}")
 
 
+def require_compose() -> None:
+    """Skip, saying why, without Compose v2; it reads its file without an engine."""
+    if shutil.which("docker") is None:
+        pytest.skip("no `docker` on the PATH: the Compose file is not read as Compose does")
+    answer = subprocess.run(["docker", "compose", "version"], capture_output=True, text=True, check=False, timeout=30)
+    if answer.returncode:
+        pytest.skip(f"`docker compose version` fails, so the Compose file is not read: {answer.stderr.strip()}")
+
+
 def docker(*arguments: str, timeout: float = 60, check: bool = True) -> str:
     """Run a docker command and return what it printed; its complaint is the failure's message."""
     answer = subprocess.run(
