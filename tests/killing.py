@@ -38,8 +38,8 @@ SERVICES = (
 PARTITIONS = 6
 SIDE_BY_SIDE = 4
 """Cases at a time, each in another service: a service that was killed waits more than it works."""
-EVER_AGAIN = ("run-progress", "_leases/", "object-read")
-"""Passed as often as time allows, or without any effect: the first time stands for all."""
+EVER_AGAIN = ("run-progress", "_leases/", "object-read", "message-read", "attempts/")
+"""Passed as often as time allows, without any effect, or for every message alike: the first time stands for all."""
 ON_THEIR_OWN = ("child-start.", "child-ready.", "cache-write.before pointers", "cache-write.after pointers")
 """Points that tell of no run: passed when a process starts or looks around."""
 _VARIABLE = re.compile(
