@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo embedded load env images up down logs test test-long test-e2e kill-matrix test-integration check lint types format generate clean
+.PHONY: help setup demo embedded load env images up down logs test test-long test-e2e kill-matrix test-integration check lint types format chart generate clean
 
 help:           ## Show this list
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## /  make \1\t/p' Makefile | expand -t 24
@@ -64,6 +64,9 @@ types: setup    ## mypy, strict
 
 format: setup   ## Put every file into the one format
 	@$(PY) -m ruff format .
+
+chart: setup    ## Lint and render the chart with the Helm that is there, and compare it with Compose
+	@$(PY) -m pytest tests/deployment/test_chart*.py tests/deployment/test_parity.py
 
 generate: setup ## Write the generated documents
 	@$(PY) -m tools.generate

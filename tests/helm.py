@@ -30,6 +30,9 @@ SECRETS = {
     "GATEWAY_API_KEY": "gateway-key-of-the-test",
     "GRAFANA_ADMIN_PASSWORD": "grafana-key-of-the-test",
 }
+VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
+SPECS = yaml.safe_load((CHART / "config" / "workloads.yaml").read_text())
+COMPLETE = LAYERINGS["complete"]
 WORKLOADS = ("Deployment", "StatefulSet", "Job")
 
 Document = dict[str, Any]
@@ -111,3 +114,9 @@ def container(pod: Document) -> Document:
 def environment(pod: Document) -> dict[str, str | None]:
     """Return a container's variables; those that come from a Secret are None."""
     return {each["name"]: each.get("value") for each in container(pod).get("env", [])}
+
+
+def job_name(*files: str, **sets: str) -> str:
+    """Return the name of the Job that starts the first run."""
+    [name] = of_kind(render(*files, **sets), "Job")
+    return name

@@ -1,6 +1,8 @@
 #!/bin/sh
 # Start whichever S3 server the image holds, so that S3_IMAGE alone chooses it: Silo and MinIO, or the Versity gateway.
 set -eu
+# Servers look for certificates below it, and the image's own may be closed to whoever runs this.
+export HOME=/tmp
 
 for server in silo minio; do
   if command -v "$server" >/dev/null 2>&1; then
