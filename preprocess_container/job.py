@@ -25,7 +25,7 @@ from flts.observability.logs import bind, configure_logs, get_logger
 from flts.runtime.adapters import connect
 from flts.settings import WindowSettings
 from flts.storage.checks import check_store
-from flts.storage.claims import hash_of_file
+from flts.storage.claims import hash_of, hash_of_file
 from flts.storage.ports import ObjectStore
 from flts.storage.runs import RunStore
 from preprocess_container.domain.config_hash import config_hash
@@ -100,26 +100,25 @@ class DatasetJob:
     def _claims(self, identifier: str) -> tuple[ClaimCheck, ClaimCheck | None]:
         bucket = self._settings.bucket_raw_data
         found = newest_upload(self._store, bucket, identifier)
-        with tempfile.TemporaryDirectory(prefix="flts-job-") as name:
-            folder = Path(name)
-            if found is not None:
-                train = self._fetch(bucket, found.train.key, folder / "train.csv")
-                test = self._fetch(bucket, found.test.key, folder / "test.csv") if found.test is not None else None
-                if upload_hash(train.sha256, test.sha256 if test else None) != found.upload_hash:
-                    msg = f"the stored files of {identifier}/{found.upload_hash} are not the ones that were uploaded"
-                    raise HashMismatchError(msg)
-                return train, test
-            if identifier != SAMPLE_IDENTIFIER:
-                msg = (
-                    f"nothing was uploaded as {identifier}; upload it first: "
-                    f"flts upload {identifier} train.csv --test test.csv"
-                )
-                raise NotFoundError(msg, code="no_upload", field="DATASET_NAME")
-            return self._upload_sample(folder)
+        if found is not None:
+            train = self._claim(bucket, found.train.key)
+            test = self._claim(bucket, found.test.key) if found.test is not None else None
+            if upload_hash(train.sha256, test.sha256 if test else None) != found.upload_hash:
+                msg = f"the stored files of {identifier}/{found.upload_hash} are not the ones that were uploaded"
+                raise HashMismatchError(msg)
+            return train, test
+        if identifier != SAMPLE_IDENTIFIER:
+            msg = (
+                f"nothing was uploaded as {identifier}; upload it first: "
+                f"flts upload {identifier} train.csv --test test.csv"
+            )
+            raise NotFoundError(msg, code="no_upload", field="DATASET_NAME")
+        with tempfile.TemporaryDirectory(prefix="flts-job-") as folder:
+            return self._upload_sample(Path(folder))
 
-    def _fetch(self, bucket: str, key: str, path: Path) -> ClaimCheck:
-        self._store.get_file(bucket, key, path)
-        size, sha256 = hash_of_file(path)
+    def _claim(self, bucket: str, key: str) -> ClaimCheck:
+        # Hashed as it comes: an upload may be larger than all that a container can write.
+        size, sha256 = hash_of(self._store.stream(bucket, key))
         return ClaimCheck(bucket=bucket, object_key=key, size=size, sha256=sha256)
 
     def _upload_sample(self, folder: Path) -> tuple[ClaimCheck, ClaimCheck]:

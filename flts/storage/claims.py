@@ -94,7 +94,7 @@ def read_claimed(store: ObjectStore, claim: ClaimCheck) -> bytes:
 
 def check_claimed(store: ObjectStore, claim: ClaimCheck) -> None:
     """Look whether an object has the bytes that its claim promises, in constant memory; raises as `read_claimed`."""
-    _check(claim, *_hash_of(store.stream(claim.bucket, claim.object_key)))
+    _check(claim, *hash_of(store.stream(claim.bucket, claim.object_key)))
 
 
 def read_claimed_file(store: ObjectStore, claim: ClaimCheck, path: Path) -> None:
@@ -110,10 +110,11 @@ def read_claimed_file(store: ObjectStore, claim: ClaimCheck, path: Path) -> None
 def hash_of_file(path: Path) -> tuple[int, str]:
     """Return a file's size in bytes and its SHA-256."""
     with path.open("rb") as file:
-        return _hash_of(iter(lambda: file.read(1 << 20), b""))
+        return hash_of(iter(lambda: file.read(1 << 20), b""))
 
 
-def _hash_of(chunks: Iterable[bytes]) -> tuple[int, str]:
+def hash_of(chunks: Iterable[bytes]) -> tuple[int, str]:
+    """Return the size in bytes and the SHA-256 of what comes in chunks."""
     digest = hashlib.sha256()
     size = 0
     for chunk in chunks:
@@ -137,7 +138,7 @@ def _put_or_adopt(store: ObjectStore, claim: ClaimCheck, put: Callable[[], Objec
 
 
 def _adopt(store: ObjectStore, claim: ClaimCheck) -> ClaimCheck:
-    size, sha256 = _hash_of(store.stream(claim.bucket, claim.object_key))
+    size, sha256 = hash_of(store.stream(claim.bucket, claim.object_key))
     if sha256 == claim.sha256:
         return claim
     default_metrics().store_conflicts.inc()

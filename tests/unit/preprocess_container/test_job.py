@@ -189,3 +189,23 @@ def test_main_announces_once_and_marks_it(tmp_path: Path, monkeypatch: pytest.Mo
 
     assert codes == [0, 0]
     assert [event.identifier for event in published] == ["sample"]
+
+
+def test_an_upload_of_any_size_is_hashed_without_a_copy_of_it(
+    store: FilesystemStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = upload(store, 60)
+    job, _ = make_job(store, tmp_path)
+
+    def full(*_: object, **__: object) -> None:
+        msg = "no space left on device"
+        raise OSError(msg)
+
+    monkeypatch.setattr(module.tempfile, "TemporaryDirectory", full)
+    monkeypatch.setattr(store, "get_file", full)
+
+    event = job.prepare()
+
+    assert event is not None
+    assert upload_hash(event.train.sha256) == digest
+    assert event.train.size == store.head("raw-data", event.train.object_key).size
