@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import re
+import shutil
+from pathlib import Path
 
 import pytest
 import yaml
@@ -148,8 +150,31 @@ def test_secrets_are_made_at_random_and_outlive_the_release() -> None:
     for name in SECRETS:
         assert made[0][name] != made[1][name]
         assert name == "AWS_ACCESS_KEY_ID" or len(made[0][name]) >= 32
-    # What the cluster has wins over chance; a cluster to show it on is another test's.
-    assert 'lookup "v1" "Secret"' in (CHART / "templates" / "_environment.tpl").read_text()
+
+
+def test_what_the_cluster_has_wins_over_chance_and_what_is_given_over_both(tmp_path: Path) -> None:
+    # Without a cluster `lookup` finds nothing: a copy of the chart is told what it would have found.
+    copy = tmp_path / "chart"
+    shutil.copytree(CHART, copy)
+    file = copy / "templates" / "_environment.tpl"
+    there = {name: base64.b64encode(f"kept-{name}".encode()).decode() for name in SECRETS}
+    del there["GRAFANA_ADMIN_PASSWORD"]  # as if a version before had not known it
+    asked = '(lookup "v1" "Secret" .Release.Namespace "flts-secrets")'
+    assert file.read_text().count(asked) == 1
+    file.write_text(file.read_text().replace(asked, f"(`{json.dumps({'data': there})}` | fromJson)"))
+
+    answer = helm(
+        require_helm(),
+        *("template", "flts", str(copy), "--kube-version", "1.34.0", "--set", "secrets.POSTGRES_PASSWORD=given"),
+    )
+
+    assert answer.returncode == 0, answer.stderr
+    [secret] = of_kind(list(documents(answer.stdout)), "Secret").values()
+    found = {name: base64.b64decode(value).decode() for name, value in secret["data"].items()}
+    assert found.pop("POSTGRES_PASSWORD") == "given"
+    assert len(found.pop("GRAFANA_ADMIN_PASSWORD")) == 48
+    assert found == {name: f"kept-{name}" for name in found}
+    assert len(found) == 3
 
 
 def test_somebody_elses_secret_is_used_instead() -> None:
