@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -206,6 +207,52 @@ def test_the_documents_name_keys_that_there_are() -> None:
         for key in path.split("."):
             if not key.isupper():
                 part = part[key]
+
+
+def leaves(values: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Yield path and last name of every value."""
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}", key
+
+
+def marked(path: str, key: str, number: int) -> tuple[str, str, str] | None:
+    """Return a value's path, one that nothing else has, and the line that it must make; None for a word or a switch."""
+    if path.startswith("nodePorts."):
+        return path, str(31_000 + number), f"nodePort: {31_000 + number}\n"
+    if key == "env":
+        # A setting of services, any variable of other images.
+        name = "EXTRA_HASH_SALT" if path.startswith("services.") else "SENTINEL"
+        return f"{path}.{name}", f"sentinel-{number}", f"value: sentinel-{number}\n"
+    units = {"cpu": ("m", "cpu: "), "memory": ("Mi", "memory: "), "size": ("Gi", "storage: ")}
+    if key in units:
+        unit, before = units[key]
+        return path, f"{number}{unit}", f"{before}{number}{unit}\n"
+    if key == "image":
+        return path, f"sentinel-{number}:1", f"image: sentinel-{number}:1\n"
+    if key in {"replicas", "workers"}:
+        return path, str(number), f"replicas: {number}\n"
+    return None
+
+
+def test_every_value_is_used() -> None:
+    found = list(leaves(VALUES))
+    few = [each for each in found if each[1] in {"replicas", "workers"}]  # which may not be more than a hundred
+    numbered = [
+        *enumerate(few, 31),
+        *enumerate((each for each in found if each not in few), 101),
+    ]
+    chosen = [mark for number, (path, key) in numbered if (mark := marked(path, key, number)) is not None]
+    given = {path.replace(".", "__"): value for path, value, _ in chosen}
+    # Its own replicas count without the autoscaler.
+    given["services__inference__autoscaling__enabled"] = "false"
+
+    text = yaml.safe_dump_all(render(*COMPLETE, **given), width=1000)
+
+    assert len(chosen) > 90
+    assert not [path for path, _, line in chosen if line not in text]
 
 
 # ---- Switches

@@ -81,6 +81,35 @@ def test_nobody_is_told_that_a_service_is_missing_which_was_not_asked_for() -> N
     assert fewer.count("absent(") == everything.count("absent(") - 1
 
 
+def test_it_is_told_when_inference_has_all_the_replicas_that_it_may_have(tmp_path: Path) -> None:
+    data = of_kind(render(*COMPLETE, services__inference__autoscaling__maxReplicas="3"), "ConfigMap")
+    (tmp_path / "rules.yml").write_text(data["prometheus-files"]["data"]["rules-kubernetes.yml"])
+    firing = 'count(ALERTS{alertname="FltsInferenceAtMaxReplicas",alertstate="firing"})'
+    case = {
+        "rule_files": ["rules.yml"],
+        "evaluation_interval": "1m",
+        "tests": [
+            {
+                "interval": "1m",
+                # Three at last, of which one does not even answer: it has been asked for all the same.
+                "input_series": [
+                    {"series": 'up{job="inference",instance="a"}', "values": "1x60"},
+                    {"series": 'up{job="inference",instance="b"}', "values": "1x60"},
+                    {"series": 'up{job="inference",instance="c"}', "values": "_x20 0x40"},
+                ],
+                "promql_expr_test": [
+                    {"expr": firing, "eval_time": "29m", "exp_samples": []},
+                    {"expr": firing, "eval_time": "40m", "exp_samples": [{"labels": "{}", "value": 1}]},
+                ],
+            }
+        ],
+    }
+    (tmp_path / "tests.yml").write_text(yaml.safe_dump(case))
+    command = [program("promtool"), "test", "rules", str(tmp_path / "tests.yml")]
+    tested = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+
+
 def test_promtool_accepts_what_prometheus_is_given(tmp_path: Path) -> None:
     for name, text in of_kind(render(*COMPLETE), "ConfigMap")["prometheus-files"]["data"].items():
         (tmp_path / name).write_text(text)
