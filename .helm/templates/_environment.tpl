@@ -75,9 +75,9 @@ The autoscaler of inference stands still at {{ int .autoscaling.minReplicas }} r
 {{- end }}
 
 {{/* Every secret's value, as JSON: given, or the one that the cluster has, or random. Made once in a rendering, since
-each call of a random function gives another value. */}}
+each call of a random function gives another value, and kept in the context, not in the values: Helm stores these. */}}
 {{- define "flts.secrets" -}}
-{{- if not (hasKey .Values.secrets "made") -}}
+{{- if not (hasKey . "FltsSecrets") -}}
 {{- $there := (lookup "v1" "Secret" .Release.Namespace "flts-secrets").data | default dict -}}
 {{- $all := dict -}}
 {{- range $name := list "AWS_ACCESS_KEY_ID" "AWS_SECRET_ACCESS_KEY" "POSTGRES_PASSWORD" "GATEWAY_API_KEY" "GRAFANA_ADMIN_PASSWORD" "INFERENCE_API_KEY" -}}
@@ -90,7 +90,7 @@ each call of a random function gives another value. */}}
 {{- end -}}
 {{- if $value }}{{ $_ := set $all $name $value }}{{ end -}}
 {{- end -}}
-{{- $_ := set .Values.secrets "made" $all -}}
+{{- $_ := set . "FltsSecrets" $all -}}
 {{- end -}}
-{{- toJson .Values.secrets.made -}}
+{{- toJson .FltsSecrets -}}
 {{- end }}

@@ -77,12 +77,12 @@ spec:
 {{- $given := .spec.probes -}}
 {{- if not (hasKey .spec "probes") }}{{ $given = dict "ready" (dict "path" "/readyz") "alive" (dict "path" "/healthz") }}{{ end -}}
 {{- with $given.alive }}
-# A machine that is busy may take its time, and no more than two minutes.
+# A machine on which all starts at once may take its time, and no more than five minutes.
 startupProbe:
   {{- include "flts.asked" . | nindent 2 }}
   periodSeconds: 2
   timeoutSeconds: 10
-  failureThreshold: 60
+  failureThreshold: 150
 livenessProbe:
   {{- include "flts.asked" . | nindent 2 }}
   periodSeconds: 15

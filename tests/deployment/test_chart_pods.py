@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import re
 import shutil
@@ -24,6 +25,7 @@ from tests.helm import (
     documents,
     environment,
     helm,
+    helms,
     of_kind,
     pods,
     render,
@@ -175,6 +177,24 @@ def test_what_the_cluster_has_wins_over_chance_and_what_is_given_over_both(tmp_p
     assert len(found.pop("GRAFANA_ADMIN_PASSWORD")) == 48
     assert found == {name: f"kept-{name}" for name in found}
     assert len(found) == 3
+
+
+def test_templates_leave_the_values_as_they_are() -> None:
+    # Helm stores them with the release, and `helm upgrade --reuse-values` starts from them.
+    for path in (CHART / "templates").rglob("*"):
+        if path.is_file():
+            assert not re.search(r"\bset \$?[\w.]*\.Values", path.read_text()), path.name
+
+
+def test_one_rendering_has_one_random_secret() -> None:
+    for binary in [require_helm(), *helms()[1:]]:
+        answer = helm(binary, "template", "flts", str(CHART), "--kube-version", "1.34.0")
+        rendered = list(documents(answer.stdout))
+        [secret] = of_kind(rendered, "Secret").values()
+        value = base64.b64decode(secret["data"]["POSTGRES_PASSWORD"]).decode()
+        read = json.dumps({"POSTGRES_PASSWORD": value}, separators=(",", ":"))
+        digest = hashlib.sha256(read.encode()).hexdigest()[:8]
+        assert pods(rendered)["postgres"]["metadata"]["annotations"]["checksum/secrets"] == digest
 
 
 def test_somebody_elses_secret_is_used_instead() -> None:

@@ -154,6 +154,24 @@ def test_compose_and_the_embedded_mode_run_the_same(
     assert not unmeant("embedded", one, other, only=set(READ))
 
 
+@pytest.mark.parametrize("files", LAYERINGS.values(), ids=LAYERINGS)
+def test_services_accept_what_every_layering_gives_them(
+    files: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require_helm()
+    installed = from_chart(*files, chart=CHART)
+    for name, known in READ.items():
+        for variable in known:
+            monkeypatch.delenv(variable, raising=False)
+        for variable, value in installed[name].environment.items():
+            monkeypatch.setenv(variable, value)
+        settings = settings_of(name)()
+        given = {variable.lower() for variable in installed[name].environment} & set(type(settings).model_fields)
+        assert given == settings.model_fields_set, name
+        for variable in installed[name].environment:
+            monkeypatch.delenv(variable)
+
+
 def test_every_exception_is_one(
     compose: Callable[..., Installation], chart: Callable[..., Installation], embedded: Callable[..., Installation]
 ) -> None:
