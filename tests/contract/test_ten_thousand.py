@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,6 +39,8 @@ MEMBERS, KILLS = 3, 7
 SERIES = 200
 HEADER_BYTES = 20 * 1024
 """More than is read, and little enough that the embedded broker keeps all of it."""
+AGAIN = 300
+"""Most messages that may be worked on again: a killed member has one in hand, its commit may be under way."""
 TAKEN_SECONDS = 420
 """A real broker misses each killed member only after 45 s in the newer protocol."""
 
@@ -158,7 +161,7 @@ class TenThousandContract:
         assert (account.sent, account.done) == (sent + POISON, sent + POISON)
         assert (account.dead_letters, account.replayed, account.lost) == (0, POISON, 0)
         assert Counter(result.outcome for result in desk.replay().results)["replayed"] == 0
-        figures = {
+        figures: dict[str, Any] = {
             "broker": type(self).__name__.removeprefix("Test"),
             "protocol": bus.protocol,
             "records": sent,
@@ -179,6 +182,8 @@ class TenThousandContract:
         report(name, [figures])
         report(f"{name}: letters by reason", [dict(reasons)])
         assert crowd.kills == KILLS + 1
+        # The mock broker refuses commits while a classic group rebalances, so that what was done comes again.
+        assert figures["redelivered"] <= AGAIN or (figures["broker"], bus.protocol) == ("EmbeddedBroker", "classic")
 
 
 def kill_members_on_the_way(crowd: Crowd, desk: Desk) -> None:
