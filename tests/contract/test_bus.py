@@ -12,11 +12,15 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from confluent_kafka.admin import AdminClient
 
+from embedded.ports import free_port
 from flts.contracts.events import RawData
-from flts.messaging.kafka import RawHeaders
+from flts.errors import BackendAwayError
+from flts.messaging.kafka import RawHeaders, check_broker, check_large_request
 from tests.brokers import Bus, EmbeddedBroker, RunningService, embedded_bus, lives, steady
 from tests.eventually import eventually
+from tests.faulty_proxy import FaultyProxy, stall_after
 
 GROUP = "bus"
 PREFIXES = [f"t{number}-" for number in range(24)]
@@ -154,6 +158,13 @@ class BusContract:
         assert service.logged("kafka_receive")[0]["trace_id"].encode() == trace_id
         eventually(lambda: bus.read("run-progress"), "its progress")
 
+    def test_asking_for_much_at_start_makes_no_topic(self, bus: Bus) -> None:
+        check_large_request(bus.settings(), "tests")
+
+        known = AdminClient({"bootstrap.servers": bus.address}).list_topics(timeout=10).topics
+        assert f"{bus.prefix}raw-data" in known
+        assert not [name for name in known if "_probe" in name]
+
     def test_a_stopping_service_lets_work_in_hand_finish_and_commits_it(self, bus: Bus) -> None:
         service = bus.start(BUS_MODE="child").until_ready()
         event = bus.publish(do="work", seconds=1.5)
@@ -225,6 +236,21 @@ class TestEmbeddedBroker(BusContract):
             assert service.stop() == 0
             assert time.monotonic() - started < 15  # a pod is killed after 30 s
             assert len(service.logged("brokers_away")) == 1
+
+    def test_a_broker_that_stalls_after_64_kib_answers_small_requests_and_is_found_out_by_a_large_one(
+        self, tmp_path: Path
+    ) -> None:
+        port = free_port()
+        with FaultyProxy(port, mode=stall_after(64 * 1024)) as proxy:
+            broker = EmbeddedBroker(tmp_path, port=port, advertised=proxy.address)
+            settings = Bus(proxy.address, tmp_path).settings()
+            try:
+                check_broker(settings, "tests")
+
+                with pytest.raises(BackendAwayError, match=f"{proxy.address} did not answer a request of 96 KiB"):
+                    check_large_request(settings, "tests", timeout_seconds=2)
+            finally:
+                broker.kill()
 
     def test_names_the_topics_that_are_missing(self, tmp_path: Path) -> None:
         with embedded_bus(tmp_path) as (bus, _):
