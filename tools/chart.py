@@ -18,6 +18,7 @@ from pydantic import SecretStr
 
 from flts.settings import Settings
 from tools.configuration import READERS
+from tools.setting_values import values_of
 
 ROOT = Path(__file__).resolve().parent.parent
 CHART = ROOT / ".helm"
@@ -95,19 +96,24 @@ def files() -> dict[Path, bytes]:
 
 def readers() -> dict[str, list[str]]:
     """Return the settings that each workload reads and that an installation may choose."""
-    found = {}
-    for reader, path in READERS:
-        module, _, name = path.partition(":")
-        loaded: type[Settings] = getattr(importlib.import_module(module), name)
-        for workload in WORKLOADS.get(reader, [reader]):
-            found[workload] = sorted(_choices(loaded))
+    found = {
+        workload: sorted(_choices(loaded))
+        for reader, loaded in _classes()
+        for workload in WORKLOADS.get(reader, [reader])
+    }
     return {**found, **OTHERS}
 
 
 def schema() -> dict[str, Any]:
     """Return the values' schema with the settings there are; the rest of it is written by hand."""
+    values = {name: value for _, loaded in _classes() for name, value in values_of(loaded).items()}
+    chosen = sorted(set().union(*readers().values()))
     found: dict[str, Any] = json.loads(SCHEMA.read_text(encoding="utf-8"))
-    found["definitions"]["settings"]["propertyNames"]["enum"] = sorted(set().union(*readers().values()))
+    found["definitions"]["settings"] = {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {name: values[name] for name in chosen},
+    }
     return found
 
 
@@ -126,6 +132,12 @@ def keys(part: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
         if meaning := entry.get("description") or kind.get("description"):
             yield f"{prefix}{name}", meaning
         yield from keys(kind, f"{prefix}{name}.")
+
+
+def _classes() -> Iterator[tuple[str, type[Settings]]]:
+    for reader, path in READERS:
+        module, _, name = path.partition(":")
+        yield reader, getattr(importlib.import_module(module), name)
 
 
 def _choices(loaded: type[Settings]) -> Iterator[str]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from pydantic_core import PydanticUndefined
 
 import flts
 from tests.helm import (
@@ -33,6 +36,7 @@ from tests.helm import (
     template,
 )
 from tools.chart import readers
+from tools.configuration import READERS
 
 EVERY_HELM = pytest.mark.parametrize("binary", helms() or [pytest.param("", id="no-helm")])
 EVERY_LAYERING = pytest.mark.parametrize("files", LAYERINGS.values(), ids=LAYERINGS)
@@ -187,18 +191,79 @@ def test_a_value_that_makes_no_sense_is_refused(wrong: str) -> None:
     assert re.search(r"schema|values don't meet", answer.stderr)
 
 
-def test_every_setting_may_be_chosen_and_reaches_its_readers_alone() -> None:
-    known = json.loads((CHART / "values.schema.json").read_text())["definitions"]["settings"]["propertyNames"]["enum"]
-    given = {f"config__{name}": "7" for name in known}
-    found = pods(render(*COMPLETE, **given))
+def defaults() -> dict[str, str]:
+    """Every setting with its default, as somebody would write it; a number where there is none."""
+    found = {}
+    for name, path in READERS:
+        if name in {"embedded mode", "make demo", "flts"}:
+            continue
+        module, _, class_name = path.partition(":")
+        for field, info in getattr(importlib.import_module(module), class_name).model_fields.items():
+            default = info.get_default()
+            text = ",".join(default) if isinstance(default, tuple) else str(default)
+            found[field.upper()] = "7" if default is None or default is PydanticUndefined else text
+    return found
+
+
+def test_every_setting_may_be_chosen_and_reaches_its_readers_alone(tmp_path: Path) -> None:
+    known = json.loads((CHART / "values.schema.json").read_text())["definitions"]["settings"]["properties"]
+    config = {name: value for name, value in defaults().items() if name in known}
+    assert set(config) == set(known)
+    (tmp_path / "values.yaml").write_text(yaml.safe_dump({"config": config}))
+    answer = template(require_helm(), (*COMPLETE, str(tmp_path / "values.yaml")))
+    assert answer.returncode == 0, answer.stderr
+    found = pods(list(documents(answer.stdout)))
     for name, reads in readers().items():
-        got = {key for key, value in environment(found[name]).items() if value == "7" and key in known}
-        # A workload's own settings win, such as the model type's.
-        assert got == set(reads) - set(SPECS.get(name, {}).get("env", {})), name
+        assert environment(found[name]).keys() & known.keys() == set(reads), name
+        given = {key: value for key, value in environment(found[name]).items() if key in reads}
+        assert given == {key: config[key] for key in reads}, name
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *("EPOCHS=five", "EPOCHS=0", "EPOCHS=2.5", "SCALER=Standard", "LAGS_ENABLE=perhaps", "TRAIN_TEST_SPLIT=2"),
+        *("NAMESPACE_PREFIX=a/b", "IDENTIFIER=../x", "LEARNING_RATE=fast", "SAMPLE_STRATEGY=tail", "LOG_LEVEL=loud"),
+    ],
+)
+def test_a_setting_that_no_service_would_accept_is_refused(wrong: str) -> None:
+    name, _, value = wrong.partition("=")
+    for place in ("config", "services.fastapiApp.env", "services.inference.env"):
+        answer = template(require_helm(), sets={f"{place}.{name}": value})
+        assert answer.returncode != 0
+        assert name in answer.stderr
+
+
+@pytest.mark.parametrize(
+    "right",
+    [
+        *(
+            "EPOCHS=5",
+            "LEARNING_RATE=1e-4",
+            "LAGS_ENABLE=1",
+            "LAGS_ENABLE=false",
+            "TARGETS=down",
+            "TARGETS=",
+            "SCALER=",
+        ),
+        *("GATE_MIN_SKILL=-0.5", "EXTRA_HASH_SALT=v2", "IDENTIFIER=", "MAX_UPLOAD_BYTES=1073741824", "SEED=42"),
+    ],
+)
+def test_a_setting_reaches_its_readers_as_it_was_written(right: str, tmp_path: Path) -> None:
+    name, _, value = right.partition("=")
+    reader = next(workload for workload, reads in readers().items() if name in reads)
+    # As a number or a switch, and in quotes.
+    for text in (value or '""', f'"{value}"'):
+        (tmp_path / "values.yaml").write_text(f"config: {{{name}: {text}}}\n")
+        answer = template(require_helm(), (str(tmp_path / "values.yaml"),))
+        assert answer.returncode == 0, answer.stderr
+        found = environment(pods(list(documents(answer.stdout)))[reader])[name]
+        assert found is not None
+        assert found == value or float(found) == float(value)
 
 
 def test_the_documents_name_keys_that_there_are() -> None:
-    known = json.loads((CHART / "values.schema.json").read_text())["definitions"]["settings"]["propertyNames"]["enum"]
+    known = json.loads((CHART / "values.schema.json").read_text())["definitions"]["settings"]["properties"]
     text = (ROOT / "docs" / "kubernetes.md").read_text()
     for name in re.findall(r"(?:config|env)\.([A-Z][A-Z_]+[A-Z])\b", text):
         assert name in known

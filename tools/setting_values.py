@@ -1,0 +1,34 @@
+"""What a setting may be in the chart's values, as a JSON schema: a wrong value fails the installation, not the pod."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flts.settings import Settings
+
+BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
+NUMBERS = {"integer": r"^(-?[0-9]+)?$", "number": r"^(-?[0-9.]+([eE][-+]?[0-9]+)?)?$"}
+"""Numbers as texts, which `--set-string` and quotes make of them; nothing, since an empty variable counts as unset."""
+BOOLEANS = [True, False, 1, 0, "true", "false", "True", "False", "1", "0", ""]
+
+
+def values_of(loaded: type[Settings]) -> dict[str, dict[str, Any]]:
+    """Return the schema of each variable that a class reads."""
+    properties = loaded.model_json_schema(by_alias=False)["properties"]
+    return {name.upper(): _value(entry) for name, entry in properties.items()}
+
+
+def _value(entry: dict[str, Any]) -> dict[str, Any]:
+    [one] = [option for option in entry.get("anyOf", [entry]) if option.get("type") != "null"]
+    kind = one.get("type")
+    if kind == "boolean":
+        return {"enum": BOOLEANS}
+    if kind in NUMBERS:
+        bounds = {name: one[name] for name in BOUNDS if name in one}
+        return {"anyOf": [{"type": kind, **bounds}, {"type": "string", "pattern": NUMBERS[kind]}]}
+    if "enum" in one:
+        return {"enum": [*one["enum"], ""]}
+    if "pattern" in one:
+        return {"anyOf": [{"const": ""}, {"type": "string", "pattern": one["pattern"]}]}
+    # Texts and lists; `TARGETS: 1` is a column of that name.
+    return {"type": ["string", "number"]}
