@@ -43,6 +43,7 @@ SERVICES = {
     "inference": ("inference_container", {}),
     "inference-worker": ("inference_container.worker", {}),
 }
+JOB = ("preprocess_container.job", {"DATASET_NAME": "sample"})
 RECORDING = ("train-gru", "nonml-prophet", "eval")
 """Those that tell MLflow; it is the record, so they go on without it."""
 SERVING = ("inference",)
@@ -77,7 +78,7 @@ class Backends:
 
     @contextmanager
     def service(self, name: str, folder: Path, seconds: int, *, on_s3: bool) -> Iterator[RunningService]:
-        module, own = SERVICES[name]
+        module, own = {**SERVICES, "job": JOB}[name]
         bus = Bus(self.proxies["kafka"].address, folder)
         environment = {"BACKEND_CHECK_SECONDS": str(seconds), "TRAIN_THREADS": "1", **self.record, **own}
         if name == "inference":
@@ -200,6 +201,30 @@ def test_inference_names_the_store_that_stalls_while_it_fetches_a_champion(backe
         store.delete(backends.settings.promotion_bucket, f"{bundle.identifier}/current.json")
 
     assert told.startswith("model-bundles/tiny/")  # and the address, which was waited for
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("backend", "fault", "step"),
+    [
+        ("store", "never answers", "'ensure buckets' did not succeed"),
+        ("store", "stalls after 64 KiB", "'put, read and delete 8 MiB' did not succeed"),
+        ("kafka", "never answers", "did not answer a metadata request"),  # it sends one small message, then ends
+    ],
+)
+def test_the_job_fails_in_time_with_the_backend_that_cannot_be_worked_with(
+    backends: Backends, tmp_path: Path, backend: str, fault: str, step: str
+) -> None:
+    limit = CHECK_SECONDS[backend]
+    with (
+        backends.proxies[backend].fault(FAULTS[fault]),
+        backends.service("job", tmp_path, limit, on_s3=backend == "store") as job,
+    ):
+        assert job.ended(START_SECONDS + limit) == 1, job.log_path.read_text()
+
+    (failed,) = job.logged("job_failed")
+    assert backends.addresses()[backend] in failed["error"]
+    assert step in failed["error"]
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.long) for name in SERVICES])
