@@ -38,7 +38,7 @@ class ComposePipeline(Pipeline):
     """A running Compose installation of a test's own."""
 
     backends = ("kafka", "minio", "postgres", "mlflow")
-    scales = True
+    replicas = REPLICAS
 
     def __init__(self, made: Installation) -> None:
         self.made = made

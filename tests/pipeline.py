@@ -31,8 +31,8 @@ class Pipeline(ABC):
     state: dict[str, Any]
     backends: tuple[str, ...] = ("kafka", "mlflow")
     """What can be killed beside the programs of ``state["health"]``."""
-    scales = False
-    """Whether forecasts go on while one replica of inference is away."""
+    replicas = 1
+    """Of inference; with more than one, forecasts go on while one of them is away."""
 
     @property
     @abstractmethod

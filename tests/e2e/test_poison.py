@@ -198,12 +198,22 @@ def test_replicas_that_read_everything_drop_poison_and_go_on(
 
     def counted() -> bool:
         for (service, topic), before in about["dropped"].items():
+            if service == "inference" and scene.stack.replicas > 1:
+                continue  # its metrics are those of whichever replica answers; the log below has them all
             assert scene.dropped(service, topic) - before == len(UNREADABLE), (service, topic)
         return True
 
     eventually(counted, "six dropped messages per topic and replica", timeout=30)
-    codes = Counter(entry["error_code"] for entry in scene.stack.log_events("inference", "message_dropped"))
-    assert codes == Counter(CODES[kind] for kind in UNREADABLE)
+    everywhere = Counter(
+        {code: n * scene.stack.replicas for code, n in Counter(CODES[kind] for kind in UNREADABLE).items()}
+    )
+
+    def logged() -> bool:
+        entries = scene.stack.log_events("inference", "message_dropped")
+        assert Counter(entry["error_code"] for entry in entries) == everywhere
+        return True
+
+    eventually(logged, "every replica of inference has dropped them", timeout=30, every=0.5)
     served = scene.stack.wait_served(NAME, champion(scene)["run_id"])
     assert served["identifier"] == NAME
 
