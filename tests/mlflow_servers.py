@@ -102,7 +102,7 @@ def running_mlflow(folder: Path) -> Iterator[MlflowServer]:
             start_new_session=True,
         )
     try:
-        eventually(lambda: _answers(f"{uri}/health", process), f"mlflow answers, see {folder / 'log'}", timeout=90)
+        eventually(lambda: _answers(f"{uri}/health", process), f"mlflow answers, see {folder / 'log'}", timeout=180)
         yield MlflowServer(uri, process)
     finally:
         os.killpg(process.pid, signal.SIGCONT)
