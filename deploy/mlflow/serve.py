@@ -28,6 +28,12 @@ SECRETS = ("POSTGRES_PASSWORD", "AWS_SECRET_ACCESS_KEY")
 DEFAULT_CREDENTIALS = frozenset(
     {"minioadmin", "minio", "minio123", "password", "changeme", "admin", "mlflow", "postgres", "secret"}
 )
+REFUSAL = "password authentication failed"
+# Postgres takes its password once, when its volume is made: a second clone's .env does not fit the first one's volume.
+REMEDY = (
+    "; the database keeps the password that it was made with: put that one into .env as POSTGRES_PASSWORD, or remove "
+    "the volume postgres-data and MLflow's records with it"
+)
 # A query that waits for ever would keep a worker for ever.
 DATABASE_OPTIONS = "-c statement_timeout=30000 -c lock_timeout=15000"
 
@@ -67,7 +73,9 @@ def wait_for(checks: Mapping[str, Callable[[], None]], *, seconds: float) -> str
                 break
             except (psycopg2.Error, BotoCoreError, ClientError) as error:
                 if time.monotonic() + RETRY_SECONDS >= deadline:
-                    return f"mlflow: {name} did not answer within {seconds:g} s: {' '.join(str(error).split())}"
+                    said = " ".join(str(error).split())
+                    hint = REMEDY if REFUSAL in said else ""
+                    return f"mlflow: {name} did not answer within {seconds:g} s: {said}{hint}"
                 time.sleep(RETRY_SECONDS)
         sys.stdout.write(f"mlflow: {name} answers\n")
     return None

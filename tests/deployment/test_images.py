@@ -213,3 +213,17 @@ def test_mlflow_says_which_backend_is_away_instead_of_waiting_for_ever() -> None
     assert code == 2
     assert "POSTGRES_PASSWORD: is a well-known default password" in said
     assert "AWS_SECRET_ACCESS_KEY: is required" in said
+
+
+def test_mlflow_names_the_remedy_for_a_database_that_was_made_with_another_password(tmp_path: Path) -> None:
+    with installation(f"flts-mlflow-{uuid.uuid4().hex[:6]}", tmp_path) as stack:
+        stack.compose("up", "--detach", "--wait", "postgres", "minio", timeout=240)
+        old = stack.secret("POSTGRES_PASSWORD")
+        stack.env_file.write_text(stack.env_file.read_text().replace(old, "x" + old))
+        stack.compose("up", "--detach", "--no-deps", "mlflow", timeout=120)
+
+        def said() -> bool:
+            return "put that one into .env as POSTGRES_PASSWORD" in stack.compose("logs", "mlflow")
+
+        eventually(said, "the remedy in MLflow's log", timeout=120, every=1)
+        assert old not in stack.compose("logs", "mlflow")
