@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,6 +26,9 @@ from flts.errors import FltsError, RejectedError
 START_SECONDS = 120.0
 """Longest time that a child may take to import its libraries on a busy machine."""
 START_TRIES = 3
+LAST_WORDS_BYTES = 4096
+_OUT_OF_MEMORY = re.compile(rb"bad_alloc|out of memory|cannot allocate memory|can't start new thread", re.IGNORECASE)
+"""What C and C++ libraries say before they abort where Python would raise MemoryError."""
 
 Cause = Literal["memory", "time", "crash"]
 
@@ -164,8 +169,12 @@ class _Child:
             [sys.executable, "-m", "flts.runtime.bounded_child", *_arguments(bounds)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
         self._timed_out = False
+        self._last_words = b""
+        self._hearing = threading.Thread(target=self._hear, name="last-words", daemon=True)
+        self._hearing.start()
 
     @property
     def pid(self) -> int:
@@ -192,7 +201,8 @@ class _Child:
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout):
+        self._hearing.join()
+        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
             if stream is not None:
                 with contextlib.suppress(OSError):
                     stream.close()
@@ -218,12 +228,22 @@ class _Child:
         self._timed_out = True
         self._process.kill()
 
+    def _hear(self) -> None:
+        """Pass on what the child and its libraries say to standard error, and remember the end of it."""
+        assert self._process.stderr is not None
+        while words := os.read(self._process.stderr.fileno(), LAST_WORDS_BYTES):
+            self._last_words = (self._last_words + words)[-LAST_WORDS_BYTES:]
+            with contextlib.suppress(OSError):
+                os.write(2, words)
+
     def _gave_up(self) -> GaveUpError:
         code = self._process.wait()
         if self._timed_out or code == -signal.SIGALRM:
             return GaveUpError("time", self.noted, "it was stopped at its deadline")
-        # The kernel's own killer, which is told to take these children first.
-        cause: Cause = "memory" if code == -signal.SIGKILL else "crash"
+        self._hearing.join()
+        # SIGKILL is the kernel's own killer, which is told to take these children first.
+        starved = code == -signal.SIGKILL or _OUT_OF_MEMORY.search(self._last_words)
+        cause: Cause = "memory" if starved else "crash"
         return GaveUpError(cause, self.noted, f"the child ended with code {code}")
 
 

@@ -40,6 +40,10 @@ def test_a_child_answers_again_and_again_and_may_print(shared: BoundedWorkers) -
         ({"do": "hang"}, "time"),
         ({"do": "crash"}, "crash"),
         ({"do": "exit"}, "crash"),
+        ({"do": "abort", "words": "Check failed: no such thing\n"}, "crash"),
+        ({"do": "abort", "words": "terminate called after throwing an instance of 'std::bad_alloc'\n"}, "memory"),
+        ({"do": "abort", "words": "Bad status: Out of memory: realloc of size 522944 failed\n"}, "memory"),
+        ({"do": "abort", "words": "cannot allocate memory for thread-local data: ABORT"}, "memory"),
     ],
 )
 def test_what_a_child_does_not_live_through_is_told_apart_and_the_next_one_answers(
