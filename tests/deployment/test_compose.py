@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import yaml
 import flts
 from embedded.settings import EmbeddedSettings
 from flts.settings import DEFAULT_CREDENTIALS, Settings
+from tests.docker import Installation, require_compose
 from tools.configuration import READERS
 from tools.env_file import EXAMPLE, names
 from tools.images import IMAGES
@@ -29,6 +31,9 @@ SETTINGS = {
     "train-gru": "train-gru, train-lstm",
     "train-lstm": "train-gru, train-lstm",
 }
+OPENED = "${PUBLISHED_ADDRESS:-127.0.0.1}"
+OPENABLE = {"fastapi-app": ":8000", "kafka": ":9094", "minio": ":9000", "mlflow": ":5000"}
+"""What somebody else's cluster may use; all of it asks for a key but Kafka and MLflow."""
 ENDPOINTS = ROOT / ".helm" / "config" / "endpoints.env"
 DOCKERFILES = sorted(ROOT.glob("*_container/Dockerfile"))
 
@@ -78,7 +83,27 @@ def test_a_container_has_no_more_rights_and_room_than_it_needs(name: str) -> Non
 @pytest.mark.parametrize("name", SERVICES)
 def test_a_port_is_published_on_this_machine_only_and_can_be_moved(name: str) -> None:
     for port in SERVICES[name].get("ports", []):
-        assert re.fullmatch(r"127\.0\.0\.1:\$\{[A-Z_]+_PORT:-\d+\}:\d+", port), port
+        address = re.escape(OPENED if port.endswith(OPENABLE.get(name, "nothing")) else "127.0.0.1")
+        assert re.fullmatch(address + r":\$\{[A-Z_]+_PORT:-\d+\}:\d+", port), port
+
+
+def test_what_a_cluster_beside_this_machine_needs_is_opened_by_two_settings(tmp_path: Path) -> None:
+    require_compose()
+    made = Installation("flts-test-address", tmp_path, {})
+
+    def published() -> tuple[dict[str, set[str]], str]:
+        services = json.loads(made.compose("--profile", "*", "config", "--format", "json"))["services"]
+        addresses = {name: {port["host_ip"] for port in each.get("ports", ())} for name, each in services.items()}
+        return addresses, services["kafka"]["environment"]["KAFKA_ADVERTISED_LISTENERS"]
+
+    closed, advertised = published()
+    assert set().union(*closed.values()) == {"127.0.0.1"}
+    assert advertised == "INTERNAL://kafka:9092,PUBLISHED://127.0.0.1:0"
+    made.variables |= {"PUBLISHED_ADDRESS": "172.17.0.1", "KAFKA_ADVERTISED_HOST": "host.docker.internal"}
+    opened, advertised = published()
+    assert {name for name, addresses in opened.items() if "172.17.0.1" in addresses} == set(OPENABLE)
+    assert set().union(*opened.values()) == {"127.0.0.1", "172.17.0.1"}
+    assert advertised == "INTERNAL://kafka:9092,PUBLISHED://host.docker.internal:0"
 
 
 def test_ports_are_those_of_the_embedded_mode() -> None:
