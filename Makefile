@@ -19,10 +19,11 @@ embedded:       ## The whole pipeline on this machine, without a data set, until
 	@$(PYTHON) -m tools.environment embedded
 	@exec $(PY) -m embedded up
 
-load:           ## Load on a running pipeline (TARGET=embedded|compose USERS=20 DURATION=2m SHAPE=steady WORKERS=2)
+load:           ## Load on a running pipeline (TARGET=embedded|compose|helm USERS=20 DURATION=2m SHAPE=steady WORKERS=2)
 	@$(PYTHON) -m tools.environment load
 	@$(PY) -m tools.load --target $(or $(TARGET),embedded) --users $(or $(USERS),20) --duration $(or $(DURATION),2m) \
-	  --shape $(or $(SHAPE),steady) --workers $(or $(WORKERS),2) --home $(or $(FLTS_HOME),.flts)
+	  --shape $(or $(SHAPE),steady) --workers $(or $(WORKERS),2) --home $(or $(FLTS_HOME),.flts) \
+	  --namespace $(or $(NAMESPACE),default) $(addprefix --scale-to ,$(SCALE))
 
 env:            ## Write .env with random secrets, once
 	@$(PYTHON) -m tools.env_file

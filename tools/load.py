@@ -1,7 +1,8 @@
-"""Put load on a running FLTS: ``python -m tools.load --target embedded|compose --users 20 --duration 2m``.
+"""Put load on a running FLTS: ``python -m tools.load --target embedded|compose|helm --users 20 --duration 2m``.
 
 Starts Locust's master and workers on this machine, headless, and ends with 1 where the run does not pass its
-thresholds; what a run must show stands in ``locust/thresholds.py``. Bounded: everything ends with the time given.
+thresholds; what a run must show stands in ``locust/thresholds.py``, and with ``--scale-to`` in ``tools/scaling.py``.
+Bounded: everything ends with the time given.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from urllib.parse import urlsplit
 import httpx
 
 from embedded.ports import free_port
+from tools.release import Release, ReleaseError
+from tools.scaling import ScalingWatch, reasons_to_fail
 
 ROOT = Path(__file__).resolve().parent.parent
 FEWEST_USERS = 3
@@ -55,12 +58,12 @@ def main() -> int:
     """Find the target, see that it has a champion, run Locust."""
     options = parse()
     try:
-        target = embedded(options.home) if options.target == "embedded" else compose(options.env_file)
+        target = find(options)
         check(options, target)
         prepare(target)
         report = options.report or ROOT / ".reports" / f"load-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-        return run(options, target, report)
-    except (LoadError, httpx.HTTPError) as error:
+        return run(options, target, report) if options.scale_to is None else run_scaled(options, target, report)
+    except (LoadError, ReleaseError, httpx.HTTPError) as error:
         sys.stderr.write(f"no load: {error}\n")
         return 2
 
@@ -68,13 +71,15 @@ def main() -> int:
 def parse() -> argparse.Namespace:
     """Return the options."""
     parser = argparse.ArgumentParser(prog="python -m tools.load", description=__doc__)
-    parser.add_argument("--target", choices=("embedded", "compose"), default="embedded")
+    parser.add_argument("--target", choices=("embedded", "compose", "helm"), default="embedded")
     parser.add_argument("--users", type=int, default=20)
     parser.add_argument("--duration", type=seconds, default=120, help="120, 120s, 2m")
     parser.add_argument("--shape", default="steady")
     parser.add_argument("--workers", type=int, default=2, help="processes that make the load")
     parser.add_argument("--home", type=Path, default=Path(".flts"), help="FLTS_HOME of the embedded pipeline")
     parser.add_argument("--env-file", type=Path, default=ROOT / ".env", help="Compose's .env")
+    parser.add_argument("--namespace", default="default", help="where the chart is installed")
+    parser.add_argument("--scale-to", type=int, metavar="REPLICAS", help="fail unless the cluster's events show it")
     parser.add_argument("--report", type=Path, help="folder of the report")
     parser.add_argument("--max-p95-ms", type=float)
     parser.add_argument("--max-median-ms", type=float)
@@ -89,6 +94,15 @@ def seconds(text: str) -> int:
         msg = f"{text} is no duration; write 90, 90s or 2m"
         raise argparse.ArgumentTypeError(msg)
     return int(found[1]) * UNITS[found[2] or "s"]
+
+
+def find(options: argparse.Namespace) -> Target:
+    """Return where the target of the options listens."""
+    if options.target == "embedded":
+        return embedded(options.home)
+    if options.target == "compose":
+        return compose(options.env_file)
+    return helm(Release(options.namespace))
 
 
 def embedded(home: Path) -> Target:
@@ -112,8 +126,16 @@ def compose(env_file: Path) -> Target:
     return Target(f"http://127.0.0.1:{gateway}", f"http://127.0.0.1:{inference}", values["GATEWAY_API_KEY"])
 
 
+def helm(release: Release) -> Target:
+    """Return where the node publishes the gateway and inference of an installed chart."""
+    return Target(release.url("fastapi-app"), release.url("inference"), release.secret("GATEWAY_API_KEY"))
+
+
 def check(options: argparse.Namespace, target: Target) -> None:
     """Refuse what cannot be, or must not be, before anything is sent."""
+    if options.scale_to is not None and options.target != "helm":
+        msg = f"--scale-to: nothing scales by itself on {options.target}"
+        raise LoadError(msg)
     if options.users < FEWEST_USERS:
         msg = f"USERS={options.users}: at least {FEWEST_USERS}, one for forecasts, one for uploads, one for lists"
         raise LoadError(msg)
@@ -151,6 +173,19 @@ def served(client: httpx.Client, target: Target) -> bool:
     """Return whether there is a champion that no load test has made."""
     models = client.get(f"{target.inference}/models").raise_for_status().json()["models"]
     return any(model["loaded"] and not model["identifier"].startswith(OWN) for model in models)
+
+
+def run_scaled(options: argparse.Namespace, target: Target, report: Path) -> int:
+    """Run Locust and see the autoscaler follow; without evidence of that nothing has passed."""
+    with ScalingWatch(Release(options.namespace)) as watch:
+        code = run(options, target, report)
+    reasons = reasons_to_fail(watch.evidence, options.scale_to)
+    (report / "scaling.json").write_text(json.dumps({"reasons": reasons, **watch.evidence.as_dict()}, indent=2))
+    for rescale in watch.evidence.rescales:
+        print(f"{rescale.time} {rescale.message}")
+    for reason in reasons:
+        sys.stderr.write(f"load failed: {reason}\n")
+    return code or (1 if reasons else 0)
 
 
 def run(options: argparse.Namespace, target: Target, report: Path) -> int:
