@@ -46,10 +46,11 @@ test: setup     ## Every test that needs no Docker, the end-to-end runs included
 test-long: setup ## The long fault and load suites, an hour or so in all
 	@$(PY) -m pytest tests -m long
 
-test-e2e: setup  ## The same journeys, and a death of everything in mid-run, on TARGET=embedded|compose
+test-e2e: setup  ## The same journeys, and a death of everything in mid-run, on TARGET=embedded|compose|helm
 	@FLTS_TEST_TARGET=$(or $(TARGET),embedded) $(PY) -m pytest -m "long or not long" tests/e2e/test_journey.py \
-	  tests/e2e/test_mid_run.py tests/e2e/test_poison.py tests/e2e/test_figures.py \
-	  $(if $(filter compose,$(TARGET)),tests/deployment/test_compose_stack.py)
+	  tests/e2e/test_mid_run.py tests/e2e/test_poison.py tests/e2e/test_figures.py tests/e2e/test_same_numbers.py \
+	  $(if $(filter compose,$(TARGET)),tests/deployment/test_compose_stack.py) \
+	  $(if $(filter helm,$(TARGET)),tests/deployment/test_helm_stack.py)
 
 kill-matrix: setup ## Kill every service at every point that a run passes, 18 minutes on two cores
 	@$(PY) -m pytest tests/e2e/test_kill_matrix.py -m long -s

@@ -172,8 +172,12 @@ class Asker:
     url: str
     body: Mapping[str, Any]
     path: str = "/predict"
+    keep_alive: bool = True
+    """Whether requests share a connection; else each finds its own way to a replica."""
     asked: int = 0
     failures: list[str] = field(default_factory=list)
+    failed_at: list[float] = field(default_factory=list)
+    """When each failed request was begun, by the clock that only goes forward."""
     slowest_seconds: float = 0.0
 
     def __enter__(self) -> Self:
@@ -189,7 +193,8 @@ class Asker:
         self._thread.join(ANSWER_SECONDS + 5)
 
     def _run(self) -> None:
-        with httpx.Client(base_url=self.url, timeout=ANSWER_SECONDS) as client:
+        limits = httpx.Limits(max_keepalive_connections=None if self.keep_alive else 0)
+        with httpx.Client(base_url=self.url, timeout=ANSWER_SECONDS, limits=limits) as client:
             while not self._stop.is_set():
                 began = time.monotonic()
                 self.asked += 1
@@ -199,6 +204,7 @@ class Asker:
                         self.failures.append(f"{answer.status_code} {answer.text[:200]}")
                 except httpx.HTTPError as error:
                     self.failures.append(f"{type(error).__name__}: {error}")
+                self.failed_at += [began] * (len(self.failures) - len(self.failed_at))
                 took = time.monotonic() - began
                 self.slowest_seconds = max(self.slowest_seconds, took)
                 self._stop.wait(max(0.0, ASK_SECONDS - took))

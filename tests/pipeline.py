@@ -33,6 +33,10 @@ class Pipeline(ABC):
     """What can be killed beside the programs of ``state["health"]``."""
     replicas = 1
     """Of inference; with more than one, forecasts go on while one of them is away."""
+    balanced = True
+    """Whether a request that a dying replica leaves without an answer is given to another one on its way."""
+    deaths: tuple[str, ...] = ("kill",)
+    """What can happen to its programs: ``kill``, ``eviction``."""
 
     @property
     @abstractmethod
@@ -52,9 +56,17 @@ class Pipeline(ABC):
     def kill(self, program: str) -> None:
         """Kill a program, or a backend, as a crash does; whoever watches over it starts it again."""
 
+    def evict(self, program: str) -> None:
+        """End one politely and have another take its place, as for a machine that is to be emptied."""
+        msg = f"nobody evicts {program} on this target"
+        raise AssertionError(msg)
+
     @abstractmethod
     def memory(self) -> list[dict[str, Any]]:
-        """Return each program's ``bytes`` now, its children's among them, and its ``limit``: None where it has none."""
+        """Return each program's ``bytes`` now, its children's among them, and its ``limit``: None where it has none.
+
+        Where the target reserves memory there is also what it has reserved, as ``request``.
+        """
 
     @property
     def gateway(self) -> httpx.Client:
@@ -111,6 +123,14 @@ class Pipeline(ABC):
         assert answer.status_code == 200, answer.text
         return dict(answer.json())
 
+    def wait_in_training(self, run_id: str) -> None:
+        """Return in the middle of the run: a trainer has begun."""
+
+        def training() -> bool:
+            return any(stage["stage"].startswith("train-") for stage in self.run(run_id)["stages"])
+
+        eventually(training, f"training of {run_id} has begun", timeout=120, every=0.1)
+
     def wait_decided(self, run_id: str, *, timeout: float = 180) -> dict[str, Any]:
         """Return the run once it has its outcome."""
         return eventually(
@@ -124,14 +144,22 @@ class Pipeline(ABC):
         """Return the champion of this identifier once inference serves the one that this model run made."""
 
         def served() -> dict[str, Any] | None:
-            with self.inference as client:
-                champions = client.get("/models").json()["models"]
-            for champion in champions:
-                if champion["identifier"] == identifier and champion.get("run_id") == run_id:
-                    return dict(champion)
-            return None
+            found = self.champion(identifier)
+            return found if found and found.get("run_id") == run_id else None
 
         return eventually(served, f"{identifier} is served by {run_id}", timeout=timeout)
+
+    def champion(self, identifier: str) -> dict[str, Any] | None:
+        """Return what inference serves for an identifier."""
+        with self.inference as client:
+            champions = client.get("/models").json()["models"]
+        return next((dict(each) for each in champions if each["identifier"] == identifier), None)
+
+    def question(self, identifier: str) -> dict[str, Any]:
+        """Return a request for a forecast that goes on from the last rows of a data set."""
+        with self.gateway as client:
+            tail = client.get(f"/datasets/{identifier}/tail", params={"rows": 50}).raise_for_status().json()
+        return {**tail, "identifier": identifier, "inference_length": 6}
 
     def predict(self, body: Mapping[str, Any]) -> httpx.Response:
         with self.inference as client:

@@ -11,12 +11,13 @@ import pytest
 
 from flts.ingest.sample import write_sample
 from tests.compose_pipeline import running_compose
+from tests.helm_pipeline import running_helm
 from tests.pipeline import Pipeline
 from tests.seasonal import seasonal_csv
 from tests.stack import LIMITS, SMALL, running_stack
 
 TARGET = os.environ.get("FLTS_TEST_TARGET", "embedded")
-"""Where the shared pipeline runs: ``embedded`` or ``compose``. Only `make test-e2e`'s suites are for every target."""
+"""Where the shared pipeline runs: ``embedded``, ``compose`` or ``helm``; only `make test-e2e` is for all."""
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +27,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
     if TARGET == "compose":
         with running_compose(folder, **SMALL) as composed:
             yield composed
+    elif TARGET == "helm":
+        with running_helm(folder, **SMALL) as installed:
+            yield installed
     else:
         with running_stack(folder / "home", **SMALL, **LIMITS) as running:
             yield running

@@ -52,13 +52,16 @@ def test_the_real_measurements_are_served_in_time_and_every_memory_limit_holds(
     stages = [{name: stage.get(name) for name in ("stage", "status", "seconds")} for stage in run["stages"]]
     report("poblesec-stages", stages)
     report("poblesec", [{"decided s": decided, "served s": served, "champion": run["decision"]["model_type"]}])
-    limits = {row["program"]: row["limit"] for row in stack.memory()}
+    rows = stack.memory()
+    limits = {row["program"]: row["limit"] for row in rows}
+    requests = {row["program"]: row.get("request") for row in rows}
     megabyte = 2**20
     report(
         "memory",
         [
             {
                 "program": name,
+                "request MiB": requests[name] / megabyte if requests.get(name) else None,
                 "idle MiB": before.get(name, 0) / megabyte,
                 "peak MiB": peak / megabyte,
                 "limit MiB": limits[name] / megabyte if limits.get(name) else None,

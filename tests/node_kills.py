@@ -1,0 +1,99 @@
+"""Kill -9 of a container's first process, from its node, as the kernel does it for want of memory.
+
+From inside of a container it cannot be done: SIGKILL from its own process namespace does not reach process 1. So a pod
+that sees the processes of its node runs on each, in a namespace of its own. The kubelet then starts the container again
+in the same pod; ``kubectl delete pod --force`` would send SIGTERM first and make another pod.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tests.cluster import Document, Namespace, kubectl, namespace
+from tools.images import IMAGES
+
+NAME = "killer"
+PRIVILEGED = {"pod-security.kubernetes.io/enforce": "privileged"}
+IMAGE = next(image.reference for image in IMAGES if image.name == "gateway")
+"""Any that has Python."""
+CONTAINER_ID = 64
+"""Characters; less than that could be part of somebody else's."""
+KILL = """
+import os, pathlib, signal, sys
+for process in pathlib.Path("/proc").glob("[0-9]*"):
+    try:
+        status, groups = (process / "status").read_text(), (process / "cgroup").read_text()
+    except OSError:
+        continue
+    inside = next(line for line in status.splitlines() if line.startswith("NSpid:")).split()[-1]
+    if inside == "1" and sys.argv[1] in groups:
+        os.kill(int(process.name), signal.SIGKILL)
+        print(process.name)
+"""
+
+
+class Killer:
+    """Pods that see the processes of their nodes."""
+
+    def __init__(self, made: Namespace) -> None:
+        self._made = made
+
+    def kill(self, pod: Document) -> None:
+        """Kill the first process of a pod's only container, and with it all others."""
+        [status] = pod["status"]["containerStatuses"]
+        number = status["containerID"].rpartition("/")[2]
+        assert len(number) == CONTAINER_ID, status
+        beside = [
+            each["metadata"]["name"]
+            for each in self._made.get("pods", "--selector", f"app={NAME}")
+            if each["spec"]["nodeName"] == pod["spec"]["nodeName"]
+        ]
+        killed = self._made.kubectl("exec", beside[0], "--", "python", "-c", KILL, number).split()
+        assert len(killed) == 1, f"processes of {pod['metadata']['name']} that were killed: {killed}"
+
+
+@contextmanager
+def killer(name: str) -> Iterator[Killer]:
+    """Run one on each node for a while."""
+    with namespace(name, PRIVILEGED) as made:
+        made.apply(_manifest())
+        made.kubectl("rollout", "status", f"daemonset/{NAME}", "--timeout", "120s", timeout=130)
+        yield Killer(made)
+
+
+def _manifest() -> Document:
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "DaemonSet",
+        "metadata": {"name": NAME},
+        "spec": {
+            "selector": {"matchLabels": {"app": NAME}},
+            "template": {
+                "metadata": {"labels": {"app": NAME}},
+                "spec": {
+                    "hostPID": True,
+                    "automountServiceAccountToken": False,
+                    "terminationGracePeriodSeconds": 0,
+                    "containers": [
+                        {
+                            "name": NAME,
+                            "image": IMAGE,
+                            "command": ["python", "-c", "import signal; signal.pause()"],
+                            # Programs of other users: it needs root's CAP_KILL, which container engines leave in place.
+                            "securityContext": {"runAsUser": 0},
+                        }
+                    ],
+                },
+            },
+        },
+    }
+
+
+def evict(pod: Document) -> None:
+    """Have a pod evicted, as for a drained node."""
+    about = {name: pod["metadata"][name] for name in ("name", "namespace")}
+    body = json.dumps({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": about})
+    path = "/api/v1/namespaces/{namespace}/pods/{name}/eviction".format(**about)
+    kubectl("create", "--raw", path, "--filename", "-", given=body)
