@@ -13,10 +13,16 @@ from flts.errors import RejectedError
 from flts.ingest import RawTable, read_csv, validation_report
 from flts.observability.logs import get_logger
 from flts.runtime.bounded import BoundedWorkers, Bounds, GaveUpError
+from flts.runtime.container import memory_left_bytes
 from flts.settings import ProphetSettings, RecipeSettings, TrainingSettings, UploadLimits
 from gateway_container.settings import GatewaySettings
 
 log = get_logger(__name__)
+
+LEFT_TO_GATEWAY_BYTES = 32 * 2**20
+"""Of what the container has left, for requests that come meanwhile."""
+LEAST_BYTES = 64 * 2**20
+"""What a check gets in any case; a container that has less takes the check, not the gateway, out of memory."""
 
 
 class CheckSettings(UploadLimits, RecipeSettings, TrainingSettings, ProphetSettings):
@@ -38,9 +44,12 @@ class FileChecks:
     ----------
     settings : GatewaySettings
         How much memory and time a check may take.
+    left : callable
+        Returns the bytes that the container has left, None where it has no limit: a check gets no more than that.
     """
 
-    def __init__(self, settings: GatewaySettings) -> None:
+    def __init__(self, settings: GatewaySettings, left: Callable[[], int | None] = memory_left_bytes) -> None:
+        self._left = left
         self._memory_bytes = settings.validation_memory_bytes
         self._seconds = settings.validation_seconds
         self._workers = BoundedWorkers(
@@ -64,15 +73,22 @@ class FileChecks:
             What `check_files` raises; ``too_large`` if the files need more memory or time than a check may take,
             ``unreadable`` if the child crashed on them. ``field`` is the file, ``train`` or ``test``.
         """
+        left = self._left()
+        share = None if left is None else max(left - LEFT_TO_GATEWAY_BYTES, LEAST_BYTES)
         try:
-            return self._workers.ask(order_of(train, test, settings))
+            return self._workers.ask(order_of(train, test, settings), memory_bytes=share)
         except GaveUpError as error:
             log.warning("validation_gave_up", cause=error.cause, file=error.noted, error=error)
-            raise self._refusal(error) from error
+            raise self._refusal(error, share) from error
 
-    def _refusal(self, error: GaveUpError) -> RejectedError:
+    def _refusal(self, error: GaveUpError, share: int | None) -> RejectedError:
         file = error.noted or "train"
-        if error.cause == "memory":
+        if error.cause == "memory" and share is not None and share < self._memory_bytes:
+            msg = (
+                f"{file}: checking it needs more than {share:,} bytes of memory, which is what the gateway's container "
+                "can spare: send fewer rows or columns, or raise the container's limit"
+            )
+        elif error.cause == "memory":
             msg = (
                 f"{file}: checking it needs more than {self._memory_bytes:,} bytes of memory "
                 "(VALIDATION_MEMORY_BYTES): send fewer rows or columns"

@@ -46,7 +46,8 @@ class GatewaySettings(
     parallel_validations: int = Field(default=2, ge=1, le=64)
     """Uploads that are read and checked at the same time; others wait their turn."""
     validation_memory_bytes: int = Field(default=3 * 2**30, ge=64 * 2**20)
-    """Memory that checking one upload may take, in a child process of its own; a larger one is refused as too_large."""
+    """Memory that checking one upload may take, in a child process of its own, within what its container can spare; a
+    larger one is refused as too_large."""
     validation_seconds: float = Field(default=300, gt=0)
     """Time that checking one upload may take."""
     announce_wait_seconds: float = Field(default=5, gt=0)

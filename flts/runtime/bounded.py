@@ -97,8 +97,15 @@ class BoundedWorkers:
             if not self._idle and not self._closed:
                 self._idle.append(_Child(self._bounds))
 
-    def ask(self, order: Mapping[str, Any]) -> dict[str, Any]:
+    def ask(self, order: Mapping[str, Any], *, memory_bytes: int | None = None) -> dict[str, Any]:
         """Have a child do the work and return its answer.
+
+        Parameters
+        ----------
+        order : dict
+            What the work is called with.
+        memory_bytes : int, optional
+            What it may take beyond what the child holds now, where that is less than the bounds allow.
 
         Raises
         ------
@@ -109,7 +116,7 @@ class BoundedWorkers:
         BoundedWorkError
             If the work has a bug.
         """
-        child, answer = self._answer(order)
+        child, answer = self._answer(order, memory_bytes)
         if answer.pop("retires"):
             child.kill()
         else:
@@ -129,11 +136,11 @@ class BoundedWorkers:
         with self._lock:
             return [child.pid for child in self._idle]
 
-    def _answer(self, order: Mapping[str, Any]) -> tuple[_Child, dict[str, Any]]:
+    def _answer(self, order: Mapping[str, Any], memory_bytes: int | None) -> tuple[_Child, dict[str, Any]]:
         for _ in range(START_TRIES):
             child = self._take()
             try:
-                return child, child.ask(order, self._bounds.seconds)
+                return child, child.ask(order, self._bounds.seconds, memory_bytes)
             except _DiedBeforeError:  # while it waited, which the order is not to blame for
                 child.kill()
             except BaseException:
@@ -183,10 +190,10 @@ class _Child:
     def is_alive(self) -> bool:
         return self._process.poll() is None
 
-    def ask(self, order: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    def ask(self, order: Mapping[str, Any], seconds: float, memory_bytes: int | None) -> dict[str, Any]:
         self.noted = ""
         assert self._process.stdin is not None
-        line = json.dumps({"order": dict(order), "seconds": seconds}) + "\n"
+        line = json.dumps({"order": dict(order), "seconds": seconds, "memory_bytes": memory_bytes}) + "\n"
         try:
             if not self._ready:
                 self._expect("ready", START_SECONDS)

@@ -48,6 +48,7 @@ def main() -> None:
         except queue.Empty:
             _leave()
         say({"taken": {}})
+        _narrow_memory(order["memory_bytes"])
         signal.alarm(int(order["seconds"]) + ALARM_MARGIN_SECONDS)
         answer = _answer(work, order["order"], lambda text: say({"note": text}))
         signal.alarm(0)
@@ -102,12 +103,25 @@ def _limit_memory(more_bytes: int) -> None:
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(FIRST_TO_GO)
     with contextlib.suppress(OSError, ValueError):
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        limit = pages * os.sysconf("SC_PAGE_SIZE") + more_bytes
-        _, hard = resource.getrlimit(resource.RLIMIT_AS)
-        if hard != resource.RLIM_INFINITY:
-            limit = min(limit, hard)
+        limit = _below_hard_limit(_address_space_bytes() + more_bytes)
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def _narrow_memory(more_bytes: int | None) -> None:
+    """Let the process have so much more than it has now for one order; with None what the hard limit allows."""
+    with contextlib.suppress(OSError, ValueError):
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        limit = hard if more_bytes is None else _below_hard_limit(_address_space_bytes() + more_bytes)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+
+
+def _address_space_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _below_hard_limit(limit: int) -> int:
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    return limit if hard == resource.RLIM_INFINITY else min(limit, hard)
 
 
 if __name__ == "__main__":

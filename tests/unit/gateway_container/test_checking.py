@@ -29,8 +29,8 @@ def settings(**values: Any) -> GatewaySettings:
 
 
 @contextmanager
-def checks_of(settings: GatewaySettings) -> Iterator[FileChecks]:
-    checks = FileChecks(settings)
+def checks_of(settings: GatewaySettings, left: int | None = None) -> Iterator[FileChecks]:
+    checks = FileChecks(settings, lambda: left)
     try:
         yield checks
     finally:
@@ -86,6 +86,17 @@ def test_a_file_that_needs_more_memory_than_a_check_may_have_is_too_large_by_its
             checks.check(large if hostile == "train" else good, large if hostile == "test" else None, given)
         assert (refused.value.code, refused.value.field) == ("too_large", hostile)
         assert checks.check(good, None, given)["rows"] == [300, None]
+
+
+def test_a_check_gets_no_more_than_its_container_can_spare_and_says_so(tmp_path: Path) -> None:
+    large, good = wide(tmp_path), write(tmp_path, "good", csv_text(300))
+
+    with checks_of(settings(), left=128 * 2**20) as checks:
+        with pytest.raises(RejectedError, match=r"more than 100,663,296 bytes of memory, .* container") as refused:
+            checks.check(large, None, settings())
+        assert (refused.value.code, refused.value.field) == ("too_large", "train")
+    with checks_of(settings(), left=0) as checks:
+        assert checks.check(good, None, settings())["rows"] == [300, None]
 
 
 def test_a_file_that_takes_too_long_is_too_large_and_its_child_is_gone(tmp_path: Path) -> None:

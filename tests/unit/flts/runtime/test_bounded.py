@@ -60,6 +60,22 @@ def test_what_a_child_does_not_live_through_is_told_apart_and_the_next_one_answe
     assert not psutil.pid_exists(before)
 
 
+def test_one_order_may_have_less_memory_than_others() -> None:
+    workers = BoundedWorkers(Bounds("tests.bounded_work:misbehave", MEMORY, seconds=10))
+    order = {"do": "fill", "size": MEMORY // 2}
+    try:
+        assert workers.ask(order) == {"size": MEMORY // 2}
+        with pytest.raises(GaveUpError) as gave_up:
+            workers.ask(order, memory_bytes=MEMORY // 4)
+        assert gave_up.value.cause == "memory"
+        assert workers.ask({"do": "answer"}, memory_bytes=MEMORY // 4)["pid"] == answered(workers)
+        assert workers.ask(order, memory_bytes=MEMORY) == {"size": MEMORY // 2}, "and the next one as much as ever"
+        with pytest.raises(GaveUpError):
+            workers.ask({"do": "fill", "size": 2 * MEMORY}, memory_bytes=4 * MEMORY)
+    finally:
+        workers.close()
+
+
 def test_what_the_work_raises_on_purpose_keeps_its_class_and_the_child(shared: BoundedWorkers) -> None:
     before = answered(shared)
 
