@@ -73,3 +73,8 @@ helm.sh/chart: {{ .root.Chart.Name }}-{{ .root.Chart.Version }}
 {{- if .chosen.image }}{{ .chosen.image }}
 {{- else }}{{ .root.Values.images.prefix }}{{ .spec.image }}:{{ .root.Values.images.tag | default .root.Chart.AppVersion }}{{ end -}}
 {{- end }}
+
+{{/* A name of the whole cluster, so it says whose it is. */}}
+{{- define "flts.priorityClass" -}}
+{{ .root.Release.Namespace }}-{{ .root.Release.Name }}-{{ .name }}
+{{- end }}

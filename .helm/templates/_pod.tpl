@@ -13,6 +13,9 @@ spec:
   enableServiceLinks: false
   automountServiceAccountToken: false
   terminationGracePeriodSeconds: {{ .spec.graceSeconds | default 35 | int }}
+  {{- if and .spec.yields .root.Values.priorityClass.enabled }}
+  priorityClassName: {{ include "flts.priorityClass" . }}
+  {{- end }}
   {{- with .restartPolicy }}
   restartPolicy: {{ . }}
   {{- end }}

@@ -20,7 +20,10 @@ spec:
   revisionHistoryLimit: 3
   strategy:
     type: RollingUpdate
-    {{- if .spec.surge }}
+    {{- if .spec.yields }}
+    # None of two, and some of many: on a full node a rollout that may take none away would never begin.
+    rollingUpdate: {maxSurge: 1, maxUnavailable: 25%}
+    {{- else if .spec.surge }}
     rollingUpdate: {maxSurge: 1, maxUnavailable: 0}
     {{- else }}
     rollingUpdate: {maxSurge: 0, maxUnavailable: 1}
@@ -60,6 +63,33 @@ spec:
     - {name: http, port: {{ int .spec.ports.http }}, targetPort: http}
   selector:
     {{- include "flts.selector" . | nindent 4 }}
+{{- end }}
+{{- if .spec.yields }}
+---
+# Whoever empties a node, or needs its room, takes one replica at a time.
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata:
+  name: {{ .name }}
+  labels:
+    {{- include "flts.labels" . | nindent 4 }}
+spec:
+  maxUnavailable: 1
+  selector:
+    matchLabels:
+      {{- include "flts.selector" . | nindent 6 }}
+{{- if .root.Values.priorityClass.enabled }}
+---
+apiVersion: scheduling.k8s.io/v1
+kind: PriorityClass
+metadata:
+  name: {{ include "flts.priorityClass" . }}
+  labels:
+    {{- include "flts.labels" . | nindent 4 }}
+value: -1
+preemptionPolicy: Never
+description: Replicas that there are many of; a pod that is alone takes the place of one of them on a full node.
+{{- end }}
 {{- end }}
 {{- if and .spec.data .chosen.persistence.enabled }}
 ---

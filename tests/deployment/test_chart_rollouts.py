@@ -135,8 +135,9 @@ def test_the_autoscaler_is_the_designs_and_owns_the_replicas() -> None:
     assert (spec["minReplicas"], spec["maxReplicas"]) == (2, 20)
     assert [each["resource"]["target"]["averageUtilization"] for each in spec["metrics"]] == [70]
     up, down = spec["behavior"]["scaleUp"], spec["behavior"]["scaleDown"]
+    # The design says at once: then every new champion, which costs each replica a second of CPU, was taken for load.
     assert (up["stabilizationWindowSeconds"], up["policies"]) == (
-        0,
+        30,
         [{"type": "Pods", "value": 4, "periodSeconds": 15}],
     )
     assert (down["stabilizationWindowSeconds"], down["policies"]) == (
@@ -147,6 +148,24 @@ def test_the_autoscaler_is_the_designs_and_owns_the_replicas() -> None:
     assert "replicas" not in inference["spec"]
     # What the percentage is of.
     assert container(inference["spec"]["template"])["resources"]["requests"]["cpu"] == "50m"
+
+
+def test_on_a_full_node_replicas_of_inference_make_room_one_at_a_time() -> None:
+    rendered = render()
+    [(name, lower)] = of_kind(rendered, "PriorityClass").items()
+    [(_, budget)] = of_kind(rendered, "PodDisruptionBudget").items()
+    classes = {name: pod["spec"].get("priorityClassName") for name, pod in pods(rendered).items()}
+
+    assert (lower["value"], lower["preemptionPolicy"]) == (-1, "Never")
+    assert {each for each, chosen in classes.items() if chosen == name} == {"inference"}
+    assert {each for each, chosen in classes.items() if chosen is None} == set(classes) - {"inference"}
+    labels = pods(rendered)["inference"]["metadata"]["labels"]
+    assert budget["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    assert budget["spec"]["maxUnavailable"] == 1
+
+    without = render(priorityClass__enabled="false")
+    assert not of_kind(without, "PriorityClass")
+    assert not any("priorityClassName" in pod["spec"] for pod in pods(without).values())
 
 
 def test_without_the_autoscaler_the_replicas_are_the_values() -> None:
