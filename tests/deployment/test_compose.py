@@ -215,6 +215,46 @@ def test_the_comment_names_the_default_s3_image() -> None:
     assert f"S3_IMAGE={defaults()['S3_IMAGE']} " in (ROOT / "docker-compose.yaml").read_text()
 
 
+@pytest.mark.parametrize(
+    ("profiles", "most_gib"), [((), 5.5), (("observe",), 6)], ids=["by itself", "with Prometheus and Grafana"]
+)
+def test_limits_of_memory_fit_a_docker_desktop_of_six_gigabytes(
+    tmp_path: Path, profiles: tuple[str, ...], most_gib: float
+) -> None:
+    require_compose()
+    made = Installation("flts-test-memory", tmp_path, {})
+    chosen = [f"--profile={profile}" for profile in profiles]
+    services = json.loads(made.compose(*chosen, "config", "--format", "json"))["services"]
+    limits = {name: int(each["mem_limit"]) * int(each.get("scale", 1)) for name, each in services.items()}
+    # The half gigabyte is the engine's and its machine's.
+    assert sum(limits.values()) <= most_gib * 2**30, {name: limit / 2**20 for name, limit in limits.items()}
+
+
+@pytest.mark.parametrize("name", sorted(set(OURS) - TOOLS - {"preprocess-job"}))
+def test_more_data_can_be_given_more_memory(tmp_path: Path, name: str) -> None:
+    require_compose()
+    made = Installation("flts-test-memory", tmp_path, {})
+    [variable] = re.findall(r"\$\{([A-Z_]+_MEMORY):-", str(SERVICES[name]["mem_limit"]))
+    made.variables[variable] = "7g"
+    services = json.loads(made.compose("config", "--format", "json"))["services"]
+    raised = {each for each, service in services.items() if int(service["mem_limit"]) == 7 * 2**30}
+    assert name in raised
+    assert raised <= {name, "train-gru", "train-lstm"}
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_what_is_written_into_memory_fits_the_limit(name: str) -> None:
+    """A tmpfs counts as the container's memory: full, it must leave half of the limit to the processes."""
+    sizes = re.findall(r"size=(\d+)m", str(SERVICES[name].get("tmpfs", "")))
+    limit = int(re.findall(r"(\d+)m", str(SERVICES[name]["mem_limit"]))[0])
+    assert sum(map(int, sizes)) <= limit / 2
+
+
+def test_kafkas_heap_leaves_room_for_what_stands_beside_it() -> None:
+    [heap] = re.findall(r"-Xmx(\d+)m", SERVICES["kafka"]["environment"]["KAFKA_HEAP_OPTS"])
+    assert 1.5 * int(heap) <= int(SERVICES["kafka"]["mem_limit"].removesuffix("m"))
+
+
 def test_replicas_find_no_fixed_port_in_their_way() -> None:
     assert "ports" not in SERVICES["inference"]
     assert "inference:8000" in (ROOT / "deploy" / "haproxy" / "haproxy.cfg").read_text()

@@ -236,8 +236,8 @@ IN_THE_CHART = {
         "mlflow.drain_seconds",
         {},
         WORKLOADS,
-        "  graceSeconds: 30\n  folders: {/tmp: 256Mi}",
-        "  folders: {/tmp: 256Mi}",
+        "  graceSeconds: 30\n  folders: {/tmp: 128Mi}",
+        "  folders: {/tmp: 128Mi}",
     ),
 }
 ANOTHER = """\
