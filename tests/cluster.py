@@ -235,4 +235,7 @@ def release(kind: str, folder: Path, values: Mapping[str, Any] | None = None) ->
     name = f"{kind}-{uuid.uuid4().hex[:6]}"
     folder.mkdir(parents=True, exist_ok=True)
     with namespace(name, RESTRICTED):
-        yield Release(name, folder, values or {})
+        try:
+            yield Release(name, folder, values or {})
+        finally:  # a namespace takes along what is in it, and not everything is
+            command("helm", "uninstall", RELEASE, "--namespace", name, "--ignore-not-found", check=False)

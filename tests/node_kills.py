@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tests.cluster import Document, Namespace, kubectl, namespace
+from tests.eventually import eventually
 from tools.images import IMAGES
 
 NAME = "killer"
@@ -92,8 +93,13 @@ def _manifest() -> Document:
 
 
 def evict(pod: Document) -> None:
-    """Have a pod evicted, as for a drained node."""
+    """Have a pod evicted, as for a drained node, once its disruption budget allows it."""
     about = {name: pod["metadata"][name] for name in ("name", "namespace")}
     body = json.dumps({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": about})
     path = "/api/v1/namespaces/{namespace}/pods/{name}/eviction".format(**about)
-    kubectl("create", "--raw", path, "--filename", "-", given=body)
+    eventually(
+        lambda: kubectl("create", "--raw", path, "--filename", "-", given=body),
+        f"{about['name']} may be evicted",
+        timeout=60,
+        every=1,
+    )
