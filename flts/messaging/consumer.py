@@ -34,12 +34,24 @@ PATIENCE_SECONDS = 0.5
 SILENT_SECONDS = 60.0
 REQUEST_SECONDS = 2.0
 LAG_PERIOD_SECONDS = 10.0
+STUCK_SECONDS = 30.0
+STUCK_POLLS = 20
+"""A partition with messages of which none comes, for so long and in so many looks that found nothing else either."""
 RETRY_SECONDS = 1.0
 CLOSE_SECONDS = 3.0
 OVERDUE_SECONDS = 60.0
 """Beyond the deadline of work: the loop stops calling itself alive, and whoever watches starts the service again."""
 
 Place = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Still:
+    """Where reading a partition stands although there is more, and since when."""
+
+    offset: int
+    since: float
+    empty_polls: int
 
 
 class ConsumeLoop:
@@ -82,8 +94,7 @@ class ConsumeLoop:
         self._group = None
         if subscription.mode == "group":
             self._group = full_name(settings, subscription.group or client_id)
-        config = consumer_config(settings, client_id, self._group)
-        self._consumer = Consumer({**config, "error_cb": self._on_error, "on_commit": self._on_commit})
+        self._consumer = self._new_consumer()
         self._crew = _Crew(delivery, self.name)
         self._job: _Job | None = None
         self._paused = False
@@ -95,8 +106,11 @@ class ConsumeLoop:
         """Whether a thread was left that cannot be stopped: a handler, or the client."""
         self._cluster_id: str | None = None
         self._ends: dict[Place, int] | None = None
+        self._begun_at: dict[Place, int] = {}
         self._next_check = 0.0
         self._next_lag = time.monotonic() + LAG_PERIOD_SECONDS
+        self._empty_polls = 0
+        self._still: dict[Place, _Still] = {}
 
     @property
     def connected(self) -> bool:
@@ -134,8 +148,15 @@ class ConsumeLoop:
         finally:
             self._end()
 
+    def _new_consumer(self) -> Consumer:
+        config = consumer_config(self._settings, self._client_id, self._group)
+        return Consumer({**config, "error_cb": self._on_error, "on_commit": self._on_commit})
+
     def _begin(self) -> None:
         log.info("worker_start", topics=list(self._topics), group=self._group, mode=self._subscription.mode)
+        self._subscribe()
+
+    def _subscribe(self) -> None:
         if self._group is not None:
             self._consumer.subscribe(
                 list(self._topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
@@ -146,6 +167,7 @@ class ConsumeLoop:
         self._keep_house()
         message = self._consumer.poll(POLL_SECONDS)
         if message is None:
+            self._empty_polls += 1
             return
         if message.error() is not None:
             self._on_error(message.error())
@@ -217,6 +239,7 @@ class ConsumeLoop:
         for part in partitions:
             end = None if self._ends is None else self._ends.get((part.topic, part.partition), 0)
             part.offset = OFFSET_BEGINNING if end is None else end
+        self._begun_at = {(part.topic, part.partition): part.offset for part in partitions}
         self._consumer.assign(partitions)
         self._owned = {(part.topic, part.partition) for part in partitions}
         if self._paused:
@@ -251,6 +274,8 @@ class ConsumeLoop:
         log.info("partitions_assigned", partitions=[f"{part.topic}/{part.partition}" for part in partitions])
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        if consumer is not self._consumer:  # the last words of a client that was given up
+            return
         gone = {(part.topic, part.partition) for part in partitions}
         self._owned -= gone
         for place in gone:
@@ -312,29 +337,66 @@ class ConsumeLoop:
     def _measure_lag(self) -> None:
         places = [TopicPartition(topic, part) for topic, part in sorted(self._owned)]
         lag = dict.fromkeys(self._topics, 0)
+        stuck = []
         try:
             read = self._consumer.position(places)
-            if self._group is not None and places:
-                read = self._consumer.committed(places, timeout=REQUEST_SECONDS)
-            for part in read:
-                low, high = self._consumer.get_watermark_offsets(part, timeout=REQUEST_SECONDS)
-                lag[part.topic] += max(0, high - (part.offset if part.offset >= 0 else low))
+            done = self._consumer.committed(places, timeout=REQUEST_SECONDS) if self._group and places else read
+            for at, behind in zip(read, done, strict=True):
+                place = (at.topic, at.partition)
+                low, high = self._consumer.get_watermark_offsets(at, timeout=REQUEST_SECONDS)
+                start = max(low, behind.offset if self._group else self._begun_at.get(place, 0))
+                lag[at.topic] += max(0, high - (behind.offset if behind.offset >= 0 else start))
+                if self._stands_still(place, at.offset if at.offset >= 0 else start, high):
+                    stuck.append(place)
         except KafkaException:
+            self._still.clear()
             return  # told by error_cb; the gauge keeps its last value
-        for name, behind in lag.items():
+        for name, behind_all in lag.items():
             # Two subscriptions of one service may read the same topic, each in its own way.
             group = (self._subscription.group or self._client_id) if self._group is not None else EACH_REPLICA
-            self._metrics.consumer_lag.labels(topic=self._topics[name].name, group=group).set(behind)
+            self._metrics.consumer_lag.labels(topic=self._topics[name].name, group=group).set(behind_all)
+        if stuck and self._job is None:
+            self._renew(stuck)
+
+    def _stands_still(self, place: Place, offset: int, end: int) -> bool:
+        """Note how far a partition was read; return whether the client has stopped reading it."""
+        known = self._still.get(place)
+        if offset >= end:
+            self._still.pop(place, None)
+        elif known is None or known.offset != offset:
+            self._still[place] = _Still(offset, time.monotonic(), self._empty_polls)
+        else:
+            waited = time.monotonic() - known.since >= STUCK_SECONDS
+            return waited and self._empty_polls - known.empty_polls >= STUCK_POLLS
+        return False
+
+    def _renew(self, stuck: list[Place]) -> None:
+        """Take a new client: after a broker lost and won its partitions, librdkafka may leave one without a leader."""
+        log.warning("consumer_renewed", partitions=[f"{topic}/{part}" for topic, part in stuck])
+        if self._group is None:
+            read = self._consumer.position([TopicPartition(*place) for place in self._owned])
+            self._ends = {
+                (at.topic, at.partition): at.offset if at.offset >= 0 else self._begun_at[at.topic, at.partition]
+                for at in read
+            }
+        self._close_consumer()
+        self._owned, self._uncommitted, self._still = set(), {}, {}
+        self._next_check = 0.0
+        self._consumer = self._new_consumer()
+        self._subscribe()
 
     def _end(self) -> None:
         self._crew.stop()
+        self._health.forget(self.name)
+        self._close_consumer()
+
+    def _close_consumer(self) -> None:
         try:
             if self._uncommitted and self._connected:
                 offsets = [TopicPartition(topic, part, offset) for (topic, part), offset in self._uncommitted.items()]
                 self._consumer.commit(offsets=offsets, asynchronous=False)
         except KafkaException as error:
             log.warning("commit_refused", error=str(error))
-        self._health.forget(self.name)
         # Leaving the group needs the broker's answer; where there is none, its session ends by itself.
         closing = threading.Thread(target=self._consumer.close, name=f"{self.name}-close", daemon=True)
         closing.start()

@@ -27,6 +27,7 @@ FETCH_WAIT_MS = 50
 RECONNECT_MAX_MS = 1_000
 REQUEST_SECONDS = 5.0
 TOPIC_LOOK_SECONDS = 0.1
+DELIVERY_MS = 20_000
 MAX_DEAD_LETTER_BYTES = 1_500_000
 """The brokers' default for a record is 1,048,588; a dead letter is such a record and the reasons."""
 DEAD_LETTER_RETENTION_SECONDS = 30 * 24 * 3600
@@ -60,7 +61,7 @@ def producer_config(settings: KafkaSettings, client_id: str) -> dict[str, Any]:
         "enable.idempotence": True,
         "acks": "all",
         "linger.ms": 2,
-        "delivery.timeout.ms": 20_000,
+        "delivery.timeout.ms": DELIVERY_MS,
         "message.max.bytes": MAX_DEAD_LETTER_BYTES,
     }
 
@@ -219,7 +220,7 @@ class Publisher:
     def __init__(self, settings: KafkaSettings, client_id: str, *, acknowledge_seconds: float = 25.0) -> None:
         self._settings = settings
         self._config = {**producer_config(settings, client_id), "error_cb": self._on_error}
-        self._fatal: KafkaError | None = None
+        self._worn: KafkaError | None = None
         self._acknowledge_seconds = acknowledge_seconds
         self._lock = threading.Lock()
         self._producer = Producer(self._config)
@@ -292,9 +293,14 @@ class Publisher:
         headers: RawHeaders | Headers,
         callback: Callable[[KafkaError | None, Any], None],
     ) -> None:
+        def delivered(error: KafkaError | None, message: object) -> None:
+            if error is not None and error.code() == KafkaError._MSG_TIMED_OUT:  # noqa: SLF001 - its public name
+                self._worn = error
+            callback(error, message)
+
         try:
             with self._lock:
-                self._producer.produce(topic, key=key, value=value, headers=headers, on_delivery=callback)
+                self._producer.produce(topic, key=key, value=value, headers=headers, on_delivery=delivered)
         except BufferError as error:
             msg = f"the queue of messages for {self._settings.kafka_bootstrap_servers} is full"
             raise BackendAwayError(msg, code="kafka_away") from error
@@ -306,18 +312,19 @@ class Publisher:
             with self._lock:
                 producer = self._producer
             producer.poll(0.1)
-            if self._fatal is not None:
-                # An idempotent producer that lost track refuses all that follows; a new one starts a new sequence.
-                log.warning("producer_restarted", error=self._fatal.str())
+            if self._worn is not None:
+                # An idempotent producer that lost track refuses all that follows; a new one starts a new sequence. One
+                # whose messages time out may have lost a partition's leader for good while the broker is there.
+                log.warning("producer_renewed", error=self._worn.str())
                 with self._lock:
                     self._producer.purge()
                     self._producer.poll(0)
-                    self._fatal = None
+                    self._worn = None
                     self._producer = Producer(self._config)
 
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():
-            self._fatal = error
+            self._worn = error
 
 
 class _NowAndThen(logging.Filter):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from confluent_kafka import TopicPartition
@@ -14,6 +16,7 @@ from prometheus_client import CollectorRegistry
 from flts.contracts import topics
 from flts.contracts.events import Event
 from flts.errors import BackendAwayError
+from flts.messaging import consumer
 from flts.messaging.attempts import MemoryAttempts
 from flts.messaging.consumer import ConsumeLoop
 from flts.messaging.delivery import Delivery, Stopping
@@ -49,7 +52,12 @@ class WatchedPublisher:
 
 class LoopOnStage:
     def __init__(
-        self, bus: Bus, work: Callable[[Event], Sequence[Event]], look: Callable[[], None] = lambda: None
+        self,
+        bus: Bus,
+        work: Callable[[Event], Sequence[Event]],
+        look: Callable[[], None] = lambda: None,
+        *,
+        mode: Literal["group", "all"] = "group",
     ) -> None:
         self.stopping = Stopping()
         self.fatal: list[str] = []
@@ -58,7 +66,7 @@ class LoopOnStage:
         def handler(event: Event, _progress: Progress) -> Sequence[Event]:
             return work(event)
 
-        subscription = Subscription((topics.RAW_DATA,), "group")
+        subscription = Subscription((topics.RAW_DATA,), mode)
         delivery = Delivery(
             service="bus",
             subscription=subscription,
@@ -229,6 +237,59 @@ def test_lag_counts_what_is_not_committed(bus: Bus) -> None:
         eventually(lambda: bus.committed("raw-data", "bus") == 5, "the commits")
         stage.loop._next_lag = 0.0
         eventually(lambda: lag(stage) == 0, "no lag")
+    finally:
+        stage.stop()
+
+
+@pytest.mark.parametrize("mode", ["group", "all"])
+def test_a_client_that_no_longer_reads_a_partition_is_replaced(
+    bus: Bus, mode: Literal["group", "all"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer, "STUCK_SECONDS", 0.5)
+    monkeypatch.setattr(consumer, "LAG_PERIOD_SECONDS", 0.1)
+    monkeypatch.setattr(consumer, "STUCK_POLLS", 3)
+    worked: list[str] = []
+
+    def work(event: Event) -> Sequence[Event]:
+        worked.append(event.event_id)
+        return []
+
+    stage = LoopOnStage(bus, work, mode=mode)
+    try:
+        first = bus.publish()
+        eventually(lambda: worked == [first.event_id], "the first message")
+        stuck = stage.loop._consumer
+        # What a client does that takes a partition for one without a leader: it reads the others.
+        stage.in_its_thread(lambda: stuck.pause(stuck.assignment()))
+        behind = [bus.publish(f"series-{number}") for number in range(6)]
+        eventually(lambda: len(worked) >= 7, "what the first client did not read")
+        steady(lambda: len(worked) == 7, 1.5, "each of them once")
+    finally:
+        stage.stop()
+
+    assert sorted(worked[1:]) == sorted(event.event_id for event in behind)
+    assert stage.loop._consumer is not stuck
+    assert not stage.fatal
+
+
+def test_a_client_with_nothing_to_read_or_much_to_do_is_kept(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(consumer, "STUCK_SECONDS", 0.3)
+    monkeypatch.setattr(consumer, "LAG_PERIOD_SECONDS", 0.1)
+    monkeypatch.setattr(consumer, "STUCK_POLLS", 2)
+
+    def work(_event: Event) -> Sequence[Event]:
+        time.sleep(1.5)
+        return []
+
+    stage = LoopOnStage(bus, work)
+    try:
+        eventually(lambda: stage.loop._owned, "its partitions")
+        first = stage.loop._consumer
+        steady(lambda: stage.loop._consumer is first, 1.5, "nothing to read")
+        for number in range(3):
+            bus.publish(f"series-{number}")
+        eventually(lambda: bus.committed("raw-data", "bus") == 3, "the work")
+        assert stage.loop._consumer is first
     finally:
         stage.stop()
 
