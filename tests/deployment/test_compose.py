@@ -305,6 +305,19 @@ def test_an_image_is_built_like_every_other(image: Any) -> None:
     assert not re.search(r"https?://(?!127|localhost|host\.docker|mlflow)", text)
 
 
+@pytest.mark.parametrize("image", IMAGES, ids=lambda image: image.name)
+def test_an_image_is_built_on_every_kind_of_processor(image: Any) -> None:
+    text = (ROOT / image.dockerfile).read_text()
+    assert not re.search(r"amd64|x86|arm64|aarch64|--platform|TARGETARCH", text)
+    # Nothing but Python's packages is fetched, and constraints.txt names no build of one processor.
+    assert not re.search(r"\b(curl|wget|apt-get|ADD)\b", text)
+
+
+def test_a_pin_is_a_version_and_no_build_for_one_kind_of_machine() -> None:
+    pins = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and line[0] != "#"]
+    assert all(re.fullmatch(r"[\w.-]+==[\w.!]+", pin) for pin in pins)
+
+
 @pytest.mark.parametrize("name", sorted(set(OURS) - TOOLS - {"preprocess-job"}))
 def test_an_image_listens_where_its_settings_say(name: str) -> None:
     build = SERVICES[name]["build"]
