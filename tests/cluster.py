@@ -129,6 +129,10 @@ class Release(Namespace):
         """Install it and wait until everything is ready."""
         self._helm("install", files, self.values)
 
+    def start(self) -> None:
+        """Install it and do not wait for anything."""
+        self._helm("install", (), self.values, waiting=())
+
     def upgrade(self, *files: str, **changed: Any) -> None:
         """Upgrade to the same values but for these."""
         self._helm("upgrade", files, {**self.values, **changed})
@@ -142,12 +146,15 @@ class Release(Namespace):
         waiting = ("--wait", "--timeout", f"{UNINSTALL_SECONDS}s")
         return self.helm("uninstall", RELEASE, *waiting, timeout=UNINSTALL_SECONDS + 30)
 
-    def _helm(self, verb: str, files: tuple[str, ...], values: Mapping[str, Any]) -> None:
+    def _helm(
+        self, verb: str, files: tuple[str, ...], values: Mapping[str, Any], waiting: tuple[str, ...] | None = None
+    ) -> None:
         own = self.folder / f"{uuid.uuid4().hex}.json"  # YAML too
         own.write_text(json.dumps(values))
         named = [word for file in (*(CHART / name for name in files), own) for word in ("--values", str(file))]
         try:
-            self.helm(verb, RELEASE, str(CHART), *named, *_waiting(), timeout=INSTALL_SECONDS + 30)
+            waits = _waiting() if waiting is None else waiting
+            self.helm(verb, RELEASE, str(CHART), *named, *waits, timeout=INSTALL_SECONDS + 30)
         except AssertionError as error:
             msg = f"{error}\n{self.complaints()}"
             raise AssertionError(msg) from error
