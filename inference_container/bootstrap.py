@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import TYPE_CHECKING
 
 from flts.contracts import topics
@@ -46,6 +47,7 @@ def build_service(settings: InferenceSettings, adapters: Adapters) -> Service:
         champions,
         metrics,
         period_seconds=settings.pointer_refresh_seconds,
+        phase_seconds=secrets.SystemRandom().uniform(0, settings.pointer_refresh_seconds),
         silence_seconds=settings.fetch_timeout_seconds,
         flush_logs=forecast_log.flush,
     )

@@ -49,6 +49,9 @@ class Refresher:
     metrics : Metrics
     period_seconds : float
         Between two looks at all pointers.
+    phase_seconds : float
+        When in each period this replica looks. One of its own for each: what replicas use that all look in the same
+        seconds, an autoscaler takes for load, and lets none of them go.
     silence_seconds : float
         A child that says nothing for this long is stopped.
     flush_logs : callable
@@ -62,12 +65,14 @@ class Refresher:
         metrics: Metrics,
         *,
         period_seconds: float,
+        phase_seconds: float,
         silence_seconds: float,
         flush_logs: Callable[[], bool],
     ) -> None:
         self._champions = champions
         self._metrics = metrics
         self._period_seconds = period_seconds
+        self._phase_seconds = phase_seconds
         self._silence_seconds = silence_seconds
         self._flush_logs = flush_logs
         self._wake = threading.Condition()
@@ -232,7 +237,7 @@ class Refresher:
         """Return the time to the next look: sooner where something failed, but for a store that is away."""
         if self._store_wait > 0:  # no back-off that ran out meanwhile can be followed before it answers
             return self._store_wait
-        waits = [self._period_seconds]
+        waits = [self._period_seconds - (time.monotonic() - self._phase_seconds) % self._period_seconds]
         waits += [max(0.0, backoff.until - time.monotonic()) for backoff in list(self._backoffs.values())]
         return min(waits)
 

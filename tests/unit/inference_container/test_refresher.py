@@ -34,7 +34,12 @@ class Replica:
         )
         self.flushed = 0
         self.refresher = Refresher(
-            self.champions, self.metrics, period_seconds=60, silence_seconds=20, flush_logs=self.flush
+            self.champions,
+            self.metrics,
+            period_seconds=60,
+            phase_seconds=time.monotonic(),
+            silence_seconds=20,
+            flush_logs=self.flush,
         )
 
     def flush(self) -> bool:
@@ -221,4 +226,13 @@ def test_an_identifier_that_is_gone_is_not_waited_for(installation: Installation
 
     refresher._take_in(fact)
 
-    assert refresher._wait_seconds() == 60
+    assert refresher._wait_seconds() == pytest.approx(60, abs=10)
+
+
+def test_replicas_that_start_together_look_at_different_times(installation: Installation) -> None:
+    early, late = (Replica(installation.home / name).refresher for name in ("early", "late"))
+    early._phase_seconds -= 50
+    late._phase_seconds -= 20
+
+    assert early._wait_seconds() == pytest.approx(10, abs=5)
+    assert late._wait_seconds() == pytest.approx(40, abs=5)
