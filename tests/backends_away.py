@@ -167,11 +167,12 @@ def wait_until_training(stack: RunningStack, run_id: str) -> None:
 
 @dataclass
 class Asker:
-    """Asks a served champion for a forecast, five times a second, and counts what comes back."""
+    """Asks a served champion for a forecast, five times a second unless told otherwise, and counts what comes back."""
 
     url: str
     body: Mapping[str, Any]
     path: str = "/predict"
+    every_seconds: float = ASK_SECONDS
     keep_alive: bool = True
     """Whether requests share a connection; else each finds its own way to a replica."""
     asked: int = 0
@@ -207,7 +208,7 @@ class Asker:
                 self.failed_at += [began] * (len(self.failures) - len(self.failed_at))
                 took = time.monotonic() - began
                 self.slowest_seconds = max(self.slowest_seconds, took)
-                self._stop.wait(max(0.0, ASK_SECONDS - took))
+                self._stop.wait(max(0.0, self.every_seconds - took))
 
 
 def port_of(settings: StoreSettings) -> int:

@@ -27,6 +27,8 @@ FEWEST, ENOUGH, MOST = 2, 4, 6
 USERS, LOAD_SECONDS = 20, 150
 PATIENT = ("--max-median-ms", "1000", "--max-p95-ms", "8000", "--upload-seconds", "60")
 """What is measured here is the autoscaler, on a machine that makes the load too."""
+LIGHT_SECONDS = 1.0
+"""Between two requests of those who ask while replicas go: load enough for none of them to stay."""
 BACK_SECONDS = 720
 """One replica a minute, a minute after the load has ended."""
 SCALED = {"services": {"inference": {"autoscaling": {"maxReplicas": MOST}}}}
@@ -62,7 +64,9 @@ def test_load_scales_inference_out_and_its_end_scales_it_back_without_a_lost_req
     with ScalingWatch(Installed(installed.name)) as watch:
         load(installed.name, tmp_path, "--scale-to", str(ENOUGH))
         out = len(ready(installed))
-        askers = [Asker(url, question), Asker(url, question, keep_alive=False)]
+        askers = [
+            Asker(url, question, every_seconds=LIGHT_SECONDS, keep_alive=kept_alive) for kept_alive in (True, False)
+        ]
         with ExitStack() as asking:
             for asker in askers:
                 asking.enter_context(asker)
