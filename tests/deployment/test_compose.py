@@ -291,6 +291,12 @@ def test_a_dockerfile_is_its_siblings_once_the_names_are_swapped(path: Path) -> 
     assert own.count("ENV SERVICE_PORT=8021") == 2
 
 
+def test_no_two_dockerfiles_are_of_one_size() -> None:
+    """BuildKit takes a file of the same size and time for the one that it has, and a checkout writes all at once."""
+    sizes = {path: path.stat().st_size for path in {ROOT / image.dockerfile for image in IMAGES}}
+    assert len(set(sizes.values())) == len(sizes), sizes
+
+
 @pytest.mark.parametrize("image", IMAGES, ids=lambda image: image.name)
 def test_an_image_is_built_like_every_other(image: Any) -> None:
     text = (ROOT / image.dockerfile).read_text()
