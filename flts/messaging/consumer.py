@@ -20,6 +20,7 @@ from flts.errors import BackendAwayError
 from flts.killpoints import reached
 from flts.messaging.delivery import Delivery, Outcome, Record, Stopping
 from flts.messaging.kafka import consumer_config, full_name
+from flts.messaging.standstill import Place, Standstills
 from flts.observability.health import Health
 from flts.observability.logs import get_logger
 from flts.observability.metrics import EACH_REPLICA, Metrics
@@ -34,24 +35,10 @@ PATIENCE_SECONDS = 0.5
 SILENT_SECONDS = 60.0
 REQUEST_SECONDS = 2.0
 LAG_PERIOD_SECONDS = 10.0
-STUCK_SECONDS = 30.0
-STUCK_POLLS = 20
-"""A partition with messages of which none comes, for so long and in so many looks that found nothing else either."""
 RETRY_SECONDS = 1.0
 CLOSE_SECONDS = 3.0
 OVERDUE_SECONDS = 60.0
 """Beyond the deadline of work: the loop stops calling itself alive, and whoever watches starts the service again."""
-
-Place = tuple[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class _Still:
-    """Where reading a partition stands although there is more, and since when."""
-
-    offset: int
-    since: float
-    empty_polls: int
 
 
 class ConsumeLoop:
@@ -109,8 +96,7 @@ class ConsumeLoop:
         self._begun_at: dict[Place, int] = {}
         self._next_check = 0.0
         self._next_lag = time.monotonic() + LAG_PERIOD_SECONDS
-        self._empty_polls = 0
-        self._still: dict[Place, _Still] = {}
+        self._standstills = Standstills()
 
     @property
     def connected(self) -> bool:
@@ -167,7 +153,7 @@ class ConsumeLoop:
         self._keep_house()
         message = self._consumer.poll(POLL_SECONDS)
         if message is None:
-            self._empty_polls += 1
+            self._standstills.nothing_came()
             return
         if message.error() is not None:
             self._on_error(message.error())
@@ -346,10 +332,10 @@ class ConsumeLoop:
                 low, high = self._consumer.get_watermark_offsets(at, timeout=REQUEST_SECONDS)
                 start = max(low, behind.offset if self._group else self._begun_at.get(place, 0))
                 lag[at.topic] += max(0, high - (behind.offset if behind.offset >= 0 else start))
-                if self._stands_still(place, at.offset if at.offset >= 0 else start, high):
+                if self._standstills.stands_still(place, at.offset if at.offset >= 0 else start, high):
                     stuck.append(place)
         except KafkaException:
-            self._still.clear()
+            self._standstills.forget()
             return  # told by error_cb; the gauge keeps its last value
         for name, behind_all in lag.items():
             # Two subscriptions of one service may read the same topic, each in its own way.
@@ -358,20 +344,8 @@ class ConsumeLoop:
         if stuck and self._job is None:
             self._renew(stuck)
 
-    def _stands_still(self, place: Place, offset: int, end: int) -> bool:
-        """Note how far a partition was read; return whether the client has stopped reading it."""
-        known = self._still.get(place)
-        if offset >= end:
-            self._still.pop(place, None)
-        elif known is None or known.offset != offset:
-            self._still[place] = _Still(offset, time.monotonic(), self._empty_polls)
-        else:
-            waited = time.monotonic() - known.since >= STUCK_SECONDS
-            return waited and self._empty_polls - known.empty_polls >= STUCK_POLLS
-        return False
-
     def _renew(self, stuck: list[Place]) -> None:
-        """Take a new client: after a broker lost and won its partitions, librdkafka may leave one without a leader."""
+        """Take a new client in the place of one that no longer reads everything."""
         log.warning("consumer_renewed", partitions=[f"{topic}/{part}" for topic, part in stuck])
         if self._group is None:
             read = self._consumer.position([TopicPartition(*place) for place in self._owned])
@@ -380,7 +354,8 @@ class ConsumeLoop:
                 for at in read
             }
         self._close_consumer()
-        self._owned, self._uncommitted, self._still = set(), {}, {}
+        self._owned, self._uncommitted = set(), {}
+        self._standstills.forget()
         self._next_check = 0.0
         self._consumer = self._new_consumer()
         self._subscribe()

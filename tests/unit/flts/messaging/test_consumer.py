@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from flts.contracts import topics
 from flts.contracts.events import Event
 from flts.errors import BackendAwayError
-from flts.messaging import consumer
+from flts.messaging import consumer, standstill
 from flts.messaging.attempts import MemoryAttempts
 from flts.messaging.consumer import ConsumeLoop
 from flts.messaging.delivery import Delivery, Stopping
@@ -245,9 +245,9 @@ def test_lag_counts_what_is_not_committed(bus: Bus) -> None:
 def test_a_client_that_no_longer_reads_a_partition_is_replaced(
     bus: Bus, mode: Literal["group", "all"], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(consumer, "STUCK_SECONDS", 0.5)
+    monkeypatch.setattr(standstill, "STUCK_SECONDS", 0.5)
     monkeypatch.setattr(consumer, "LAG_PERIOD_SECONDS", 0.1)
-    monkeypatch.setattr(consumer, "STUCK_POLLS", 3)
+    monkeypatch.setattr(standstill, "STUCK_POLLS", 3)
     worked: list[str] = []
 
     def work(event: Event) -> Sequence[Event]:
@@ -273,9 +273,9 @@ def test_a_client_that_no_longer_reads_a_partition_is_replaced(
 
 
 def test_a_client_with_nothing_to_read_or_much_to_do_is_kept(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(consumer, "STUCK_SECONDS", 0.3)
+    monkeypatch.setattr(standstill, "STUCK_SECONDS", 0.3)
     monkeypatch.setattr(consumer, "LAG_PERIOD_SECONDS", 0.1)
-    monkeypatch.setattr(consumer, "STUCK_POLLS", 2)
+    monkeypatch.setattr(standstill, "STUCK_POLLS", 2)
 
     def work(_event: Event) -> Sequence[Event]:
         time.sleep(1.5)
