@@ -77,7 +77,10 @@ def _metrics(looks: Sequence[Look]) -> list[str]:
 def _events(rescales: Sequence[Rescale], least: int, back_to: int | None) -> list[str]:
     if not rescales:
         return ["no evidence: the cluster has no event SuccessfulRescale of this run"]
-    sizes = [rescale.size for rescale in rescales]
+    # Others are of its limits: somebody has changed them, or it has just begun.
+    sizes = [rescale.size for rescale in rescales if "target" in rescale.message]
+    if not sizes:
+        return [f"no evidence: none of {len(rescales)} events is about the CPU"]
     if max(sizes) < least:
         return [f"the autoscaler went to {max(sizes)} replicas, not to {least}"]
     if back_to is not None and sizes[-1] > back_to:

@@ -17,7 +17,7 @@ OUT = [
     Rescale("2026-01-01T00:00:45Z", 6, "New size: 6; reason: cpu resource utilization above target"),
 ]
 BACK = [
-    Rescale(f"2026-01-01T00:0{7 - size}:00Z", size, f"New size: {size}; reason: All metrics below")
+    Rescale(f"2026-01-01T00:0{7 - size}:00Z", size, f"New size: {size}; reason: All metrics below target")
     for size in (5, 4, 3, 2)
 ]
 GOOD = Evidence(LOOKS, [*OUT, *BACK])
@@ -47,6 +47,14 @@ def test_too_few_replicas_are_told() -> None:
     assert reasons_to_fail(GOOD, least=7) == ["the autoscaler went to 6 replicas, not to 7"]
 
 
+def test_events_of_changed_limits_are_none() -> None:
+    limits = replace(OUT[0], message="New size: 4; reason: Current number of replicas below Spec.MinReplicas")
+
+    [reason] = reasons_to_fail(Evidence(LOOKS, [limits]), least=4)
+
+    assert reason.startswith("no evidence")
+
+
 def test_replicas_that_do_not_go_again_are_told() -> None:
     evidence = replace(GOOD, rescales=[*OUT, *BACK[:-1]])
 
@@ -72,7 +80,12 @@ class Told(Release):
 
     def _event(self, uid: str, size: int, *, count: int) -> dict[str, Any]:
         when = f"2026-01-01T00:0{count}:0{size}Z"
-        return {"metadata": {"uid": uid}, "count": count, "lastTimestamp": when, "message": f"New size: {size}; reason"}
+        return {
+            "metadata": {"uid": uid},
+            "count": count,
+            "lastTimestamp": when,
+            "message": f"New size: {size}; reason: above target",
+        }
 
 
 def test_only_events_of_the_run_count(monkeypatch: pytest.MonkeyPatch) -> None:
