@@ -15,7 +15,6 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 import httpx
-import psutil
 from confluent_kafka import Consumer, TopicPartition
 
 from embedded.ports import free_port
@@ -88,15 +87,11 @@ def fragile_stack(home: Path, **environment: str) -> Iterator[FragileStack]:
 @contextmanager
 def frozen(stack: RunningStack, program: str) -> Iterator[None]:
     """Stop a program and what it started, for the time of a block."""
-    one = psutil.Process(stack.pid(program))
-    family = [one, *one.children(recursive=True)]
-    for process in family:
-        process.suspend()
+    stack.freeze(program)
     try:
         yield
     finally:
-        for process in family:
-            process.resume()
+        stack.thaw(program)
 
 
 def dead_letters(stack: RunningStack, prefix: str = "") -> dict[str, int]:

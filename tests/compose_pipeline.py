@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from embedded.ports import free_port
 from flts.settings import StoreSettings
 from tests.docker import PORTS as PUBLISHED
 from tests.docker import ROOT, Installation, docker, installation, require_docker
-from tests.pipeline import Pipeline
+from tests.pipeline import WORK, FreezablePipeline
 from tools.images import IMAGES, build_command, environment
 
 PORTS = {
@@ -31,10 +31,17 @@ PORTS = {
 REPLICAS = 2
 """Of inference, so that one of them may be killed."""
 UP_SECONDS = 600
+FREEZE_WORK = """
+import contextlib, os, pathlib, signal
+for line in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+    with contextlib.suppress(OSError):  # it has ended
+        if b"%s" in line.read_bytes().split(b"\\0"):
+            os.kill(int(line.parent.name), signal.SIGSTOP)
+"""
 UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 
-class ComposePipeline(Pipeline):
+class ComposePipeline(FreezablePipeline):
     """A running Compose installation of a test's own."""
 
     backends = ("kafka", "minio", "postgres", "mlflow")
@@ -85,6 +92,15 @@ class ComposePipeline(Pipeline):
         docker("kill", names[0])
         docker("start", names[0])
 
+    def freeze(self, program: str) -> None:
+        self.made.compose("pause", program)
+
+    def thaw(self, program: str) -> None:
+        self.made.compose("unpause", program)
+
+    def freeze_work(self, program: str) -> None:
+        self.made.compose("exec", "--no-TTY", program, "python", "-c", FREEZE_WORK % WORK)
+
     def _url(self, service: str, port: int) -> str:
         host, published = self.made.address(service, port)
         return f"http://{host}:{published}"
@@ -97,11 +113,21 @@ def in_bytes(text: str) -> int:
 
 
 @contextmanager
-def running_compose(folder: Path, **settings: str) -> Iterator[ComposePipeline]:
+def running_compose(
+    folder: Path,
+    *,
+    profiles: Sequence[str] = (),
+    services: Mapping[str, Mapping[str, Any]] | None = None,
+    **settings: str,
+) -> Iterator[ComposePipeline]:
     """Build what changed, start the whole pipeline under Compose on free ports, and remove all of it afterwards.
 
     Parameters
     ----------
+    profiles : sequence of str
+        Extras to start with it.
+    services : dict
+        What is different in the Compose file for this test.
     settings : str
         Of every service, like a ``config.env``.
     """
@@ -111,7 +137,9 @@ def running_compose(folder: Path, **settings: str) -> Iterator[ComposePipeline]:
     folder.mkdir(parents=True, exist_ok=True)
     override = folder / "settings.json"  # a Compose file, as YAML is JSON too
     programs = [*PORTS, "inference", "preprocess-job"]
-    override.write_text(json.dumps({"services": {name: {"environment": settings} for name in programs}}))
+    patient = {"BACKEND_CHECK_SECONDS": "120"}  # all start at once, beside whatever else the machine does
+    changed = {name: {"environment": patient | settings} for name in programs}
+    override.write_text(json.dumps({"services": {**changed, **(services or {})}}))
     variables = {
         "COMPOSE_FILE": os.pathsep.join([str(ROOT / "docker-compose.yaml"), str(override)]),
         # Chosen here: Docker would choose others when a container starts again.
@@ -119,6 +147,8 @@ def running_compose(folder: Path, **settings: str) -> Iterator[ComposePipeline]:
     }
     with installation(f"flts-e2e-{uuid.uuid4().hex[:6]}", folder, variables) as made:
         made.compose(
-            *("up", "--detach", "--wait", "--no-build", "--scale", f"inference={REPLICAS}"), timeout=UP_SECONDS
+            *(f"--profile={profile}" for profile in profiles),
+            *("up", "--detach", "--wait", "--no-build", "--scale", f"inference={REPLICAS}"),
+            timeout=UP_SECONDS,
         )
         yield ComposePipeline(made)

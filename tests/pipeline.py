@@ -17,6 +17,9 @@ from flts.storage.ports import ObjectStore
 from flts.storage.runs import RunStore
 from tests.eventually import eventually
 
+WORK = "flts.messaging.child"
+"""The module of the processes that do long work."""
+
 
 class Pipeline(ABC):
     """Ways to ask a running pipeline things.
@@ -169,3 +172,19 @@ class Pipeline(ABC):
         """Return the keys of a run's decisions; there is to be one."""
         bucket = self.store_settings.bucket_pipeline_runs
         return [info.key for info in self.objects.list(bucket, f"{identifier}/{run_id}/decision")]
+
+
+class FreezablePipeline(Pipeline):
+    """A running pipeline whose processes can be stopped without ending."""
+
+    @abstractmethod
+    def freeze(self, program: str) -> None:
+        """Stop a program and what it started: it keeps its connections and answers nothing."""
+
+    @abstractmethod
+    def thaw(self, program: str) -> None:
+        """Let it go on."""
+
+    @abstractmethod
+    def freeze_work(self, program: str) -> None:
+        """Stop a program's child processes in the middle of their work; it stays as it is."""

@@ -19,7 +19,7 @@ import psutil
 from embedded.settings import EmbeddedSettings
 from flts.settings import StoreSettings
 from tests.eventually import eventually
-from tests.pipeline import Pipeline
+from tests.pipeline import WORK, FreezablePipeline
 from tests.stores import folder_settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,7 +34,7 @@ READY_SECONDS = 240
 
 
 @dataclass
-class RunningStack(Pipeline):
+class RunningStack(FreezablePipeline):
     """The embedded pipeline, started for a test."""
 
     process: subprocess.Popen[str]
@@ -96,6 +96,23 @@ class RunningStack(Pipeline):
 
     def kill(self, program: str) -> None:
         os.kill(self.pid(program), signal.SIGKILL)
+
+    def freeze(self, program: str) -> None:
+        for process in self._family(program):
+            process.suspend()
+
+    def thaw(self, program: str) -> None:
+        for process in self._family(program):
+            process.resume()
+
+    def freeze_work(self, program: str) -> None:
+        for child in psutil.Process(self.pid(program)).children():
+            if WORK in child.cmdline():
+                child.suspend()
+
+    def _family(self, program: str) -> list[psutil.Process]:
+        one = psutil.Process(self.pid(program))
+        return [one, *one.children(recursive=True)]
 
 
 @contextmanager

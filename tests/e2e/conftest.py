@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,7 @@ from tests.helm_pipeline import running_helm
 from tests.pipeline import Pipeline
 from tests.seasonal import seasonal_csv
 from tests.stack import LIMITS, SMALL, running_stack
-
-TARGET = os.environ.get("FLTS_TEST_TARGET", "embedded")
-"""Where the shared pipeline runs: ``embedded``, ``compose`` or ``helm``; only `make test-e2e` is for all."""
+from tests.targets import TARGET
 
 
 @pytest.fixture(scope="session")
