@@ -13,6 +13,9 @@ from flts.observability.health import AsgiApp
 GRACE_SECONDS = 5
 """Time for requests in flight; a stream of server-sent events never ends by itself."""
 
+KEEP_ALIVE_SECONDS = 75
+"""Longer than clients and proxies keep an idle connection: whoever closes first has the other send into nothing."""
+
 
 def bind(host: str, port: int) -> socket.socket:
     """Take a port before anything else starts.
@@ -43,6 +46,7 @@ class HttpServer(uvicorn.Server):
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=GRACE_SECONDS,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
             server_header=False,
         )
         super().__init__(config)

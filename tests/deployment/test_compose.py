@@ -14,6 +14,7 @@ import yaml
 
 import flts
 from embedded.settings import EmbeddedSettings
+from flts.runtime.server import HttpServer
 from flts.settings import DEFAULT_CREDENTIALS, Settings
 from tests.docker import Installation, require_compose
 from tools.configuration import READERS
@@ -258,6 +259,15 @@ def test_kafkas_heap_leaves_room_for_what_stands_beside_it() -> None:
 def test_replicas_find_no_fixed_port_in_their_way() -> None:
     assert "ports" not in SERVICES["inference"]
     assert "inference:8000" in (ROOT / "deploy" / "haproxy" / "haproxy.cfg").read_text()
+
+
+def test_a_service_keeps_idle_connections_longer_than_the_balancer_does() -> None:
+    haproxy = (ROOT / "deploy" / "haproxy" / "haproxy.cfg").read_text()
+    [kept] = re.findall(r"timeout http-keep-alive (\d+)s", haproxy)
+
+    async def nothing(*_: Any) -> None: ...
+
+    assert HttpServer(nothing).config.timeout_keep_alive > int(kept)
 
 
 # ---- Dockerfiles
