@@ -69,6 +69,7 @@ def test_a_container_has_no_more_rights_and_room_than_it_needs(name: str) -> Non
     service = SERVICES[name]
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
+    assert service.get("cap_add", []) == (["DAC_OVERRIDE"] if name == "minio" else [])
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert {
         "mem_limit",
