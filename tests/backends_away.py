@@ -25,6 +25,7 @@ from flts.storage.ports import ObjectStore
 from flts.storage.runs import RunStore
 from tests.eventually import eventually
 from tests.faulty_proxy import FaultyProxy
+from tests.pipeline import Pipeline
 from tests.stack import RunningStack, running_stack
 from tests.stores import s3_settings, why_no_s3
 from tests.tiny_s3 import running_s3
@@ -109,7 +110,7 @@ def dead_letters(stack: RunningStack, prefix: str = "") -> dict[str, int]:
         consumer.close()
 
 
-def mlflow_runs(stack: RunningStack, identifier: str) -> list[dict[str, Any]]:
+def mlflow_runs(stack: Pipeline, identifier: str) -> list[dict[str, Any]]:
     """Return what MLflow has of an identifier: one entry a run, its tags as a dictionary."""
     with httpx.Client(base_url=f"{stack.state['mlflow_url']}/api/2.0/mlflow", timeout=20) as client:
         found = client.get("/experiments/get-by-name", params={"experiment_name": identifier})
@@ -121,13 +122,13 @@ def mlflow_runs(stack: RunningStack, identifier: str) -> list[dict[str, Any]]:
     return [{**run, "tags": {tag["key"]: tag["value"] for tag in run["data"]["tags"]}} for run in runs]
 
 
-def mlflow_versions(stack: RunningStack, identifier: str) -> list[dict[str, Any]]:
+def mlflow_versions(stack: Pipeline, identifier: str) -> list[dict[str, Any]]:
     with httpx.Client(base_url=f"{stack.state['mlflow_url']}/api/2.0/mlflow", timeout=20) as client:
         answer = client.get("/model-versions/search", params={"filter": f"name='{identifier}'"})
         return list(answer.raise_for_status().json().get("model_versions", []))
 
 
-def assert_recorded_once(stack: RunningStack, identifier: str, run: Mapping[str, Any]) -> None:
+def assert_recorded_once(stack: Pipeline, identifier: str, run: Mapping[str, Any]) -> None:
     """Each trained model is one run in MLflow, ended well, and one version; the alias is at the champion's."""
     wanted = sorted(trained["run_id"] for trained in run["trained"].values())
     runs = mlflow_runs(stack, identifier)
