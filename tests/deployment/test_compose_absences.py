@@ -77,7 +77,7 @@ def test_a_run_survives_a_backend_that_is_away_in_its_middle(
         decided = time.monotonic()
     run = stack.run(run_id)
     report(
-        "compose-absences",
+        f"compose-{identifier}",
         [
             {
                 "backend": absence.backend,
