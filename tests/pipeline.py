@@ -144,11 +144,12 @@ class Pipeline(ABC):
         )
 
     def wait_served(self, identifier: str, run_id: str, *, timeout: float = 30) -> dict[str, Any]:
-        """Return the champion of this identifier once inference serves the one that this model run made."""
+        """Return the champion of this identifier once all of inference serves the one that this model run made."""
 
         def served() -> dict[str, Any] | None:
-            found = self.champion(identifier)
-            return found if found and found.get("run_id") == run_id else None
+            # Each replica hears of it by itself, and another one may answer next.
+            seen = [self.champion(identifier) for _ in range(4 * self.replicas - 3)]
+            return seen[0] if all(found and found.get("run_id") == run_id for found in seen) else None
 
         return eventually(served, f"{identifier} is served by {run_id}", timeout=timeout)
 
