@@ -52,7 +52,7 @@ test-e2e: setup  ## The same journeys, and a death of everything in mid-run, on 
 	  $(if $(filter helm,$(TARGET)),tests/deployment/test_helm_stack.py)
 # Afterwards, since these start installations of their own: one at a time fits into the memory of a laptop.
 	@$(if $(filter compose,$(TARGET)),FLTS_TEST_TARGET=compose $(PY) -m pytest -m "long or not long" \
-	  tests/deployment/test_compose_stack.py tests/e2e/test_prometheus.py)
+	  tests/deployment/test_compose_stack.py tests/deployment/test_compose_absences.py tests/e2e/test_prometheus.py)
 
 kill-matrix: setup ## Kill every service at every point that a run passes, 18 minutes on two cores
 	@$(PY) -m pytest tests/e2e/test_kill_matrix.py -m long -s
