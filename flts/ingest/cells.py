@@ -23,6 +23,7 @@ MISSING = ("", "NA", "N/A", "NaN", "nan", "NAN", "null", "NULL", "None")
 MAX_CELL_CHARACTERS = 100  # a float64 needs 24
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _INFINITE = re.compile(r"[+-]?inf(inity)?", re.IGNORECASE)
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 
 
@@ -78,6 +79,9 @@ class BlockReader:
             for at, column in enumerate(header.names)
         ]
         types = dict.fromkeys(header.numeric, kind) | {header.time_column: pa.string()}
+        if block.startswith(_BYTE_ORDER_MARK):
+            # Arrow takes one off whatever it reads; within a file it is no mark but part of a cell.
+            block = _BYTE_ORDER_MARK + block
         try:
             return csv.read_csv(
                 io.BytesIO(block),

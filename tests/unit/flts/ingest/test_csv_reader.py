@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from flts.errors import RejectedError
@@ -213,7 +213,19 @@ def test_numbers_are_read_to_the_last_bit(numbers: list[float]) -> None:
     assert read(text).values[:, 0].tolist() == numbers
 
 
+@pytest.mark.parametrize(
+    ("row", "code", "field"),
+    [("\ufeff", "ragged_row", "file"), ("\ufeff2024-01-01,1", "bad_time", "time"), ("\ufeff,1", "bad_time", "time")],
+)
+def test_a_byte_order_mark_is_one_only_where_the_file_begins(row: str, code: str, field: str) -> None:
+    with pytest.raises(RejectedError) as refusal:
+        read(f"time,a\n{row}")
+
+    assert (refusal.value.code, refusal.value.field) == (code, field)
+
+
 @given(st.binary(max_size=200))
+@example(b"\xef\xbb\xbf")
 def test_bytes_of_any_kind_are_read_or_refused(data: bytes) -> None:
     answers = []
     for head in (b"", b"time,a\n"):
