@@ -21,6 +21,7 @@ from confluent_kafka import Producer
 from flts.killpoints import ARMED, CLAIMED, PASSED
 from tests.audit import audit
 from tests.eventually import eventually
+from tests.files_below import files_below
 from tests.stack import RunningStack
 
 T = TypeVar("T")
@@ -253,7 +254,7 @@ class Killing:
         return len(answer.raise_for_status().json()["predictions"]) == PREDICTED_STEPS
 
     def _shipped(self, identifier: str) -> bool:
-        return any((self.stack.store / "inference-logs" / identifier).rglob("*.jsonl"))
+        return any(files_below(self.stack.store / "inference-logs" / identifier, ".jsonl"))
 
     def _passed(self) -> Iterator[tuple[str, dict[str, Any]]]:
         for journal in (self.folder / PASSED).glob("*.jsonl"):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import psutil
+
+from tests.files_below import files_below
 
 EVERY_SECONDS = 0.05
 MIB = 2**20
@@ -84,10 +87,7 @@ def family_bytes(pid: int) -> int:
 def folder_bytes(folder: Path) -> int:
     """Return the size of a folder's files; those that vanish meanwhile count nothing."""
     total = 0
-    for path in folder.rglob("*"):
-        try:
-            if path.is_file():
-                total += path.stat().st_size
-        except OSError:
-            continue
+    for path in files_below(folder):
+        with suppress(OSError):
+            total += path.lstat().st_size
     return total

@@ -12,6 +12,7 @@ import httpx
 
 from tests import whole_log
 from tests.eventually import eventually
+from tests.files_below import files_below
 from tests.stack import RunningStack
 
 TRAINERS = ("train-gru", "train-lstm", "nonml-prophet")
@@ -88,8 +89,8 @@ def settled(stack: RunningStack, identifiers: tuple[str, ...]) -> None:
         left = [
             str(path)
             for folder in ("_open", "_forecasts", "_spool")
-            for path in (stack.store / "pipeline-runs" / folder).rglob("*")
-            if path.is_file() and (folder == "_spool" or path.name in identifiers)
+            for path in files_below(stack.store / "pipeline-runs" / folder)
+            if (folder == "_spool" or path.name in identifiers)
         ]
         assert not left, left
         return True
@@ -102,9 +103,8 @@ def stored(stack: RunningStack) -> dict[str, str]:
     return {
         name: hashlib.sha256(path.read_bytes()).hexdigest()
         for bucket in LASTING
-        for path in sorted((stack.store / bucket).rglob("*"))
-        if path.is_file()
-        and not (name := str(path.relative_to(stack.store))).startswith(LEASES)
+        for path in sorted(files_below(stack.store / bucket))
+        if not (name := str(path.relative_to(stack.store))).startswith(LEASES)
         and path.suffix != ".jsonl"  # the requests' own log, of what a test asks among others
     }
 

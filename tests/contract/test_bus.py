@@ -21,6 +21,7 @@ from flts.messaging.kafka import RawHeaders, check_broker, check_large_request
 from tests.brokers import Bus, EmbeddedBroker, RunningService, embedded_bus, lives, steady
 from tests.eventually import eventually
 from tests.faulty_proxy import FaultyProxy, stall_after
+from tests.files_below import files_below
 
 GROUP = "bus"
 PREFIXES = [f"t{number}-" for number in range(24)]
@@ -322,7 +323,8 @@ def steady_assignment(*services: RunningService) -> None:
 
 
 def tries_of(bus: Bus, event: RawData) -> list[Path]:
-    return list((bus.folder / "store").rglob(f"attempts/{GROUP}/{event.event_id}*"))
+    tries = f"attempts/{GROUP}/{event.event_id}"
+    return [path for path in files_below(bus.folder / "store") if tries in path.as_posix()]
 
 
 def new_record() -> tuple[str, bytes]:

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.files_below import files_below
 from tests.memory_watch import MIB, MemoryWatch
 from tests.raw_http import FORM_TYPE, RawAnswer, form, send
 from tests.reports import report
@@ -228,7 +229,8 @@ def key(stack: RunningStack) -> str:
 
 
 def stored(stack: RunningStack, identifier: str) -> list[Path]:
-    return [path for bucket in ("raw-data", "pipeline-runs") for path in stack.store.glob(f"{bucket}/**/{identifier}")]
+    folders = (stack.store / "raw-data", stack.store / "pipeline-runs")
+    return [path for folder in folders for path in files_below(folder) if identifier in path.parts]
 
 
 def gateway_watch(stack: RunningStack) -> MemoryWatch:

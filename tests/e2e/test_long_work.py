@@ -17,6 +17,7 @@ import pytest
 
 from tests import whole_log
 from tests.eventually import eventually
+from tests.files_below import files_below
 from tests.replicas import Instance, identifier_for, launched, replica, wait_shared
 from tests.reports import report
 from tests.stack import SMALL, RunningStack, running_stack
@@ -337,7 +338,7 @@ def launched_again(stack: RunningStack) -> Instance:
 
 def tries_recorded(stack: RunningStack, identifier: str, run_id: str) -> list[Path]:
     """Return the records of tries of a trainer's message that were not cleared."""
-    return list((stack.store / "pipeline-runs" / identifier / run_id / "attempts" / GROUP).rglob("*.json"))
+    return list(files_below(stack.store / "pipeline-runs" / identifier / run_id / "attempts" / GROUP, ".json"))
 
 
 def moment(line: dict[str, Any]) -> float:

@@ -18,6 +18,7 @@ import pytest
 
 from flts.ingest.sample import write_sample
 from tests.eventually import eventually
+from tests.files_below import files_below
 from tests.replicas import Instance, launched, replica
 from tests.reports import report
 from tests.stack import RunningStack
@@ -162,12 +163,12 @@ def test_doctor_finds_every_backend_of_a_running_pipeline_well(stack: RunningSta
 
 def test_the_janitors_look_changes_nothing(stack: RunningStack, champions: tuple[str, str]) -> None:
     assert champions
-    before = sorted(str(path) for path in (stack.store / "pipeline-runs" / NAME).rglob("*.json"))
+    before = sorted(str(path) for path in files_below(stack.store / "pipeline-runs" / NAME, ".json"))
 
     looked = flts(stack, "janitor", "--dry-run")
 
     assert looked.returncode == 0, looked.stderr
-    assert sorted(str(path) for path in (stack.store / "pipeline-runs" / NAME).rglob("*.json")) == before
+    assert sorted(str(path) for path in files_below(stack.store / "pipeline-runs" / NAME, ".json")) == before
 
 
 def test_a_deleted_data_set_is_gone_everywhere_though_a_trainer_was_at_work_on_it(
@@ -228,7 +229,7 @@ def _training(stack: RunningStack) -> list[int]:
 
 
 def _left(stack: RunningStack) -> list[str]:
-    keys = [path.relative_to(stack.store) for path in stack.store.rglob("*") if path.is_file()]
+    keys = [path.relative_to(stack.store) for path in files_below(stack.store)]
     ours = ("_operations", "_deleted", "_leases")
     return [str(key) for key in keys if NAME in key.parts[-1] + "/".join(key.parts) and not set(ours) & set(key.parts)]
 

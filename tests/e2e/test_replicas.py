@@ -19,6 +19,7 @@ import pytest
 
 from tests import whole_log
 from tests.eventually import eventually
+from tests.files_below import files_below
 from tests.replicas import Instance, identifier_for, launched, replica, wait_shared
 from tests.reports import report
 from tests.stack import RunningStack
@@ -109,7 +110,7 @@ def once_each(
                 "train-lstm": count("train-lstm", "train_start"),
                 "nonml-prophet": count("nonml-prophet", "train_start"),
                 "forecast by": count("inference-worker", "forecast_done"),
-                "logs": len(list((stack.store / "inference-logs" / identifier).rglob(f"*{name}*"))),
+                "logs": sum(name in path.name for path in files_below(stack.store / "inference-logs" / identifier)),
                 "performance-eval": sum(record.topic == "performance-eval" for record in of_run),
                 "model-selected ids": len(
                     {record.content["event_id"] for record in of_run if record.topic == "model-selected"}

@@ -20,6 +20,7 @@ from inference_container.protocol import Away, Fact, Failed, Listed, Removed
 from inference_container.refresher import Refresher
 from inference_container.settings import FetchSettings
 from tests.eventually import eventually
+from tests.files_below import files_below
 from tests.serving import BUCKETS, promote, serving_environment, small_series, window_bundle
 
 SERIES = small_series()
@@ -44,7 +45,7 @@ class Replica:
 
     def flush(self) -> bool:
         self.flushed += 1
-        return any(self.cache.spool.rglob("*.jsonl"))
+        return any(files_below(self.cache.spool, ".jsonl"))
 
     def run_id(self, identifier: str = "tiny") -> str | None:
         champion = self.champions.loaded(identifier)
