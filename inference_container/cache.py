@@ -16,14 +16,16 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from flts.bundle.format import BUNDLE_FILE, MODEL_FILE, Bundle
-from flts.bundle.load import read_bundle_folder
+from flts.bundle import BUNDLE_FILE, MODEL_FILE
 from flts.contracts.ids import IDENTIFIER_PATTERN
 from flts.errors import HashMismatchError, RejectedError
 from flts.killpoints import reached
 from inference_container.domain.promotion import Promotion
+
+if TYPE_CHECKING:
+    from flts.bundle.format import Bundle
 
 POINTERS_FILE = "pointers.json"
 POINTER_FILE = "pointer.json"
@@ -124,6 +126,8 @@ class ChampionCache:
         RejectedError
             If it is damaged.
         """
+        from flts.bundle.load import read_bundle_folder  # noqa: PLC0415 - the fetching child, which never reads, needs no numpy
+
         bundle, model = read_bundle_folder(folder)
         digest = hashlib.sha256((folder / BUNDLE_FILE).read_bytes()).hexdigest()
         if digest != promotion.bundle.sha256:

@@ -13,8 +13,6 @@ from contextlib import suppress
 from typing import Any
 
 from flts import killpoints
-from flts.bundle import proof
-from flts.bundle.load import fetch_bundle
 from flts.contracts.ids import IDENTIFIER_PATTERN
 from flts.errors import BackendAwayError, FltsError, PreconditionFailedError, RejectedError
 from flts.observability.logs import configure_logs, secret_values
@@ -129,6 +127,10 @@ def _fetch(store: ObjectStore, runs: RunStore, cache: ChampionCache, identifier:
     promotion = Promotion.read(identifier, document)
     if cache.holds(promotion):
         return cache.folder(promotion).name
+    # Imported here: nearly every round finds nothing new, and these import numpy, half of what a round costs.
+    from flts.bundle import proof  # noqa: PLC0415 - see above
+    from flts.bundle.load import fetch_bundle  # noqa: PLC0415 - see above
+
     proof.warm_up()  # while the bundle is on its way
     # The pointer names the score; the decision it came from has the rest of what people want to see.
     decision = runs.decision(identifier, promotion.pipeline_run_id) or {}

@@ -9,6 +9,7 @@ from typing import Any, Literal, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from flts.bundle import BUNDLE_FILE
 from flts.contracts.events import Identifier, ModelType, Sha256
 from flts.contracts.ids import canonical_json
 from flts.errors import RejectedError
@@ -16,8 +17,6 @@ from flts.forecasting.intervals import Intervals
 from flts.forecasting.recipe import FittedRecipe
 
 FORMAT_VERSION = 1
-MODEL_FILE = "model.onnx"
-BUNDLE_FILE = "bundle.json"
 MAX_BUNDLE_BYTES = 8 * 2**20
 """A recipe of 1,000 columns and a probe of one window fit many times over."""
 MAX_MODEL_BYTES = 512 * 2**20

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from flts.bundle.format import BUNDLE_FILE, MAX_BUNDLE_BYTES, MAX_MODEL_BYTES, MODEL_FILE, Bundle
+from flts.bundle import BUNDLE_FILE, MODEL_FILE
+from flts.bundle.format import MAX_BUNDLE_BYTES, MAX_MODEL_BYTES, Bundle
 from flts.contracts.claim_check import ClaimCheck
 from flts.errors import HashMismatchError, NotFoundError, RejectedError
 from flts.storage.ports import ObjectStore

@@ -12,7 +12,8 @@ import tempfile
 import threading
 from pathlib import Path
 
-from flts.bundle.format import BUNDLE_FILE, MAX_BATCH, MODEL_FILE, Bundle
+from flts.bundle import BUNDLE_FILE, MODEL_FILE
+from flts.bundle.format import MAX_BATCH, Bundle
 from flts.errors import RejectedError
 from flts.runtime.bounded import BoundedWorkers, Bounds, GaveUpError
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 
-from flts.bundle.format import BUNDLE_FILE, MODEL_FILE, Bundle
+from flts.bundle import BUNDLE_FILE, MODEL_FILE
+from flts.bundle.format import Bundle
 from flts.bundle.load import fetch_bundle
 from flts.bundle.model import check_model_bytes
 from flts.contracts.claim_check import ClaimCheck

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from flts.bundle.format import BUNDLE_FILE, MODEL_FILE, Bundle
+from flts.bundle import BUNDLE_FILE, MODEL_FILE
+from flts.bundle.format import Bundle
 from flts.contracts.claim_check import ClaimCheck
 from flts.contracts.events import TrainingData
 from flts.killpoints import reached

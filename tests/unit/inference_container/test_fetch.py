@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -90,3 +91,10 @@ def test_the_childs_log_lines_show_no_secret(monkeypatch: pytest.MonkeyPatch) ->
 
     assert fetch.main() == 0
     assert "very-secret-key-0123" in given
+
+
+def test_a_round_that_finds_nothing_new_costs_no_import_of_numpy() -> None:
+    # Each replica has one every minute, and an autoscaler sees what it costs.
+    code = "import sys, inference_container.fetch; sys.exit('numpy' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
