@@ -13,7 +13,7 @@ from flts.errors import RejectedError
 from flts.ingest import RawTable, read_csv, validation_report
 from flts.observability.logs import get_logger
 from flts.runtime.bounded import BoundedWorkers, Bounds, GaveUpError
-from flts.runtime.container import memory_left_bytes
+from flts.runtime.container import MemoryShares, memory_left_bytes
 from flts.settings import ProphetSettings, RecipeSettings, TrainingSettings, UploadLimits
 from gateway_container.settings import GatewaySettings
 
@@ -45,13 +45,14 @@ class FileChecks:
     settings : GatewaySettings
         How much memory and time a check may take.
     left : callable
-        Returns the bytes that the container has left, None where it has no limit: a check gets no more than that.
+        Returns the bytes that the container has left, None where it has no limit: a check gets no more than that, and
+        where that is less than a check may take, one check is made at a time.
     """
 
     def __init__(self, settings: GatewaySettings, left: Callable[[], int | None] = memory_left_bytes) -> None:
-        self._left = left
         self._memory_bytes = settings.validation_memory_bytes
         self._seconds = settings.validation_seconds
+        self._shares = MemoryShares(self._memory_bytes, kept=LEFT_TO_GATEWAY_BYTES, least=LEAST_BYTES, left=left)
         self._workers = BoundedWorkers(
             Bounds("gateway_container.checking:check_files", self._memory_bytes, self._seconds)
         )
@@ -73,13 +74,12 @@ class FileChecks:
             What `check_files` raises; ``too_large`` if the files need more memory or time than a check may take,
             ``unreadable`` if the child crashed on them. ``field`` is the file, ``train`` or ``test``.
         """
-        left = self._left()
-        share = None if left is None else max(left - LEFT_TO_GATEWAY_BYTES, LEAST_BYTES)
-        try:
-            return self._workers.ask(order_of(train, test, settings), memory_bytes=share)
-        except GaveUpError as error:
-            log.warning("validation_gave_up", cause=error.cause, file=error.noted, error=error)
-            raise self._refusal(error, share) from error
+        with self._shares.share() as share:
+            try:
+                return self._workers.ask(order_of(train, test, settings), memory_bytes=share)
+            except GaveUpError as error:
+                log.warning("validation_gave_up", cause=error.cause, file=error.noted, error=error)
+                raise self._refusal(error, share) from error
 
     def _refusal(self, error: GaveUpError, share: int | None) -> RejectedError:
         file = error.noted or "train"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _CGROUP_ROOT = Path("/sys/fs/cgroup")
@@ -27,6 +30,52 @@ def memory_left_bytes(cgroup_root: Path = _CGROUP_ROOT) -> int | None:
         return max(0, int(limit) - int(used) + remembered)
     except (OSError, ValueError):  # no control groups; "max"
         return None
+
+
+class MemoryShares:
+    """Divides what the container has left among those who work at the same time: enough for each, or they take turns.
+
+    Parameters
+    ----------
+    enough : int
+        Bytes that one of them takes at most.
+    kept : int
+        Bytes that none of them gets.
+    least : int
+        Bytes that one gets in any case.
+    left : callable
+        Returns the bytes that the container has left, None where it has no limit.
+    """
+
+    def __init__(
+        self, enough: int, *, kept: int, least: int, left: Callable[[], int | None] = memory_left_bytes
+    ) -> None:
+        self._enough = enough
+        self._kept = kept
+        self._least = least
+        self._left = left
+        self._turn = threading.Condition()
+        self._given: list[int] = []
+
+    @contextmanager
+    def share(self) -> Iterator[int | None]:
+        """Wait for a share and hold it: its bytes, or None without a limit."""
+        with self._turn:
+            while (free := self._free()) is not None and free < self._enough and self._given:
+                self._turn.wait()
+            given = None if free is None else max(min(free, self._enough), self._least)
+            self._given.append(given or 0)
+        try:
+            yield given
+        finally:
+            with self._turn:
+                self._given.remove(given or 0)
+                self._turn.notify_all()
+
+    def _free(self) -> int | None:
+        # What others have of their shares by now is counted twice: nobody knows how much that is.
+        left = self._left()
+        return None if left is None else left - self._kept - sum(self._given)
 
 
 def _read(path: Path) -> str:

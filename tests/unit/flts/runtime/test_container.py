@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from flts.runtime.container import memory_left_bytes
+from flts.runtime.container import MemoryShares, memory_left_bytes
 
 STAT = "anon 700\nactive_file 60\ninactive_file 40\n"
 STAT_1 = "active_file 1\ninactive_file 1\ntotal_rss 700\ntotal_active_file 60\ntotal_inactive_file 40\n"
@@ -40,3 +42,47 @@ def test_without_a_limit_nothing_is_said(tmp_path: Path) -> None:
 
 def test_version_1_writes_no_limit_as_a_large_number(tmp_path: Path) -> None:
     assert memory_left_bytes(version_1(tmp_path, "9223372036854771712")) is None
+
+
+@pytest.mark.parametrize(
+    ("left", "given"),
+    [(None, None), (1_000, 100), (110, 100), (109, 99), (25, 20), (0, 20)],
+    ids=["no limit", "room for many", "just enough", "less than it may take", "less than the least", "nothing"],
+)
+def test_one_alone_gets_what_is_left_within_its_bounds(left: int | None, given: int | None) -> None:
+    with MemoryShares(100, kept=10, least=20, left=lambda: left).share() as share:
+        assert share == given
+
+
+@pytest.mark.parametrize(("left", "at_once"), [(None, 4), (410, 4), (409, 3), (210, 2), (109, 1), (0, 1)], ids=str)
+def test_so_many_work_at_once_as_there_is_room_for(left: int | None, at_once: int) -> None:
+    shares = MemoryShares(100, kept=10, least=20, left=lambda: left)
+    met = threading.Barrier(at_once)
+    lock = threading.Lock()
+    now, most = 0, 0
+
+    def work(_: int) -> int | None:
+        nonlocal now, most
+        with shares.share() as share:
+            with lock:
+                now += 1
+                most = max(most, now)
+            met.wait(10)  # breaks unless so many come
+            with lock:
+                now -= 1
+        return share
+
+    with ThreadPoolExecutor(12) as pool:
+        given = list(pool.map(work, range(12)))
+
+    assert most == at_once
+    assert set(given) == {None if left is None else max(min(left - 10, 100), 20)}
+
+
+def test_a_share_comes_back_when_its_work_fails() -> None:
+    shares = MemoryShares(100, kept=10, least=20, left=lambda: 50)
+    with pytest.raises(ZeroDivisionError), shares.share():
+        _ = 1 / 0
+
+    with shares.share() as share:
+        assert share == 40
