@@ -19,6 +19,7 @@ from tests.eventually import eventually
 
 WORK = "flts.messaging.child"
 """The module of the processes that do long work."""
+MODELS = ("GRU", "LSTM", "PROPHET")
 
 
 class Pipeline(ABC):
@@ -120,6 +121,12 @@ class Pipeline(ABC):
         assert answer.status_code == 202, answer.text
         return str(answer.json()["pipeline_run_id"])
 
+    def start_training(self, identifier: str, train: Path, test: Path) -> str:
+        """Upload a data set whose results no other has, and return its run once it is in training."""
+        run_id = self.upload(identifier, train, test, settings={"EPOCHS": 8, "EXTRA_HASH_SALT": identifier})
+        self.wait_in_training(run_id)
+        return run_id
+
     def run(self, run_id: str) -> dict[str, Any]:
         with self.gateway as client:
             answer = client.get(f"/runs/{run_id}")
@@ -134,14 +141,19 @@ class Pipeline(ABC):
 
         eventually(training, f"training of {run_id} has begun", timeout=120, every=0.1)
 
-    def wait_decided(self, run_id: str, *, timeout: float = 180) -> dict[str, Any]:
-        """Return the run once it has its outcome."""
-        return eventually(
-            lambda: run if (run := self.run(run_id)).get("outcome") else None,
-            f"run {run_id} ends",
-            timeout=timeout,
-            every=0.3,
-        )
+    def wait_decided(self, run_id: str, *, timeout: float = 180, through_faults: bool = False) -> dict[str, Any]:
+        """Return the run once it has its outcome; through faults, a gateway that does not answer says "not yet"."""
+
+        def decided() -> dict[str, Any] | None:
+            try:
+                run = self.run(run_id)
+            except (httpx.HTTPError, AssertionError):
+                if through_faults:
+                    return None
+                raise
+            return run if run.get("outcome") else None
+
+        return eventually(decided, f"run {run_id} ends", timeout=timeout, every=0.3)
 
     def wait_served(self, identifier: str, run_id: str, *, timeout: float = 30) -> dict[str, Any]:
         """Return the champion of this identifier once all of inference serves the one that this model run made."""
@@ -168,6 +180,13 @@ class Pipeline(ABC):
     def predict(self, body: Mapping[str, Any]) -> httpx.Response:
         with self.inference as client:
             return client.post("/predict", json=dict(body))
+
+    def assert_undisturbed(self, identifier: str, run_id: str) -> None:
+        """Check that a run ended as if nothing had happened: all models trained, one decision, a promotion."""
+        run = self.run(run_id)
+        assert run["outcome"] == "promoted", run["decision"]
+        assert {kind: each["status"] for kind, each in run["trained"].items()} == dict.fromkeys(MODELS, "SUCCESS")
+        assert len(self.decisions(identifier, run_id)) == 1
 
     def decisions(self, identifier: str, run_id: str) -> list[str]:
         """Return the keys of a run's decisions; there is to be one."""

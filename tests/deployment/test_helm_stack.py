@@ -157,7 +157,7 @@ def test_an_upgrade_and_a_rollback_in_mid_run_lose_nothing_and_roll_the_readers_
     for step, identifier in (("upgrade", "upgraded"), ("rollback", "rolled-back")):
         before = uids(installed)
         with Asker(stack.state["inference_url"], body) as asked:
-            run_id = in_training(stack, identifier, tmp_path)
+            run_id = stack.start_training(identifier, *write_sample(tmp_path))
             if step == "upgrade":
                 installed.upgrade(*COMPLETE, config=CHANGED)
             else:
@@ -170,8 +170,7 @@ def test_an_upgrade_and_a_rollback_in_mid_run_lose_nothing_and_roll_the_readers_
 
         assert rolled == {name for name in SPECS if set(READERS.get(name, ())) & set(CHANGED)}
         assert asked.failures == []
-        assert run["outcome"] == "promoted", run["decision"]
-        assert {each["status"] for each in run["trained"].values()} == {"SUCCESS"}
+        stack.assert_undisturbed(identifier, run_id)
     report("helm-upgrade", rows)
 
 
@@ -209,10 +208,3 @@ def uids(made: Release) -> dict[str, set[str]]:
 def settled(made: Release, before: dict[str, set[str]]) -> bool:
     """Tell whether each workload has only old pods, or only new ones."""
     return all(each and (each == before[name] or not each & before[name]) for name, each in uids(made).items())
-
-
-def in_training(stack: HelmPipeline, identifier: str, folder: Path) -> str:
-    """Upload a data set of its own and return its run once it is in training."""
-    run_id = stack.upload(identifier, *write_sample(folder), settings={"EPOCHS": 8, "EXTRA_HASH_SALT": identifier})
-    stack.wait_in_training(run_id)
-    return run_id
