@@ -46,13 +46,17 @@ test: setup     ## Every test that needs no Docker, the end-to-end runs included
 test-long: setup ## The long fault and load suites, an hour or so in all
 	@$(PY) -m pytest tests -m long
 
+# What starts installations of its own, after the journeys': one at a time fits into the memory of a laptop.
+INSTALLING_compose = tests/deployment/test_compose_stack.py tests/deployment/test_compose_absences.py \
+  tests/e2e/test_prometheus.py
+INSTALLING_helm = tests/deployment/test_helm_stack.py tests/deployment/test_helm_scaling.py \
+  tests/deployment/test_helm_faults.py tests/deployment/test_helm_outside.py
+
 test-e2e: setup  ## The same journeys, and a death of everything in mid-run, on TARGET=embedded|compose|helm
 	@FLTS_TEST_TARGET=$(or $(TARGET),embedded) $(PY) -m pytest -m "long or not long" tests/e2e/test_journey.py \
-	  tests/e2e/test_mid_run.py tests/e2e/test_poison.py tests/e2e/test_figures.py tests/e2e/test_same_numbers.py \
-	  $(if $(filter helm,$(TARGET)),tests/deployment/test_helm_stack.py)
-# Afterwards, since these start installations of their own: one at a time fits into the memory of a laptop.
-	@$(if $(filter compose,$(TARGET)),FLTS_TEST_TARGET=compose $(PY) -m pytest -m "long or not long" \
-	  tests/deployment/test_compose_stack.py tests/deployment/test_compose_absences.py tests/e2e/test_prometheus.py)
+	  tests/e2e/test_mid_run.py tests/e2e/test_poison.py tests/e2e/test_figures.py tests/e2e/test_same_numbers.py
+	@$(if $(INSTALLING_$(TARGET)),FLTS_TEST_TARGET=$(TARGET) $(PY) -m pytest -m "long or not long" \
+	  $(INSTALLING_$(TARGET)))
 
 kill-matrix: setup ## Kill every service at every point that a run passes, 18 minutes on two cores
 	@$(PY) -m pytest tests/e2e/test_kill_matrix.py -m long -s
