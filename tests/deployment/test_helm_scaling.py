@@ -31,13 +31,7 @@ LIGHT_SECONDS = 1.0
 """Between two requests of those who ask while replicas go: load enough for none of them to stay."""
 BACK_SECONDS = 720
 """One replica a minute, a minute after the load has ended."""
-REFRESH_SECONDS = 300
-"""A look at the pointers takes a second of CPU, twenty times what a replica requests: with one a minute, the default,
-the autoscaler, which remembers the most of a minute, let no replica go in twelve (docs/kubernetes.md)."""
-SCALED = {
-    "config": {"POINTER_REFRESH_SECONDS": REFRESH_SECONDS},
-    "services": {"inference": {"autoscaling": {"maxReplicas": MOST}}},
-}
+SCALED = {"services": {"inference": {"autoscaling": {"maxReplicas": MOST}}}}
 
 
 @pytest.fixture(scope="module")
