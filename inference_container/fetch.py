@@ -1,7 +1,7 @@
 """The fetching child: `python -m inference_container.fetch` brings champions to disk and forecast logs to the store.
 
-It lives for one round, so the server never imports boto3 or pyarrow, and what a store's client leaks or hangs on dies
-with it.
+The server itself never imports boto3 or pyarrow, and what a store's client leaks or hangs on dies with the child: it
+lives on only after rounds that found nothing new and nothing wrong, and for so many of them.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from inference_container.cache import ChampionCache
 from inference_container.domain.promotion import Promotion
 from inference_container.protocol import (
     Away,
+    Done,
     Fact,
     Failed,
     Fetched,
@@ -38,16 +39,17 @@ from inference_container.settings import FetchSettings
 
 SCORES = ("rmse", "mae", "mse", "coverage")
 NICENESS = 5  # the server beside it answers requests
+MOST_ROUNDS = 60
+"""An hour of looks at the default POINTER_REFRESH_SECONDS."""
 
 
 def main() -> int:
-    """Read an order from standard input, carry it out, say each fact on standard output."""
+    """Read orders from standard input, carry them out, say each fact on standard output."""
     os.nice(NICENESS)
     settings = FetchSettings.load()
     configure_logs("inference-fetch", settings.log_level, secrets=secret_values(settings), stream=sys.stderr)
     if settings.kill_points is not None:
         killpoints.switch_on(settings.kill_points, "inference.child")
-    order = decode_order(sys.stdin.buffer.read())
     store = open_store(settings, settings.namespace_prefix)
 
     def say(fact: Fact) -> None:
@@ -58,16 +60,30 @@ def main() -> int:
             os._exit(1)
 
     cache = ChampionCache(settings.cache_dir)
-    fetch_champions(store, RunStore(store, settings), settings.promotion_bucket, cache, order, say=say)
-    if order.ship_logs:
-        ship_logs(store, settings.bucket_inference_logs, cache, say)
+    runs = RunStore(store, settings)
+    for rounds, line in enumerate(sys.stdin.buffer, 1):
+        order = decode_order(line)
+        idle = fetch_champions(store, runs, settings.promotion_bucket, cache, order, say=say)
+        if order.ship_logs:
+            idle &= ship_logs(store, settings.bucket_inference_logs, cache, say)
+        lasts = idle and rounds < MOST_ROUNDS
+        say(Done(lasts))
+        if not lasts:
+            break
     return 0
 
 
 def fetch_champions(
     store: ObjectStore, runs: RunStore, bucket: str, cache: ChampionCache, order: Order, *, say: Callable[[Fact], None]
-) -> None:
-    """Bring the promoted bundles that are not on disk yet; one that fails stands in no other's way."""
+) -> bool:
+    """Bring the promoted bundles that are not on disk yet; one that fails stands in no other's way.
+
+    Returns
+    -------
+    bool
+        Whether there was nothing to bring and nothing failed.
+    """
+    idle = True
     try:
         listed = order.only if order.only is not None else list(store.list_folders(bucket))
         identifiers = [name for name in listed if IDENTIFIER_PATTERN.fullmatch(name)]  # they become paths
@@ -83,7 +99,7 @@ def fetch_champions(
                 say(Removed(identifier, waiting=bool(runs.runs(identifier))))
     except BackendAwayError as error:
         say(Away("pointers", error.message))
-        return
+        return False
     urgent = [identifier for identifier in order.first if identifier in champions]
     for identifier in dict.fromkeys([*urgent, *champions]):
         if identifier in order.skip:
@@ -91,14 +107,24 @@ def fetch_champions(
         try:
             if identifier in unreadable:
                 raise unreadable[identifier]
-            say(Fetched(identifier, _fetch(store, runs, cache, identifier, pointers[identifier])))
+            folder, was_there = _fetch(store, runs, cache, identifier, pointers[identifier])
+            say(Fetched(identifier, folder))
+            idle &= was_there
         except FltsError as error:
             say(Failed(identifier, error.code, error.message))
+            idle = False
+    return idle
 
 
-def ship_logs(store: ObjectStore, bucket: str, cache: ChampionCache, say: Callable[[Fact], None]) -> None:
-    """Write each waiting file as a whole new object, then remove it; a repeat meets its own object and goes on."""
-    shipped = 0
+def ship_logs(store: ObjectStore, bucket: str, cache: ChampionCache, say: Callable[[Fact], None]) -> bool:
+    """Write each waiting file as a whole new object, then remove it; a repeat meets its own object and goes on.
+
+    Returns
+    -------
+    bool
+        Whether the store took what there was.
+    """
+    shipped, taken = 0, True
     try:
         for path in sorted(cache.spool.rglob("*.jsonl")):
             with suppress(PreconditionFailedError):  # an earlier child wrote it and was stopped before it removed it
@@ -107,7 +133,9 @@ def ship_logs(store: ObjectStore, bucket: str, cache: ChampionCache, say: Callab
             shipped += 1
     except BackendAwayError as error:
         say(Away("logs", error.message))
+        taken = False
     say(Shipped(shipped))
+    return taken
 
 
 def _pointers(runs: RunStore, identifiers: list[str]) -> tuple[dict[str, dict[str, Any]], dict[str, RejectedError]]:
@@ -123,10 +151,13 @@ def _pointers(runs: RunStore, identifiers: list[str]) -> tuple[dict[str, dict[st
     return pointers, unreadable
 
 
-def _fetch(store: ObjectStore, runs: RunStore, cache: ChampionCache, identifier: str, document: dict[str, Any]) -> str:
+def _fetch(
+    store: ObjectStore, runs: RunStore, cache: ChampionCache, identifier: str, document: dict[str, Any]
+) -> tuple[str, bool]:
+    """Return the folder in the cache that has the bundle, and whether it was there before."""
     promotion = Promotion.read(identifier, document)
     if cache.holds(promotion):
-        return cache.folder(promotion).name
+        return cache.folder(promotion).name, True
     # Imported here: nearly every round finds nothing new, and these import numpy, half of what a round costs.
     from flts.bundle import proof  # noqa: PLC0415 - see above
     from flts.bundle.load import fetch_bundle  # noqa: PLC0415 - see above
@@ -138,7 +169,7 @@ def _fetch(store: ObjectStore, runs: RunStore, cache: ChampionCache, identifier:
     promotion = Promotion.read(identifier, {**scores, **document})
     bundle, model = fetch_bundle(store, promotion.bundle)
     proof.prove(bundle, model)  # the server loads it next to everybody's requests
-    return cache.put_bundle(promotion, read_claimed(store, promotion.bundle), model).name
+    return cache.put_bundle(promotion, read_claimed(store, promotion.bundle), model).name, False
 
 
 if __name__ == "__main__":

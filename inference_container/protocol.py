@@ -1,4 +1,4 @@
-"""What the server and its short-lived fetching child say to each other: JSON over pipes, one line a fact."""
+"""What the server and its fetching child say to each other: JSON over pipes, one line an order or a fact."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 
 
 class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the child is to do; read from its standard input."""
+    """What the child is to do; read from its standard input, a round each."""
 
     first: list[str] = []
     """Identifiers to fetch before all others."""
@@ -64,7 +64,14 @@ class Away(msgspec.Struct, frozen=True, tag="away"):
     reason: str
 
 
-Fact = Listed | Fetched | Removed | Failed | Shipped | Away
+class Done(msgspec.Struct, frozen=True, tag="done"):
+    """The round has ended."""
+
+    lasts: bool
+    """The child waits for another order; else it ends now."""
+
+
+Fact = Listed | Fetched | Removed | Failed | Shipped | Away | Done
 
 encode_order = msgspec.json.Encoder().encode
 decode_order = msgspec.json.Decoder(Order).decode

@@ -1,21 +1,18 @@
-"""Learns of new champions off the request path: at start, from hints and every so often, by a short-lived child."""
+"""Learns of new champions off the request path: at start, from hints and every so often, by a child process."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
 
-from flts.killpoints import reached
 from flts.observability.logs import get_logger
 from flts.observability.metrics import Metrics
 from inference_container.champions import Champions
+from inference_container.fetching_child import ChildFailedError, FetchingChild
 from inference_container.protocol import (
     Away,
     Fact,
@@ -24,8 +21,6 @@ from inference_container.protocol import (
     Listed,
     Order,
     Removed,
-    decode_fact,
-    encode_order,
 )
 
 log = get_logger(__name__)
@@ -81,7 +76,7 @@ class Refresher:
         self._stopping = False
         self._backoffs: dict[str, _Backoff] = {}
         self._store_wait = 0.0
-        self._child: subprocess.Popen[bytes] | None = None
+        self._child = FetchingChild()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -112,13 +107,13 @@ class Refresher:
         with self._wake:
             self._stopping = True
             self._wake.notify()
-            child, thread = self._child, self._thread
-        if child is not None:
-            child.kill()
+            thread = self._thread
+        self._child.interrupt()
         if thread is not None:
             thread.join(LAST_SHIPMENT_SECONDS)
         if self._flush_logs():
             self._round(Order(only=[], ship_logs=True), silence_seconds=LAST_SHIPMENT_SECONDS)
+        self._child.close()
 
     def _run(self) -> None:
         try:
@@ -157,40 +152,17 @@ class Refresher:
             self._round(Order(first=first, skip=self._held_back(), ship_logs=True))
 
     def _round(self, order: Order, *, silence_seconds: float | None = None) -> None:
-        """Run one child and take each fact in as it comes."""
+        """Have the child carry an order out, and take each fact in as it comes."""
         try:
-            with self._running_child(order, silence_seconds or self._silence_seconds) as lines:
-                for line in lines:
-                    self._take_in(decode_fact(line))
+            with self._child.round(order, silence_seconds or self._silence_seconds) as facts:
+                for fact in facts:
+                    self._take_in(fact)
+        except ChildFailedError as error:
+            if not self._stopping:
+                log.error("fetch_error", error=f"the fetching child {error}")  # noqa: TRY400 - it says all
+                self._hold_store()
         except (OSError, msgspec.MsgspecError):
             log.exception("fetch_error")
-            self._hold_store()
-
-    @contextmanager
-    def _running_child(self, order: Order, silence_seconds: float) -> Iterator[Iterator[bytes]]:
-        reached("child-start.before")
-        child = subprocess.Popen(
-            [sys.executable, "-m", "inference_container.fetch"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-        reached("child-start.after")
-        self._child = child
-        assert child.stdin is not None
-        assert child.stdout is not None
-        watchdog = _Watchdog(silence_seconds, child.kill)
-        try:
-            child.stdin.write(encode_order(order))
-            child.stdin.close()
-            yield watchdog.watch(child.stdout)
-            code = child.wait(silence_seconds)
-        finally:
-            watchdog.stop()
-            child.kill()
-            child.wait()
-            child.stdout.close()
-            self._child = None
-        if code != 0 and not self._stopping:
-            reason = f"said nothing for {silence_seconds:g} s" if watchdog.fired else f"ended with code {code}"
-            log.error("fetch_error", error=f"the fetching child {reason}")
             self._hold_store()
 
     def _take_in(self, fact: Fact) -> None:
@@ -240,34 +212,3 @@ class Refresher:
         waits = [self._period_seconds - (time.monotonic() - self._phase_seconds) % self._period_seconds]
         waits += [max(0.0, backoff.until - time.monotonic()) for backoff in list(self._backoffs.values())]
         return min(waits)
-
-
-class _Watchdog:
-    """Calls a function when a stream has been silent for too long."""
-
-    def __init__(self, seconds: float, bite: Callable[[], None]) -> None:
-        self._seconds = seconds
-        self._bite = bite
-        self._timer: threading.Timer | None = None
-        self.fired = False
-        self._restart()
-
-    def watch(self, stream: Iterator[bytes]) -> Iterator[bytes]:
-        """Yield the stream's lines."""
-        for line in stream:
-            self._restart()
-            yield line
-
-    def stop(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def _restart(self) -> None:
-        self.stop()
-        self._timer = threading.Timer(self._seconds, self._fire)
-        self._timer.daemon = True
-        self._timer.start()
-
-    def _fire(self) -> None:
-        self.fired = True
-        self._bite()

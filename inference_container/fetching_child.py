@@ -1,0 +1,155 @@
+"""The server's side of the fetching child: a process that serves one round after the other until one has cost it more.
+
+A round that finds nothing new takes milliseconds then, and not the imports of a store's client, which an autoscaler
+would take for load. What leaks, hangs or fails ends with the child all the same: the next round has another one.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from flts.killpoints import reached
+from inference_container.protocol import Done, Fact, Order, decode_fact, encode_order
+
+FETCH = (sys.executable, "-m", "inference_container.fetch")
+
+
+class ChildFailedError(Exception):
+    """The child did not end its round; the message says how it went."""
+
+
+class FetchingChild:
+    """One process at a time, started by the first round that needs it.
+
+    Any thread may have a round; another waits until it has ended.
+
+    Parameters
+    ----------
+    command : sequence of str
+        How it is started.
+    """
+
+    def __init__(self, command: Sequence[str] = FETCH) -> None:
+        self._command = command
+        self._process: subprocess.Popen[bytes] | None = None
+        self._at_work = threading.Lock()
+
+    @contextmanager
+    def round(self, order: Order, silence_seconds: float) -> Iterator[Iterator[Fact]]:
+        """Give an order and the facts that come of it, as they come; a child that fails is ended.
+
+        Parameters
+        ----------
+        order : Order
+        silence_seconds : float
+            A child that says nothing for this long is stopped.
+
+        Raises
+        ------
+        ChildFailedError
+            If it was stopped or ended before it was done.
+        OSError, msgspec.MsgspecError
+            If it cannot be started or understood.
+        """
+        with self._at_work:
+            process = self._living()
+            assert process.stdin is not None
+            assert process.stdout is not None
+            watchdog = _Watchdog(silence_seconds, process.kill)
+            lasts = False
+            try:
+                process.stdin.write(encode_order(order) + b"\n")
+                process.stdin.flush()
+                facts = _Facts(watchdog.watch(process.stdout))
+                yield iter(facts)
+                if facts.done is None:
+                    code = process.wait(silence_seconds)
+                    msg = f"said nothing for {silence_seconds:g} s" if watchdog.fired else f"ended with code {code}"
+                    raise ChildFailedError(msg)
+                lasts = facts.done.lasts
+            finally:
+                watchdog.stop()
+                if not lasts:
+                    self.close()
+
+    def interrupt(self) -> None:
+        """End the child if it is at work; its round then fails."""
+        process = self._process
+        if process is not None and self._at_work.locked():
+            process.kill()
+
+    def close(self) -> None:
+        """End the child."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            assert pipe is not None
+            try:
+                pipe.close()
+            except BrokenPipeError:  # an order that it never read
+                continue
+
+    def _living(self) -> subprocess.Popen[bytes]:
+        if self._process is not None and self._process.poll() is not None:
+            self.close()  # it was ended from outside while it waited
+        if self._process is None:
+            reached("child-start.before")
+            self._process = subprocess.Popen(  # noqa: S603 - this program's own module
+                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            )
+            reached("child-start.after")
+        return self._process
+
+
+class _Facts:
+    """What a child says of a round, up to the last word."""
+
+    def __init__(self, lines: Iterator[bytes]) -> None:
+        self._lines = lines
+        self.done: Done | None = None
+
+    def __iter__(self) -> Iterator[Fact]:
+        for line in self._lines:
+            fact = decode_fact(line)
+            if isinstance(fact, Done):
+                self.done = fact
+                return
+            yield fact
+
+
+class _Watchdog:
+    """Calls a function when a stream has been silent for too long."""
+
+    def __init__(self, seconds: float, bite: Callable[[], None]) -> None:
+        self._seconds = seconds
+        self._bite = bite
+        self._timer: threading.Timer | None = None
+        self.fired = False
+        self._restart()
+
+    def watch(self, stream: Iterator[bytes]) -> Iterator[bytes]:
+        """Yield the stream's lines."""
+        for line in stream:
+            self._restart()
+            yield line
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _restart(self) -> None:
+        self.stop()
+        self._timer = threading.Timer(self._seconds, self._fire)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _fire(self) -> None:
+        self.fired = True
+        self._bite()
