@@ -106,7 +106,7 @@ def test_pods_do_the_work_of_a_gateway_and_a_broker_outside(
             return dict(given.json()) if given.is_success else None
 
         answer = eventually(forecast, "a forecast", timeout=15)
-        report("helm-outside", [{"ready s": ready, "run s": run.get("seconds")}])
+        report("helm-outside", [{"ready s": ready, "run s": run["elapsed_seconds"]}])
 
     assert answer["run_id"] == served["run_id"]
     assert not {"train-gru", "eval", "preprocess"} & {each["Service"] for each in compose.containers().values()}
@@ -134,7 +134,7 @@ def test_a_pod_names_the_backend_that_takes_its_connection_and_never_answers(
             took = time.monotonic() - began
 
     last = json.loads(told.splitlines()[-1])
-    report("helm-silent-backend", [{"backend": name, "told after s": took}])
+    report(f"helm-silent-{name}", [{"backend": name, "told after s": took}])
     assert last["event"] == "service_stopped"
     assert name in last["reason"]
     assert address in last["reason"]
