@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import subprocess
 import time
 import uuid
@@ -15,9 +16,12 @@ import pytest
 
 from tests.docker import ROOT, docker, inspect, installation, require_docker
 from tests.eventually import eventually
-from tools.images import IMAGES, Image, build_command, environment
+from tests.reports import report
+from tools.images import IMAGES, Image, build_command, environment, size_bytes
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]
+SERVING_BYTES = 220e6
+"""Beyond Python's own image, whose published size is below 140 MB: together at most 360 MB."""
 GRACE_SECONDS = 35  # stop_grace_period of the Compose file
 IDENTITY = {"train": {"MODEL_TYPE": "GRU"}, "gateway": {"GATEWAY_API_KEY": "a-key-of-this-test-only"}}
 NEEDS = {
@@ -136,6 +140,17 @@ def test_it_says_its_version_and_stops_within_its_grace_time(running: tuple[Imag
     events = [json.loads(line) for line in docker("logs", container.name).splitlines() if line.startswith("{")]
     assert events[0]["event"] == "version_start"
     assert events[-1]["event"] == "service_stopped"
+
+
+def test_the_serving_image_adds_little_to_its_base() -> None:
+    [serving] = [image for image in IMAGES if image.name == "inference"]
+    first = re.search(r"(?m)^FROM (\S+)", (ROOT / serving.dockerfile).read_text())
+    assert first is not None
+
+    added = size_bytes(serving.reference) - size_bytes(first[1])
+
+    report("serving-image", [{"base": first[1], "base MB": size_bytes(first[1]) / 1e6, "added MB": added / 1e6}])
+    assert 0 < added <= SERVING_BYTES
 
 
 @pytest.mark.parametrize("image", SERVICES, ids=lambda image: image.name)
