@@ -158,7 +158,7 @@ def _fetch(
     promotion = Promotion.read(identifier, document)
     if cache.holds(promotion):
         return cache.folder(promotion).name, True
-    # Imported here: nearly every round finds nothing new, and these import numpy, half of what a round costs.
+    # Imported here: nearly every round finds nothing new, and these import numpy, half of what its start costs.
     from flts.bundle import proof  # noqa: PLC0415 - see above
     from flts.bundle.load import fetch_bundle  # noqa: PLC0415 - see above
 
