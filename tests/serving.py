@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 from prometheus_client import CollectorRegistry
 
@@ -24,6 +25,7 @@ from flts.forecasting.recipe import RecipeSpec, fit_recipe, transform
 from flts.forecasting.series import Series
 from flts.forecasting.splits import as_train
 from flts.observability.metrics import Metrics
+from flts.storage.filesystem import FilesystemStore
 from flts.storage.ports import ObjectStore
 from flts.storage.runs import RunStore
 from inference_container.cache import ChampionCache
@@ -226,6 +228,16 @@ def serving_environment(store_path: Path, cache: Path, **more: str) -> dict[str,
         "OMP_NUM_THREADS": "1",
         **more,
     }
+
+
+def named_store(home: Path, monkeypatch: pytest.MonkeyPatch) -> FilesystemStore:
+    """Return a store in a folder, with its buckets, that the environment names from now on."""
+    for name, value in serving_environment(home / "store", home / "cache").items():
+        monkeypatch.setenv(name, value)
+    store = FilesystemStore(home / "store")
+    for bucket in BUCKETS:
+        store.ensure_bucket(bucket)
+    return store
 
 
 def small_series(rows: int = 400, *, seed: int = 0, missing: float = 0.0) -> Series:

@@ -20,17 +20,12 @@ from inference_container.cache import ChampionCache
 from inference_container.fetch import fetch_champions
 from inference_container.protocol import Fact, Failed, Fetched, Listed, Order, Removed, encode_order
 from inference_container.settings import FetchSettings
-from tests.serving import BUCKETS, promote, serving_environment, small_series, window_bundle
+from tests.serving import named_store, promote, small_series, window_bundle
 
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FilesystemStore:
-    for name, value in serving_environment(tmp_path / "store", tmp_path / "cache").items():
-        monkeypatch.setenv(name, value)
-    made = FilesystemStore(tmp_path / "store")
-    for bucket in BUCKETS:
-        made.ensure_bucket(bucket)
-    return made
+    return named_store(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("only", [None, ["broken", "tiny"]], ids=["a whole look", "a hint"])

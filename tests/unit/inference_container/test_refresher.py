@@ -12,7 +12,6 @@ from prometheus_client import CollectorRegistry
 
 from flts.contracts.ids import new_pipeline_run_id
 from flts.observability.metrics import Metrics
-from flts.storage.filesystem import FilesystemStore
 from flts.storage.runs import RunStore
 from inference_container.cache import ChampionCache
 from inference_container.champions import Champions
@@ -21,7 +20,7 @@ from inference_container.refresher import Refresher
 from inference_container.settings import FetchSettings
 from tests.eventually import eventually
 from tests.files_below import files_below
-from tests.serving import BUCKETS, promote, serving_environment, small_series, window_bundle
+from tests.serving import named_store, promote, small_series, window_bundle
 
 SERIES = small_series()
 
@@ -57,11 +56,7 @@ class Installation:
 
     def __init__(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.home = home
-        for name, value in serving_environment(home / "store", home / "cache").items():
-            monkeypatch.setenv(name, value)
-        self.store = FilesystemStore(home / "store")
-        for bucket in BUCKETS:
-            self.store.ensure_bucket(bucket)
+        self.store = named_store(home, monkeypatch)
         self.runs = RunStore(self.store, FetchSettings.load())
         self.replicas: list[Replica] = []
 

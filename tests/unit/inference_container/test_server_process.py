@@ -16,11 +16,10 @@ from typing import Any
 import httpx
 import pytest
 
-from flts.storage.filesystem import FilesystemStore
 from flts.storage.runs import RunStore
 from inference_container.settings import FetchSettings
 from tests.eventually import eventually
-from tests.serving import BUCKETS, promote, request_of, serving_environment, small_series, window_bundle
+from tests.serving import named_store, promote, request_of, serving_environment, small_series, window_bundle
 
 SERIES = small_series()
 FORBIDDEN = ("pandas", "mlflow", "torch", "boto3", "botocore", "pyarrow", "prophet", "flts.storage.s3", "scipy")
@@ -50,11 +49,7 @@ def answered(http: httpx.Client, path: str, status: int = 200) -> Any:
 
 
 def test_the_last_champion_answers_with_every_backend_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in serving_environment(tmp_path / "store", tmp_path / "cache").items():
-        monkeypatch.setenv(name, value)
-    store = FilesystemStore(tmp_path / "store")
-    for bucket in BUCKETS:
-        store.ensure_bucket(bucket)
+    store = named_store(tmp_path, monkeypatch)
     pointer = promote(store, RunStore(store, FetchSettings.load()), window_bundle(SERIES))
 
     with server(tmp_path) as (process, http):
