@@ -36,6 +36,7 @@ class FetchingChild:
     def __init__(self, command: Sequence[str] = FETCH) -> None:
         self._command = command
         self._process: subprocess.Popen[bytes] | None = None
+        self._interrupted: subprocess.Popen[bytes] | None = None
         self._at_work = threading.Lock()
 
     @contextmanager
@@ -80,6 +81,8 @@ class FetchingChild:
         """End the child if it is at work; its round then fails."""
         process = self._process
         if process is not None and self._at_work.locked():
+            # Its round may have ended just now, and a process that is killed still looks alive for a moment.
+            self._interrupted = process
             process.kill()
 
     def close(self) -> None:
@@ -97,8 +100,8 @@ class FetchingChild:
                 continue
 
     def _living(self) -> subprocess.Popen[bytes]:
-        if self._process is not None and self._process.poll() is not None:
-            self.close()  # it was ended from outside while it waited
+        if self._process is not None and (self._process is self._interrupted or self._process.poll() is not None):
+            self.close()  # or it was ended from outside while it waited
         if self._process is None:
             reached("child-start.before")
             self._process = subprocess.Popen(  # noqa: S603 - this program's own module

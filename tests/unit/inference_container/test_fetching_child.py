@@ -19,7 +19,7 @@ from flts.storage.runs import RunStore
 from inference_container.fetching_child import ChildFailedError, FetchingChild
 from inference_container.protocol import Fact, Fetched, Listed, Order, Shipped
 from inference_container.settings import FetchSettings
-from tests.serving import BUCKETS, promote, serving_environment, small_series, window_bundle
+from tests.serving import named_store, promote, small_series, window_bundle
 
 SILENCE_SECONDS = 20.0
 LOOK = Order(ship_logs=True)
@@ -28,12 +28,7 @@ PARROT = """while input(): print('{"type":"done","lasts":true}', flush=True)"""
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FilesystemStore:
-    for name, value in serving_environment(tmp_path / "store", tmp_path / "cache").items():
-        monkeypatch.setenv(name, value)
-    made = FilesystemStore(tmp_path / "store")
-    for bucket in BUCKETS:
-        made.ensure_bucket(bucket)
-    return made
+    return named_store(tmp_path, monkeypatch)
 
 
 @contextmanager
@@ -180,6 +175,19 @@ def test_a_round_can_be_interrupted_and_a_process_that_waits_is_left_alone() -> 
 
         assert facts_of(child) == []
         assert pid(child) == before
+
+
+def test_a_process_that_was_interrupted_as_its_round_ended_has_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    with living(*script(PARROT)) as child:
+        facts_of(child)
+        first = child._process
+        assert first is not None
+        monkeypatch.setattr(first, "poll", lambda: None)  # as for the moment between the signal and the end
+        with child._at_work:
+            child.interrupt()
+
+        assert facts_of(child) == []
+        assert pid(child) not in {first.pid, None}
 
 
 def test_between_two_rounds_nobody_expects_a_word() -> None:
