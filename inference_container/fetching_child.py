@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 from flts.killpoints import reached
 from inference_container.protocol import Done, Fact, Order, decode_fact, encode_order
@@ -36,7 +37,7 @@ class FetchingChild:
     def __init__(self, command: Sequence[str] = FETCH) -> None:
         self._command = command
         self._process: subprocess.Popen[bytes] | None = None
-        self._interrupted: subprocess.Popen[bytes] | None = None
+        self._stopped: subprocess.Popen[bytes] | None = None
         self._at_work = threading.Lock()
 
     @contextmanager
@@ -60,7 +61,7 @@ class FetchingChild:
             process = self._living()
             assert process.stdin is not None
             assert process.stdout is not None
-            watchdog = _Watchdog(silence_seconds, process.kill)
+            watchdog = _Watchdog(silence_seconds, partial(self._stop, process))
             lasts = False
             try:
                 process.stdin.write(encode_order(order) + b"\n")
@@ -81,9 +82,7 @@ class FetchingChild:
         """End the child if it is at work; its round then fails."""
         process = self._process
         if process is not None and self._at_work.locked():
-            # Its round may have ended just now, and a process that is killed still looks alive for a moment.
-            self._interrupted = process
-            process.kill()
+            self._stop(process)
 
     def close(self) -> None:
         """End the child."""
@@ -99,8 +98,13 @@ class FetchingChild:
             except BrokenPipeError:  # an order that it never read
                 continue
 
+    def _stop(self, process: subprocess.Popen[bytes]) -> None:
+        # Its round may have ended just now, and a process that is killed still looks alive for a moment.
+        self._stopped = process
+        process.kill()
+
     def _living(self) -> subprocess.Popen[bytes]:
-        if self._process is not None and (self._process is self._interrupted or self._process.poll() is not None):
+        if self._process is not None and (self._process is self._stopped or self._process.poll() is not None):
             self.close()  # or it was ended from outside while it waited
         if self._process is None:
             reached("child-start.before")

@@ -177,14 +177,20 @@ def test_a_round_can_be_interrupted_and_a_process_that_waits_is_left_alone() -> 
         assert pid(child) == before
 
 
-def test_a_process_that_was_interrupted_as_its_round_ended_has_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("by", ["the server", "the watchdog"])
+def test_a_process_that_was_stopped_as_its_round_ended_has_no_other(by: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with living(*script(PARROT)) as child:
         facts_of(child)
         first = child._process
         assert first is not None
         monkeypatch.setattr(first, "poll", lambda: None)  # as for the moment between the signal and the end
-        with child._at_work:
-            child.interrupt()
+        if by == "the server":
+            with child._at_work:
+                child.interrupt()
+        else:
+            with child.round(LOOK, 0.3) as facts:
+                assert list(facts) == []
+                time.sleep(0.6)  # the last word is said; the watchdog is still there
 
         assert facts_of(child) == []
         assert pid(child) not in {first.pid, None}
