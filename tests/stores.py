@@ -100,14 +100,12 @@ def _increment(store: ObjectStore, bucket: str) -> None:
     raise AssertionError(msg)
 
 
-def overwrite_until(settings: StoreSettings, bucket: str, key: str, letters: str, end: float) -> int:
+def overwrite(settings: StoreSettings, bucket: str, key: str, letters: str, times: int) -> int:
     """Overwrite an object with a megabyte of one letter after the other; return how often."""
     store = open_store(settings)
-    count = 0
-    while time.time() < end:
+    for count in range(times):
         store.put(bucket, key, letters[count % len(letters)].encode() * 2**20)
-        count += 1
-    return count
+    return times
 
 
 def refused(call: Callable[[], object]) -> bool:

@@ -332,8 +332,14 @@ def _make_folders(folder: Path) -> list[Path]:
     if folder.is_dir():
         return []
     above = _make_folders(folder.parent)
-    with suppress(FileNotFoundError):  # removed again by a delete: the caller tries again
-        folder.mkdir(exist_ok=True)
+    # A delete elsewhere may remove it at any moment: the caller then tries again. Not `exist_ok`, which looks a second
+    # time, and by then what was there may be gone.
+    with suppress(FileNotFoundError):
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            if not stat.S_ISDIR(folder.stat().st_mode):
+                raise
     return [*above, folder.parent]
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -31,7 +32,7 @@ from tests.stores import (
     S3_VARIABLES,
     all_buckets,
     folder_settings,
-    overwrite_until,
+    overwrite,
     race,
     refused,
     s3_settings,
@@ -356,17 +357,17 @@ class TestFilesystemStore(ObjectStoreContract):
 
     def test_never_shows_half_an_object_while_it_is_overwritten(self, store: FilesystemStore) -> None:
         store.put(BUCKET, "torn", b"a" * 2**20)
-        end = time.time() + 2
-        seen = set()
+        seen = {store.get(BUCKET, "torn")[1].etag}
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-            writer = pool.submit(overwrite_until, self.settings, BUCKET, "torn", "ab", end)
+            writer = pool.submit(overwrite, self.settings, BUCKET, "torn", "ab", 100)
             while not writer.done():
                 data, info = store.get(BUCKET, "torn")
                 assert len(data) == info.size == 2**20
                 assert data in {b"a" * 2**20, b"b" * 2**20}
                 seen.add(info.etag)
 
-        assert writer.result() > 1
+        seen.add(store.get(BUCKET, "torn")[1].etag)
+        assert writer.result() == 100
         assert len(seen) > 1
 
     def test_shows_nothing_of_a_writer_killed_in_the_middle(self, store: FilesystemStore) -> None:
@@ -397,6 +398,24 @@ class TestFilesystemStore(ObjectStoreContract):
             list(pool.map(churn, range(8)))
 
         assert list(store.list(BUCKET)) == []
+
+    def test_a_folder_that_is_gone_again_before_it_is_looked_at_is_made_once_more(
+        self, store: FilesystemStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        mkdir, refused_once = Path.mkdir, []
+
+        def made_by_another_and_removed(path: Path, *arguments: object, **options: object) -> None:
+            if path.name == "deep" and not refused_once:
+                refused_once.append(path)
+                raise FileExistsError(errno.EEXIST, "File exists", str(path))
+            mkdir(path, *arguments, **options)  # type: ignore[arg-type] # as it was called
+
+        monkeypatch.setattr(Path, "mkdir", made_by_another_and_removed)
+
+        store.put(BUCKET, "deep/object", b"x")
+
+        assert refused_once
+        assert store.get(BUCKET, "deep/object")[0] == b"x"
 
     def test_refuses_a_key_that_is_also_a_folder(self, store: FilesystemStore) -> None:
         store.put(BUCKET, "both/inside", b"x")
