@@ -35,9 +35,9 @@ CONNECT_SECONDS = 3.0
 READ_SECONDS = 10.0
 TOTAL_ATTEMPTS = 2
 MIN_BYTES_PER_SECOND = 16 * 2**10
-"""A body that comes slower, beyond READ_SECONDS, is given up: each byte alone would be in time."""
-READ_BYTES = (2**14, 2**20)
-"""Of a body at once: no more than comes in about a second, so that a slow one is noticed soon."""
+"""A body that is READ_SECONDS behind this rate is given up: each byte alone would be in time."""
+READ_BYTES = MIN_BYTES_PER_SECOND
+"""Of a body at once: it takes a second at the least rate, and a slow one is noticed soon."""
 PART_BYTES = 8 * 2**20
 COPY_PART_BYTES = 64 * 2**20  # copied inside the server: bounded so that each call ends within READ_SECONDS
 _MAX_PARTS = 10_000
@@ -284,21 +284,24 @@ class S3Store:
 
     def _pieces(self, bucket: str, key: str, body: Any) -> Iterator[bytes]:
         """Yield a body as it comes; raise `BackendAwayError` if it comes too slowly."""
-        amount, seconds, count = READ_BYTES[0], 0.0, 0  # of waiting for the server, not of what is done with the pieces
+        # Of waiting for the server, not of what is done with the pieces.
+        seconds, behind, count = 0.0, 0.0, 0
         # Not `with body`, which hands out the raw response, and that does not notice a body cut short.
         with closing(body):
             while True:
                 began = time.monotonic()
-                piece = body.read(amount)
-                seconds += time.monotonic() - began
+                piece = body.read(READ_BYTES)
+                waited = time.monotonic() - began
                 if not piece:
                     return
+                seconds += waited
                 count += len(piece)
-                if seconds > READ_SECONDS + count / MIN_BYTES_PER_SECOND:
+                # Never ahead: however fast it was, from when it is slow it has READ_SECONDS.
+                behind = max(0.0, behind + waited - len(piece) / MIN_BYTES_PER_SECOND)
+                if behind > READ_SECONDS:
                     msg = f"{bucket}/{key}: the store at {self._endpoint} sent {count:,} bytes in {seconds:.0f} s"
                     raise BackendAwayError(msg)
                 yield piece
-                amount = min(max(READ_BYTES[0], int(count / max(seconds, 1e-3))), READ_BYTES[1])
 
     def _pages(self, bucket: str, prefix: str, **options: Any) -> Iterator[Any]:
         pages = self._client.get_paginator("list_objects_v2").paginate(
