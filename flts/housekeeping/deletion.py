@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from flts.contracts.ids import new_pipeline_run_id
@@ -17,7 +18,7 @@ from flts.errors import ObjectNotFoundError
 from flts.observability.logs import get_logger
 from flts.settings import StoreSettings
 from flts.storage.ports import ObjectStore
-from flts.storage.runs import RunStore
+from flts.storage.runs import INDEX, RunStore
 from flts.storage.tombstones import Tombstones, seconds_of
 from flts.tracking.record import ForgetDocument
 from flts.tracking.spool import Spool
@@ -82,8 +83,7 @@ class Deletion:
             Held(
                 runs_bucket,
                 "run records",
-                # The index last: it is how a repeat finds what a crash left.
-                (*sorted((info.key for info in records), key=_is_no_run), *self._marks(identifier, runs)),
+                tuple(sorted((*(info.key for info in records), *self._marks(identifier, runs)), key=_turn)),
                 sum(info.size for info in records),
             ),
         ]
@@ -169,7 +169,6 @@ class Deletion:
             of = self._run_of(settings.bucket_pipeline_runs, info.key) if folder == JOBS else folder
             if of < cut:
                 records.append((settings.bucket_pipeline_runs, info))
-        records.sort(key=lambda one: _is_no_run(one[1].key))
         return [(bucket, info.key, info.size) for bucket, info in (*pointers, *made, *records)]
 
     def recorded(self, identifier: str) -> bool:
@@ -199,8 +198,7 @@ class Deletion:
 
     def _below(self, bucket: str, what: str, *prefixes: str) -> Held:
         found = [info for prefix in prefixes for info in self._store.list(bucket, prefix)]
-        # The champion's own pointer first: it is what replicas look at.
-        keys = sorted((info.key for info in found), key=lambda key: (key.count("/"), key))
+        keys = sorted((info.key for info in found), key=lambda key: (_turn(key), key))
         return Held(bucket, what, tuple(keys), sum(info.size for info in found))
 
     def _held(self, bucket: str, what: str, keys: Sequence[str]) -> Held:
@@ -224,11 +222,16 @@ class Deletion:
 
     def _remove(self, bucket: str, keys: Sequence[str]) -> int:
         with ThreadPoolExecutor(PARALLEL, thread_name_prefix="delete") as pool:
-            for _ in pool.map(lambda key: self._store.delete(bucket, key), keys):
-                pass
+            for _, together in groupby(sorted(keys, key=_turn), key=_turn):
+                for _ in pool.map(lambda key: self._store.delete(bucket, key), together):
+                    pass
         return len(keys)
 
 
-def _is_no_run(key: str) -> bool:
-    """Order a run's own record before its others: half removed it is no unfinished run."""
-    return not key.endswith("/run.json")
+def _turn(key: str) -> int:
+    """Return when an object is removed: once all of the turns before are gone, side by side with those of its own."""
+    if key.endswith(("/current.json", "/run.json")):
+        return 0  # what replicas look at; a run's own record: half removed it is no unfinished run
+    if key.startswith(f"{INDEX}/"):
+        return 2  # how a repeat finds what a crash left
+    return 1

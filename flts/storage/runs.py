@@ -46,7 +46,8 @@ _RUN_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _ENDED = frozenset({"done", "skipped"})
 _OPEN = "_open"
 _FORECASTS = "_forecasts"
-_INDEX = "_index"
+INDEX = "_index"
+"""Folder of the marks that tell a run's identifier."""
 
 
 class RunName(NamedTuple):
@@ -89,7 +90,7 @@ class RunStore:
         """
         name = RunName(event.identifier, event.pipeline_run_id)
         # The marks come first: a run that is recorded is then always found, and a mark without a run is swept away.
-        self._runs.mark(_mark(_INDEX, name))
+        self._runs.mark(_mark(INDEX, name))
         self._runs.mark(_mark(_OPEN, name))
         first = self._runs.create(_key(name, "run"), event.model_dump(mode="json"))
         try:
@@ -121,7 +122,7 @@ class RunStore:
         """Return the identifier of a run, or None if there is no such run."""
         if _RUN_ID.fullmatch(pipeline_run_id) is None:
             return None
-        marks = self._runs.keys(f"{_INDEX}/{pipeline_run_id}/")
+        marks = self._runs.keys(f"{INDEX}/{pipeline_run_id}/")
         return next((key.rpartition("/")[2] for key in marks), None)
 
     def identifiers(self) -> list[str]:
@@ -136,7 +137,7 @@ class RunStore:
 
     def recent_runs(self, limit: int | None = None) -> list[RunName]:
         """Return the runs of all identifiers, newest first."""
-        return self._marked(_INDEX)[::-1][:limit]
+        return self._marked(INDEX)[::-1][:limit]
 
     def open_runs(self) -> list[RunName]:
         """Return the runs without an outcome, oldest first."""
@@ -170,8 +171,8 @@ class RunStore:
         return sorted(self._runs.keys(f"{identifier}/{pipeline_run_id}/"), key=lambda key: key != first)
 
     def marks_of_run(self, identifier: str, pipeline_run_id: str) -> list[str]:
-        """Return the keys of a run's marks, there or not, in the order in which they are removed."""
-        return [_mark(folder, RunName(identifier, pipeline_run_id)) for folder in (_OPEN, _FORECASTS, _INDEX)]
+        """Return the keys of a run's marks, there or not."""
+        return [_mark(folder, RunName(identifier, pipeline_run_id)) for folder in (_OPEN, _FORECASTS, INDEX)]
 
     # Stages
 

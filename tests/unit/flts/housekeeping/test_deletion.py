@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -144,6 +146,33 @@ def test_a_deletion_that_was_cut_off_anywhere_is_ended_by_the_next_one(tmp_path:
         assert not [key for key in flts.everything() if "mine" in key], cut
         assert [key for key in flts.everything() if "other" in key], cut
         assert flts.runs.read_run("mine", flts.start("mine").pipeline_run_id) is not None, "the name is free again"
+
+
+def test_what_a_repeat_is_led_by_goes_last_and_what_is_looked_at_first(
+    flts: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(12):
+        flts.start("mine")
+    order, delete, spans = itertools.count(), flts.store.delete, {}
+
+    def slowly(bucket: str, key: str) -> None:
+        began = next(order)
+        if not key.startswith("_index/"):
+            time.sleep(0.005)
+        delete(bucket, key)
+        spans[bucket, key] = (began, next(order))
+
+    monkeypatch.setattr(flts.store, "delete", slowly)
+    flts.deletion.carry_out("mine", told=silent)
+
+    records = {key: span for (bucket, key), span in spans.items() if bucket == "pipeline-runs"}
+    of_index = [began for key, (began, _) in records.items() if key.startswith("_index/")]
+    marks = [ended for key, (_, ended) in records.items() if key.startswith(("_open/", "_forecasts/"))]
+    runs = [ended for key, (_, ended) in records.items() if key.endswith("/run.json")]
+    stages = [began for key, (began, _) in records.items() if "/stages/" in key]
+    assert len(of_index) == len(runs) == len(stages) == 12
+    assert max(marks) < min(of_index)
+    assert max(runs) < min(stages)
 
 
 def test_a_run_that_began_before_the_deletion_cannot_be_recorded_after_it(flts: Installation) -> None:
