@@ -38,7 +38,7 @@ TOLD = tuple(topic.name for topic in topics.ALL if topic is not topics.RUN_PROGR
 
 
 def audit(
-    stack: RunningStack, identifier: str, run_id: str, *, store: ObjectStore | None = None, settle: float = 15
+    stack: RunningStack, identifier: str, run_id: str, *, store: ObjectStore | None = None, settle: float = 90
 ) -> None:
     """Assert all of it for one run that has ended, and for what its identifier has in common with other runs.
 
@@ -263,7 +263,8 @@ def _of_mlflow(mlflow_url: str, store: ObjectStore, records: Records, identifier
             if record is None or "/trained/" not in name or record["status"] != "SUCCESS":
                 continue
             states = recorded.get(record["run_id"], [])
-            if states != ["FINISHED"] and (states or record["run_id"] not in waiting):
+            waits = len(states) <= 1 and record["run_id"] in waiting
+            if states != ["FINISHED"] and not waits:
                 yield f"MLflow has {name} as {states or 'nothing'}"
         pointer = records.get(f"model-promotion/{identifier}/current.json")
         if pointer is not None and f"champion-{identifier}" not in waiting:

@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from flts.errors import ConflictError
@@ -14,7 +15,7 @@ from flts.errors import ConflictError
 KEPT: list[bytes] = []
 
 
-def misbehave(order: dict[str, Any], note: Callable[[str], None]) -> dict[str, Any]:
+def misbehave(order: dict[str, Any], note: Callable[[str], None]) -> dict[str, Any]:  # noqa: C901 - a case for each
     note(f"doing {order['do']}")
     match order["do"]:
         case "answer":
@@ -31,6 +32,10 @@ def misbehave(order: dict[str, Any], note: Callable[[str], None]) -> dict[str, A
             KEPT.append(b"x" * order["size"])
         case "hang":
             time.sleep(600)
+        case "wait":
+            Path(order["begun"]).touch()
+            while not Path(order["until"]).exists():
+                time.sleep(0.01)
         case "crash":
             ctypes.string_at(0)
         case "abort":

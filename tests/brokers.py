@@ -207,7 +207,7 @@ class RunningService:
                 [sys.executable, "-m", module], cwd=ROOT, env=self._environment, stdout=log, stderr=log
             )
 
-    def until_ready(self, timeout: float = 20) -> RunningService:
+    def until_ready(self, timeout: float = 60) -> RunningService:
         def ready() -> bool:
             assert self.process.poll() is None, f"ended with {self.process.returncode}: {self.log_path.read_text()}"
             status, body = self.get("/readyz")
@@ -228,13 +228,20 @@ class RunningService:
 
     def metric(self, name: str) -> float:
         """Return the value of a sample, written as in /metrics."""
-        for line in self.get("/metrics")[1].splitlines():
+
+        def page() -> str:
+            status, text = self.get("/metrics")
+            assert status == 200, text
+            return text
+
+        for line in eventually(page, "the metrics").splitlines():
             if line.startswith(f"{name} "):
                 return float(line.rsplit(" ", 1)[1])
         return 0.0
 
     def journal(self, what: str | None = None, event: RawData | None = None) -> list[dict[str, Any]]:
-        lines = [json.loads(line) for line in self.journal_path.read_text().splitlines()]
+        text = self.journal_path.read_text()
+        lines = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]  # whole ones
         return [
             line
             for line in lines

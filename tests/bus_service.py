@@ -60,7 +60,8 @@ class Journal:
         os.close(descriptor)
 
     def read(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self._path.read_text().splitlines()]
+        text = self._path.read_text()
+        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]  # whole ones
 
 
 class DoAsTold:
@@ -71,7 +72,7 @@ class DoAsTold:
         self._store = adapters.store
         self._journal = Journal(settings.bus_journal)
 
-    def __call__(self, event: RawData, progress: Progress) -> Sequence[Event]:
+    def __call__(self, event: RawData, progress: Progress) -> Sequence[Event]:  # noqa: C901 - a case for each order
         told = event.settings
         self._journal.write("begin", event, replayed=is_replayed())
         progress("bus", "running", epoch=1, epochs=2)
@@ -98,6 +99,9 @@ class DoAsTold:
                 self._take_time(float(told["seconds"]), progress)
             case "take":
                 self._take(event)
+            case "wait":
+                while not Path(str(told["until"])).exists():
+                    time.sleep(0.05)
         self._journal.write("end", event)
         return [selected(event)]
 
@@ -110,7 +114,7 @@ class DoAsTold:
 
     def _hang(self, event: RawData) -> None:
         if self._begun_before(event) < int(event.settings.get("times", 1_000)):
-            wait_for_what_never_comes()
+            wait_for_what_never_comes(self._journal)
 
     def _take_time(self, seconds: float, progress: Progress) -> None:
         deadline = time.monotonic() + seconds
@@ -131,7 +135,8 @@ class DoAsTold:
         return sum(line["what"] == "begin" and line["event_id"] == event.event_id for line in lines) - 1
 
 
-def wait_for_what_never_comes() -> None:
+def wait_for_what_never_comes(journal: Journal) -> None:
+    journal.write("hangs")
     time.sleep(600)
 
 

@@ -127,6 +127,7 @@ def make_gateway(
         "kafka_bootstrap_servers": "nowhere:9092",
         "gateway_api_key": KEY,
         "sse_poll_seconds": 0.05,
+        "announce_wait_seconds": 60,
         **settings,
     }
     loaded = GatewaySettings(**values)

@@ -121,7 +121,7 @@ def running_stack(home: Path, **environment: str) -> Iterator[RunningStack]:
     (home / "scratch").mkdir(parents=True, exist_ok=True)
     output = (home / "launcher.log").open("a+")
     variables = {**os.environ, **dict.fromkeys(PORTS, "0"), "FLTS_HOME": str(home), "TMPDIR": str(home / "scratch")}
-    variables |= environment
+    variables |= {"START_SECONDS": str(READY_SECONDS)} | environment
     process = subprocess.Popen(
         [sys.executable, "-m", "embedded", "up"],
         cwd=ROOT,
@@ -145,10 +145,19 @@ def running_stack(home: Path, **environment: str) -> Iterator[RunningStack]:
             if process.poll() is None:
                 process.kill()
             output.close()
-        left = [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+        # What a service had started ends with it, but not in the same moment.
+        _, left = psutil.wait_procs(family, timeout=10)
+        left = [one for one in left if not _is_zombie(one)]
         for one in left:
             one.kill()
         assert not left, f"left behind: {left}"
+
+
+def _is_zombie(process: psutil.Process) -> bool:
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def _family(pid: int) -> list[psutil.Process]:

@@ -45,11 +45,13 @@ class AccountingContract:
 
     def test_a_message_that_is_worked_on_is_in_flight(self, bus: Bus) -> None:
         service = bus.start().until_ready()
-        event = bus.publish(do="work", seconds=2)
+        done = bus.folder / "done"
+        event = bus.publish(do="wait", until=str(done))
 
         eventually(lambda: service.journal("begin", event), "the work's begin")
 
         assert counts(account(bus)) == (1, 0, 1, 0)
+        done.touch()
         eventually(lambda: counts(account(bus)) == (1, 1, 0, 0), "the work's end")
 
     def test_a_replay_is_a_message_and_answers_for_its_letter_and_other_groups_skip_it(self, bus: Bus) -> None:

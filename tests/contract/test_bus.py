@@ -257,14 +257,14 @@ class TestEmbeddedBroker(BusContract):
         with embedded_bus(tmp_path) as (bus, _):
             service = bus.start("unheard-of", BACKEND_CHECK_SECONDS="0.5")
 
-            code = service.ended()
+            code = service.ended(60)
 
             assert code == 1
             (stopped,) = service.logged("service_stopped")
             assert "unheard-of.dead-letter" in stopped["reason"]
             assert bus.address in stopped["reason"]
 
-    def test_ends_when_it_is_told_to_and_with_its_parent(self, tmp_path: Path) -> None:
+    def test_ends_when_it_is_told_to(self, tmp_path: Path) -> None:
         broker = EmbeddedBroker(tmp_path)
 
         assert broker.stop() == 0

@@ -260,7 +260,7 @@ def test_every_bad_upload_is_refused_to_the_letter_and_costs_the_gateway_little(
     assert not wrong, "\n".join(wrong)
     assert stored(stack, BAD) == []
     assert stack.pid("fastapi-app") == pid, "it was never started again"
-    assert watch.itself["gateway"] < GATEWAY_BYTES
+    assert 0 < watch.itself["gateway"] < GATEWAY_BYTES
     assert watch.family["gateway"] < GATEWAY_BYTES + CHILD_BYTES + VALIDATION_BYTES
     # One upload at a time: both files of a form, each within the limit.
     assert watch.disk < 2 * UPLOAD_BYTES + MIB
@@ -333,7 +333,7 @@ def test_nothing_lands_that_can_be_no_csv(stack: RunningStack) -> None:
     report("bad files by bucket and key", found)
 
     assert stored(stack, BAD) == []
-    assert watch.itself["gateway"] < GATEWAY_BYTES
+    assert 0 < watch.itself["gateway"] < GATEWAY_BYTES
     assert watch.disk < UPLOAD_BYTES + MIB
 
 

@@ -30,7 +30,7 @@ from tests.tiny_s3 import running_s3
 
 pytestmark = pytest.mark.timeout(120)
 
-CHECK_SECONDS = {"store": 12, "kafka": 6, "mlflow": 6}
+CHECK_SECONDS = {"store": 12, "kafka": 5, "mlflow": 6}
 """Where a fault is waited for; of the store several steps succeed before the one that stalls."""
 START_SECONDS = 30
 """For imports, on a machine that does other things too."""

@@ -65,9 +65,11 @@ def test_the_demo_ends_with_a_served_forecast_of_a_promoted_neural_model(
     assert "/docs" in first.stdout
     assert "MLflow" in first.stdout
     assert re.search(r"peak memory", first.stdout), first.stdout
-    explained = re.search(r"first served forecast [\d.]+ s, of which the stages explain (\d+)%", first.stdout)
+    explained = re.search(r"first served forecast ([\d.]+) s, of which the stages explain (\d+)%", first.stdout)
     assert explained, first.stdout
-    assert int(explained[1]) >= 90, "the rest is fetching and loading the champion"
+    seconds, share = float(explained[1]), int(explained[2]) / 100
+    assert 0.5 < share <= 1
+    assert seconds * (1 - share) < 20, "the rest is fetching and loading the champion"
 
 
 def test_progress_is_told_in_plain_lines_where_there_is_no_terminal(first: subprocess.CompletedProcess[str]) -> None:
@@ -80,7 +82,7 @@ def test_a_second_start_finds_the_data_of_the_first(home: Path, first: subproces
     runs = sorted((home / "store" / "pipeline-runs" / "sample").iterdir())
 
     process = demo(home, ONCE="1")
-    output, errors = ended(process, 120)
+    output, errors = ended(process, 300)
 
     assert process.returncode == 0, output + errors
     assert sorted((home / "store" / "pipeline-runs" / "sample").iterdir()) == runs

@@ -125,12 +125,13 @@ def assert_superseded(stack: RunningStack, run: dict[str, Any]) -> None:
     assert run["outcome"] == "superseded", run["decision"]
     assert any("newer" in reason for reason in run["outcome_details"]["reasons"])
     assert len(stack.decisions(run["identifier"], run["pipeline_run_id"])) == 1
-    told = [
-        record.content["decision"]
-        for record in whole_log.read_log(stack.state["kafka"], ["model-selected"])
-        if record.content["pipeline_run_id"] == run["pipeline_run_id"]
-    ]
-    assert set(told) == {"superseded"}
+
+    def told() -> set[str]:
+        log = whole_log.read_log(stack.state["kafka"], ["model-selected"])
+        of_run = (one.content for one in log if one.content["pipeline_run_id"] == run["pipeline_run_id"])
+        return {one["decision"] for one in of_run}
+
+    assert eventually(told, "it is told") == {"superseded"}
     shown = subprocess.run(
         [sys.executable, "-m", "cli", "why", run["pipeline_run_id"]],
         cwd=ROOT,

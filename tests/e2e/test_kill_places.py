@@ -13,7 +13,7 @@ from flts.ingest.sample import write_sample
 from tests.killing import Case, Killing, Matrix
 from tests.stack import SMALL, running_stack
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 CASES = [
     Case("fastapi-app", "fastapi-app", "produce.before", "raw-data/{identifier}"),

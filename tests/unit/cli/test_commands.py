@@ -15,7 +15,6 @@ import pytest
 from cli.__main__ import main
 from cli.client import ApiError, GatewayAwayError, GatewayClient, parse_events
 from cli.settings import CliSettings, is_local
-from tests.eventually import eventually
 from tests.gateway import KEY, GatewayUnderTest, csv_text, following, make_gateway, progress, scoreboard, serve
 
 NAME = "PobleSec"
@@ -88,6 +87,20 @@ def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running
 Captured = pytest.CaptureFixture[str]
 
 
+def told_when_called(owner: object, name: str, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Return an event that is set once a method has returned."""
+    called, method = threading.Event(), getattr(owner, name)
+
+    def call(*arguments: Any) -> Any:
+        try:
+            return method(*arguments)
+        finally:
+            called.set()
+
+    monkeypatch.setattr(owner, name, call)
+    return called
+
+
 def test_upload_sends_files_and_settings(running: Running, capsys: Captured) -> None:
     code = running.flts(
         "upload", NAME, str(running.train), "--test", str(running.test), "--set", "EPOCHS=5", "--set", "targets=down",
@@ -105,10 +118,14 @@ def test_upload_sends_files_and_settings(running: Running, capsys: Captured) -> 
     assert f"flts follow {event.pipeline_run_id}" in shown
 
 
-def test_upload_and_follow_in_plain_lines_to_the_decision(running: Running, capsys: Captured) -> None:
+def test_upload_and_follow_in_plain_lines_to_the_decision(
+    running: Running, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    followed = told_when_called(running.gateway.gateway.queries, "run", monkeypatch)
+
     def pipeline() -> None:
-        run_id = eventually(lambda: next(iter(running.gateway.runs.runs(NAME)), None), "the run")
-        eventually(running.gateway.gateway.live.watchers, "somebody follows")
+        assert followed.wait(20)
+        [run_id] = running.gateway.runs.runs(NAME)
         running.gateway.hear(progress(run_id, NAME, epoch=1, epochs=5, loss=0.5, elapsed=1.0))
         running.decide(run_id)
 
@@ -349,7 +366,7 @@ class TestSettings:
 class TestFollow:
     """A stream that breaks is opened again."""
 
-    def client(self, streams: list[Any], waits: list[float]) -> GatewayClient:
+    def client(self, streams: list[Any], waits: list[float], reconnect_seconds: float = 60) -> GatewayClient:
         def handle(request: httpx.Request) -> httpx.Response:
             stream = streams.pop(0)
             if isinstance(stream, Exception):
@@ -357,7 +374,7 @@ class TestFollow:
             return httpx.Response(200, text=stream, request=request)
 
         return GatewayClient(
-            "http://x", transport=httpx.MockTransport(handle), sleep=waits.append, reconnect_seconds=0.05
+            "http://x", transport=httpx.MockTransport(handle), sleep=waits.append, reconnect_seconds=reconnect_seconds
         )
 
     def test_it_goes_on_after_breaks_and_says_so_once_each(self) -> None:
@@ -382,7 +399,7 @@ class TestFollow:
         assert waits == [0.2, 0.5, 0.2]
 
     def test_a_gateway_that_stays_away_is_given_up(self) -> None:
-        client = self.client([httpx.ConnectError("away") for _ in range(100_000)], [])
+        client = self.client([httpx.ConnectError("away") for _ in range(100_000)], [], reconnect_seconds=0.05)
 
         with pytest.raises(GatewayAwayError):
             list(client.follow("run"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from cli.__main__ import main
 from cli.doctor import MASKED, finding_lines
 from embedded.ports import free_port
+from flts.diagnosis import steps
 from flts.diagnosis.steps import Finding
 from flts.storage.filesystem import FilesystemStore
 from tests.gateway import BUCKETS
@@ -28,6 +30,8 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Environment:
         if name.startswith(("FLTS_", "GATEWAY_", "KAFKA_", "STORE", "MLFLOW_", "AWS_", "INFERENCE_", "NAMESPACE_")):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
+    bounded = steps._bounded
+    monkeypatch.setattr(steps, "_bounded", lambda step: bounded(replace(step, seconds=60)))
 
     def given(**variables: str) -> None:
         for name, value in variables.items():

@@ -14,7 +14,7 @@ from tests.eventually import eventually
 
 def test_a_terminal_shows_stage_epoch_loss_and_elapsed() -> None:
     out = io.StringIO()
-    console = Console(file=out, force_terminal=True, width=100, color_system=None)
+    console = Console(file=out, force_terminal=True, width=100, color_system=None, _environ={"TERM": "xterm"})
     state = RunEvent(
         "state",
         {

@@ -94,7 +94,7 @@ def test_a_program_that_refuses_its_settings_is_not_started_again(supervisor: Su
 
 
 def test_backends_are_ended_after_the_services_that_need_them(said: list[str], tmp_path: Path) -> None:
-    supervisor = Supervisor(said.append, stop_seconds=5)
+    supervisor = Supervisor(said.append, stop_seconds=60)
     order = tmp_path / "order"
     wait = (
         "import signal, sys, time\n"

@@ -44,7 +44,7 @@ class Server:
         self.log = ForecastLog(
             self.cache.spool, self.metrics, queue_bytes=QUEUE_BYTES, spool_bytes=10**6, period_seconds=60
         )
-        self.batcher = Batcher(max_waiting=100, deadline_seconds=5)
+        self.batcher = Batcher(max_waiting=100, deadline_seconds=60)
         predictor = Predictor(self.champions, self.batcher, self.metrics, max_rows=200, forecast_log=self.log)
         self.api = InferenceApi(predictor, self.champions, self.metrics, max_body_bytes=50_000, api_key=api_key)
 

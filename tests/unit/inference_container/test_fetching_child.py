@@ -98,7 +98,7 @@ def test_a_process_that_was_ended_while_it_waited_is_replaced() -> None:
         assert first is not None
         os.kill(first, signal.SIGKILL)
         assert child._process is not None
-        child._process.wait(5)
+        child._process.wait(SILENCE_SECONDS)
 
         assert facts_of(child) == [Listed([], []), Shipped(0)]
         assert pid(child) not in {first, None}
@@ -129,14 +129,14 @@ def test_a_process_whose_server_is_gone_ends() -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("import time; time.sleep(60)", "said nothing for 0.3 s"),
+        ("import time; time.sleep(60)", "said nothing for 3 s"),
         ("import sys; sys.stdin.readline(); sys.exit(3)", "ended with code 3"),
     ],
 )
 def test_a_process_that_does_not_end_its_round_says_how(text: str, reason: str) -> None:
     with living(*script(text)) as child:
         with pytest.raises(ChildFailedError, match=reason):
-            facts_of(child, silence_seconds=0.3 if "0.3" in reason else SILENCE_SECONDS)
+            facts_of(child, silence_seconds=3 if "3 s" in reason else SILENCE_SECONDS)
 
         assert pid(child) is None
 

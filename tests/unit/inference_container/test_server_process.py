@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from embedded.ports import free_port
 from flts.storage.runs import RunStore
 from inference_container.settings import FetchSettings
 from tests.eventually import eventually
@@ -27,9 +27,7 @@ FORBIDDEN = ("pandas", "mlflow", "torch", "boto3", "botocore", "pyarrow", "proph
 
 @contextmanager
 def server(home: Path) -> Iterator[tuple[subprocess.Popen[bytes], httpx.Client]]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     environment = {**os.environ, **serving_environment(home / "store", home / "cache", SERVICE_PORT=str(port))}
     process = subprocess.Popen([sys.executable, "-m", "inference_container"], env=environment, stdout=subprocess.PIPE)
     try:

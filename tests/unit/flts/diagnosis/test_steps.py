@@ -87,11 +87,10 @@ def test_a_port_that_nobody_listens_on_fails_at_tcp_and_says_how_to_start() -> N
 def test_a_server_that_never_answers_is_named_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(web, "ANSWER_SECONDS", 0.3)
     with silence() as url:
-        began = time.monotonic()
         finding = first_failure(web.inference(url, None, start=""))
 
     assert finding.step == "request"
-    assert time.monotonic() - began < 2
+    assert "timed out" in finding.detail
 
 
 def test_a_step_that_cannot_be_stopped_is_left_behind() -> None:
@@ -101,7 +100,7 @@ def test_a_step_that_cannot_be_stopped_is_left_behind() -> None:
     began = time.monotonic()
     finding = first_failure(Backend("x", "y", [stuck]))
 
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 25
     assert finding.detail == "no answer within 0.1 s"
     held.set()
 
@@ -217,19 +216,19 @@ def test_what_s3_refuses_has_its_own_remedy(error: Exception, word: str) -> None
 
 
 def test_backends_are_looked_at_side_by_side() -> None:
-    slow = [Backend(name, "", [Step("slow", _half_a_second, lambda _: "")]) for name in "abcd"]
+    met = threading.Barrier(4)
 
-    began = time.monotonic()
+    def meet() -> str:
+        met.wait(30)  # breaks unless all four are there at once
+        return "done"
+
+    slow = [Backend(name, "", [Step("slow", meet, lambda _: "", seconds=60)]) for name in "abcd"]
+
     findings = examine([*slow, Backend("unknown", "", why_not="nobody said where it is")])
 
-    assert time.monotonic() - began < 1.5
+    assert [finding.status for finding in findings[:4]] == ["ok"] * 4
     assert [finding.backend for finding in findings] == ["a", "b", "c", "d", "unknown"]
     assert (findings[-1].status, findings[-1].detail) == ("skipped", "nobody said where it is")
-
-
-def _half_a_second() -> str:
-    threading.Event().wait(0.5)
-    return "done"
 
 
 def test_addresses_and_their_usual_ports() -> None:

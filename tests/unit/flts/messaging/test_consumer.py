@@ -7,10 +7,10 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
-from confluent_kafka import TopicPartition
+from confluent_kafka import Consumer, Message, TopicPartition
 from prometheus_client import CollectorRegistry
 
 from flts.contracts import topics
@@ -48,6 +48,23 @@ class WatchedPublisher:
         self, topic: str, key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes | None]]
     ) -> None:
         self._publisher.publish_record(topic, key, value, headers)
+
+
+class Watched:
+    """A client of which it is seen what it reads."""
+
+    def __init__(self, consumer: Consumer) -> None:
+        self._consumer = consumer
+        self.polled: list[Message] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._consumer, name)
+
+    def poll(self, timeout: float) -> Message | None:
+        message = self._consumer.poll(timeout)
+        if message is not None:
+            self.polled.append(message)
+        return message
 
 
 class LoopOnStage:
@@ -166,9 +183,9 @@ def test_a_partition_that_is_taken_away_during_the_work_is_published_but_not_com
     stage = LoopOnStage(bus, work)
     try:
         bus.publish()
+        job = eventually(lambda: stage.loop._job, "the job")
         assert at_work.wait(20)
-        assert stage.loop._job is not None
-        stage.revoke(stage.loop._job.place)
+        stage.revoke(job.place)
         go_on.set()
         eventually(lambda: bus.read("model-selected"), "what came of the work")
         eventually(lambda: stage.loop._job is None, "the end of the work")
@@ -196,8 +213,9 @@ def test_partitions_that_arrive_during_the_work_are_paused_too(bus: Bus) -> None
         places = [("raw-data", number) for number in range(6)]
         stage.revoke(*places)
         stage.assign(*places)
+        stage.loop._consumer = watched = Watched(stage.loop._consumer)  # type: ignore[assignment] # a real one, seen
         behind = [bus.publish(f"series-{number}") for number in range(6)]
-        steady(lambda: len(worked) == 1, 1.0, "one event at a time")
+        steady(lambda: not watched.polled, 1.0, "nothing is read meanwhile, and put back")
         go_on.set()
         eventually(lambda: {event.event_id for event in behind} <= set(worked), "all that lay behind")
     finally:
@@ -245,9 +263,7 @@ def test_lag_counts_what_is_not_committed(bus: Bus) -> None:
 def test_a_client_that_no_longer_reads_a_partition_is_replaced(
     bus: Bus, mode: Literal["group", "all"], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(standstill, "STUCK_SECONDS", 0.5)
     monkeypatch.setattr(consumer, "LAG_PERIOD_SECONDS", 0.1)
-    monkeypatch.setattr(standstill, "STUCK_POLLS", 3)
     worked: list[str] = []
 
     def work(event: Event) -> Sequence[Event]:
@@ -262,6 +278,10 @@ def test_a_client_that_no_longer_reads_a_partition_is_replaced(
         # What a client does that takes a partition for one without a leader: it reads the others.
         stage.in_its_thread(lambda: stuck.pause(stuck.assignment()))
         behind = [bus.publish(f"series-{number}") for number in range(6)]
+        with monkeypatch.context() as impatient:
+            impatient.setattr(standstill, "STUCK_SECONDS", 0.5)
+            impatient.setattr(standstill, "STUCK_POLLS", 3)
+            eventually(lambda: stage.loop._consumer is not stuck, "another client", every=0.001)
         eventually(lambda: len(worked) >= 7, "what the first client did not read")
         steady(lambda: len(worked) == 7, 1.5, "each of them once")
     finally:
@@ -286,10 +306,20 @@ def test_a_client_with_nothing_to_read_or_much_to_do_is_kept(bus: Bus, monkeypat
         eventually(lambda: stage.loop._owned, "its partitions")
         first = stage.loop._consumer
         steady(lambda: stage.loop._consumer is first, 1.5, "nothing to read")
+        standstills = stage.loop._standstills
+        count, counted_at_work = standstills.nothing_came, []
+
+        def nothing_came() -> None:
+            counted_at_work.extend([1] * (stage.loop._job is not None))
+            count()
+
+        monkeypatch.setattr(standstills, "nothing_came", nothing_came)
+        monkeypatch.setattr(standstill, "STUCK_POLLS", 10_000)  # between two messages a slow machine has many
         for number in range(3):
             bus.publish(f"series-{number}")
         eventually(lambda: bus.committed("raw-data", "bus") == 3, "the work")
         assert stage.loop._consumer is first
+        assert not counted_at_work
     finally:
         stage.stop()
 

@@ -279,7 +279,7 @@ def test_a_stop_during_the_back_off_keeps_the_failed_tries_and_interrupts(tmp_pa
 
     stage.stopping.asked.set()
 
-    thread.join(5)
+    thread.join(60)
     assert outcome == ["interrupted"]
     assert [key.endswith("-1.json") for key in stage.tries()] == [True]
     assert not stage.outbox.records

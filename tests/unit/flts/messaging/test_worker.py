@@ -6,8 +6,11 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -78,6 +81,11 @@ def make(metrics: Metrics, journal: Path) -> Iterator[Any]:
         worker.stop()
 
 
+def expect(worker: ChildWorker, **changed: float) -> None:
+    """Change what a worker waits for from now on: half a second without progress, unless it is said."""
+    worker._spec = replace(worker._spec, **(changed or {"stuck_seconds": 0.5}))
+
+
 def run(worker: ChildWorker, **told: str | float) -> Any:
     return worker.run(raw_data(told=told), Reports(), threading.Event())
 
@@ -129,13 +137,17 @@ def test_an_error_keeps_its_class_code_field_and_the_childs_traceback(make: Any)
 
 
 def test_stuck_work_shows_where_it_is_is_stopped_and_counted_and_the_next_try_works(
-    make: Any, metrics: Metrics, caplog: pytest.LogCaptureFixture
+    make: Any, metrics: Metrics, journal: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    worker = make(stuck_seconds=0.5)
+    worker = make(stuck_seconds=600)
+    hasty = threading.Thread(target=lambda: eventually(lambda: pids(journal, "hangs"), "it hangs") and expect(worker))
+    hasty.start()
 
     with pytest.raises(WorkStuckError) as stuck:
         run(worker, do="hang")
 
+    hasty.join()
+    expect(worker, stuck_seconds=600)
     assert "wait_for_what_never_comes" in stuck.value.message
     (line,) = [record for record in caplog.records if record.message == "train_stuck"]
     assert "wait_for_what_never_comes" in line.flts_fields["stack"]  # type: ignore[attr-defined] # set by our log
@@ -144,20 +156,33 @@ def test_stuck_work_shows_where_it_is_is_stopped_and_counted_and_the_next_try_wo
     assert run(worker)
 
 
-def test_progress_keeps_long_work_from_being_stuck_but_not_from_its_deadline(make: Any) -> None:
-    worker = make(stuck_seconds=0.5, deadline_seconds=60)
-    assert run(worker, do="work", seconds=1.2)
+def test_progress_keeps_long_work_from_being_stuck_but_not_from_its_deadline(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = make(stuck_seconds=0.5)
+    now = 0.0
 
-    hasty = make(stuck_seconds=5, deadline_seconds=0.5)
+    def told(*_: object, **__: object) -> None:
+        nonlocal now
+        now += 0.4
+
+    with monkeypatch.context() as only:
+        # Time that passes only with what is told.
+        only.setattr("flts.messaging.worker.time", SimpleNamespace(monotonic=lambda: now, sleep=time.sleep))
+        assert worker.run(raw_data(told={"do": "work", "seconds": 1.2}), told, threading.Event())
+    assert now > 0.5
+
+    hasty = make(stuck_seconds=600, deadline_seconds=0.5)
     with pytest.raises(WorkOverdueError):
         run(hasty, do="work", seconds=30)
 
 
 def test_a_stopped_process_counts_as_stuck_and_is_still_ended(make: Any) -> None:
-    worker = make(stuck_seconds=0.5)
+    worker = make()
     run(worker)
     pid = worker.pid
     os.kill(pid, signal.SIGSTOP)
+    expect(worker)
 
     with pytest.raises(WorkStuckError, match="did not answer"):
         run(worker)
@@ -184,11 +209,16 @@ def test_a_child_that_died_between_two_events_costs_no_try(make: Any) -> None:
 
 
 def test_what_the_child_started_ends_with_it(make: Any, journal: Path) -> None:
-    worker = make(deadline_seconds=1.0)
+    worker = make()
+    hasty = threading.Thread(
+        target=lambda: eventually(lambda: helpers(journal), "its helper") and expect(worker, deadline_seconds=0)
+    )
+    hasty.start()
 
     with pytest.raises(WorkOverdueError):
-        run(worker, do="grow", seconds=60)
+        run(worker, do="grow", seconds=600)
 
+    hasty.join()
     (helper,) = helpers(journal)
     eventually(lambda: not lives(helper), "the helper's end")
 
@@ -197,10 +227,12 @@ def test_a_stopping_service_ends_the_child_in_the_middle_of_its_work(make: Any) 
     worker, interrupted = make(), threading.Event()
     run(worker)
     pid = worker.pid
-    threading.Timer(0.5, interrupted.set).start()
+
+    def told(*_: object, **__: object) -> None:
+        interrupted.set()
 
     with pytest.raises(WorkInterruptedError):
-        worker.run(raw_data(told={"do": "work", "seconds": 60}), Reports(), interrupted)
+        worker.run(raw_data(told={"do": "work", "seconds": 600}), told, interrupted)
 
     assert not lives(pid)
 
@@ -237,7 +269,7 @@ worker.run(raw_data(told={"do": "work", "seconds": 600}), lambda *a, **k: None, 
 
 def test_no_child_outlives_a_killed_parent(journal: Path) -> None:
     parent = subprocess.Popen([sys.executable, "-c", PARENT], cwd=ROOT)
-    pid = eventually(lambda: pids(journal, "begin"), "the child's work", timeout=20)[0]
+    pid = eventually(lambda: pids(journal, "begin"), "the child's work")[0]
     assert lives(pid)
     assert pid != parent.pid
 

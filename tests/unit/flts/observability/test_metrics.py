@@ -17,11 +17,13 @@ from flts.observability.metrics import (
 
 
 def test_names_keep_the_vocabulary_prefix_base_units_and_no_ids() -> None:
-    for family in Metrics(CollectorRegistry()).registry.collect():
+    metrics = Metrics(CollectorRegistry())
+    for family in metrics.registry.collect():
         assert family.name.startswith("flts_")
         assert not re.search(r"_(ms|minutes|mb)$", family.name)
-        for sample in family.samples:
-            assert not {"identifier", "run_id", "pipeline_run_id"} & set(sample.labels)
+    labels = [name for metric in vars(metrics).values() for name in getattr(metric, "_labelnames", ())]
+    assert "topic" in labels
+    assert not {"identifier", "run_id", "pipeline_run_id"} & set(labels)
 
 
 def test_the_metrics_of_the_design_are_there() -> None:

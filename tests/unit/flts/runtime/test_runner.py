@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,15 +59,13 @@ def test_a_taken_port_is_named(bus: Bus) -> None:
 
 def test_a_broker_that_is_not_there_is_named_with_its_address_in_time(tmp_path: Path) -> None:
     bus = Bus(f"127.0.0.1:{free_port()}", tmp_path)
-    started = time.monotonic()
 
     service = bus.start(BACKEND_CHECK_SECONDS="1")
     code = service.ended()
 
     assert code == 1
-    assert time.monotonic() - started < 10
     reason = service.logged("service_stopped")[0]["reason"]
-    assert f"kafka {bus.address}: 'metadata request'" in reason
+    assert f"kafka {bus.address}: 'metadata request' did not succeed within 1 s" in reason
     assert not service.journal("started")
 
 

@@ -49,24 +49,24 @@ def server() -> Iterator[Answering]:
         server.shutdown()
 
 
-def check(uri: str, seconds: float = 1.0, stop: threading.Event | None = None) -> None:
+def check(uri: str, seconds: float = 2.0, stop: threading.Event | None = None) -> None:
     settings = TrackingSettings(mlflow_tracking_uri=uri)
     check_mlflow(settings, seconds=seconds, stop=stop or threading.Event())
 
 
 @contextmanager
-def named(address: str, *reasons: str, seconds: float = 1.0) -> Iterator[None]:
+def named(address: str, *reasons: str, seconds: float = 2.0) -> Iterator[None]:
     began = time.monotonic()
     with pytest.raises(BackendAwayError) as raised:
         yield
-    assert time.monotonic() - began < seconds + 2
+    assert time.monotonic() - began < seconds + 20
     assert str(raised.value).startswith(f"mlflow {address}: '{STEP}' did not succeed within {seconds:g} s")
     for reason in reasons:
         assert reason in str(raised.value)
 
 
 def test_a_server_that_answers_is_asked_once_with_more_than_a_stalling_proxy_lets_pass(server: Answering) -> None:
-    check(f"http://127.0.0.1:{server.server_port}/")
+    check(f"http://127.0.0.1:{server.server_port}/", seconds=60)
 
     ((path, authorization, body),) = server.asked
     assert path == "/api/2.0/mlflow/experiments/search"
@@ -99,14 +99,14 @@ def test_a_server_that_comes_back_in_time_is_fine(server: Answering) -> None:
         timer = threading.Timer(0.7, proxy.switch, [PASS])
         timer.start()
 
-        check(proxy.url, seconds=10)
+        check(proxy.url, seconds=60)
 
         timer.join()
 
 
 def test_a_server_that_asks_for_a_password_answers_and_the_password_is_told_to_nobody_else(server: Answering) -> None:
     server.status = 401
-    check(f"http://somebody:p%40ss@127.0.0.1:{server.server_port}")
+    check(f"http://somebody:p%40ss@127.0.0.1:{server.server_port}", seconds=60)
     assert server.asked[0][1] == f"Basic {base64.b64encode(b'somebody:p@ss').decode()}"
 
     server.status = 500
@@ -123,7 +123,7 @@ def test_a_service_that_stops_waits_for_no_answer(server: Answering) -> None:
         began = time.monotonic()
         with pytest.raises(BackendAwayError):
             check(proxy.url, seconds=30, stop=stop)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 25
 
 
 def test_records_in_a_folder_need_no_server(tmp_path: Path) -> None:
