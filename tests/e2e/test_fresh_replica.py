@@ -38,6 +38,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreSettings]:
         yield settings
 
 
+def store_away(log: Path) -> bool:
+    return b'"event": "store_away"' in log.read_bytes()
+
+
 @pytest.mark.parametrize(
     "mode",
     [REFUSE, pytest.param(BLACKHOLE, marks=pytest.mark.long), pytest.param(stall_after(100), marks=pytest.mark.long)],
@@ -60,7 +64,7 @@ def test_it_is_alive_and_not_ready_until_the_store_answers(tmp_path: Path, serve
         try:
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as http:
                 eventually(lambda: status_of(http, "/healthz") == 200, "a living replica", timeout=60)
-                eventually(lambda: proxy.accepted or mode is REFUSE, "it has asked the store", timeout=30)
+                eventually(lambda: proxy.accepted or store_away(tmp_path / "log"), "it has asked the store")
                 for _ in range(10):
                     ready = http.get("/readyz")
                     assert ready.status_code == 503
