@@ -29,6 +29,7 @@ from flts.contracts.events import RawData
 from flts.errors import BackendAwayError
 from flts.messaging.kafka import Publisher, ensure_topics
 from flts.settings import KafkaSettings
+from tests.bus_service import Journal
 from tests.eventually import eventually
 
 ROOT = Path(__file__).parent.parent
@@ -240,11 +241,9 @@ class RunningService:
         return 0.0
 
     def journal(self, what: str | None = None, event: RawData | None = None) -> list[dict[str, Any]]:
-        text = self.journal_path.read_text()
-        lines = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]  # whole ones
         return [
             line
-            for line in lines
+            for line in Journal(self.journal_path).read()
             if (what is None or line["what"] == what) and (event is None or line["event_id"] == event.event_id)
         ]
 
