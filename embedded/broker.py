@@ -22,10 +22,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from flts.contracts import topics
-from flts.settings import CommaSeparated, Settings, split_commas
+from flts.settings import Settings
+from flts.trainers import DEPLOYMENTS
 
 RD_KAFKA_PRODUCER = 0
-GROUPS = ("preprocess", "nonml-prophet", "eval", "inference-worker")
+GROUPS = ("preprocess", *DEPLOYMENTS, "eval", "inference-worker")
 CHUNK_BYTES = 1 << 16
 NUDGE_SECONDS = 0.005
 
@@ -37,17 +38,11 @@ class BrokerSettings(Settings):
     """Put before topics and groups."""
     topic_partitions: int = 6
     """Partitions of each topic."""
-    expected_model_types: CommaSeparated = ("GRU", "LSTM")
-    """Trainers whose groups have dead letters."""
-
-    _split = split_commas("expected_model_types")
 
     def topic_names(self, groups: list[str]) -> list[str]:
         """Return all topics, the dead letters of these and of the usual groups included."""
-        networks = [model_type.lower() for model_type in self.expected_model_types if model_type.upper() != "PROPHET"]
-        trainers = [f"train-{network}" for network in networks]
         names = [topic.name for topic in topics.ALL]
-        names += [topics.dead_letter_topic(group) for group in dict.fromkeys([*GROUPS, *trainers, *groups])]
+        names += [topics.dead_letter_topic(group) for group in dict.fromkeys([*GROUPS, *groups])]
         return [f"{self.namespace_prefix}{name}" for name in names]
 
 

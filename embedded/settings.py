@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import AliasChoices, Field, SecretStr
+from pydantic import AliasChoices, Field, SecretStr, field_validator
 
 from flts.settings import CommaSeparated, Settings, split_commas
+from flts.trainers import DEFAULT_MODEL_TYPES, TRAINERS, Trainer, known_model_types
 
 Port = int
 
@@ -26,12 +27,14 @@ class EmbeddedSettings(Settings):
     """Port of the embedded broker."""
     preprocess_port: int = Field(default=8020, ge=0, le=65535)
     """Port of preprocess's health and metrics."""
+    # trainers (ports): written by `make generate`
     train_gru_port: int = Field(default=8021, ge=0, le=65535)
     """Port of the GRU trainer's health and metrics."""
     train_lstm_port: int = Field(default=8023, ge=0, le=65535)
     """Port of the LSTM trainer's health and metrics."""
     nonml_prophet_port: int = Field(default=8022, ge=0, le=65535)
-    """Port of the Prophet trainer's health and metrics."""
+    """Port of the PROPHET trainer's health and metrics."""
+    # end of trainers
     eval_port: int = Field(default=8050, ge=0, le=65535)
     """Port of eval's health and metrics."""
     inference_worker_port: int = Field(default=8024, ge=0, le=65535)
@@ -40,7 +43,7 @@ class EmbeddedSettings(Settings):
     """Address, `host:port`, at which services reach the broker where something, such as a proxy, stands in front."""
     mlflow_advertised: str | None = None
     """Address, `host:port`, at which services reach MLflow where something stands in front."""
-    expected_model_types: CommaSeparated = ("GRU", "LSTM", "PROPHET")
+    expected_model_types: CommaSeparated = DEFAULT_MODEL_TYPES
     """Trainers that are started, and whose candidates eval waits for."""
     gateway_api_key: SecretStr | None = None
     """The gateway's API key; made and kept in `FLTS_HOME/api-key` unless given."""
@@ -53,9 +56,14 @@ class EmbeddedSettings(Settings):
 
     _split = split_commas("expected_model_types")
 
-    def model_types(self) -> list[str]:
-        """Return the trainers to start, as their model types."""
-        return [model_type.upper() for model_type in self.expected_model_types]
+    @field_validator("expected_model_types")
+    @classmethod
+    def _registered(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return known_model_types(value)
+
+    def trainers(self) -> list[Trainer]:
+        """Return the trainers to start."""
+        return [trainer for trainer in TRAINERS if trainer.model_type in self.expected_model_types]
 
 
 class DemoSettings(Settings):

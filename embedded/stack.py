@@ -25,12 +25,12 @@ from embedded.ports import free_port, is_taken
 from embedded.processes import Program, Supervisor, why_stopped
 from embedded.settings import EmbeddedSettings
 from flts.errors import FltsError
+from flts.trainers import DEPLOYMENTS
 
 HOST = "127.0.0.1"
 READY_TIMEOUT_SECONDS = 2.0
 DRAIN_MARGIN_SECONDS = 6.0
 """What a service needs beyond its drain to close its clients."""
-TRAINERS = {"train_gru": "GRU", "train_lstm": "LSTM", "nonml_prophet": "PROPHET"}
 
 
 class StartError(FltsError):
@@ -74,7 +74,8 @@ def choose_ports(settings: EmbeddedSettings) -> Endpoints:
         Naming the first port that somebody else has taken and the setting that changes it.
     """
     ports: dict[str, int] = {}
-    off = {f"{trainer}_port" for trainer, model_type in TRAINERS.items() if model_type not in settings.model_types()}
+    started = [trainer.deployment for trainer in settings.trainers()]
+    off = {f"{name.replace('-', '_')}_port" for name in DEPLOYMENTS if name not in started}
     for name in sorted(name for name in type(settings).model_fields if name.endswith("_port") and name not in off):
         port = int(getattr(settings, name)) or free_port()
         if is_taken(port):
@@ -84,8 +85,7 @@ def choose_ports(settings: EmbeddedSettings) -> Endpoints:
             )
             raise StartError(msg, code="port_taken", field=name.upper())
         ports[name.removesuffix("_port")] = port
-    services = ("preprocess", "train_gru", "train_lstm", "nonml_prophet", "eval", "inference_worker")
-    health = {name.replace("_", "-"): ports[name] for name in services if name in ports}
+    health = {name: ports[name.replace("-", "_")] for name in ("preprocess", *started, "eval", "inference-worker")}
     health |= {"fastapi-app": ports["gateway"], "inference": ports["inference"]}
     return Endpoints(ports["gateway"], ports["inference"], ports["mlflow"], ports["kafka"], health)
 
@@ -199,12 +199,12 @@ class Stack:
 
     def _programs(self) -> list[Program]:
         settings, endpoints = self.settings, self.endpoints
-        types = settings.model_types()
+        trainers = settings.trainers()
         kafka = settings.kafka_advertised or f"{HOST}:{endpoints.kafka}"
         given = dict(os.environ)  # noqa: TID251 - what the caller set goes on to the services, which read it by their classes
         shared = {
             # Trainers side by side share the cores.
-            "TRAIN_THREADS": str(max(1, (os.cpu_count() or 1) // max(1, len(types)))),
+            "TRAIN_THREADS": str(max(1, (os.cpu_count() or 1) // max(1, len(trainers)))),
             # A service gives its work up, as if never tried, before it is killed.
             "DRAIN_SECONDS": f"{max(1.0, settings.stop_seconds - DRAIN_MARGIN_SECONDS):g}",
             **{name: value for name, value in given.items() if value},
@@ -216,7 +216,7 @@ class Stack:
             else endpoints.mlflow_url,
             "GATEWAY_URL": endpoints.gateway_url,
             "INFERENCE_URL": endpoints.inference_url,
-            "EXPECTED_MODEL_TYPES": ",".join(types),
+            "EXPECTED_MODEL_TYPES": ",".join(settings.expected_model_types),
             "SERVICE_HOST": HOST,
             "PYTHONUNBUFFERED": "1",
             "MLFLOW_UI_URL": endpoints.mlflow_url,
@@ -247,12 +247,8 @@ class Stack:
             ("inference-worker", "inference_container.worker", {}),
             ("preprocess", "preprocess_container", {}),
             ("eval", "eval_container", {}),
+            *((each.deployment, each.package, {"MODEL_TYPE": each.model_type}) for each in trainers),
         ]
-        for model_type in types:
-            if model_type == "PROPHET":
-                services.append(("nonml-prophet", "nonML_container", {"MODEL_TYPE": model_type}))
-            else:
-                services.append((f"train-{model_type.lower()}", "train_container", {"MODEL_TYPE": model_type}))
         for name, module, own in services:
             port = endpoints.health.get(name) or free_port()
             environment = {**shared, **own, "SERVICE_PORT": str(port)}

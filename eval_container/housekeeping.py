@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from eval_container.domain.waiting import Patience, given_up, missing_types, type_of_service
+from eval_container.domain.waiting import Patience, given_up, missing_types
 from eval_container.settings import EvalSettings
 from flts.contracts.events import EvaluateRequest, Event, ModelTraining, RunProgress
 from flts.contracts.ids import derived_event_id
@@ -21,6 +21,7 @@ from flts.runtime.service import Progress
 from flts.storage.runs import RunName
 from flts.storage.tombstones import seconds_of
 from flts.tracking.spool import Spool
+from flts.trainers import trained_by
 
 if TYPE_CHECKING:
     from flts.tracking.mlflow import Tracker
@@ -53,7 +54,7 @@ class SignsOfLife:
         del progress
         model_type = None
         if isinstance(event, RunProgress):
-            model_type = type_of_service(event.service)
+            model_type = trained_by(event.service)
         elif isinstance(event, ModelTraining):
             model_type = event.model_type
         if model_type is not None:

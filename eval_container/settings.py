@@ -16,6 +16,7 @@ from flts.settings import (
     WindowSettings,
     split_commas,
 )
+from flts.trainers import DEFAULT_MODEL_TYPES, known_model_types
 
 
 class EvalSettings(ServiceSettings, KafkaSettings, RetentionSettings, TrackingSettings, WindowSettings):
@@ -23,7 +24,7 @@ class EvalSettings(ServiceSettings, KafkaSettings, RetentionSettings, TrackingSe
 
     service_port: int = Field(default=8050, ge=1, le=65535)
     """Port of /healthz, /readyz and /metrics."""
-    expected_model_types: CommaSeparated = ("GRU", "LSTM", "PROPHET")
+    expected_model_types: CommaSeparated = DEFAULT_MODEL_TYPES
     """Model types that a run is decided on, `GRU,LSTM,PROPHET`: those whose trainers are deployed."""
     eval_silence_seconds: float = Field(default=300, gt=0)
     """A missing model type without event or progress of any run for this long is not waited for."""
@@ -51,11 +52,7 @@ class EvalSettings(ServiceSettings, KafkaSettings, RetentionSettings, TrackingSe
     @field_validator("expected_model_types")
     @classmethod
     def _some_types(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        types = tuple(dict.fromkeys(kind.upper() for kind in value))
-        if not types:
-            msg = "names at least one model type"
-            raise ValueError(msg)
-        return types
+        return known_model_types(value)
 
     @model_validator(mode="after")
     def _numbers(self) -> Self:

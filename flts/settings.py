@@ -101,19 +101,22 @@ def describe_problems(error: ValidationError) -> list[str]:
     return lines
 
 
-def check_overrides(overrides: Mapping[str, object], *classes: type[Settings]) -> None:
-    """Refuse overrides that no class lets a request change.
+def check_overrides(overrides: Mapping[str, str | float | bool], *classes: type[Settings]) -> None:
+    """Refuse overrides that no class lets a request change, and values that a class does not take.
 
     Raises
     ------
     RejectedError
-        Naming the first unknown setting and the known ones.
+        ``unknown_setting``, naming the first unknown setting and the known ones; ``bad_setting``, naming the setting
+        and what is wrong with its value.
     """
     known = frozenset().union(*(settings.overridable() for settings in classes))
     for name in overrides:
         if name.upper() not in known:
             msg = f"{name} is not a setting that a run can override; known: {', '.join(sorted(known))}"
             raise RejectedError(msg, code="unknown_setting", field=name)
+    for settings in classes:
+        settings.model_construct().with_overrides(overrides)
 
 
 class ServiceSettings(Settings):

@@ -14,7 +14,7 @@ from flts.ingest import RawTable, read_csv, validation_report
 from flts.observability.logs import get_logger
 from flts.runtime.bounded import BoundedWorkers, Bounds, GaveUpError
 from flts.runtime.container import MemoryShares, memory_left_bytes
-from flts.settings import ProphetSettings, RecipeSettings, TrainingSettings, UploadLimits
+from flts.settings import RecipeSettings, UploadLimits, WindowSettings
 from gateway_container.settings import GatewaySettings
 
 log = get_logger(__name__)
@@ -25,7 +25,7 @@ LEAST_BYTES = 64 * 2**20
 """What a check gets in any case; a container that has less takes the check, not the gateway, out of memory."""
 
 
-class CheckSettings(UploadLimits, RecipeSettings, TrainingSettings, ProphetSettings):
+class CheckSettings(UploadLimits, RecipeSettings, WindowSettings):
     """What the child needs to know: limits, recipe and windows, and no secret."""
 
 

@@ -18,12 +18,12 @@ from flts.observability.logs import get_logger
 from flts.observability.metrics import Metrics
 from flts.storage.operations import Operations
 from flts.storage.runs import RunStore
+from flts.trainers import DEPLOYMENTS
 from gateway_container.settings import GatewaySettings
 
 log = get_logger(__name__)
 
 CAUSE = "replay"
-TRAINERS = ("train-", "nonml-")
 FORECASTS = "inference-worker"
 NOTED_RUNS = 50
 """Runs of one replay whose own history says so."""
@@ -295,7 +295,7 @@ def check_run(runs: RunStore) -> Callable[[str, Event], str | None]:
         if outcome is None:
             return None
         ended = str(outcome.get("outcome"))
-        if group.startswith(TRAINERS) and ended not in {"cancelled", "rejected"}:
+        if group in DEPLOYMENTS and ended not in {"cancelled", "rejected"}:
             return f"the run is {ended} and stays so: `flts retrain {identifier}` judges the model once it is trained"
         remedy = f"`flts retrain {identifier}` starts a new one"
         if ended not in {"cancelled", "rejected"}:

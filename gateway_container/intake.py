@@ -23,9 +23,10 @@ from flts.errors import (
     RejectedError,
 )
 from flts.ingest import newest_upload, raw_key, upload_hash
-from flts.settings import ProphetSettings, RecipeSettings, TrainingSettings, check_overrides
+from flts.settings import RecipeSettings, check_overrides
 from flts.storage.ports import ObjectInfo, ObjectStore
 from flts.storage.runs import RunStore
+from flts.trainers import TRAINERS
 from gateway_container.checking import ChecksFiles
 from gateway_container.domain.keys import IncomingKey, incoming_key
 from gateway_container.domain.uploads import StartRequest, evaluate_request, raw_data_event, rollback_request
@@ -101,7 +102,7 @@ class Intake:
         RejectedError
             Naming the column, setting or file that makes training impossible, and the rows needed.
         """
-        check_overrides(request.settings, RecipeSettings, TrainingSettings, ProphetSettings)
+        check_overrides(request.settings, RecipeSettings, *(trainer.settings for trainer in TRAINERS))
         settings = self._settings.with_overrides(request.settings)
         found = self._checks.check(train.path, test.path if test else None, settings)
         train_rows, test_rows = found["rows"]

@@ -9,12 +9,11 @@ from pydantic import Field, SecretStr, model_validator
 from flts.settings import (
     DEFAULT_CREDENTIALS,
     KafkaSettings,
-    ProphetSettings,
     RecipeSettings,
     RetentionSettings,
     ServiceSettings,
-    TrainingSettings,
     UploadLimits,
+    WindowSettings,
 )
 
 SHORTEST_KEY = 16
@@ -26,8 +25,7 @@ class GatewaySettings(
     RetentionSettings,
     UploadLimits,
     RecipeSettings,
-    TrainingSettings,
-    ProphetSettings,
+    WindowSettings,
 ):
     """The gateway knows the pipeline's settings too: it checks an upload and its overrides against them."""
 

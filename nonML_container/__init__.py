@@ -1,1 +1,1 @@
-"""Turns a data set into a tracked Prophet model of every varying target."""
+"""Turns a data set into a tracked model that is no network: Prophet or what else is registered."""

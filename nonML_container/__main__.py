@@ -1,4 +1,4 @@
-"""Run the trainer of Prophet: ``python -m nonML_container``."""
+"""Run a trainer: ``MODEL_TYPE=PROPHET python -m nonML_container``."""
 
 from __future__ import annotations
 

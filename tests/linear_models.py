@@ -18,6 +18,7 @@ from flts.forecasting.series import Series
 from flts.forecasting.splits import as_train, tails
 from flts.forecasting.windows import Windows, training_windows
 from flts.settings import TrainingSettings
+from flts.trainers import Trainer
 from flts.training.fitting import FittedModel, Report, TrainingSet
 from flts.training.onnx_file import GraphBuilder, to_bytes
 
@@ -34,20 +35,19 @@ def linear_onnx(weights: np.ndarray, bias: np.ndarray, *, length: int, features:
     return to_bytes(graph.window_model(answer, window=(length, features), forecast=(horizon, targets)))
 
 
+LINEAR = Trainer("LINEAR", "train_container", "train-linear", TrainingSettings, port=0)
+"""In no registry: a trainer of the tests."""
+
+
 class LinearFitter:
     """Least squares on flattened windows; a `flts.training.fitting.Fitter`."""
-
-    model_type = "LINEAR"
 
     def __init__(self, *, export_error: float = 0.0) -> None:
         self.fits = 0
         self._export_error = export_error
 
-    def hash_parts(self, settings: TrainingSettings) -> Mapping[str, Any]:
-        return {"seed": settings.seed, "input_seq_len": settings.input_seq_len}
-
-    def parameters(self, settings: TrainingSettings) -> Mapping[str, Any]:
-        return {"epochs": settings.epochs}
+    def hash_parts(self, settings: TrainingSettings) -> Mapping[str, Any]:  # noqa: ARG002 - as every Fitter
+        return {"solver": "lstsq"}
 
     def fit(self, data: TrainingSet, settings: TrainingSettings, report: Report) -> FittedModel:
         self.fits += 1
@@ -72,6 +72,7 @@ class LinearFitter:
             input_kind="window",
             check_inputs=held_out,
             check_outputs=answers.astype(np.float64) * (1 + self._export_error),
+            rows_required=length + data.recipe.warmup_rows,
             metrics={"train_loss": 1.0, "val_loss": 1.5, "val_rmse": 0.5, "val_mae": 0.4},
             history=tuple(history),
         )

@@ -87,7 +87,7 @@ def jobs() -> dict[str, int]:
 
 def metric_names(expression: str) -> set[str]:
     """The metrics that a PromQL expression reads."""
-    text = re.sub(r'"[^"]*"', "", expression)
+    text = re.sub(r'"[^"]*"|#[^\n]*', "", expression)
     text = re.sub(r"\{[^}]*\}|\[[^\]]*\]", "", text)
     text = re.sub(r"\b(by|on|without|ignoring|group_left|group_right)\s*\([^)]*\)", " ", text)
     words = re.finditer(r"(?<![\w.$])([A-Za-z_:][\w:]*)\s*(\(?)", text)

@@ -17,8 +17,10 @@ import yaml
 from pydantic import SecretStr
 
 from flts.settings import Settings
-from tools.configuration import READERS
+from flts.trainers import TRAINERS, Trainer
+from tools.configuration import READERS, trainers_in
 from tools.setting_values import values_of
+from tools.trainers import PACKAGES, values_key
 
 ROOT = Path(__file__).resolve().parent.parent
 CHART = ROOT / ".helm"
@@ -28,7 +30,7 @@ WORKLOADS = {
     # Names in the cluster, where they are not those of the settings' readers.
     "gateway": ["fastapi-app"],
     "preprocess Job": ["preprocess-job"],
-    "train-gru, train-lstm": ["train-gru", "train-lstm"],
+    **{trainers_in(package): trainers_in(package).split(", ") for package in PACKAGES},
     "helm test": ["trial"],
     "embedded mode": [],
     "make demo": [],
@@ -50,6 +52,8 @@ NOT_CHOSEN = frozenset(
         "AWS_ACCESS_KEY_ID",
     }
 )
+TRAINS = "Trains "
+"""How the description of a trainer's values begins."""
 INTRODUCTION = """\
 # Values of the chart
 
@@ -114,7 +118,21 @@ def schema() -> dict[str, Any]:
         "additionalProperties": False,
         "properties": {name: values[name] for name in chosen},
     }
+    services = found["properties"]["services"]
+    kept = {
+        name: entry for name, entry in services["properties"].items() if not entry["description"].startswith(TRAINS)
+    }
+    trainers = {values_key(trainer): _trainer_schema(trainer) for trainer in TRAINERS}
+    first = list(kept).index("eval")  # in the order of the pipeline
+    ordered = [*list(kept.items())[:first], *trainers.items(), *list(kept.items())[first:]]
+    services["properties"] = dict(ordered)
+    services["required"] = [name for name, _ in ordered]
     return found
+
+
+def _trainer_schema(trainer: Trainer) -> dict[str, str]:
+    waits = " Eval waits for the model types whose trainers are enabled." if trainer == TRAINERS[0] else ""
+    return {"$ref": "#/definitions/service", "description": f"{TRAINS}{trainer.model_type}.{waits}"}
 
 
 def document() -> str:

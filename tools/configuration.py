@@ -16,6 +16,13 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from flts.settings import Settings
+from flts.trainers import TRAINERS
+
+
+def trainers_in(package: str) -> str:
+    """Return the deployments of a folder's trainers, comma-separated."""
+    return ", ".join(trainer.deployment for trainer in TRAINERS if trainer.package == package)
+
 
 TARGET = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
 READERS = (
@@ -23,8 +30,8 @@ READERS = (
     ("gateway", "gateway_container.settings:GatewaySettings"),
     ("preprocess", "preprocess_container.settings:PreprocessSettings"),
     ("preprocess Job", "preprocess_container.job:JobSettings"),
-    ("train-gru, train-lstm", "train_container.settings:TrainSettings"),
-    ("nonml-prophet", "nonML_container.settings:NonmlSettings"),
+    (trainers_in("train_container"), "train_container.settings:TrainSettings"),
+    (trainers_in("nonML_container"), "nonML_container.settings:NonmlSettings"),
     ("eval", "eval_container.settings:EvalSettings"),
     ("inference", "inference_container.settings:FetchSettings"),
     ("inference-worker", "inference_container.settings:WorkerSettings"),

@@ -13,17 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flts.trainers import DEPLOYMENTS
+
 FOLDER = Path(__file__).resolve().parent.parent / "deploy" / "grafana" / "dashboards"
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 WIDTH = 24
-TRAINERS = 'job=~"train-.*|nonml-.*"'
+TRAINERS = f'job=~"{"|".join(DEPLOYMENTS)}"'
 SERVING = 'job="inference"'
 GATEWAY = 'job="fastapi-app"'
 MISSING = (
     'abs(max by (group, topic) (flts_pipeline_messages{state="sent"}) - sum by (group, topic) '
     '(max by (group, topic, state) (flts_pipeline_messages{state=~"done|in_flight|dead_letter"})))'
 )
-RECORDING = 'job=~"train-.*|nonml-.*|eval"'
+RECORDING = f'job=~"{"|".join([*DEPLOYMENTS, "eval"])}"'
 GROUPS = 'group!="each-replica"'
 
 

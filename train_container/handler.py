@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from flts.runtime.adapters import Adapters
 from flts.runtime.service import Handler
+from flts.trainers import trainer_of
 from flts.training.threads import cap_threads, default_threads
+from train_container.domain.models import load_model
 from train_container.settings import TrainSettings
 
 
@@ -15,4 +17,5 @@ def train_in_child(settings: TrainSettings, adapters: Adapters) -> Handler:
     from flts.training.handler import TrainOnDataset  # noqa: PLC0415 - ONNX Runtime and torch read the thread limits
     from train_container.domain.training import NeuralFitter  # noqa: PLC0415 - once, when they are imported
 
-    return TrainOnDataset(adapters, settings, NeuralFitter(settings.model_type, threads=threads))
+    trainer = trainer_of(settings.model_type)
+    return TrainOnDataset(adapters, settings, trainer, NeuralFitter(load_model(trainer), threads=threads))

@@ -56,15 +56,3 @@ def why_missing(model_type: str, *, now: float, started: float, patience: Patien
         "silent",
         f"{model_type} sent no event or progress for {patience.silence_seconds:g} s: is its trainer running?",
     )
-
-
-def type_of_service(service: str) -> str | None:
-    """Return the model type that a trainer's service name stands for (``train-gru`` -> ``GRU``), or None."""
-    family, _, kind = service.partition("-")
-    return kind.upper().replace("-", "_") if family in ("train", "nonml") and kind else None
-
-
-def services_of_type(model_type: str) -> tuple[str, ...]:
-    """Return the service names under which a model type may be trained."""
-    kind = model_type.lower().replace("_", "-")
-    return f"train-{kind}", f"nonml-{kind}"

@@ -41,7 +41,10 @@ class Bundle:
     input_seq_len: int
     output_seq_len: int
     rows_required: int
-    """Rows a request must bring: the window and what its lags reach back to; 1 for timestamps."""
+    """Rows a request must bring: at least the window and those that its lags reach back; 1 for timestamps.
+
+    Writers write exactly that: release 0.1.0 refuses a larger number.
+    """
     max_horizon_steps: int | None
     """Longest forecast; None rolls, or follows the clock, without a limit."""
     targets: tuple[str, ...]
@@ -162,7 +165,7 @@ def _check(bundle: Bundle) -> None:
     if varying == 0 and bundle.input_kind != "timestamps":
         _refuse("a constant bundle takes timestamps")
     rows = bundle.input_seq_len + recipe.warmup_rows if bundle.input_kind == "window" else 1
-    if bundle.rows_required != rows:
+    if bundle.rows_required < rows:
         _refuse(f"rows_required is {bundle.rows_required}; window and lags need {rows}")
     _check_probe(bundle)
     intervals = bundle.intervals

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flts.contracts import events as facts
+from flts.trainers import trained_by
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,6 @@ def topic_of(event: facts.Event) -> Topic:
 
 DEAD_LETTER_ENDING = ".dead-letter"
 _CONSUMED = {"preprocess": (RAW_DATA,), "eval": (TRAINING_DATA, MODEL_TRAINING), "inference-worker": (INFERENCE_DATA,)}
-_TRAINERS = ("train-", "nonml-")
 
 
 def dead_letter_topic(group: str) -> str:
@@ -61,4 +61,4 @@ def group_of_dead_letters(topic: str) -> str | None:
 
 def consumed_by(group: str) -> tuple[Topic, ...]:
     """Return the topics that a group of the pipeline shares among its replicas; none for an unknown group."""
-    return (TRAINING_DATA,) if group.startswith(_TRAINERS) else _CONSUMED.get(group, ())
+    return (TRAINING_DATA,) if trained_by(group) else _CONSUMED.get(group, ())

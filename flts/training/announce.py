@@ -13,6 +13,7 @@ from flts.errors import FltsError
 from flts.observability.logs import get_logger
 from flts.observability.metrics import TRAINING_OUTCOMES, begin_at_zero
 from flts.runtime.adapters import Adapters
+from flts.trainers import Trainer
 
 MAX_ERROR_CHARACTERS = 2000
 
@@ -30,12 +31,6 @@ class Announcement:
     duration_seconds: float
     metrics: dict[str, float | None] = field(default_factory=dict)
     reused: bool = False
-
-
-def stage_of(model_type: str) -> str:
-    """Return a trainer's stage, which is its service's name: ``train-gru``, ``nonml-prophet``."""
-    kind = "nonml" if model_type == "PROPHET" else "train"
-    return f"{kind}-{model_type.lower()}"
 
 
 def model_training(event: TrainingData, done: Announcement) -> ModelTraining:
@@ -63,9 +58,10 @@ def model_training(event: TrainingData, done: Announcement) -> ModelTraining:
 
 
 def announce_failure(
-    adapters: Adapters, model_type: str
+    adapters: Adapters, trainer: Trainer
 ) -> Callable[[Event, FltsError | None, str], Sequence[ModelTraining]]:
     """Return what a trainer's subscription calls after the last try: record it, and tell eval not to wait."""
+    model_type = trainer.model_type
     begin_at_zero(adapters.metrics.trainings, [model_type], TRAINING_OUTCOMES)
     begin_at_zero(adapters.metrics.training_duration, [model_type])
 
@@ -79,7 +75,7 @@ def announce_failure(
         adapters.run_store.put_stage(
             event.identifier,
             event.pipeline_run_id,
-            stage_of(model_type),
+            trainer.deployment,
             "failed",
             end=now,
             run_id=run_id,

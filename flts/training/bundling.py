@@ -16,7 +16,6 @@ from flts.forecasting.intervals import Intervals, calibrate, calibration_steps
 from flts.forecasting.series import FloatArray
 from flts.forecasting.windows import Float32Array
 from flts.observability.logs import get_logger
-from flts.settings import WindowSettings
 from flts.training.fitting import FittedModel, TrainingSet
 
 ROLLED_WINDOWS = 40_000
@@ -40,7 +39,6 @@ def make_bundle(
     fitted: FittedModel,
     data: TrainingSet,
     identity: Identity,
-    settings: WindowSettings,
     *,
     threads: int,
     alive: Callable[[], None],
@@ -49,8 +47,8 @@ def make_bundle(
 
     Parameters
     ----------
-    fitted, data, identity, settings
-        What was fitted, on what, under which names and with which lengths.
+    fitted, data, identity
+        What was fitted, on what and under which names.
     threads : int
         Of the exported model, while it is checked.
     alive : callable
@@ -71,10 +69,10 @@ def make_bundle(
         config_hash=identity.config_hash,
         train_hash=identity.train_hash,
         recipe=recipe,
-        input_seq_len=settings.input_seq_len if window else 1,
-        output_seq_len=settings.output_seq_len if window else 1,
-        rows_required=settings.input_seq_len + recipe.warmup_rows if window else 1,
-        max_horizon_steps=longest_horizon(recipe, settings.output_seq_len) if window else None,
+        input_seq_len=fitted.window_steps,
+        output_seq_len=fitted.horizon_steps,
+        rows_required=fitted.rows_required,
+        max_horizon_steps=longest_horizon(recipe, fitted.horizon_steps) if window else None,
         targets=tuple(recipe.targets),
         intervals=None,
         intervals_source=None,
@@ -92,7 +90,7 @@ def make_bundle(
     intervals = None
     started = time.perf_counter()
     if recipe.varying_targets:
-        intervals = _intervals(model, fitted, data, settings, alive)
+        intervals = _intervals(model, fitted, data, alive)
     log.info(
         "bundle_checked",
         export_difference=difference,
@@ -115,9 +113,7 @@ def export_difference(model: BundleModel, fitted: FittedModel) -> float:
     return relative_difference(answers, fitted.check_outputs)
 
 
-def _intervals(
-    model: BundleModel, fitted: FittedModel, data: TrainingSet, settings: WindowSettings, alive: Callable[[], None]
-) -> Intervals:
+def _intervals(model: BundleModel, fitted: FittedModel, data: TrainingSet, alive: Callable[[], None]) -> Intervals:
     residuals = fitted.residuals
     if residuals is None:
         longest = max(calibration_steps(data.tails.calibration_rows), default=1)
@@ -131,8 +127,8 @@ def _intervals(
             data.recipe,
             data.features,
             data.tails,
-            input_seq_len=settings.input_seq_len,
-            output_seq_len=settings.output_seq_len,
+            input_seq_len=fitted.window_steps,
+            output_seq_len=fitted.horizon_steps,
             max_rolled_origins=min(max(ROLLED_WINDOWS // longest, LEAST_ORIGINS), MAX_ROLLED_ORIGINS),
         )
     return calibrate(residuals)

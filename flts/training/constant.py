@@ -24,6 +24,7 @@ def constant_model(data: TrainingSet) -> FittedModel:
         input_kind="timestamps",
         check_inputs=times,
         check_outputs=np.zeros((len(times), 1)),
+        rows_required=1,
         metrics=dict.fromkeys(METRICS, 0.0),
         residuals={},
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -41,12 +41,22 @@ class FittedModel:
     """The trainer's own scaled predictions for them, (b, H, m) or (b, m): what the ONNX file must repeat."""
     metrics: Mapping[str, float | None]
     """Of the model that is shipped: ``train_`` and ``val_`` loss, rmse, mae, in scaled units."""
+    rows_required: int
+    """Rows that a request must bring: of a window model its window and the rows that its lags reach back."""
     residuals: Mapping[int, FloatArray] | None = None
     """Residuals in raw units by steps ahead; None: the exported model is rolled over the calibration tail."""
     history: tuple[Mapping[str, float | None], ...] = ()
     """Metrics of each epoch."""
-    details: Mapping[str, Any] = field(default_factory=dict)
-    """Further facts for the record."""
+
+    @property
+    def window_steps(self) -> int:
+        """Rows of a window; 1 of a model of times."""
+        return self.check_inputs.shape[1] if self.input_kind == "window" else 1
+
+    @property
+    def horizon_steps(self) -> int:
+        """Steps that one pass forecasts; 1 of a model of times."""
+        return self.check_outputs.shape[1] if self.input_kind == "window" else 1
 
     def probe(self, rows: int = 2) -> dict[str, list[Any]]:
         """Return the first held-out inputs and the trainer's answers as plain numbers."""
@@ -69,19 +79,13 @@ class Report(Protocol):
 
 
 class Fitter(Protocol[SettingsT_contra]):
-    """A kind of model."""
-
-    @property
-    def model_type(self) -> str:
-        """``GRU``."""
-        ...
+    """A model type's fit: an object or a module with these functions."""
 
     def hash_parts(self, settings: SettingsT_contra) -> Mapping[str, Any]:
-        """Return all that decides on the fit besides the data: settings and versions. Enters train_hash."""
-        ...
+        """Return all that decides on the fit besides the data and the model's own settings: versions of libraries.
 
-    def parameters(self, settings: SettingsT_contra) -> Mapping[str, Any]:
-        """Return the parameters that the record shows."""
+        Enters train_hash and is shown in the record.
+        """
         ...
 
     def fit(self, data: TrainingSet, settings: SettingsT_contra, report: Report) -> FittedModel:

@@ -20,7 +20,8 @@ from flts.messaging.replayed import is_replayed
 from flts.observability.logs import bind, get_logger
 from flts.runtime.adapters import Adapters
 from flts.runtime.service import Progress
-from flts.training.announce import Announcement, model_training, stage_of
+from flts.trainers import Trainer
+from flts.training.announce import Announcement, model_training
 from flts.training.bundling import Identity, make_bundle
 from flts.training.constant import constant_model
 from flts.training.dataset import claimed_training_set, log_feature_summary
@@ -47,22 +48,25 @@ class TrainOnDataset(Generic[SettingsT]):
     adapters : Adapters
     settings : TrainerSettings and the fitter's own
         A run's overrides are put over them.
+    trainer : Trainer
+        The model type's entry in the registry.
     fitter : Fitter
-        The kind of model.
+        Its fit.
     """
 
-    def __init__(self, adapters: Adapters, settings: SettingsT, fitter: Fitter[SettingsT]) -> None:
+    def __init__(self, adapters: Adapters, settings: SettingsT, trainer: Trainer, fitter: Fitter[SettingsT]) -> None:
         self._adapters = adapters
         self._settings = settings
+        self._trainer = trainer
         self._fitter = fitter
-        self._stage = stage_of(fitter.model_type)
+        self._stage = trainer.deployment
 
     def __call__(self, event: TrainingData, progress: Progress) -> Sequence[ModelTraining]:
         """Return the one event that says how the training ended; a repeat returns the same.
 
         Nothing is returned, or trained, for a run that ended without this model: nobody waits for it any more.
         """
-        model_type = self._fitter.model_type
+        model_type = self._trainer.model_type
         run_id = derived_run_id(event.event_id, model_type)
         with bind(run_id=run_id, model_type=model_type):
             stage = self._adapters.run_store.stage(event.identifier, event.pipeline_run_id, self._stage) or {}
@@ -89,7 +93,7 @@ class TrainOnDataset(Generic[SettingsT]):
             bundle, model_bytes = fetch_bundle(self._adapters.store, claim)
             proof.prove(bundle, model_bytes)
             done = Announcement(
-                model_type=self._fitter.model_type,
+                model_type=self._trainer.model_type,
                 run_id=run_id,
                 mlflow_run_id=stage["mlflow_run_id"],
                 bundle=claim,
@@ -159,12 +163,18 @@ class TrainOnDataset(Generic[SettingsT]):
         if event.config_hash is None:
             msg = "training data without a config_hash"
             raise RejectedError(msg, code="no_config_hash", field="config_hash")
+        model_type = self._trainer.model_type
         parts = {
             **self._fitter.hash_parts(settings),
-            "model_type": self._fitter.model_type,
+            "settings": self._own(settings),
+            "model_type": model_type,
             "trainer_version": TRAINER_VERSION,
         }
-        return Identity(event.identifier, event.config_hash, self._fitter.model_type, sha256_of(parts))
+        return Identity(event.identifier, event.config_hash, model_type, sha256_of(parts))
+
+    def _own(self, settings: SettingsT) -> dict[str, Any]:
+        """Return the model's own settings; another model's hyperparameter does not train this one again."""
+        return {name: getattr(settings, name) for name in self._trainer.settings.model_fields}
 
     def _reusable(self, event: TrainingData, identity: Identity) -> tuple[ClaimCheck, Bundle] | None:
         """Return the stored bundle of the same data and settings that still answers its probe."""
@@ -222,9 +232,7 @@ class TrainOnDataset(Generic[SettingsT]):
             fitted = self._fit(data, settings, report)
             report.state("calibrating")
             threads = self._settings.train_threads or default_threads()
-            bundle = make_bundle(
-                fitted, data, identity, settings, threads=threads, alive=lambda: report.state("calibrating")
-            )
+            bundle = make_bundle(fitted, data, identity, threads=threads, alive=lambda: report.state("calibrating"))
             store, bucket = self._adapters.store, self._settings.bucket_model_bundles
 
             def keep() -> tuple[ClaimCheck, Bundle]:
@@ -247,9 +255,10 @@ class TrainOnDataset(Generic[SettingsT]):
 
     def _parameters(self, event: TrainingData, settings: SettingsT) -> Mapping[str, object]:
         return {
-            "model_type": self._fitter.model_type,
+            "model_type": self._trainer.model_type,
             "config_hash": event.config_hash,
-            **self._fitter.parameters(settings),
+            **self._own(settings),
+            **self._fitter.hash_parts(settings),
         }
 
 

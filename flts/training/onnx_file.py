@@ -24,9 +24,10 @@ class GraphBuilder:
         self._constants: list[Any] = []
 
     def constant(self, values: NDArray[Any]) -> str:
-        """Add numbers; return their name."""
+        """Add numbers, a scalar as a scalar; return their name."""
         name = f"c{len(self._constants)}"
-        self._constants.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
+        # Not ascontiguousarray, which makes a scalar an array of one.
+        self._constants.append(numpy_helper.from_array(np.asarray(values, order="C"), name))
         return name
 
     def integers(self, *values: int) -> str:

@@ -9,10 +9,11 @@ from datetime import datetime
 from typing import Any
 
 from flts.contracts.ids import GLOBAL_IDENTIFIER
+from flts.trainers import DEPLOYMENTS
 
 Record = Mapping[str, Any]
 
-STAGE_ORDER = ("upload", "preprocess", "train-", "nonml-", "eval", "forecast")
+STAGE_ORDER = ("upload", "preprocess", *DEPLOYMENTS, "eval", "forecast")
 TRAINED_SHOWN = (
     "model_type",
     "status",
@@ -113,7 +114,7 @@ def state_of(records: RunRecords, progress: Mapping[str, Record]) -> str:
 
 
 def ordered_stages(stages: Mapping[str, Record]) -> list[tuple[str, Record]]:
-    """Return the stages in the order of the pipeline, those of one kind by name."""
+    """Return the stages in the order of the pipeline, unknown ones last, by name."""
     return sorted(stages.items(), key=lambda item: (_rank(item[0]), item[0]))
 
 
@@ -199,7 +200,7 @@ def _config_hash(records: RunRecords) -> Any:
 
 
 def _rank(name: str) -> int:
-    return next((rank for rank, known in enumerate(STAGE_ORDER) if name.startswith(known)), len(STAGE_ORDER))
+    return STAGE_ORDER.index(name) if name in STAGE_ORDER else len(STAGE_ORDER)
 
 
 def _steady(stage: Record) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""Prophet's fit, its posterior's maximum and its closed form: pure code that knows no message and no store."""
+"""How models that are no network are fitted: pure code that knows no message and no store."""

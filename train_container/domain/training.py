@@ -17,7 +17,7 @@ from flts.settings import TrainingSettings
 from flts.training.fitting import FittedModel, Report, TrainingSet
 from flts.training.onnx_file import to_bytes
 from train_container.domain.losses import ScaledLoss, Scores
-from train_container.domain.models import load_model
+from train_container.domain.models import NeuralModel
 from train_container.domain.shape import Shape
 
 WARM_UP = 0.15
@@ -29,30 +29,22 @@ CHECKED_WINDOWS = 64
 
 
 class NeuralFitter:
-    """Fits a registered model; a `flts.training.fitting.Fitter`.
+    """Fits a registered network; a `flts.training.fitting.Fitter`.
 
     Parameters
     ----------
-    model_type : str
+    model : NeuralModel
     threads : int
         Torch's threads.
     """
 
-    def __init__(self, model_type: str, *, threads: int) -> None:
-        self.model_type = model_type
+    def __init__(self, model: NeuralModel, *, threads: int) -> None:
+        self._model = model
         self._threads = threads
 
-    def hash_parts(self, settings: TrainingSettings) -> Mapping[str, Any]:
-        """Return settings and torch's version."""
-        names = TrainingSettings.model_fields
-        return {
-            "settings": {name: getattr(settings, name) for name in names},
-            "torch": importlib.metadata.version("torch"),
-        }
-
-    def parameters(self, settings: TrainingSettings) -> Mapping[str, Any]:
-        """Return what the record shows."""
-        return {name: getattr(settings, name) for name in TrainingSettings.model_fields}
+    def hash_parts(self, settings: TrainingSettings) -> Mapping[str, Any]:  # noqa: ARG002 - as every Fitter
+        """Return torch's version."""
+        return {"torch": importlib.metadata.version("torch")}
 
     def fit(self, data: TrainingSet, settings: TrainingSettings, report: Report) -> FittedModel:
         """Fit on the fit part, stop by the stopping tail; the calibration tail is not looked at.
@@ -75,12 +67,11 @@ class NeuralFitter:
         fit, stop = _tensors(windows.fit), _tensors(windows.stop)
         shape = Shape(settings.input_seq_len, fit.inputs.shape[2], settings.output_seq_len, fit.targets.shape[2])
         torch.manual_seed(settings.seed)
-        module = load_model(self.model_type)
-        network = module.build(shape, settings)
+        network = self._model.build(shape, settings)
         best = _train(network, fit, stop, settings, report)
         network.load_state_dict(best.weights)
         network.eval()
-        model_bytes = to_bytes(module.to_onnx(network, shape))
+        model_bytes = to_bytes(self._model.to_onnx(network, shape))
         held_out = windows.calibrate if len(windows.calibrate) else windows.stop
         check_inputs = np.ascontiguousarray(held_out.inputs[:CHECKED_WINDOWS])
         with torch.inference_mode():
@@ -92,6 +83,7 @@ class NeuralFitter:
             input_kind="window",
             check_inputs=check_inputs,
             check_outputs=check_outputs,
+            rows_required=settings.input_seq_len + data.recipe.warmup_rows,
             metrics={**shipped, "best_epoch": float(best.epoch), "epochs_run": float(len(best.history))},
             history=tuple(best.history),
         )

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from embedded.broker import BrokerSettings
-from flts.training.announce import stage_of
+from flts.trainers import DEPLOYMENTS
 
 
 def test_each_trainer_has_dead_letters_under_its_own_group() -> None:
-    settings = BrokerSettings(namespace_prefix="a-", expected_model_types=("GRU", "LSTM", "PROPHET"))
+    settings = BrokerSettings(namespace_prefix="a-")
 
     names = settings.topic_names([])
 
-    trainers = {stage_of(model_type) for model_type in settings.expected_model_types}
     groups = {name.removesuffix(".dead-letter").removeprefix("a-") for name in names if name.endswith(".dead-letter")}
-    assert groups == {"preprocess", "eval", "inference-worker", *trainers}
+    assert groups == {"preprocess", "eval", "inference-worker", *DEPLOYMENTS}

@@ -28,9 +28,7 @@ def test_every_variable_of_every_reader_is_listed_with_it(reader: str) -> None:
 def test_a_row_says_type_bounds_default_and_whether_a_run_may_override_it() -> None:
     text = configuration.document()
 
-    assert (
-        "| `EPOCHS` | whole number, at least 1, at most 10,000 | `10` | yes | gateway, train-gru, train-lstm |" in text
-    )
+    assert "| `EPOCHS` | whole number, at least 1, at most 10,000 | `10` | yes | train-gru, train-lstm |" in text
     assert "| `KAFKA_BOOTSTRAP_SERVERS` | text | **required** |  | every service |" in text
     assert "| `AWS_SECRET_ACCESS_KEY` | secret | unset |  |" in text
 

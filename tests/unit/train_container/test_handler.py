@@ -21,10 +21,12 @@ from flts.contracts.events import ModelTraining
 from flts.errors import RejectedError
 from flts.forecasting.recipe import RecipeSpec, transform
 from flts.forecasting.series import Series
+from flts.settings import TrainingSettings
+from flts.trainers import TRAINERS, Trainer, trainer_of
+from tests import perceptron
 from tests.serving import answer_of, body_of
 from tests.training_sets import ENVIRONMENT, STEP, Progress, Stored, adapters_of, made_series, store_dataset
 from train_container.bootstrap import build_service
-from train_container.domain.models import MODELS
 from train_container.handler import train_in_child
 from train_container.settings import TrainSettings
 
@@ -116,7 +118,7 @@ def test_a_served_forecast_is_the_plain_loop_over_torchs_weights(  # noqa: PLR09
 ) -> None:
     stored = store_dataset(tmp_path, made_series(300), spec)
     settings = load(kind, OUTPUT_SEQ_LEN=str(horizon))
-    module, kept = importlib.import_module(MODELS[kind]), {}
+    module, kept = importlib.import_module(trainer_of(kind).module), {}
 
     def keep_weights(network: torch.nn.Module, shape: Any) -> Any:
         kept.update({name: tensor.double().numpy() for name, tensor in network.state_dict().items()})
@@ -185,10 +187,12 @@ def test_a_constant_column_is_learnt_around(load: Any, tmp_path: Path) -> None:
     assert np.isfinite(forecast).all()
 
 
-def test_a_third_model_needs_one_module_and_one_line(
+def test_a_third_network_needs_one_module_and_one_entry(
     load: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(MODELS, "MLP", "tests.perceptron")
+    entry = Trainer("MLP", "train_container", "train-mlp", TrainingSettings, port=0)
+    monkeypatch.setattr("flts.trainers.TRAINERS", (*TRAINERS, entry))
+    monkeypatch.setitem(sys.modules, entry.module, perceptron)
     stored = store_dataset(tmp_path, made_series(300))
     settings = load("mlp")
 

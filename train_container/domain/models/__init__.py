@@ -1,13 +1,17 @@
-"""The registry of neural models.
+"""Networks, each one module; `flts.trainers` lists them, and the module has the model type's name in lower case.
 
-A further model is one module with ``build`` and ``to_onnx`` as `NeuralModel` says, and one line here; its deployment
-sets ``MODEL_TYPE`` to the line's name.
+Such a module holds ``build(shape, settings)``, which returns a new network: scaled windows (b, L, f) float32 in, scaled
+targets (b, H, m) out. It may hold ``to_onnx(network, shape)``, which returns the same function as ONNX; without it,
+torch's own exporter is used.
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Protocol, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from flts.trainers import Trainer
 
 if TYPE_CHECKING:
     import onnx
@@ -16,25 +20,39 @@ if TYPE_CHECKING:
     from flts.settings import TrainingSettings
     from train_container.domain.shape import Shape
 
-MODELS = {
-    "GRU": "train_container.domain.models.gru",
-    "LSTM": "train_container.domain.models.lstm",
-}
-"""Module of each model, by MODEL_TYPE; imported only by the process that trains it."""
 
+class Build(Protocol):
+    """Makes a network."""
 
-class NeuralModel(Protocol):
-    """What such a module holds."""
-
-    def build(self, shape: Shape, settings: TrainingSettings) -> torch.nn.Module:
-        """Return a new network: scaled windows (b, L, f) float32 in, scaled targets (b, H, m) out."""
-        ...
-
-    def to_onnx(self, network: torch.nn.Module, shape: Shape) -> onnx.ModelProto:
-        """Return the same function as ONNX: ``window`` (batch, L, f) in, ``forecast`` (batch, H, m) out."""
+    def __call__(self, shape: Shape, settings: TrainingSettings) -> torch.nn.Module:
+        """Return a new network."""
         ...
 
 
-def load_model(model_type: str) -> NeuralModel:
+class ToOnnx(Protocol):
+    """Writes a network's graph."""
+
+    def __call__(self, network: torch.nn.Module, shape: Shape) -> onnx.ModelProto:
+        """Return ``window`` (batch, L, f) in, ``forecast`` (batch, H, m) out."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class NeuralModel:
+    """A registered network."""
+
+    build: Build
+    to_onnx: ToOnnx
+
+
+def load_model(trainer: Trainer) -> NeuralModel:
     """Import a registered model's module."""
-    return cast("NeuralModel", importlib.import_module(MODELS[model_type]))
+    module = importlib.import_module(trainer.module)
+    return NeuralModel(module.build, getattr(module, "to_onnx", None) or _exported)
+
+
+def _exported(network: torch.nn.Module, shape: Shape) -> onnx.ModelProto:
+    # Imported where it is needed: torch's exporter costs seconds and memory that GRU and LSTM do without.
+    from train_container.domain.exporting import exported  # noqa: PLC0415 - see above
+
+    return exported(network, shape)

@@ -1,13 +1,9 @@
 from __future__ import annotations
 
-import pytest
-
 from eval_container.domain.waiting import (
     Patience,
     given_up,
     missing_types,
-    services_of_type,
-    type_of_service,
     why_missing,
 )
 
@@ -55,15 +51,3 @@ def test_the_reason_tells_silence_from_length() -> None:
 
     assert (silent.code, too_long.code) == ("silent", "too_long")
     assert "GRU" in silent.message
-
-
-@pytest.mark.parametrize(
-    ("service", "model_type"),
-    [("train-gru", "GRU"), ("nonml-prophet", "PROPHET"), ("train-my-net", "MY_NET"), ("eval", None), ("train-", None)],
-)
-def test_a_trainers_service_name_says_its_model_type(service: str, model_type: str | None) -> None:
-    assert type_of_service(service) == model_type
-
-
-def test_a_model_type_names_the_services_that_may_train_it() -> None:
-    assert services_of_type("MY_NET") == ("train-my-net", "nonml-my-net")

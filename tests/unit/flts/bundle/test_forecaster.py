@@ -16,7 +16,7 @@ from flts.training.bundling import Identity, make_bundle
 from flts.training.constant import constant_model
 from flts.training.fitting import TrainingSet
 from tests.linear_models import linear_bundle
-from tests.training_sets import STEP, made_series, training_settings
+from tests.training_sets import STEP, made_series
 
 
 def forecaster_of(series: Series, spec: RecipeSpec | None = None, **options: int) -> Forecaster:
@@ -205,7 +205,7 @@ def test_data_of_only_constants_is_answered_from_one_row() -> None:
     data = TrainingSet(transform(recipe, series), recipe, tails(240, stop_tail=0.1, calibration_tail=0.1))
     fitted = constant_model(data)
     identity = Identity("made", "c" * 64, "GRU", "d" * 64)
-    bundle = make_bundle(fitted, data, identity, training_settings(), threads=1, alive=lambda: None)
+    bundle = make_bundle(fitted, data, identity, threads=1, alive=lambda: None)
     forecaster = Forecaster(BundleModel(bundle, fitted.model_bytes))
 
     forecast = forecaster.forecast(series.rows(239, 240), 100)

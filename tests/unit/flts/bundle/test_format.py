@@ -53,7 +53,7 @@ def test_an_unknown_format_version_is_refused_by_its_number(bundle: Bundle) -> N
         ({"identifier": "../etc"}, "identifier"),
         ({"model_sha256": "0"}, "model_sha256"),
         ({"input_seq_len": 0}, "input_seq_len"),
-        ({"rows_required": 9}, "rows_required"),
+        ({"rows_required": 1}, "rows_required"),
         ({"targets": ["c0"]}, "targets are not the recipe's"),
         ({"reason": "all_constant"}, "all_constant"),
         ({"recipe": {"version": 99}}, "recipe version"),
@@ -70,6 +70,12 @@ def test_a_document_that_contradicts_itself_is_refused_naming_the_part(
     with pytest.raises(RejectedError, match=reason) as refused:
         Bundle.from_json(edited(bundle, **change))
     assert refused.value.code == "bad_bundle"
+
+
+def test_a_model_may_need_more_rows_than_its_window(bundle: Bundle) -> None:
+    rows = bundle.rows_required + 5
+
+    assert Bundle.from_json(edited(bundle, rows_required=rows)).rows_required == rows
 
 
 def test_intervals_of_another_number_of_targets_are_refused(bundle: Bundle) -> None:

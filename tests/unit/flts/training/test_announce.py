@@ -2,19 +2,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from flts.contracts.events import ModelTraining
 from flts.contracts.ids import derived_event_id, derived_run_id
 from flts.errors import RejectedError
-from flts.training.announce import announce_failure, stage_of
+from flts.trainers import trainer_of
+from flts.training.announce import announce_failure
 from tests.training_sets import adapters_of, made_series, store_dataset, store_settings
 
 
 def test_a_given_up_training_tells_eval_not_to_wait_and_stands_in_the_runs_record(tmp_path: Path) -> None:
     stored = store_dataset(tmp_path, made_series(50))
     adapters = adapters_of(stored, store_settings(tmp_path))
-    give_up = announce_failure(adapters, "GRU")
+    give_up = announce_failure(adapters, trainer_of("GRU"))
     failed = {"model_type": "GRU", "outcome": "failed"}
     before = adapters.metrics.registry.get_sample_value("flts_trainings_total", failed)
 
@@ -37,15 +36,8 @@ def test_a_given_up_training_tells_eval_not_to_wait_and_stands_in_the_runs_recor
 
 def test_a_repeat_of_giving_up_makes_the_same_event(tmp_path: Path) -> None:
     stored = store_dataset(tmp_path, made_series(50))
-    give_up = announce_failure(adapters_of(stored, store_settings(tmp_path)), "LSTM")
+    give_up = announce_failure(adapters_of(stored, store_settings(tmp_path)), trainer_of("LSTM"))
 
     (first,), (second,) = (give_up(stored.event, None, "killed") for _ in range(2))
 
     assert first.event_id == second.event_id
-
-
-@pytest.mark.parametrize(
-    ("model_type", "stage"), [("GRU", "train-gru"), ("LSTM", "train-lstm"), ("PROPHET", "nonml-prophet")]
-)
-def test_a_stage_bears_its_services_name(model_type: str, stage: str) -> None:
-    assert stage_of(model_type) == stage

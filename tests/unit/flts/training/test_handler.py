@@ -23,7 +23,7 @@ from flts.storage.ports import ObjectInfo
 from flts.training import patience
 from flts.training.handler import TrainOnDataset, run_created_seconds
 from flts.training.settings import TrainerSettings
-from tests.linear_models import LinearFitter
+from tests.linear_models import LINEAR, LinearFitter
 from tests.training_sets import ENVIRONMENT, STEP, Progress, Stored, adapters_of, made_series, store_dataset
 
 
@@ -45,7 +45,7 @@ def trained(
     event: TrainingData | None = None,
     progress: Progress | None = None,
 ) -> ModelTraining:
-    handler = TrainOnDataset(adapters_of(stored, settings), settings, fitter)
+    handler = TrainOnDataset(adapters_of(stored, settings), settings, LINEAR, fitter)
     (made,) = handler(event or stored.event, progress or Progress())
     assert isinstance(made, ModelTraining)
     return made
@@ -156,7 +156,7 @@ def test_nothing_is_trained_for_a_run_that_has_ended_unless_its_dead_letter_is_s
 ) -> None:
     stored = store_dataset(tmp_path, made_series(200))
     fitter = LinearFitter()
-    handler = TrainOnDataset(adapters_of(stored, settings), settings, fitter)
+    handler = TrainOnDataset(adapters_of(stored, settings), settings, LINEAR, fitter)
     late, failed = stored.again(), stored.again()
     for event in (late, failed):
         stored.runs.put_outcome("made", event.pipeline_run_id, "refused")

@@ -11,7 +11,7 @@ from flts.tracking.mlflow import Tracker
 from flts.training.handler import TrainOnDataset
 from flts.training.record import loss_plot
 from flts.training.settings import TrainerSettings
-from tests.linear_models import LinearFitter
+from tests.linear_models import LINEAR, LinearFitter
 from tests.training_sets import ENVIRONMENT, Progress, Stored, adapters_of, made_series, store_dataset
 
 
@@ -39,7 +39,7 @@ def test_with_mlflow_away_the_training_succeeds_and_its_record_waits_in_the_stor
     stored = store_dataset(tmp_path, made_series(200))
     tracker = Tracker(settings, stored.store, "pipeline-runs")
 
-    handler = TrainOnDataset(adapters_of(stored, settings, tracker), settings, LinearFitter())
+    handler = TrainOnDataset(adapters_of(stored, settings, tracker), settings, LINEAR, LinearFitter())
     (event,) = handler(stored.event, Progress())
 
     assert event.status == "SUCCESS"
@@ -56,7 +56,7 @@ def test_the_last_value_of_each_metric_is_the_shipped_models(tmp_path: Path, set
     stored = store_dataset(tmp_path, made_series(200))
     tracker = Tracker(settings, stored.store, "pipeline-runs")
 
-    handler = TrainOnDataset(adapters_of(stored, settings, tracker), settings, LinearFitter())
+    handler = TrainOnDataset(adapters_of(stored, settings, tracker), settings, LINEAR, LinearFitter())
     (event,) = handler(stored.event, Progress())
 
     metrics = spooled(stored, event.run_id)["metrics"]
@@ -74,7 +74,10 @@ def test_the_last_value_of_each_metric_is_the_shipped_models(tmp_path: Path, set
 def test_a_training_delivered_again_records_nothing_again(tmp_path: Path, settings: LinearSettings) -> None:
     stored = store_dataset(tmp_path, made_series(200))
     handler = TrainOnDataset(
-        adapters_of(stored, settings, Tracker(settings, stored.store, "pipeline-runs")), settings, LinearFitter()
+        adapters_of(stored, settings, Tracker(settings, stored.store, "pipeline-runs")),
+        settings,
+        LINEAR,
+        LinearFitter(),
     )
     (event,) = handler(stored.event, Progress())
     before = spooled(stored, event.run_id)
@@ -88,7 +91,7 @@ def test_a_training_delivered_again_records_nothing_again(tmp_path: Path, settin
 def test_a_failed_training_ends_its_record_as_failed(tmp_path: Path, settings: LinearSettings) -> None:
     stored = store_dataset(tmp_path, made_series(200))
     tracker = Tracker(settings, stored.store, "pipeline-runs")
-    handler = TrainOnDataset(adapters_of(stored, settings, tracker), settings, LinearFitter(export_error=1.0))
+    handler = TrainOnDataset(adapters_of(stored, settings, tracker), settings, LINEAR, LinearFitter(export_error=1.0))
 
     with pytest.raises(Exception, match="away from the trainer"):
         handler(stored.event, Progress())

@@ -12,9 +12,11 @@ from flts.forecasting.recipe import RecipeSpec, fit_recipe, transform
 from flts.forecasting.series import Series
 from flts.forecasting.splits import as_train, tails
 from flts.settings import TrainingSettings
+from flts.trainers import trainer_of
 from flts.training.fitting import FittedModel, TrainingSet
 from tests.training_sets import STEP, made_series, training_settings
 from train_container.domain.losses import ABSOLUTE_WEIGHT, ScaledLoss, Scores
+from train_container.domain.models import load_model
 from train_container.domain.training import NeuralFitter
 
 
@@ -43,7 +45,7 @@ def training_set(series: Series, spec: RecipeSpec | None = None) -> TrainingSet:
 def fit(
     data: TrainingSet, settings: TrainingSettings, model_type: str = "GRU", heard: Heard | None = None
 ) -> FittedModel:
-    return NeuralFitter(model_type, threads=1).fit(data, settings, heard or Heard())
+    return NeuralFitter(load_model(trainer_of(model_type)), threads=1).fit(data, settings, heard or Heard())
 
 
 DATA = training_set(made_series(400))

@@ -1,0 +1,93 @@
+"""The registry of trainers: one entry per model type, from which everything else derives its names.
+
+Embedded mode, gateway, eval, the trainers, dashboards and alert rules read it; `make generate` writes the trainers'
+blocks of Compose and chart from it. CONTRIBUTING.md has the recipe for a new model type.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flts.settings import ProphetSettings, TrainingSettings, WindowSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Trainer:
+    """A model type and the deployment that trains it."""
+
+    model_type: str
+    """In messages, bundles, scoreboards and ``EXPECTED_MODEL_TYPES``: ``GRU``."""
+    package: str
+    """Folder of the service; its module ``domain.models.<model type in lower case>`` fits the model."""
+    deployment: str
+    """``train-gru``: also the consumer group, the stage of a run, the Compose service and `service` of logs."""
+    settings: type[WindowSettings]
+    """The model's own settings: a run may override them, and only they enter its train_hash."""
+    port: int
+    """Port of /healthz, /readyz and /metrics on a developer's machine, embedded and under Compose."""
+    enabled: bool = True
+    """Whether an installation trains it unless told otherwise."""
+
+    @property
+    def module(self) -> str:
+        """Return the name of the module that fits the model."""
+        return f"{self.package}.domain.models.{self.model_type.lower()}"
+
+
+TRAINERS = (
+    Trainer("GRU", "train_container", "train-gru", TrainingSettings, port=8021),
+    Trainer("LSTM", "train_container", "train-lstm", TrainingSettings, port=8023),
+    Trainer("PROPHET", "nonML_container", "nonml-prophet", ProphetSettings, port=8022),
+)
+DEPLOYMENTS = tuple(trainer.deployment for trainer in TRAINERS)
+DEFAULT_MODEL_TYPES = tuple(trainer.model_type for trainer in TRAINERS if trainer.enabled)
+
+
+def trainer_of(model_type: str) -> Trainer:
+    """Return the trainer of a model type, in any case.
+
+    Raises
+    ------
+    ValueError
+        If no trainer is registered for it, naming those that are.
+    """
+    for trainer in TRAINERS:
+        if trainer.model_type == model_type.upper():
+            return trainer
+    known = ", ".join(trainer.model_type for trainer in TRAINERS)
+    msg = f"{model_type} is no registered model type; there are {known}"
+    raise ValueError(msg)
+
+
+def trained_in(package: str, model_type: str) -> str:
+    """Return a model type in upper case.
+
+    Raises
+    ------
+    ValueError
+        If the service in this folder has no such model.
+    """
+    known = [trainer.model_type for trainer in TRAINERS if trainer.package == package]
+    if model_type.upper() not in known:
+        msg = f"{model_type} is no registered model; there are {', '.join(known)}"
+        raise ValueError(msg)
+    return model_type.upper()
+
+
+def trained_by(deployment: str) -> str | None:
+    """Return the model type that a deployment trains, or None for a service that trains nothing."""
+    return next((trainer.model_type for trainer in TRAINERS if trainer.deployment == deployment), None)
+
+
+def known_model_types(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return model types in upper case, each once, in their order.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or one has no trainer.
+    """
+    if not names:
+        msg = "names at least one model type"
+        raise ValueError(msg)
+    return tuple(dict.fromkeys(trainer_of(name).model_type for name in names))

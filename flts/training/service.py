@@ -1,0 +1,32 @@
+"""A trainer as a service: it consumes training data in a child process, and announces what failed for good."""
+
+from __future__ import annotations
+
+from flts.contracts import topics
+from flts.runtime.adapters import Adapters
+from flts.runtime.service import Service, Subscription
+from flts.trainers import Trainer
+from flts.training.announce import announce_failure
+
+
+def trainer_service(trainer: Trainer, adapters: Adapters, *, child: str) -> Service:
+    """Return the service of one trainer.
+
+    Parameters
+    ----------
+    trainer : Trainer
+    adapters : Adapters
+    child : str
+        ``module:function`` that returns the handler in the child process.
+    """
+    return Service(
+        name=trainer.deployment,
+        subscriptions=(
+            Subscription(
+                topics=(topics.TRAINING_DATA,),
+                mode="group",
+                child=child,
+                on_exhausted=announce_failure(adapters, trainer),
+            ),
+        ),
+    )

@@ -1,0 +1,100 @@
+"""PROPHET: one Prophet per varying target, fitted without the calibration tail for residuals, then on all rows."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flts.errors import SeriesTooShortError
+from flts.forecasting.intervals import calibration_steps
+from flts.forecasting.recipe import scale_targets, unscale_targets
+from flts.forecasting.series import FloatArray
+from flts.training.fitting import FittedModel, Report, TrainingSet
+from flts.training.onnx_file import to_bytes
+from nonML_container.domain.closed_form import prophets_to_onnx
+from nonML_container.domain.fit import LEAST_ROWS, fit_prophet, predict
+
+if TYPE_CHECKING:
+    from prophet import Prophet
+
+    from nonML_container.settings import NonmlSettings
+
+CHECKED_TIMES = 32
+"""The last rows, and as many times after them, at which the ONNX file must repeat Prophet's own forecast."""
+SCORED_ROWS = 4096
+"""Training rows, evenly spread, that the training error is taken on: forecasting a million again takes long."""
+
+
+def hash_parts(settings: NonmlSettings) -> Mapping[str, Any]:
+    """Return the optimiser and Prophet's version."""
+    return {"optimiser": settings.prophet_optimiser, "prophet": importlib.metadata.version("prophet")}
+
+
+def fit(data: TrainingSet, settings: NonmlSettings, report: Report) -> FittedModel:
+    """Fit one Prophet per varying target on all training rows, with residuals from fits without the tail.
+
+    Raises
+    ------
+    SeriesTooShortError
+        If a target has fewer than two values before the calibration tail.
+    """
+    recipe, times = data.recipe, data.features.times
+    scaled = data.features.values[:, recipe.varying_columns]
+    raw = unscale_targets(recipe, scaled)
+    raw[data.features.imputed[:, recipe.varying_columns]] = np.nan  # Prophet leaves them out, as it should
+    stop = data.tails.stop_stop
+    tail_forecast = np.zeros((len(times) - stop, len(recipe.varying_targets)))
+    scaled_tail = scale_targets(recipe, raw[stop:])
+    models: list[Prophet] = []
+    for column, name in enumerate(recipe.varying_targets):
+        if np.isfinite(raw[:stop, column]).sum() < LEAST_ROWS:
+            msg = f"{name} has fewer than {LEAST_ROWS} values before the calibration tail"
+            raise SeriesTooShortError(msg, field=name)
+        early = fit_prophet(times[:stop], raw[:stop, column], settings, settings.prophet_optimiser)
+        tail_forecast[:, column] = predict(early, times[stop:])
+        report.alive(f"{name}, without the calibration tail")
+        models.append(fit_prophet(times, raw[:, column], settings, settings.prophet_optimiser))
+        report.epoch_done(
+            column + 1,
+            len(recipe.varying_targets),
+            _metrics("target_", scaled_tail[:, [column]], scale_targets(recipe, tail_forecast)[:, [column]]),
+            loss=None,
+        )
+    step = data.features.step_seconds
+    check_times = np.concatenate([times[-CHECKED_TIMES:], times[-1] + step * np.arange(1, CHECKED_TIMES + 1)])
+    check_raw = np.stack([predict(model, check_times) for model in models], axis=1)
+    some = np.unique(np.linspace(0, len(times) - 1, min(SCORED_ROWS, len(times))).astype(np.int64))
+    fitted_raw = np.stack([predict(model, times[some]) for model in models], axis=1)
+    residuals = raw[stop:] - tail_forecast
+    scored = {"train_": (raw[some], fitted_raw), "val_": (raw[stop:], tail_forecast)}
+    return FittedModel(
+        model_bytes=to_bytes(prophets_to_onnx(models, recipe)),
+        input_kind="timestamps",
+        check_inputs=check_times,
+        check_outputs=scale_targets(recipe, check_raw),
+        metrics={
+            name: value
+            for prefix, (actual, forecast) in scored.items()
+            for name, value in _metrics(prefix, *(scale_targets(recipe, rows) for rows in (actual, forecast))).items()
+        },
+        rows_required=1,
+        # The clock is all it looks at: every row of the tail says how far off any step ahead is.
+        residuals=dict.fromkeys(calibration_steps(data.tails.calibration_rows), residuals),
+    )
+
+
+def _metrics(prefix: str, actual: FloatArray, forecast: FloatArray) -> dict[str, float | None]:
+    """Return loss (squared error), rmse and mae, means over targets in scaled units; missing actuals are left out."""
+    error = np.where(np.isfinite(actual), actual - forecast, np.nan)
+    seen = np.isfinite(error).any(axis=0)
+    if not seen.any():
+        return dict.fromkeys((f"{prefix}loss", f"{prefix}rmse", f"{prefix}mae"))
+    squared = np.nanmean(error[:, seen] ** 2, axis=0)
+    return {
+        f"{prefix}loss": float(squared.mean()),
+        f"{prefix}rmse": float(np.sqrt(squared).mean()),
+        f"{prefix}mae": float(np.nanmean(np.abs(error[:, seen]), axis=0).mean()),
+    }

@@ -1,0 +1,100 @@
+"""Torch's own exporter, for networks of ordinary layers whose module writes no graph itself."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+import onnx
+import torch
+from onnx import numpy_helper
+from torch import nn
+
+from flts.bundle.model import OUTPUT, WINDOW_INPUT
+from train_container.domain.shape import Shape
+
+OPSET = 18
+"""The oldest that torch's exporter writes."""
+RECURRENT = {"GRU": (5,), "LSTM": (5, 6), "RNN": (5,)}
+"""Inputs of recurrent operators that hold the initial state; without one it is zero."""
+
+
+def exported(network: nn.Module, shape: Shape) -> onnx.ModelProto:
+    """Return a network as ONNX: ``window`` (batch, L, f) in, ``forecast`` (batch, H, m) out.
+
+    Recurrent layers that start from zero are supported; other shapes that depend on the batch are refused by the
+    reader of bundles (`flts.bundle.graph`), and so is every operator that it does not know.
+    """
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of a missing torchvision
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's exporter uses torch's own deprecated functions
+        program = torch.onnx.export(
+            network.eval(),
+            (torch.zeros(2, shape.window_steps, shape.features),),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[WINDOW_INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            external_data=False,
+            verbose=False,
+        )
+    assert program is not None
+    model: onnx.ModelProto = program.model_proto
+    _leave_out_zero_states(model.graph)
+    _leave_out_unused(model.graph)
+    _leave_out_remarks(model)
+    _number_names(model.graph)
+    return model
+
+
+def _leave_out_zero_states(graph: onnx.GraphProto) -> None:
+    # Torch makes the zeros of the first state in the batch's shape; the operators start from zero by themselves.
+    makers = {name: node for node in graph.node for name in node.output}
+    constants = {each.name: each for each in graph.initializer}
+
+    def is_zero(name: str) -> bool:
+        maker = makers.get(name)
+        if maker is not None:
+            return maker.op_type in {"Expand", "Unsqueeze", "Slice", "Identity"} and is_zero(maker.input[0])
+        return name in constants and not numpy_helper.to_array(constants[name]).any()
+
+    for node in graph.node:
+        for place in RECURRENT.get(node.op_type, ()):
+            if place < len(node.input) and is_zero(node.input[place]):
+                node.input[place] = ""
+
+
+def _leave_out_unused(graph: onnx.GraphProto) -> None:
+    wanted = {each.name for each in graph.output}
+    kept = []
+    for node in reversed(graph.node):
+        if wanted.intersection(node.output):
+            kept.append(node)
+            wanted.update(node.input)
+    constants = [each for each in graph.initializer if each.name in wanted]
+    for field, values in (("node", kept[::-1]), ("initializer", constants)):
+        copies = [type(each).FromString(each.SerializeToString()) for each in values]
+        graph.ClearField(field)
+        getattr(graph, field).extend(copies)
+    graph.ClearField("value_info")
+
+
+def _leave_out_remarks(model: onnx.ModelProto) -> None:
+    # The exporter notes in which file and line each node was made.
+    for part in (model, model.graph, *model.graph.node, *model.graph.input, *model.graph.output):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+
+
+def _number_names(graph: onnx.GraphProto) -> None:
+    # The exporter counts names over all networks of a process; the same network is to make the same bytes.
+    made = [each.name for each in graph.initializer] + [name for node in graph.node for name in node.output if name]
+    outside = {each.name for each in (*graph.input, *graph.output)}
+    names = {name: f"v{number}" for number, name in enumerate(made) if name not in outside}
+    for each in graph.initializer:
+        each.name = names[each.name]
+    for number, node in enumerate(graph.node):
+        node.name = f"n{number}"
+        for field in (node.input, node.output):
+            field[:] = [names.get(name, name) for name in field]
