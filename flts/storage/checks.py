@@ -25,11 +25,11 @@ _RETRY_SECONDS = 0.5
 ENSURE = "ensure buckets"
 
 
-def check_store(store: ObjectStore, settings: StoreSettings, *, write: bool = True) -> None:
+def check_store(store: ObjectStore, settings: StoreSettings) -> None:
     """Prove that the store answers and keeps its promises, trying again while it is away.
 
-    A writer creates the missing buckets, has a second create-only put and a put on a stale etag refused, and puts,
-    reads back and deletes 8 MiB by multipart under ``_probe/``. A reader lists the champions' bucket.
+    It creates the missing buckets, has a second create-only put and a put on a stale etag refused, and puts, reads
+    back and deletes 8 MiB by multipart under ``_probe/``.
 
     Raises
     ------
@@ -40,7 +40,7 @@ def check_store(store: ObjectStore, settings: StoreSettings, *, write: bool = Tr
         ``probe_differs`` for one that returns other bytes than it was given.
     """
     address = str(getattr(store, "address", type(store).__name__))
-    probe = _Probe(store, settings, write=write)
+    probe = _Probe(store, settings)
     # In a thread: a server that answers byte by byte would outlast the time-outs of single calls.
     thread = threading.Thread(target=probe.run, name="store-check", daemon=True)
     thread.start()
@@ -61,14 +61,14 @@ def check_store(store: ObjectStore, settings: StoreSettings, *, write: bool = Tr
 
 def write_steps(store: ObjectStore, settings: StoreSettings) -> dict[str, Callable[[], None]]:
     """Return the steps by which a writer proves the store, for whoever takes them one by one; none makes a bucket."""
-    steps = _Probe(store, settings, write=True).steps
+    steps = _Probe(store, settings).steps
     return {name: take for name, take in steps.items() if name != ENSURE}
 
 
 class _Probe:
     """The steps, in the order in which they are taken; ``step`` is the one in hand."""
 
-    def __init__(self, store: ObjectStore, settings: StoreSettings, *, write: bool) -> None:
+    def __init__(self, store: ObjectStore, settings: StoreSettings) -> None:
         self.step = "connect"
         self.error: Exception | None = None
         self.stop = threading.Event()
@@ -76,16 +76,12 @@ class _Probe:
         self._settings = settings
         self._bucket = settings.bucket_pipeline_runs
         self._deadline = time.monotonic() + settings.backend_check_seconds
-        self.steps: dict[str, Callable[[], None]] = (
-            {
-                ENSURE: self._ensure_buckets,
-                "create-only put": self._create_only,
-                "put on a stale etag": self._stale_etag,
-                "put, read and delete 8 MiB": self._round_trip,
-            }
-            if write
-            else {"list pointers": self._list_pointers}
-        )
+        self.steps: dict[str, Callable[[], None]] = {
+            ENSURE: self._ensure_buckets,
+            "create-only put": self._create_only,
+            "put on a stale etag": self._stale_etag,
+            "put, read and delete 8 MiB": self._round_trip,
+        }
 
     def run(self) -> None:
         """Take every step, each until it succeeds, fails for good or the time is up."""
@@ -165,9 +161,6 @@ class _Probe:
         if digest.digest() != hashlib.sha256(block * count).digest():
             msg = "it returned other bytes than it was given"
             raise RejectedError(msg, code="probe_differs")
-
-    def _list_pointers(self) -> None:
-        next(iter(self._store.list_folders(self._settings.promotion_bucket)), None)
 
     def _remove(self, key: str) -> None:
         with suppress(FltsError):  # the step's own error is the one to show; a janitor removes what is left

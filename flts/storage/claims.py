@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from flts.observability.logs import get_logger
 from flts.observability.metrics import default_metrics
 
 if TYPE_CHECKING:
-    from flts.storage.ports import ObjectInfo, ObjectStore
+    from flts.storage.ports import ObjectStore
 
 log = get_logger(__name__)
 
@@ -51,23 +51,17 @@ def put_claimed(
         rows=rows,
         columns=columns,
     )
-    return _put_or_adopt(store, claim, lambda: store.put(bucket, key, data, create_only=create_only))
-
-
-def claim_file(
-    store: ObjectStore,
-    bucket: str,
-    key: str,
-    path: Path,
-    *,
-    rows: int | None = None,
-    columns: int | None = None,
-    create_only: bool = True,
-) -> ClaimCheck:
-    """Write a file as an object, in constant memory, and return its claim as `put_claimed` does."""
-    size, sha256 = hash_of_file(path)
-    claim = ClaimCheck(bucket=bucket, object_key=key, size=size, sha256=sha256, rows=rows, columns=columns)
-    return _put_or_adopt(store, claim, lambda: store.put_file(bucket, key, path, create_only=create_only))
+    for _ in range(_TRIES):
+        try:
+            store.put(bucket, key, data, create_only=create_only)
+        except PreconditionFailedError:
+            try:
+                return _adopt(store, claim)
+            except ObjectNotFoundError:
+                continue  # removed in between, or the other writer's put is not done yet
+        return claim
+    msg = f"{bucket}/{key} can be neither written nor read"
+    raise BackendAwayError(msg)
 
 
 def read_claimed(store: ObjectStore, claim: ClaimCheck) -> bytes:
@@ -97,16 +91,6 @@ def check_claimed(store: ObjectStore, claim: ClaimCheck) -> None:
     _check(claim, *hash_of(store.stream(claim.bucket, claim.object_key)))
 
 
-def read_claimed_file(store: ObjectStore, claim: ClaimCheck, path: Path) -> None:
-    """Write the bytes that a claim promises to a file, in constant memory; raises as `read_claimed` does."""
-    store.get_file(claim.bucket, claim.object_key, path)
-    try:
-        _check(claim, *hash_of_file(path))
-    except HashMismatchError:
-        path.unlink()
-        raise
-
-
 def hash_of_file(path: Path) -> tuple[int, str]:
     """Return a file's size in bytes and its SHA-256."""
     with path.open("rb") as file:
@@ -121,20 +105,6 @@ def hash_of(chunks: Iterable[bytes]) -> tuple[int, str]:
         digest.update(chunk)
         size += len(chunk)
     return size, digest.hexdigest()
-
-
-def _put_or_adopt(store: ObjectStore, claim: ClaimCheck, put: Callable[[], ObjectInfo]) -> ClaimCheck:
-    for _ in range(_TRIES):
-        try:
-            put()
-        except PreconditionFailedError:
-            try:
-                return _adopt(store, claim)
-            except ObjectNotFoundError:
-                continue  # removed in between, or the other writer's put is not done yet
-        return claim
-    msg = f"{claim.bucket}/{claim.object_key} can be neither written nor read"
-    raise BackendAwayError(msg)
 
 
 def _adopt(store: ObjectStore, claim: ClaimCheck) -> ClaimCheck:

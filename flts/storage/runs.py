@@ -356,11 +356,6 @@ class RunStore:
         """Take a try back, since a backend was away, and return how many remain."""
         return self._count(RunName(identifier, pipeline_run_id), work, -1)
 
-    def attempts(self, identifier: str, pipeline_run_id: str, work: str) -> int:
-        """Return how often something was tried."""
-        record = self._runs.read(_key(RunName(identifier, pipeline_run_id), f"attempts/{work}"))
-        return int((record or {}).get("tries", 0))
-
     def acquire_lease(self, name: str, owner: str, seconds: float) -> bool:
         """Take or renew a lease; return whether the owner has it for the next ``seconds``."""
         return leases.acquire(self._runs, name, owner, seconds, now=self._clock())

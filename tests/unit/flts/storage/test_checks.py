@@ -111,14 +111,3 @@ def test_a_store_that_stays_away_is_said_to_be_with_its_reason(tmp_path: Path) -
 
     with pytest.raises(BackendAwayError, match=r"'ensure buckets'.*no route to raw-data"):
         check_store(Away(tmp_path), settings(tmp_path, seconds=2))
-
-
-def test_a_reader_writes_nothing(tmp_path: Path) -> None:
-    store = FilesystemStore(tmp_path)
-    with pytest.raises(BackendAwayError, match="'list pointers'"):
-        check_store(store, settings(tmp_path, seconds=2), write=False)
-    assert list(tmp_path.iterdir()) == []
-
-    store.ensure_bucket("model-promotion")
-
-    check_store(store, settings(tmp_path), write=False)

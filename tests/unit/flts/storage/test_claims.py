@@ -7,7 +7,7 @@ import pytest
 
 from flts.errors import BackendAwayError, HashMismatchError, ObjectNotFoundError, PreconditionFailedError
 from flts.observability.metrics import default_metrics
-from flts.storage.claims import claim_file, put_claimed, read_claimed, read_claimed_file
+from flts.storage.claims import put_claimed, read_claimed
 from flts.storage.filesystem import FilesystemStore
 from flts.storage.ports import ObjectInfo, ObjectStore
 from tests.stores import folder_store
@@ -47,17 +47,15 @@ def test_putting_the_same_again_claims_the_same_and_counts_no_conflict(store: Ob
     assert conflicts() == before
 
 
-def test_what_was_stored_first_wins_and_the_conflict_is_counted(store: ObjectStore, tmp_path: Path) -> None:
+def test_what_was_stored_first_wins_and_the_conflict_is_counted(store: ObjectStore) -> None:
     first = put_claimed(store, BUCKET, "a", b"first", rows=1)
     before = conflicts()
-    (tmp_path / "file").write_bytes(b"third one")
 
-    second = put_claimed(store, BUCKET, "a", b"second", rows=1)
-    third = claim_file(store, BUCKET, "a", tmp_path / "file", rows=1)
+    second = put_claimed(store, BUCKET, "a", b"second one", rows=1)
 
-    assert first == second == third
+    assert first == second
     assert read_claimed(store, second) == b"first"
-    assert conflicts() == before + 2
+    assert conflicts() == before + 1
 
 
 def test_without_create_only_the_last_one_wins(store: ObjectStore) -> None:
@@ -69,15 +67,12 @@ def test_without_create_only_the_last_one_wins(store: ObjectStore) -> None:
 
 
 @pytest.mark.parametrize("stored", [b"other", b"shorter"[:4], b"longer than it was", b""])
-def test_other_bytes_than_promised_are_refused(store: ObjectStore, tmp_path: Path, stored: bytes) -> None:
+def test_other_bytes_than_promised_are_refused(store: ObjectStore, stored: bytes) -> None:
     claim = put_claimed(store, BUCKET, "a", b"right")
     store.put(BUCKET, "a", stored)
 
     with pytest.raises(HashMismatchError, match="its claim says 5 bytes"):
         read_claimed(store, claim)
-    with pytest.raises(HashMismatchError):
-        read_claimed_file(store, claim, tmp_path / "target")
-    assert not (tmp_path / "target").exists()
 
 
 def test_no_more_bytes_are_read_than_were_promised(store: ObjectStore) -> None:
@@ -96,16 +91,6 @@ def test_no_more_bytes_are_read_than_were_promised(store: ObjectStore) -> None:
     with pytest.raises(HashMismatchError):
         read_claimed(store, claim)
     assert len(chunks) == 1
-
-
-def test_a_file_is_claimed_and_read_back(store: ObjectStore, tmp_path: Path) -> None:
-    (tmp_path / "source").write_bytes(b"x" * 3_000_000)
-
-    claim = claim_file(store, BUCKET, "file", tmp_path / "source", rows=7, columns=1)
-    read_claimed_file(store, claim, tmp_path / "target")
-
-    assert (tmp_path / "target").read_bytes() == b"x" * 3_000_000
-    assert (claim.size, claim.rows, claim.columns) == (3_000_000, 7, 1)
 
 
 def test_an_object_that_vanishes_between_the_conflict_and_the_look_is_put_again(tmp_path: Path) -> None:
