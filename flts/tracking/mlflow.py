@@ -122,16 +122,12 @@ class Tracker:
         document.add_metrics(metrics or {}, step, document.start_ms)
         for path, content in (artifacts or {}).items():
             _add_artifact(document, path, content)
-        return self._add(document)
-
-    def register(self, run_id: str, experiment: str, model_uri: str, *, model_type: str = "", **tags: object) -> bool:
-        """Make a run a version of the registered model; return whether MLflow has it already, rather than the spool.
-
-        `TrackedRun.register`, before the run is finished, shares its bound in time.
-        """
-        document = RunDocument(run_id, experiment, "", _now_ms())
-        document.registration = Registration(model_type, as_texts({**tags, "model_uri": model_uri}))
-        return self._add(document)
+        cursor = Cursor()
+        # Not made here: a run that is not there yet is in the spool, and its own document says more of it.
+        if self._run(lambda: self.send(document, cursor, create=False), self._settings.mlflow_close_seconds):
+            return True
+        self.keep(document)
+        return False
 
     def set_champion(self, experiment: str, run_id: str) -> bool:
         """Move the alias ``champion`` to the version of a run; return whether that is done, rather than spooled."""
@@ -203,14 +199,6 @@ class Tracker:
     def close_seconds(self) -> float:
         """Longest time that ending a run waits."""
         return self._settings.mlflow_close_seconds
-
-    def _add(self, document: RunDocument) -> bool:
-        cursor = Cursor()
-        # Not made here: a run that is not there yet is in the spool, and its own document says more of it.
-        if self._run(lambda: self.send(document, cursor, create=False), self._settings.mlflow_close_seconds):
-            return True
-        self.keep(document)
-        return False
 
     def _drain(self, key: str, taken: list[str]) -> None:
         """Record one document; in the tracker's thread, so that no newer champion is set meanwhile."""
@@ -306,16 +294,6 @@ class TrackedRun:
         }
         self.log_metrics(step, **values)
 
-    def log_params(self, **params: object) -> None:
-        """Record further parameters."""
-        with self._lock:
-            self._document.params.update(as_texts(params))
-        self._notify()
-
-    def log_text(self, path: str, text: str) -> None:
-        """Record a text file."""
-        self._log_artifact(path, text)
-
     def log_bytes(self, path: str, data: bytes) -> None:
         """Record a file."""
         self._log_artifact(path, bytes(data))
@@ -347,7 +325,7 @@ class TrackedRun:
             self._tracker.keep(self._document)
         return self._cursor.mlflow_run_id
 
-    def _log_artifact(self, path: str, content: bytes | str | ClaimCheck) -> None:
+    def _log_artifact(self, path: str, content: bytes | ClaimCheck) -> None:
         with self._lock:
             _add_artifact(self._document, path, content)
         self._notify()

@@ -10,7 +10,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from math import ceil
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 CHAMPION = "champion"
 RUN_TAG = "run_id"
 _MADE_TAG = "flts.made_ms"
-_VERSION_TAGS = ("model_type", "config_hash", "pipeline_run_id")
 _BATCH = 1000  # metrics of one log_batch; MLflow's own limit
 _BATCH_PARAMS = 100
 _SEARCHED = 100
@@ -60,8 +59,6 @@ class Cursor:
 
     mlflow_run_id: str | None = None
     artifact_uri: str = ""
-    tags: dict[str, str] = field(default_factory=dict)
-    """The run's own, as MLflow had them when it was found."""
     ended_ms: int = 0
     """When it had ended, as MLflow had it when it was found."""
     params_sent: int = 0
@@ -226,7 +223,6 @@ class Recorder:
             self._call("delete_run", double.info.run_id)
         cursor.mlflow_run_id = found[0].info.run_id
         cursor.artifact_uri = found[0].info.artifact_uri
-        cursor.tags = dict(found[0].data.tags)
         cursor.ended_ms = int(found[0].info.end_time or 0)
 
     def _runs(self, experiment: str, run_id: str) -> list[Any]:
@@ -297,16 +293,12 @@ class Recorder:
             self._models.add(model)
         if self._version(model, document.run_id) is not None:
             return
-        # Of a run that another process recorded only MLflow knows the model type.
-        known = {name: cursor.tags[name] for name in _VERSION_TAGS if name in cursor.tags}
-        tags = {**known, **document.tags, **registration.tags, RUN_TAG: document.run_id}
-        model_type = registration.model_type or tags.get("model_type")
         self._call(
             "create_model_version",
             model,
-            f"{cursor.artifact_uri}/{model_type}" if model_type else cursor.artifact_uri,
+            f"{cursor.artifact_uri}/{registration.model_type}",
             run_id=cursor.mlflow_run_id,
-            tags=tags,
+            tags={**document.tags, **registration.tags, RUN_TAG: document.run_id},
             await_creation_for=0,
         )
         self._version(model, document.run_id)  # as for runs: removes a double that a lost answer left
