@@ -79,11 +79,6 @@ class FittedRecipe:
         return set(self.columns) <= {*self.targets, *self.constants}
 
     @cached_property
-    def target_columns(self) -> IntArray:
-        """Position of each target within ``columns``."""
-        return self._positions_of(self.targets)
-
-    @cached_property
     def varying_columns(self) -> IntArray:
         """Position of each varying target within ``columns``."""
         return self._positions_of(self.varying_targets)

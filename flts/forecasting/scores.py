@@ -13,9 +13,6 @@ import numpy as np
 from flts.errors import RejectedError
 from flts.forecasting.series import BoolArray, FloatArray
 
-DEFAULT_WEIGHTS = (0.5, 0.3, 0.2)
-"""Of RMSE, MAE and MSE in the score."""
-
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
@@ -44,11 +41,6 @@ class Metrics:
             name: None if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in asdict(self).items()
         }
-
-    @property
-    def is_finite(self) -> bool:
-        """Whether the metrics that a gate looks at are numbers."""
-        return all(math.isfinite(number) for number in (self.rmse, self.mae, self.mse))
 
 
 def measure(
@@ -143,17 +135,6 @@ def coverage(actual: FloatArray, lower: FloatArray, upper: FloatArray) -> float 
     if not seen.any():
         return None
     return float(((actual >= lower) & (actual <= upper))[seen].mean())
-
-
-def skill(score: float, reference: float) -> float | None:
-    """Return 1 - score / reference: 1 is perfect, 0 no better; None where the reference makes no error."""
-    return 1 - score / reference if reference > 0 else None
-
-
-def composite(rmse: float, mae: float, mse: float, weights: tuple[float, ...] = DEFAULT_WEIGHTS) -> float:
-    """Return the score that models are compared by: the weighted sum of scaled RMSE, MAE and MSE; lower is better."""
-    for_rmse, for_mae, for_mse = weights
-    return for_rmse * rmse + for_mae * mae + for_mse * mse
 
 
 def naive_errors(values: FloatArray, segments: list[slice], season_steps: int = 1) -> FloatArray:

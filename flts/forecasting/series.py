@@ -49,18 +49,14 @@ class Series:
     def __len__(self) -> int:
         return len(self.times)
 
-    def column(self, name: str) -> FloatArray:
-        """Return one column, (n,).
+    def select(self, names: tuple[str, ...]) -> Series:
+        """Return the series with these columns, in this order.
 
         Raises
         ------
         RejectedError
-            If there is no such column.
+            ``missing_column``; ``field`` is the column.
         """
-        return self.values[:, self._position(name)]
-
-    def select(self, names: tuple[str, ...]) -> Series:
-        """Return the series with these columns, in this order."""
         positions = [self._position(name) for name in names]
         return Series(self.times, tuple(names), self.values[:, positions], self.step_seconds)
 
@@ -117,8 +113,6 @@ class GridReport:
     off_grid_gaps: int
     """Those of them whose length is no multiple of the step."""
     segments: int
-    duplicate_times: int = 0
-    """Always 0: duplicates are refused."""
     gaps: list[dict[str, str | float]] = field(default_factory=list)
     """The longest, at most `GAPS_NAMED`: ``after`` (the last time before it), ``steps``, ``action`` (filled, cut)."""
 

@@ -1,11 +1,11 @@
-"""Splits in time. A recipe is fitted on a `TrainSplit`, and only the functions here make one."""
+"""The training rows and their tails. A recipe is fitted on a `TrainSplit`, which only `as_train` makes."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
-from flts.errors import RejectedError, SeriesTooShortError
+from flts.errors import RejectedError
 from flts.forecasting.series import Series
 
 
@@ -30,23 +30,8 @@ class Tails:
         return self.n_rows - self.stop_stop
 
 
-def split_by_time(series: Series, train_share: float) -> tuple[TrainSplit, Series]:
-    """Return the first ``train_share`` of the rows for training and the rest as the test.
-
-    Raises
-    ------
-    SeriesTooShortError
-        If one of the two would be empty.
-    """
-    n_train = math.floor(round(len(series) * train_share, 9))
-    if not 0 < n_train < len(series):
-        msg = f"{len(series)} rows cannot be split {train_share:g} to {1 - train_share:g}; one side would be empty"
-        raise SeriesTooShortError(msg, field="TRAIN_TEST_SPLIT")
-    return TrainSplit(series.rows(0, n_train)), series.rows(n_train)
-
-
 def as_train(series: Series) -> TrainSplit:
-    """Declare a whole file the training part: the test lies in a file of its own."""
+    """Declare a series the training part: it holds no row of the test."""
     return TrainSplit(series)
 
 

@@ -39,8 +39,7 @@ class RawTable:
 
     def split(self, train_share: float) -> tuple[RawTable, RawTable]:
         """Cut into the first rows and the last ``1 - train_share``, in time: the very first step of all."""
-        # As flts.forecasting.splits cuts: 0.7 x 10 is a little less than 7.
-        cut = math.floor(round(self.rows * train_share, 9))
+        cut = math.floor(round(self.rows * train_share, 9))  # 0.29 * 100 is a little less than 29
         return self._rows(0, cut), self._rows(cut, self.rows)
 
     def _rows(self, start: int, stop: int) -> RawTable:

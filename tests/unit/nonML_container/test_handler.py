@@ -54,8 +54,8 @@ def test_the_shipped_model_is_prophet_fitted_on_all_rows(load: Any, tmp_path: Pa
     forecast = forecaster.forecast(stored.series.rows(999, 1000), 200)
 
     assert event.model_type == "PROPHET"
-    for column, name in enumerate(stored.series.columns):
-        model = fit_prophet(stored.series.times, stored.series.column(name), ProphetSettings(), "exact")
+    for column, values in enumerate(stored.series.values.T):
+        model = fit_prophet(stored.series.times, values, ProphetSettings(), "exact")
         assert forecast.mean[:, column] == pytest.approx(predict(model, forecast.times), rel=1e-6)
     assert forecaster.rows_required == 1
     assert forecaster.max_horizon is None
@@ -72,8 +72,9 @@ def test_intervals_come_from_a_fit_that_did_not_see_the_tail(load: Any, tmp_path
     assert forecaster.bundle.intervals_source == "from_refit"
     assert intervals is not None
     assert intervals.lower is not None
-    early = fit_prophet(stored.series.times[:900], stored.series.column("c0")[:900], ProphetSettings(), "exact")
-    residuals = np.sort(stored.series.column("c0")[900:] - predict(early, stored.series.times[900:]))
+    times, values = stored.series.times, stored.series.values[:, 0]
+    early = fit_prophet(times[:900], values[:900], ProphetSettings(), "exact")
+    residuals = np.sort(values[900:] - predict(early, times[900:]))
     assert intervals.lower[0, 0] == pytest.approx(residuals[4], rel=1e-6)  # the 5th smallest of 100 and one
     assert intervals.calibrated_steps == 30
     assert event.metrics["val_rmse"] is not None

@@ -10,11 +10,15 @@ from flts.errors import RejectedError
 from flts.forecasting.recipe import Features, FittedRecipe, RecipeSpec, fit_recipe, scaled_rows, transform
 from flts.forecasting.rolling import RollState, roll_forecast
 from flts.forecasting.series import Series
-from flts.forecasting.splits import as_train, split_by_time, tails
+from flts.forecasting.splits import as_train, tails
 from flts.forecasting.windows import Windows, training_windows
+from flts.ingest import RawTable
+from flts.ingest.layout import lay_out
+from flts.settings import RecipeSettings
 from tests.made_series import linear_model, make_series, with_values
 
 WINDOW = 5
+SPLIT = RecipeSettings(train_test_split=0.8)
 
 specs = st.builds(
     RecipeSpec,
@@ -47,7 +51,7 @@ def changed_after(series: Series, row: int, seed: int) -> Series:
 
 
 def fitted(series: Series, spec: RecipeSpec) -> tuple[FittedRecipe, Features] | str:
-    train, _ = split_by_time(series, 0.8)
+    train = as_train(lay_out(RawTable(series.times, series.columns, series.values, "time"), None, SPLIT).train)
     try:
         recipe = fit_recipe(train, spec)
     except RejectedError as refused:

@@ -329,7 +329,7 @@ def test_unscaling_is_the_inverse_of_scaling(scaler: Scaler, add_val: float, see
     scaled = scale_targets(recipe, raw)
 
     np.testing.assert_allclose(unscale_targets(recipe, scaled), raw, rtol=1e-9)
-    np.testing.assert_array_equal(scaled, transform(recipe, series).values[:, recipe.target_columns])
+    np.testing.assert_array_equal(scaled, transform(recipe, series).values[:, recipe.varying_columns])
 
 
 def test_the_series_itself_is_never_written_to() -> None:

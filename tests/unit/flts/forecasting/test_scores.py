@@ -8,7 +8,7 @@ import pytest
 from sklearn import metrics as theirs
 
 from flts.errors import RejectedError
-from flts.forecasting.scores import composite, coverage, mae, mape, mase, measure, mse, naive_errors, r2, rmse, skill
+from flts.forecasting.scores import coverage, mae, mape, mase, measure, mse, naive_errors, r2, rmse
 
 NAN = np.nan
 ACTUAL = np.array([[1.0], [0.0], [4.0], [NAN], [5.0]])
@@ -34,7 +34,6 @@ def test_scores_are_as_computed_by_hand() -> None:
     assert scored.mase == 0.5
     assert scored.r2 == pytest.approx(1 - 6 / 17)  # mean 2.5: 2.25 + 6.25 + 2.25 + 6.25 = 17
     assert scored.coverage == 0.75
-    assert scored.is_finite
 
 
 def test_targets_are_scored_one_by_one() -> None:
@@ -59,7 +58,7 @@ def test_scores_agree_with_scikit_learn() -> None:
 def test_a_forecast_that_is_no_number_scores_no_number_rather_than_being_left_out() -> None:
     scored = measure(ACTUAL, np.where(FORECAST == 1, NAN, FORECAST))[0]
 
-    assert not scored.is_finite
+    assert np.isnan([scored.rmse, scored.mae, scored.mse]).all()
     assert scored.n == 4
     json.dumps(scored.as_dict(), allow_nan=False)
     assert scored.as_dict()["rmse"] is None
@@ -70,7 +69,7 @@ def test_without_any_actual_nothing_is_scored() -> None:
 
     assert (scored.n, scored.left_out) == (0, 3)
     assert (scored.mape, scored.r2, scored.coverage) == (None, None, None)
-    assert not scored.is_finite
+    assert np.isnan([scored.rmse, scored.mae, scored.mse]).all()
 
 
 def test_numbers_that_are_not_defined_are_none() -> None:
@@ -78,19 +77,11 @@ def test_numbers_that_are_not_defined_are_none() -> None:
     assert mape(np.zeros(3), np.ones(3)) == (None, 0.0)
     assert mase(1.0, 0.0) is None
     assert mase(1.0, NAN) is None
-    assert skill(1.0, 0.0) is None
     assert coverage(np.array([NAN]), np.zeros(1), np.zeros(1)) is None
 
 
 def test_bounds_themselves_are_covered() -> None:
     assert coverage(np.array([1.0, 2.0, 3.0, 4.0]), np.full(4, 2.0), np.full(4, 3.0)) == 0.5
-
-
-def test_the_score_is_the_weighted_sum_and_skill_is_relative_to_a_reference() -> None:
-    assert composite(0.4, 0.2, 0.16) == pytest.approx(0.5 * 0.4 + 0.3 * 0.2 + 0.2 * 0.16)
-    assert composite(0.4, 0.2, 0.16, weights=(0, 1, 0)) == 0.2
-    assert skill(0.75, 1.0) == 0.25
-    assert skill(2.0, 1.0) == -1
 
 
 def test_the_naive_error_is_of_one_season_back_within_segments() -> None:

@@ -6,23 +6,9 @@ from hypothesis import strategies as st
 
 from flts.errors import RejectedError, SeriesTooShortError
 from flts.forecasting.recipe import RecipeSpec, fit_recipe, transform
-from flts.forecasting.splits import as_train, rows_needed, split_by_time, tails
+from flts.forecasting.splits import as_train, rows_needed, tails
 from flts.forecasting.windows import TrainingWindows, training_windows
 from tests.made_series import make_series
-
-
-def test_the_first_rows_train_and_the_last_are_the_test() -> None:
-    series = make_series(10)
-
-    train, test = split_by_time(series, 0.8)
-
-    assert train.series.times.tolist() == series.times[:8].tolist()
-    assert test.times.tolist() == series.times[8:].tolist()
-
-
-def test_a_split_that_leaves_a_side_empty_is_refused() -> None:
-    with pytest.raises(SeriesTooShortError):
-        split_by_time(make_series(1), 0.8)
 
 
 def test_the_tails_of_the_real_data_set_are_as_counted_by_hand() -> None:
