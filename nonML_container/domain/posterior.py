@@ -101,22 +101,6 @@ def most_likely(problem: Problem) -> Parameters:
     return Parameters(float(solution[0]), float(solution[1]), solution[2 : 2 + s], solution[2 + s :], noise)
 
 
-def negative_log_posterior(problem: Problem, parameters: Parameters) -> float:
-    """Return what is minimised, without its constants."""
-    ramps = np.maximum(problem.t[:, None] - problem.changes, 0.0)
-    trend = parameters.rate * problem.t + parameters.offset + ramps @ parameters.changes
-    errors = problem.y - trend - problem.features @ parameters.weights
-    noise = parameters.noise
-    return float(
-        errors @ errors / (2 * noise**2)
-        + len(errors) * np.log(noise)
-        + np.abs(parameters.changes).sum() / problem.change_scale
-        + (parameters.rate**2 + parameters.offset**2) / (2 * TREND_DEVIATION**2)
-        + np.sum((parameters.weights / problem.deviations) ** 2) / 2
-        + (noise / NOISE_DEVIATION) ** 2 / 2
-    )
-
-
 def sparse_minimum(quadratic: Array, linear: Array, penalty: Array, start: Array) -> Array:
     """Return the x that minimises ``x' Q x / 2 - linear' x + penalty' |x|``.
 

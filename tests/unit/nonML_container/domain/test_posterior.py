@@ -12,11 +12,12 @@ from prophet import Prophet
 from flts.settings import ProphetSettings
 from nonML_container.domain.fit import fit_prophet, predict
 from nonML_container.domain.posterior import (
+    NOISE_DEVIATION,
+    TREND_DEVIATION,
     NotConvergedError,
     Parameters,
     Problem,
     most_likely,
-    negative_log_posterior,
     sparse_minimum,
 )
 
@@ -58,6 +59,22 @@ def problem_of(seed: int, rows: int = 300) -> Problem:
     bend = np.maximum(t - 0.42, 0)
     y = 0.3 + 0.2 * t - 0.9 * bend + features @ [0.1, 0.05, 0.0, -0.1] + rng.normal(0, 0.03, rows)
     return Problem(t, y, np.linspace(0, 0.8, 26)[1:], features, np.full(4, 10.0), 0.05)
+
+
+def negative_log_posterior(problem: Problem, parameters: Parameters) -> float:
+    """The negative logarithm of the posterior density of prophet.stan, without its constants."""
+    ramps = np.maximum(problem.t[:, None] - problem.changes, 0.0)
+    trend = parameters.rate * problem.t + parameters.offset + ramps @ parameters.changes
+    errors = problem.y - trend - problem.features @ parameters.weights
+    noise = parameters.noise
+    return float(
+        errors @ errors / (2 * noise**2)
+        + len(errors) * np.log(noise)
+        + np.abs(parameters.changes).sum() / problem.change_scale
+        + (parameters.rate**2 + parameters.offset**2) / (2 * TREND_DEVIATION**2)
+        + np.sum((parameters.weights / problem.deviations) ** 2) / 2
+        + (noise / NOISE_DEVIATION) ** 2 / 2
+    )
 
 
 @pytest.mark.parametrize("seed", range(5))
