@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from flts.contracts.columns import TIME_COLUMNS
 from flts.errors import RejectedError
 
-TIME_COLUMNS = ("time", "timestamp", "ts", "date")
 MISSING = frozenset({"", "na", "nan", "null", "none"})
 EPOCH = re.compile(r"-?\d+")
 

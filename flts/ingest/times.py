@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from flts.contracts.columns import TIME_COLUMNS
 from flts.errors import RejectedError
 from flts.forecasting.series import BoolArray, IntArray
 from flts.ingest.arrow import whole_numbers
 
-TIME_COLUMNS = ("time", "timestamp", "ts", "date")
 EARLIEST_SECONDS = -62_135_596_800  # 0001-01-01, the first day that datetime can say
 LOOKS_LIKE_MILLISECONDS = 100_000_000_000  # as seconds this is the year 5138
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")

@@ -10,11 +10,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from flts.contracts.columns import TIME_COLUMNS
 from flts.errors import RejectedError
 from flts.forecasting.series import check_grid
 from inference_container.domain.times import TimeStyle, read_epoch, read_iso
 
-TIME_COLUMNS = ("time", "timestamp", "ts", "date")
 SHOWN_NAMES = 20
 SHOWN_DIGITS = 20
 
