@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING
 from eval_container.domain.waiting import Patience, given_up, missing_types
 from eval_container.settings import EvalSettings
 from flts.contracts.events import EvaluateRequest, Event, ModelTraining, RunProgress
-from flts.contracts.ids import derived_event_id
+from flts.contracts.ids import derived_event_id, run_created_seconds
 from flts.errors import ConflictError
 from flts.housekeeping.janitor import UNREADABLE, Janitor
 from flts.observability.logs import get_logger
 from flts.runtime.adapters import Adapters
 from flts.runtime.service import Progress
 from flts.storage.runs import RunName
-from flts.storage.tombstones import seconds_of
 from flts.tracking.spool import Spool
 from flts.trainers import trained_by
 
@@ -196,7 +195,7 @@ class JanitorTick:
 
     def _end_stale_records(self) -> None:
         """End runs that MLflow shows as running though their trainer is long gone."""
-        started = [seconds_of(name.pipeline_run_id) for name in self._runs.recent_runs()]
+        started = [run_created_seconds(name.pipeline_run_id) for name in self._runs.recent_runs()]
         # Without a run that old there is none to end, and MLflow's import is saved.
         if any(self._now() - seconds > STALE_SECONDS for seconds in started) and self._adapters.tracker is not None:
             self._adapters.tracker.end_stale_runs(STALE_SECONDS)

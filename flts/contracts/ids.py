@@ -34,6 +34,11 @@ def new_pipeline_run_id() -> str:
     return str(uuid.UUID(int=value))
 
 
+def run_created_seconds(pipeline_run_id: str) -> float:
+    """Return when a run was created, in epoch seconds: the time that its UUIDv7 carries."""
+    return (uuid.UUID(pipeline_run_id).int >> 80) / 1000
+
+
 def derived_event_id(parent_event_id: str, made: str) -> str:
     """Return the UUIDv5 of an input's event_id and what was made of it, so that a repeat makes it again."""
     return str(uuid.uuid5(uuid.UUID(parent_event_id), made))

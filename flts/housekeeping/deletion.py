@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from flts.contracts.ids import new_pipeline_run_id
+from flts.contracts.ids import new_pipeline_run_id, run_created_seconds
 from flts.errors import ObjectNotFoundError
 from flts.observability.logs import get_logger
 from flts.settings import StoreSettings
 from flts.storage.ports import ObjectStore
 from flts.storage.runs import INDEX, RunStore
-from flts.storage.tombstones import Tombstones, seconds_of
+from flts.storage.tombstones import Tombstones
 from flts.tracking.record import ForgetDocument
 from flts.tracking.spool import Spool
 
@@ -155,7 +155,7 @@ class Deletion:
         ]
         # An upload lies here before its run is recorded: only what is older than the tombstone goes.
         uploads = self._store.list(settings.bucket_raw_data, f"{identifier}/")
-        made += [(settings.bucket_raw_data, info) for info in uploads if info.modified < seconds_of(cut)]
+        made += [(settings.bucket_raw_data, info) for info in uploads if info.modified < run_created_seconds(cut)]
         if any(run >= cut for run in self._known_runs(identifier)):
             made = []
         pointers = [

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from flts.contracts.ids import run_created_seconds
 from flts.errors import ConflictError, RejectedError
 from flts.housekeeping.deletion import Deletion
 from flts.housekeeping.retention import RunFacts, select_artefacts, select_logs, select_runs
 from flts.observability.logs import bind, get_logger
 from flts.settings import RetentionSettings
 from flts.storage.runs import RunName
-from flts.storage.tombstones import seconds_of
 
 if TYPE_CHECKING:
     from flts.observability.metrics import Metrics
@@ -232,7 +232,7 @@ class Janitor:
             pipeline_run_id=name.pipeline_run_id,
             finished=self._runs.outcome(*name) is not None and not waiting,
             config_hash=expected["training_data"].get("config_hash") if expected else None,
-            created=seconds_of(name.pipeline_run_id),
+            created=run_created_seconds(name.pipeline_run_id),
             bundle_prefixes=frozenset(_folder(event.bundle.object_key) for event in trained.values() if event.bundle),
         )
 

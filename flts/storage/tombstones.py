@@ -71,10 +71,5 @@ class Tombstones:
         return [name for name in names if IDENTIFIER_PATTERN.fullmatch(name)]
 
 
-def seconds_of(run_id: str) -> float:
-    """Return the epoch seconds that a UUIDv7 begins with."""
-    return (uuid.UUID(run_id).int >> 80) / 1000
-
-
 def _key(identifier: str) -> str:
     return f"{_FOLDER}/{identifier}.json"

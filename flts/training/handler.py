@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
@@ -14,7 +13,7 @@ from flts.bundle.load import fetch_bundle
 from flts.bundle.write import find_bundle, store_bundle
 from flts.contracts.claim_check import ClaimCheck
 from flts.contracts.events import ModelTraining, TrainingData
-from flts.contracts.ids import derived_run_id, sha256_of
+from flts.contracts.ids import derived_run_id, run_created_seconds, sha256_of
 from flts.errors import ObjectNotFoundError, RejectedError
 from flts.messaging.replayed import is_replayed
 from flts.observability.logs import bind, get_logger
@@ -260,8 +259,3 @@ class TrainOnDataset(Generic[SettingsT]):
             **self._own(settings),
             **self._fitter.hash_parts(settings),
         }
-
-
-def run_created_seconds(pipeline_run_id: str) -> float:
-    """Return when a run began, in epoch seconds: the time that its UUIDv7 carries."""
-    return (uuid.UUID(pipeline_run_id).int >> 80) / 1000

@@ -21,7 +21,7 @@ from flts.observability.logs import configure_logs
 from flts.settings import TrainingSettings
 from flts.storage.ports import ObjectInfo
 from flts.training import patience
-from flts.training.handler import TrainOnDataset, run_created_seconds
+from flts.training.handler import TrainOnDataset
 from flts.training.settings import TrainerSettings
 from tests.linear_models import LINEAR, LinearFitter
 from tests.training_sets import ENVIRONMENT, STEP, Progress, Stored, adapters_of, made_series, store_dataset
@@ -232,10 +232,6 @@ def in_hours(run: str, hours: int) -> str:
     value = int(run.replace("-", ""), 16) + hours * (3_600_000 << 80)
     text = f"{value:032x}"
     return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
-
-
-def test_a_runs_beginning_is_read_from_its_id() -> None:
-    assert run_created_seconds("017f22e2-79b0-7cc3-98c4-dc0c0c07398f") == 1645557742.0  # RFC 9562, A.6
 
 
 def test_skipping_can_be_switched_off(
