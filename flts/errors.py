@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class FltsError(Exception):
     """Base of all errors raised on purpose.
@@ -31,6 +34,25 @@ class FltsError(Exception):
             body["field"] = self.field
         return {"error": body}
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values from which `from_dict` makes the error again in another process."""
+        return {
+            "classes": [kind.__name__ for kind in type(self).__mro__],
+            "message": self.message,
+            "code": self.code,
+            "field": self.field,
+        }
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> FltsError:
+        """Return the error that `to_dict` described: of its own class where this module has it, else of a base."""
+        known = (globals().get(name) for name in values["classes"])
+        kind = next(each for each in known if isinstance(each, type) and issubclass(each, FltsError))
+        error = kind(values["message"], code=values["code"], field=values["field"])
+        if isinstance(error, RetryableError):
+            error.retry_after_seconds = values["retry_after_seconds"]
+        return error
+
 
 class RetryableError(FltsError):
     """May succeed later: wait ``retry_after_seconds``, keep the offset. HTTP 503."""
@@ -47,6 +69,10 @@ class RetryableError(FltsError):
     ) -> None:
         super().__init__(message, code=code, field=field)
         self.retry_after_seconds = retry_after_seconds
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the base class's values and ``retry_after_seconds``."""
+        return {**super().to_dict(), "retry_after_seconds": self.retry_after_seconds}
 
 
 class BackendAwayError(RetryableError):

@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from flts import killpoints
-from flts.errors import FltsError, RetryableError
+from flts.errors import FltsError
 from flts.messaging.replayed import replaying
 from flts.messaging.worker import Failure, Start, Work
 from flts.observability.logs import bind, configure_logs, secret_values, traceback_of
@@ -104,13 +104,10 @@ def _serve(handler: Handler, work: Work, pipe: _Pipe) -> None:
 
 
 def _describe(error: Exception) -> Failure:
-    flts = error if isinstance(error, FltsError) else None
     return Failure(
-        lineage=[kind.__name__ for kind in type(error).__mro__],
+        class_name=type(error).__name__,
         message=str(error),
-        code=flts.code if flts else None,
-        field=flts.field if flts else None,
-        retry_after_seconds=error.retry_after_seconds if isinstance(error, RetryableError) else None,
+        error=error.to_dict() if isinstance(error, FltsError) else None,
         traceback=traceback_of(error)[-MAX_TRACEBACK:],
     )
 

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
 
-from flts import errors
 from flts.contracts.events import Event
 from flts.errors import FltsError, RetryableError
 from flts.killpoints import reached
@@ -97,25 +96,19 @@ class Work:
 class Failure:
     """An exception, as it crosses the pipe."""
 
-    lineage: list[str]
-    """Names of the exception's classes, its own first."""
+    class_name: str
     message: str
-    code: str | None
-    field: str | None
-    retry_after_seconds: float | None
+    error: dict[str, Any] | None
+    """`FltsError.to_dict` of an error raised on purpose, None for a bug."""
     traceback: str
 
     def rebuild(self) -> Exception:
-        """Return the exception: of its own class where it is one of FLTS's, else of the nearest known base."""
-        for name in self.lineage:
-            known = getattr(errors, name, None)
-            if isinstance(known, type) and issubclass(known, FltsError):
-                error = known(self.message, code=self.code, field=self.field)
-                if isinstance(error, RetryableError) and self.retry_after_seconds is not None:
-                    error.retry_after_seconds = self.retry_after_seconds
-                error.remote_traceback = self.traceback  # type: ignore[attr-defined] # read by logs.traceback_of
-                return error
-        return ChildError(f"{self.lineage[0]}: {self.message}", self.lineage[0], self.traceback)
+        """Return the exception: an `FltsError` again, or a `ChildError` for a bug."""
+        if self.error is None:
+            return ChildError(f"{self.class_name}: {self.message}", self.class_name, self.traceback)
+        error = FltsError.from_dict(self.error)
+        error.remote_traceback = self.traceback  # type: ignore[attr-defined] # read by logs.traceback_of
+        return error
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from flts import errors
-from flts.errors import FltsError, RejectedError
+from flts.errors import FltsError
 
 START_SECONDS = 120.0
 """Longest time that a child may take to import its libraries on a busy machine."""
@@ -265,14 +264,6 @@ def _result(answer: dict[str, Any], noted: str) -> dict[str, Any]:
     if "bug" in answer:
         raise BoundedWorkError(answer["bug"])
     if "error" in answer:
-        raise _rebuilt(answer["error"])
+        raise FltsError.from_dict(answer["error"])
     result: dict[str, Any] = answer["result"]
     return result
-
-
-def _rebuilt(error: Mapping[str, Any]) -> FltsError:
-    for name in error["lineage"]:
-        known = getattr(errors, name, None)
-        if isinstance(known, type) and issubclass(known, FltsError):
-            return known(error["message"], code=error["code"], field=error["field"])
-    return RejectedError(error["message"], code=error["code"], field=error["field"])

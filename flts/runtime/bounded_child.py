@@ -62,9 +62,7 @@ def _answer(work: Work, order: dict[str, Any], note: Callable[[str], None]) -> d
     try:
         return {"result": work(order, note)}
     except FltsError as error:
-        lineage = [kind.__name__ for kind in type(error).__mro__]
-        known = {"lineage": lineage, "message": error.message, "code": error.code, "field": error.field}
-        return {"error": known}
+        return {"error": error.to_dict()}
     except MemoryError as error:
         return {"memory": repr(error)[:200]}
     except Exception:  # noqa: BLE001 - the parent raises it again, with this traceback

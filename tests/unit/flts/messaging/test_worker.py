@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -21,7 +20,6 @@ from flts.messaging.replayed import replaying
 from flts.messaging.worker import (
     ChildError,
     ChildWorker,
-    Failure,
     WorkerDiedError,
     WorkerSpec,
     WorkerStartError,
@@ -277,16 +275,6 @@ def test_no_child_outlives_a_killed_parent(journal: Path) -> None:
     parent.wait()
 
     eventually(lambda: not lives(pid), "the child's end")
-
-
-def test_a_failure_of_a_class_nobody_knows_becomes_that_of_its_base() -> None:
-    lineage = ["OddColumnError", "SeriesTooShortError", "RejectedError", "FltsError", "Exception"]
-    failure = Failure(lineage, "too short", "odd", "rows", None, "Traceback ...")
-
-    error = pickle.loads(pickle.dumps(failure)).rebuild()
-
-    assert type(error).__name__ == "SeriesTooShortError"
-    assert error.code == "odd"
 
 
 def pids(journal: Path, what: str) -> list[int]:
