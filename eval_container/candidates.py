@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 from eval_container.domain.gate import Reason
+from eval_container.domain.promotion import Candidate, Champion
 from flts.bundle import proof
 from flts.bundle.forecaster import Forecaster
 from flts.bundle.load import fetch_bundle
@@ -17,31 +17,6 @@ from flts.errors import RejectedError
 from flts.forecasting.recipe import FittedRecipe
 from flts.forecasting.series import Series
 from flts.storage.ports import ObjectStore
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """One expected model type of a run."""
-
-    model_type: str
-    event: ModelTraining | None
-    """None for a type that sent no final event."""
-    forecaster: Forecaster | None = None
-    """None where there is nothing to score."""
-    status: str = "scored"
-    """scored, failed (its trainer said so), missing (silent or too long) or unusable (its bundle is not right)."""
-    reasons: tuple[Reason, ...] = ()
-
-    def refused(self, reason: Reason) -> Candidate:
-        """Return the candidate as one that cannot be scored."""
-        return replace(self, forecaster=None, status="unusable", reasons=(*self.reasons, reason))
-
-    def serving_cost(self) -> tuple[int, int]:
-        """Return what serving it costs: timestamps models before windows, then bytes of the model."""
-        if self.forecaster is None:
-            return 2, 0
-        bundle = self.forecaster.bundle
-        return int(bundle.input_kind == "window"), bundle.model_size
 
 
 def load_candidates(
@@ -59,7 +34,7 @@ def load_candidates(
         event = trained.get(model_type)
         if event is None:
             reason = missing.get(model_type) or Reason("silent", f"{model_type} sent no result")
-            loaded.append(Candidate(model_type, None, status="missing", reasons=(reason,)))
+            loaded.append(Candidate(model_type, status="missing", reasons=(reason,)))
         elif event.status == "FAILED" or event.bundle is None:
             failed = Reason("training_failed", event.error or "its trainer gave no reason")
             loaded.append(Candidate(model_type, event, status="failed", reasons=(failed,)))
@@ -82,27 +57,29 @@ def load_forecaster(store: ObjectStore, claim: ClaimCheck) -> Forecaster:
 
 
 def load_champion(
-    store: ObjectStore, pointer: Mapping[str, Any], series: Series, targets: tuple[str, ...], horizon: int
-) -> tuple[Forecaster | None, Reason | None]:
-    """Return the champion's forecaster, or why it cannot forecast these rows by its own recipe."""
+    store: ObjectStore, champion: Champion, series: Series, targets: tuple[str, ...], horizon: int
+) -> Champion:
+    """Return the champion with its forecaster, or with the reason why its recipe cannot forecast these rows."""
     try:
-        forecaster = load_forecaster(store, ClaimCheck.model_validate(pointer["bundle"]))
+        forecaster = load_forecaster(store, ClaimCheck.model_validate(champion.pointer["bundle"]))
     except RejectedError as error:
-        return None, Reason("champion_not_loaded", f"the champion's bundle is not right: {error.message}")
-    lacking = [name for name in targets if name not in forecaster.recipe.varying_targets]
+        return champion.refused(Reason("champion_not_loaded", f"the champion's bundle is not right: {error.message}"))
+    recipe = forecaster.recipe
+    lacking = [name for name in targets if name not in recipe.varying_targets]
     if lacking:
-        return None, Reason("champion_other_targets", f"the champion does not forecast {', '.join(lacking)}")
-    if forecaster.recipe.step_seconds != series.step_seconds:
-        return None, Reason(
-            "champion_other_step",
-            f"the champion's rows are {forecaster.recipe.step_seconds} s apart, these {series.step_seconds} s",
+        return champion.refused(
+            Reason("champion_other_targets", f"the champion does not forecast {', '.join(lacking)}")
         )
-    absent = [name for name in forecaster.recipe.columns if name not in series.columns]
+    if recipe.step_seconds != series.step_seconds:
+        steps = f"the champion's rows are {recipe.step_seconds} s apart, these {series.step_seconds} s"
+        return champion.refused(Reason("champion_other_step", steps))
+    absent = [name for name in recipe.columns if name not in series.columns]
     if absent and forecaster.bundle.input_kind == "window":
-        return None, Reason("champion_other_columns", f"the champion needs the columns {', '.join(absent)}")
+        return champion.refused(Reason("champion_other_columns", f"the champion needs the columns {', '.join(absent)}"))
     if forecaster.max_horizon is not None and forecaster.max_horizon < horizon:
-        return None, Reason("champion_short_horizon", f"the champion forecasts at most {forecaster.max_horizon} steps")
-    return forecaster, None
+        longest = f"the champion forecasts at most {forecaster.max_horizon} steps"
+        return champion.refused(Reason("champion_short_horizon", longest))
+    return replace(champion, forecaster=forecaster)
 
 
 def _load(
@@ -123,4 +100,5 @@ def _load(
         return candidate.refused(Reason("other_bundle", f"its bundle names {'/'.join(map(str, named))}"))
     if bundle.recipe.to_dict() != recipe.to_dict():
         return candidate.refused(Reason("other_recipe", "its bundle's recipe is not this run's"))
-    return replace(candidate, forecaster=forecaster)
+    cost = (int(bundle.input_kind == "window"), bundle.model_size)
+    return replace(candidate, forecaster=forecaster, serving_cost=cost)

@@ -9,6 +9,7 @@ from typing import Any
 from eval_container.candidates import load_forecaster
 from eval_container.domain.gate import Reason
 from eval_container.domain.promotion import moved_pointer, new_pointer
+from eval_container.domain.scoring import Scorecard
 from eval_container.domain.waiting import Patience, missing_types, why_missing
 from eval_container.ending import STAGE, Ending, at
 from eval_container.judging import Judgement, judge
@@ -152,13 +153,12 @@ class DecideRun:
         }
         if choice.decision == "kept":
             assert pointer is not None
-            card = judgement.champion_card
             kept = {name: pointer.get(name) for name in ("run_id", "model_type", "model_uri", "bundle")}
-            return ModelSelected(**common, **kept, decision="kept", **_means(card)), pointer
+            return ModelSelected(**common, **kept, decision="kept", **_means(judgement.card)), pointer
         if choice.decision != "promoted" or choice.winner is None:
             return ModelSelected(**common, decision=choice.decision), None
         winner = trained[choice.winner]
-        card = judgement.cards.get(choice.winner)
+        card = judgement.card
         means = _means(card)
         selected = ModelSelected(
             **common,
@@ -252,6 +252,6 @@ def _is_newer(pointer: Mapping[str, Any] | None, run: str) -> bool:
     return pointer is not None and str(pointer["pipeline_run_id"]) > run
 
 
-def _means(card: Any) -> dict[str, float]:
+def _means(card: Scorecard | None) -> dict[str, float]:
     """Return the numbers of a decision's message; none where nothing was scored."""
     return {} if card is None else {"score": card.score, "rmse": card.rmse, "mae": card.mae, "mse": card.mse}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from eval_container.domain.gate import GateRules, Reason
+from eval_container.domain.gate import Advantage, GateRules, Reason
+from eval_container.domain.scoring import Scorecard
+from flts.bundle.forecaster import Forecaster
 from flts.contracts.events import ModelTraining
 
 Decision = Literal["promoted", "kept", "refused", "superseded"]
@@ -29,28 +31,65 @@ POINTER_FIELDS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """A candidate as the choice sees it."""
+class Candidate:
+    """One expected model type of a run; loading, scoring and the gate each return it with more filled in."""
 
     model_type: str
-    score: float
-    """NaN where it could not be scored."""
-    serving_cost: tuple[int, int]
-    """Lower is cheaper: timestamps before windows, then bytes of the model."""
-    bundle_sha256: str | None = None
+    event: ModelTraining | None = None
+    """The trainer's final event; None for a type that sent none."""
+    status: str = "scored"
+    """scored, failed (its trainer failed), missing (its trainer was silent or too slow) or unusable (its bundle)."""
+    forecaster: Forecaster | None = None
+    """None unless the status is scored."""
+    serving_cost: tuple[int, int] = (0, 0)
+    """Lower is cheaper: timestamps before windows, then bytes of the model. Known once its bundle is loaded."""
+    card: Scorecard | None = None
+    """Its scores on the held-out rows; None before scoring and where it cannot be scored."""
+    advantage: Advantage | None = None
+    """Over persistence, as the gate tests it; None before the gate and where the score is not finite."""
     reasons: tuple[Reason, ...] = ()
-    """Why the gate does not let it pass; empty if it does."""
+    """Why it cannot be promoted; empty if it passes the gate."""
+
+    @property
+    def score(self) -> float:
+        """The score, NaN without one."""
+        return math.nan if self.card is None else self.card.score
+
+    @property
+    def bundle_sha256(self) -> str | None:
+        """The hash that its trainer announced, None without a bundle."""
+        return None if self.event is None or self.event.bundle is None else self.event.bundle.sha256
+
+    def refused(self, reason: Reason) -> Candidate:
+        """Return the candidate as one that cannot be scored."""
+        return replace(self, forecaster=None, status="unusable", reasons=(*self.reasons, reason))
 
 
 @dataclass(frozen=True, slots=True)
 class Champion:
-    """The current champion on the same rows."""
+    """The current champion, compared on the same rows as the candidates."""
 
-    model_type: str
-    bundle_sha256: str
-    score: float | None
-    """None where its recipe cannot read these rows, so that it cannot defend its place."""
+    pointer: Mapping[str, Any]
+    """The document ``current.json``."""
+    forecaster: Forecaster | None = None
+    """None where it is not compared, and where a candidate has the same bundle and is scored for it."""
+    card: Scorecard | None = None
+    """None where it could not be scored, so that it cannot defend its place."""
     why_not_scored: Reason | None = None
+
+    @property
+    def model_type(self) -> str:
+        """Its model type."""
+        return str(self.pointer["model_type"])
+
+    @property
+    def bundle_sha256(self) -> str:
+        """Its bundle's hash."""
+        return str(self.pointer["bundle"]["sha256"])
+
+    def refused(self, reason: Reason) -> Champion:
+        """Return the champion as one that cannot be scored."""
+        return replace(self, forecaster=None, why_not_scored=reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +102,16 @@ class Choice:
     reasons: tuple[Reason, ...]
 
 
-def choose(standings: Sequence[Standing], champion: Champion | None, rules: GateRules) -> Choice:
+def choose(candidates: Sequence[Candidate], champion: Champion | None, rules: GateRules) -> Choice:
     """Choose the lowest score among those that pass the gate, unless the champion holds its place."""
-    passing = ranked([standing for standing in standings if not standing.reasons])
-    if not standings:
+    passing = ranked([candidate for candidate in candidates if not candidate.reasons])
+    if not candidates:
         return Choice("refused", None, (Reason("no_candidate", "no trainer delivered a model"),))
     if not passing:
         reasons = tuple(
-            Reason(reason.code, f"{standing.model_type}: {reason.message}")
-            for standing in standings
-            for reason in standing.reasons
+            Reason(reason.code, f"{candidate.model_type}: {reason.message}")
+            for candidate in candidates
+            for reason in candidate.reasons
         )
         return Choice("refused", None, reasons)
     best = passing[0]
@@ -84,14 +123,14 @@ def choose(standings: Sequence[Standing], champion: Champion | None, rules: Gate
     return Choice("promoted", best.model_type, (_best_score(passing), reason))
 
 
-def ranked(standings: Sequence[Standing]) -> list[Standing]:
+def ranked(candidates: Sequence[Candidate]) -> list[Candidate]:
     """Return candidates by score; those that tie with the best of the rest by cost of serving, then by name."""
-    rest = sorted(standings, key=lambda standing: (standing.score, standing.model_type))
-    ordered: list[Standing] = []
+    rest = sorted(candidates, key=lambda candidate: (candidate.score, candidate.model_type))
+    ordered: list[Candidate] = []
     while rest:
         limit = rest[0].score * (1 + TIE)
-        tied = [standing for standing in rest if standing.score <= limit]
-        tied.sort(key=lambda standing: (standing.serving_cost, standing.model_type))
+        tied = [candidate for candidate in rest if candidate.score <= limit]
+        tied.sort(key=lambda candidate: (candidate.serving_cost, candidate.model_type))
         ordered += tied
         rest = rest[len(tied) :]
     return ordered
@@ -127,23 +166,24 @@ def moved_pointer(target: Mapping[str, Any], *, pipeline_run_id: str, timestamp:
     return {**pointer, "pipeline_run_id": pipeline_run_id, "timestamp": timestamp}
 
 
-def _defence(best: Standing, champion: Champion, rules: GateRules) -> tuple[bool, Reason]:
+def _defence(best: Candidate, champion: Champion, rules: GateRules) -> tuple[bool, Reason]:
     """Say whether the champion holds its place against the best candidate, and why."""
     if best.bundle_sha256 == champion.bundle_sha256:
         return True, Reason("same_bundle", f"{best.model_type} is the champion already")
     if not rules.against_champion:
         return False, Reason("champion_not_asked", "GATE_AGAINST_CHAMPION is off: the champion does not defend itself")
-    if champion.score is None:
+    if champion.card is None:
         return False, champion.why_not_scored or Reason("champion_not_scored", "the champion could not be scored")
-    if not math.isfinite(champion.score):
+    score = champion.card.score
+    if not math.isfinite(score):
         return False, Reason("champion_not_finite", "the champion's forecasts of these rows are not finite")
-    compared = f"{best.model_type} scores {best.score:.6f}, the champion {champion.model_type} {champion.score:.6f}"
-    if best.score < champion.score * (1 - TIE):
+    compared = f"{best.model_type} scores {best.score:.6f}, the champion {champion.model_type} {score:.6f}"
+    if best.score < score * (1 - TIE):
         return False, Reason("beats_champion", compared)
     return True, Reason("champion_not_beaten", compared)
 
 
-def _best_score(passing: Sequence[Standing]) -> Reason:
+def _best_score(passing: Sequence[Candidate]) -> Reason:
     best = passing[0]
     if len(passing) == 1:
         return Reason("best_score", f"{best.model_type} scores {best.score:.6f} and alone passes the gate")

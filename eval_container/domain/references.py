@@ -35,7 +35,7 @@ class WindowShape:
 def persistence_contender(recipe: FittedRecipe, test: Series) -> Contender:
     """Return the forecast that repeats the last value."""
     values = _filled_targets(recipe, test)
-    return Contender(PERSISTENCE, lambda origins, horizon: persistence(values, origins, horizon))
+    return Contender(lambda origins, horizon: persistence(values, origins, horizon))
 
 
 def seasonal_contender(recipe: FittedRecipe, test: Series, train: Features, season_steps: int) -> Contender:
@@ -56,7 +56,7 @@ def seasonal_contender(recipe: FittedRecipe, test: Series, train: Features, seas
             step_seconds=test.step_seconds,
         )
 
-    return Contender(SEASONAL, forecast)
+    return Contender(forecast)
 
 
 def ridge_contender(recipe: FittedRecipe, test: Series, train: Features, shape: WindowShape) -> Contender | None:
@@ -82,7 +82,7 @@ def ridge_contender(recipe: FittedRecipe, test: Series, train: Features, shape: 
         )
         return unscale_targets(recipe, rolled)
 
-    return Contender(RIDGE, forecast, max_horizon=longest_horizon(recipe, shape.output_seq_len))
+    return Contender(forecast, max_horizon=longest_horizon(recipe, shape.output_seq_len))
 
 
 def train_targets(recipe: FittedRecipe, train: Features) -> FloatArray:

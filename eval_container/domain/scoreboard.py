@@ -4,57 +4,39 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from eval_container.domain.gate import Advantage, Reason, skill
-from eval_container.domain.promotion import Choice
+from eval_container.domain.gate import Reason, skill
+from eval_container.domain.promotion import Candidate, Champion, Choice
 from eval_container.domain.references import PERSISTENCE, RIDGE
 from eval_container.domain.scoring import HeldOut, Scorecard
-from flts.contracts.events import ModelTraining, TrainingData
+from flts.contracts.events import TrainingData
 
 SCOREBOARD_VERSION = 1
-
-
-@dataclass(frozen=True, slots=True)
-class CandidateRow:
-    """What the scoreboard says of a candidate beside its scores."""
-
-    model_type: str
-    status: str
-    event: ModelTraining | None
-    card: Scorecard | None
-    test: Advantage | None
-    """Of the gate, over persistence."""
-    reasons: tuple[Reason, ...]
-    """Why the gate does not let it pass."""
-
-
-@dataclass(frozen=True, slots=True)
-class ChampionRow:
-    """The current champion on the same rows."""
-
-    pointer: Mapping[str, Any]
-    card: Scorecard | None
-    why_not_scored: Reason | None
 
 
 def build_scoreboard(
     data: TrainingData,
     choice: Choice,
-    rows: Sequence[CandidateRow],
+    candidates: Sequence[Candidate],
     *,
-    references: Sequence[Scorecard] = (),
-    champion: ChampionRow | None = None,
+    references: Mapping[str, Scorecard] | None = None,
+    champion: Champion | None = None,
     held_out: HeldOut | None = None,
     weights: tuple[float, float, float],
     test_rows: int = 0,
     seconds: float,
     notes: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Return the document as plain JSON values; numbers that are not finite become null."""
-    persistence = next((card.score for card in references if card.name == PERSISTENCE), None)
-    linear = next((card.score for card in references if card.name == RIDGE), None)
+    """Return the document as plain JSON values; numbers that are not finite become null.
+
+    Parameters
+    ----------
+    references : mapping, optional
+        Scores by the reference's name, in the order of their rows.
+    """
+    references = references or {}
+    persistence, linear = (references[name].score if name in references else None for name in (PERSISTENCE, RIDGE))
     board: dict[str, Any] = {
         "v": SCOREBOARD_VERSION,
         "identifier": data.identifier,
@@ -80,41 +62,40 @@ def build_scoreboard(
         board["informative"] = [
             {"steps": extra.horizon, "origins": len(extra.origins)} for extra in held_out.informative
         ]
-        board["left_out_cells"] = max((card.left_out for card in references), default=0)
-    board["candidates"] = [_candidate(row, persistence, linear) for row in rows]
-    board["references"] = [{"name": card.name, **_scores(card, persistence)} for card in references]
+        board["left_out_cells"] = max((card.left_out for card in references.values()), default=0)
+    board["candidates"] = [_candidate(candidate, persistence, linear) for candidate in candidates]
+    board["references"] = [{"name": name, **_scores(card, persistence)} for name, card in references.items()]
     board["champion"] = None if champion is None else _champion(champion, persistence)
     return board
 
 
-def _candidate(row: CandidateRow, persistence: float | None, linear: float | None) -> dict[str, Any]:
-    event = row.event
+def _candidate(candidate: Candidate, persistence: float | None, linear: float | None) -> dict[str, Any]:
+    event = candidate.event
     document: dict[str, Any] = {
-        "model_type": row.model_type,
-        "status": row.status,
+        "model_type": candidate.model_type,
+        "status": candidate.status,
         "run_id": event.run_id if event else None,
         "mlflow_run_id": event.mlflow_run_id if event else None,
         "model_uri": event.model_uri if event else None,
         "bundle": event.bundle.model_dump(mode="json") if event and event.bundle else None,
         "reused": event.reused if event else False,
         "training_seconds": event.duration_seconds if event else None,
-        "passed": not row.reasons,
-        "reasons": [reason.as_dict() for reason in row.reasons],
+        "passed": not candidate.reasons,
+        "reasons": [reason.as_dict() for reason in candidate.reasons],
         "warnings": [],
     }
-    if row.card is not None:
-        document |= _scores(row.card, persistence)
-        document["p_value"] = row.test.p_value if row.test else None
-        document["warnings"] = _warnings(row.card, linear)
+    if candidate.card is not None:
+        document |= _scores(candidate.card, persistence)
+        document["p_value"] = candidate.advantage.p_value if candidate.advantage else None
+        document["warnings"] = _warnings(candidate.card, linear)
     return document
 
 
-def _champion(row: ChampionRow, persistence: float | None) -> dict[str, Any]:
-    document: dict[str, Any] = {
-        name: row.pointer.get(name) for name in ("model_type", "run_id", "config_hash", "pipeline_run_id", "bundle")
-    }
-    document["reasons"] = [row.why_not_scored.as_dict()] if row.why_not_scored else []
-    return document | (_scores(row.card, persistence) if row.card else {"score": None})
+def _champion(champion: Champion, persistence: float | None) -> dict[str, Any]:
+    fields = ("model_type", "run_id", "config_hash", "pipeline_run_id", "bundle")
+    document: dict[str, Any] = {name: champion.pointer.get(name) for name in fields}
+    document["reasons"] = [champion.why_not_scored.as_dict()] if champion.why_not_scored else []
+    return document | (_scores(champion.card, persistence) if champion.card else {"score": None})
 
 
 def _scores(card: Scorecard, persistence: float | None) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Score forecasts on the same held-out rows: one table per contender, whoever it is.
+"""Score forecasts on the same held-out rows.
 
-Everything here is arrays: a contender is a name and a function from origins to forecasts, so that candidates, the
-champion and the references are measured by the very same lines.
+Everything here is arrays: a contender is a function from origins to forecasts, so that candidates, the champion and the
+references are measured by the same lines.
 """
 
 from __future__ import annotations
@@ -68,9 +68,8 @@ class HeldOut:
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """Somebody who forecasts."""
+    """A forecast of the held-out rows that can be scored."""
 
-    name: str
     forecast: ForecastAt
     max_horizon: int | None = None
     """Longest forecast; None is without a limit."""
@@ -80,9 +79,8 @@ class Contender:
 
 @dataclass(frozen=True, slots=True)
 class Scorecard:
-    """What a contender achieved."""
+    """The errors and the interval coverage of a contender."""
 
-    name: str
     score: float
     """``w . (rmse, mae, mse)``, scaled, mean over targets and scored steps; NaN if a forecast was not finite."""
     rmse: float
@@ -174,7 +172,6 @@ def score(contender: Contender, held_out: HeldOut) -> Scorecard:
         coverage += _coverage(contender, forecasts, actual, held_out, done=reached)
         reached = max(reached, extra.horizon)
     return Scorecard(
-        name=contender.name,
         score=float(losses.mean()) if len(losses) else math.nan,
         rmse=rmse,
         mae=mae,

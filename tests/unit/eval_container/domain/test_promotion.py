@@ -2,42 +2,61 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
 from eval_container.domain.gate import GateRules, Reason
-from eval_container.domain.promotion import Champion, Standing, choose, moved_pointer, ranked
+from eval_container.domain.promotion import Candidate, Champion, choose, moved_pointer, ranked
+from eval_container.domain.scoring import Scorecard
+from flts.contracts.claim_check import ClaimCheck
+from flts.contracts.events import ModelTraining
 
 RULES = GateRules()
 
 
-def _standing(
+def _card(score: float) -> Scorecard:
+    return Scorecard(score, rmse=score, mae=score, mse=score, losses=np.array([score]), left_out=0)
+
+
+def _candidate(
     model_type: str, score: float, *, cost: int = 100, kind: int = 1, sha: str = "", reason: str = ""
-) -> Standing:
-    reasons = (Reason(reason, "why"),) if reason else ()
-    return Standing(model_type, score, (kind, cost), sha or model_type, reasons)
+) -> Candidate:
+    claim = ClaimCheck.model_construct(sha256=sha or model_type)
+    return Candidate(
+        model_type,
+        ModelTraining.model_construct(bundle=claim),
+        serving_cost=(kind, cost),
+        card=_card(score),
+        reasons=(Reason(reason, "why"),) if reason else (),
+    )
+
+
+def _champion(sha: str, score: float | None) -> Champion:
+    pointer = {"model_type": "LSTM", "bundle": {"sha256": sha}}
+    return Champion(pointer, card=None if score is None else _card(score))
 
 
 def test_the_lowest_score_is_promoted() -> None:
-    choice = choose([_standing("GRU", 0.3), _standing("LSTM", 0.2)], None, RULES)
+    choice = choose([_candidate("GRU", 0.3), _candidate("LSTM", 0.2)], None, RULES)
 
     assert (choice.decision, choice.winner) == ("promoted", "LSTM")
 
 
 def test_a_tie_goes_to_the_cheaper_to_serve() -> None:
-    tied = [_standing("LSTM", 0.2, cost=400), _standing("GRU", 0.2, cost=300), _standing("PROPHET", 0.2, kind=0)]
+    tied = [_candidate("LSTM", 0.2, cost=400), _candidate("GRU", 0.2, cost=300), _candidate("PROPHET", 0.2, kind=0)]
 
-    assert [standing.model_type for standing in ranked(tied)] == ["PROPHET", "GRU", "LSTM"]
+    assert [candidate.model_type for candidate in ranked(tied)] == ["PROPHET", "GRU", "LSTM"]
 
 
 def test_a_candidate_that_fails_the_gate_is_passed_over() -> None:
-    choice = choose([_standing("GRU", 0.1, reason="hash_mismatch"), _standing("LSTM", 0.2)], None, RULES)
+    choice = choose([_candidate("GRU", 0.1, reason="hash_mismatch"), _candidate("LSTM", 0.2)], None, RULES)
 
     assert (choice.decision, choice.winner) == ("promoted", "LSTM")
 
 
 def test_if_none_passes_nothing_is_promoted_and_every_reason_is_given() -> None:
     choice = choose(
-        [_standing("GRU", 0.1, reason="no_skill"), _standing("LSTM", math.nan, reason="silent")], None, RULES
+        [_candidate("GRU", 0.1, reason="no_skill"), _candidate("LSTM", math.nan, reason="silent")], None, RULES
     )
 
     assert (choice.decision, choice.winner) == ("refused", None)
@@ -53,19 +72,19 @@ def test_without_candidates_the_reason_says_so() -> None:
     ("champion", "decision"), [(0.3, "promoted"), (0.2, "kept"), (0.2 + 1e-8, "kept"), (0.1, "kept")]
 )
 def test_the_champion_keeps_its_place_unless_beaten(champion: float, decision: str) -> None:
-    assert choose([_standing("GRU", 0.2)], Champion("LSTM", "old", champion), RULES).decision == decision
+    assert choose([_candidate("GRU", 0.2)], _champion("old", champion), RULES).decision == decision
 
 
 def test_a_champion_that_is_not_asked_does_not_defend_itself() -> None:
     rules = GateRules(against_champion=False)
 
-    assert choose([_standing("GRU", 0.2)], Champion("LSTM", "old", 0.1), rules).decision == "promoted"
+    assert choose([_candidate("GRU", 0.2)], _champion("old", 0.1), rules).decision == "promoted"
 
 
 def test_a_champion_that_cannot_read_the_rows_loses_its_place_with_the_reason() -> None:
-    champion = Champion("LSTM", "old", None, Reason("champion_other_targets", "why"))
+    champion = _champion("old", None).refused(Reason("champion_other_targets", "why"))
 
-    choice = choose([_standing("GRU", 0.2)], champion, RULES)
+    choice = choose([_candidate("GRU", 0.2)], champion, RULES)
 
     assert choice.decision == "promoted"
     assert [reason.code for reason in choice.reasons] == ["best_score", "champion_other_targets"]
@@ -73,9 +92,9 @@ def test_a_champion_that_cannot_read_the_rows_loses_its_place_with_the_reason() 
 
 @pytest.mark.parametrize("against_champion", [True, False])
 def test_the_champions_own_bundle_is_not_promoted_again(against_champion: bool) -> None:
-    champion = Champion("GRU", "same", 0.2)
+    champion = _champion("same", 0.2)
 
-    choice = choose([_standing("GRU", 0.2, sha="same")], champion, GateRules(against_champion=against_champion))
+    choice = choose([_candidate("GRU", 0.2, sha="same")], champion, GateRules(against_champion=against_champion))
 
     assert (choice.decision, choice.reasons[0].code) == ("kept", "same_bundle")
 

@@ -116,7 +116,7 @@ def _repeats(actual: FloatArray, **options: object) -> Contender:
     def forecast(origins: IntArray, horizon: int) -> FloatArray:
         return np.repeat(actual[origins - 1][:, None, None], horizon, axis=1)
 
-    return Contender("last", forecast, **options)  # type: ignore[arg-type]
+    return Contender(forecast, **options)  # type: ignore[arg-type]
 
 
 def test_a_table_row_by_hand() -> None:
