@@ -22,18 +22,18 @@ from flts.errors import (
     PreconditionFailedError,
     RejectedError,
 )
-from flts.ingest import newest_upload, raw_key, upload_hash
+from flts.ingest import newest_upload, upload_hash
 from flts.settings import RecipeSettings, check_overrides
+from flts.storage import layout
 from flts.storage.ports import ObjectInfo, ObjectStore
 from flts.storage.runs import RunStore
 from flts.trainers import TRAINERS
 from gateway_container.checking import ChecksFiles
-from gateway_container.domain.keys import IncomingKey, incoming_key
+from gateway_container.domain.keys import IncomingKey
 from gateway_container.domain.uploads import StartRequest, evaluate_request, raw_data_event, rollback_request
 from gateway_container.receive import ReceivedFile, hash_file
 from gateway_container.settings import GatewaySettings
 
-IDEMPOTENCY_FOLDER = "_idempotency"
 LONGEST_IDEMPOTENCY_KEY = 200
 UPLOAD_STAGE = "upload"
 CANCELLED = "cancelled: "
@@ -261,7 +261,7 @@ class Intake:
         files = {target.part: file}
         other = "test" if target.part == "train" else "train"
         try:
-            files[other] = self._fetch(bucket, incoming_key(target.identifier, other), folder / other)
+            files[other] = self._fetch(bucket, layout.INCOMING(target.identifier, other), folder / other)
         except ObjectNotFoundError:
             if other == "train":
                 return None
@@ -287,7 +287,7 @@ class Intake:
         """Remove remembered keys older than their time; return how many."""
         bucket = self._settings.bucket_pipeline_runs
         oldest = self._now().timestamp() - self._settings.idempotency_keep_days * 86_400
-        old = [info.key for info in self._store.list(bucket, f"{IDEMPOTENCY_FOLDER}/") if info.modified < oldest]
+        old = [info.key for info in self._store.list(bucket, layout.IDEMPOTENCY.prefix()) if info.modified < oldest]
         for key in old:
             self._store.delete(bucket, key)
         return len(old)
@@ -307,7 +307,7 @@ class Intake:
         columns: int | None = None,
     ) -> ClaimCheck:
         bucket = self._settings.bucket_raw_data
-        key = raw_key(identifier, digest, "train" if part == "train" else "test")
+        key = layout.UPLOAD(identifier, digest, part)
         # Not create-only: the key is the content's hash, so this can only write the same bytes again, and the newest
         # upload is the one written last, also when it had been uploaded before.
         self._store.put_file(bucket, key, file.path)
@@ -332,7 +332,7 @@ class Intake:
         )
         record = {"pipeline_run_id": self._new_run_id(), "asked": asked}
         bucket = self._settings.bucket_pipeline_runs
-        object_key = f"{IDEMPOTENCY_FOLDER}/{hashlib.sha256(key.encode()).hexdigest()}.json"
+        object_key = layout.IDEMPOTENCY(hashlib.sha256(key.encode()).hexdigest())
         try:
             self._store.put(bucket, object_key, canonical_json(record), create_only=True)
         except PreconditionFailedError:

@@ -10,7 +10,8 @@ from flts.contracts.events import Event
 from flts.contracts.topics import topic_of
 from flts.errors import RejectedError, RetryableError
 from flts.observability.logs import get_logger
-from flts.storage.runs import RunName, RunStore
+from flts.storage.layout import RunName
+from flts.storage.runs import RunStore
 from gateway_container.domain.uploads import StartingEvent, starting_event
 from gateway_container.domain.views import moment
 from gateway_container.live import LiveRuns

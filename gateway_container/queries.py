@@ -15,8 +15,9 @@ from flts.errors import HashMismatchError, NotFoundError, ObjectNotFoundError
 from flts.ingest import newest_upload
 from flts.observability.logs import get_logger
 from flts.storage.claims import read_claimed
+from flts.storage.layout import RunName
 from flts.storage.ports import ObjectStore
-from flts.storage.runs import RunName, RunStore
+from flts.storage.runs import RunStore
 from gateway_container.domain import views
 from gateway_container.live import LiveRuns
 

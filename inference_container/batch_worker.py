@@ -23,6 +23,7 @@ from flts.errors import FltsError, RejectedError, RetryableError, RunDeletedErro
 from flts.housekeeping.deletion import Deletion
 from flts.housekeeping.guard import refuse_deleted
 from flts.observability.logs import bind, get_logger
+from flts.storage import layout
 from flts.storage.claimed_frames import read_claimed_series
 from flts.storage.claims import put_claimed
 from flts.storage.frames import series_to_parquet
@@ -226,7 +227,7 @@ class BatchForecasts:
         claim = put_claimed(
             self._store,
             self._settings.bucket_inference_logs,
-            f"{event.identifier}/date={day}/{event.pipeline_run_id}.parquet",
+            layout.FORECASTS(event.identifier, day, f"{event.pipeline_run_id}.parquet"),
             series_to_parquet(batch.table),
             rows=len(batch.table),
             columns=len(batch.table.columns),

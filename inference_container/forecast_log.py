@@ -16,6 +16,7 @@ from flts.contracts.ids import new_pipeline_run_id
 from flts.killpoints import reached
 from flts.observability.logs import get_logger
 from flts.observability.metrics import Metrics
+from flts.storage import layout
 from inference_container.domain.promotion import Promotion
 
 log = get_logger(__name__)
@@ -81,7 +82,7 @@ class ForecastLog:
                 at, promotion, body = self._queue.popleft()
                 self._waiting_bytes -= len(body)
                 when = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
-                batches[f"{promotion.identifier}/date={when[:10]}"].append(_line(when, promotion, body))
+                batches[layout.FORECASTS.prefix(promotion.identifier, when[:10])].append(_line(when, promotion, body))
             self._metrics.queue_depth.labels(QUEUE).set(0)
             room = self._spool_bytes - (_bytes_below(self._spool) if batches else 0)
             for folder, lines in batches.items():

@@ -14,15 +14,13 @@ from flts.errors import FltsError, HashMismatchError, ObjectNotFoundError, Rejec
 from flts.forecasting.recipe import Features, FittedRecipe
 from flts.ingest.enough_rows import UsableRows
 from flts.observability.logs import get_logger
+from flts.storage import layout
 from flts.storage.claims import put_claimed, read_claimed
 from flts.storage.frames import features_to_parquet, parquet_shape, series_to_parquet
 from flts.storage.ports import ObjectStore
 from preprocess_container.domain.dataset import Dataset
 
 FORMAT_VERSION = 1
-TRAIN = "processed_data"
-TEST = "test_processed_data"
-RAW_TEST = "raw_test_data"
 BROKEN = "stored_dataset_broken"
 """Code of the refusal to announce a data set whose stored objects do not fit together."""
 
@@ -61,7 +59,7 @@ class DatasetStore:
 
     def find(self, identifier: str, config_hash: str) -> StoredDataset | None:
         """Return the finished data set of this hash, every byte of it checked, or None."""
-        key = _key(identifier, config_hash, f"{TRAIN}.meta.json")
+        key = layout.TRAIN_META(identifier, config_hash)
         try:
             data, _ = self._store.get(self._bucket, key)
         except ObjectNotFoundError:
@@ -87,9 +85,9 @@ class DatasetStore:
         RejectedError
             `BROKEN` if objects of this name exist that belong to no whole data set.
         """
-        train = self._put(identifier, config_hash, f"{TRAIN}.parquet", features_to_parquet(dataset.train))
-        test = self._put(identifier, config_hash, f"{TEST}.parquet", features_to_parquet(dataset.test))
-        raw_test = self._put(identifier, config_hash, f"{RAW_TEST}.parquet", series_to_parquet(dataset.raw_test))
+        train = self._put(identifier, config_hash, layout.TRAIN_ROWS, features_to_parquet(dataset.train))
+        test = self._put(identifier, config_hash, layout.TEST_ROWS, features_to_parquet(dataset.test))
+        raw_test = self._put(identifier, config_hash, layout.RAW_TEST_ROWS, series_to_parquet(dataset.raw_test))
         shared = {
             "format_version": FORMAT_VERSION,
             "identifier": identifier,
@@ -103,7 +101,7 @@ class DatasetStore:
         test_meta = self._put(
             identifier,
             config_hash,
-            f"{TEST}.meta.json",
+            layout.TEST_META,
             canonical_json(
                 {
                     **shared,
@@ -116,7 +114,7 @@ class DatasetStore:
         self._put(
             identifier,
             config_hash,
-            f"{TRAIN}.meta.json",
+            layout.TRAIN_META,
             canonical_json(
                 {
                     **shared,
@@ -133,16 +131,16 @@ class DatasetStore:
             raise self._broken(identifier, config_hash)
         return stored
 
-    def _put(self, identifier: str, config_hash: str, name: str, data: bytes) -> ClaimCheck:
-        rows, columns = parquet_shape(data) if name.endswith(".parquet") else (None, None)
-        key = _key(identifier, config_hash, name)
+    def _put(self, identifier: str, config_hash: str, kind: layout.Key, data: bytes) -> ClaimCheck:
+        key = kind(identifier, config_hash)
+        rows, columns = parquet_shape(data) if key.endswith(".parquet") else (None, None)
         try:
             return put_claimed(self._store, self._bucket, key, data, rows=rows, columns=columns)
         except RejectedError as error:  # what was there already is no table
             raise self._broken(identifier, config_hash) from error
 
     def _broken(self, identifier: str, config_hash: str) -> RejectedError:
-        folder = _key(identifier, config_hash, "")
+        folder = layout.below(identifier, config_hash)
         msg = f"{self._bucket}/{folder} holds objects that belong to no whole data set: remove the folder"
         return RejectedError(msg, code=BROKEN)
 
@@ -196,7 +194,3 @@ def _tuples(values: dict[str, Any]) -> dict[str, tuple[int, ...]]:
 
 def _claim_of(bucket: str, key: str, data: bytes) -> ClaimCheck:
     return ClaimCheck(bucket=bucket, object_key=key, size=len(data), sha256=hashlib.sha256(data).hexdigest())
-
-
-def _key(identifier: str, config_hash: str, name: str) -> str:
-    return f"{identifier}/{config_hash}/{name}"

@@ -18,12 +18,13 @@ from flts.contracts.claim_check import ClaimCheck
 from flts.contracts.events import RawData
 from flts.contracts.ids import check_identifier, derived_event_id, new_pipeline_run_id, sha256_of
 from flts.errors import BackendAwayError, FltsError, HashMismatchError, NotFoundError
-from flts.ingest import newest_upload, raw_key, upload_hash, write_sample
+from flts.ingest import newest_upload, upload_hash, write_sample
 from flts.ingest.sample import SAMPLE_IDENTIFIER
 from flts.messaging.kafka import Publisher, ensure_topics
 from flts.observability.logs import bind, configure_logs, get_logger
 from flts.runtime.adapters import connect
 from flts.settings import WindowSettings
+from flts.storage import layout
 from flts.storage.checks import check_store
 from flts.storage.claims import hash_of, hash_of_file
 from flts.storage.ports import ObjectStore
@@ -126,8 +127,8 @@ class DatasetJob:
         train_path, test_path = write_sample(folder)
         (train_size, train_sha256), (test_size, test_sha256) = hash_of_file(train_path), hash_of_file(test_path)
         upload = upload_hash(train_sha256, test_sha256)
-        train_key = raw_key(SAMPLE_IDENTIFIER, upload, "train")
-        test_key = raw_key(SAMPLE_IDENTIFIER, upload, "test")
+        train_key = layout.UPLOAD(SAMPLE_IDENTIFIER, upload, "train")
+        test_key = layout.UPLOAD(SAMPLE_IDENTIFIER, upload, "test")
         # The training file last: an upload counts from the moment it has one.
         self._store.put_file(bucket, test_key, test_path)
         self._store.put_file(bucket, train_key, train_path)

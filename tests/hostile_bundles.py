@@ -19,8 +19,8 @@ from onnx import TensorProto, helper
 
 from flts.bundle.format import MAX_BUNDLE_BYTES, Bundle
 from flts.bundle.model import WINDOW_INPUT
-from flts.bundle.write import bundle_folder
 from flts.contracts.claim_check import ClaimCheck
+from flts.storage import layout
 from flts.storage.ports import ObjectStore
 from flts.training.onnx_file import GraphBuilder, to_bytes
 
@@ -76,7 +76,7 @@ def endless_onnx(bundle: Bundle) -> bytes:
 def plant(store: ObjectStore, bundle: Bundle, planted: Planted) -> ClaimCheck:
     """Write a bundle's objects as they are, unchecked; return the claim that names them."""
     digest = hashlib.sha256(planted.document + planted.model).hexdigest()
-    folder = bundle_folder(bundle.identifier, bundle.config_hash, bundle.model_type, digest)
+    folder = layout.folder_of(layout.BUNDLE(bundle.identifier, bundle.config_hash, bundle.model_type, digest))
     store.put(BUNDLES, f"{folder}/bundle.json", planted.document)
     store.put(BUNDLES, f"{folder}/model.onnx", planted.model)
     claim = ClaimCheck(

@@ -1,4 +1,5 @@
 """A bundle is ``model.onnx`` and ``bundle.json``: the only contract between trainers and those who forecast."""
 
-MODEL_FILE = "model.onnx"
-BUNDLE_FILE = "bundle.json"
+from flts.storage.layout import BUNDLE_FILE, MODEL_FILE
+
+__all__ = ["BUNDLE_FILE", "MODEL_FILE"]

@@ -9,6 +9,7 @@ from flts.bundle import BUNDLE_FILE, MODEL_FILE
 from flts.bundle.format import MAX_BUNDLE_BYTES, MAX_MODEL_BYTES, Bundle
 from flts.contracts.claim_check import ClaimCheck
 from flts.errors import HashMismatchError, NotFoundError, RejectedError
+from flts.storage import layout
 from flts.storage.ports import ObjectStore
 
 
@@ -30,8 +31,7 @@ def fetch_bundle(store: ObjectStore, claim: ClaimCheck) -> tuple[Bundle, bytes]:
     RejectedError
         ``bad_bundle`` if the document is malformed or too large.
     """
-    folder, _, name = claim.object_key.rpartition("/")
-    if name != BUNDLE_FILE:
+    if claim.object_key != layout.beside(claim.object_key, BUNDLE_FILE):
         msg = f"the claim names {claim.object_key}, not a {BUNDLE_FILE}"
         raise RejectedError(msg, code="bad_bundle")
     _check_size(BUNDLE_FILE, claim.size, MAX_BUNDLE_BYTES)
@@ -40,7 +40,7 @@ def fetch_bundle(store: ObjectStore, claim: ClaimCheck) -> tuple[Bundle, bytes]:
     data, _ = store.get(claim.bucket, claim.object_key)
     _check_hash(claim.object_key, data, claim.size, claim.sha256)
     bundle = Bundle.from_json(data)
-    model_key = f"{folder}/{MODEL_FILE}"
+    model_key = layout.beside(claim.object_key, MODEL_FILE)
     _check_size(MODEL_FILE, store.head(claim.bucket, model_key).size, MAX_MODEL_BYTES)
     model_bytes, _ = store.get(claim.bucket, model_key)
     _check_hash(model_key, model_bytes, bundle.model_size, bundle.model_sha256)

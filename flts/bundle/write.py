@@ -15,15 +15,11 @@ from flts.bundle.model import check_model_bytes
 from flts.contracts.claim_check import ClaimCheck
 from flts.errors import ObjectNotFoundError, PreconditionFailedError, RejectedError, RetryableError
 from flts.observability.metrics import default_metrics
+from flts.storage import layout
 from flts.storage.ports import ObjectInfo, ObjectStore
 
 STORE_ROUNDS = 3
 """Two writers who replace each other's half-written pair are done after two rounds."""
-
-
-def bundle_folder(identifier: str, config_hash: str, model_type: str, train_hash: str) -> str:
-    """Return the folder of a bundle's two objects."""
-    return f"{identifier}/{config_hash}/{model_type}/{train_hash}"
 
 
 def store_bundle(store: ObjectStore, settings_bucket: str, bundle: Bundle, model_bytes: bytes) -> ClaimCheck:
@@ -51,17 +47,17 @@ def store_bundle(store: ObjectStore, settings_bucket: str, bundle: Bundle, model
     """
     check_model_bytes(bundle, model_bytes)
     data = bundle.to_json()
-    folder = bundle_folder(bundle.identifier, bundle.config_hash, bundle.model_type, bundle.train_hash)
+    key = _key(bundle)
     for _ in range(STORE_ROUNDS):
         for name, content in ((MODEL_FILE, model_bytes), (BUNDLE_FILE, data)):
-            _put_unless_whole(store, settings_bucket, folder, name, content)
-        stored = _whole_bundle(store, settings_bucket, folder)
+            _put_unless_whole(store, settings_bucket, key, name, content)
+        stored = _whole_bundle(store, settings_bucket, key)
         if stored is not None:
             claim, _ = stored
             if claim.sha256 != hashlib.sha256(data).hexdigest():
                 default_metrics().store_conflicts.inc()
             return claim
-    msg = f"other writers keep changing {settings_bucket}/{folder}"
+    msg = f"other writers keep changing {settings_bucket}/{layout.folder_of(key)}"
     raise RetryableError(msg, code="bundle_contended")
 
 
@@ -69,12 +65,12 @@ def find_bundle(  # noqa: PLR0917 - the parts of its key, in their order
     store: ObjectStore, bucket: str, identifier: str, config_hash: str, model_type: str, train_hash: str
 ) -> tuple[ClaimCheck, ObjectInfo] | None:
     """Return the claim of a stored bundle whose hashes fit together, and what the store knows of it, or None."""
-    return _whole_bundle(store, bucket, bundle_folder(identifier, config_hash, model_type, train_hash))
+    return _whole_bundle(store, bucket, layout.BUNDLE(identifier, config_hash, model_type, train_hash))
 
 
-def _put_unless_whole(store: ObjectStore, bucket: str, folder: str, name: str, content: bytes) -> None:
+def _put_unless_whole(store: ObjectStore, bucket: str, bundle_key: str, name: str, content: bytes) -> None:
     """Create an object; replace another one only while the pair that it belongs to does not fit together."""
-    key = f"{folder}/{name}"
+    key = layout.beside(bundle_key, name)
     try:
         store.put(bucket, key, content, create_only=True)
     except PreconditionFailedError:
@@ -83,20 +79,22 @@ def _put_unless_whole(store: ObjectStore, bucket: str, folder: str, name: str, c
         return
     try:
         stored, info = store.get(bucket, key)
-        if stored == content or _whole_bundle(store, bucket, folder) is not None:
+        if stored == content or _whole_bundle(store, bucket, bundle_key) is not None:
             return
         store.put(bucket, key, content, if_match=info.etag)
     except (ObjectNotFoundError, PreconditionFailedError):
         return  # somebody else changed it in between; the next round looks again
 
 
-def _whole_bundle(store: ObjectStore, bucket: str, folder: str) -> tuple[ClaimCheck, ObjectInfo] | None:
-    key = f"{folder}/{BUNDLE_FILE}"
+def _whole_bundle(store: ObjectStore, bucket: str, key: str) -> tuple[ClaimCheck, ObjectInfo] | None:
     try:
         data, info = store.get(bucket, key)
         claim = ClaimCheck(bucket=bucket, object_key=key, size=len(data), sha256=hashlib.sha256(data).hexdigest())
         bundle, _ = fetch_bundle(store, claim)
     except RejectedError:  # one is missing, damaged or of another format: nothing that could be announced
         return None
-    stored_folder = bundle_folder(bundle.identifier, bundle.config_hash, bundle.model_type, bundle.train_hash)
-    return (claim, info) if stored_folder == folder else None
+    return (claim, info) if _key(bundle) == key else None
+
+
+def _key(bundle: Bundle) -> str:
+    return layout.BUNDLE(bundle.identifier, bundle.config_hash, bundle.model_type, bundle.train_hash)

@@ -17,18 +17,17 @@ from flts.contracts.ids import new_pipeline_run_id, run_created_seconds
 from flts.errors import ObjectNotFoundError
 from flts.observability.logs import get_logger
 from flts.settings import StoreSettings
+from flts.storage import layout
 from flts.storage.ports import ObjectStore
-from flts.storage.runs import INDEX, RunStore
+from flts.storage.runs import RunStore
 from flts.storage.tombstones import Tombstones
 from flts.tracking.record import ForgetDocument
 from flts.tracking.spool import Spool
 
 log = get_logger(__name__)
 
-INCOMING = "_incoming"
-IDEMPOTENCY = "_idempotency"
-SPOOLS = ("_spool", "_spool_rejected")
-JOBS = "jobs"
+SPOOLS = (layout.SPOOLED, layout.SPOOL_REJECTED)
+REMOVED_FIRST = (layout.CURRENT, layout.CURRENT_OF_CONFIG, layout.RUN)
 PARALLEL = 8
 """Deletions at the same time: on S3 each is a round trip."""
 
@@ -71,15 +70,16 @@ class Deletion:
         """Return all that there is of an identifier, in the order in which it is removed."""
         settings, runs_bucket = self._settings, self._settings.bucket_pipeline_runs
         runs = self._known_runs(identifier)
-        records = list(self._store.list(runs_bucket, f"{identifier}/"))
+        below = layout.below(identifier)
+        records = list(self._store.list(runs_bucket, below))
         return [
-            self._below(settings.promotion_bucket, "pointers", f"{identifier}/"),
+            self._below(settings.promotion_bucket, "pointers", below),
             self._held(runs_bucket, "idempotency keys", self._idempotency_keys(runs)),
             self._held(runs_bucket, "records for MLflow", self._spooled(identifier)),
-            self._below(settings.bucket_inference_logs, "forecast logs", f"{identifier}/"),
-            self._below(settings.bucket_model_bundles, "bundles", f"{identifier}/"),
-            self._below(settings.bucket_processed_data, "processed data", f"{identifier}/"),
-            self._below(settings.bucket_raw_data, "uploads", f"{identifier}/", f"{INCOMING}/{identifier}/"),
+            self._below(settings.bucket_inference_logs, "forecast logs", below),
+            self._below(settings.bucket_model_bundles, "bundles", below),
+            self._below(settings.bucket_processed_data, "processed data", below),
+            self._below(settings.bucket_raw_data, "uploads", below, layout.INCOMING.prefix(identifier)),
             Held(
                 runs_bucket,
                 "run records",
@@ -142,7 +142,7 @@ class Deletion:
         cut = self.tombstones.before(identifier)
         if cut is None:
             return []
-        settings = self._settings
+        settings, below = self._settings, layout.below(identifier)
         # Listed before the look for newer runs: whatever a newer one made was made after its record.
         made = [
             (bucket, info)
@@ -151,22 +151,22 @@ class Deletion:
                 settings.bucket_model_bundles,
                 settings.bucket_processed_data,
             )
-            for info in self._store.list(bucket, f"{identifier}/")
+            for info in self._store.list(bucket, below)
         ]
         # An upload lies here before its run is recorded: only what is older than the tombstone goes.
-        uploads = self._store.list(settings.bucket_raw_data, f"{identifier}/")
+        uploads = self._store.list(settings.bucket_raw_data, below)
         made += [(settings.bucket_raw_data, info) for info in uploads if info.modified < run_created_seconds(cut)]
         if any(run >= cut for run in self._known_runs(identifier)):
             made = []
         pointers = [
             (settings.promotion_bucket, info)
-            for info in self._store.list(settings.promotion_bucket, f"{identifier}/")
+            for info in self._store.list(settings.promotion_bucket, below)
             if self._run_of(settings.promotion_bucket, info.key) < cut
         ]
         records = []
-        for info in self._store.list(settings.bucket_pipeline_runs, f"{identifier}/"):
-            folder = info.key.split("/")[1]
-            of = self._run_of(settings.bucket_pipeline_runs, info.key) if folder == JOBS else folder
+        for info in self._store.list(settings.bucket_pipeline_runs, below):
+            of_job = layout.JOB.parse(info.key) is not None
+            of = self._run_of(settings.bucket_pipeline_runs, info.key) if of_job else layout.run_of(info.key)
             if of < cut:
                 records.append((settings.bucket_pipeline_runs, info))
         return [(bucket, info.key, info.size) for bucket, info in (*pointers, *made, *records)]
@@ -174,7 +174,7 @@ class Deletion:
     def recorded(self, identifier: str) -> bool:
         """Return whether MLflow has been told of the deletion, rather than the spool."""
         waiting = self._spool.keys()
-        return self._spool.forget_key(identifier) not in waiting
+        return layout.SPOOLED_FORGET(identifier) not in waiting
 
     def _known_runs(self, identifier: str) -> set[str]:
         """Return the runs that have a record, or only an index."""
@@ -186,14 +186,14 @@ class Deletion:
 
     def _idempotency_keys(self, runs: set[str]) -> list[str]:
         bucket = self._settings.bucket_pipeline_runs
-        keys = [info.key for info in self._store.list(bucket, f"{IDEMPOTENCY}/")]
+        keys = [info.key for info in self._store.list(bucket, layout.IDEMPOTENCY.prefix())]
         return [key for key in keys if (self._read(bucket, key) or {}).get("pipeline_run_id") in runs]
 
     def _spooled(self, identifier: str) -> list[str]:
         """Return the documents for MLflow of this identifier, but for the one that says to forget it."""
         bucket = self._settings.bucket_pipeline_runs
-        keys = [info.key for folder in SPOOLS for info in self._store.list(bucket, f"{folder}/")]
-        keys = [key for key in keys if key != self._spool.forget_key(identifier)]
+        keys = [info.key for kind in SPOOLS for info in self._store.list(bucket, kind.prefix())]
+        keys = [key for key in keys if key != layout.SPOOLED_FORGET(identifier)]
         return [key for key in keys if (self._read(bucket, key) or {}).get("experiment") == identifier]
 
     def _below(self, bucket: str, what: str, *prefixes: str) -> Held:
@@ -230,8 +230,8 @@ class Deletion:
 
 def _turn(key: str) -> int:
     """Return when an object is removed: once all of the turns before are gone, side by side with those of its own."""
-    if key.endswith(("/current.json", "/run.json")):
+    if any(kind.parse(key) is not None for kind in REMOVED_FIRST):
         return 0  # what replicas look at; a run's own record: half removed it is no unfinished run
-    if key.startswith(f"{INDEX}/"):
+    if layout.INDEX_MARK.parse(key) is not None:
         return 2  # how a repeat finds what a crash left
     return 1

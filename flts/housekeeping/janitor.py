@@ -17,7 +17,8 @@ from flts.housekeeping.deletion import Deletion
 from flts.housekeeping.retention import RunFacts, select_artefacts, select_logs, select_runs
 from flts.observability.logs import bind, get_logger
 from flts.settings import RetentionSettings
-from flts.storage.runs import RunName
+from flts.storage import layout
+from flts.storage.layout import RunName
 
 if TYPE_CHECKING:
     from flts.observability.metrics import Metrics
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
-CONFIG_POINTER = 3
-"""Segments of ``<identifier>/<config_hash>/current.json``; the champion's own pointer has two."""
 LEASE = "janitor-round"
 LEASE_SECONDS = 600.0
 """Renewed with each identifier."""
@@ -172,7 +171,7 @@ class Janitor:
         settings = self._settings
         # Artefacts are listed before runs: what a run that begins meanwhile stores is younger than any that goes.
         artefacts = {
-            bucket: {info.key: info for info in self._store.list(bucket, f"{identifier}/")}
+            bucket: {info.key: info for info in self._store.list(bucket, layout.below(identifier))}
             for bucket in (settings.bucket_processed_data, settings.bucket_model_bundles)
         }
         facts = [self._facts(RunName(identifier, run)) for run in self._runs.runs(identifier)]
@@ -184,7 +183,8 @@ class Janitor:
             pointed_runs={str(pointer["pipeline_run_id"]) for pointer in pointers},
             pointed_configs={str(pointer["config_hash"]) for pointer in pointers},
             pointed_bundles={
-                _folder(pointer["bundle"]["object_key"]) for pointer in (*pointers, *self._config_pointers(identifier))
+                layout.folder_of(pointer["bundle"]["object_key"])
+                for pointer in (*pointers, *self._config_pointers(identifier))
             },
         )
         unfinished = {run.config_hash for run in facts if not run.finished and run.config_hash}
@@ -206,7 +206,7 @@ class Janitor:
         records = [
             info
             for run in selection.runs
-            for info in self._store.list(settings.bucket_pipeline_runs, f"{identifier}/{run}/")
+            for info in self._store.list(settings.bucket_pipeline_runs, layout.below(identifier, run))
         ]
         return Removal(
             identifier,
@@ -219,7 +219,7 @@ class Janitor:
 
     def _old_logs(self, identifier: str) -> list[Doomed]:
         bucket, days = self._settings.bucket_inference_logs, self._settings.retain_log_days
-        listed = {info.key: info.size for info in self._store.list(bucket, f"{identifier}/")}
+        listed = {info.key: info.size for info in self._store.list(bucket, layout.below(identifier))}
         today = datetime.fromtimestamp(self._now(), UTC).date()
         old = select_logs(listed, today=today, retain_days=days)
         return [Doomed(bucket, key, listed[key], f"older than {days} days (RETAIN_LOG_DAYS)") for key in old]
@@ -233,7 +233,9 @@ class Janitor:
             finished=self._runs.outcome(*name) is not None and not waiting,
             config_hash=expected["training_data"].get("config_hash") if expected else None,
             created=run_created_seconds(name.pipeline_run_id),
-            bundle_prefixes=frozenset(_folder(event.bundle.object_key) for event in trained.values() if event.bundle),
+            bundle_folders=frozenset(
+                layout.folder_of(event.bundle.object_key) for event in trained.values() if event.bundle
+            ),
         )
 
     def _pointers(self, identifier: str) -> list[Mapping[str, Any]]:
@@ -246,10 +248,7 @@ class Janitor:
 
     def _config_pointers(self, identifier: str) -> list[Mapping[str, Any]]:
         """Return the pointers of single configurations: their bundles stay, the data that made them may go."""
-        keys = (info.key.split("/") for info in self._store.list(self._settings.promotion_bucket, f"{identifier}/"))
-        found = (self._runs.current_of_config(identifier, parts[1]) for parts in keys if len(parts) == CONFIG_POINTER)
+        listed = self._store.list(self._settings.promotion_bucket, layout.below(identifier))
+        named = (layout.CURRENT_OF_CONFIG.parse(info.key) for info in listed)
+        found = (self._runs.current_of_config(identifier, parts["config_hash"]) for parts in named if parts is not None)
         return [pointer for pointer in found if pointer is not None]
-
-
-def _folder(object_key: str) -> str:
-    return object_key.rpartition("/")[0] + "/"

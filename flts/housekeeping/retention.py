@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 
+from flts.storage import layout
+
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
@@ -19,8 +21,8 @@ class RunFacts:
     """None while preprocess has not computed it."""
     created: float
     """Epoch seconds."""
-    bundle_prefixes: frozenset[str] = frozenset()
-    """Folders of the bundles that its records name, ending with "/"."""
+    bundle_folders: frozenset[str] = frozenset()
+    """Folders of the bundles that its records name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ def select_runs(
     return Selection(
         runs=removed,
         kept_configs=frozenset(pointed_configs) | {run.config_hash for run in kept if run.config_hash is not None},
-        kept_bundles=frozenset(pointed_bundles).union(*(run.bundle_prefixes for run in kept)),
+        kept_bundles=frozenset(pointed_bundles).union(*(run.bundle_folders for run in kept)),
         artefacts=all(
             run.finished or run.config_hash is not None or now - run.created > UNKNOWN_SECONDS for run in kept
         ),
@@ -85,12 +87,12 @@ def select_artefacts(
     unfinished_configs: Collection[str] = (),
     min_age_seconds: float = 24 * 3600,
 ) -> tuple[str, ...]:
-    """Choose the keys under ``<identifier>/<config_hash>/`` that nothing kept names.
+    """Choose the objects of data sets and bundles that nothing kept names.
 
     Parameters
     ----------
     objects : mapping
-        Epoch seconds of the last change by key; a key's second segment is the config hash.
+        Epoch seconds of the last change by key.
     unfinished_configs : collection
         Configurations of unfinished runs: a trainer may be about to reuse any bundle below them.
     min_age_seconds : float
@@ -101,27 +103,14 @@ def select_artefacts(
     busy = frozenset(unfinished_configs)
     chosen = []
     for key, modified in objects.items():
-        config_hash = key.split("/")[1] if key.count("/") else ""
-        folder = key.rpartition("/")[0] + "/"
-        is_bundle = len(key.split("/")) > 3  # noqa: PLR2004 - identifier/config/type/train hash/name
-        kept = folder in selection.kept_bundles if is_bundle else config_hash in selection.kept_configs
+        config_hash, bundle = layout.config_of(key), layout.bundle_folder_of(key)
+        kept = config_hash in selection.kept_configs if bundle is None else bundle in selection.kept_bundles
         if not kept and config_hash not in busy and now - modified >= min_age_seconds:
             chosen.append(key)
     return tuple(chosen)
 
 
 def select_logs(keys: Iterable[str], *, today: date, retain_days: int) -> tuple[str, ...]:
-    """Choose forecast logs, ``<identifier>/date=YYYY-MM-DD/<batch>``, older than ``retain_days``; odd keys stay."""
+    """Choose forecast logs older than ``retain_days``; odd keys stay."""
     oldest = today - timedelta(days=retain_days)
-    chosen = []
-    for key in keys:
-        for segment in key.split("/"):
-            if segment.startswith("date="):
-                try:
-                    day = date.fromisoformat(segment.removeprefix("date="))
-                except ValueError:
-                    break
-                if day < oldest:
-                    chosen.append(key)
-                break
-    return tuple(chosen)
+    return tuple(key for key in keys if (day := layout.day_of(key)) is not None and day < oldest)

@@ -4,14 +4,13 @@ from flts.ingest.csv_reader import read_csv
 from flts.ingest.report import ValidationReport, validation_report
 from flts.ingest.sample import write_sample
 from flts.ingest.table import RawTable
-from flts.ingest.uploads import RawUpload, newest_upload, raw_key, upload_hash
+from flts.ingest.uploads import RawUpload, newest_upload, upload_hash
 
 __all__ = [
     "RawTable",
     "RawUpload",
     "ValidationReport",
     "newest_upload",
-    "raw_key",
     "read_csv",
     "upload_hash",
     "validation_report",

@@ -1,15 +1,12 @@
-"""Where uploads lie in the raw-data bucket; gateway and Job agree on it here."""
+"""Uploads in the raw-data bucket: which there are, and the hash that names one."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Literal
 
+from flts.storage import layout
 from flts.storage.ports import ObjectInfo, ObjectStore
-
-TRAIN_FILE = "train.csv"
-TEST_FILE = "test.csv"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,21 +25,15 @@ def upload_hash(train_sha256: str, test_sha256: str | None = None) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def raw_key(identifier: str, upload: str, part: Literal["train", "test"]) -> str:
-    """Return the object key of an upload's file: ``<identifier>/<upload hash>/train.csv``."""
-    return f"{identifier}/{upload}/{TRAIN_FILE if part == 'train' else TEST_FILE}"
-
-
 def newest_upload(store: ObjectStore, bucket: str, identifier: str) -> RawUpload | None:
     """Return the identifier's upload whose training file was written last, or None."""
     found: dict[str, dict[str, ObjectInfo]] = {}
-    for info in store.list(bucket, f"{identifier}/"):
-        parts = info.key.split("/")
-        if len(parts) == 3:  # noqa: PLR2004 - identifier, hash, file
-            found.setdefault(parts[1], {})[parts[2]] = info
+    for info in store.list(bucket, layout.below(identifier)):
+        if parts := layout.UPLOAD.parse(info.key):
+            found.setdefault(parts["upload_hash"], {})[parts["part"]] = info
     uploads = [
-        RawUpload(identifier, digest, files[TRAIN_FILE], files.get(TEST_FILE))
+        RawUpload(identifier, digest, files["train"], files.get("test"))
         for digest, files in found.items()
-        if TRAIN_FILE in files
+        if "train" in files
     ]
     return max(uploads, key=lambda upload: upload.train.modified, default=None)

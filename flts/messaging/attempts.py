@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from flts.contracts.events import Event
 from flts.errors import ObjectNotFoundError, PreconditionFailedError
+from flts.storage import layout
 from flts.storage.ports import ObjectStore
 
 DIED = "the process ended in the middle of the work (killed, or out of memory)"
@@ -49,7 +50,7 @@ class Attempts(Protocol):
 
 
 class StoredAttempts:
-    """Tries as objects ``<identifier>/<pipeline_run_id>/attempts/<group>/<event_id>-<n>.json``, created once each.
+    """Tries as one object each, created once.
 
     Parameters
     ----------
@@ -105,7 +106,7 @@ class StoredAttempts:
 
     def key(self, event: Event, number: int) -> str:
         """Return the key of a try."""
-        return f"{event.identifier}/{event.pipeline_run_id}/attempts/{self._group}/{event.event_id}-{number}.json"
+        return layout.ATTEMPT(event.identifier, event.pipeline_run_id, self._group, event.event_id, str(number))
 
     def _put(
         self, event: Event, number: int, error: str | None, *, nonce: str | None = None, create_only: bool = False

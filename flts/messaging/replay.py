@@ -28,12 +28,12 @@ from flts.messaging.dead_letters import DeadLetters, Head, Letter, Place
 from flts.messaging.kafka import DEAD_LETTER_RETENTION_SECONDS, RawHeaders, full_name
 from flts.observability.logs import get_logger
 from flts.settings import KafkaSettings
+from flts.storage import layout
 from flts.storage.ports import ObjectStore
 from flts.storage.records import Record, Records
 
 log = get_logger(__name__)
 
-FOLDER = "_dead-letters"
 KEEP_SECONDS = DEAD_LETTER_RETENTION_SECONDS + 24 * 3600
 LEASE_SECONDS = 60.0
 """Longer than a batch and one acknowledgement: a second gateway waits for the first, or for this after its crash."""
@@ -73,21 +73,21 @@ class ReplayMarks:
 
     def replayed(self, group: str) -> frozenset[str]:
         """Return the uids of the letters that were replayed."""
-        prefix = f"{FOLDER}/{group}/replayed/"
-        return frozenset(key.removeprefix(prefix).removesuffix(".json") for key in self._records.keys(prefix))
+        found = (layout.REPLAY.parse(key) for key in self._records.keys(layout.REPLAY.prefix(group)))
+        return frozenset(parts["uid"] for parts in found if parts is not None)
 
     def mark(self, group: str, uid: str, record: Record) -> bool:
         """Note that a letter was replayed; return whether this is the first time."""
-        return self._records.create(f"{FOLDER}/{group}/replayed/{uid}.json", {**record, "at": self._iso()})
+        return self._records.create(layout.REPLAY(group, uid), {**record, "at": self._iso()})
 
     def read(self, group: str, uid: str) -> Record | None:
         """Return when a letter was replayed, by whom and why; None if it was not."""
-        return self._records.read(f"{FOLDER}/{group}/replayed/{uid}.json")
+        return self._records.read(layout.REPLAY(group, uid))
 
     def forget_old(self) -> int:
         """Remove what is said of letters that the brokers have removed; return how many."""
         oldest = self._now() - KEEP_SECONDS
-        old = [info.key for info in self._store.list(self._bucket, f"{FOLDER}/") if info.modified < oldest]
+        old = [info.key for info in self._store.list(self._bucket, layout.REPLAY.prefix()) if info.modified < oldest]
         for key in old:
             self._store.delete(self._bucket, key)
         return len(old)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from flts.errors import BackendAwayError, FltsError, PreconditionFailedError, RejectedError
 from flts.observability.logs import get_logger
+from flts.storage import layout
 
 if TYPE_CHECKING:
     from flts.settings import StoreSettings
@@ -121,7 +122,7 @@ class _Probe:
             log.info("bucket_exists", bucket=bucket)
 
     def _create_only(self) -> None:
-        key = f"_probe/{uuid.uuid4()}"
+        key = layout.PROBE(str(uuid.uuid4()))
         try:
             self._store.put(self._bucket, key, b"first", create_only=True)
             self._must_refuse(key, b"second", create_only=True)
@@ -129,7 +130,7 @@ class _Probe:
             self._remove(key)
 
     def _stale_etag(self) -> None:
-        key = f"_probe/{uuid.uuid4()}"
+        key = layout.PROBE(str(uuid.uuid4()))
         try:
             stale = self._store.put(self._bucket, key, b"first").etag
             fresh = self._store.put(self._bucket, key, b"second", if_match=stale).etag
@@ -148,7 +149,7 @@ class _Probe:
             raise RejectedError(msg, code="conditional_puts_ignored")
 
     def _round_trip(self) -> None:
-        key = f"_probe/{uuid.uuid4()}"
+        key = layout.PROBE(str(uuid.uuid4()))
         block = os.urandom(1 << 20)
         count = PROBE_BYTES // len(block)
         digest = hashlib.sha256()

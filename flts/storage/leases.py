@@ -5,10 +5,10 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING
 
+from flts.storage import layout
+
 if TYPE_CHECKING:
     from flts.storage.records import Record, Records
-
-_FOLDER = "_leases"
 
 
 def acquire(records: Records, name: str, owner: str, seconds: float, *, now: float) -> bool:
@@ -28,7 +28,7 @@ def acquire(records: Records, name: str, owner: str, seconds: float, *, now: flo
         # The nonce gives each lease bytes, and so an etag, of its own.
         return {"owner": owner, "until": now + seconds, "nonce": uuid.uuid4().hex}
 
-    return records.change(f"{_FOLDER}/{name}.json", change, tries=1)
+    return records.change(layout.LEASE(name), change, tries=1)
 
 
 def release(records: Records, name: str, owner: str) -> None:
@@ -39,4 +39,4 @@ def release(records: Records, name: str, owner: str) -> None:
             return None
         return {"owner": owner, "until": 0, "nonce": uuid.uuid4().hex}
 
-    records.change(f"{_FOLDER}/{name}.json", change, tries=1)
+    records.change(layout.LEASE(name), change, tries=1)

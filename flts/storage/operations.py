@@ -12,19 +12,19 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from flts.contracts.ids import new_pipeline_run_id
+from flts.storage import layout
 from flts.storage.records import Record, Records
 
 if TYPE_CHECKING:
     from flts.settings import StoreSettings
     from flts.storage.ports import ObjectStore
 
-_FOLDER = "_operations"
 _ALL = "_all"
 """In the identifier's place for what concerns no single one; no identifier begins with an underscore."""
 
 
 class Operations:
-    """One record per operation, under ``_operations/<identifier>/<operation_id>.json`` in the bucket of runs.
+    """One record per operation, in the bucket of runs.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ class Operations:
             "begun": self._now(),
             "ended": None,
         }
-        self._records.create(_key(identifier, operation_id), record)
+        self._records.create(layout.OPERATION(identifier or _ALL, operation_id), record)
         return operation_id
 
     def end(self, operation_id: str, identifier: str | None = None, **details: Any) -> None:
@@ -81,7 +81,7 @@ class Operations:
         def change(stored: Record | None) -> Record:
             return {**(stored or {}), **details, "ended": self._now()}
 
-        self._records.change(_key(identifier, operation_id), change)
+        self._records.change(layout.OPERATION(identifier or _ALL, operation_id), change)
 
     def done(
         self,
@@ -104,13 +104,13 @@ class Operations:
             "begun": self._now(),
             **ended,
         }
-        self._records.create(_key(identifier, operation_id), record)
+        self._records.create(layout.OPERATION(identifier or _ALL, operation_id), record)
         return operation_id
 
     def of(self, identifier: str | None, *, pipeline_run_id: str | None = None, limit: int = 20) -> list[Record]:
         """Return the operations on an identifier, or those on none, newest first; of one run alone if it is named."""
         found: list[Record] = []
-        for key in sorted(self._records.keys(f"{_FOLDER}/{identifier or _ALL}/"), reverse=True):
+        for key in sorted(self._records.keys(layout.OPERATION.prefix(identifier or _ALL)), reverse=True):
             record = self._records.read(key)
             if record is None or (pipeline_run_id is not None and record.get("pipeline_run_id") != pipeline_run_id):
                 continue
@@ -122,7 +122,3 @@ class Operations:
     def _now(self) -> str:
         when = datetime.fromtimestamp(self._clock(), UTC)
         return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _key(identifier: str | None, operation_id: str) -> str:
-    return f"{_FOLDER}/{identifier or _ALL}/{operation_id}.json"

@@ -1,4 +1,4 @@
-"""The records of pipeline runs and the champions' pointers: the only place that knows their keys.
+"""The records of pipeline runs and the champions' pointers.
 
 Every record is one JSON object, written once unless said otherwise. What is open is also marked by an empty object,
 so that looking for work costs one listing and not a look into every run there ever was.
@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import ValidationError
 
@@ -26,8 +26,9 @@ from flts.contracts.events import (
 )
 from flts.contracts.ids import IDENTIFIER_PATTERN
 from flts.errors import ConflictError, RejectedError
-from flts.storage import leases
+from flts.storage import layout, leases
 from flts.storage.claims import put_claimed
+from flts.storage.layout import Key, RunName
 from flts.storage.records import TRIES, Record, Records, contended
 from flts.storage.tombstones import Tombstones
 
@@ -44,17 +45,6 @@ Move = Literal["moved", "same", "superseded"]
 
 _RUN_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _ENDED = frozenset({"done", "skipped"})
-_OPEN = "_open"
-_FORECASTS = "_forecasts"
-INDEX = "_index"
-"""Folder of the marks that tell a run's identifier."""
-
-
-class RunName(NamedTuple):
-    """Which run of which identifier."""
-
-    identifier: str
-    pipeline_run_id: str
 
 
 class RunStore:
@@ -90,9 +80,9 @@ class RunStore:
         """
         name = RunName(event.identifier, event.pipeline_run_id)
         # The marks come first: a run that is recorded is then always found, and a mark without a run is swept away.
-        self._runs.mark(_mark(INDEX, name))
-        self._runs.mark(_mark(_OPEN, name))
-        first = self._runs.create(_key(name, "run"), event.model_dump(mode="json"))
+        self._runs.mark(_mark(layout.INDEX_MARK, name))
+        self._runs.mark(_mark(layout.OPEN_MARK, name))
+        first = self._runs.create(layout.RUN(*name), event.model_dump(mode="json"))
         try:
             # Only now: who deletes leaves the tombstone before listing runs, so one of the two sees the other.
             self.refuse_deleted(*name)
@@ -116,13 +106,13 @@ class RunStore:
 
     def read_run(self, identifier: str, pipeline_run_id: str) -> Record | None:
         """Return the event that started the run, ``raw-data`` or a request to eval, or None."""
-        return self._runs.read(_key(RunName(identifier, pipeline_run_id), "run"))
+        return self._runs.read(layout.RUN(identifier, pipeline_run_id))
 
     def find_run(self, pipeline_run_id: str) -> str | None:
         """Return the identifier of a run, or None if there is no such run."""
         if _RUN_ID.fullmatch(pipeline_run_id) is None:
             return None
-        marks = self._runs.keys(f"{INDEX}/{pipeline_run_id}/")
+        marks = self._runs.keys(layout.INDEX_MARK.prefix(pipeline_run_id))
         return next((key.rpartition("/")[2] for key in marks), None)
 
     def identifiers(self) -> list[str]:
@@ -132,28 +122,28 @@ class RunStore:
 
     def runs(self, identifier: str) -> list[str]:
         """Return the pipeline_run_ids of an identifier, newest first."""
-        names = self._runs.folders(f"{identifier}/")
+        names = self._runs.folders(layout.below(identifier))
         return sorted((name for name in names if _RUN_ID.fullmatch(name)), reverse=True)
 
     def recent_runs(self, limit: int | None = None) -> list[RunName]:
         """Return the runs of all identifiers, newest first."""
-        return self._marked(INDEX)[::-1][:limit]
+        return self._marked(layout.INDEX_MARK)[::-1][:limit]
 
     def open_runs(self) -> list[RunName]:
         """Return the runs without an outcome, oldest first."""
-        return [name for name in self._marked(_OPEN) if self._is_open(name)]
+        return [name for name in self._marked(layout.OPEN_MARK) if self._is_open(name)]
 
     def unannounced_runs(self) -> list[RunName]:
         """Return the open runs whose event was not acknowledged by the broker, oldest first: the outbox."""
-        return [name for name in self.open_runs() if not self._runs.exists(_key(name, "announced"))]
+        return [name for name in self.open_runs() if not self._runs.exists(layout.ANNOUNCED(*name))]
 
     def mark_announced(self, identifier: str, pipeline_run_id: str) -> bool:
         """Record that the broker has the run's event; return whether this call was the first."""
-        return self._runs.create(_key(RunName(identifier, pipeline_run_id), "announced"), {"at": self._now()})
+        return self._runs.create(layout.ANNOUNCED(identifier, pipeline_run_id), {"at": self._now()})
 
     def announced(self, identifier: str, pipeline_run_id: str) -> bool:
         """Return whether the broker has the run's event."""
-        return self._runs.exists(_key(RunName(identifier, pipeline_run_id), "announced"))
+        return self._runs.exists(layout.ANNOUNCED(identifier, pipeline_run_id))
 
     def delete_run(self, identifier: str, pipeline_run_id: str) -> int:
         """Remove a run's records and return how many; may be repeated.
@@ -167,12 +157,13 @@ class RunStore:
 
     def keys_of_run(self, identifier: str, pipeline_run_id: str) -> list[str]:
         """Return the keys of a run's records in the order in which they are removed."""
-        first = _key(RunName(identifier, pipeline_run_id), "run")
-        return sorted(self._runs.keys(f"{identifier}/{pipeline_run_id}/"), key=lambda key: key != first)
+        first = layout.RUN(identifier, pipeline_run_id)
+        return sorted(self._runs.keys(layout.below(identifier, pipeline_run_id)), key=lambda key: key != first)
 
     def marks_of_run(self, identifier: str, pipeline_run_id: str) -> list[str]:
         """Return the keys of a run's marks, there or not."""
-        return [_mark(folder, RunName(identifier, pipeline_run_id)) for folder in (_OPEN, _FORECASTS, INDEX)]
+        marks = (layout.OPEN_MARK, layout.FORECAST_MARK, layout.INDEX_MARK)
+        return [_mark(mark, RunName(identifier, pipeline_run_id)) for mark in marks]
 
     # Stages
 
@@ -201,25 +192,25 @@ class RunStore:
             ended = end if end is not None or status == "started" else self._now()
             return {**details, "stage": stage, "status": status, "start": _iso(started), "end": _iso(ended)}
 
-        return self._runs.change(_key(name, f"stages/{stage}"), change)
+        return self._runs.change(layout.STAGE(*name, stage), change)
 
     def stage(self, identifier: str, pipeline_run_id: str, stage: str) -> Record | None:
         """Return how far a stage is, or None if it has not begun."""
-        return self._runs.read(_key(RunName(identifier, pipeline_run_id), f"stages/{stage}"))
+        return self._runs.read(layout.STAGE(identifier, pipeline_run_id, stage))
 
     def stages(self, identifier: str, pipeline_run_id: str) -> dict[str, Record]:
         """Return the stages recorded so far, by name."""
-        return dict(self._runs.folder(f"{identifier}/{pipeline_run_id}/stages/"))
+        return dict(self._runs.folder(layout.STAGE.prefix(identifier, pipeline_run_id)))
 
     # Evaluation
 
     def put_expected(self, identifier: str, pipeline_run_id: str, expected: Mapping[str, Any]) -> Record:
         """Record what eval waits for, unless it is recorded; return what stands there."""
-        return self._runs.adopt(_key(RunName(identifier, pipeline_run_id), "expected"), expected)[0]
+        return self._runs.adopt(layout.EXPECTED(identifier, pipeline_run_id), expected)[0]
 
     def expected(self, identifier: str, pipeline_run_id: str) -> Record | None:
         """Return what eval waits for, or None."""
-        return self._runs.read(_key(RunName(identifier, pipeline_run_id), "expected"))
+        return self._runs.read(layout.EXPECTED(identifier, pipeline_run_id))
 
     def put_trained(self, event: ModelTraining) -> bool:
         """Record a model type's final event; return whether it stands there now because of this call.
@@ -231,63 +222,63 @@ class RunStore:
         def change(stored: Record | None) -> Record | None:
             if stored is not None:
                 better = stored.get("status") == "FAILED" and event.status == "SUCCESS"
-                if not better or self._runs.exists(_key(name, "decision")):
+                if not better or self._runs.exists(layout.DECISION(*name)):
                     return None
             return event.model_dump(mode="json")
 
-        return self._runs.change(_key(name, f"trained/{event.model_type}"), change)
+        return self._runs.change(layout.TRAINED(*name, event.model_type), change)
 
     def trained(self, identifier: str, pipeline_run_id: str) -> dict[str, ModelTraining]:
         """Return the final events recorded so far, by model type."""
         name = RunName(identifier, pipeline_run_id)
-        found = self._runs.folder(f"{identifier}/{pipeline_run_id}/trained/")
-        return {kind: _parse(ModelTraining, record, _key(name, f"trained/{kind}")) for kind, record in found}
+        found = self._runs.folder(layout.TRAINED.prefix(*name))
+        return {kind: _parse(ModelTraining, record, layout.TRAINED(*name, kind)) for kind, record in found}
 
     def put_scoreboard(self, identifier: str, pipeline_run_id: str, data: bytes) -> ClaimCheck:
         """Store a scoreboard under its own hash and return its claim."""
-        key = f"{identifier}/{pipeline_run_id}/scoreboard-{hashlib.sha256(data).hexdigest()}.json"
+        key = layout.SCOREBOARD(identifier, pipeline_run_id, hashlib.sha256(data).hexdigest())
         return put_claimed(self._store, self._bucket, key, data)
 
     def decide(self, identifier: str, pipeline_run_id: str, decision: Mapping[str, Any]) -> tuple[Record, bool]:
         """Decide a run, once: return the decision that stands, and whether it is this one."""
-        return self._runs.adopt(_key(RunName(identifier, pipeline_run_id), "decision"), decision)
+        return self._runs.adopt(layout.DECISION(identifier, pipeline_run_id), decision)
 
     def decision(self, identifier: str, pipeline_run_id: str) -> Record | None:
         """Return the run's decision, or None."""
-        return self._runs.read(_key(RunName(identifier, pipeline_run_id), "decision"))
+        return self._runs.read(layout.DECISION(identifier, pipeline_run_id))
 
     def put_outcome(self, identifier: str, pipeline_run_id: str, outcome: str, **details: Any) -> bool:
         """End a run; return whether this call did."""
         name = RunName(identifier, pipeline_run_id)
-        first = self._runs.create(_key(name, "outcome"), {**details, "outcome": outcome, "at": self._now()})
-        self._runs.remove(_mark(_OPEN, name))
+        first = self._runs.create(layout.OUTCOME(*name), {**details, "outcome": outcome, "at": self._now()})
+        self._runs.remove(_mark(layout.OPEN_MARK, name))
         return first
 
     def outcome(self, identifier: str, pipeline_run_id: str) -> Record | None:
         """Return how the run ended, or None while it is unfinished."""
-        return self._runs.read(_key(RunName(identifier, pipeline_run_id), "outcome"))
+        return self._runs.read(layout.OUTCOME(identifier, pipeline_run_id))
 
     # Batch forecasts
 
     def put_inference(self, event: InferenceData) -> bool:
         """Keep test rows to be forecast until their run is decided; return whether this call was the first."""
         name = RunName(event.identifier, event.pipeline_run_id)
-        self._runs.mark(_mark(_FORECASTS, name))
-        return self._runs.create(_key(name, "inference"), event.model_dump(mode="json"))
+        self._runs.mark(_mark(layout.FORECAST_MARK, name))
+        return self._runs.create(layout.INFERENCE(*name), event.model_dump(mode="json"))
 
     def inference(self, identifier: str, pipeline_run_id: str) -> InferenceData | None:
         """Return the test rows kept, or None."""
-        key = _key(RunName(identifier, pipeline_run_id), "inference")
+        key = layout.INFERENCE(identifier, pipeline_run_id)
         record = self._runs.read(key)
         return None if record is None else _parse(InferenceData, record, key)
 
     def waiting_forecasts(self) -> list[RunName]:
         """Return the runs whose test rows are kept and neither forecast nor skipped, oldest first."""
         waiting = []
-        for name in self._marked(_FORECASTS):
-            if self._runs.exists(_key(name, "forecast")):
-                self._runs.remove(_mark(_FORECASTS, name))
-            elif self._runs.exists(_key(name, "inference")):
+        for name in self._marked(layout.FORECAST_MARK):
+            if self._runs.exists(layout.FORECAST(*name)):
+                self._runs.remove(_mark(layout.FORECAST_MARK, name))
+            elif self._runs.exists(layout.INFERENCE(*name)):
                 waiting.append(name)
         return waiting
 
@@ -296,23 +287,23 @@ class RunStore:
     ) -> bool:
         """Record what became of the test rows; return whether this call was the first."""
         name = RunName(identifier, pipeline_run_id)
-        first = self._runs.create(_key(name, "forecast"), {**details, "status": status, "at": self._now()})
-        self._runs.remove(_mark(_FORECASTS, name))
+        first = self._runs.create(layout.FORECAST(*name), {**details, "status": status, "at": self._now()})
+        self._runs.remove(_mark(layout.FORECAST_MARK, name))
         return first
 
     def forecast(self, identifier: str, pipeline_run_id: str) -> Record | None:
         """Return what became of the test rows, or None."""
-        return self._runs.read(_key(RunName(identifier, pipeline_run_id), "forecast"))
+        return self._runs.read(layout.FORECAST(identifier, pipeline_run_id))
 
     # Champions
 
     def current(self, identifier: str) -> tuple[Record, str] | None:
         """Return the champion's pointer and its etag, or None."""
-        return self._pointers.read_with_etag(f"{identifier}/current.json")
+        return self._pointers.read_with_etag(layout.CURRENT(identifier))
 
     def current_of_config(self, identifier: str, config_hash: str) -> Record | None:
         """Return the pointer of one configuration, or None."""
-        found = self._pointers.read_with_etag(f"{identifier}/{config_hash}/current.json")
+        found = self._pointers.read_with_etag(layout.CURRENT_OF_CONFIG(identifier, config_hash))
         return found and found[0]
 
     def champions(self) -> dict[str, Record]:
@@ -330,17 +321,17 @@ class RunStore:
         "moved" | "same" | "superseded"
             ``same`` if the pointer already names this run; ``superseded`` if it names a newer one, and stays.
         """
-        return self._move(f"{identifier}/current.json", pointer)
+        return self._move(layout.CURRENT(identifier), pointer)
 
     def put_config_pointer(self, identifier: str, config_hash: str, pointer: Mapping[str, Any]) -> Move:
         """Move the pointer of one configuration as `move_current` does."""
-        return self._move(f"{identifier}/{config_hash}/current.json", pointer)
+        return self._move(layout.CURRENT_OF_CONFIG(identifier, config_hash), pointer)
 
     # Jobs, tries and leases
 
     def create_job(self, identifier: str, job_hash: str, details: Mapping[str, Any]) -> tuple[Record, bool]:
         """Record that a Job starts a run: return what stands there, and whether this call was the first."""
-        return self._runs.adopt(f"{identifier}/jobs/{job_hash}.json", details)
+        return self._runs.adopt(layout.JOB(identifier, job_hash), details)
 
     def record_attempt(self, identifier: str, pipeline_run_id: str, work: str) -> int:
         """Count a try before its work begins, and return how many there were with it.
@@ -390,32 +381,25 @@ class RunStore:
             tries = max(int((stored or {}).get("tries", 0)) + step, 0)
             return {"tries": tries, "at": self._now(), "nonce": uuid.uuid4().hex}
 
-        self._runs.change(_key(name, f"attempts/{work}"), change)
+        self._runs.change(layout.ATTEMPTS(*name, work), change)
         return tries
 
     def _is_open(self, name: RunName) -> bool:
-        if self._runs.exists(_key(name, "outcome")):
-            self._runs.remove(_mark(_OPEN, name))  # whoever ended the run was killed before this line
+        if self._runs.exists(layout.OUTCOME(*name)):
+            self._runs.remove(_mark(layout.OPEN_MARK, name))  # whoever ended the run was killed before this line
             return False
-        return self._runs.exists(_key(name, "run"))
+        return self._runs.exists(layout.RUN(*name))
 
-    def _marked(self, folder: str) -> list[RunName]:
-        names = []
-        for key in self._runs.keys(f"{folder}/"):
-            _, run, identifier = key.split("/")
-            names.append(RunName(identifier, run))
-        return names
+    def _marked(self, mark: Key) -> list[RunName]:
+        found = (mark.parse(key) for key in self._runs.keys(mark.prefix()))
+        return [RunName(**parts) for parts in found if parts is not None]
 
     def _now(self) -> str:
         return str(_iso(self._clock()))
 
 
-def _key(name: RunName, record: str) -> str:
-    return f"{name.identifier}/{name.pipeline_run_id}/{record}.json"
-
-
-def _mark(folder: str, name: RunName) -> str:
-    return f"{folder}/{name.pipeline_run_id}/{name.identifier}"
+def _mark(mark: Key, name: RunName) -> str:
+    return mark(name.pipeline_run_id, name.identifier)
 
 
 def _parse(event: type[E], record: Record, key: str) -> E:

@@ -8,13 +8,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from flts.contracts.ids import IDENTIFIER_PATTERN
+from flts.storage import layout
 from flts.storage.records import Record, Records
 
 if TYPE_CHECKING:
     from flts.settings import StoreSettings
     from flts.storage.ports import ObjectStore
-
-_FOLDER = "_deleted"
 
 
 class Tombstones:
@@ -40,7 +39,7 @@ class Tombstones:
             latest = max(before, str((stored or {}).get("before", "")))
             return {"before": latest, "begun": self._clock(), "done": False, "nonce": uuid.uuid4().hex}
 
-        self._records.change(_key(identifier), change)
+        self._records.change(layout.DELETED(identifier), change)
 
     def finish(self, identifier: str) -> None:
         """Say that nothing is left: the name may be used again."""
@@ -48,11 +47,11 @@ class Tombstones:
         def change(stored: Record | None) -> Record | None:
             return None if stored is None else {**stored, "done": True, "nonce": uuid.uuid4().hex}
 
-        self._records.change(_key(identifier), change)
+        self._records.change(layout.DELETED(identifier), change)
 
     def before(self, identifier: str) -> str | None:
         """Return the run before which everything of an identifier is deleted, or None if it never was."""
-        record = self._records.read(_key(identifier))
+        record = self._records.read(layout.DELETED(identifier))
         return None if record is None else str(record["before"])
 
     def covers(self, identifier: str, pipeline_run_id: str) -> bool:
@@ -62,14 +61,11 @@ class Tombstones:
 
     def unfinished(self, identifier: str) -> bool:
         """Return whether a deletion has begun and not ended."""
-        record = self._records.read(_key(identifier))
+        record = self._records.read(layout.DELETED(identifier))
         return record is not None and not record.get("done")
 
     def identifiers(self) -> list[str]:
         """Return the identifiers that were ever deleted, ordered."""
-        names = (key.rpartition("/")[2].removesuffix(".json") for key in self._records.keys(f"{_FOLDER}/"))
+        found = (layout.DELETED.parse(key) for key in self._records.keys(layout.DELETED.prefix()))
+        names = (parts["identifier"] for parts in found if parts is not None)
         return [name for name in names if IDENTIFIER_PATTERN.fullmatch(name)]
-
-
-def _key(identifier: str) -> str:
-    return f"{_FOLDER}/{identifier}.json"

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from flts.errors import FltsError, ObjectNotFoundError, RejectedError
 from flts.observability.logs import get_logger
 from flts.observability.metrics import default_metrics
+from flts.storage import layout
 from flts.tracking.breaker import Breaker
 from flts.tracking.record import (
     Artifact,
@@ -135,7 +136,7 @@ class Tracker:
         def move() -> None:
             self._recorder.set_champion(experiment, run_id)
             if self._spool is not None:
-                self._spool.remove(self._spool.champion_key(experiment))  # an older one must not come after this
+                self._spool.remove(layout.SPOOLED_CHAMPION(experiment))  # an older one must not come after this
 
         if self._run(move, self._settings.mlflow_close_seconds):
             return True

@@ -6,14 +6,12 @@ import hashlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from flts.storage import layout
 from flts.storage.ports import ObjectInfo
 from flts.tracking.record import ChampionDocument, Document, ForgetDocument
 
 if TYPE_CHECKING:
     from flts.storage.ports import ObjectStore
-
-_FOLDER = "_spool"
-_REJECTED = "_spool_rejected"
 
 
 class Spool:
@@ -31,23 +29,15 @@ class Spool:
         """
         data = document.to_json()
         if isinstance(document, ChampionDocument):
-            key = self.champion_key(document.experiment)
+            key = layout.SPOOLED_CHAMPION(document.experiment)
         elif isinstance(document, ForgetDocument):
-            key = self.forget_key(document.experiment)
+            key = layout.SPOOLED_FORGET(document.experiment)
         elif document.status is not None:
-            key = f"{_FOLDER}/{document.run_id}.json"
+            key = layout.SPOOLED_RUN(document.run_id)
         else:
-            key = f"{_FOLDER}/{document.run_id}-{hashlib.sha256(data).hexdigest()[:12]}.json"
+            key = layout.SPOOLED_ADDITION(document.run_id, hashlib.sha256(data).hexdigest()[:12])
         self._store.put(self._bucket, key, data)
         return key
-
-    def champion_key(self, experiment: str) -> str:
-        """Return the key of an experiment's champion."""
-        return f"{_FOLDER}/champion-{experiment}.json"
-
-    def forget_key(self, experiment: str) -> str:
-        """Return the key of the word that an experiment was deleted."""
-        return f"{_FOLDER}/forget-{experiment}.json"
 
     def keys(self) -> list[str]:
         """Return what is kept, in the order in which it can be recorded: runs, additions to them, champions."""
@@ -64,15 +54,18 @@ class Spool:
 
     def reject(self, key: str) -> str:
         """Put a document that can never be recorded aside, for a person to look at; return where."""
-        aside = key.replace(_FOLDER, _REJECTED, 1)
+        aside = layout.SPOOL_REJECTED(_name(key))
         self._store.copy(self._bucket, key, aside)
         self._store.delete(self._bucket, key)
         return aside
 
     def _list(self) -> Iterator[ObjectInfo]:
-        return self._store.list(self._bucket, f"{_FOLDER}/")
+        return self._store.list(self._bucket, layout.SPOOLED.prefix())
 
 
 def _rank(key: str) -> tuple[bool, bool, str]:
-    name = key.rpartition("/")[2]
-    return name.startswith("champion-"), "-" in name, key
+    return layout.SPOOLED_CHAMPION.parse(key) is not None, "-" in _name(key), key
+
+
+def _name(key: str) -> str:
+    return key.removeprefix(layout.SPOOLED.prefix()).removesuffix(".json")

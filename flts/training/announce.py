@@ -13,6 +13,7 @@ from flts.errors import FltsError
 from flts.observability.logs import get_logger
 from flts.observability.metrics import TRAINING_OUTCOMES, begin_at_zero
 from flts.runtime.adapters import Adapters
+from flts.storage import layout
 from flts.trainers import Trainer
 
 MAX_ERROR_CHARACTERS = 2000
@@ -35,7 +36,6 @@ class Announcement:
 
 def model_training(event: TrainingData, done: Announcement) -> ModelTraining:
     """Return the event of a training that ended well."""
-    folder = done.bundle.object_key.rpartition("/")[0]
     return ModelTraining(
         event_id=derived_event_id(event.event_id, f"trained-{done.model_type}"),
         identifier=event.identifier,
@@ -47,7 +47,7 @@ def model_training(event: TrainingData, done: Announcement) -> ModelTraining:
         run_id=done.run_id,
         mlflow_run_id=done.mlflow_run_id,
         experiment_name=event.identifier,
-        model_uri=f"s3://{done.bundle.bucket}/{folder}",
+        model_uri=f"s3://{done.bundle.bucket}/{layout.folder_of(done.bundle.object_key)}",
         bundle=done.bundle,
         train=event.claim(),
         test=event.test,

@@ -12,6 +12,7 @@ from flts.bundle.format import Bundle
 from flts.contracts.claim_check import ClaimCheck
 from flts.contracts.events import TrainingData
 from flts.killpoints import reached
+from flts.storage import layout
 
 if TYPE_CHECKING:
     from flts.tracking.mlflow import Tracker
@@ -107,17 +108,16 @@ class Record:
         self._closed = True
         if self._run is None:
             return None
-        folder = claim.object_key.rpartition("/")[0]
         model = ClaimCheck(
             bucket=claim.bucket,
-            object_key=f"{folder}/{MODEL_FILE}",
+            object_key=layout.beside(claim.object_key, MODEL_FILE),
             size=bundle.model_size,
             sha256=bundle.model_sha256,
         )
         self._run.log_claim(f"{bundle.model_type}/{MODEL_FILE}", model)
         self._run.log_claim(f"{bundle.model_type}/{BUNDLE_FILE}", claim)
         self._run.log_claim(PREPROCESS_CONFIG, event.meta)
-        self._run.register(f"s3://{claim.bucket}/{folder}", bundle.model_type)
+        self._run.register(f"s3://{claim.bucket}/{layout.folder_of(claim.object_key)}", bundle.model_type)
         reached("record-end.before", event.identifier)
         mlflow_run_id = self._run.finish("FINISHED")
         reached("record-end.after", event.identifier)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from flts.contracts.ids import check_identifier
 from flts.errors import FltsError, RejectedError
+from flts.storage import layout
 
 LONGEST_KEY = 512  # S3 allows 1,024 bytes; ours are below 300
 SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=-]{0,199}")
-INCOMING = "_incoming"
 PARTS = ("train", "test")
 
 
@@ -31,12 +31,7 @@ class IncomingKey:
     @property
     def object_key(self) -> str:
         """Return the key in the landing zone."""
-        return incoming_key(self.identifier, self.part)
-
-
-def incoming_key(identifier: str, part: str) -> str:
-    """Return the key in the landing zone of an identifier's ``train`` or ``test`` file."""
-    return f"{INCOMING}/{identifier}/{part}.csv"
+        return layout.INCOMING(self.identifier, self.part)
 
 
 def check_key(key: str) -> str:

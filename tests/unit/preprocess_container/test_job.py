@@ -8,7 +8,8 @@ import pytest
 
 from flts.contracts.events import RawData
 from flts.errors import HashMismatchError, NotFoundError, RejectedError
-from flts.ingest import raw_key, upload_hash
+from flts.ingest import upload_hash
+from flts.storage import layout
 from flts.storage.filesystem import FilesystemStore
 from flts.storage.runs import RunStore
 from preprocess_container import job as module
@@ -41,7 +42,7 @@ def make_job(
 def upload(store: FilesystemStore, rows: int, name: str = "series") -> str:
     data = make_csv(make_values(rows))
     digest = upload_hash(hashlib.sha256(data).hexdigest())
-    store.put("raw-data", raw_key(name, digest, "train"), data)
+    store.put("raw-data", layout.UPLOAD(name, digest, "train"), data)
     return digest
 
 
@@ -77,7 +78,7 @@ def test_the_newest_upload_is_taken(store: FilesystemStore, tmp_path: Path) -> N
     event = job.prepare()
 
     assert event is not None
-    assert event.train.object_key == raw_key("series", digest, "train")
+    assert event.train.object_key == layout.UPLOAD("series", digest, "train")
     assert event.test is None
 
 
@@ -153,7 +154,7 @@ def test_a_name_that_is_no_identifier_is_refused(store: FilesystemStore, tmp_pat
 
 def test_a_changed_file_is_not_started(store: FilesystemStore, tmp_path: Path) -> None:
     digest = upload(store, 60)
-    store.put("raw-data", raw_key("series", digest, "train"), b"changed")
+    store.put("raw-data", layout.UPLOAD("series", digest, "train"), b"changed")
 
     with pytest.raises(HashMismatchError):
         make_job(store, tmp_path)[0].prepare()

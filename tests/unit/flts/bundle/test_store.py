@@ -9,10 +9,11 @@ import pytest
 
 from flts.bundle.format import Bundle
 from flts.bundle.load import fetch_bundle, read_bundle_folder
-from flts.bundle.write import bundle_folder, find_bundle, store_bundle
+from flts.bundle.write import find_bundle, store_bundle
 from flts.contracts.claim_check import ClaimCheck
 from flts.errors import HashMismatchError, NotFoundError, ObjectNotFoundError, RejectedError
 from flts.observability.metrics import default_metrics
+from flts.storage import layout
 from flts.storage.filesystem import FilesystemStore
 from tests.linear_models import linear_bundle, linear_onnx, with_model
 from tests.training_sets import made_series
@@ -80,7 +81,7 @@ def test_a_model_without_its_document_was_never_announced_and_is_replaced(
     store: FilesystemStore, made: tuple[Bundle, bytes]
 ) -> None:
     bundle, model_bytes = made
-    key = f"{bundle_folder('made', 'c' * 64, 'LINEAR', 'd' * 64)}/model.onnx"
+    key = layout.MODEL("made", "c" * 64, "LINEAR", "d" * 64)
     store.put(BUCKET, key, b"written by one who was killed")
 
     assert find(store, bundle) is None
@@ -119,7 +120,7 @@ def test_a_claim_whose_document_changed_or_went_is_refused(store: FilesystemStor
 
 def test_a_document_under_another_ones_key_is_not_found(store: FilesystemStore, made: tuple[Bundle, bytes]) -> None:
     bundle, model_bytes = made
-    elsewhere = bundle_folder("other", "c" * 64, "LINEAR", "d" * 64)
+    elsewhere = layout.folder_of(layout.BUNDLE("other", "c" * 64, "LINEAR", "d" * 64))
     store.put(BUCKET, f"{elsewhere}/bundle.json", bundle.to_json())
     store.put(BUCKET, f"{elsewhere}/model.onnx", model_bytes)
 

@@ -9,8 +9,8 @@ OLD = NOW - 90_000
 
 
 def _run(number: int, *, finished: bool = True, config: str | None = "c", created: float = NOW) -> RunFacts:
-    bundles = frozenset({f"s/{config}/GRU/t{number}/"}) if config else frozenset()
-    return RunFacts(f"{number:04d}", finished=finished, config_hash=config, created=created, bundle_prefixes=bundles)
+    bundles = frozenset({f"s/{config}/GRU/t{number}"}) if config else frozenset()
+    return RunFacts(f"{number:04d}", finished=finished, config_hash=config, created=created, bundle_folders=bundles)
 
 
 def _select(runs: list[RunFacts], *, retain: int = 2, pointed: tuple[str, ...] = ()) -> Selection:

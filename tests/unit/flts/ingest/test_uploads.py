@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from flts.ingest import newest_upload, raw_key, upload_hash
+from flts.ingest import newest_upload, upload_hash
+from flts.storage import layout
 from flts.storage.filesystem import FilesystemStore
 
 ONE, TWO = "1" * 64, "2" * 64
@@ -28,13 +29,13 @@ def test_the_newest_upload_is_the_one_whose_training_file_was_written_last(
     store: FilesystemStore, tmp_path: Path
 ) -> None:
     for age, digest in ((30, ONE), (10, TWO)):
-        key = raw_key("series", digest, "train")
+        key = layout.UPLOAD("series", digest, "train")
         store.put("raw-data", key, b"x")
         path = next(tmp_path.rglob(f"{digest}/train.csv*"))
         os.utime(path, (path.stat().st_atime, path.stat().st_mtime - age))
-    store.put("raw-data", raw_key("series", TWO, "test"), b"y")
-    store.put("raw-data", raw_key("series", "3" * 64, "test"), b"newer, but no training file yet")
-    store.put("raw-data", raw_key("series-2", ONE, "train"), b"another series")
+    store.put("raw-data", layout.UPLOAD("series", TWO, "test"), b"y")
+    store.put("raw-data", layout.UPLOAD("series", "3" * 64, "test"), b"newer, but no training file yet")
+    store.put("raw-data", layout.UPLOAD("series-2", ONE, "train"), b"another series")
 
     newest = newest_upload(store, "raw-data", "series")
 

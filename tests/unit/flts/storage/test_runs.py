@@ -13,8 +13,9 @@ from flts.contracts.events import InferenceData, ModelTraining, RawData
 from flts.contracts.ids import derived_event_id, derived_run_id, new_pipeline_run_id
 from flts.errors import PreconditionFailedError, RejectedError
 from flts.storage.filesystem import FilesystemStore
+from flts.storage.layout import RunName
 from flts.storage.ports import ObjectInfo, ObjectStore
-from flts.storage.runs import RunName, RunStore
+from flts.storage.runs import RunStore
 from tests.stores import folder_settings, folder_store
 
 CLAIM = ClaimCheck(bucket="raw-data", object_key="a/train.csv", size=3, sha256="0" * 64)

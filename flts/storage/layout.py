@@ -1,0 +1,160 @@
+"""Where every object lies: the keys of all buckets, each with its builder, its prefixes and its parser.
+
+Every release reads these keys: `tests/unit/flts/storage/test_layout.py` holds each of them to the letter. A key begins
+with its identifier, or with a folder of the system's own, whose name begins with an underscore as no identifier does.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import date
+from functools import cached_property
+from typing import NamedTuple
+
+_PATTERNS = {"identifier": "[^_/][^/]*", "part": "train|test", "number": "[0-9]+"}
+"""What a part matches; the others anything but a slash."""
+
+
+class Key:
+    """The form of one kind of key: ``Key("{identifier}/current.json")("a")`` is ``a/current.json``."""
+
+    def __init__(self, form: str) -> None:
+        self.form = form
+        self.parts = tuple(re.findall(r"{(\w+)}", form))
+
+    def __call__(self, *values: str) -> str:
+        """Return the key of these parts, in their order."""
+        return self.form.format_map(dict(zip(self.parts, values, strict=True)))
+
+    def prefix(self, *values: str) -> str:
+        """Return the beginning that all keys with these first parts share, to the first part that is left out."""
+        known = dict(zip(self.parts, values, strict=False))
+        return self.form.partition(f"{{{self.parts[len(values)]}}}")[0].format_map(known)
+
+    def parse(self, key: str) -> dict[str, str] | None:
+        """Return the parts of a key by name, or None if it has another form."""
+        match = self._pattern.fullmatch(key)
+        return None if match is None else match.groupdict()
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        groups = {part: f"(?P<{part}>{_PATTERNS.get(part, '[^/]+')})" for part in self.parts}
+        return re.compile(re.escape(self.form).replace(r"\{", "{").replace(r"\}", "}").format_map(groups))
+
+
+class RunName(NamedTuple):
+    """Which run of which identifier."""
+
+    identifier: str
+    pipeline_run_id: str
+
+
+# Every bucket
+PROBE = Key("_probe/{name}")
+"""Tries out the store."""
+
+# raw-data
+UPLOAD = Key("{identifier}/{upload_hash}/{part}.csv")
+INCOMING = Key("_incoming/{identifier}/{part}.csv")
+"""The landing zone, which starts no run."""
+
+# processed-data
+TRAIN_ROWS = Key("{identifier}/{config_hash}/processed_data.parquet")
+TRAIN_META = Key("{identifier}/{config_hash}/processed_data.meta.json")
+TEST_ROWS = Key("{identifier}/{config_hash}/test_processed_data.parquet")
+TEST_META = Key("{identifier}/{config_hash}/test_processed_data.meta.json")
+RAW_TEST_ROWS = Key("{identifier}/{config_hash}/raw_test_data.parquet")
+
+# model-bundles
+MODEL_FILE = "model.onnx"
+BUNDLE_FILE = "bundle.json"
+MODEL = Key(f"{{identifier}}/{{config_hash}}/{{model_type}}/{{train_hash}}/{MODEL_FILE}")
+BUNDLE = Key(f"{{identifier}}/{{config_hash}}/{{model_type}}/{{train_hash}}/{BUNDLE_FILE}")
+
+# model-promotion
+CURRENT = Key("{identifier}/current.json")
+CURRENT_OF_CONFIG = Key("{identifier}/{config_hash}/current.json")
+
+# inference-logs
+FORECASTS = Key("{identifier}/date={day}/{file}")
+"""Answers that a replica served, or the forecast of a run's test rows; the day is ``YYYY-MM-DD`` in UTC."""
+
+# pipeline-runs: a run's records
+RUN = Key("{identifier}/{pipeline_run_id}/run.json")
+ANNOUNCED = Key("{identifier}/{pipeline_run_id}/announced.json")
+STAGE = Key("{identifier}/{pipeline_run_id}/stages/{stage}.json")
+EXPECTED = Key("{identifier}/{pipeline_run_id}/expected.json")
+TRAINED = Key("{identifier}/{pipeline_run_id}/trained/{model_type}.json")
+SCOREBOARD = Key("{identifier}/{pipeline_run_id}/scoreboard-{sha256}.json")
+DECISION = Key("{identifier}/{pipeline_run_id}/decision.json")
+OUTCOME = Key("{identifier}/{pipeline_run_id}/outcome.json")
+INFERENCE = Key("{identifier}/{pipeline_run_id}/inference.json")
+FORECAST = Key("{identifier}/{pipeline_run_id}/forecast.json")
+ATTEMPT = Key("{identifier}/{pipeline_run_id}/attempts/{group}/{event_id}-{number}.json")
+ATTEMPTS = Key("{identifier}/{pipeline_run_id}/attempts/{work}.json")
+JOB = Key("{identifier}/jobs/{job_hash}.json")
+
+# pipeline-runs: marks, empty objects that one listing finds
+INDEX_MARK = Key("_index/{pipeline_run_id}/{identifier}")
+"""Every run."""
+OPEN_MARK = Key("_open/{pipeline_run_id}/{identifier}")
+"""Runs that may have no outcome yet."""
+FORECAST_MARK = Key("_forecasts/{pipeline_run_id}/{identifier}")
+"""Runs whose test rows may wait for their forecast."""
+
+# pipeline-runs: what belongs to no run
+LEASE = Key("_leases/{name}.json")
+DELETED = Key("_deleted/{identifier}.json")
+OPERATION = Key("_operations/{subject}/{operation_id}.json")
+"""The subject is an identifier, or ``_all``."""
+IDEMPOTENCY = Key("_idempotency/{sha256}.json")
+REPLAY = Key("_dead-letters/{group}/replayed/{uid}.json")
+
+# pipeline-runs: documents that MLflow has not taken yet
+SPOOLED_RUN = Key("_spool/{run_id}.json")
+SPOOLED_ADDITION = Key("_spool/{run_id}-{sha256}.json")
+SPOOLED_CHAMPION = Key("_spool/champion-{experiment}.json")
+SPOOLED_FORGET = Key("_spool/forget-{experiment}.json")
+SPOOLED = Key("_spool/{name}.json")
+"""Any of these."""
+SPOOL_REJECTED = Key("_spool_rejected/{name}.json")
+"""Put aside, since MLflow will never take it."""
+
+
+def below(*folders: str) -> str:
+    """Return the prefix of all that lies in a folder: below an identifier, or an identifier's run."""
+    return "".join(f"{folder}/" for folder in folders)
+
+
+def folder_of(key: str) -> str:
+    """Return the folder of an object, without the last slash."""
+    return key.rpartition("/")[0]
+
+
+def beside(key: str, file: str) -> str:
+    """Return the key of another object in the same folder."""
+    return f"{folder_of(key)}/{file}"
+
+
+def run_of(key: str) -> str:
+    """Return the pipeline_run_id of anything that is kept of a run."""
+    return key.split("/")[1]
+
+
+def config_of(key: str) -> str:
+    """Return the config_hash of anything in the buckets of data sets and bundles."""
+    return key.split("/")[1] if "/" in key else ""
+
+
+def day_of(key: str) -> date | None:
+    """Return the day of a log of forecasts, or None if the key names none."""
+    parts = FORECASTS.parse(key)
+    try:
+        return None if parts is None else date.fromisoformat(parts["day"])
+    except ValueError:
+        return None
+
+
+def bundle_folder_of(key: str) -> str | None:
+    """Return the folder of the bundle that an object is part of, or None for an object of a data set."""
+    return folder_of(key) if key.count("/") > TRAIN_ROWS.form.count("/") else None
