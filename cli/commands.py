@@ -17,6 +17,7 @@ from cli.causes import cause_lines, deleted_lines
 from cli.client import GatewayClient
 from cli.follow import LiveTable, PlainLines, follow_run
 from cli.rows import body_from_csv
+from flts.contracts import lifecycle
 from flts.errors import NotFoundError, RejectedError
 
 OK, FAILED, USAGE = 0, 1, 2
@@ -248,7 +249,7 @@ def _is_run_id(text: str) -> bool:
 
 
 def _exit_code(view: dict[str, Any]) -> int:
-    return OK if view.get("outcome") in render.GOOD_OUTCOMES else FAILED
+    return OK if view.get("outcome") in lifecycle.SERVED else FAILED
 
 
 def show(arguments: argparse.Namespace, answer: dict[str, Any], lines: Iterable[str]) -> int:

@@ -30,7 +30,6 @@ __all__ = [
 
 Record = Mapping[str, Any]
 
-GOOD_OUTCOMES = frozenset({"promoted", "kept", "superseded"})
 HEADERS_PROGRESS = ("stage", "state", "epoch", "loss", "elapsed")
 
 

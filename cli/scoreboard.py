@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from cli.text import duration, fixed, number, one_line, table
+from flts.contracts.lifecycle import RunState
 
 Record = Mapping[str, Any]
 
 MARK = "*"
-ENDED_WITH_A_WINNER = frozenset({"promoted", "superseded"})
+ENDED_WITH_A_WINNER = frozenset({RunState.PROMOTED, RunState.SUPERSEDED})
 CODE = re.compile(r"^[a-z][a-z0-9_]*: ")
 """What stands before a reason's sentence in an event, for programs."""
 
@@ -88,7 +89,7 @@ def decision_lines(view: Record) -> list[str]:
 
 
 def _came_late(view: Record) -> bool:
-    return view.get("outcome") == "superseded"
+    return view.get("outcome") == RunState.SUPERSEDED
 
 
 def _candidate_row(board: Record, row: Record) -> tuple[Any, tuple[Any, ...]]:

@@ -21,6 +21,7 @@ from cli.text import duration
 from embedded.meter import MemoryMeter
 from embedded.settings import DemoSettings, EmbeddedSettings
 from embedded.stack import Stack
+from flts.contracts import lifecycle
 from flts.contracts.ids import check_identifier
 from flts.errors import NotFoundError, RejectedError
 from flts.ingest.sample import SAMPLE_IDENTIFIER, write_sample
@@ -30,8 +31,6 @@ SERVED_SECONDS = 60.0
 CONTEXT_ROWS = 200
 SHOWN_PROCESSES = 4
 SHOWN_TARGETS = 4
-SHOWN_OUTCOMES = ("promoted", "kept", "superseded")
-"""Of an earlier start's run; after any other outcome a new one is made."""
 TRY_AGAIN = (502, 503, 504)
 
 Say = Callable[[str], None]
@@ -130,7 +129,7 @@ def _earlier_run(client: GatewayClient, dataset: DataSet) -> dict[str, Any] | No
         whole = client.run(str(run["pipeline_run_id"]))
         claims = whole.get("train") or {}, whole.get("test") or {}
         same = (claims[0].get("sha256"), claims[1].get("sha256")) == wanted
-        if same and whole.get("outcome") in {None, *SHOWN_OUTCOMES}:
+        if same and whole.get("outcome") in {None, *lifecycle.SERVED}:  # after any other end a new run is made
             return whole
     return None
 

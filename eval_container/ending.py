@@ -13,6 +13,7 @@ from eval_container.domain.gate import Reason
 from flts.contracts.claim_check import ClaimCheck
 from flts.contracts.events import Event, ModelSelected, RunId
 from flts.contracts.ids import derived_event_id
+from flts.contracts.lifecycle import RunState
 from flts.errors import FltsError, RejectedError
 from flts.killpoints import reached
 from flts.observability.logs import get_logger
@@ -81,7 +82,7 @@ class Ending:
         decision = self._runs.decision(event.identifier, event.pipeline_run_id)
         if decision is not None:
             return self.finish(decision)
-        if self._runs.outcome(event.identifier, event.pipeline_run_id) is not None:
+        if self._runs.end(event.identifier, event.pipeline_run_id) is not None:
             return []
         return self.refuse(event, Reason("evaluation_failed", f"eval gave up after its last try: {message}"[:1000]))
 
@@ -97,7 +98,7 @@ class Ending:
             return _as_ended(event, outcome)
         if event.decision == "refused" and (told := cancellation(event.reasons)) is not None:
             # The gateway was killed between its decision and the outcome, or is just about to write it.
-            self._runs.put_outcome(identifier, run, "cancelled", reason=told)
+            self._runs.put_outcome(identifier, run, RunState.CANCELLED, reason=told)
             return []
         if event.decision == "promoted":
             event = self._promote(event, decision["pointer"])
@@ -105,7 +106,7 @@ class Ending:
         reasons = list(event.reasons)
         # The outcome comes last: whoever finds it does nothing more.
         self._runs.put_stage(identifier, run, STAGE, "done", decision=event.decision, reasons=reasons)
-        first = self._runs.put_outcome(identifier, run, event.decision, reasons=reasons, run_id=event.run_id)
+        first = self._runs.put_outcome(identifier, run, RunState(event.decision), reasons=reasons, run_id=event.run_id)
         if first:
             log.info(
                 "promotion_decision",
@@ -191,9 +192,9 @@ def at(now: float) -> datetime:
 
 
 def _as_ended(event: ModelSelected, outcome: Mapping[str, Any]) -> list[Event]:
-    ended = outcome["outcome"]
+    ended = RunState.of_outcome(outcome)
     if ended == event.decision:
         return [event]
-    if ended == "superseded":
+    if ended is RunState.SUPERSEDED:
         return [event.model_copy(update={"decision": "superseded", "reasons": list(outcome.get("reasons") or [])})]
     return []  # cancelled, or rejected by preprocess

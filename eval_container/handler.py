@@ -56,7 +56,7 @@ class DecideRun:
         decision = self._runs.decision(event.identifier, event.pipeline_run_id)
         if decision is not None:
             return self._ending.finish(decision)
-        if self._runs.outcome(event.identifier, event.pipeline_run_id) is not None:
+        if self._runs.end(event.identifier, event.pipeline_run_id) is not None:
             log.info("run_ended_otherwise")
             return []
         if isinstance(event, RollbackRequest):

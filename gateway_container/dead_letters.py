@@ -291,14 +291,13 @@ def check_run(runs: RunStore) -> Callable[[str, Event], str | None]:
         if group == FORECASTS:
             _check_forecast(runs, identifier, run)
             return None
-        outcome = runs.outcome(identifier, run)
-        if outcome is None:
+        ended = runs.end(identifier, run)
+        if ended is None:
             return None
-        ended = str(outcome.get("outcome"))
-        if group in DEPLOYMENTS and ended not in {"cancelled", "rejected"}:
+        if group in DEPLOYMENTS and ended.decided:
             return f"the run is {ended} and stays so: `flts retrain {identifier}` judges the model once it is trained"
         remedy = f"`flts retrain {identifier}` starts a new one"
-        if ended not in {"cancelled", "rejected"}:
+        if ended.decided:
             remedy = f"`flts evaluate {run}` judges its models again, {remedy}"
         msg = f"the run {run} has ended as {ended}; {remedy}"
         raise ConflictError(msg, code="run_ended", field="pipeline_run_id")

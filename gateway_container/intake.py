@@ -14,6 +14,7 @@ from typing import Any
 from flts.contracts.claim_check import ClaimCheck
 from flts.contracts.events import EvaluateRequest, ModelSelected, RawData, RollbackRequest
 from flts.contracts.ids import canonical_json, derived_event_id, new_pipeline_run_id, sha256_of
+from flts.contracts.lifecycle import RunState
 from flts.errors import (
     ConflictError,
     HashMismatchError,
@@ -205,7 +206,7 @@ class Intake:
         decision = self._runs.decision(identifier, run_id)
         claimed = False
         if decision is None:
-            if self._runs.outcome(identifier, run_id) is not None:
+            if self._runs.end(identifier, run_id) is not None:
                 return False
             refusal = ModelSelected(
                 event_id=derived_event_id(run_id, "promotion"),
@@ -220,10 +221,10 @@ class Intake:
         if not any(reason.startswith(CANCELLED) for reason in decision.get("reasons") or ()):
             msg = f"the run {run_id} was decided already: {decision.get('decision')}"
             raise ConflictError(msg, code="already_decided", field="pipeline_run_id")
-        if self._runs.put_outcome(identifier, run_id, "cancelled", reason=why):
+        if self._runs.put_outcome(identifier, run_id, RunState.CANCELLED, reason=why):
             return True
         # Eval may have found the claim and ended the run for us.
-        return claimed and (self._runs.outcome(identifier, run_id) or {}).get("outcome") == "cancelled"
+        return claimed and self._runs.end(identifier, run_id) is RunState.CANCELLED
 
     def fetch_newest(self, identifier: str, folder: Path) -> tuple[ReceivedFile, ReceivedFile | None]:
         """Bring an identifier's newest upload to disk, its hashes checked.

@@ -11,6 +11,7 @@ from typing import Any
 
 from flts.contracts.claim_check import ClaimCheck
 from flts.contracts.ids import IDENTIFIER_PATTERN
+from flts.contracts.lifecycle import RunState
 from flts.errors import HashMismatchError, NotFoundError, ObjectNotFoundError
 from flts.ingest import newest_upload
 from flts.observability.logs import get_logger
@@ -75,9 +76,9 @@ class Queries:
             raise NotFoundError(msg, code="unknown_run", field="pipeline_run_id")
         return views.run_view(records, self._live.progress(run_id), now=self._now())
 
-    def outcome(self, run_id: str, identifier: str) -> bool:
+    def ended(self, run_id: str, identifier: str) -> bool:
         """Tell whether a run has ended."""
-        return self._runs.outcome(identifier, run_id) is not None
+        return self._runs.end(identifier, run_id) is not None
 
     def runs(self, identifier: str | None, limit: int) -> list[dict[str, Any]]:
         """Return the newest runs, of one identifier or of all; run ids are ordered by time."""
@@ -147,7 +148,7 @@ class Queries:
             return None
         outcome = self._runs.outcome(identifier, run_id)
         # What a cancelled run has in a decision's place only kept eval from deciding.
-        cancelled = outcome is not None and outcome.get("outcome") == "cancelled"
+        cancelled = RunState.of_outcome(outcome) is RunState.CANCELLED
         decision = None if cancelled else self._runs.decision(identifier, run_id)
         return views.RunRecords(
             run=run,
@@ -162,6 +163,7 @@ class Queries:
             decision=decision,
             scoreboard=self._scoreboard(decision) if full and decision else None,
             outcome=outcome,
+            deleted=full and self._runs.deleted(identifier, run_id),
         )
 
     def _scoreboard(self, decision: dict[str, Any]) -> dict[str, Any] | None:

@@ -19,6 +19,7 @@ from typing import Any
 import httpx
 from pydantic import Field, SecretStr
 
+from flts.contracts.lifecycle import RunState
 from flts.errors import FltsError
 from flts.ingest.sample import COLUMNS, write_sample
 from flts.settings import Settings
@@ -27,8 +28,6 @@ TRAIN_ROWS, TEST_ROWS = 2_000, 500
 HORIZON_STEPS = 12
 POLL_SECONDS = 1.0
 ANSWER_SECONDS = 30.0
-SERVED = frozenset({"promoted", "kept"})
-"""Decisions after which there is a champion."""
 
 
 class TrialSettings(Settings):
@@ -102,7 +101,7 @@ class Trial:
                 said = f"; at last: {error}"
             else:
                 said, outcome = "", view.get("outcome")
-                if outcome in SERVED:
+                if outcome in {RunState.PROMOTED, RunState.KEPT}:
                     return str(outcome)
                 if outcome:
                     msg = f"run {run} ended as {outcome}: {json.dumps(view.get('outcome_details'))[:1000]}"

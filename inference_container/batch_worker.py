@@ -19,6 +19,7 @@ from flts.bundle import proof
 from flts.bundle.load import fetch_bundle
 from flts.contracts.events import Event, InferenceData, PerformanceEval
 from flts.contracts.ids import derived_event_id
+from flts.contracts.lifecycle import RunState
 from flts.errors import FltsError, RejectedError, RetryableError, RunDeletedError
 from flts.housekeeping.deletion import Deletion
 from flts.housekeeping.guard import refuse_deleted
@@ -166,7 +167,7 @@ class BatchForecasts:
                 log.warning("forecast_lease_not_renewed", error=error)
 
     def _is_decided(self, identifier: str, run: str) -> bool:
-        if self._runs.outcome(identifier, run) is not None:
+        if self._runs.end(identifier, run) is not None:
             return True
         decision = self._runs.decision(identifier, run)
         if decision is None:
@@ -204,8 +205,7 @@ class BatchForecasts:
         """Return the promotion by this run, else the current champion's, else None."""
         identifier, run = event.identifier, event.pipeline_run_id
         decision = self._runs.decision(identifier, run) or {}
-        outcome = self._runs.outcome(identifier, run) or {}
-        if decision.get("decision") == "promoted" and outcome.get("outcome") in {None, "promoted"}:
+        if decision.get("decision") == "promoted" and self._runs.end(identifier, run) in {None, RunState.PROMOTED}:
             winner = self._runs.trained(identifier, run).get(str(decision.get("model_type")))
             if winner is not None and winner.bundle is not None:
                 return Promotion.read(identifier, winner.model_dump(mode="json"))
@@ -213,8 +213,7 @@ class BatchForecasts:
         return None if pointer is None else Promotion.read(identifier, pointer[0])
 
     def _why_no_champion(self, identifier: str, run: str) -> str:
-        outcome = self._runs.outcome(identifier, run) or self._runs.decision(identifier, run) or {}
-        word = outcome.get("outcome") or outcome.get("decision")
+        word = self._runs.end(identifier, run) or (self._runs.decision(identifier, run) or {}).get("decision")
         return f"the run ended as {word}, and {identifier} has no champion"
 
     def _load(self, promotion: Promotion) -> Champion:

@@ -9,6 +9,7 @@ from typing import Any
 
 from flts.contracts.events import Event, InferenceData, RawData, TrainingData
 from flts.contracts.ids import derived_event_id
+from flts.contracts.lifecycle import RunState
 from flts.errors import FltsError, HashMismatchError, ObjectNotFoundError, RejectedError
 from flts.ingest import RawTable
 from flts.ingest.enough_rows import check_enough_rows
@@ -53,10 +54,10 @@ class PreprocessUpload:
         RejectedError
             If the upload cannot be trained on; the run is then ended as rejected.
         """
-        outcome = self._runs.outcome(event.identifier, event.pipeline_run_id)
-        if outcome is not None:
+        ended = self._runs.end(event.identifier, event.pipeline_run_id)
+        if ended is not None:
             # Cancelled before it began, or delivered again: nobody waits for the data, and its end stays as it is.
-            log.info("preprocess_skipped", reason=f"the run has ended: {outcome.get('outcome')}")
+            log.info("preprocess_skipped", reason=f"the run has ended: {ended}")
             return []
         began = self._now()
         self._put_stage(event, "started", began)
@@ -186,7 +187,7 @@ class PreprocessUpload:
         self._put_stage(event, "failed", began, **details)
         if isinstance(error, ObjectNotFoundError | HashMismatchError) or error.code == BROKEN:
             return  # the store can be repaired and the dead letter replayed: the run stays open
-        self._runs.put_outcome(event.identifier, event.pipeline_run_id, "rejected", stage=STAGE, **details)
+        self._runs.put_outcome(event.identifier, event.pipeline_run_id, RunState.REJECTED, stage=STAGE, **details)
 
     def _put_stage(self, event: RawData, status: Any, began: datetime, **details: Any) -> None:
         end = None if status == "started" else self._now()

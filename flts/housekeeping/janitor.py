@@ -230,7 +230,7 @@ class Janitor:
         waiting = self._runs.inference(*name) is not None and self._runs.forecast(*name) is None
         return RunFacts(
             pipeline_run_id=name.pipeline_run_id,
-            finished=self._runs.outcome(*name) is not None and not waiting,
+            finished=self._runs.end(*name) is not None and not waiting,
             config_hash=expected["training_data"].get("config_hash") if expected else None,
             created=run_created_seconds(name.pipeline_run_id),
             bundle_folders=frozenset(

@@ -25,6 +25,7 @@ from flts.contracts.events import (
     RollbackRequest,
 )
 from flts.contracts.ids import IDENTIFIER_PATTERN
+from flts.contracts.lifecycle import RunState
 from flts.errors import ConflictError, RejectedError
 from flts.storage import layout, leases
 from flts.storage.claims import put_claimed
@@ -247,7 +248,7 @@ class RunStore:
         """Return the run's decision, or None."""
         return self._runs.read(layout.DECISION(identifier, pipeline_run_id))
 
-    def put_outcome(self, identifier: str, pipeline_run_id: str, outcome: str, **details: Any) -> bool:
+    def put_outcome(self, identifier: str, pipeline_run_id: str, outcome: RunState, **details: Any) -> bool:
         """End a run; return whether this call did."""
         name = RunName(identifier, pipeline_run_id)
         first = self._runs.create(layout.OUTCOME(*name), {**details, "outcome": outcome, "at": self._now()})
@@ -255,8 +256,12 @@ class RunStore:
         return first
 
     def outcome(self, identifier: str, pipeline_run_id: str) -> Record | None:
-        """Return how the run ended, or None while it is unfinished."""
+        """Return how and why the run ended, or None while it is unfinished."""
         return self._runs.read(layout.OUTCOME(identifier, pipeline_run_id))
+
+    def end(self, identifier: str, pipeline_run_id: str) -> RunState | None:
+        """Return how the run ended, or None while it is unfinished."""
+        return RunState.of_outcome(self.outcome(identifier, pipeline_run_id))
 
     # Batch forecasts
 

@@ -77,10 +77,10 @@ class TrainOnDataset(Generic[SettingsT]):
             return [self._announce(event, run_id, progress)]
 
     def _has_ended(self, event: TrainingData) -> bool:
-        outcome = self._adapters.run_store.outcome(event.identifier, event.pipeline_run_id)
-        if outcome is not None:
-            log.info("train_skip_ended", outcome=outcome.get("outcome"))
-        return outcome is not None
+        ended = self._adapters.run_store.end(event.identifier, event.pipeline_run_id)
+        if ended is not None:
+            log.info("train_skip_ended", outcome=ended)
+        return ended is not None
 
     def _announced(self, event: TrainingData, run_id: str, stage: Mapping[str, Any]) -> ModelTraining | None:
         """Return what this very training announced before, or None if that can no longer be relied on.

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from flts.contracts.ids import GLOBAL_IDENTIFIER
+from flts.contracts.lifecycle import RunState, run_state
 from flts.trainers import DEPLOYMENTS
 
 Record = Mapping[str, Any]
@@ -41,6 +42,18 @@ class RunRecords:
     decision: Record | None = None
     scoreboard: Record | None = None
     outcome: Record | None = None
+    deleted: bool = False
+
+    @property
+    def state(self) -> RunState:
+        """How far the run is."""
+        return run_state(
+            announced=self.announced,
+            stages=self.stages,
+            decision=self.decision,
+            outcome=self.outcome,
+            deleted=self.deleted,
+        )
 
 
 def run_view(records: RunRecords, progress: Mapping[str, Record], *, now: datetime) -> dict[str, Any]:
@@ -64,7 +77,8 @@ def run_view(records: RunRecords, progress: Mapping[str, Record], *, now: dateti
         "reason": run.get("reason"),
         "created_at": run.get("created_at"),
         "config_hash": _config_hash(records),
-        "state": state_of(records, progress),
+        "state": shown_state(records, progress),
+        "lifecycle": records.state,
         "outcome": records.outcome.get("outcome") if records.outcome else None,
         "outcome_details": dict(records.outcome) if records.outcome else None,
         "elapsed_seconds": elapsed_seconds(records, now=now),
@@ -94,7 +108,7 @@ def summary_view(records: RunRecords, progress: Mapping[str, Record], *, now: da
             "of_run": records.run.get("of_run"),
             "reason": records.run.get("reason"),
             "created_at": records.run.get("created_at"),
-            "state": state_of(records, progress),
+            "state": shown_state(records, progress),
             "outcome": records.outcome.get("outcome") if records.outcome else None,
             "model_type": decision.get("model_type"),
             "score": decision.get("score"),
@@ -104,13 +118,11 @@ def summary_view(records: RunRecords, progress: Mapping[str, Record], *, now: da
     )
 
 
-def state_of(records: RunRecords, progress: Mapping[str, Record]) -> str:
+def shown_state(records: RunRecords, progress: Mapping[str, Record]) -> str:
     """Return ``finished``, ``running`` or ``waiting`` (no service has begun with it)."""
-    if records.outcome is not None:
+    if records.state.over:
         return "finished"
-    if progress or any(name != "upload" for name in records.stages):
-        return "running"
-    return "waiting"
+    return "running" if progress or records.state not in {RunState.RECORDED, RunState.ANNOUNCED} else "waiting"
 
 
 def ordered_stages(stages: Mapping[str, Record]) -> list[tuple[str, Record]]:

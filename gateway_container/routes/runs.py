@@ -110,7 +110,7 @@ def resume_one(run_id: str, request: Request, reason: str | None = None) -> dict
     """Announce a run again, with the same event_id; what it has done is not done twice."""
     gateway = gateway_of(request)
     identifier = gateway.queries.identifier_of(run_id)
-    if gateway.queries.outcome(run_id, identifier):
+    if gateway.queries.ended(run_id, identifier):
         msg = f"the run {run_id} has ended; `flts retrain {identifier}` starts a new one"
         raise ConflictError(msg, code="run_has_ended", field="pipeline_run_id")
     why = parse_reason(reason)

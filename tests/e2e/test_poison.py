@@ -22,6 +22,7 @@ from flts.contracts.events import (
     TrainingData,
 )
 from flts.contracts.ids import new_pipeline_run_id
+from flts.contracts.lifecycle import RunState
 from flts.contracts.topics import ALL
 from flts.storage.ports import ObjectStore
 from flts.storage.runs import RunStore
@@ -126,7 +127,7 @@ def scene(stack: Pipeline, sample: tuple[Path, Path], tmp_path_factory: pytest.T
         yield Scene(stack, bus, store, runs, run)
         for mine in runs.open_runs():
             if mine.identifier == NAME:  # nobody shall announce it again
-                runs.put_outcome(*mine, "cancelled", reason="the test is over")
+                runs.put_outcome(*mine, RunState.CANCELLED, reason="the test is over")
 
 
 @pytest.fixture(scope="module")
@@ -227,7 +228,9 @@ def mended(scene: Scene, poisoned: tuple[list[Poison], dict[str, Any]]) -> list[
     for each in of_topic(found, "training-data"):
         scene.stack.wait_decided(each.event.pipeline_run_id)  # without the models that no trainer could make
     for each in of_topic(found, "inference-data"):
-        scene.runs.put_outcome(NAME, each.event.pipeline_run_id, "kept")  # its test rows are the champion's to forecast
+        scene.runs.put_outcome(
+            NAME, each.event.pipeline_run_id, RunState.KEPT
+        )  # its test rows are the champion's to forecast
     return found
 
 

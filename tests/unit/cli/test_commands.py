@@ -15,6 +15,7 @@ import pytest
 from cli.__main__ import main
 from cli.client import ApiError, GatewayAwayError, GatewayClient, parse_events
 from cli.settings import CliSettings, is_local
+from flts.contracts.lifecycle import RunState
 from tests.gateway import KEY, GatewayUnderTest, csv_text, following, make_gateway, progress, scoreboard, serve
 
 NAME = "PobleSec"
@@ -69,7 +70,7 @@ class Running:
             run_id,
             {"decision": outcome, "model_type": "GRU", "score": 0.02, "scoreboard": board.model_dump(mode="json")},
         )
-        runs.put_outcome(NAME, run_id, outcome)
+        runs.put_outcome(NAME, run_id, RunState(outcome))
 
 
 @pytest.fixture
@@ -145,7 +146,7 @@ def test_upload_and_follow_in_plain_lines_to_the_decision(
 @pytest.mark.parametrize(("outcome", "code"), [("promoted", 0), ("kept", 0), ("refused", 1), ("rejected", 1)])
 def test_following_ends_as_the_run_did(running: Running, capsys: Captured, outcome: str, code: int) -> None:
     run_id = running.upload()
-    running.decide(run_id, outcome)
+    running.decide(run_id, RunState(outcome))
 
     assert running.flts("follow", run_id) == code
     assert running.flts("follow", "--last", "--identifier", NAME) == code

@@ -13,6 +13,7 @@ from cli.__main__ import main
 from cli.dead_letters import sums_table
 from flts.contracts.events import RawData
 from flts.contracts.ids import derived_event_id, new_pipeline_run_id
+from flts.contracts.lifecycle import RunState
 from flts.messaging.accounting import Account
 from tests.gateway import KEY, GatewayUnderTest, claim, make_gateway, serve
 
@@ -100,7 +101,7 @@ def test_replay_sends_all_that_wait_once_and_shows_by_whom_and_why(gateway: Gate
 
 def test_a_replay_that_is_of_no_use_says_what_is_and_fails(gateway: GatewayUnderTest, capsys: Captured) -> None:
     event = give_up(gateway)
-    gateway.runs.put_outcome("PobleSec", event.pipeline_run_id, "rejected")
+    gateway.runs.put_outcome("PobleSec", event.pipeline_run_id, RunState.REJECTED)
 
     assert main(["--json", "dlq", "replay", "preprocess", "--all"]) == 1
     answer = json.loads(capsys.readouterr().out)

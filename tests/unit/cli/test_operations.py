@@ -11,6 +11,7 @@ import pytest
 
 from cli.__main__ import main
 from cli.causes import cause_lines, deleted_lines, held_lines, operation_lines, removal_lines, short_cause, size
+from flts.contracts.lifecycle import RunState
 from tests.gateway import KEY, GatewayUnderTest, csv_text, make_gateway, serve
 
 Captured = pytest.CaptureFixture[str]
@@ -92,7 +93,7 @@ def test_dry_runs_are_json_too(served: Served, capsys: Captured) -> None:
 def test_janitor_says_what_goes_and_why(served: Served, capsys: Captured) -> None:
     old, new = served.upload("--reason", "old"), served.upload("--reason", "new")
     for run in (old, new):
-        served.gateway.runs.put_outcome("x", run, "refused")
+        served.gateway.runs.put_outcome("x", run, RunState.REFUSED)
     capsys.readouterr()
 
     look = served.flts("janitor", "--dry-run")

@@ -12,6 +12,7 @@ from eval_container.ending import Ending
 from eval_container.handler import DecideRun
 from flts.contracts.events import Event, ModelSelected
 from flts.contracts.ids import derived_event_id
+from flts.contracts.lifecycle import RunState
 from flts.errors import BackendAwayError
 from flts.storage.ports import ObjectStore
 from tests.evaluated_runs import CREATED, IDENTIFIER, Installation, Run, announced, autoregression, no_progress
@@ -341,7 +342,7 @@ def test_a_run_that_was_cancelled_first_is_adopted_as_cancelled(flts: Installati
     )
     flts.runs.decide(IDENTIFIER, run.id, {**cancelled.model_dump(mode="json"), "pointer": None})
     if ended:
-        flts.runs.put_outcome(IDENTIFIER, run.id, "cancelled", reason="a person cancelled it")
+        flts.runs.put_outcome(IDENTIFIER, run.id, RunState.CANCELLED, reason="a person cancelled it")
 
     told = flts.send(last, last)
 

@@ -8,6 +8,7 @@ from eval_container.ending import Ending
 from flts.bundle.write import store_bundle
 from flts.contracts.events import EvaluateRequest, Event, ModelSelected, RollbackRequest
 from flts.contracts.ids import derived_event_id, new_pipeline_run_id
+from flts.contracts.lifecycle import RunState
 from tests.evaluated_runs import (
     CREATED,
     IDENTIFIER,
@@ -321,7 +322,7 @@ def test_an_older_run_that_decides_late_is_superseded_and_moves_nothing(flts: In
 
 def test_a_cancelled_run_is_not_decided(flts: Installation) -> None:
     run = flts.run()
-    flts.runs.put_outcome(IDENTIFIER, run.id, "cancelled")
+    flts.runs.put_outcome(IDENTIFIER, run.id, RunState.CANCELLED)
 
     assert flts.send(run.data, flts.trained(run, "GRU"), flts.trained(run, "LSTM")) == []
     assert flts.runs.decision(IDENTIFIER, run.id) is None

@@ -15,6 +15,7 @@ import pytest
 
 from flts.contracts.events import ModelSelected
 from flts.contracts.ids import new_pipeline_run_id
+from flts.contracts.lifecycle import RunState
 from flts.errors import BackendAwayError
 from gateway_container.live import MOST_RUNS, LiveRuns, Note
 from tests.eventually import eventually
@@ -87,7 +88,7 @@ def test_a_stream_begins_with_the_state_and_ends_with_the_outcome(gateway: Gatew
     eventually(lambda: reader.kinds() == ["state", "progress"], "progress comes as it is heard")
 
     gateway.runs.put_stage(NAME, run_id, "preprocess", "done", datetime.now(UTC))
-    gateway.runs.put_outcome(NAME, run_id, "promoted")
+    gateway.runs.put_outcome(NAME, run_id, RunState.PROMOTED)
     gateway.hear(decided(run_id))
 
     assert reader.ended.wait(10)
@@ -106,7 +107,7 @@ def test_the_store_is_looked_at_though_no_message_comes(tmp_path: Path) -> None:
         reader = Reader(url, run_id)
         eventually(lambda: reader.kinds() == ["state"], "the state comes first")
 
-        gateway.runs.put_outcome(NAME, run_id, "rejected", reason="bad data")
+        gateway.runs.put_outcome(NAME, run_id, RunState.REJECTED, reason="bad data")
 
         assert reader.ended.wait(10)
     assert reader.kinds()[-1] == "end"
@@ -115,7 +116,7 @@ def test_the_store_is_looked_at_though_no_message_comes(tmp_path: Path) -> None:
 
 def test_a_run_that_has_ended_is_told_at_once(gateway: GatewayUnderTest, url: str) -> None:
     run_id = upload(gateway)
-    gateway.runs.put_outcome(NAME, run_id, "refused")
+    gateway.runs.put_outcome(NAME, run_id, RunState.REFUSED)
 
     reader = Reader(url, run_id)
 

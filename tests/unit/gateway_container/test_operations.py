@@ -8,6 +8,7 @@ import pytest
 
 from flts.contracts.events import DatasetDeleted, EvaluateRequest, RawData
 from flts.contracts.ids import new_pipeline_run_id
+from flts.contracts.lifecycle import RunState
 from gateway_container.intake import CANCEL_REASON
 from tests.gateway import BUCKETS, GatewayUnderTest, csv_text, make_gateway
 
@@ -30,7 +31,7 @@ def upload(gateway: GatewayUnderTest, identifier: str = "x", **data: str) -> str
 def finish(gateway: GatewayUnderTest, run_id: str, identifier: str = "x", outcome: str = "promoted") -> None:
     gateway.runs.decide(identifier, run_id, {"decision": outcome, "reasons": []})
     gateway.runs.move_current(identifier, {"pipeline_run_id": run_id, "config_hash": "c", "run_id": "a" * 32})
-    gateway.runs.put_outcome(identifier, run_id, outcome)
+    gateway.runs.put_outcome(identifier, run_id, RunState(outcome))
 
 
 def everything(gateway: GatewayUnderTest) -> list[str]:

@@ -12,6 +12,7 @@ import pytest
 
 from flts.contracts.events import EvaluateRequest, ModelSelected, ModelTraining, RollbackRequest
 from flts.contracts.ids import new_pipeline_run_id
+from flts.contracts.lifecycle import RunState
 from flts.storage.runs import RunStore
 from gateway_container import tail
 from tests.eventually import eventually
@@ -64,7 +65,7 @@ def finish(gateway: GatewayUnderTest, run_id: str, identifier: str = "x") -> Non
         "reasons": [],
     }
     runs.decide(identifier, run_id, decision)
-    runs.put_outcome(identifier, run_id, "promoted")
+    runs.put_outcome(identifier, run_id, RunState.PROMOTED)
 
 
 def test_a_run_shows_everything_that_the_store_holds(gateway: GatewayUnderTest) -> None:
@@ -84,7 +85,7 @@ def test_a_run_shows_everything_that_the_store_holds(gateway: GatewayUnderTest) 
     assert view["config_hash"] == "c" * 64
     assert view["decision"]["decision"] == "promoted"
     assert view["scoreboard"] == scoreboard("x", run_id)
-    assert (view["state"], view["outcome"]) == ("finished", "promoted")
+    assert (view["state"], view["lifecycle"], view["outcome"]) == ("finished", "promoted", "promoted")
     assert view["elapsed_seconds"] >= 0
 
 
@@ -95,7 +96,7 @@ def test_a_run_without_services_waits_and_then_runs(gateway: GatewayUnderTest) -
     gateway.hear(progress(run_id, "x", epoch=2, epochs=10, loss=0.25, elapsed=3.5))
 
     view = gateway.client().get(f"/runs/{run_id}").json()
-    assert view["state"] == "running"
+    assert (view["state"], view["lifecycle"]) == ("running", "announced")
     assert view["progress"]["train-gru"]["epoch"] == 2
     assert view["progress"]["train-gru"]["loss"] == 0.25
     assert view["scoreboard"] is None
@@ -432,7 +433,7 @@ class TestOutbox:
     def test_a_run_that_was_cancelled_is_not_announced(self, tmp_path: Path) -> None:
         dead = make_gateway(tmp_path)
         dead.broker.away = True
-        dead.runs.put_outcome("x", upload(dead), "cancelled")
+        dead.runs.put_outcome("x", upload(dead), RunState.CANCELLED)
 
         gateway = make_gateway(tmp_path)
         gateway.gateway.outbox.tick()

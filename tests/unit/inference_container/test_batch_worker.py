@@ -18,6 +18,7 @@ from flts.bundle.format import Bundle
 from flts.bundle.write import store_bundle
 from flts.contracts.events import Event, InferenceData, ModelSelected, ModelTraining, PerformanceEval
 from flts.contracts.ids import derived_event_id, derived_run_id, new_pipeline_run_id
+from flts.contracts.lifecycle import RunState
 from flts.errors import BackendAwayError, HashMismatchError, ObjectNotFoundError
 from flts.forecasting.series import Series
 from flts.housekeeping.deletion import Deletion
@@ -103,7 +104,7 @@ class Worker:
         if decision == "promoted":
             assert made is not None
             promote(self.store, self.runs, made, pipeline_run_id=run)
-        self.runs.put_outcome("tiny", run, decision)
+        self.runs.put_outcome("tiny", run, RunState(decision))
 
     def told(self) -> PerformanceEval:
         [event] = self.published

@@ -9,6 +9,7 @@ import pytest
 
 from flts.contracts.events import RawData
 from flts.contracts.ids import derived_event_id
+from flts.contracts.lifecycle import RunState
 from flts.errors import BackendAwayError, HashMismatchError, ObjectNotFoundError, RejectedError
 from flts.forecasting.recipe import RecipeSpec, fit_recipe
 from flts.forecasting.series import Series
@@ -438,7 +439,7 @@ def test_a_run_that_has_ended_is_neither_made_nor_rejected_again(pre: Preprocess
     rejected, decided = pre.upload(b"x,a\n1,2\n"), pre.upload(make_csv(make_values(ROWS)))
     refusal_of(pre, rejected)
     pre.run(decided)
-    pre.runs.put_outcome("series", decided.pipeline_run_id, "promoted")
+    pre.runs.put_outcome("series", decided.pipeline_run_id, RunState.PROMOTED)
     before = {info.key: info.etag for info in pre.store.list("pipeline-runs")}
 
     assert list(pre.handler(rejected, pre.told)) == []
@@ -450,7 +451,7 @@ def test_a_run_that_has_ended_is_neither_made_nor_rejected_again(pre: Preprocess
 
 def test_a_cancelled_run_is_not_begun(pre: Preprocessing) -> None:
     event = pre.upload(make_csv(make_values(ROWS)))
-    pre.runs.put_outcome("series", event.pipeline_run_id, "cancelled")
+    pre.runs.put_outcome("series", event.pipeline_run_id, RunState.CANCELLED)
 
     assert list(pre.handler(event, pre.told)) == []
     assert list(pre.store.list("processed-data")) == []

@@ -13,6 +13,7 @@ import pytest
 
 from flts.contracts.events import Event, RawData
 from flts.contracts.ids import derived_event_id, new_pipeline_run_id
+from flts.contracts.lifecycle import RunState
 from flts.errors import BackendAwayError, ConflictError, RejectedError, RunDeletedError
 from flts.housekeeping.deletion import Deletion
 from flts.housekeeping.guard import unless_deleted
@@ -80,7 +81,7 @@ class Installation:
         self.runs.move_current(identifier, {"pipeline_run_id": run, "config_hash": "c"})
         self.runs.put_config_pointer(identifier, "c", {"pipeline_run_id": run, "config_hash": "c"})
         self.runs.create_job(identifier, "j", {"pipeline_run_id": run})
-        self.runs.put_outcome(identifier, run, "promoted")
+        self.runs.put_outcome(identifier, run, RunState.PROMOTED)
         self.put(f"_idempotency/{run}.json", {"pipeline_run_id": run, "asked": "x"})
         Spool(self.store, "pipeline-runs").put(ChampionDocument(identifier, "a" * 32))
         return event

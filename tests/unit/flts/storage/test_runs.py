@@ -11,6 +11,7 @@ import pytest
 from flts.contracts.claim_check import ClaimCheck
 from flts.contracts.events import InferenceData, ModelTraining, RawData
 from flts.contracts.ids import derived_event_id, derived_run_id, new_pipeline_run_id
+from flts.contracts.lifecycle import RunState
 from flts.errors import PreconditionFailedError, RejectedError
 from flts.storage.filesystem import FilesystemStore
 from flts.storage.layout import RunName
@@ -144,8 +145,8 @@ class TestRuns:
         runs.create_run(run)
         assert runs.outcome("PobleSec", run.pipeline_run_id) is None
 
-        assert runs.put_outcome("PobleSec", run.pipeline_run_id, "rejected", reason="10 rows")
-        assert not runs.put_outcome("PobleSec", run.pipeline_run_id, "decided")
+        assert runs.put_outcome("PobleSec", run.pipeline_run_id, RunState.REJECTED, reason="10 rows")
+        assert not runs.put_outcome("PobleSec", run.pipeline_run_id, RunState.KEPT)
 
         stored = runs.outcome("PobleSec", run.pipeline_run_id)
         assert stored == {"outcome": "rejected", "reason": "10 rows", "at": "2026-11-18T11:06:40.000Z"}

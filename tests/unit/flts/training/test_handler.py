@@ -14,6 +14,7 @@ from flts.bundle.load import fetch_bundle
 from flts.bundle.model import BundleModel
 from flts.contracts.events import ModelTraining, TrainingData
 from flts.contracts.ids import derived_event_id, derived_run_id
+from flts.contracts.lifecycle import RunState
 from flts.errors import BackendAwayError, HashMismatchError, ObjectNotFoundError, RejectedError, SeriesTooShortError
 from flts.forecasting.series import Series
 from flts.messaging.replayed import replaying
@@ -159,7 +160,7 @@ def test_nothing_is_trained_for_a_run_that_has_ended_unless_its_dead_letter_is_s
     handler = TrainOnDataset(adapters_of(stored, settings), settings, LINEAR, fitter)
     late, failed = stored.again(), stored.again()
     for event in (late, failed):
-        stored.runs.put_outcome("made", event.pipeline_run_id, "refused")
+        stored.runs.put_outcome("made", event.pipeline_run_id, RunState.REFUSED)
     stored.runs.put_stage("made", failed.pipeline_run_id, "train-linear", "failed")
 
     assert list(handler(late, Progress())) == []

@@ -18,8 +18,8 @@ from gateway_container.domain.views import (
     ordered_stages,
     plain,
     run_view,
+    shown_state,
     stage_view,
-    state_of,
 )
 
 NOW = datetime(2024, 1, 1, 0, 1, tzinfo=UTC)
@@ -71,10 +71,10 @@ def test_a_run_counts_from_its_upload_to_its_outcome() -> None:
 
 
 def test_the_state_follows_the_records() -> None:
-    assert state_of(RunRecords(RUN, {"upload": {}}), {}) == "waiting"
-    assert state_of(RunRecords(RUN, {"upload": {}}), {"preprocess": {}}) == "running"
-    assert state_of(RunRecords(RUN, {"preprocess": {}}), {}) == "running"
-    assert state_of(RunRecords(RUN, outcome={"outcome": "kept"}), {}) == "finished"
+    assert shown_state(RunRecords(RUN, {"upload": {}}), {}) == "waiting"
+    assert shown_state(RunRecords(RUN, {"upload": {}}), {"preprocess": {}}) == "running"
+    assert shown_state(RunRecords(RUN, {"preprocess": {}}), {}) == "running"
+    assert shown_state(RunRecords(RUN, outcome={"outcome": "kept"}), {}) == "finished"
 
 
 def test_a_view_is_json_whatever_a_record_holds() -> None:
