@@ -13,7 +13,7 @@ from eval_container.domain.gate import Reason
 from flts.contracts.claim_check import ClaimCheck
 from flts.contracts.events import Event, ModelSelected, RunId
 from flts.contracts.ids import derived_event_id
-from flts.contracts.lifecycle import RunState
+from flts.contracts.lifecycle import CANCELLED_REASON, RunState, is_cancellation
 from flts.errors import FltsError, RejectedError
 from flts.killpoints import reached
 from flts.observability.logs import get_logger
@@ -23,8 +23,6 @@ from flts.storage.claims import read_claimed
 log = get_logger(__name__)
 
 STAGE = "eval"
-CANCELLED = "cancelled: "
-"""Begins the reason of a refusal that a person asked for at the gateway, which decides the run before it ends it."""
 SCORE_METRICS = {"test_rmse": "rmse", "test_mae": "mae", "test_mse": "mse", "test_loss": "score", "test_skill": "skill"}
 """Metrics of MLflow by the name that the scoreboard has for them; all scaled, means over targets and scored steps."""
 
@@ -96,9 +94,10 @@ class Ending:
         outcome = self._runs.outcome(identifier, run)
         if outcome is not None:
             return _as_ended(event, outcome)
-        if event.decision == "refused" and (told := cancellation(event.reasons)) is not None:
+        if is_cancellation(decision):
             # The gateway was killed between its decision and the outcome, or is just about to write it.
-            self._runs.put_outcome(identifier, run, RunState.CANCELLED, reason=told)
+            why = event.reasons[0].removeprefix(CANCELLED_REASON)
+            self._runs.put_outcome(identifier, run, RunState.CANCELLED, reason=why)
             return []
         if event.decision == "promoted":
             event = self._promote(event, decision["pointer"])
@@ -179,11 +178,6 @@ class Ending:
                 continue
             metrics = {name: row[source] for name, source in SCORE_METRICS.items() if row.get(source) is not None}
             tracker.append(row["run_id"], identifier, metrics=metrics, artifacts={"scoreboard.json": data})
-
-
-def cancellation(reasons: Sequence[str]) -> str | None:
-    """Return what was said when the run was cancelled, or None if it was not."""
-    return next((reason.removeprefix(CANCELLED) for reason in reasons if reason.startswith(CANCELLED)), None)
 
 
 def at(now: float) -> datetime:

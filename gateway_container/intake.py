@@ -14,7 +14,7 @@ from typing import Any
 from flts.contracts.claim_check import ClaimCheck
 from flts.contracts.events import EvaluateRequest, ModelSelected, RawData, RollbackRequest
 from flts.contracts.ids import canonical_json, derived_event_id, new_pipeline_run_id, sha256_of
-from flts.contracts.lifecycle import RunState
+from flts.contracts.lifecycle import CANCELLED_REASON, RunState, is_cancellation
 from flts.errors import (
     ConflictError,
     HashMismatchError,
@@ -37,8 +37,6 @@ from gateway_container.settings import GatewaySettings
 
 LONGEST_IDEMPOTENCY_KEY = 200
 UPLOAD_STAGE = "upload"
-CANCELLED = "cancelled: "
-"""Begins the reason of a decision that cancels: eval knows it by this and ends the run as cancelled."""
 CANCEL_REASON = "a person cancelled it"
 
 
@@ -214,11 +212,12 @@ class Intake:
                 pipeline_run_id=run_id,
                 created_at=self._now(),
                 decision="refused",
-                reasons=[CANCELLED + why],
+                reasons=[CANCELLED_REASON + why],
+                cancelled=True,
             )
             document = {**refusal.model_dump(mode="json"), "pointer": None}
             decision, claimed = self._runs.decide(identifier, run_id, document)
-        if not any(reason.startswith(CANCELLED) for reason in decision.get("reasons") or ()):
+        if not is_cancellation(decision):
             msg = f"the run {run_id} was decided already: {decision.get('decision')}"
             raise ConflictError(msg, code="already_decided", field="pipeline_run_id")
         if self._runs.put_outcome(identifier, run_id, RunState.CANCELLED, reason=why):

@@ -11,7 +11,6 @@ from typing import Any
 
 from flts.contracts.claim_check import ClaimCheck
 from flts.contracts.ids import IDENTIFIER_PATTERN
-from flts.contracts.lifecycle import RunState
 from flts.errors import HashMismatchError, NotFoundError, ObjectNotFoundError
 from flts.ingest import newest_upload
 from flts.observability.logs import get_logger
@@ -147,9 +146,7 @@ class Queries:
         if run is None:
             return None
         outcome = self._runs.outcome(identifier, run_id)
-        # What a cancelled run has in a decision's place only kept eval from deciding.
-        cancelled = RunState.of_outcome(outcome) is RunState.CANCELLED
-        decision = None if cancelled else self._runs.decision(identifier, run_id)
+        decision = self._runs.decision(identifier, run_id)
         return views.RunRecords(
             run=run,
             stages=self._runs.stages(identifier, run_id),

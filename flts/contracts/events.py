@@ -180,6 +180,8 @@ class ModelSelected(Event):
     previous_run_id: RunId | None = None
     scoreboard: ClaimCheck | None = None
     reasons: list[str] = []
+    cancelled: bool = False
+    """A person ended the run before eval decided it; ``decision`` is then ``refused``, which every reader knows."""
 
 
 class DatasetDeleted(Event):

@@ -66,6 +66,19 @@ SERVED = frozenset({RunState.PROMOTED, RunState.KEPT, RunState.SUPERSEDED})
 """Ends after which a champion is served that is at least as good as the run's models, or newer."""
 
 
+CANCELLED_REASON = "cancelled: "
+"""Begins the reason in the decision of a cancelled run: readers without the field ``cancelled`` go by it."""
+
+
+def is_cancellation(decision: Mapping[str, Any]) -> bool:
+    """Return whether ``decision.json`` only keeps eval from deciding, since a person cancelled the run.
+
+    Stores that were written before there was the field ``cancelled`` say it in the reason alone.
+    """
+    in_words = any(str(reason).startswith(CANCELLED_REASON) for reason in decision.get("reasons") or ())
+    return decision.get("decision") == "refused" and (decision.get("cancelled") is True or in_words)
+
+
 def run_state(
     *,
     announced: bool,
@@ -96,10 +109,11 @@ def run_state(
         return RunState.DELETED
     if (end := RunState.of_outcome(outcome)) is not None:
         return end
+    if decision is not None and is_cancellation(decision):
+        return RunState.CANCELLED
     if decision is not None or "eval" in stages:
         return RunState.DECIDING
     if stages.get("preprocess", {}).get("status") == "done" or not stages.keys() <= {"upload", "preprocess"}:
         return RunState.TRAINING
-    if "preprocess" in stages:
-        return RunState.PREPROCESSING
-    return RunState.ANNOUNCED if announced else RunState.RECORDED
+    begun = RunState.ANNOUNCED if announced else RunState.RECORDED
+    return RunState.PREPROCESSING if "preprocess" in stages else begun

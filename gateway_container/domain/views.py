@@ -55,6 +55,11 @@ class RunRecords:
             deleted=self.deleted,
         )
 
+    @property
+    def verdict(self) -> Record:
+        """The decision, or nothing where it only kept eval from deciding a cancelled run."""
+        return {} if self.decision is None or self.state is RunState.CANCELLED else self.decision
+
 
 def run_view(records: RunRecords, progress: Mapping[str, Record], *, now: datetime) -> dict[str, Any]:
     """Return everything people may know of a run.
@@ -90,7 +95,7 @@ def run_view(records: RunRecords, progress: Mapping[str, Record], *, now: dateti
         "stages": [stage_view(name, record, now=now) for name, record in ordered_stages(records.stages)],
         "expected": expected_types(records.expected),
         "trained": {name: _trained_view(record) for name, record in sorted(records.trained.items())},
-        "decision": dict(records.decision) if records.decision else None,
+        "decision": dict(records.verdict) or None,
         "scoreboard": dict(records.scoreboard) if records.scoreboard else None,
         "progress": {name: dict(record) for name, record in progress.items()},
     }
@@ -99,7 +104,6 @@ def run_view(records: RunRecords, progress: Mapping[str, Record], *, now: dateti
 
 def summary_view(records: RunRecords, progress: Mapping[str, Record], *, now: datetime) -> dict[str, Any]:
     """Return one line of the list of runs."""
-    decision = records.decision or {}
     return plain_record(
         {
             "pipeline_run_id": records.run["pipeline_run_id"],
@@ -110,8 +114,8 @@ def summary_view(records: RunRecords, progress: Mapping[str, Record], *, now: da
             "created_at": records.run.get("created_at"),
             "state": shown_state(records, progress),
             "outcome": records.outcome.get("outcome") if records.outcome else None,
-            "model_type": decision.get("model_type"),
-            "score": decision.get("score"),
+            "model_type": records.verdict.get("model_type"),
+            "score": records.verdict.get("score"),
             "elapsed_seconds": elapsed_seconds(records, now=now),
             "stages": {name: str(record.get("status")) for name, record in ordered_stages(records.stages)},
         }
@@ -207,7 +211,7 @@ def _trained_view(record: Record) -> dict[str, Any]:
 
 
 def _config_hash(records: RunRecords) -> Any:
-    candidates = [records.decision, records.expected, *records.trained.values(), records.run]
+    candidates = [records.verdict, records.expected, *records.trained.values(), records.run]
     return next((record["config_hash"] for record in candidates if record and record.get("config_hash")), None)
 
 

@@ -327,8 +327,11 @@ def test_a_promotion_that_comes_again_after_a_newer_one_does_not_move_the_alias_
     assert flts.tracker.champions == []
 
 
+@pytest.mark.parametrize("known", [{"cancelled"}, set()], ids=["", "stored before there was a field for it"])
 @pytest.mark.parametrize("ended", [False, True], ids=["killed before the outcome", "ended"])
-def test_a_run_that_was_cancelled_first_is_adopted_as_cancelled(flts: Installation, ended: bool) -> None:
+def test_a_run_that_was_cancelled_first_is_adopted_as_cancelled(
+    flts: Installation, ended: bool, known: set[str]
+) -> None:
     run = flts.run()
     *first, last = _events(flts, run)
     flts.send(*first)
@@ -339,8 +342,10 @@ def test_a_run_that_was_cancelled_first_is_adopted_as_cancelled(flts: Installati
         created_at=CREATED,
         decision="refused",
         reasons=["cancelled: a person cancelled it"],
+        cancelled=True,
     )
-    flts.runs.decide(IDENTIFIER, run.id, {**cancelled.model_dump(mode="json"), "pointer": None})
+    document = cancelled.model_dump(mode="json", exclude={"cancelled"} - known)
+    flts.runs.decide(IDENTIFIER, run.id, {**document, "pointer": None})
     if ended:
         flts.runs.put_outcome(IDENTIFIER, run.id, RunState.CANCELLED, reason="a person cancelled it")
 

@@ -350,7 +350,8 @@ class TestCancel:
         stands, mine = gateway.runs.decide("x", run_id, {"decision": "promoted"})
 
         decision = ModelSelected.model_validate(stands)
-        assert (mine, decision.decision, decision.reasons) == (False, "refused", ["cancelled: a person cancelled it"])
+        assert (mine, decision.decision, decision.cancelled) == (False, "refused", True)
+        assert decision.reasons == ["cancelled: a person cancelled it"], "what readers of the previous release go by"
         view = gateway.client().get(f"/runs/{run_id}").json()
         assert (view["outcome"], view["decision"]) == ("cancelled", None)
         assert view["outcome_details"]["reason"] == "a person cancelled it"
