@@ -41,7 +41,7 @@ logs:           ## Follow its logs (SERVICE=eval)
 	@docker compose --profile '*' logs --follow --tail 100 $(SERVICE)
 
 test: setup     ## Every test that needs no Docker, the end-to-end runs included
-	@$(PY) -m pytest tests
+	@$(PY) -m pytest tests -n 2 --durations=10
 
 test-long: setup ## The long fault and load suites, an hour or so in all
 	@$(PY) -m pytest tests -m long

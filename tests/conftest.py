@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-pytest_plugins = ("tests.no_skips",)
+pytest_plugins = ("tests.costs", "tests.no_skips", "tests.workers")
 FOLDERS = ("unit", "contract", "e2e", "deployment")
 
 # A deadline per example measures how busy the machine is.

@@ -67,6 +67,14 @@ def test_what_skips_by_itself_fails_the_run(tmp_path: Path, content: str, told: 
     assert told in done.stdout
 
 
+@pytest.mark.parametrize("content", [MARKED, IN_THE_MIDDLE], ids=["a mark", "in the middle"])
+def test_what_skips_in_a_worker_fails_the_run(tmp_path: Path, content: str) -> None:
+    done = run(tmp_path, content, "--no-skips", "-n", "2")
+
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout
+    assert "MISSING: test_it.py" in done.stdout
+
+
 def test_a_suite_that_is_named_may_be_left_out_and_is_told(tmp_path: Path) -> None:
     done = run(tmp_path, MARKED, "--no-skips", "--may-skip", "TestOnAServer")
 
