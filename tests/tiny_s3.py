@@ -69,6 +69,11 @@ class Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
+    def handle_expect_100(self) -> bool:
+        granted = super().handle_expect_100()
+        self.wfile.flush()  # it lies in the buffer, while the client waits a second for it before each body
+        return granted
+
     do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = do  # noqa: N815 - the base class looks for these
 
     def log_message(self, *_: object) -> None:

@@ -77,7 +77,7 @@ def test_a_store_that_stalls_is_named_with_address_and_step_within_the_time(tmp_
     started = time.monotonic()
     try:
         with pytest.raises(BackendAwayError, match="put, read and delete 8 MiB") as refusal:
-            check_store(Stalling(tmp_path), settings(tmp_path, seconds=3))
+            check_store(Stalling(tmp_path), settings(tmp_path, seconds=1))
     finally:
         let_go.set()
 
@@ -110,4 +110,4 @@ def test_a_store_that_stays_away_is_said_to_be_with_its_reason(tmp_path: Path) -
             raise BackendAwayError(msg)
 
     with pytest.raises(BackendAwayError, match=r"'ensure buckets'.*no route to raw-data"):
-        check_store(Away(tmp_path), settings(tmp_path, seconds=2))
+        check_store(Away(tmp_path), settings(tmp_path, seconds=0.5))

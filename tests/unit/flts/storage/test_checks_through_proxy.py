@@ -25,10 +25,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreSettings]:
 @pytest.mark.parametrize(
     ("mode", "step", "seconds"),
     [
-        (REFUSE, "ensure buckets", 2),
-        (BLACKHOLE, "ensure buckets", 2),
-        (slow(1000), "", 2),
-        (stall_after(64 * 1024), "put, read and delete 8 MiB", 8),  # the steps before it take their time
+        (REFUSE, "ensure buckets", 1),
+        (BLACKHOLE, "ensure buckets", 1),
+        (slow(1000), "", 1),
+        (stall_after(64 * 1024), "put, read and delete 8 MiB", 3),  # the steps before it take their time
     ],
     ids=["refused", "black hole", "1 KB/s", "stalls after 64 KiB"],
 )

@@ -49,13 +49,13 @@ def server() -> Iterator[Answering]:
         server.shutdown()
 
 
-def check(uri: str, seconds: float = 2.0, stop: threading.Event | None = None) -> None:
+def check(uri: str, seconds: float = 1.0, stop: threading.Event | None = None) -> None:
     settings = TrackingSettings(mlflow_tracking_uri=uri)
     check_mlflow(settings, seconds=seconds, stop=stop or threading.Event())
 
 
 @contextmanager
-def named(address: str, *reasons: str, seconds: float = 2.0) -> Iterator[None]:
+def named(address: str, *reasons: str, seconds: float = 1.0) -> Iterator[None]:
     began = time.monotonic()
     with pytest.raises(BackendAwayError) as raised:
         yield
