@@ -74,7 +74,7 @@ def read(
         (HEAD.encode() + b"1,2,\xe9\n", "wrong_encoding", "file", "0xe9"),
         ("time,a\n1,2\n".encode("utf-16"), "wrong_encoding", "file", "UTF-16"),
         (HEAD.encode() + b"1,2,\0\n", "not_text", "file", "NUL"),
-        (gzip.compress(b"time,a\n1,2\n"), "not_csv", "file", "gzip"),
+        (gzip.compress(b"time,a\n1,2\n", mtime=0), "not_csv", "file", "gzip"),
         (b"PAR1\0\0", "not_csv", "file", "Parquet"),
         (b"PK\x03\x04\0", "not_csv", "file", "Excel"),
         ("time,a\n1," + "9" * (2 * BLOCK_BYTES), "line_too_long", "file", "one row a line"),
