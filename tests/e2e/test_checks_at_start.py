@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,6 +21,7 @@ from tests.backends_away import port_of, store_variables
 from tests.brokers import Bus, EmbeddedBroker, RunningService, steady
 from tests.eventually import eventually
 from tests.faulty_proxy import BLACKHOLE, FaultyProxy, stall_after
+from tests.http_servers import serving
 from tests.made_series import make_series
 from tests.reports import report
 from tests.serving import promote, window_bundle
@@ -111,11 +111,8 @@ class _Record(BaseHTTPRequestHandler):
 
 @contextmanager
 def record() -> Iterator[int]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Record) as server:
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), _Record)) as server:
         yield server.server_port
-        server.shutdown()
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-import threading
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ import pytest
 from embedded.ports import free_port
 from flts.storage.connect import open_store
 from tests.brokers import embedded_bus
+from tests.http_servers import serving
 from tests.stack import PORTS, ROOT, SMALL
 from tests.stores import s3_settings, why_no_s3
 
@@ -136,16 +136,10 @@ class _Forgetful(BaseHTTPRequestHandler):
 @contextmanager
 def forgetful_server() -> Iterator[dict[str, str]]:
     """Yield the variables of a store on a server that overwrites what it was told to keep."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Forgetful)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), _Forgetful)) as server:
         yield {
             "STORE": "s3",
             "MLFLOW_S3_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}",
             "AWS_ACCESS_KEY_ID": "key",
             "AWS_SECRET_ACCESS_KEY": "a-secret-of-the-test",
         }
-    finally:
-        server.shutdown()
-        server.server_close()

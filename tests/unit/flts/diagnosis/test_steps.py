@@ -21,6 +21,7 @@ from flts.errors import BackendAwayError, RejectedError
 from flts.settings import StoreSettings
 from flts.storage.filesystem import FilesystemStore
 from tests.gateway import BUCKETS
+from tests.http_servers import serving
 
 
 def first_failure(backend: Backend) -> Finding:
@@ -34,7 +35,7 @@ def first_failure(backend: Backend) -> Finding:
 
 
 @contextmanager
-def serving(answer: Callable[[str, str], tuple[int, str]]) -> Iterator[str]:
+def answering(answer: Callable[[str, str], tuple[int, str]]) -> Iterator[str]:
     """Serve what ``answer(path, host)`` returns."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -51,15 +52,8 @@ def serving(answer: Callable[[str, str], tuple[int, str]]) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             """Say nothing."""
 
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
+    with serving(HTTPServer(("127.0.0.1", 0), Handler)) as server:
         yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 @contextmanager
@@ -109,7 +103,7 @@ def test_mlflow_that_does_not_know_the_host_fails_at_the_host_check() -> None:
     def answer(path: str, host: str) -> tuple[int, str]:
         return (200, "OK") if path == "/health" else (403, f"Invalid Host header - {host}")
 
-    with serving(answer) as url:
+    with answering(answer) as url:
         finding = first_failure(web.mlflow(url, start=""))
 
     assert finding.step == "host check"
@@ -118,16 +112,16 @@ def test_mlflow_that_does_not_know_the_host_fails_at_the_host_check() -> None:
 
 
 def test_mlflow_without_a_database_fails_at_the_search() -> None:
-    with serving(lambda path, _: (200, "OK") if path == "/health" else (500, "no database")) as url:
+    with answering(lambda path, _: (200, "OK") if path == "/health" else (500, "no database")) as url:
         finding = first_failure(web.mlflow(url, start=""))
 
     assert (finding.step, finding.detail) == ("search", "500: no database")
 
 
 def test_a_gateway_that_waits_and_one_whose_key_is_another() -> None:
-    with serving(lambda path, _: (503, '{"waiting_for": ["kafka"]}') if path == "/readyz" else (200, "{}")) as url:
+    with answering(lambda path, _: (503, '{"waiting_for": ["kafka"]}') if path == "/readyz" else (200, "{}")) as url:
         waiting = first_failure(web.gateway(url, "k", start=""))
-    with serving(lambda path, _: (401, "wrong") if path.startswith("/runs") else (200, "{}")) as url:
+    with answering(lambda path, _: (401, "wrong") if path.startswith("/runs") else (200, "{}")) as url:
         wrong = first_failure(web.gateway(url, "k", start=""))
         unknown = first_failure(web.gateway(url, None, start=""))
 
@@ -139,14 +133,14 @@ def test_a_gateway_that_waits_and_one_whose_key_is_another() -> None:
 
 def test_a_champion_that_cannot_serve_is_named() -> None:
     models = json.dumps({"models": [{"identifier": "bad", "problem": "damaged"}, {"identifier": "good"}]})
-    with serving(lambda path, _: (200, models if path == "/models" else "{}")) as url:
+    with answering(lambda path, _: (200, models if path == "/models" else "{}")) as url:
         finding = first_failure(web.inference(url, None, start=""))
 
     assert (finding.step, finding.detail) == ("champions", "cannot serve: bad")
 
 
 def test_a_healthy_backend_passes_every_step_in_order() -> None:
-    with serving(lambda *_: (200, '{"experiments": []}')) as url:
+    with answering(lambda *_: (200, '{"experiments": []}')) as url:
         findings = look_at(web.mlflow(url, start=""))
 
     assert [finding.step for finding in findings] == ["name", "tcp", "request", "host check", "search"]
@@ -154,7 +148,7 @@ def test_a_healthy_backend_passes_every_step_in_order() -> None:
 
 
 def test_a_password_in_an_address_is_not_shown() -> None:
-    with serving(lambda *_: (200, '{"experiments": []}')) as url:
+    with answering(lambda *_: (200, '{"experiments": []}')) as url:
         shown = str(look_at(web.mlflow(url.replace("//", "//user:hidden@"), start="")))
 
     assert "hidden" not in shown

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import flts.observability.probe
+from tests.http_servers import serving
 
 PROBE = Path(flts.observability.probe.__file__)
 
@@ -25,10 +25,8 @@ class Answers(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def port() -> Iterator[int]:
-    with HTTPServer(("127.0.0.1", 0), Answers) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with serving(HTTPServer(("127.0.0.1", 0), Answers)) as server:
         yield server.server_port
-        server.shutdown()
 
 
 def probe(port: int, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -19,6 +19,7 @@ from flts.storage import s3
 from flts.storage.checks import check_store
 from flts.storage.s3 import S3Store
 from tests.faulty_proxy import FaultyProxy, slow
+from tests.http_servers import serving
 
 
 def settings_for(port: int, check_seconds: float = 1) -> StoreSettings:
@@ -49,14 +50,8 @@ def server(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[tuple[S
         def log_message(self, *_: object) -> None:
             """Say nothing."""
 
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    http.daemon_threads = True
-    threading.Thread(target=http.serve_forever, daemon=True).start()
-    try:
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as http:
         yield S3Store(settings_for(http.server_port)), seen
-    finally:
-        http.shutdown()
-        http.server_close()
 
 
 def refuse(status: int, code: str) -> Callable[[BaseHTTPRequestHandler], None]:

@@ -16,12 +16,12 @@ from flts.errors import BackendAwayError
 from flts.settings import TrackingSettings
 from flts.tracking.checks import PADDED_BYTES, STEP, check_mlflow
 from tests.faulty_proxy import BLACKHOLE, PASS, REFUSE, FaultyProxy, Mode, slow, stall_after
+from tests.http_servers import serving
 
 
 class Answering(ThreadingHTTPServer):
     """Answers every search with the same status, and keeps what it was asked."""
 
-    daemon_threads = True
     status = 200
     asked: list[tuple[str, str | None, bytes]]
 
@@ -42,11 +42,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[Answering]:
-    with Answering(("127.0.0.1", 0), _Handler) as server:
+    with serving(Answering(("127.0.0.1", 0), _Handler)) as server:
         server.asked = []
-        threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server
-        server.shutdown()
 
 
 def check(uri: str, seconds: float = 1.0, stop: threading.Event | None = None) -> None:
