@@ -283,7 +283,7 @@ def test_a_client_that_no_longer_reads_a_partition_is_replaced(
             impatient.setattr(standstill, "STUCK_POLLS", 3)
             eventually(lambda: stage.loop._consumer is not stuck, "another client", every=0.001)
         eventually(lambda: len(worked) >= 7, "what the first client did not read")
-        steady(lambda: len(worked) == 7, 1.5, "each of them once")
+        steady(lambda: len(worked) == 7, 0.8, "each of them once")
     finally:
         stage.stop()
 
@@ -298,14 +298,14 @@ def test_a_client_with_nothing_to_read_or_much_to_do_is_kept(bus: Bus, monkeypat
     monkeypatch.setattr(standstill, "STUCK_POLLS", 2)
 
     def work(_event: Event) -> Sequence[Event]:
-        time.sleep(1.5)
+        time.sleep(0.9)  # three times STUCK_SECONDS, and more than the loop waits before it polls beside the work
         return []
 
     stage = LoopOnStage(bus, work)
     try:
         eventually(lambda: stage.loop._owned, "its partitions")
         first = stage.loop._consumer
-        steady(lambda: stage.loop._consumer is first, 1.5, "nothing to read")
+        steady(lambda: stage.loop._consumer is first, 1.0, "nothing to read")
         standstills = stage.loop._standstills
         count, counted_at_work = standstills.nothing_came, []
 

@@ -170,9 +170,9 @@ def test_a_server_that_answers_too_slowly_is_given_up(monkeypatch: pytest.Monkey
         store = S3Store(settings_for(proxy.port))
         assert len(store.get("raw-data", "key")[0]) == 2**20
         assert [len(chunk) for chunk in store.stream("raw-data", "key", chunk_bytes=700_000)] == [700_000, 348_576]
-        monkeypatch.setattr(s3, "READ_SECONDS", 0.5)  # of a body; the connection keeps its 10 s
+        monkeypatch.setattr(s3, "READ_SECONDS", 0.2)  # of a body; the connection keeps its 10 s
         monkeypatch.setattr(s3, "READ_BYTES", 256)
-        proxy.switch(slow(1000))
+        proxy.switch(slow(4000))
         for read in (
             lambda: store.get("raw-data", "key"),
             lambda: store.get_file("raw-data", "key", tmp_path / "file"),
