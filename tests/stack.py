@@ -116,15 +116,25 @@ class RunningStack(FreezablePipeline):
 
 
 @contextmanager
-def running_stack(home: Path, **environment: str) -> Iterator[RunningStack]:
-    """Start `python -m embedded up` on free ports and end it, asserting that nothing is left behind."""
+def running_stack(home: Path, *, code: Path = ROOT, **environment: str) -> Iterator[RunningStack]:
+    """Start `python -m embedded up` on free ports and end it, asserting that nothing is left behind.
+
+    Parameters
+    ----------
+    home : Path
+        ``FLTS_HOME``.
+    code : Path
+        The tree that is run; its packages are found before those that are installed.
+    environment : str
+        Settings.
+    """
     (home / "scratch").mkdir(parents=True, exist_ok=True)
     output = (home / "launcher.log").open("a+")
     variables = {**os.environ, **dict.fromkeys(PORTS, "0"), "FLTS_HOME": str(home), "TMPDIR": str(home / "scratch")}
     variables |= {"START_SECONDS": str(READY_SECONDS)} | environment
     process = subprocess.Popen(
         [sys.executable, "-m", "embedded", "up"],
-        cwd=ROOT,
+        cwd=code,
         env=variables,
         stdout=output,
         stderr=subprocess.STDOUT,
