@@ -1,0 +1,151 @@
+"""Stores, queues and replica caches that released code wrote: ``tests/releases/<commit>.tar.xz``.
+
+An archive holds
+
+- ``store/<bucket>/<key>``: every object, with its time of modification;
+- ``inference/``: the cache folder of a replica of inference;
+- ``queue.jsonl``: one record a line, dead letters included: topic, key, headers, value;
+- ``expected.json``: the settings it was written with, and what a later release has to answer.
+
+`tests.release_store` writes one.
+"""
+
+from __future__ import annotations
+
+import json
+import lzma
+import tarfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flts.contracts.topics import group_of_dead_letters
+from tests.whole_log import Logged
+
+FOLDER = Path(__file__).with_name("releases")
+MOST_BYTES = 300_000
+ENDING = ".tar.xz"
+STORE = "store/"
+QUEUE = "queue.jsonl"
+EXPECTED = "expected.json"
+RELATIVE = 1e-6
+"""Kernels of another processor round differently; a model that was trained again differs by more than 1e-3."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """What one release wrote."""
+
+    archive: Path
+
+    @property
+    def commit(self) -> str:
+        """The abbreviated hash of the released commit."""
+        return self.archive.name.removesuffix(ENDING)
+
+    @cached_property
+    def objects(self) -> list[str]:
+        """``<bucket>/<key>`` of every object of the store."""
+        with tarfile.open(self.archive) as archive:
+            files = [member.name for member in archive if member.isfile()]
+        return [name.removeprefix(STORE) for name in files if name.startswith(STORE)]
+
+    def unpack(self, folder: Path) -> None:
+        """Write everything below a folder, which thereby becomes a home of the embedded mode."""
+        with tarfile.open(self.archive) as archive:
+            archive.extractall(folder, filter="data")
+
+    @cached_property
+    def expected(self) -> dict[str, Any]:
+        """The content of ``expected.json``."""
+        return dict(json.loads(self._read(EXPECTED)))
+
+    @cached_property
+    def records(self) -> list[Logged]:
+        """The records of the queue, topic by topic, each partition in its order."""
+        return [_from_json(line) for line in self._read(QUEUE).splitlines()]
+
+    @property
+    def dead_letters(self) -> list[Logged]:
+        """The records of dead-letter topics."""
+        return [record for record in self.records if group_of_dead_letters(record.topic)]
+
+    @property
+    def good_records(self) -> list[Logged]:
+        """The records that no group of the release gave up."""
+        given_up = {(letter.key, letter.value) for letter in self.dead_letters}
+        return [record for record in self.records if (record.key, record.value) not in given_up]
+
+    def _read(self, name: str) -> bytes:
+        with tarfile.open(self.archive) as archive:
+            member = archive.extractfile(name)
+            assert member is not None
+            return member.read()
+
+
+RELEASES = tuple(Release(path) for path in sorted(FOLDER.glob(f"*{ENDING}")))
+
+
+def assert_same_answer(answer: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """Check that a forecast is the expected one, its numbers within `RELATIVE`."""
+    assert _without_numbers(answer) == _without_numbers(expected)
+    assert _numbers(answer) == pytest.approx(_numbers(expected), rel=RELATIVE)
+
+
+def write_queue(path: Path, records: Iterable[Logged]) -> None:
+    """Write records, one a line."""
+    path.write_text("".join(f"{json.dumps(_to_json(record))}\n" for record in records))
+
+
+def pack(folder: Path, archive: Path) -> None:
+    """Archive a folder; the same files, with the same times of modification, make the same bytes."""
+
+    def nobodys(member: tarfile.TarInfo) -> tarfile.TarInfo:
+        member.uid = member.gid = 0
+        member.uname = member.gname = ""
+        member.mode = 0o755 if member.isdir() else 0o644
+        if member.isdir():
+            member.mtime = 0
+        return member
+
+    with (
+        lzma.open(archive, "wb", preset=9 | lzma.PRESET_EXTREME) as stream,
+        tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as packed,
+    ):
+        for path in sorted(folder.rglob("*")):
+            packed.add(path, path.relative_to(folder).as_posix(), recursive=False, filter=nobodys)
+
+
+def _without_numbers(answer: Mapping[str, Any]) -> dict[str, Any]:
+    return {**answer, "predictions": [row["ts"] for row in answer["predictions"]]}
+
+
+def _numbers(answer: Mapping[str, Any]) -> dict[tuple[str, str], float | None]:
+    return {(row["ts"], name): value for row in answer["predictions"] for name, value in row.items() if name != "ts"}
+
+
+def _to_json(record: Logged) -> dict[str, Any]:
+    return {
+        "topic": record.topic,
+        "key": _text(record.key),
+        "headers": [[name, _text(value)] for name, value in record.headers],
+        "value": _text(record.value),
+    }
+
+
+def _from_json(line: bytes) -> Logged:
+    values: Mapping[str, Any] = json.loads(line)
+    headers = tuple((name, _bytes(value)) for name, value in values["headers"])
+    return Logged(values["topic"], _bytes(values["key"]), _bytes(values["value"]), headers)
+
+
+def _text(data: bytes | None) -> str | None:
+    return None if data is None else data.decode("utf-8", "surrogateescape")
+
+
+def _bytes(text: str | None) -> bytes | None:
+    return None if text is None else text.encode("utf-8", "surrogateescape")
