@@ -1,0 +1,205 @@
+"""This code takes over what a release left behind, and the release takes it back: an upgrade and its rollback."""
+
+from __future__ import annotations
+
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests import whole_log
+from tests.pipeline import MODELS
+from tests.released import RELEASES, Release, assert_same_answer
+from tests.reports import report
+from tests.stack import ROOT, RunningStack, now, running_stack
+
+PATIENT = {"EVAL_MAX_SECONDS": "1e9"}
+"""The unfinished runs began when the release was made: that is no reason to decide them without their models."""
+
+ONE_TRAINER = {"EXPECTED_MODEL_TYPES": "PROPHET"}
+"""Nothing is trained after the rollback, and trainers are what takes longest to start."""
+
+
+@dataclass(frozen=True)
+class Upgraded:
+    """What was seen while this code ran on a release's store, queue and cache."""
+
+    release: Release
+    home: Path
+    first_answers: list[dict[str, Any]]
+    """Of the release's champions, to its requests, as soon as everything was started."""
+    ended: dict[str, dict[str, Any]]
+    """The runs that the release had left unfinished, by where it had left them."""
+    repeated: dict[str, Any]
+    """The gateway's answer to a request whose Idempotency-Key the release knew."""
+    retrained: dict[str, Any]
+    """A run on the data and settings of a champion."""
+    returned: dict[str, Any]
+    """The answer of the champion that a rollback brought back."""
+    dead_letters: int
+    last_answers: list[tuple[dict[str, Any], dict[str, Any]]]
+    """(request, answer) of every champion, just before the end."""
+    outcomes: dict[str, str]
+    """Of all runs, just before the end."""
+
+
+@pytest.fixture(scope="module", params=RELEASES, ids=lambda release: release.commit)
+def upgraded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Upgraded:
+    release: Release = request.param
+    home = tmp_path_factory.mktemp("home")
+    release.unpack(home)
+    expected = release.expected
+    began = now()
+    with running_stack(home, **expected["environment"], **PATIENT) as stack:
+        started = now()
+        first = [ask(stack, one["request"]) for one in expected["champions"]]
+        whole_log.produce(stack.state["kafka"], release.good_records)
+        ended = {one["left"]: stack.wait_decided(one["pipeline_run_id"]) for one in expected["unfinished"]}
+        whole_log.wait_read(stack.state["kafka"])
+        settled = now()
+        name = expected["earlier"]["answer"]["identifier"]
+        repeated = post(stack, "/runs", json={"identifier": name}, headers={"Idempotency-Key": "once"})
+        retrained = stack.wait_decided(post(stack, "/runs", json={"identifier": name})["pipeline_run_id"])
+        rollback = stack.wait_decided(post(stack, f"/datasets/{name}/rollback")["pipeline_run_id"])
+        stack.wait_served(name, rollback["decision"]["run_id"])
+        returned = ask(stack, expected["earlier"]["request"])
+        seen = Upgraded(
+            release,
+            home,
+            first,
+            ended,
+            repeated,
+            retrained,
+            returned,
+            dead_letters(stack),
+            [(body, ask(stack, body)) for body in requests(stack)],
+            outcomes(stack),
+        )
+        report(
+            f"upgrade-{release.commit}",
+            [{"started": started - began, "settled": settled - started, "all": now() - began}],
+        )
+    return seen
+
+
+class TestThisCodeOnAReleasesStore:
+    def test_the_champions_answer_at_once_and_as_they_did(self, upgraded: Upgraded) -> None:
+        expected = [one["answer"] for one in upgraded.release.expected["champions"]]
+        for answer, wanted in zip(upgraded.first_answers, expected, strict=True):
+            assert_same_answer(answer, wanted)
+
+    def test_every_unfinished_run_ends_with_its_outcome(self, upgraded: Upgraded) -> None:
+        expected = {one["left"]: one["outcome"] for one in upgraded.release.expected["unfinished"]}
+        assert {left: run["outcome"] for left, run in upgraded.ended.items()} == expected
+        for run in upgraded.ended.values():
+            assert {kind: one["status"] for kind, one in run["trained"].items()} == dict.fromkeys(MODELS, "SUCCESS")
+
+    def test_what_the_release_had_trained_is_not_trained_again(self, upgraded: Upgraded) -> None:
+        assert {kind for kind, one in upgraded.retrained["trained"].items() if one["reused"]} == set(MODELS)
+        assert upgraded.retrained["outcome"] == "kept"
+
+    def test_a_request_that_the_release_answered_starts_no_second_run(self, upgraded: Upgraded) -> None:
+        assert upgraded.repeated["repeated"]
+        assert upgraded.release.expected["outcomes"][upgraded.repeated["pipeline_run_id"]] == "cancelled"
+
+    def test_an_earlier_champion_of_the_release_returns(self, upgraded: Upgraded) -> None:
+        assert_same_answer(upgraded.returned, upgraded.release.expected["earlier"]["answer"])
+
+    def test_the_releases_records_are_worked_off_without_dead_letters(self, upgraded: Upgraded) -> None:
+        assert upgraded.dead_letters == 0
+
+    def test_no_outcome_of_the_release_changes(self, upgraded: Upgraded) -> None:
+        assert upgraded.outcomes.items() >= upgraded.release.expected["outcomes"].items()
+
+
+@dataclass(frozen=True)
+class RolledBack:
+    """What was seen while the release ran again, on what this code had left."""
+
+    code: Path
+    folders: set[str]
+    """That its processes ran in."""
+    answers: list[dict[str, Any]]
+    outcomes: dict[str, str]
+    judged: dict[str, Any]
+    """A run of this code, judged again by the release."""
+
+
+@pytest.fixture(scope="module")
+def rolled_back(upgraded: Upgraded, tmp_path_factory: pytest.TempPathFactory) -> RolledBack:
+    code = code_of(upgraded.release, tmp_path_factory.mktemp("code"))
+    began = now()
+    environment = {**upgraded.release.expected["environment"], **PATIENT, **ONE_TRAINER}
+    with running_stack(upgraded.home, code=code, **environment) as stack:
+        started = now()
+        answers = [ask(stack, body) for body, _ in upgraded.last_answers]
+        run = upgraded.ended["announced"]["pipeline_run_id"]
+        judged = stack.wait_decided(post(stack, f"/runs/{run}/evaluate")["pipeline_run_id"])
+        processes = psutil.Process(stack.process.pid).children(recursive=True)
+        seen = RolledBack(code, {process.cwd() for process in processes}, answers, outcomes(stack), judged)
+        report(f"rollback-{upgraded.release.commit}", [{"started": started - began, "all": now() - began}])
+    return seen
+
+
+class TestTheReleaseOnThisCodesStore:
+    def test_the_release_runs_its_own_code(self, rolled_back: RolledBack) -> None:
+        assert rolled_back.folders == {str(rolled_back.code)}
+
+    def test_every_champion_answers_as_before(self, upgraded: Upgraded, rolled_back: RolledBack) -> None:
+        for answer, (_, wanted) in zip(rolled_back.answers, upgraded.last_answers, strict=True):
+            assert_same_answer(answer, wanted)
+        champions = {wanted["identifier"] for _, wanted in upgraded.last_answers}
+        assert champions >= {run["identifier"] for run in upgraded.ended.values()}, "some were promoted by this code"
+
+    def test_every_run_is_shown_with_its_outcome(self, upgraded: Upgraded, rolled_back: RolledBack) -> None:
+        assert rolled_back.outcomes.items() >= upgraded.outcomes.items()
+
+    def test_a_run_of_this_code_is_judged_again(self, rolled_back: RolledBack) -> None:
+        assert rolled_back.judged["outcome"] == "kept", rolled_back.judged["decision"]
+        assert all(row["status"] == "scored" for row in rolled_back.judged["scoreboard"]["candidates"])
+
+
+def code_of(release: Release, folder: Path) -> Path:
+    """Write the released code into a folder; skip the test where git does not have the commit."""
+    packed = subprocess.run(["git", "archive", release.commit], cwd=ROOT, capture_output=True, check=False)
+    if packed.returncode:
+        pytest.skip(f"no commit {release.commit} in this repository: {packed.stderr.decode().strip()}")
+    with tarfile.open(fileobj=BytesIO(packed.stdout)) as archive:
+        archive.extractall(folder, filter="data")
+    return folder
+
+
+def ask(stack: RunningStack, body: dict[str, Any]) -> dict[str, Any]:
+    return dict(stack.predict(body).raise_for_status().json())
+
+
+def post(stack: RunningStack, path: str, **request: Any) -> dict[str, Any]:
+    with stack.gateway as client:
+        return dict(client.post(path, **request).raise_for_status().json())
+
+
+def requests(stack: RunningStack) -> Iterator[dict[str, Any]]:
+    """Yield a request to every champion."""
+    with stack.inference as client:
+        champions = client.get("/models").raise_for_status().json()["models"]
+    for champion in champions:
+        assert champion["problem"] is None, champion
+        yield stack.question(champion["identifier"])
+
+
+def dead_letters(stack: RunningStack) -> int:
+    with stack.gateway as client:
+        groups = client.get("/dead-letters").raise_for_status().json()["groups"]
+    return sum(group["letters"] for group in groups)
+
+
+def outcomes(stack: RunningStack) -> dict[str, str]:
+    with stack.gateway as client:
+        runs = client.get("/runs", params={"limit": 200}).raise_for_status().json()["runs"]
+    return {run["pipeline_run_id"]: run["outcome"] for run in runs if run["outcome"]}
