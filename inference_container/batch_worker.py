@@ -23,6 +23,7 @@ from flts.contracts.lifecycle import RunState
 from flts.errors import FltsError, RejectedError, RetryableError, RunDeletedError
 from flts.housekeeping.deletion import Deletion
 from flts.housekeeping.guard import refuse_deleted
+from flts.messaging.attempts import StoredAttempts, TriesExhaustedError
 from flts.observability.logs import bind, get_logger
 from flts.storage import layout
 from flts.storage.claimed_frames import read_claimed_series
@@ -76,6 +77,7 @@ class BatchForecasts:
         self._next_look = 0.0
         self._owner = uuid.uuid4().hex
         self._deletion = Deletion(store, runs, settings)
+        self._attempts = StoredAttempts(store, settings.bucket_pipeline_runs, STAGE, settings.failure_max_retries)
 
     def hint(self, identifier: str) -> None:
         """Look at the next tick: a run of this identifier was decided."""
@@ -126,17 +128,21 @@ class BatchForecasts:
             refuse_deleted(self._deletion, event.identifier, event.pipeline_run_id, worked=True)
 
     def _try_once(self, event: InferenceData) -> None:
-        identifier, run = event.identifier, event.pipeline_run_id
-        work = f"{STAGE}-{event.event_id}"
-        tries = self._runs.record_attempt(identifier, run, work)
         try:
-            if tries > self._settings.failure_max_retries:
-                self._skip(event, f"gave up after {tries - 1} tries; the worker's log says why")
-            else:
-                self._work(event)
+            number = self._attempts.begin(event)
+        except TriesExhaustedError as error:
+            self._skip(event, f"gave up after {error.tries} tries; the worker's log says why")
+            self._attempts.clear(event, error.tries)
+            return
+        try:
+            self._work(event)
         except RetryableError:
-            self._runs.forgive_attempt(identifier, run, work)  # a backend that is away is not counted as a try
+            self._attempts.forgive(event, number)  # a backend that is away is not counted as an attempt
             raise
+        except Exception as error:
+            self._attempts.failed(event, number, str(error))
+            raise
+        self._attempts.clear(event, number)
 
     @contextmanager
     def _lease(self, run: str) -> Iterator[bool]:

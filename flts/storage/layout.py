@@ -91,7 +91,6 @@ OUTCOME = Key("{identifier}/{pipeline_run_id}/outcome.json")
 INFERENCE = Key("{identifier}/{pipeline_run_id}/inference.json")
 FORECAST = Key("{identifier}/{pipeline_run_id}/forecast.json")
 ATTEMPT = Key("{identifier}/{pipeline_run_id}/attempts/{group}/{event_id}-{number}.json")
-ATTEMPTS = Key("{identifier}/{pipeline_run_id}/attempts/{work}.json")
 JOB = Key("{identifier}/jobs/{job_hash}.json")
 
 # pipeline-runs: marks, empty objects that one listing finds

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -332,25 +331,11 @@ class RunStore:
         """Move the pointer of one configuration as `move_current` does."""
         return self._move(layout.CURRENT_OF_CONFIG(identifier, config_hash), pointer)
 
-    # Jobs, tries and leases
+    # Jobs and leases
 
     def create_job(self, identifier: str, job_hash: str, details: Mapping[str, Any]) -> tuple[Record, bool]:
         """Record that a Job starts a run: return what stands there, and whether this call was the first."""
         return self._runs.adopt(layout.JOB(identifier, job_hash), details)
-
-    def record_attempt(self, identifier: str, pipeline_run_id: str, work: str) -> int:
-        """Count a try before its work begins, and return how many there were with it.
-
-        Parameters
-        ----------
-        work : str
-            What is tried, e.g. ``train-gru-<event_id>``.
-        """
-        return self._count(RunName(identifier, pipeline_run_id), work, 1)
-
-    def forgive_attempt(self, identifier: str, pipeline_run_id: str, work: str) -> int:
-        """Take a try back, since a backend was away, and return how many remain."""
-        return self._count(RunName(identifier, pipeline_run_id), work, -1)
 
     def acquire_lease(self, name: str, owner: str, seconds: float) -> bool:
         """Take or renew a lease; return whether the owner has it for the next ``seconds``."""
@@ -377,17 +362,6 @@ class RunStore:
             if self._pointers.replace(key, {**pointer, "previous": previous}, etag):
                 return "moved"
         raise contended(key)
-
-    def _count(self, name: RunName, work: str, step: int) -> int:
-        tries = 0
-
-        def change(stored: Record | None) -> Record | None:
-            nonlocal tries
-            tries = max(int((stored or {}).get("tries", 0)) + step, 0)
-            return {"tries": tries, "at": self._now(), "nonce": uuid.uuid4().hex}
-
-        self._runs.change(layout.ATTEMPTS(*name, work), change)
-        return tries
 
     def _is_open(self, name: RunName) -> bool:
         if self._runs.exists(layout.OUTCOME(*name)):

@@ -22,6 +22,8 @@ from flts.contracts.lifecycle import RunState
 from flts.errors import BackendAwayError, HashMismatchError, ObjectNotFoundError
 from flts.forecasting.series import Series
 from flts.housekeeping.deletion import Deletion
+from flts.messaging.attempts import StoredAttempts
+from flts.storage import layout
 from flts.storage.claims import put_claimed
 from flts.storage.filesystem import FilesystemStore
 from flts.storage.frames import series_to_parquet
@@ -105,6 +107,11 @@ class Worker:
             assert made is not None
             promote(self.store, self.runs, made, pipeline_run_id=run)
         self.runs.put_outcome("tiny", run, RunState(decision))
+
+    def attempts(self) -> list[str]:
+        """Return the keys of the attempts that are counted."""
+        keys = (info.key for info in self.store.list(self.settings.bucket_pipeline_runs, ""))
+        return [key for key in keys if layout.ATTEMPT.parse(key) is not None]
 
     def told(self) -> PerformanceEval:
         [event] = self.published
@@ -397,24 +404,27 @@ def test_a_bundle_that_is_not_the_promised_one_is_skipped_with_the_reason(worker
 
 def test_a_replica_at_work_is_no_failed_try_to_the_others(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     run = new_pipeline_run_id()
-    event = worker.claim(run)
+    worker.claim(run)
     worker.decide(run, "promoted", window_bundle(TRAIN))
     others = [
         BatchForecasts(worker.store, worker.runs, worker.settings, lambda: worker)
         for _ in range(worker.settings.failure_max_retries + 1)
     ]
     load = worker.forecasts._load
+    tried: list[str] = []
 
     def load_while_others_look(promotion: Any) -> Any:
         for other in others:
             other.look()
+        tried.extend(worker.attempts())
         return load(promotion)
 
     monkeypatch.setattr(worker.forecasts, "_load", load_while_others_look)
     worker.forecasts.look()
 
     assert worker.told().status == "done"
-    assert worker.runs.record_attempt("tiny", run, f"{STAGE}-{event.event_id}") == 2, "one before this"
+    assert len(tried) == 1
+    assert worker.attempts() == []
 
 
 def test_a_lease_is_renewed_while_the_work_runs(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -474,18 +484,20 @@ def test_what_another_replica_finished_meanwhile_is_neither_tried_nor_skipped(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = new_pipeline_run_id()
-    event = worker.claim(run)
+    worker.claim(run)
     worker.decide(run, "promoted", window_bundle(TRAIN))
     seen = worker.runs.waiting_forecasts()
     worker.forecasts.look()
     worker.restart()
     monkeypatch.setattr(worker.runs, "waiting_forecasts", lambda: seen)
+    tried: list[Event] = []
+    monkeypatch.setattr(StoredAttempts, "begin", lambda _, event: tried.append(event))
 
     for _ in range(worker.settings.failure_max_retries + 1):
         worker.forecasts.look()
 
     assert worker.told().status == "done"
-    assert worker.runs.record_attempt("tiny", run, f"{STAGE}-{event.event_id}") == 2, "one before this"
+    assert tried == []
 
 
 def test_a_forecast_that_was_being_made_while_its_data_set_was_deleted_leaves_nothing(

@@ -44,7 +44,6 @@ GOLDEN = {
     "INFERENCE": (("PobleSec", RUN), f"PobleSec/{RUN}/inference.json"),
     "FORECAST": (("PobleSec", RUN), f"PobleSec/{RUN}/forecast.json"),
     "ATTEMPT": (("PobleSec", RUN, "train-gru", EVENT, "3"), f"PobleSec/{RUN}/attempts/train-gru/{EVENT}-3.json"),
-    "ATTEMPTS": (("PobleSec", RUN, f"forecast-{EVENT}"), f"PobleSec/{RUN}/attempts/forecast-{EVENT}.json"),
     "JOB": (("PobleSec", "ab12"), "PobleSec/jobs/ab12.json"),
     "INDEX_MARK": ((RUN, "PobleSec"), f"_index/{RUN}/PobleSec"),
     "OPEN_MARK": ((RUN, "PobleSec"), f"_open/{RUN}/PobleSec"),

@@ -413,21 +413,13 @@ class TestChampions:
         assert runs.current_of_config("one", "d" * 64) is None
 
 
-class TestJobsTriesAndLeases:
+class TestJobsAndLeases:
     def test_a_job_starts_one_run_however_often_it_starts(self, runs: RunStore) -> None:
         first = runs.create_job("s", "a" * 64, {"pipeline_run_id": "one"})
         second = runs.create_job("s", "a" * 64, {"pipeline_run_id": "two"})
 
         assert first == ({"pipeline_run_id": "one"}, True)
         assert second == ({"pipeline_run_id": "one"}, False)
-
-    def test_tries_are_counted_across_processes_and_forgiven(self, runs: RunStore) -> None:
-        run = new_pipeline_run_id()
-
-        assert [runs.record_attempt("s", run, "train-gru-x") for _ in range(3)] == [1, 2, 3]
-        assert runs.forgive_attempt("s", run, "train-gru-x") == 2
-        assert runs.record_attempt("s", run, "train-gru-x") == 3
-        assert runs.forgive_attempt("s", run, "train-lstm-x") == 0
 
     def test_a_lease_has_one_owner_until_it_ends(self, runs: RunStore, clock: Clock) -> None:
         assert runs.acquire_lease("janitor", "one", 60)
