@@ -11,10 +11,10 @@ import numpy as np
 from flts.errors import SeriesTooShortError
 from flts.forecasting.intervals import calibration_steps
 from flts.forecasting.recipe import scale_targets, unscale_targets
-from flts.forecasting.series import FloatArray
 from flts.training.fitting import FittedModel, Report, TrainingSet
 from flts.training.onnx_file import to_bytes
 from nonML_container.domain.closed_form import prophets_to_onnx
+from nonML_container.domain.errors import error_metrics
 from nonML_container.domain.fit import LEAST_ROWS, fit_prophet, predict
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def fit(data: TrainingSet, settings: NonmlSettings, report: Report) -> FittedMod
         report.epoch_done(
             column + 1,
             len(recipe.varying_targets),
-            _metrics("target_", scaled_tail[:, [column]], scale_targets(recipe, tail_forecast)[:, [column]]),
+            error_metrics("target_", scaled_tail[:, [column]], scale_targets(recipe, tail_forecast)[:, [column]]),
             loss=None,
         )
     step = data.features.step_seconds
@@ -77,24 +77,10 @@ def fit(data: TrainingSet, settings: NonmlSettings, report: Report) -> FittedMod
         check_outputs=scale_targets(recipe, check_raw),
         metrics={
             name: value
-            for prefix, (actual, forecast) in scored.items()
-            for name, value in _metrics(prefix, *(scale_targets(recipe, rows) for rows in (actual, forecast))).items()
+            for prefix, rows in scored.items()
+            for name, value in error_metrics(prefix, *(scale_targets(recipe, each) for each in rows)).items()
         },
         rows_required=1,
         # The clock is all it looks at: every row of the tail says how far off any step ahead is.
         residuals=dict.fromkeys(calibration_steps(data.tails.calibration_rows), residuals),
     )
-
-
-def _metrics(prefix: str, actual: FloatArray, forecast: FloatArray) -> dict[str, float | None]:
-    """Return loss (squared error), rmse and mae, means over targets in scaled units; missing actuals are left out."""
-    error = np.where(np.isfinite(actual), actual - forecast, np.nan)
-    seen = np.isfinite(error).any(axis=0)
-    if not seen.any():
-        return dict.fromkeys((f"{prefix}loss", f"{prefix}rmse", f"{prefix}mae"))
-    squared = np.nanmean(error[:, seen] ** 2, axis=0)
-    return {
-        f"{prefix}loss": float(squared.mean()),
-        f"{prefix}rmse": float(np.sqrt(squared).mean()),
-        f"{prefix}mae": float(np.nanmean(np.abs(error[:, seen]), axis=0).mean()),
-    }
