@@ -11,39 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flts.bundle.forecaster import Forecaster
-from flts.bundle.load import fetch_bundle
-from flts.bundle.model import BundleModel
-from flts.contracts.events import ModelTraining
 from flts.errors import SeriesTooShortError
 from flts.forecasting.recipe import RecipeSpec
 from flts.forecasting.series import Series
 from flts.settings import ProphetSettings
 from nonML_container.bootstrap import build_service
 from nonML_container.domain.fit import fit_prophet, predict
-from nonML_container.handler import train_in_child
-from nonML_container.settings import NonmlSettings
-from tests.training_sets import ENVIRONMENT, STEP, Progress, Stored, adapters_of, made_series, store_dataset
-
-
-@pytest.fixture
-def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    def load(**variables: str) -> NonmlSettings:
-        for name, value in {**ENVIRONMENT, "STORE_PATH": str(tmp_path), "TRAIN_THREADS": "1", **variables}.items():
-            monkeypatch.setenv(name, value)
-        return NonmlSettings.load()
-
-    return load
-
-
-def trained(
-    stored: Stored, settings: NonmlSettings, progress: Progress | None = None
-) -> tuple[ModelTraining, Forecaster]:
-    handler = train_in_child(settings, adapters_of(stored, settings))
-    (event,) = handler(stored.event, progress or Progress())
-    assert isinstance(event, ModelTraining)
-    assert event.bundle is not None
-    return event, Forecaster(BundleModel(*fetch_bundle(stored.store, event.bundle)))
+from tests.nonml_service import trained
+from tests.training_sets import STEP, Progress, adapters_of, made_series, store_dataset
 
 
 def test_the_shipped_model_is_prophet_fitted_on_all_rows(load: Any, tmp_path: Path) -> None:
