@@ -22,11 +22,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from flts.contracts import topics
-from flts.settings import Settings
-from flts.trainers import DEPLOYMENTS
+from flts.settings import CommaSeparated, Settings, split_commas
+from flts.trainers import DEFAULT_MODEL_TYPES, trainer_of
 
 RD_KAFKA_PRODUCER = 0
-GROUPS = ("preprocess", *DEPLOYMENTS, "eval", "inference-worker")
 CHUNK_BYTES = 1 << 16
 NUDGE_SECONDS = 0.005
 
@@ -38,11 +37,18 @@ class BrokerSettings(Settings):
     """Put before topics and groups."""
     topic_partitions: int = 6
     """Partitions of each topic."""
+    expected_model_types: CommaSeparated = DEFAULT_MODEL_TYPES
+    """Model types whose trainers run. The gateway counts the messages of every group that has a dead-letter topic; of
+    a trainer that does not run they would be in flight for ever."""
+
+    _split = split_commas("expected_model_types")
 
     def topic_names(self, groups: list[str]) -> list[str]:
-        """Return all topics, the dead letters of these and of the usual groups included."""
+        """Return all topics, the dead letters of these groups and of those of the services that run included."""
+        trainers = [trainer_of(name).deployment for name in self.expected_model_types]
+        running = ["preprocess", *trainers, "eval", "inference-worker"]
         names = [topic.name for topic in topics.ALL]
-        names += [topics.dead_letter_topic(group) for group in dict.fromkeys([*GROUPS, *groups])]
+        names += [topics.dead_letter_topic(group) for group in dict.fromkeys([*running, *groups])]
         return [f"{self.namespace_prefix}{name}" for name in names]
 
 

@@ -1,0 +1,18 @@
+"""The trainers as the tests meet them; all of it follows from `flts.trainers`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flts.trainers import TRAINERS
+from nonML_container.settings import NonmlSettings
+from train_container.settings import TrainSettings
+
+SETTINGS: dict[str, type[Any]] = {"train_container": TrainSettings, "nonML_container": NonmlSettings}
+"""What the trainers of a folder load."""
+INSTALLED = tuple(trainer.deployment for trainer in TRAINERS if trainer.enabled)
+"""Deployments that an installation has unless it asks for others."""
+OFF = tuple(trainer for trainer in TRAINERS if not trainer.enabled)
+"""Trainers that an installation may ask for."""
+PORTS = tuple(f"{trainer.deployment.replace('-', '_').upper()}_PORT" for trainer in TRAINERS)
+"""Variables of the ports that Compose publishes."""
