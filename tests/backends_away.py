@@ -29,9 +29,9 @@ from tests.pipeline import Pipeline
 from tests.stack import RunningStack, running_stack
 from tests.stores import s3_settings, why_no_s3
 from tests.tiny_s3 import running_s3
+from tests.trainers import INSTALLED
 
-TRAINERS = ("train-gru", "train-lstm", "nonml-prophet")
-GROUPS = ("preprocess", *TRAINERS, "eval", "inference-worker")
+GROUPS = ("preprocess", *INSTALLED, "eval", "inference-worker")
 ASK_SECONDS = 0.2
 ANSWER_SECONDS = 10.0
 
@@ -145,7 +145,7 @@ def assert_recorded_once(stack: Pipeline, identifier: str, run: Mapping[str, Any
 
 def training_seconds(run: Mapping[str, Any]) -> dict[str, float]:
     """Return how long each trainer's stage took."""
-    stages = {stage["stage"]: stage for stage in run["stages"] if stage["stage"] in TRAINERS}
+    stages = {stage["stage"]: stage for stage in run["stages"] if stage["stage"] in INSTALLED}
     return {
         name: (datetime.fromisoformat(stage["end"]) - datetime.fromisoformat(stage["start"])).total_seconds()
         for name, stage in stages.items()

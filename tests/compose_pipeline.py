@@ -13,16 +13,16 @@ from typing import Any
 
 from embedded.ports import free_port
 from flts.settings import StoreSettings
+from flts.trainers import TRAINERS
 from tests.docker import PORTS as PUBLISHED
 from tests.docker import ROOT, Installation, docker, installation, require_docker
 from tests.pipeline import WORK, FreezablePipeline
 from tools.images import IMAGES, build_command, environment
+from tools.trainers import PACKAGES
 
 PORTS = {
     "preprocess": 8020,
-    "train-gru": 8021,
-    "train-lstm": 8021,
-    "nonml-prophet": 8022,
+    **{trainer.deployment: PACKAGES[trainer.package].port for trainer in TRAINERS if trainer.enabled},
     "eval": 8050,
     "inference-worker": 8024,
     "fastapi-app": 8000,

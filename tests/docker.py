@@ -14,13 +14,14 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.trainers import PORTS as TRAINER_PORTS
 from tools.env_file import EXAMPLE, names
 
 ROOT = Path(__file__).resolve().parents[1]
 PORTS = (
     *("GATEWAY_PORT", "INFERENCE_PORT", "MLFLOW_PORT", "KAFKA_PORT", "MINIO_PORT", "MINIO_CONSOLE_PORT"),
-    *("PREPROCESS_PORT", "TRAIN_GRU_PORT", "TRAIN_LSTM_PORT", "NONML_PROPHET_PORT", "EVAL_PORT"),
-    *("INFERENCE_WORKER_PORT", "PROMETHEUS_PORT", "GRAFANA_PORT", "LOCUST_PORT"),
+    *("PREPROCESS_PORT", *TRAINER_PORTS, "EVAL_PORT", "INFERENCE_WORKER_PORT"),
+    *("PROMETHEUS_PORT", "GRAFANA_PORT", "LOCUST_PORT"),
 )
 
 

@@ -13,6 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.trainers import OFF
+from tools.trainers import values_key
+
 ROOT = Path(__file__).resolve().parents[1]
 CHART = ROOT / ".helm"
 LAYERINGS = {
@@ -31,7 +34,13 @@ SECRETS = {
     "GRAFANA_ADMIN_PASSWORD": "grafana-key-of-the-test",
 }
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
-SPECS = yaml.safe_load((CHART / "config" / "workloads.yaml").read_text())
+SPECS = {
+    name: spec
+    for name, spec in yaml.safe_load((CHART / "config" / "workloads.yaml").read_text()).items()
+    if spec.get("trains") not in {trainer.model_type for trainer in OFF}
+}
+"""Workloads, but for trainers that are off until somebody asks for them."""
+EVERY_TRAINER = {f"services__{values_key(trainer)}__enabled": "true" for trainer in OFF}
 COMPLETE = LAYERINGS["complete"]
 WORKLOADS = ("Deployment", "StatefulSet", "Job")
 

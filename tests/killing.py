@@ -19,19 +19,19 @@ import httpx
 from confluent_kafka import Producer
 
 from flts.killpoints import ARMED, CLAIMED, PASSED
+from flts.trainers import DEFAULT_MODEL_TYPES
 from tests.audit import audit
 from tests.eventually import eventually
 from tests.files_below import files_below
 from tests.stack import RunningStack
+from tests.trainers import INSTALLED
 
 T = TypeVar("T")
 
 SERVICES = (
     "fastapi-app",
     "preprocess",
-    "train-gru",
-    "train-lstm",
-    "nonml-prophet",
+    *INSTALLED,
     "eval",
     "inference",
     "inference-worker",
@@ -45,7 +45,7 @@ ON_THEIR_OWN = ("child-start.", "child-ready.", "cache-write.before pointers", "
 """Points that tell of no run: passed when a process starts or looks around."""
 _VARIABLE = re.compile(
     r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{64}|(?<=date=)[0-9-]{10}|(?<=forecast-)[0-9a-f]{2}(?=\.json)"
-    r"|(?<=/)(?:GRU|LSTM|PROPHET)(?=[/.])"
+    rf"|(?<=/)(?:{'|'.join(DEFAULT_MODEL_TYPES)})(?=[/.])"
 )
 RESTART_SECONDS = 90.0
 RUN_SECONDS = 180.0

@@ -14,8 +14,7 @@ from tests import whole_log
 from tests.eventually import eventually
 from tests.files_below import files_below
 from tests.stack import RunningStack
-
-TRAINERS = ("train-gru", "train-lstm", "nonml-prophet")
+from tests.trainers import INSTALLED
 
 LASTING = (
     "raw-data",
@@ -62,7 +61,7 @@ class Kept:
             if any(part in identifiers for part in Path(name).parts) or name.startswith("pipeline-runs/_")
         }
         records = recorded(stack, *(name for name in identifiers if name in forecasts))
-        trainings = {name: len(stack.log_events(name, "train_start")) for name in TRAINERS}
+        trainings = {name: len(stack.log_events(name, "train_start")) for name in INSTALLED}
         return cls(store, records, runs, forecasts, trainings)
 
     def changes(self, other: Kept) -> dict[str, str]:

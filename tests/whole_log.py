@@ -13,12 +13,11 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
 
 from flts.contracts import topics
 from tests.eventually import eventually
+from tests.trainers import INSTALLED
 
 GROUPS = {
     "preprocess": ("raw-data",),
-    "train-gru": ("training-data",),
-    "train-lstm": ("training-data",),
-    "nonml-prophet": ("training-data",),
+    **dict.fromkeys(INSTALLED, ("training-data",)),
     "eval": ("training-data", "model-training"),
     "inference-worker": ("inference-data",),
 }

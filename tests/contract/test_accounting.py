@@ -18,6 +18,7 @@ from flts.messaging.accounting import Account, Accounting
 from flts.messaging.codec import ONLY_GROUP, encode
 from tests.brokers import Bus, EmbeddedBroker, raw_data
 from tests.eventually import eventually
+from tests.trainers import INSTALLED
 
 GROUP = "bus"
 PREFIXES = [f"a{number}-" for number in range(8)]
@@ -96,9 +97,7 @@ class AccountingContract:
             ("raw-data", "preprocess"),
             ("training-data", "eval"),
             ("model-training", "eval"),
-            ("training-data", "train-gru"),
-            ("training-data", "train-lstm"),
-            ("training-data", "nonml-prophet"),
+            *(("training-data", trainer) for trainer in INSTALLED),
             ("inference-data", "inference-worker"),
         } <= set(found)
         assert counts(found["raw-data", "preprocess"]) == (1, 0, 1, 0)
@@ -157,7 +156,7 @@ class TestApacheKafka(AccountingContract):
     def bus(self, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Bus]:
         address = os.environ["FLTS_TEST_KAFKA"]
         with contextlib.closing(Bus(address, tmp_path, request.param, f"t{uuid.uuid4().hex[:12]}-")) as bus:
-            bus.prepare(GROUP, "preprocess", "train-gru", "train-lstm", "nonml-prophet", "eval", "inference-worker")
+            bus.prepare(GROUP, "preprocess", *INSTALLED, "eval", "inference-worker")
             yield bus
 
     def test_says_what_retention_removed_before_it_was_read(self, bus: Bus) -> None:

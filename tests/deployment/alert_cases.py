@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tests.trainers import INSTALLED
+
 ALL_UP = {
     f'up{{job="{job}",instance="{job}"}}': "1x60"
-    for job in (
-        *("fastapi-app", "preprocess", "train-gru", "train-lstm", "nonml-prophet"),
-        *("eval", "inference", "inference-worker"),
-    )
+    for job in (*("fastapi-app", "preprocess", *INSTALLED, "eval", "inference", "inference-worker"),)
 }
 
 

@@ -17,9 +17,11 @@ import yaml
 from pydantic_core import PydanticUndefined
 
 import flts
+from flts.trainers import DEFAULT_MODEL_TYPES, Trainer
 from tests.helm import (
     CHART,
     COMPLETE,
+    EVERY_TRAINER,
     LAYERINGS,
     ROOT,
     SPECS,
@@ -35,8 +37,10 @@ from tests.helm import (
     require_helm,
     template,
 )
+from tests.trainers import INSTALLED, OFF
 from tools.chart import readers
 from tools.configuration import READERS
+from tools.trainers import values_key
 
 EVERY_HELM = pytest.mark.parametrize("binary", helms() or [pytest.param("", id="no-helm")])
 EVERY_LAYERING = pytest.mark.parametrize("files", LAYERINGS.values(), ids=LAYERINGS)
@@ -313,6 +317,7 @@ def test_every_value_is_used() -> None:
     given = {path.replace(".", "__"): value for path, value, _ in chosen}
     # Its own replicas count without the autoscaler.
     given["services__inference__autoscaling__enabled"] = "false"
+    given |= EVERY_TRAINER
 
     text = yaml.safe_dump_all(render(*COMPLETE, **given), width=1000)
 
@@ -359,7 +364,7 @@ def test_the_job_can_be_switched_off_twice() -> None:
 
 def test_by_itself_it_has_all_that_a_forecast_takes() -> None:
     assert set(pods(render())) == {
-        *("fastapi-app", "preprocess", "preprocess-job", "train-gru", "train-lstm", "nonml-prophet", "eval"),
+        *("fastapi-app", "preprocess", "preprocess-job", *INSTALLED, "eval"),
         *("inference", "inference-worker", "kafka", "minio", "postgres", "mlflow", "trial"),
     }
     assert not VALUES["config"], "complete means complete: no sampling, the default epochs"
@@ -387,9 +392,20 @@ def test_complete_is_full_data_and_dev_is_small() -> None:
 
 
 def test_eval_waits_for_the_trainers_that_are_installed() -> None:
-    assert environment(pods(render())["eval"])["EXPECTED_MODEL_TYPES"] == "GRU,LSTM,PROPHET"
+    assert environment(pods(render())["eval"])["EXPECTED_MODEL_TYPES"] == ",".join(DEFAULT_MODEL_TYPES)
     fewer = pods(render(services__trainGru__enabled="false", services__nonmlProphet__enabled="false"))
     assert environment(fewer["eval"])["EXPECTED_MODEL_TYPES"] == "LSTM"
+
+
+@pytest.mark.parametrize("trainer", OFF, ids=lambda trainer: trainer.model_type)
+def test_a_trainer_that_is_off_can_be_asked_for(trainer: Trainer) -> None:
+    found = pods(render(**{f"services__{values_key(trainer)}__enabled": "true"}))
+    assert set(found) == {*pods(render()), trainer.deployment}
+    assert environment(found[trainer.deployment])["MODEL_TYPE"] == trainer.model_type
+    assert set(environment(found["eval"])["EXPECTED_MODEL_TYPES"].split(",")) == {
+        *DEFAULT_MODEL_TYPES,
+        trainer.model_type,
+    }
 
 
 # ---- Backends outside

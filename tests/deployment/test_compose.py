@@ -16,8 +16,9 @@ import flts
 from embedded.settings import EmbeddedSettings
 from flts.runtime.server import HttpServer
 from flts.settings import DEFAULT_CREDENTIALS, Settings
+from flts.trainers import DEPLOYMENTS, TRAINERS
 from tests.docker import Installation, require_compose
-from tools.configuration import READERS
+from tools.configuration import READERS, trainers_in
 from tools.env_file import EXAMPLE, names
 from tools.images import IMAGES
 
@@ -29,8 +30,7 @@ TOOLS = {"mlflow", "locust-master", "locust-worker"}  # images of ours without a
 SETTINGS = {
     "fastapi-app": "gateway",
     "preprocess-job": "preprocess Job",
-    "train-gru": "train-gru, train-lstm",
-    "train-lstm": "train-gru, train-lstm",
+    **{trainer.deployment: trainers_in(trainer.package) for trainer in TRAINERS},
 }
 OPENED = "${PUBLISHED_ADDRESS:-127.0.0.1}"
 OPENABLE = {"fastapi-app": ":8000", "kafka": ":9094", "minio": ":9000", "mlflow": ":5000"}
@@ -58,8 +58,8 @@ def defaults() -> dict[str, str]:
 
 def test_every_deployment_of_the_design_is_there() -> None:
     assert {
-        *("kafka", "minio", "postgres", "mlflow", "fastapi-app", "preprocess", "train-gru", "train-lstm"),
-        *("nonml-prophet", "eval", "inference", "inference-worker", "prometheus", "grafana"),
+        *("kafka", "minio", "postgres", "mlflow", "fastapi-app", "preprocess", *DEPLOYMENTS, "eval"),
+        *("inference", "inference-worker", "prometheus", "grafana"),
         *("locust-master", "locust-worker"),
     } <= set(SERVICES)
 
@@ -176,10 +176,10 @@ def test_endpoints_name_services_and_their_ports() -> None:
 
 def test_eval_waits_for_the_trainers_there_are() -> None:
     trained = {
-        each["environment"]["MODEL_TYPE"] for each in OURS.values() if "MODEL_TYPE" in each.get("environment", {})
+        each["environment"]["MODEL_TYPE"]
+        for each in OURS.values()
+        if "MODEL_TYPE" in each.get("environment", {}) and "profiles" not in each
     }
-    if "nonml-prophet" in SERVICES:
-        trained.add("PROPHET")
     assert set(defaults()["EXPECTED_MODEL_TYPES"].split(",")) == trained
 
 
@@ -238,7 +238,7 @@ def test_more_data_can_be_given_more_memory(tmp_path: Path, name: str) -> None:
     made = Installation("flts-test-memory", tmp_path, {})
     [variable] = re.findall(r"\$\{([A-Z_]+_MEMORY):-", str(SERVICES[name]["mem_limit"]))
     made.variables[variable] = "7g"
-    services = json.loads(made.compose("config", "--format", "json"))["services"]
+    services = json.loads(made.compose("--profile", "*", "config", "--format", "json"))["services"]
     raised = {each for each, service in services.items() if int(service["mem_limit"]) == 7 * 2**30}
     assert name in raised
     assert raised <= {name, "train-gru", "train-lstm"}

@@ -22,13 +22,13 @@ from tests.docker import PORTS, ROOT, Installation, installation, require_docker
 from tests.eventually import eventually
 from tests.helm_pipeline import HelmPipeline, light
 from tests.reports import report
+from tests.trainers import INSTALLED
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1500)]
 
 BACKENDS = ("kafka", "minio", "postgres", "mlflow", "fastapi-app")
 IN_THE_CLUSTER = {
-    *("preprocess", "preprocess-job", "train-gru", "train-lstm", "nonml-prophet", "eval"),
-    *("inference", "inference-worker"),
+    *("preprocess", "preprocess-job", *INSTALLED, "eval", "inference", "inference-worker"),
 }
 CHECK_SECONDS = 30
 """BACKEND_CHECK_SECONDS, and what the cluster needs to start a container beside it."""

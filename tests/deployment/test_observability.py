@@ -18,9 +18,9 @@ from eval_container.settings import EvalSettings
 from flts.observability import metrics as declared
 from flts.observability.metrics import Metrics
 from flts.settings import ServiceSettings
+from flts.trainers import TRAINERS
 from gateway_container.settings import GatewaySettings
 from inference_container.settings import InferenceSettings, WorkerSettings
-from nonML_container.settings import NonmlSettings
 from preprocess_container.settings import PreprocessSettings
 from tests.deployment.alert_cases import CASES, Case
 from tests.prometheus import (
@@ -37,14 +37,13 @@ from tests.prometheus import (
     program,
     queries,
 )
-from train_container.settings import TrainSettings
+from tests.trainers import OFF
+from tests.trainers import SETTINGS as TRAINER_SETTINGS
 
 SETTINGS: dict[str, type[ServiceSettings]] = {
     "fastapi-app": GatewaySettings,
     "preprocess": PreprocessSettings,
-    "train-gru": TrainSettings,
-    "train-lstm": TrainSettings,
-    "nonml-prophet": NonmlSettings,
+    **{trainer.deployment: TRAINER_SETTINGS[trainer.package] for trainer in TRAINERS},
     "eval": EvalSettings,
     "inference": InferenceSettings,
     "inference-worker": WorkerSettings,
@@ -201,7 +200,7 @@ def _subcommands() -> list[str]:
 
 def test_a_service_of_which_no_replica_is_left_counts_as_down() -> None:
     named = {value for metric, label, _, value in matchers(alerts()["FltsServiceDown"]["expr"]) if metric == "up"}
-    assert named == set(jobs())
+    assert named == set(jobs()) - {trainer.deployment for trainer in OFF}
 
 
 def test_every_alert_has_a_case_that_makes_it_fire() -> None:

@@ -17,9 +17,12 @@ from tests.deployment.test_compose import OURS, TOOLS, declared, settings_of
 from tests.docker import require_compose
 from tests.helm import CHART, LAYERINGS, ROOT, require_helm
 from tests.parity import COMPOSE_FILES, Installation, differences, from_chart, from_compose, from_embedded
+from tests.trainers import OFF
 
 COMPLETE = LAYERINGS["complete"]
-READ = {name: declared(settings_of(name)) for name in sorted(set(OURS) - TOOLS)}
+READ = {
+    name: declared(settings_of(name)) for name in sorted(set(OURS) - TOOLS - {trainer.deployment for trainer in OFF})
+}
 
 
 @dataclass(frozen=True)

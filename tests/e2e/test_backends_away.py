@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from flts.trainers import DEFAULT_MODEL_TYPES
 from tests.backends_away import (
     Asker,
     FragileStack,
@@ -153,7 +154,7 @@ def test_a_run_outlives_a_backend_that_is_away(
 
     assert run["outcome"] == "promoted", run["decision"]
     assert {kind: trained["status"] for kind, trained in run["trained"].items()} == dict.fromkeys(
-        ("GRU", "LSTM", "PROPHET"), "SUCCESS"
+        DEFAULT_MODEL_TYPES, "SUCCESS"
     )
     assert fragile.decisions(identifier, run_id) == 1
     assert fragile.dead_letters() == given_up

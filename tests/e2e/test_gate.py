@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from flts.ingest.sample import write_sample
+from flts.trainers import DEFAULT_MODEL_TYPES
 from tests.stack import SMALL, RunningStack, running_stack
 
 WALKS = 20
@@ -56,7 +57,7 @@ def test_nothing_is_promoted_on_a_random_walk(stack: RunningStack, tmp_path: Pat
     run = stack.wait_decided(stack.upload("one-walk", write_walk(tmp_path / "walk.csv", 0), settings=FAST))
 
     assert run["outcome"] == "refused", run["decision"]
-    assert {row["model_type"] for row in run["scoreboard"]["candidates"]} == {"GRU", "LSTM", "PROPHET"}
+    assert {row["model_type"] for row in run["scoreboard"]["candidates"]} == set(DEFAULT_MODEL_TYPES)
 
 
 @pytest.mark.long

@@ -20,6 +20,7 @@ from tests.audit import audit_at_rest
 from tests.killing import SERVICES, Case, Killing, Matrix, cases_of
 from tests.reports import report
 from tests.stack import running_stack
+from tests.trainers import INSTALLED
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]
 
@@ -47,9 +48,7 @@ MUST_PASS = {
         "inference.json",
         "produce",
     ),
-    "train-gru": (*TRAINS, "produce"),
-    "train-lstm": (*TRAINS, "produce"),
-    "nonml-prophet": (*TRAINS, "produce"),
+    **dict.fromkeys(INSTALLED, (*TRAINS, "produce")),
     "eval": (
         *CONSUMES,
         *HAS_CHILD,
@@ -67,9 +66,7 @@ MUST_PASS = {
 
 GIVES_UP = {
     "preprocess": "raw-data",
-    "train-gru": "training-data",
-    "train-lstm": "training-data",
-    "nonml-prophet": "training-data",
+    **dict.fromkeys(INSTALLED, "training-data"),
     "eval": "model-training",
     "inference-worker": "inference-data",
 }

@@ -13,14 +13,12 @@ from tests.backends_away import Asker
 from tests.eventually import eventually
 from tests.pipeline import Pipeline
 from tests.reports import report
+from tests.trainers import INSTALLED
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 BACKENDS = ("kafka", "mlflow", "minio", "postgres")
-PROGRAMS = (
-    *("fastapi-app", "preprocess", "train-gru", "train-lstm", "nonml-prophet", "eval"),
-    *("inference", "inference-worker"),
-)
+PROGRAMS = (*("fastapi-app", "preprocess", *INSTALLED, "eval", "inference", "inference-worker"),)
 DEATHS = ("kill", "eviction")
 DECIDED_SECONDS = 300
 UNNOTICED_SECONDS = 5.0

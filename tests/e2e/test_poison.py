@@ -31,19 +31,19 @@ from tests.eventually import eventually
 from tests.pipeline import Pipeline
 from tests.poison import CLAIMED, CODES, UNREADABLE, Poison, has_claim, poison
 from tests.reports import report
+from tests.trainers import INSTALLED
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.long]
 
 NAME = "poison"
-TRAINERS = ("train-gru", "train-lstm", "nonml-prophet")
 GROUPS = {
     "raw-data": ("preprocess",),
-    "training-data": (*TRAINERS, "eval"),
+    "training-data": (*INSTALLED, "eval"),
     "inference-data": ("inference-worker",),
     "model-training": ("eval",),
 }
 """Who gives up what cannot be read; topics that are not here have no group."""
-MENDED = {"raw-data": ("preprocess",), "training-data": TRAINERS, "inference-data": ("inference-worker",)}
+MENDED = {"raw-data": ("preprocess",), "training-data": INSTALLED, "inference-data": ("inference-worker",)}
 """Who gives up what a claim is wrong in. Eval reads objects when it decides; then the gate says what is wrong."""
 READING_ALL = {topic.name: ["fastapi-app"] for topic in ALL} | {
     "model-selected": ["fastapi-app", "inference", "inference-worker"],

@@ -35,6 +35,7 @@ from tests.prometheus import (
 from tests.reports import report
 from tests.stack import SMALL, running_stack
 from tests.targets import TARGET
+from tests.trainers import INSTALLED
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800 if TARGET == "compose" else 600)]
 
@@ -287,5 +288,5 @@ def test_every_message_is_done_in_flight_or_a_dead_letter(observed: Observed) ->
     assert found["training-data", "train-gru"]["dead_letter"] == 1  # the training that hung
     assert found["raw-data", "preprocess"]["dead_letter"] == 1  # no event, also when it is replayed
     assert found["training-data", "train-gru"]["sent"] > 150
-    groups = {"preprocess", "train-gru", "train-lstm", "nonml-prophet", "eval", "inference-worker"}
+    groups = {"preprocess", *INSTALLED, "eval", "inference-worker"}
     assert {group for _, group in found} == groups

@@ -23,7 +23,8 @@ from tests.files_below import files_below
 from tests.replicas import Instance, identifier_for, launched, replica, wait_shared
 from tests.reports import report
 from tests.stack import RunningStack
-from tests.what_remains import TRAINERS, Kept, settled
+from tests.trainers import INSTALLED
+from tests.what_remains import Kept, settled
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(2400)]
 PATIENCE = 600.0
@@ -106,9 +107,7 @@ def once_each(
                 "seconds": run["elapsed_seconds"],
                 "decisions": len(stack.decisions(identifier, name)),
                 "decided by": count("eval", "promotion_decision"),
-                "train-gru": count("train-gru", "train_start"),
-                "train-lstm": count("train-lstm", "train_start"),
-                "nonml-prophet": count("nonml-prophet", "train_start"),
+                **{trainer: count(trainer, "train_start") for trainer in INSTALLED},
                 "forecast by": count("inference-worker", "forecast_done"),
                 "logs": sum(name in path.name for path in files_below(stack.store / "inference-logs" / identifier)),
                 "performance-eval": sum(record.topic == "performance-eval" for record in of_run),
@@ -145,7 +144,7 @@ def test_two_of_each_service_do_everything_once(stack: RunningStack, sample: tup
         for row in rows:
             assert row["outcome"] == "promoted", row
             assert (row["decisions"], sum(row["decided by"]), row["logs"], row["performance-eval"]) == (1, 1, 1, 1), row
-            assert all(sum(row[trainer]) == 1 for trainer in TRAINERS), row
+            assert all(sum(row[trainer]) == 1 for trainer in INSTALLED), row
             assert (row["model-selected ids"], row["model-training ids"], sum(row["forecast by"])) == (1, 3, 1), row
         for service in ("train-gru", "eval"):
             column = "decided by" if service == "eval" else service

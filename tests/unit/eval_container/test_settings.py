@@ -7,6 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from eval_container.settings import EvalSettings
+from flts.trainers import DEFAULT_MODEL_TYPES
 
 
 def _settings(folder: Path, **values: Any) -> EvalSettings:
@@ -18,7 +19,7 @@ def _settings(folder: Path, **values: Any) -> EvalSettings:
 def test_the_defaults_are_the_designs(tmp_path: Path) -> None:
     settings = _settings(tmp_path)
 
-    assert settings.expected_model_types == ("GRU", "LSTM", "PROPHET")
+    assert settings.expected_model_types == DEFAULT_MODEL_TYPES
     assert (settings.eval_silence_seconds, settings.eval_max_seconds) == (300, 7200)
     assert settings.weights() == (0.5, 0.3, 0.2)
     assert (settings.gate_min_skill, settings.gate_against_champion) == (0.0, True)

@@ -13,11 +13,10 @@ from flts.contracts.ids import sha256_of
 from flts.settings import WindowSettings
 from flts.trainers import DEFAULT_MODEL_TYPES, TRAINERS, Trainer, known_model_types, trained_by, trained_in, trainer_of
 from flts.training.handler import TrainOnDataset
-from nonML_container.settings import NonmlSettings
+from tests.trainers import SETTINGS
 from tests.training_sets import ENVIRONMENT, adapters_of, made_series, store_dataset
 from train_container.settings import TrainSettings
 
-SETTINGS: dict[str, type[Any]] = {"train_container": TrainSettings, "nonML_container": NonmlSettings}
 WINDOW = {"input_seq_len": 10, "output_seq_len": 1, "stop_tail": 0.1, "calibration_tail": 0.1}
 NETWORK = WINDOW | {
     "hidden_size": 128,
