@@ -34,6 +34,8 @@ class EmbeddedSettings(Settings):
     """Port of the LSTM trainer's health and metrics."""
     nonml_prophet_port: int = Field(default=8022, ge=0, le=65535)
     """Port of the PROPHET trainer's health and metrics."""
+    nonml_holt_port: int = Field(default=8025, ge=0, le=65535)
+    """Port of the HOLT trainer's health and metrics."""
     # end of trainers
     eval_port: int = Field(default=8050, ge=0, le=65535)
     """Port of eval's health and metrics."""

@@ -245,7 +245,7 @@ class WindowSettings(Settings):
     OVERRIDABLE: ClassVar[bool] = True
 
     input_seq_len: int = Field(default=10, ge=1, le=10_000)
-    """Rows a window model sees."""
+    """Rows a window model sees, unless it chooses its own window."""
     output_seq_len: int = Field(default=1, ge=1, le=1_000)
     """Rows a window model forecasts in one pass."""
     stop_tail: float = Field(default=0.1, gt=0, lt=0.5)

@@ -38,6 +38,7 @@ TRAINERS = (
     Trainer("GRU", "train_container", "train-gru", TrainingSettings, port=8021),
     Trainer("LSTM", "train_container", "train-lstm", TrainingSettings, port=8023),
     Trainer("PROPHET", "nonML_container", "nonml-prophet", ProphetSettings, port=8022),
+    Trainer("HOLT", "nonML_container", "nonml-holt", WindowSettings, port=8025, enabled=False),
 )
 DEPLOYMENTS = tuple(trainer.deployment for trainer in TRAINERS)
 DEFAULT_MODEL_TYPES = tuple(trainer.model_type for trainer in TRAINERS if trainer.enabled)

@@ -1,0 +1,260 @@
+"""HOLT: damped-trend exponential smoothing of each varying target, with the parameters that err least on the fit rows.
+
+Gardner and McKenzie (1985), as in Hyndman and Athanasopoulos, Forecasting: Principles and Practice, section 8.2::
+
+    level_t = alpha y_t + (1 - alpha) (level_{t-1} + phi trend_{t-1})
+    trend_t = beta (level_t - level_{t-1}) + (1 - beta) phi trend_{t-1}
+    forecast h steps ahead = level_t + (phi + phi^2 + ... + phi^h) trend_t
+
+The recursion runs over the rows of a window, from the level of its first row and no trend. Level and trend are then
+linear in the window, and the squared one-step error of any parameters is a quadratic form of the second moments of
+windows and their targets. These are taken once, after which trying a parameter costs no pass over the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from flts.errors import SeriesTooShortError
+from flts.forecasting.series import FloatArray, IntArray
+from flts.forecasting.windows import target_rows
+from flts.training.fitting import FittedModel, Report, TrainingSet
+from flts.training.onnx_file import GraphBuilder, to_bytes
+from nonML_container.domain.errors import error_metrics
+
+if TYPE_CHECKING:
+    from nonML_container.settings import NonmlSettings
+
+FIT_VERSION = 1
+"""Raised by any change here that makes another model of the same rows."""
+LOWEST, HIGHEST = np.array([0.01, 0.0, 0.8]), np.array([1.0, 1.0, 0.98])
+"""Bounds of alpha, beta and phi; a phi below 0.8 damps too soon to be a trend, one above 0.98 hardly at all (FPP3)."""
+PERSISTENCE = np.array([1.0, 0.0, 0.8])
+"""Repeats the last value; kept unless other parameters err less."""
+FIRST_POINTS, POINTS, HALVINGS = 13, 5, 6
+"""Values per parameter in the first grid, in those around the best, and how often the distance between them halves."""
+LONGEST_WINDOW = 128
+"""Rows; even with an alpha of 0.05 the first of them has a weight of 0.0015."""
+START_TOLERANCE = 0.01
+"""Most that a shorter window may move a forecast, in root mean squares, as a share of the one-step error."""
+CHUNK_WINDOWS = 8192
+CHECKED_WINDOWS = 32
+"""Held-out windows on which the ONNX file must repeat the recursion."""
+SCORED_WINDOWS, SCORED_CELLS = 4096, 4_000_000
+"""Most windows, evenly spread, and most forecasts in all that an error is measured on."""
+
+
+def hash_parts(settings: NonmlSettings) -> Mapping[str, Any]:  # noqa: ARG001 - as every Fitter
+    """Return the version of this fit, which needs no library."""
+    return {"holt": FIT_VERSION}
+
+
+def fit(data: TrainingSet, settings: NonmlSettings, report: Report) -> FittedModel:
+    """Fit on the fit rows; both tails are only measured.
+
+    Raises
+    ------
+    SeriesTooShortError
+        If a target has no observed value after another row of its segment among the fit rows.
+    """
+    features, columns = data.features, data.recipe.varying_columns
+    segments, stop = features.segments(), data.tails.fit_stop
+    longest = window_limit(segments, stop)
+    origins = target_rows(segments, context_rows=longest, last_row=stop)
+    found, rows = np.empty((len(columns), 3)), 1
+    for at, (column, name) in enumerate(zip(columns, data.recipe.varying_targets, strict=True)):
+        observed = origins[~features.imputed[origins, column]]
+        if not len(observed):
+            msg = f"{name} has no value among the fit rows with a row before it"
+            raise SeriesTooShortError(msg, field=name)
+        moments = second_moments(features.values[:, column], observed, longest, report)
+        found[at] = search(moments)
+        rows = max(rows, window_rows(found[at], moments, settings.output_seq_len))
+        names = ("target_alpha", "target_beta", "target_phi", "target_loss")
+        figures = [*found[at], _squared_errors(found[[at]], moments)[0]]
+        report.epoch_done(at + 1, len(columns), dict(zip(names, map(float, figures), strict=True)), loss=None)
+    values, horizon = features.values[:, columns], settings.output_seq_len
+    actual = np.where(features.imputed[:, columns], np.nan, values)
+
+    def errors(prefix: str, first: int, last: int) -> dict[str, float | None]:
+        measured = target_rows(segments, context_rows=rows, horizon_steps=horizon, first_row=first, last_row=last)
+        measured = _spread(measured, min(SCORED_WINDOWS, SCORED_CELLS // (horizon * len(columns)) + 1))
+        return error_metrics(
+            prefix, actual[measured[:, None] + np.arange(horizon)], forecast(values, measured, found, rows, horizon)
+        )
+
+    # The last origins are held out, but for data whose tails are all in pieces shorter than a window.
+    checked = target_rows(segments, context_rows=rows, last_row=len(features))[-CHECKED_WINDOWS:]
+    return FittedModel(
+        model_bytes=_onnx(found, rows, horizon, columns, features=len(features.names)),
+        input_kind="window",
+        check_inputs=features.values[checked[:, None] + np.arange(-rows, 0)].astype(np.float32),
+        check_outputs=forecast(values, checked, found, rows, horizon),
+        metrics={**errors("train_", 0, stop), **errors("val_", stop, data.tails.stop_stop)},
+        rows_required=rows + data.recipe.warmup_rows,
+    )
+
+
+def smooth(rows: Iterable[FloatArray], parameters: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return level and trend, (...) each, after rows of values (...), oldest first.
+
+    Parameters
+    ----------
+    rows : arrays (...)
+    parameters : (..., 3)
+        Alpha, beta, phi.
+    """
+    remaining = iter(rows)
+    level = next(remaining)
+    trend = np.zeros_like(level)
+    for value in remaining:
+        level, trend = _step(level, trend, value, parameters)
+    return level, trend
+
+
+def forecast(
+    values: FloatArray, origins: IntArray, parameters: FloatArray, rows: int, horizon_steps: int
+) -> FloatArray:
+    """Forecast from the ``rows`` rows before each origin.
+
+    Parameters
+    ----------
+    values : (n, m)
+    origins : (b,)
+        Row of the first forecast step of each.
+    parameters : (m, 3)
+
+    Returns
+    -------
+    (b, horizon_steps, m)
+    """
+    level, trend = smooth((values[origins - back] for back in range(rows, 0, -1)), parameters)
+    return level[:, None] + trend[:, None] * damping(parameters, horizon_steps).T
+
+
+def damping(parameters: FloatArray, horizon_steps: int) -> FloatArray:
+    """Return by how many trends the level has moved at each step ahead, (m, horizon_steps) of parameters (m, 3)."""
+    total: FloatArray = np.cumsum(parameters[:, [2]] ** np.arange(1, horizon_steps + 1), axis=1)
+    return total
+
+
+def weights(parameters: FloatArray, rows: int) -> tuple[FloatArray, FloatArray]:
+    """Return the weights of a window's rows in its level and in its trend, (c, rows) each, of parameters (c, 3).
+
+    A row's weight depends on nothing but how long ago it was. The first row has the rest: the level of a constant
+    window is the constant, its trend 0.
+    """
+    of_level, of_trend = np.zeros((2, len(parameters), rows))
+    level, trend = np.zeros((2, len(parameters)))
+    for row in range(rows - 1, 0, -1):
+        level, trend = _step(level, trend, 1.0 if row == rows - 1 else 0.0, parameters)
+        of_level[:, row], of_trend[:, row] = level, trend
+    of_level[:, 0], of_trend[:, 0] = 1 - of_level.sum(axis=1), -of_trend.sum(axis=1)
+    return of_level, of_trend
+
+
+def window_limit(segments: list[slice], fit_stop: int) -> int:
+    """Return the longest window to fit with: half of the fit rows, at least, must have a whole one before them."""
+    for rows in range(LONGEST_WINDOW, 1, -1):
+        if 2 * len(target_rows(segments, context_rows=rows, last_row=fit_stop)) >= fit_stop:
+            return rows
+    return 1
+
+
+def second_moments(values: FloatArray, origins: IntArray, rows: int, report: Report) -> FloatArray:
+    """Return the mean products of a window's rows and its target, (rows + 1, rows + 1), the target last.
+
+    All are taken relative to the window's last row: one-step weights add up to 1, so the errors are the same, and the
+    differences of a series that moves little lose no digits.
+    """
+    pairs = sliding_window_view(values, rows + 1)
+    total = np.zeros((rows + 1, rows + 1))
+    for start in range(0, len(origins), CHUNK_WINDOWS):
+        chunk = pairs[origins[start : start + CHUNK_WINDOWS] - rows]
+        chunk = chunk - chunk[:, [-2]]
+        total += chunk.T @ chunk
+        report.alive("second moments")
+    return total / len(origins)
+
+
+def search(moments: FloatArray) -> FloatArray:
+    """Return alpha, beta and phi, (3,), of least squared error: the best of a grid, then of finer ones around it."""
+    best, least = PERSISTENCE, _squared_errors(PERSISTENCE[None], moments)[0]
+    centre, reach, points = (LOWEST + HIGHEST) / 2, (HIGHEST - LOWEST) / 2, FIRST_POINTS
+    for _ in range(1 + HALVINGS):
+        axes = np.clip(centre + reach * np.linspace(-1, 1, points)[:, None], LOWEST, HIGHEST).T
+        candidates = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
+        errors = _squared_errors(candidates, moments)
+        if errors.min() < least:
+            best, least = candidates[errors.argmin()], errors.min()
+        centre, reach, points = best, reach * 2 / (points - 1), POINTS
+    return best
+
+
+def window_rows(parameters: FloatArray, moments: FloatArray, horizon_steps: int) -> int:
+    """Return the shortest window whose start hardly matters: see `START_TOLERANCE`.
+
+    Parameters
+    ----------
+    parameters : (3,)
+    moments : (rows + 1, rows + 1)
+        Of the longest windows.
+    horizon_steps : int
+        The step ahead whose forecast is compared, at which the trend counts most.
+    """
+    longest = len(moments) - 1
+    [of_level], [of_trend] = weights(parameters[None], longest)
+    whole = of_level + damping(parameters[None], horizon_steps)[0, -1] * of_trend
+    allowed = START_TOLERANCE**2 * _squared_errors(parameters[None], moments)[0]
+    for rows in range(1, longest):
+        moved = -whole
+        moved[longest - rows + 1 :] = 0.0
+        moved[longest - rows] = whole[: longest - rows].sum()  # a later first row has the weights of all before it
+        if moved @ moments[:-1, :-1] @ moved <= allowed:
+            return rows
+    return longest
+
+
+def _step(
+    level: FloatArray, trend: FloatArray, value: FloatArray | float, parameters: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    alpha, beta, phi = np.moveaxis(parameters, -1, 0)
+    damped = phi * trend
+    after = level + damped + alpha * (value - level - damped)
+    return after, beta * (after - level) + (1 - beta) * damped
+
+
+def _one_step(parameters: FloatArray, rows: int) -> FloatArray:
+    """Return the weights of a window's rows in the one-step forecast, (c, rows) of parameters (c, 3)."""
+    of_level, of_trend = weights(parameters, rows)
+    return of_level + parameters[:, [2]] * of_trend
+
+
+def _squared_errors(parameters: FloatArray, moments: FloatArray) -> FloatArray:
+    """Return the mean squared one-step error, (c,) of parameters (c, 3)."""
+    weighted = np.column_stack([-_one_step(parameters, len(moments) - 1), np.ones(len(parameters))])
+    errors: FloatArray = ((weighted @ moments) * weighted).sum(axis=1)
+    return errors
+
+
+def _onnx(parameters: FloatArray, rows: int, horizon_steps: int, columns: IntArray, *, features: int) -> bytes:
+    """Write two products per target: of the window with its weights, of level and trend with the steps ahead."""
+    states = np.stack(weights(parameters, rows), axis=-1)  # (m, rows, 2)
+    ahead = damping(parameters, horizon_steps)
+    steps = np.stack([np.ones_like(ahead), ahead], axis=1)  # (m, 2, horizon_steps)
+    graph = GraphBuilder()
+    targets = graph.node("Gather", ["window", graph.constant(columns)], axis=2)
+    by_target = graph.node("Transpose", [targets], perm=[2, 0, 1])
+    state = graph.node("MatMul", [by_target, graph.constant(states.astype(np.float32))])
+    forecasts = graph.node("MatMul", [state, graph.constant(steps.astype(np.float32))])
+    answer = graph.node("Transpose", [forecasts], perm=[1, 2, 0])
+    return to_bytes(graph.window_model(answer, window=(rows, features), forecast=(horizon_steps, len(columns))))
+
+
+def _spread(rows: IntArray, most: int) -> IntArray:
+    chosen: IntArray = rows[np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(np.int64))]
+    return chosen
