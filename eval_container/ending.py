@@ -42,7 +42,10 @@ class Ending:
 
     def __init__(self, adapters: Adapters, now: Callable[[], float]) -> None:
         self._adapters = adapters
-        self._runs = adapters.run_store
+        self._evaluations = adapters.run_store.evaluations
+        self._pointers = adapters.run_store.pointers
+        self._runs = adapters.run_store.runs
+        self._stages = adapters.run_store.stages
         self._now = now
 
     def decide(self, event: ModelSelected, pointer: Mapping[str, Any] | None) -> list[Event]:
@@ -56,7 +59,7 @@ class Ending:
             The champion's pointer that goes with it: the new one, or the one that stays.
         """
         document = {**event.model_dump(mode="json"), "pointer": pointer}
-        decision, _ = self._runs.decide(event.identifier, event.pipeline_run_id, document)
+        decision, _ = self._evaluations.decide(event.identifier, event.pipeline_run_id, document)
         return self.finish(decision)
 
     def refuse(self, event: Event, reason: Reason) -> list[Event]:
@@ -77,7 +80,7 @@ class Ending:
     def give_up(self, event: Event, error: FltsError | None, message: str) -> Sequence[Event]:
         """End a run that could not be decided after all tries, so that nobody waits for it for ever."""
         del error
-        decision = self._runs.decision(event.identifier, event.pipeline_run_id)
+        decision = self._evaluations.decision(event.identifier, event.pipeline_run_id)
         if decision is not None:
             return self.finish(decision)
         if self._runs.end(event.identifier, event.pipeline_run_id) is not None:
@@ -104,7 +107,7 @@ class Ending:
         self._record(event, decision)
         reasons = list(event.reasons)
         # The outcome comes last: whoever finds it does nothing more.
-        self._runs.put_stage(identifier, run, STAGE, "done", decision=event.decision, reasons=reasons)
+        self._stages.put(identifier, run, STAGE, "done", decision=event.decision, reasons=reasons)
         first = self._runs.put_outcome(identifier, run, RunState(event.decision), reasons=reasons, run_id=event.run_id)
         if first:
             log.info(
@@ -122,7 +125,7 @@ class Ending:
     def _previous(self, identifier: str) -> tuple[str | None, list[str]]:
         """Return the champion's run_id and no reason, or none and why it cannot be read: a refusal moves nothing."""
         try:
-            current = self._runs.current(identifier)
+            current = self._pointers.current(identifier)
             return _RUN_ID.validate_python(current[0].get("run_id") if current else None), []
         except (RejectedError, ValidationError) as error:
             log.warning("pointer_unreadable", identifier=identifier, error=str(error))
@@ -130,24 +133,24 @@ class Ending:
 
     def _promote(self, event: ModelSelected, pointer: Mapping[str, Any]) -> ModelSelected:
         """Move the pointers forward; a run that a newer one overtook is superseded and moves nothing."""
-        moved = self._runs.move_current(event.identifier, pointer)
+        moved = self._pointers.move_current(event.identifier, pointer)
         if moved == "superseded" and not self._was_current(event):
             reason = "newer_run: a newer run was decided first, its champion stays"
             return event.model_copy(update={"decision": "superseded", "reasons": [*event.reasons, reason]})
         config_hash = pointer.get("config_hash")
         if config_hash:
-            self._runs.put_config_pointer(event.identifier, str(config_hash), pointer)
+            self._pointers.move_current_of_config(event.identifier, str(config_hash), pointer)
         return event
 
     def _was_current(self, event: ModelSelected) -> bool:
         """Return whether this run was current until just now: killed after the move, overtaken before the next line."""
-        current = self._runs.current(event.identifier)
+        current = self._pointers.current(event.identifier)
         previous = (current[0].get("previous") if current else None) or {}
         return previous.get("pipeline_run_id") == event.pipeline_run_id
 
     def _is_current(self, event: ModelSelected) -> bool:
         """Return whether the pointer names this run now: one that comes again late must not move the alias back."""
-        current = self._runs.current(event.identifier)
+        current = self._pointers.current(event.identifier)
         return current is not None and current[0].get("pipeline_run_id") == event.pipeline_run_id
 
     def _record(self, event: ModelSelected, decision: Mapping[str, Any]) -> None:

@@ -47,13 +47,16 @@ class DecideRun:
     def __init__(self, settings: EvalSettings, adapters: Adapters, *, now: Callable[[], float] = time.time) -> None:
         self._settings = settings
         self._adapters = adapters
-        self._runs = adapters.run_store
+        self._evaluations = adapters.run_store.evaluations
+        self._pointers = adapters.run_store.pointers
+        self._runs = adapters.run_store.runs
+        self._stages = adapters.run_store.stages
         self._now = now
         self._ending = Ending(adapters, now)
 
     def __call__(self, event: Event, progress: Progress) -> Sequence[Event]:
         """Take in one event of training-data or model-training."""
-        decision = self._runs.decision(event.identifier, event.pipeline_run_id)
+        decision = self._evaluations.decision(event.identifier, event.pipeline_run_id)
         if decision is not None:
             return self._ending.finish(decision)
         if self._runs.end(event.identifier, event.pipeline_run_id) is not None:
@@ -66,13 +69,13 @@ class DecideRun:
         if isinstance(event, TrainingData):
             self._expect(event, tuple(self._settings.expected_model_types))
         elif isinstance(event, ModelTraining):
-            self._runs.put_trained(event)
+            self._evaluations.put_trained(event)
         return self._decide_if_complete(event.identifier, event.pipeline_run_id, progress)
 
     def _expect(self, data: TrainingData, model_types: tuple[str, ...]) -> None:
         """Record what the run waits for; the first record stands, whatever the settings say later."""
         identifier, run = data.identifier, data.pipeline_run_id
-        self._runs.put_expected(
+        self._evaluations.put_expected(
             identifier,
             run,
             {
@@ -83,10 +86,10 @@ class DecideRun:
         )
 
     def _decide_if_complete(self, identifier: str, run: str, progress: Progress) -> Sequence[Event]:
-        expected = self._runs.expected(identifier, run)
+        expected = self._evaluations.expected(identifier, run)
         if expected is None:  # the trainer was faster than training-data's partition
             return []
-        missing = missing_types(expected["model_types"], self._runs.trained(identifier, run))
+        missing = missing_types(expected["model_types"], self._evaluations.trained(identifier, run))
         if missing:
             progress(STAGE, "waiting", detail=f"for {', '.join(missing)}")
             return []
@@ -94,20 +97,20 @@ class DecideRun:
 
     def _decide(self, identifier: str, run: str, progress: Progress) -> Sequence[Event]:
         """Decide a run with what its trainers delivered so far."""
-        expected = self._runs.expected(identifier, run)
+        expected = self._evaluations.expected(identifier, run)
         if expected is None:
             log.warning("nothing_to_evaluate")
             return []
         data = TrainingData.model_validate(expected["training_data"])
         model_types = tuple(expected["model_types"])
-        trained = self._runs.trained(identifier, run)
+        trained = self._evaluations.trained(identifier, run)
         patience = Patience(self._settings.eval_silence_seconds, self._settings.eval_max_seconds)
         missing = {
             kind: why_missing(kind, now=self._now(), started=float(expected["started"]), patience=patience)
             for kind in missing_types(model_types, trained)
         }
         # From here on, so that the stage's time is eval's own and not the trainers'.
-        self._runs.put_stage(identifier, run, STAGE, "started", model_types=list(model_types))
+        self._stages.put(identifier, run, STAGE, "started", model_types=list(model_types))
         log.info("model_evaluate_start", model_types=sorted(trained), missing=sorted(missing))
         progress(STAGE, "running", detail="loading the candidates")
         if self._adapters.tracker is not None:
@@ -125,7 +128,7 @@ class DecideRun:
                 pointer=None if _is_newer(pointer, run) else pointer,
                 progress=progress,
             )
-        claim = self._runs.put_scoreboard(identifier, run, canonical_json(judgement.scoreboard))
+        claim = self._evaluations.put_scoreboard(identifier, run, canonical_json(judgement.scoreboard))
         selected, new = self._selected(data, judgement, claim, trained, pointer)
         return self._ending.decide(selected, new)
 
@@ -180,8 +183,8 @@ class DecideRun:
         """
         if request.of_run == request.pipeline_run_id:
             return self._decide(request.identifier, request.pipeline_run_id, progress)
-        old = self._runs.expected(request.identifier, request.of_run)
-        trained = self._runs.trained(request.identifier, request.of_run)
+        old = self._evaluations.expected(request.identifier, request.of_run)
+        trained = self._evaluations.trained(request.identifier, request.of_run)
         if old is None or not trained:
             reason = Reason("nothing_to_evaluate", f"run {request.of_run} of {request.identifier} has no candidates")
             return self._ending.refuse(request, reason)
@@ -192,14 +195,14 @@ class DecideRun:
             if event.model_type in wanted:
                 event_id = derived_event_id(request.event_id, event.header_event())
                 update = {"pipeline_run_id": request.pipeline_run_id, "event_id": event_id}
-                self._runs.put_trained(event.model_copy(update=update))
+                self._evaluations.put_trained(event.model_copy(update=update))
         self._expect(data, tuple(old["model_types"]))
         return self._decide(request.identifier, request.pipeline_run_id, progress)
 
     def _roll_back(self, request: RollbackRequest) -> Sequence[Event]:
         """Make an earlier champion the current one again, whatever its score."""
         identifier, run = request.identifier, request.pipeline_run_id
-        self._runs.put_stage(identifier, run, STAGE, "started", cause=request.cause)
+        self._stages.put(identifier, run, STAGE, "started", cause=request.cause)
         current = self._pointer(identifier)
         target, missing = self._rollback_target(request, current)
         if target is None:
@@ -239,12 +242,12 @@ class DecideRun:
         if request.of_run is None:
             previous = current.get("previous") if current else None
             return previous, Reason("no_predecessor", f"{request.identifier} has no champion before the current one")
-        decision = self._runs.decision(request.identifier, request.of_run)
+        decision = self._evaluations.decision(request.identifier, request.of_run)
         pointer = decision.get("pointer") if decision else None
         return pointer, Reason("no_champion", f"run {request.of_run} of {request.identifier} left no champion")
 
     def _pointer(self, identifier: str) -> Mapping[str, Any] | None:
-        current = self._runs.current(identifier)
+        current = self._pointers.current(identifier)
         return None if current is None else current[0]
 
 

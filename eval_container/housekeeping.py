@@ -75,7 +75,8 @@ class Overdue:
     def __init__(
         self, settings: EvalSettings, adapters: Adapters, signs: SignsOfLife, *, now: Callable[[], float] = time.time
     ) -> None:
-        self._runs = adapters.run_store
+        self._evaluations = adapters.run_store.evaluations
+        self._runs = adapters.run_store.runs
         self._patience = Patience(settings.eval_silence_seconds, settings.eval_max_seconds)
         self._signs = signs
         self._now = now
@@ -85,7 +86,7 @@ class Overdue:
     def __call__(self) -> Sequence[Event]:
         """Return a request for each run that is to be decided now."""
         now = self._now()
-        names = self._runs.open_runs()
+        names = self._runs.unfinished()
         for remembered in (self._asked, self._complete_since):
             for name in remembered.keys() - set(names):
                 del remembered[name]
@@ -106,12 +107,12 @@ class Overdue:
             return False
 
     def _is_due(self, name: RunName, now: float) -> bool:
-        if self._runs.decision(*name) is not None:
+        if self._evaluations.decision(*name) is not None:
             return self._has_settled(name, now)
-        expected = self._runs.expected(*name)
+        expected = self._evaluations.expected(*name)
         if expected is None:
             return False
-        missing = missing_types(expected["model_types"], self._runs.trained(*name))
+        missing = missing_types(expected["model_types"], self._evaluations.trained(*name))
         if not missing:
             return self._has_settled(name, now)
         return given_up(
@@ -177,7 +178,8 @@ class JanitorTick:
     def __init__(self, settings: EvalSettings, adapters: Adapters, *, now: Callable[[], float] = time.time) -> None:
         self._settings = settings
         self._adapters = adapters
-        self._runs = adapters.run_store
+        self._leases = adapters.run_store.leases
+        self._runs = adapters.run_store.runs
         self._janitor = Janitor(adapters.store, adapters.run_store, settings, adapters.metrics, now=now)
         self._now = now
 
@@ -185,7 +187,7 @@ class JanitorTick:
         """Do a round, unless a replica did one within the period."""
         # The lease is kept to its end, under a new owner each time: it also says when the last round was.
         period = self._settings.janitor_period_seconds
-        if self._runs.acquire_lease("janitor", uuid.uuid4().hex, period * 0.99):
+        if self._leases.acquire("janitor", uuid.uuid4().hex, period * 0.99):
             try:
                 self._janitor.round()
             except ConflictError:
@@ -195,7 +197,7 @@ class JanitorTick:
 
     def _end_stale_records(self) -> None:
         """End runs that MLflow shows as running though their trainer is long gone."""
-        started = [run_created_seconds(name.pipeline_run_id) for name in self._runs.recent_runs()]
+        started = [run_created_seconds(name.pipeline_run_id) for name in self._runs.recent()]
         # Without a run that old there is none to end, and MLflow's import is saved.
         if any(self._now() - seconds > STALE_SECONDS for seconds in started) and self._adapters.tracker is not None:
             self._adapters.tracker.end_stale_runs(STALE_SECONDS)
@@ -213,9 +215,9 @@ def _request(name: RunName, now: float) -> EvaluateRequest:
 
 @contextmanager
 def _lease(adapters: Adapters, name: str, owner: str, seconds: float) -> Iterator[bool]:
-    mine = adapters.run_store.acquire_lease(name, owner, seconds)
+    mine = adapters.run_store.leases.acquire(name, owner, seconds)
     try:
         yield mine
     finally:
         if mine:
-            adapters.run_store.release_lease(name, owner)
+            adapters.run_store.leases.release(name, owner)

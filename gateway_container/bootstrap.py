@@ -58,22 +58,23 @@ def build_gateway(settings: GatewaySettings, adapters: Adapters, checks: ChecksF
         publisher().publish_all(events)
 
     begin_at_zero(adapters.metrics.uploads, UPLOAD_OUTCOMES)
-    store, runs = adapters.store, adapters.run_store
+    store, run_store = adapters.store, adapters.run_store
+    runs = run_store.runs
     operations = Operations(store, settings)
-    intake = Intake(store, runs, settings, checks)
+    intake = Intake(store, run_store, settings, checks)
     return Gateway(
         settings=settings,
         intake=intake,
         outbox=Outbox(
-            runs, publish, live, scan_seconds=settings.outbox_scan_seconds, grace_seconds=OUTBOX_GRACE_SECONDS
+            run_store, publish, live, scan_seconds=settings.outbox_scan_seconds, grace_seconds=OUTBOX_GRACE_SECONDS
         ),
-        queries=Queries(store, runs, live, raw_bucket=settings.bucket_raw_data),
+        queries=Queries(store, run_store, live, raw_bucket=settings.bucket_raw_data),
         tails=Tails(store, runs, settings),
         live=live,
         proxy=InferenceProxy(settings.inference_url, timeout_seconds=settings.proxy_timeout_seconds),
         operations=operations,
         deleting=Deleting(Deletion(store, runs, settings), runs, intake, operations, publish=publish, live=live),
-        janitor=Janitor(store, runs, settings, adapters.metrics),
+        janitor=Janitor(store, run_store, settings, adapters.metrics),
         dead_letters=_dead_letter_desk(settings, adapters, operations, publisher),
         metrics=adapters.metrics,
         validations=anyio.CapacityLimiter(settings.parallel_validations),
@@ -93,7 +94,7 @@ def _dead_letter_desk(
             settings,
             letters,
             marks,
-            leases=adapters.run_store,
+            leases=adapters.run_store.leases,
             publish=lambda *record: publisher().publish_record(*record),
             check=check_run(adapters.run_store),
         ),

@@ -16,8 +16,9 @@ from flts.messaging.dead_letters import DeadLetters, Head
 from flts.messaging.replay import Replayer, ReplayMarks, Report, answered_records
 from flts.observability.logs import get_logger
 from flts.observability.metrics import Metrics
+from flts.storage.forecasts import Forecasts
 from flts.storage.operations import Operations
-from flts.storage.runs import RunStore
+from flts.storage.run_store import RunStore
 from flts.trainers import DEPLOYMENTS
 from gateway_container.settings import GatewaySettings
 
@@ -280,16 +281,17 @@ class DeadLetterDesk:
             )
 
 
-def check_run(runs: RunStore) -> Callable[[str, Event], str | None]:
+def check_run(run_store: RunStore) -> Callable[[str, Event], str | None]:
     """Return what says which letters a replay cannot help, since their run has ended or is gone."""
+    runs = run_store.runs
 
     def check(group: str, event: Event) -> str | None:
         identifier, run = event.identifier, event.pipeline_run_id
-        if runs.deleted(identifier, run) or runs.read_run(identifier, run) is None:
+        if runs.deleted(identifier, run) or runs.read(identifier, run) is None:
             msg = f"the run {run} of {identifier} was deleted, or never recorded"
             raise ConflictError(msg, code="run_unknown", field="pipeline_run_id")
         if group == FORECASTS:
-            _check_forecast(runs, identifier, run)
+            _check_forecast(run_store.forecasts, identifier, run)
             return None
         ended = runs.end(identifier, run)
         if ended is None:
@@ -305,8 +307,8 @@ def check_run(runs: RunStore) -> Callable[[str, Event], str | None]:
     return check
 
 
-def _check_forecast(runs: RunStore, identifier: str, run: str) -> None:
-    forecast = runs.forecast(identifier, run)
+def _check_forecast(forecasts: Forecasts, identifier: str, run: str) -> None:
+    forecast = forecasts.read(identifier, run)
     if forecast is not None:
         msg = (
             f"the test rows of {run} are {forecast.get('status')} already; `flts retrain {identifier}` starts a new run"

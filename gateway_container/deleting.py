@@ -12,7 +12,7 @@ from flts.errors import ConflictError, NotFoundError, RetryableError
 from flts.housekeeping.deletion import Deletion, Held
 from flts.observability.logs import get_logger
 from flts.storage.operations import Operations
-from flts.storage.runs import RunStore
+from flts.storage.runs import Runs
 from gateway_container.intake import Intake
 from gateway_container.live import LiveRuns
 
@@ -30,7 +30,7 @@ class Deleting:
     Parameters
     ----------
     deletion : Deletion
-    runs : RunStore
+    runs : Runs
     intake : Intake
         Cancels what is under way.
     operations : Operations
@@ -42,7 +42,7 @@ class Deleting:
     def __init__(
         self,
         deletion: Deletion,
-        runs: RunStore,
+        runs: Runs,
         intake: Intake,
         operations: Operations,
         *,
@@ -106,7 +106,7 @@ class Deleting:
 
     def _open_runs(self, identifier: str) -> list[str]:
         # What was open before an earlier, unfinished deletion is deleted already.
-        names = (name for name in self._runs.open_runs() if name.identifier == identifier)
+        names = (name for name in self._runs.unfinished() if name.identifier == identifier)
         return [name.pipeline_run_id for name in names if not self._runs.deleted(*name)]
 
     def _cancel(self, identifier: str, *, allowed: bool, reason: str | None) -> list[str]:

@@ -27,7 +27,7 @@ from flts.ingest import newest_upload, upload_hash
 from flts.settings import RecipeSettings, check_overrides
 from flts.storage import layout
 from flts.storage.ports import ObjectInfo, ObjectStore
-from flts.storage.runs import RunStore
+from flts.storage.run_store import RunStore
 from flts.trainers import TRAINERS
 from gateway_container.checking import ChecksFiles
 from gateway_container.domain.keys import IncomingKey
@@ -68,7 +68,7 @@ class Intake:
     ----------
     store : ObjectStore
         Where uploads go.
-    runs : RunStore
+    run_store : RunStore
         Where runs are recorded.
     settings : GatewaySettings
         Limits, buckets and the defaults that overrides are checked on.
@@ -79,7 +79,7 @@ class Intake:
     def __init__(
         self,
         store: ObjectStore,
-        runs: RunStore,
+        run_store: RunStore,
         settings: GatewaySettings,
         checks: ChecksFiles,
         *,
@@ -87,7 +87,10 @@ class Intake:
         new_run_id: Callable[[], str] = new_pipeline_run_id,
     ) -> None:
         self._store = store
-        self._runs = runs
+        self._evaluations = run_store.evaluations
+        self._pointers = run_store.pointers
+        self._runs = run_store.runs
+        self._stages = run_store.stages
         self._settings = settings
         self._checks = checks
         self._now = now
@@ -131,17 +134,17 @@ class Intake:
             request, pipeline_run_id=run_id, train=train_claim, test=test_claim, created_at=self._now()
         )
         try:
-            first = self._runs.create_run(event)
+            first = self._runs.create(event)
         except ConflictError:  # deleted while it was uploaded: nobody else would remove these
             for claim in (train_claim, test_claim):
                 if claim is not None:
                     self._store.delete(claim.bucket, claim.object_key)
             raise
         if not first:
-            record = self._runs.read_run(request.identifier, run_id)
+            record = self._runs.read(request.identifier, run_id)
             event = RawData.model_validate(record)
         else:
-            self._runs.put_stage(
+            self._stages.put(
                 request.identifier,
                 run_id,
                 UPLOAD_STAGE,
@@ -162,7 +165,7 @@ class Intake:
             created_at=self._now(),
             reason=reason,
         )
-        self._runs.create_run(event)
+        self._runs.create(event)
         return event
 
     def roll_back(self, identifier: str, of_run: str | None, reason: str | None = None) -> RollbackRequest:
@@ -173,11 +176,11 @@ class Intake:
         NotFoundError
             If there is nothing to go back to.
         """
-        current = self._runs.current(identifier)
+        current = self._pointers.current(identifier)
         if of_run is None and (current is None or not current[0].get("previous")):
             msg = f"{identifier} has no champion before the current one; name the run whose champion is to return"
             raise NotFoundError(msg, code="no_predecessor", field="of_run")
-        if of_run is not None and self._runs.find_run(of_run) != identifier:
+        if of_run is not None and self._runs.identifier_of(of_run) != identifier:
             msg = f"{identifier} has no run {of_run[:60]}; `flts runs --identifier {identifier}` lists them"
             raise NotFoundError(msg, code="unknown_run", field="of_run")
         event = rollback_request(
@@ -187,7 +190,7 @@ class Intake:
             created_at=self._now(),
             reason=reason,
         )
-        self._runs.create_run(event)
+        self._runs.create(event)
         return event
 
     def cancel(self, identifier: str, run_id: str, reason: str | None = None) -> bool:
@@ -201,7 +204,7 @@ class Intake:
             With code ``already_decided`` if eval was first.
         """
         why = f"{CANCEL_REASON}: {reason}" if reason else CANCEL_REASON
-        decision = self._runs.decision(identifier, run_id)
+        decision = self._evaluations.decision(identifier, run_id)
         claimed = False
         if decision is None:
             if self._runs.end(identifier, run_id) is not None:
@@ -216,7 +219,7 @@ class Intake:
                 cancelled=True,
             )
             document = {**refusal.model_dump(mode="json"), "pointer": None}
-            decision, claimed = self._runs.decide(identifier, run_id, document)
+            decision, claimed = self._evaluations.decide(identifier, run_id, document)
         if not is_cancellation(decision):
             msg = f"the run {run_id} was decided already: {decision.get('decision')}"
             raise ConflictError(msg, code="already_decided", field="pipeline_run_id")

@@ -11,7 +11,7 @@ from flts.contracts.topics import topic_of
 from flts.errors import RejectedError, RetryableError
 from flts.observability.logs import get_logger
 from flts.storage.layout import RunName
-from flts.storage.runs import RunStore
+from flts.storage.run_store import RunStore
 from gateway_container.domain.uploads import StartingEvent, starting_event
 from gateway_container.domain.views import moment
 from gateway_container.live import LiveRuns
@@ -27,7 +27,7 @@ class Outbox:
 
     Parameters
     ----------
-    runs : RunStore
+    run_store : RunStore
         Holds the runs and what was announced.
     publish : callable
         Publishes events and returns when they are acknowledged.
@@ -41,7 +41,7 @@ class Outbox:
 
     def __init__(
         self,
-        runs: RunStore,
+        run_store: RunStore,
         publish: Publish,
         live: LiveRuns,
         *,
@@ -49,7 +49,8 @@ class Outbox:
         grace_seconds: float,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._runs = runs
+        self._runs = run_store.runs
+        self._stages = run_store.stages
         self._publish = publish
         self._live = live
         self._scan_seconds = scan_seconds
@@ -80,7 +81,7 @@ class Outbox:
     def tick(self) -> Sequence[Event]:
         """Announce what waits; now and then look in the store for what another process left behind."""
         if self._clock() >= self._next_scan:
-            for name in self._runs.unannounced_runs():
+            for name in self._runs.unannounced():
                 event = self._event(name)
                 # A younger one is just being announced, here or by another gateway.
                 if event is not None and self._clock() - event.created_at.timestamp() >= self._grace_seconds:
@@ -155,7 +156,7 @@ class Outbox:
         return True
 
     def _unfinished(self, only: str | None) -> list[StartingEvent]:
-        names = [name for name in self._runs.open_runs() if only is None or name.pipeline_run_id == only]
+        names = [name for name in self._runs.unfinished() if only is None or name.pipeline_run_id == only]
         return [event for name in names if (event := self._event(name)) is not None]
 
     def _add(self, event: StartingEvent) -> None:
@@ -164,7 +165,7 @@ class Outbox:
 
     def _event(self, name: RunName) -> StartingEvent | None:
         try:
-            record = self._runs.read_run(*name)
+            record = self._runs.read(*name)
             return None if record is None else starting_event(record)
         except (ValueError, RejectedError):
             log.exception("run_record_unreadable", **name._asdict())
@@ -172,7 +173,7 @@ class Outbox:
 
     def _moved(self, event: StartingEvent) -> float:
         times = [event.created_at.timestamp(), self._live.moved(event.pipeline_run_id) or 0.0]
-        for stage in self._runs.stages(event.identifier, event.pipeline_run_id).values():
+        for stage in self._stages.of(event.identifier, event.pipeline_run_id).values():
             moments = (moment(stage.get(name)) for name in ("start", "end"))
             times.extend(at.timestamp() for at in moments if at is not None)
         return max(times)

@@ -17,7 +17,7 @@ from flts.observability.logs import get_logger
 from flts.storage.claims import read_claimed
 from flts.storage.layout import RunName
 from flts.storage.ports import ObjectStore
-from flts.storage.runs import RunStore
+from flts.storage.run_store import RunStore
 from gateway_container.domain import views
 from gateway_container.live import LiveRuns
 
@@ -32,14 +32,17 @@ class Queries:
     def __init__(
         self,
         store: ObjectStore,
-        runs: RunStore,
+        run_store: RunStore,
         live: LiveRuns,
         *,
         raw_bucket: str,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._store = store
-        self._runs = runs
+        self._evaluations = run_store.evaluations
+        self._pointers = run_store.pointers
+        self._runs = run_store.runs
+        self._stages = run_store.stages
         self._live = live
         self._raw_bucket = raw_bucket
         self._now = now
@@ -54,7 +57,7 @@ class Queries:
         NotFoundError
             If there is no such run.
         """
-        identifier = self._runs.find_run(run_id)
+        identifier = self._runs.identifier_of(run_id)
         if identifier is None:
             msg = f"there is no run {run_id[:60]}; `flts runs` lists them"
             raise NotFoundError(msg, code="unknown_run", field="pipeline_run_id")
@@ -82,9 +85,9 @@ class Queries:
     def runs(self, identifier: str | None, limit: int) -> list[dict[str, Any]]:
         """Return the newest runs, of one identifier or of all; run ids are ordered by time."""
         if identifier is None:
-            names = self._runs.recent_runs(limit)
+            names = self._runs.recent(limit)
         else:
-            names = [RunName(identifier, run_id) for run_id in self._runs.runs(identifier)[:limit]]
+            names = [RunName(identifier, run_id) for run_id in self._runs.of(identifier)[:limit]]
         summaries = (self._summary(*name) for name in names)
         return [summary for summary in summaries if summary is not None]
 
@@ -99,12 +102,12 @@ class Queries:
 
     def champions(self) -> dict[str, dict[str, Any]]:
         """Return what each champion's pointer says."""
-        return {name: views.champion_view(pointer) for name, pointer in self._runs.champions().items()}
+        return {name: views.champion_view(pointer) for name, pointer in self._pointers.champions().items()}
 
     def _dataset(self, identifier: str) -> dict[str, Any]:
         upload = newest_upload(self._store, self._raw_bucket, identifier)
-        runs = self._runs.runs(identifier)
-        current = self._runs.current(identifier)
+        runs = self._runs.of(identifier)
+        current = self._pointers.current(identifier)
         return views.plain_record(
             {
                 "identifier": identifier,
@@ -142,18 +145,19 @@ class Queries:
         return summary
 
     def _records(self, identifier: str, run_id: str, *, full: bool) -> views.RunRecords | None:
-        run = self._runs.read_run(identifier, run_id)
+        run = self._runs.read(identifier, run_id)
         if run is None:
             return None
         outcome = self._runs.outcome(identifier, run_id)
-        decision = self._runs.decision(identifier, run_id)
+        decision = self._evaluations.decision(identifier, run_id)
         return views.RunRecords(
             run=run,
-            stages=self._runs.stages(identifier, run_id),
+            stages=self._stages.of(identifier, run_id),
             announced=full and self._runs.announced(identifier, run_id),
-            expected=self._runs.expected(identifier, run_id) if full else None,
+            expected=self._evaluations.expected(identifier, run_id) if full else None,
             trained={
-                name: event.model_dump(mode="json") for name, event in self._runs.trained(identifier, run_id).items()
+                name: event.model_dump(mode="json")
+                for name, event in self._evaluations.trained(identifier, run_id).items()
             }
             if full
             else {},

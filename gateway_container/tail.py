@@ -16,7 +16,7 @@ from flts.ingest import RawTable, newest_upload, read_csv
 from flts.ingest.guard import MAX_LINE_BYTES
 from flts.runtime.scratch import scratch_folder
 from flts.storage.ports import ObjectStore
-from flts.storage.runs import RunStore
+from flts.storage.runs import Runs
 from gateway_container.settings import GatewaySettings
 
 MOST_ROWS = 10_000
@@ -31,7 +31,7 @@ BLOCK_BYTES = 1 << 16
 class Tails:
     """Reads tails; keeps the last ones, for an upload never changes under its hash. Blocks: call it in a thread."""
 
-    def __init__(self, store: ObjectStore, runs: RunStore, settings: GatewaySettings) -> None:
+    def __init__(self, store: ObjectStore, runs: Runs, settings: GatewaySettings) -> None:
         self._store = store
         self._runs = runs
         self._settings = settings
@@ -79,8 +79,8 @@ class Tails:
 
     def _settings_of(self, identifier: str) -> GatewaySettings:
         """Return the settings of the last run: which columns to leave out may have come with the upload."""
-        for run_id in self._runs.runs(identifier)[:1]:
-            record = self._runs.read_run(identifier, run_id)
+        for run_id in self._runs.of(identifier)[:1]:
+            record = self._runs.read(identifier, run_id)
             if record is not None:
                 return self._settings.with_overrides(record.get("settings") or {})
         return self._settings

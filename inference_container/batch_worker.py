@@ -30,7 +30,7 @@ from flts.storage.claimed_frames import read_claimed_series
 from flts.storage.claims import put_claimed
 from flts.storage.frames import series_to_parquet
 from flts.storage.ports import ObjectStore
-from flts.storage.runs import RunStore
+from flts.storage.run_store import RunStore
 from inference_container.domain.batch_forecast import BatchForecast, forecast_test_rows
 from inference_container.domain.champion import Champion, load_champion
 from inference_container.domain.promotion import Promotion
@@ -60,23 +60,28 @@ class BatchForecasts:
     Parameters
     ----------
     store : ObjectStore
-    runs : RunStore
+    run_store : RunStore
     settings : WorkerSettings
     publisher : callable
         Returns the publisher once the service has one.
     """
 
     def __init__(
-        self, store: ObjectStore, runs: RunStore, settings: WorkerSettings, publisher: Callable[[], Publishes]
+        self, store: ObjectStore, run_store: RunStore, settings: WorkerSettings, publisher: Callable[[], Publishes]
     ) -> None:
         self._store = store
-        self._runs = runs
+        self._evaluations = run_store.evaluations
+        self._forecasts = run_store.forecasts
+        self._leases = run_store.leases
+        self._pointers = run_store.pointers
+        self._runs = run_store.runs
+        self._stages = run_store.stages
         self._settings = settings
         self._publisher = publisher
         self._hinted = threading.Event()
         self._next_look = 0.0
         self._owner = uuid.uuid4().hex
-        self._deletion = Deletion(store, runs, settings)
+        self._deletion = Deletion(store, run_store.runs, settings)
         self._attempts = StoredAttempts(store, settings.bucket_pipeline_runs, STAGE, settings.failure_max_retries)
 
     def hint(self, identifier: str) -> None:
@@ -99,7 +104,7 @@ class BatchForecasts:
         The event is published here and not by the tick's caller, since the claim may be forgotten only after the
         acknowledgement.
         """
-        for identifier, run in self._runs.waiting_forecasts():
+        for identifier, run in self._forecasts.waiting():
             with bind(identifier=identifier, pipeline_run_id=run):
                 try:
                     refuse_deleted(self._deletion, identifier, run)
@@ -112,12 +117,12 @@ class BatchForecasts:
                     log.exception("forecast_error")
 
     def _look_at(self, identifier: str, run: str) -> None:
-        event = self._runs.inference(identifier, run)
+        event = self._forecasts.inference(identifier, run)
         if event is None or not self._is_decided(identifier, run):
             return
         with self._lease(run) as mine:
             # Another replica may have finished it since the look began.
-            if mine and self._runs.forecast(identifier, run) is None:
+            if mine and self._forecasts.read(identifier, run) is None:
                 self._try(event)
 
     def _try(self, event: InferenceData) -> None:
@@ -149,7 +154,7 @@ class BatchForecasts:
         """Take the run's lease and keep it; gives whether it is ours."""
         # Nothing ever removes a lease, so runs share 256 of them: two that share one wait for each other.
         name = f"{STAGE}-{run[-2:]}"
-        if not self._runs.acquire_lease(name, self._owner, LEASE_SECONDS):
+        if not self._leases.acquire(name, self._owner, LEASE_SECONDS):
             yield False
             return
         ended = threading.Event()
@@ -161,33 +166,33 @@ class BatchForecasts:
             ended.set()
             renewal.join()
             try:
-                self._runs.release_lease(name, self._owner)
+                self._leases.release(name, self._owner)
             except RetryableError as error:  # it expires by itself
                 log.warning("forecast_lease_kept", error=error)
 
     def _renew(self, name: str, ended: threading.Event) -> None:
         while not ended.wait(RENEWAL_SECONDS):
             try:
-                self._runs.acquire_lease(name, self._owner, LEASE_SECONDS)
+                self._leases.acquire(name, self._owner, LEASE_SECONDS)
             except FltsError as error:  # tried again; without it a repeat is wasted work, but writes the same
                 log.warning("forecast_lease_not_renewed", error=error)
 
     def _is_decided(self, identifier: str, run: str) -> bool:
         if self._runs.end(identifier, run) is not None:
             return True
-        decision = self._runs.decision(identifier, run)
+        decision = self._evaluations.decision(identifier, run)
         if decision is None:
             return False
         # A promotion counts once the pointer has moved to it. One that a newer run's champion stands in the way of may
         # have been replaced or never been made: the outcome, which follows, says which.
-        pointer = self._runs.current(identifier)
+        pointer = self._pointers.current(identifier)
         return decision.get("decision") != "promoted" or (
             pointer is not None and pointer[0].get("pipeline_run_id") == run
         )
 
     def _work(self, event: InferenceData) -> None:
         identifier, run = event.identifier, event.pipeline_run_id
-        self._runs.put_stage(identifier, run, STAGE, "started")
+        self._stages.put(identifier, run, STAGE, "started")
         try:
             promotion = self._promotion(event)
             if promotion is None:
@@ -210,16 +215,16 @@ class BatchForecasts:
     def _promotion(self, event: InferenceData) -> Promotion | None:
         """Return the promotion by this run, else the current champion's, else None."""
         identifier, run = event.identifier, event.pipeline_run_id
-        decision = self._runs.decision(identifier, run) or {}
+        decision = self._evaluations.decision(identifier, run) or {}
         if decision.get("decision") == "promoted" and self._runs.end(identifier, run) in {None, RunState.PROMOTED}:
-            winner = self._runs.trained(identifier, run).get(str(decision.get("model_type")))
+            winner = self._evaluations.trained(identifier, run).get(str(decision.get("model_type")))
             if winner is not None and winner.bundle is not None:
                 return Promotion.read(identifier, winner.model_dump(mode="json"))
-        pointer = self._runs.current(identifier)
+        pointer = self._pointers.current(identifier)
         return None if pointer is None else Promotion.read(identifier, pointer[0])
 
     def _why_no_champion(self, identifier: str, run: str) -> str:
-        word = self._runs.end(identifier, run) or (self._runs.decision(identifier, run) or {}).get("decision")
+        word = self._runs.end(identifier, run) or (self._evaluations.decision(identifier, run) or {}).get("decision")
         return f"the run ended as {word}, and {identifier} has no champion"
 
     def _load(self, promotion: Promotion) -> Champion:
@@ -248,7 +253,7 @@ class BatchForecasts:
             "log": claim.model_dump(mode="json"),
         }
         identifier, run = event.identifier, event.pipeline_run_id
-        self._runs.put_stage(identifier, run, STAGE, "done", **details)
+        self._stages.put(identifier, run, STAGE, "done", **details)
         self._publish(
             event,
             "done",
@@ -259,16 +264,16 @@ class BatchForecasts:
             rows=len(batch.table),
             metrics=_small(batch.metrics),
         )
-        self._runs.put_forecast(identifier, run, "done", **details, metrics=batch.metrics)
+        self._forecasts.put(identifier, run, "done", **details, metrics=batch.metrics)
         log.info("forecast_done", **{name: details[name] for name in ("run_id", "model_type", "rows", "long_steps")})
 
     def _skip(self, event: InferenceData, reason: str) -> None:
         identifier, run = event.identifier, event.pipeline_run_id
-        if self._runs.forecast(identifier, run) is not None:
+        if self._forecasts.read(identifier, run) is not None:
             return  # by a replica that took over meanwhile
-        self._runs.put_stage(identifier, run, STAGE, "skipped", reason=reason)
+        self._stages.put(identifier, run, STAGE, "skipped", reason=reason)
         self._publish(event, "skipped", reason=reason, config_hash=event.config_hash)
-        self._runs.put_forecast(identifier, run, "skipped", reason=reason)
+        self._forecasts.put(identifier, run, "skipped", reason=reason)
         log.info("forecast_skipped", reason=reason)
 
     def _publish(self, event: InferenceData, status: str, **fields: Any) -> None:

@@ -88,7 +88,9 @@ def build_worker(settings: WorkerSettings, adapters: Adapters) -> Service:
         name="inference-worker",
         subscriptions=(
             Subscription(
-                (topics.INFERENCE_DATA,), mode="group", handler=OnInferenceData(adapters.store, adapters.run_store)
+                (topics.INFERENCE_DATA,),
+                mode="group",
+                handler=OnInferenceData(adapters.store, adapters.run_store.forecasts),
             ),
             Subscription((topics.MODEL_SELECTED,), mode="all", handler=OnModelSelected(forecasts.hint)),
         ),

@@ -18,8 +18,10 @@ from flts.errors import BackendAwayError, FltsError, PreconditionFailedError, Re
 from flts.observability.logs import configure_logs, secret_values
 from flts.storage.claims import read_claimed
 from flts.storage.connect import open_store
+from flts.storage.evaluations import Evaluations
+from flts.storage.pointers import Pointers
 from flts.storage.ports import ObjectStore
-from flts.storage.runs import RunStore
+from flts.storage.run_store import RunStore
 from inference_container.cache import ChampionCache
 from inference_container.domain.promotion import Promotion
 from inference_container.protocol import (
@@ -60,10 +62,10 @@ def main() -> int:
             os._exit(1)
 
     cache = ChampionCache(settings.cache_dir)
-    runs = RunStore(store, settings)
+    run_store = RunStore(store, settings)
     for rounds, line in enumerate(sys.stdin.buffer, 1):
         order = decode_order(line)
-        idle = fetch_champions(store, runs, settings.promotion_bucket, cache, order, say=say)
+        idle = fetch_champions(store, run_store, settings.promotion_bucket, cache, order, say=say)
         if order.ship_logs:
             idle &= ship_logs(store, settings.bucket_inference_logs, cache, say)
         lasts = idle and rounds < MOST_ROUNDS
@@ -74,7 +76,13 @@ def main() -> int:
 
 
 def fetch_champions(
-    store: ObjectStore, runs: RunStore, bucket: str, cache: ChampionCache, order: Order, *, say: Callable[[Fact], None]
+    store: ObjectStore,
+    run_store: RunStore,
+    bucket: str,
+    cache: ChampionCache,
+    order: Order,
+    *,
+    say: Callable[[Fact], None],
 ) -> bool:
     """Bring the promoted bundles that are not on disk yet; one that fails stands in no other's way.
 
@@ -87,16 +95,16 @@ def fetch_champions(
     try:
         listed = order.only if order.only is not None else list(store.list_folders(bucket))
         identifiers = [name for name in listed if IDENTIFIER_PATTERN.fullmatch(name)]  # they become paths
-        pointers, unreadable = _pointers(runs, identifiers)
+        pointers, unreadable = _pointers(run_store.pointers, identifiers)
         # An unreadable pointer is not a missing one: its old champion stays.
         champions = [name for name in identifiers if name in pointers or name in unreadable]
         if order.only is None:
-            waiting = sorted(set(runs.identifiers()) - set(champions))
+            waiting = sorted(set(run_store.runs.identifiers()) - set(champions))
             say(Listed(champions, waiting))
         elif gone := set(identifiers) - set(champions):
             next(iter(store.list_folders(bucket)), None)  # raises where the bucket itself is away, not the pointer
             for identifier in sorted(gone):
-                say(Removed(identifier, waiting=bool(runs.runs(identifier))))
+                say(Removed(identifier, waiting=bool(run_store.runs.of(identifier))))
     except BackendAwayError as error:
         say(Away("pointers", error.message))
         return False
@@ -107,7 +115,7 @@ def fetch_champions(
         try:
             if identifier in unreadable:
                 raise unreadable[identifier]
-            folder, was_there = _fetch(store, runs, cache, identifier, pointers[identifier])
+            folder, was_there = _fetch(store, run_store.evaluations, cache, identifier, pointers[identifier])
             say(Fetched(identifier, folder))
             idle &= was_there
         except FltsError as error:
@@ -138,21 +146,21 @@ def ship_logs(store: ObjectStore, bucket: str, cache: ChampionCache, say: Callab
     return taken
 
 
-def _pointers(runs: RunStore, identifiers: list[str]) -> tuple[dict[str, dict[str, Any]], dict[str, RejectedError]]:
+def _pointers(stored: Pointers, identifiers: list[str]) -> tuple[dict[str, dict[str, Any]], dict[str, RejectedError]]:
     """Return the pointers that there are, and why the others that there are cannot be read."""
     pointers: dict[str, dict[str, Any]] = {}
     unreadable: dict[str, RejectedError] = {}
     for identifier in identifiers:
         try:
-            if (stored := runs.current(identifier)) is not None:
-                pointers[identifier] = stored[0]
+            if (current := stored.current(identifier)) is not None:
+                pointers[identifier] = current[0]
         except RejectedError as error:
             unreadable[identifier] = error
     return pointers, unreadable
 
 
 def _fetch(
-    store: ObjectStore, runs: RunStore, cache: ChampionCache, identifier: str, document: dict[str, Any]
+    store: ObjectStore, evaluations: Evaluations, cache: ChampionCache, identifier: str, document: dict[str, Any]
 ) -> tuple[str, bool]:
     """Return the folder in the cache that has the bundle, and whether it was there before."""
     promotion = Promotion.read(identifier, document)
@@ -164,7 +172,7 @@ def _fetch(
 
     proof.warm_up()  # while the bundle is on its way
     # The pointer names the score; the decision it came from has the rest of what people want to see.
-    decision = runs.decision(identifier, promotion.pipeline_run_id) or {}
+    decision = evaluations.decision(identifier, promotion.pipeline_run_id) or {}
     scores = {name: decision[name] for name in SCORES if isinstance(decision.get(name), int | float)}
     promotion = Promotion.read(identifier, {**scores, **document})
     bundle, model = fetch_bundle(store, promotion.bundle)

@@ -10,8 +10,8 @@ from flts.observability.logs import get_logger
 
 if TYPE_CHECKING:
     from flts.runtime.service import Progress
+    from flts.storage.forecasts import Forecasts
     from flts.storage.ports import ObjectStore
-    from flts.storage.runs import RunStore
 
 log = get_logger(__name__)
 
@@ -40,12 +40,12 @@ class OnInferenceData:
     Parameters
     ----------
     store : ObjectStore
-    runs : RunStore
+    forecasts : Forecasts
     """
 
-    def __init__(self, store: ObjectStore, runs: RunStore) -> None:
+    def __init__(self, store: ObjectStore, forecasts: Forecasts) -> None:
         self._store = store
-        self._runs = runs
+        self._forecasts = forecasts
 
     def __call__(self, event: InferenceData, progress: Progress) -> Sequence[Event]:
         """Store the claim, create-only.
@@ -59,7 +59,7 @@ class OnInferenceData:
         from flts.storage.claims import check_claimed  # noqa: PLC0415
 
         check_claimed(self._store, event.raw_test)
-        first = self._runs.put_inference(event)
+        first = self._forecasts.put_inference(event)
         log.info("claim_check", object_key=event.raw_test.object_key, first=first)
         progress("forecast", "waiting")
         return ()

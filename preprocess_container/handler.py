@@ -40,7 +40,9 @@ class PreprocessUpload:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._store = adapters.store
-        self._runs = adapters.run_store
+        self._forecasts = adapters.run_store.forecasts
+        self._runs = adapters.run_store.runs
+        self._stages = adapters.run_store.stages
         self._metrics = adapters.metrics
         self._settings = settings
         self._datasets = DatasetStore(adapters.store, settings.bucket_processed_data)
@@ -72,7 +74,7 @@ class PreprocessUpload:
         self._metrics.datasets_preprocessed.labels(outcome="reused" if reused else "done").inc()
         training, inference = self._events(event, stored, digest)
         # The worker's tick looks into the store, so that a message that is lost costs no forecast.
-        self._runs.put_inference(inference)
+        self._forecasts.put_inference(inference)
         self._put_stage(
             event,
             "done",
@@ -92,7 +94,7 @@ class PreprocessUpload:
         """Record that the last try failed: what is no rejection leaves the run open, for a replay."""
         if not isinstance(error, RejectedError):
             self._metrics.datasets_preprocessed.labels(outcome="failed").inc()
-            self._runs.put_stage(
+            self._stages.put(
                 event.identifier, event.pipeline_run_id, STAGE, "failed", code="failed", message=message[:2000]
             )
         return []
@@ -191,7 +193,7 @@ class PreprocessUpload:
 
     def _put_stage(self, event: RawData, status: Any, began: datetime, **details: Any) -> None:
         end = None if status == "started" else self._now()
-        self._runs.put_stage(event.identifier, event.pipeline_run_id, STAGE, status, began, end, **details)
+        self._stages.put(event.identifier, event.pipeline_run_id, STAGE, status, began, end, **details)
 
 
 def _shapes(stored: StoredDataset) -> dict[str, list[int | None]]:

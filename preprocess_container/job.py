@@ -28,7 +28,7 @@ from flts.storage import layout
 from flts.storage.checks import check_store
 from flts.storage.claims import hash_of, hash_of_file
 from flts.storage.ports import ObjectStore
-from flts.storage.runs import RunStore
+from flts.storage.run_store import RunStore
 from preprocess_container.domain.config_hash import config_hash
 from preprocess_container.settings import PreprocessSettings
 
@@ -51,13 +51,14 @@ class DatasetJob:
     def __init__(
         self,
         store: ObjectStore,
-        runs: RunStore,
+        run_store: RunStore,
         settings: JobSettings,
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._store = store
-        self._runs = runs
+        self._runs = run_store.runs
+        self._stages = run_store.stages
         self._settings = settings
         self._now = now
 
@@ -86,9 +87,9 @@ class DatasetJob:
         )
         record, first = self._runs.create_job(identifier, self._hash(train, test), event.model_dump(mode="json"))
         event = RawData.model_validate(record)
-        if self._runs.create_run(event):
+        if self._runs.create(event):
             size = event.train.size + (event.test.size if event.test is not None else 0)
-            self._runs.put_stage(identifier, event.pipeline_run_id, "upload", "done", began, size_bytes=size)
+            self._stages.put(identifier, event.pipeline_run_id, "upload", "done", began, size_bytes=size)
         if self._runs.announced(identifier, event.pipeline_run_id):
             log.info("job_done_before", pipeline_run_id=event.pipeline_run_id, first=first)
             return None

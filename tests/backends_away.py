@@ -22,7 +22,7 @@ from flts.contracts.topics import dead_letter_topic
 from flts.settings import StoreSettings
 from flts.storage.connect import open_store
 from flts.storage.ports import ObjectStore
-from flts.storage.runs import RunStore
+from flts.storage.run_store import RunStore
 from tests.eventually import eventually
 from tests.faulty_proxy import FaultyProxy
 from tests.pipeline import Pipeline
@@ -43,7 +43,7 @@ class FragileStack:
     stack: RunningStack
     proxies: Mapping[str, FaultyProxy]
     store: ObjectStore
-    runs: RunStore
+    run_store: RunStore
     prefix: str = ""
 
     @contextmanager

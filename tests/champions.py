@@ -15,7 +15,7 @@ from flts.contracts.ids import derived_event_id, new_pipeline_run_id
 from flts.messaging.kafka import Publisher
 from flts.settings import KafkaSettings, StoreSettings
 from flts.storage.filesystem import FilesystemStore
-from flts.storage.runs import RunStore
+from flts.storage.run_store import RunStore
 from tests.eventually import eventually
 from tests.hostile_bundles import honest, plant
 from tests.serving import pointer_of
@@ -28,7 +28,7 @@ class Throne:
     def __init__(self, stack: RunningStack) -> None:
         self._stack = stack
         self.store = FilesystemStore(stack.store)
-        self.runs = RunStore(self.store, StoreSettings(store="filesystem", store_path=stack.store))
+        self.run_store = RunStore(self.store, StoreSettings(store="filesystem", store_path=stack.store))
         self._publisher = Publisher(KafkaSettings(kafka_bootstrap_servers=stack.state["kafka"]), "tests")
 
     def close(self) -> None:
@@ -37,7 +37,7 @@ class Throne:
     def crown(self, bundle: Bundle, claim: ClaimCheck) -> Mapping[str, Any]:
         """Move the identifier's pointer, and tell every replica."""
         pointer = pointer_of(bundle, claim, pipeline_run_id=new_pipeline_run_id())
-        assert self.runs.move_current(bundle.identifier, pointer) == "moved"
+        assert self.run_store.pointers.move_current(bundle.identifier, pointer) == "moved"
         self.hint(bundle.identifier, str(pointer["pipeline_run_id"]))
         return pointer
 

@@ -8,7 +8,7 @@ from flts.contracts import topics
 from flts.messaging.accounting import Account, Accounting
 from flts.messaging.dead_letters import DeadLetters
 from flts.messaging.replay import Replayer, ReplayMarks, Report
-from flts.storage.runs import RunStore
+from flts.storage.run_store import RunStore
 from tests.brokers import Bus
 from tests.stores import folder_settings, folder_store
 
@@ -28,7 +28,7 @@ class Desk:
             bus.settings(),
             self.letters,
             self.marks,
-            leases=RunStore(store, folder_settings(folder)),
+            leases=RunStore(store, folder_settings(folder)).leases,
             publish=bus.publisher.publish_record,
             check=lambda _group, _event: None,
         )

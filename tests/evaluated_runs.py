@@ -31,7 +31,7 @@ from flts.storage.claims import put_claimed
 from flts.storage.filesystem import FilesystemStore
 from flts.storage.frames import features_to_parquet, parquet_shape, series_to_parquet
 from flts.storage.ports import ObjectStore
-from flts.storage.runs import RunStore
+from flts.storage.run_store import RunStore
 
 IDENTIFIER = "s"
 STEP_SECONDS = 3600
@@ -89,7 +89,7 @@ class Installation:
         return self.clock
 
     @property
-    def runs(self) -> RunStore:
+    def run_store(self) -> RunStore:
         return RunStore(self.store, self.settings)
 
     def adapters(self, store: ObjectStore | None = None) -> Adapters:
@@ -133,7 +133,7 @@ class Installation:
         run = new_pipeline_run_id()
         upload = ClaimCheck(bucket="raw-data", object_key="upload.csv", size=1, sha256="0" * 64)
         common = {"identifier": identifier, "pipeline_run_id": run, "created_at": CREATED}
-        self.runs.create_run(RawData(**common, event_id=derived_event_id(run, "raw"), train=upload))
+        self.run_store.runs.create(RawData(**common, event_id=derived_event_id(run, "raw"), train=upload))
         data = TrainingData(
             **common,
             **features.model_dump(),
@@ -150,10 +150,10 @@ class Installation:
     def again(self, run: Run) -> Run:
         """Return a newer run on the same data set."""
         name = new_pipeline_run_id()
-        record = self.runs.read_run(run.data.identifier, run.id)
+        record = self.run_store.runs.read(run.data.identifier, run.id)
         raw = RawData.model_validate(record)
         renamed = {"pipeline_run_id": name, "event_id": derived_event_id(name, "raw")}
-        self.runs.create_run(raw.model_copy(update=renamed))
+        self.run_store.runs.create(raw.model_copy(update=renamed))
         renamed = {"pipeline_run_id": name, "event_id": derived_event_id(name, "train")}
         return replace(run, data=run.data.model_copy(update=renamed))
 
@@ -174,7 +174,7 @@ class Installation:
         return announced(run, model_type, bundle=bundle)
 
     def pointer(self, identifier: str = IDENTIFIER) -> dict[str, Any] | None:
-        current = self.runs.current(identifier)
+        current = self.run_store.pointers.current(identifier)
         return current and current[0]
 
     def scoreboard(self, selected: ModelSelected) -> dict[str, Any]:

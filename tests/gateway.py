@@ -33,7 +33,7 @@ from flts.messaging.replay import Replayer, ReplayMarks
 from flts.observability.metrics import Metrics
 from flts.storage.filesystem import FilesystemStore
 from flts.storage.operations import Operations
-from flts.storage.runs import RunStore
+from flts.storage.run_store import RunStore
 from gateway_container.api import create_app
 from gateway_container.checking import check_files, order_of
 from gateway_container.context import Gateway
@@ -86,7 +86,7 @@ class Broker:
 class GatewayUnderTest:
     settings: GatewaySettings
     store: FilesystemStore
-    runs: RunStore
+    run_store: RunStore
     broker: Broker
     letters: LettersInMemory
     gateway: Gateway
@@ -134,27 +134,34 @@ def make_gateway(
     store = FilesystemStore(folder / "store")
     for bucket in BUCKETS:
         store.ensure_bucket(bucket)
-    runs = RunStore(store, loaded)
+    run_store = RunStore(store, loaded)
     live = LiveRuns(queue_size=loaded.sse_queue_size)
     broker = Broker()
     metrics = Metrics(CollectorRegistry())
     operations = Operations(store, loaded)
-    intake = Intake(store, runs, loaded, ChecksHere())
+    intake = Intake(store, run_store, loaded, ChecksHere())
     letters = LettersInMemory(loaded)
     marks = ReplayMarks(store, loaded.bucket_pipeline_runs)
     gateway = Gateway(
         settings=loaded,
         intake=intake,
-        outbox=Outbox(runs, broker.publish, live, scan_seconds=loaded.outbox_scan_seconds, grace_seconds=0),
-        queries=Queries(store, runs, live, raw_bucket=loaded.bucket_raw_data),
-        tails=Tails(store, runs, loaded),
+        outbox=Outbox(run_store, broker.publish, live, scan_seconds=loaded.outbox_scan_seconds, grace_seconds=0),
+        queries=Queries(store, run_store, live, raw_bucket=loaded.bucket_raw_data),
+        tails=Tails(store, run_store.runs, loaded),
         live=live,
         proxy=InferenceProxy(
             "http://inference:8000", timeout_seconds=loaded.proxy_timeout_seconds, transport=inference or _Away()
         ),
         operations=operations,
-        deleting=Deleting(Deletion(store, runs, loaded), runs, intake, operations, publish=broker.publish, live=live),
-        janitor=Janitor(store, runs, loaded, metrics),
+        deleting=Deleting(
+            Deletion(store, run_store.runs, loaded),
+            run_store.runs,
+            intake,
+            operations,
+            publish=broker.publish,
+            live=live,
+        ),
+        janitor=Janitor(store, run_store, loaded, metrics),
         dead_letters=DeadLetterDesk(
             letters=letters,
             accounting=Accounting(loaded, consumers={}, letters=letters),
@@ -163,9 +170,9 @@ def make_gateway(
                 loaded,
                 letters,
                 marks,
-                leases=runs,
+                leases=run_store.leases,
                 publish=broker.publish_record,
-                check=check_run(runs),
+                check=check_run(run_store),
                 sleep=lambda _: None,
             ),
             operations=operations,
@@ -175,7 +182,7 @@ def make_gateway(
         metrics=metrics,
         validations=anyio.CapacityLimiter(loaded.parallel_validations),
     )
-    return GatewayUnderTest(loaded, store, runs, broker, letters, gateway, create_app(gateway))
+    return GatewayUnderTest(loaded, store, run_store, broker, letters, gateway, create_app(gateway))
 
 
 def csv_text(

@@ -14,7 +14,7 @@ import httpx
 from flts.settings import StoreSettings
 from flts.storage.connect import open_store
 from flts.storage.ports import ObjectStore
-from flts.storage.runs import RunStore
+from flts.storage.run_store import RunStore
 from flts.trainers import DEFAULT_MODEL_TYPES
 from tests.eventually import eventually
 
@@ -88,7 +88,7 @@ class Pipeline(ABC):
         return open_store(self.store_settings)
 
     @property
-    def runs(self) -> RunStore:
+    def run_store(self) -> RunStore:
         return RunStore(self.objects, self.store_settings)
 
     def log_events(self, program: str, event: str) -> list[dict[str, Any]]:

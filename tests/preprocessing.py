@@ -22,7 +22,7 @@ from flts.storage.claimed_frames import read_claimed_features, read_claimed_seri
 from flts.storage.claims import put_claimed, read_claimed
 from flts.storage.filesystem import FilesystemStore
 from flts.storage.ports import ObjectStore
-from flts.storage.runs import RunStore
+from flts.storage.run_store import RunStore
 from preprocess_container.handler import PreprocessUpload
 from preprocess_container.settings import PreprocessSettings
 
@@ -66,7 +66,7 @@ class Preprocessing:
     path: Path
     settings: PreprocessSettings
     store: ObjectStore
-    runs: RunStore
+    run_store: RunStore
     metrics: Metrics
     handler: PreprocessUpload
     told: Told = field(default_factory=Told)
@@ -77,9 +77,16 @@ class Preprocessing:
         store = store or FilesystemStore(path)
         for bucket in ("raw-data", "processed-data", "pipeline-runs"):
             store.ensure_bucket(bucket)
-        runs = RunStore(store, used)
+        run_store = RunStore(store, used)
         metrics = Metrics(CollectorRegistry())
-        return cls(path, used, store, runs, metrics, PreprocessUpload(Adapters(store, runs, None, metrics, used), used))
+        return cls(
+            path,
+            used,
+            store,
+            run_store,
+            metrics,
+            PreprocessUpload(Adapters(store, run_store, None, metrics, used), used),
+        )
 
     def upload(self, train: bytes, test: bytes | None = None, *, force: bool = False, **settings: Scalar) -> RawData:
         """Store files and return the event of a new run on them."""

@@ -213,7 +213,7 @@ class History:
         service = psutil.Process(self.stack.pid("preprocess")).environ()
         command = [sys.executable, "-m", "preprocess_container.job"]
         subprocess.run(command, cwd=ROOT, env={**service, "DATASET_NAME": identifier}, check=True, capture_output=True)
-        return self.stack.runs.runs(identifier)[0]
+        return self.stack.run_store.runs.of(identifier)[0]
 
     def _lose_the_rows(self, identifier: str) -> None:
         """Have every trainer fail: the rows that were announced to them are gone."""
@@ -249,7 +249,7 @@ class History:
 
     def _run_of(self, identifier: str) -> str:
         """Return the oldest run of an identifier: an upload."""
-        return self.stack.runs.runs(identifier)[-1]
+        return self.stack.run_store.runs.of(identifier)[-1]
 
     def _leave(self, identifier: str, outcome: str) -> tuple[str, str]:
         """Start a run that is left unfinished, in the state that its identifier names; return identifier and run."""

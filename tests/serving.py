@@ -27,7 +27,7 @@ from flts.forecasting.splits import as_train
 from flts.observability.metrics import Metrics
 from flts.storage.filesystem import FilesystemStore
 from flts.storage.ports import ObjectStore
-from flts.storage.runs import RunStore
+from flts.storage.run_store import RunStore
 from inference_container.cache import ChampionCache
 from inference_container.champions import Champions
 from inference_container.domain.batching import Batcher
@@ -160,14 +160,14 @@ def pointer_of(bundle: Bundle, claim: ClaimCheck, *, pipeline_run_id: str | None
 
 
 def promote(
-    store: ObjectStore, runs: RunStore, made: tuple[Bundle, bytes], *, pipeline_run_id: str | None = None
+    store: ObjectStore, run_store: RunStore, made: tuple[Bundle, bytes], *, pipeline_run_id: str | None = None
 ) -> dict[str, Any]:
     """Store a bundle and move its identifier's pointer to it."""
     bundle, model = made
     bundle = replace(bundle, train_hash=bundle.model_sha256)  # another model, another place
     claim = store_bundle(store, "model-bundles", bundle, model)
     pointer = pointer_of(bundle, claim, pipeline_run_id=pipeline_run_id)
-    assert runs.move_current(bundle.identifier, pointer) == "moved"
+    assert run_store.pointers.move_current(bundle.identifier, pointer) == "moved"
     return pointer
 
 

@@ -24,7 +24,7 @@ from flts.settings import Settings, StoreSettings, TrainingSettings
 from flts.storage.claims import put_claimed
 from flts.storage.filesystem import FilesystemStore
 from flts.storage.frames import features_to_parquet, series_to_parquet
-from flts.storage.runs import RunStore
+from flts.storage.run_store import RunStore
 
 STEP = 600
 START = 1_700_000_400  # a multiple of the step
@@ -56,7 +56,7 @@ class Stored:
     recipe: FittedRecipe
     series: Series
     store: FilesystemStore
-    runs: RunStore
+    run_store: RunStore
 
     def again(self, **changes: Any) -> TrainingData:
         """Return the event of a further run on the same data."""
@@ -73,7 +73,7 @@ def store_dataset(
     store = FilesystemStore(folder)
     for bucket in ("processed-data", "model-bundles", "pipeline-runs", "model-promotion"):
         store.ensure_bucket(bucket)
-    runs = RunStore(store, store_settings(folder))
+    run_store = RunStore(store, store_settings(folder))
     recipe = fit_recipe(as_train(series), spec or RecipeSpec())
     features = transform(recipe, series)
     config_hash = sha256_of(recipe.to_dict())
@@ -104,7 +104,7 @@ def store_dataset(
         step_seconds=series.step_seconds,
         **changes,
     )
-    return Stored(event, recipe, series, store, runs)
+    return Stored(event, recipe, series, store, run_store)
 
 
 def training_settings(**changes: Any) -> TrainingSettings:
@@ -118,7 +118,7 @@ def store_settings(folder: Path) -> StoreSettings:
 
 def adapters_of(stored: Stored, settings: Settings, tracker: Any = None) -> Adapters:
     """Return a trainer's adapters on the store; without a tracker nothing is recorded."""
-    return Adapters(stored.store, stored.runs, tracker, Metrics(CollectorRegistry()), settings)
+    return Adapters(stored.store, stored.run_store, tracker, Metrics(CollectorRegistry()), settings)
 
 
 class Progress:

@@ -19,7 +19,7 @@ from flts.observability.logs import get_logger
 from flts.settings import StoreSettings
 from flts.storage import layout
 from flts.storage.ports import ObjectStore
-from flts.storage.runs import RunStore
+from flts.storage.runs import Runs
 from flts.storage.tombstones import Tombstones
 from flts.tracking.record import ForgetDocument
 from flts.tracking.spool import Spool
@@ -54,12 +54,12 @@ class Deletion:
     Parameters
     ----------
     store : ObjectStore
-    runs : RunStore
+    runs : Runs
     settings : StoreSettings
         Names of the buckets.
     """
 
-    def __init__(self, store: ObjectStore, runs: RunStore, settings: StoreSettings) -> None:
+    def __init__(self, store: ObjectStore, runs: Runs, settings: StoreSettings) -> None:
         self._store = store
         self._runs = runs
         self._settings = settings
@@ -178,11 +178,11 @@ class Deletion:
 
     def _known_runs(self, identifier: str) -> set[str]:
         """Return the runs that have a record, or only an index."""
-        indexed = {name.pipeline_run_id for name in self._runs.recent_runs() if name.identifier == identifier}
-        return indexed | set(self._runs.runs(identifier))
+        indexed = {name.pipeline_run_id for name in self._runs.recent() if name.identifier == identifier}
+        return indexed | set(self._runs.of(identifier))
 
     def _marks(self, identifier: str, runs: Iterable[str]) -> list[str]:
-        return [key for run in sorted(runs) for key in self._runs.marks_of_run(identifier, run)]
+        return [key for run in sorted(runs) for key in self._runs.marks_of(identifier, run)]
 
     def _idempotency_keys(self, runs: set[str]) -> list[str]:
         bucket = self._settings.bucket_pipeline_runs

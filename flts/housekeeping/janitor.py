@@ -23,7 +23,7 @@ from flts.storage.layout import RunName
 if TYPE_CHECKING:
     from flts.observability.metrics import Metrics
     from flts.storage.ports import ObjectStore
-    from flts.storage.runs import RunStore
+    from flts.storage.run_store import RunStore
 
 log = get_logger(__name__)
 
@@ -88,7 +88,7 @@ class Janitor:
     Parameters
     ----------
     store : ObjectStore
-    runs : RunStore
+    run_store : RunStore
     settings : RetentionSettings
     metrics : Metrics
     now : callable
@@ -98,18 +98,22 @@ class Janitor:
     def __init__(
         self,
         store: ObjectStore,
-        runs: RunStore,
+        run_store: RunStore,
         settings: RetentionSettings,
         metrics: Metrics,
         *,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
-        self._runs = runs
+        self._evaluations = run_store.evaluations
+        self._forecasts = run_store.forecasts
+        self._leases = run_store.leases
+        self._pointers = run_store.pointers
+        self._runs = run_store.runs
         self._settings = settings
         self._metrics = metrics
         self._now = now
-        self._deletion = Deletion(store, runs, settings)
+        self._deletion = Deletion(store, run_store.runs, settings)
 
     def plan(self) -> Iterator[Removal]:
         """Yield what would be removed, identifier by identifier, changing nothing.
@@ -146,7 +150,7 @@ class Janitor:
             self._store.delete(one.bucket, one.key)
             removed += 1
         for run in removal.runs:
-            removed += self._runs.delete_run(removal.identifier, run)
+            removed += self._runs.delete(removal.identifier, run)
         if removed:
             self._metrics.janitor_removed.inc(removed)
             with bind(identifier=removal.identifier):
@@ -155,17 +159,17 @@ class Janitor:
     @contextmanager
     def _alone(self) -> Iterator[Callable[[], None]]:
         owner = uuid.uuid4().hex
-        if not self._runs.acquire_lease(LEASE, owner, LEASE_SECONDS):
+        if not self._leases.acquire(LEASE, owner, LEASE_SECONDS):
             msg = "another round of the janitor goes on; `flts why` shows it when it is done"
             raise ConflictError(msg, code="janitor_busy")
 
         def renew() -> None:
-            self._runs.acquire_lease(LEASE, owner, LEASE_SECONDS)
+            self._leases.acquire(LEASE, owner, LEASE_SECONDS)
 
         try:
             yield renew
         finally:
-            self._runs.release_lease(LEASE, owner)
+            self._leases.release(LEASE, owner)
 
     def _plan(self, identifier: str, *, deleted: bool) -> Removal:
         settings = self._settings
@@ -174,8 +178,8 @@ class Janitor:
             bucket: {info.key: info for info in self._store.list(bucket, layout.below(identifier))}
             for bucket in (settings.bucket_processed_data, settings.bucket_model_bundles)
         }
-        facts = [self._facts(RunName(identifier, run)) for run in self._runs.runs(identifier)]
-        pointers = self._pointers(identifier)
+        facts = [self._facts(RunName(identifier, run)) for run in self._runs.of(identifier)]
+        pointers = self._current_and_previous(identifier)
         selection = select_runs(
             facts,
             now=self._now(),
@@ -225,9 +229,9 @@ class Janitor:
         return [Doomed(bucket, key, listed[key], f"older than {days} days (RETAIN_LOG_DAYS)") for key in old]
 
     def _facts(self, name: RunName) -> RunFacts:
-        expected = self._runs.expected(*name)
-        trained = self._runs.trained(*name)
-        waiting = self._runs.inference(*name) is not None and self._runs.forecast(*name) is None
+        expected = self._evaluations.expected(*name)
+        trained = self._evaluations.trained(*name)
+        waiting = self._forecasts.inference(*name) is not None and self._forecasts.read(*name) is None
         return RunFacts(
             pipeline_run_id=name.pipeline_run_id,
             finished=self._runs.end(*name) is not None and not waiting,
@@ -238,9 +242,9 @@ class Janitor:
             ),
         )
 
-    def _pointers(self, identifier: str) -> list[Mapping[str, Any]]:
+    def _current_and_previous(self, identifier: str) -> list[Mapping[str, Any]]:
         """Return the current pointer and its predecessor."""
-        current = self._runs.current(identifier)
+        current = self._pointers.current(identifier)
         if current is None:
             return []
         previous = current[0].get("previous")
@@ -250,5 +254,7 @@ class Janitor:
         """Return the pointers of single configurations: their bundles stay, the data that made them may go."""
         listed = self._store.list(self._settings.promotion_bucket, layout.below(identifier))
         named = (layout.CURRENT_OF_CONFIG.parse(info.key) for info in listed)
-        found = (self._runs.current_of_config(identifier, parts["config_hash"]) for parts in named if parts is not None)
+        found = (
+            self._pointers.current_of_config(identifier, parts["config_hash"]) for parts in named if parts is not None
+        )
         return [pointer for pointer in found if pointer is not None]

@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Literal, Protocol
+from typing import Literal
 
 from flts.contracts import topics
 from flts.contracts.events import Event
@@ -29,6 +29,7 @@ from flts.messaging.kafka import DEAD_LETTER_RETENTION_SECONDS, RawHeaders, full
 from flts.observability.logs import get_logger
 from flts.settings import KafkaSettings
 from flts.storage import layout
+from flts.storage.leases import Leases
 from flts.storage.ports import ObjectStore
 from flts.storage.records import Record, Records
 
@@ -42,18 +43,6 @@ BATCH_SECONDS = 10.0
 READ_AHEAD = 50
 
 Sent = Literal["replayed", "refused", "already_replayed", "same_record"]
-
-
-class Leases(Protocol):
-    """What a replay needs of the records of runs."""
-
-    def acquire_lease(self, name: str, owner: str, seconds: float) -> bool:
-        """Take or renew a lease; return whether the owner has it."""
-        ...
-
-    def release_lease(self, name: str, owner: str) -> None:
-        """Give a lease back."""
-        ...
 
 
 class ReplayMarks:
@@ -276,13 +265,13 @@ class Replayer:
         if not self._busy.acquire(blocking=False):
             raise _busy(group)
         try:
-            if not self.leases.acquire_lease(name, self._owner, LEASE_SECONDS):
+            if not self.leases.acquire(name, self._owner, LEASE_SECONDS):
                 raise _busy(group)
             try:
                 yield
             finally:
                 try:
-                    self.leases.release_lease(name, self._owner)
+                    self.leases.release(name, self._owner)
                 except FltsError as error:  # it ends by itself
                     log.warning("replay_lease_kept", group=group, error=str(error))
         finally:

@@ -11,7 +11,7 @@ from flts.settings import Settings, StoreSettings, TrackingSettings
 if TYPE_CHECKING:
     from flts.messaging.kafka import Publisher
     from flts.storage.ports import ObjectStore
-    from flts.storage.runs import RunStore
+    from flts.storage.run_store import RunStore
     from flts.tracking.mlflow import Tracker
 
 T = TypeVar("T")
@@ -104,7 +104,7 @@ def connect(settings: Settings, *, tracking: bool = False) -> Adapters:
     if isinstance(settings, StoreSettings):
         # The inference server has no store: it must not pay for boto3.
         from flts.storage.connect import open_store  # noqa: PLC0415
-        from flts.storage.runs import RunStore  # noqa: PLC0415
+        from flts.storage.run_store import RunStore  # noqa: PLC0415
 
         store = open_store(settings, _namespace(settings))
         run_store = RunStore(store, settings)

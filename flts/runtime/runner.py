@@ -229,7 +229,7 @@ class _Runner:
         from flts.housekeeping.deletion import Deletion  # noqa: PLC0415 - the inference server has no store
         from flts.housekeeping.guard import unless_deleted  # noqa: PLC0415 - see above
 
-        deletion = Deletion(self._adapters.store, self._adapters.run_store, self._settings)
+        deletion = Deletion(self._adapters.store, self._adapters.run_store.runs, self._settings)
         return unless_deleted(work, deletion)
 
     def _attempts_of(self, group: str) -> Attempts:

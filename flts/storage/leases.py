@@ -3,40 +3,47 @@
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from flts.storage import layout
-
-if TYPE_CHECKING:
-    from flts.storage.records import Record, Records
+from flts.storage.records import Record, Records
 
 
-def acquire(records: Records, name: str, owner: str, seconds: float, *, now: float) -> bool:
-    """Take or renew a lease; return whether the owner has it for the next ``seconds``.
+class Leases:
+    """Takes leases and gives them back.
 
-    Clocks of different machines are assumed to agree to within a fraction of ``seconds``.
+    Clocks of different machines are assumed to agree to within a fraction of a lease's time.
 
     Parameters
     ----------
-    now : float
+    records : Records
+        Of the bucket of runs.
+    clock : callable
         Epoch seconds.
     """
 
-    def change(stored: Record | None) -> Record | None:
-        if stored is not None and stored.get("owner") != owner and float(stored.get("until", 0)) > now:
-            return None
-        # The nonce gives each lease bytes, and so an etag, of its own.
-        return {"owner": owner, "until": now + seconds, "nonce": uuid.uuid4().hex}
+    def __init__(self, records: Records, clock: Callable[[], float]) -> None:
+        self._records = records
+        self._clock = clock
 
-    return records.change(layout.LEASE(name), change, tries=1)
+    def acquire(self, name: str, owner: str, seconds: float) -> bool:
+        """Take or renew a lease; return whether the owner has it for the next ``seconds``."""
+        now = self._clock()
 
+        def change(stored: Record | None) -> Record | None:
+            if stored is not None and stored.get("owner") != owner and float(stored.get("until", 0)) > now:
+                return None
+            # The nonce gives each lease bytes, and so an etag, of its own.
+            return {"owner": owner, "until": now + seconds, "nonce": uuid.uuid4().hex}
 
-def release(records: Records, name: str, owner: str) -> None:
-    """Give a lease back, if the owner still has it."""
+        return self._records.change(layout.LEASE(name), change, tries=1)
 
-    def change(stored: Record | None) -> Record | None:
-        if stored is None or stored.get("owner") != owner:
-            return None
-        return {"owner": owner, "until": 0, "nonce": uuid.uuid4().hex}
+    def release(self, name: str, owner: str) -> None:
+        """Give a lease back, if the owner still has it."""
 
-    records.change(layout.LEASE(name), change, tries=1)
+        def change(stored: Record | None) -> Record | None:
+            if stored is None or stored.get("owner") != owner:
+                return None
+            return {"owner": owner, "until": 0, "nonce": uuid.uuid4().hex}
+
+        self._records.change(layout.LEASE(name), change, tries=1)

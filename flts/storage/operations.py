@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from flts.contracts.ids import new_pipeline_run_id
 from flts.storage import layout
-from flts.storage.records import Record, Records
+from flts.storage.records import Record, Records, iso
 
 if TYPE_CHECKING:
     from flts.settings import StoreSettings
@@ -69,7 +68,7 @@ class Operations:
             "identifier": identifier,
             "pipeline_run_id": pipeline_run_id,
             "reason": reason,
-            "begun": self._now(),
+            "begun": iso(self._clock()),
             "ended": None,
         }
         self._records.create(layout.OPERATION(identifier or _ALL, operation_id), record)
@@ -79,7 +78,7 @@ class Operations:
         """Record how an operation ended."""
 
         def change(stored: Record | None) -> Record:
-            return {**(stored or {}), **details, "ended": self._now()}
+            return {**(stored or {}), **details, "ended": iso(self._clock())}
 
         self._records.change(layout.OPERATION(identifier or _ALL, operation_id), change)
 
@@ -93,7 +92,7 @@ class Operations:
         **details: Any,
     ) -> str:
         """Record an operation that is over already; as `begin`."""
-        ended = {**details, "ended": self._now()}
+        ended = {**details, "ended": iso(self._clock())}
         operation_id = new_pipeline_run_id()
         record = {
             "operation_id": operation_id,
@@ -101,7 +100,7 @@ class Operations:
             "identifier": identifier,
             "pipeline_run_id": pipeline_run_id,
             "reason": reason,
-            "begun": self._now(),
+            "begun": iso(self._clock()),
             **ended,
         }
         self._records.create(layout.OPERATION(identifier or _ALL, operation_id), record)
@@ -118,7 +117,3 @@ class Operations:
             if len(found) == limit:
                 break
         return found
-
-    def _now(self) -> str:
-        when = datetime.fromtimestamp(self._clock(), UTC)
-        return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")

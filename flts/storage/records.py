@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from pydantic import ValidationError
 from pydantic_core import to_json
 
 from flts.contracts.ids import canonical_json
 from flts.errors import BackendAwayError, ObjectNotFoundError, PreconditionFailedError, RejectedError
+from flts.storage.claims import put_claimed
 
 if TYPE_CHECKING:
+    from flts.contracts.claim_check import ClaimCheck
+    from flts.contracts.events import Event
     from flts.storage.ports import ObjectStore
 
+E = TypeVar("E", bound="Event")
 Record = dict[str, Any]
+Moment = datetime | float | str
+"""A time as datetime, epoch seconds or ISO 8601."""
 TRIES = 50
 """A lost compare-and-set means that another writer got on; each further try reads anew."""
 
@@ -87,6 +95,10 @@ class Records:
             return None
         return _load(f"{self._bucket}/{key}", data), info.etag
 
+    def put_claimed(self, key: str, data: bytes) -> ClaimCheck:
+        """Store a document of any form, named by its hash, and return its claim."""
+        return put_claimed(self._store, self._bucket, key, data)
+
     def exists(self, key: str) -> bool:
         """Return whether there is a record."""
         try:
@@ -122,6 +134,29 @@ class Records:
 def dump(record: Mapping[str, Any]) -> bytes:
     """Return a record's canonical JSON; claims, events and times as pydantic writes them, NaN as null."""
     return canonical_json(json.loads(to_json(dict(record), inf_nan_mode="null")))
+
+
+def parse_event(event: type[E], record: Record, key: str) -> E:
+    """Return the event that a record holds.
+
+    Raises
+    ------
+    RejectedError
+        With code ``corrupt_record``, naming the key, if it holds none.
+    """
+    try:
+        return event.model_validate(record)
+    except ValidationError as error:
+        msg = f"{key} is no {event.__name__}: {error.error_count()} fields do not validate"
+        raise RejectedError(msg, code="corrupt_record", field=key) from error
+
+
+def iso(moment: Moment) -> str:
+    """Return a time as it is stored: ISO 8601 in UTC, to the millisecond; one that is text already stays."""
+    if isinstance(moment, str):
+        return moment
+    when = datetime.fromtimestamp(moment, UTC) if isinstance(moment, int | float) else moment.astimezone(UTC)
+    return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def contended(key: str) -> BackendAwayError:

@@ -72,7 +72,7 @@ def announce_failure(
         code = error.code if error is not None else "error"
         run_id = derived_run_id(event.event_id, model_type)
         log.error("train_error", model_type=model_type, run_id=run_id, error=message, error_code=code)
-        adapters.run_store.put_stage(
+        adapters.run_store.stages.put(
             event.identifier,
             event.pipeline_run_id,
             trainer.deployment,

@@ -68,7 +68,7 @@ class TrainOnDataset(Generic[SettingsT]):
         model_type = self._trainer.model_type
         run_id = derived_run_id(event.event_id, model_type)
         with bind(run_id=run_id, model_type=model_type):
-            stage = self._adapters.run_store.stage(event.identifier, event.pipeline_run_id, self._stage) or {}
+            stage = self._adapters.run_store.stages.read(event.identifier, event.pipeline_run_id, self._stage) or {}
             if stage.get("status") == "done" and (announced := self._announced(event, run_id, stage)) is not None:
                 return [announced]
             # A person who sends a dead letter again wants the model all the same: the next run finds it.
@@ -77,7 +77,7 @@ class TrainOnDataset(Generic[SettingsT]):
             return [self._announce(event, run_id, progress)]
 
     def _has_ended(self, event: TrainingData) -> bool:
-        ended = self._adapters.run_store.end(event.identifier, event.pipeline_run_id)
+        ended = self._adapters.run_store.runs.end(event.identifier, event.pipeline_run_id)
         if ended is not None:
             log.info("train_skip_ended", outcome=ended)
         return ended is not None
@@ -108,8 +108,8 @@ class TrainOnDataset(Generic[SettingsT]):
 
     def _announce(self, event: TrainingData, run_id: str, progress: Progress) -> ModelTraining:
         started = datetime.now(UTC)
-        runs = self._adapters.run_store
-        runs.put_stage(event.identifier, event.pipeline_run_id, self._stage, "started", started)
+        stages = self._adapters.run_store.stages
+        stages.put(event.identifier, event.pipeline_run_id, self._stage, "started", started)
         clock = time.perf_counter()
         settings = self._settings.with_overrides(event.settings)
         identity = self._identity(event, settings)
@@ -124,7 +124,7 @@ class TrainOnDataset(Generic[SettingsT]):
         metrics.trainings.labels(identity.model_type, "done" if found is None else "reused").inc()
         if found is None:  # a bundle that is found again would show as a training of milliseconds
             metrics.training_duration.labels(identity.model_type).observe(duration)
-        runs.put_stage(
+        stages.put(
             event.identifier,
             event.pipeline_run_id,
             self._stage,

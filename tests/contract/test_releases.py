@@ -32,8 +32,9 @@ from flts.settings import StoreSettings
 from flts.storage.claimed_frames import read_claimed_series
 from flts.storage.filesystem import FilesystemStore
 from flts.storage.frames import features_from_parquet, series_from_parquet
+from flts.storage.layout import RunName
 from flts.storage.operations import Operations
-from flts.storage.runs import RunName, RunStore
+from flts.storage.run_store import RunStore
 from flts.storage.tombstones import Tombstones
 from flts.tracking.record import document_from_json
 from flts.tracking.spool import Spool
@@ -79,7 +80,7 @@ class Unpacked:
         return FilesystemStore(self.home / "store")
 
     @cached_property
-    def runs(self) -> RunStore:
+    def run_store(self) -> RunStore:
         return RunStore(self.store, self.settings)
 
     @property
@@ -147,7 +148,7 @@ def read_bundle(release: Unpacked, found: Found) -> None:
 
 
 def read_pointer(release: Unpacked, found: Found) -> None:
-    current = release.runs.current(found["identifier"])
+    current = release.run_store.pointers.current(found["identifier"])
     assert current is not None
     for pointer in filter(None, (current[0], current[0]["previous"])):
         promotion = Promotion.read(found["identifier"], pointer)
@@ -155,23 +156,23 @@ def read_pointer(release: Unpacked, found: Found) -> None:
 
 
 def read_config_pointer(release: Unpacked, found: Found) -> None:
-    pointer = release.runs.current_of_config(found["identifier"], found["hash"])
+    pointer = release.run_store.pointers.current_of_config(found["identifier"], found["hash"])
     assert pointer is not None
     assert Promotion.read(found["identifier"], pointer).config_hash == found["hash"]
 
 
 def read_run(release: Unpacked, found: Found) -> None:
-    record = release.runs.read_run(*run_of(found))
+    record = release.run_store.runs.read(*run_of(found))
     assert record is not None
     assert RunName(starting_event(record).identifier, starting_event(record).pipeline_run_id) == run_of(found)
 
 
 def read_announced(release: Unpacked, found: Found) -> None:
-    assert release.runs.announced(*run_of(found))
+    assert release.run_store.runs.announced(*run_of(found))
 
 
 def read_stage(release: Unpacked, found: Found) -> None:
-    record = release.runs.stage(*run_of(found), found["name"])
+    record = release.run_store.stages.read(*run_of(found), found["name"])
     assert record is not None
     assert record["status"] in {"started", "done", "failed", "skipped"}
     assert stage_view(found["name"], record, now=NOW)["seconds"] >= 0
@@ -180,7 +181,7 @@ def read_stage(release: Unpacked, found: Found) -> None:
 
 
 def read_expected(release: Unpacked, found: Found) -> None:
-    record = release.runs.expected(*run_of(found))
+    record = release.run_store.evaluations.expected(*run_of(found))
     assert record is not None
     assert set(record["model_types"]) == set(MODELS)
     assert record["started"] < NOW.timestamp()
@@ -190,7 +191,7 @@ def read_expected(release: Unpacked, found: Found) -> None:
 
 
 def read_trained(release: Unpacked, found: Found) -> None:
-    event = release.runs.trained(*run_of(found))[found["name"]]
+    event = release.run_store.evaluations.trained(*run_of(found))[found["name"]]
     assert (event.status == "SUCCESS") == (event.bundle is not None)
 
 
@@ -203,7 +204,7 @@ def read_scoreboard(release: Unpacked, found: Found) -> None:
 
 
 def read_decision(release: Unpacked, found: Found) -> None:
-    record = release.runs.decision(*run_of(found))
+    record = release.run_store.evaluations.decision(*run_of(found))
     assert record is not None
     decided = ModelSelected.model_validate(record)
     if decided.decision == "promoted":
@@ -211,26 +212,26 @@ def read_decision(release: Unpacked, found: Found) -> None:
 
 
 def read_outcome(release: Unpacked, found: Found) -> None:
-    record = release.runs.outcome(*run_of(found))
+    record = release.run_store.runs.outcome(*run_of(found))
     assert record is not None
     assert record["outcome"] == release.release.expected["outcomes"][found["run"]]
 
 
 def read_inference(release: Unpacked, found: Found) -> None:
-    event = release.runs.inference(*run_of(found))
+    event = release.run_store.forecasts.inference(*run_of(found))
     assert event is not None
     assert len(read_claimed_series(release.store, event.raw_test))
 
 
 def read_forecast(release: Unpacked, found: Found) -> None:
-    record = release.runs.forecast(*run_of(found))
+    record = release.run_store.forecasts.read(*run_of(found))
     assert record is not None
     assert record["status"] in {"done", "skipped"}
 
 
 def read_forecast_attempts(release: Unpacked, found: Found) -> None:
     """Attempts at a forecast are counted like all others now: anew, and what was counted goes with the run."""
-    assert found["key"] in release.runs.keys_of_run(*run_of(found))
+    assert found["key"] in release.run_store.runs.keys_of(*run_of(found))
 
 
 def read_attempt(release: Unpacked, found: Found) -> None:
@@ -242,28 +243,28 @@ def read_attempt(release: Unpacked, found: Found) -> None:
 
 
 def read_job(release: Unpacked, found: Found) -> None:
-    record, first = release.runs.create_job(found["identifier"], found["hash"], {})
+    record, first = release.run_store.runs.create_job(found["identifier"], found["hash"], {})
     assert not first
     assert RawData.model_validate(record).cause == "job"
 
 
 def read_open_mark(release: Unpacked, found: Found) -> None:
-    assert run_of(found) in release.runs.open_runs()
+    assert run_of(found) in release.run_store.runs.unfinished()
 
 
 def read_index_mark(release: Unpacked, found: Found) -> None:
-    assert release.runs.find_run(found["run"]) == found["identifier"]
-    assert run_of(found) in release.runs.recent_runs()
+    assert release.run_store.runs.identifier_of(found["run"]) == found["identifier"]
+    assert run_of(found) in release.run_store.runs.recent()
 
 
 def read_forecast_mark(release: Unpacked, found: Found) -> None:
-    assert run_of(found) in release.runs.waiting_forecasts()
+    assert run_of(found) in release.run_store.forecasts.waiting()
 
 
 def read_lease(release: Unpacked, found: Found) -> None:
     until = json.loads(release.read(RUNS, found))["until"]
-    runs = RunStore(release.store, release.settings, clock=lambda: until - 1)
-    assert not runs.acquire_lease(found["name"], "another", 1), "it is held until its end"
+    run_store = RunStore(release.store, release.settings, clock=lambda: until - 1)
+    assert not run_store.leases.acquire(found["name"], "another", 1), "it is held until its end"
 
 
 def read_operation(release: Unpacked, found: Found) -> None:
@@ -284,7 +285,7 @@ def read_tombstone(release: Unpacked, found: Found) -> None:
 
 def read_idempotency_key(release: Unpacked, found: Found) -> None:
     record = json.loads(release.read(RUNS, found))
-    assert release.runs.find_run(record["pipeline_run_id"])
+    assert release.run_store.runs.identifier_of(record["pipeline_run_id"])
     assert record["asked"]
 
 
@@ -374,8 +375,8 @@ def test_no_object_is_of_an_unknown_kind(unpacked: Unpacked) -> None:
 
 def test_the_runs_that_were_left_unfinished_are_open(unpacked: Unpacked) -> None:
     left = {(run["identifier"], run["pipeline_run_id"]) for run in unpacked.release.expected["unfinished"]}
-    assert set(unpacked.runs.open_runs()) == left
-    assert [name.identifier for name in unpacked.runs.unannounced_runs()] == ["recorded"]
+    assert set(unpacked.run_store.runs.unfinished()) == left
+    assert [name.identifier for name in unpacked.run_store.runs.unannounced()] == ["recorded"]
 
 
 # What is computed again must have the same name
@@ -386,7 +387,7 @@ def test_the_same_data_and_settings_have_the_config_hash_that_they_had(unpacked:
     hashed = 0
     for key in (match["key"] for match in matching(unpacked, (RUNS, rf"{NAMED}/{RUN}/stages/preprocess\.json"))):
         identifier, run, *_ = key.split("/")
-        event = starting_event(unpacked.runs.read_run(identifier, run) or {})
+        event = starting_event(unpacked.run_store.runs.read(identifier, run) or {})
         assert isinstance(event, RawData)
         settings = PreprocessSettings().with_overrides(event.settings)
         test = event.test.sha256 if event.test else None
@@ -403,7 +404,7 @@ def test_a_job_that_was_done_is_not_started_again(
     (job,) = matching(unpacked, (RUNS, rf"{NAMED}/jobs/{HASH}\.json"))
     monkeypatch.setenv("DATASET_NAME", job["identifier"])
 
-    assert DatasetJob(unpacked.store, unpacked.runs, JobSettings()).prepare() is None
+    assert DatasetJob(unpacked.store, unpacked.run_store, JobSettings()).prepare() is None
 
 
 @pytest.fixture

@@ -120,11 +120,16 @@ def test_a_run_outlives_a_backend_that_is_away(
     with asked[0], asked[1]:
         with taken_away(fragile, backend, FAULTS[fault]):
             fault_began = now()
-            decided_during = eventually_or_not(lambda: fragile.runs.outcome(identifier, run_id), seconds=FAULT_SECONDS)
+            decided_during = eventually_or_not(
+                lambda: fragile.run_store.runs.outcome(identifier, run_id), seconds=FAULT_SECONDS
+            )
             time.sleep(max(0.0, FAULT_SECONDS - (now() - fault_began)))
         fault_ended = now()
         eventually(
-            lambda: fragile.runs.outcome(identifier, run_id), "the run ends", timeout=RECOVERY_SECONDS, every=0.2
+            lambda: fragile.run_store.runs.outcome(identifier, run_id),
+            "the run ends",
+            timeout=RECOVERY_SECONDS,
+            every=0.2,
         )
         decided = decided_during or now()
 

@@ -16,7 +16,7 @@ from _pytest.mark import ParameterSet
 from embedded.ports import free_port
 from flts.settings import StoreSettings
 from flts.storage.connect import open_store
-from flts.storage.runs import RunStore
+from flts.storage.run_store import RunStore
 from tests.backends_away import port_of, store_variables
 from tests.brokers import Bus, EmbeddedBroker, RunningService, steady
 from tests.eventually import eventually

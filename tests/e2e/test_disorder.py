@@ -19,7 +19,7 @@ from flts.contracts.claim_check import ClaimCheck
 from flts.contracts.events import RawData, RollbackRequest
 from flts.settings import StoreSettings
 from flts.storage.filesystem import FilesystemStore
-from flts.storage.runs import RunStore
+from flts.storage.run_store import RunStore
 from tests import whole_log
 from tests.eventually import eventually
 from tests.reports import report
@@ -155,13 +155,13 @@ def of_a_new_run(identifier: str) -> dict[str, Any]:
     }
 
 
-def run_store(stack: RunningStack) -> RunStore:
+def run_store_of(stack: RunningStack) -> RunStore:
     return RunStore(FilesystemStore(stack.store), StoreSettings(store="filesystem", store_path=stack.store))
 
 
 def ask(stack: RunningStack, event: RawData | RollbackRequest) -> str:
     """Record a run as a gateway does before it publishes anything, and have the gateway announce it."""
-    run_store(stack).create_run(event)
+    run_store_of(stack).runs.create(event)
     announce(stack, event.pipeline_run_id)
     return event.pipeline_run_id
 
@@ -181,13 +181,13 @@ def test_an_older_run_that_is_announced_late_is_superseded(stack: RunningStack, 
         test=ClaimCheck.model_validate(example["test"]),
         settings={"EPOCHS": 3},
     )
-    runs = run_store(stack)
-    runs.create_run(older)
+    run_store = run_store_of(stack)
+    run_store.runs.create(older)
     newer = stack.wait_decided(stack.upload("late", *sample, settings={"EPOCHS": 4, "EXTRA_HASH_SALT": "newer"}))
     assert newer["outcome"] == "promoted", newer["decision"]
     pointer = (stack.store / "model-promotion" / "late" / "current.json").read_bytes()
 
-    if not runs.announced("late", older.pipeline_run_id):  # else the outbox found it by itself
+    if not run_store.runs.announced("late", older.pipeline_run_id):  # else the outbox found it by itself
         announce(stack, older.pipeline_run_id)
     run = stack.wait_decided(older.pipeline_run_id)
 

@@ -14,7 +14,7 @@ import pytest
 
 from embedded.ports import free_port
 from flts.settings import StoreSettings
-from flts.storage.runs import RunStore
+from flts.storage.run_store import RunStore
 from flts.storage.s3 import S3Store
 from tests.backends_away import port_of, store_variables
 from tests.eventually import eventually

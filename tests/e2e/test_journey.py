@@ -94,7 +94,9 @@ def test_the_gateway_passes_forecasts_on(stack: Pipeline, decided: dict[str, Any
 
 def test_the_worker_writes_and_measures_the_batch_forecast(stack: Pipeline, decided: dict[str, Any]) -> None:
     forecast = eventually(
-        lambda: stack.runs.forecast("journey", decided["pipeline_run_id"]), "the batch forecast is recorded", timeout=60
+        lambda: stack.run_store.forecasts.read("journey", decided["pipeline_run_id"]),
+        "the batch forecast is recorded",
+        timeout=60,
     )
 
     assert forecast["status"] == "done"

@@ -81,6 +81,6 @@ def test_a_run_survives_the_death_of_anything_in_its_middle(
 
 def ended(stack: Pipeline, identifier: str, run_id: str) -> dict[str, Any] | None:
     try:
-        return stack.runs.outcome(identifier, run_id)
+        return stack.run_store.runs.outcome(identifier, run_id)
     except BackendAwayError:
         return None

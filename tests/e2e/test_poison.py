@@ -25,7 +25,7 @@ from flts.contracts.ids import new_pipeline_run_id
 from flts.contracts.lifecycle import RunState
 from flts.contracts.topics import ALL
 from flts.storage.ports import ObjectStore
-from flts.storage.runs import RunStore
+from flts.storage.run_store import RunStore
 from tests.brokers import Bus
 from tests.eventually import eventually
 from tests.pipeline import Pipeline
@@ -59,17 +59,17 @@ class Scene:
     stack: Pipeline
     bus: Bus
     store: ObjectStore
-    runs: RunStore
+    run_store: RunStore
     run: dict[str, Any]
 
     def patterns(self) -> dict[str, Event]:
         """Return a good message of each topic."""
         name = (NAME, self.run["pipeline_run_id"])
-        raw = RawData.model_validate(self.runs.read_run(*name))
-        training = TrainingData.model_validate((self.runs.expected(*name) or {})["training_data"])
-        inference = self.runs.inference(*name)
+        raw = RawData.model_validate(self.run_store.runs.read(*name))
+        training = TrainingData.model_validate((self.run_store.evaluations.expected(*name) or {})["training_data"])
+        inference = self.run_store.forecasts.inference(*name)
         assert inference is not None
-        trained = self.runs.trained(*name)["GRU"]
+        trained = self.run_store.evaluations.trained(*name)["GRU"]
         base = raw.model_dump(include={"event_id", "identifier", "pipeline_run_id", "created_at"})
         return {
             "raw-data": raw,
@@ -86,9 +86,9 @@ class Scene:
         pattern = self.patterns()[topic]
         run, event_id = new_pipeline_run_id(), str(uuid.uuid4())
         if kind in CLAIMED:
-            raw = RawData.model_validate(self.runs.read_run(NAME, self.run["pipeline_run_id"]))
-            self.runs.create_run(raw.model_copy(update={"pipeline_run_id": run, "event_id": event_id}))
-            self.runs.mark_announced(NAME, run)
+            raw = RawData.model_validate(self.run_store.runs.read(NAME, self.run["pipeline_run_id"]))
+            self.run_store.runs.create(raw.model_copy(update={"pipeline_run_id": run, "event_id": event_id}))
+            self.run_store.runs.mark_announced(NAME, run)
         # Forced: what the pattern's run has computed would be reused, and its claim not looked at.
         forced = {"force": True} if "force" in type(pattern).model_fields else {}
         event = pattern.model_copy(update={"pipeline_run_id": run, "event_id": event_id, **forced})
@@ -121,13 +121,13 @@ class Scene:
 def scene(stack: Pipeline, sample: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     run = stack.wait_decided(stack.upload(NAME, *sample))
     name = (NAME, run["pipeline_run_id"])
-    store, runs = stack.objects, stack.runs
-    eventually(lambda: runs.forecast(*name), "the first run's forecast", timeout=60)
+    store, run_store = stack.objects, stack.run_store
+    eventually(lambda: run_store.forecasts.read(*name), "the first run's forecast", timeout=60)
     with contextlib.closing(Bus(stack.state["kafka"], tmp_path_factory.mktemp("bus"))) as bus:
-        yield Scene(stack, bus, store, runs, run)
-        for mine in runs.open_runs():
+        yield Scene(stack, bus, store, run_store, run)
+        for mine in run_store.runs.unfinished():
             if mine.identifier == NAME:  # nobody shall announce it again
-                runs.put_outcome(*mine, RunState.CANCELLED, reason="the test is over")
+                run_store.runs.put_outcome(*mine, RunState.CANCELLED, reason="the test is over")
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +228,7 @@ def mended(scene: Scene, poisoned: tuple[list[Poison], dict[str, Any]]) -> list[
     for each in of_topic(found, "training-data"):
         scene.stack.wait_decided(each.event.pipeline_run_id)  # without the models that no trainer could make
     for each in of_topic(found, "inference-data"):
-        scene.runs.put_outcome(
+        scene.run_store.runs.put_outcome(
             NAME, each.event.pipeline_run_id, RunState.KEPT
         )  # its test rows are the champion's to forecast
     return found
@@ -271,7 +271,9 @@ def test_mended_data_sets_are_trained_and_announced_and_their_run_is_decided_no_
 @pytest.mark.usefixtures("replayed")
 def test_mended_test_rows_are_forecast_once(scene: Scene, mended: list[Poison]) -> None:
     for each in of_topic(mended, "inference-data"):
-        eventually(lambda each=each: scene.runs.forecast(NAME, each.event.pipeline_run_id), "a forecast", timeout=30)
+        eventually(
+            lambda each=each: scene.run_store.forecasts.read(NAME, each.event.pipeline_run_id), "a forecast", timeout=30
+        )
         assert produced(scene, "performance-eval", each) == 1
 
 
@@ -295,13 +297,13 @@ def of_topic(made: list[Poison], topic: str) -> list[Poison]:
 
 
 def champion(scene: Scene) -> dict[str, Any]:
-    pointer = scene.runs.current(NAME)
+    pointer = scene.run_store.pointers.current(NAME)
     assert pointer is not None
     return dict(pointer[0])
 
 
 def decision(scene: Scene, each: Poison) -> dict[str, Any] | None:
-    return scene.runs.decision(NAME, each.event.pipeline_run_id)
+    return scene.run_store.evaluations.decision(NAME, each.event.pipeline_run_id)
 
 
 def produced(scene: Scene, topic: str, each: Poison) -> int:

@@ -62,15 +62,15 @@ class Running:
             return str(client.upload(NAME, self.train, self.test)["pipeline_run_id"])
 
     def decide(self, run_id: str, outcome: str = "promoted") -> None:
-        runs = self.gateway.runs
-        runs.put_stage(NAME, run_id, "preprocess", "done", datetime.now(UTC))
-        board = runs.put_scoreboard(NAME, run_id, json.dumps(scoreboard(NAME, run_id)).encode())
-        runs.decide(
+        run_store = self.gateway.run_store
+        run_store.stages.put(NAME, run_id, "preprocess", "done", datetime.now(UTC))
+        board = run_store.evaluations.put_scoreboard(NAME, run_id, json.dumps(scoreboard(NAME, run_id)).encode())
+        run_store.evaluations.decide(
             NAME,
             run_id,
             {"decision": outcome, "model_type": "GRU", "score": 0.02, "scoreboard": board.model_dump(mode="json")},
         )
-        runs.put_outcome(NAME, run_id, RunState(outcome))
+        run_store.runs.put_outcome(NAME, run_id, RunState(outcome))
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def test_upload_and_follow_in_plain_lines_to_the_decision(
 
     def pipeline() -> None:
         assert followed.wait(20)
-        [run_id] = running.gateway.runs.runs(NAME)
+        [run_id] = running.gateway.run_store.runs.of(NAME)
         running.gateway.hear(progress(run_id, NAME, epoch=1, epochs=5, loss=0.5, elapsed=1.0))
         running.decide(run_id)
 

@@ -41,7 +41,7 @@ def give_up(gateway: GatewayUnderTest, code: str = "hash_mismatch") -> RawData:
         created_at=datetime.now(UTC),
         train=claim(),
     )
-    gateway.runs.create_run(event)
+    gateway.run_store.runs.create(event)
     gateway.letters.give_up("preprocess", event, code)
     return event
 
@@ -101,7 +101,7 @@ def test_replay_sends_all_that_wait_once_and_shows_by_whom_and_why(gateway: Gate
 
 def test_a_replay_that_is_of_no_use_says_what_is_and_fails(gateway: GatewayUnderTest, capsys: Captured) -> None:
     event = give_up(gateway)
-    gateway.runs.put_outcome("PobleSec", event.pipeline_run_id, RunState.REJECTED)
+    gateway.run_store.runs.put_outcome("PobleSec", event.pipeline_run_id, RunState.REJECTED)
 
     assert main(["--json", "dlq", "replay", "preprocess", "--all"]) == 1
     answer = json.loads(capsys.readouterr().out)

@@ -29,7 +29,7 @@ class Served:
 
     def upload(self, *arguments: str) -> str:
         assert self.flts("upload", "x", str(self.train), *arguments) == 0
-        return self.gateway.runs.runs("x")[0]
+        return self.gateway.run_store.runs.of("x")[0]
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_nothing_is_deleted_before_it_was_said_twice(served: Served, capsys: Cap
     assert "flts delete x --yes" in shown.err
     assert f"under way, and in its way: {run}" in shown.out
     assert "uploads" in shown.out
-    assert served.gateway.runs.runs("x") == [run]
+    assert served.gateway.run_store.runs.of("x") == [run]
 
 
 def test_delete_shows_what_went_and_why_shows_it_afterwards(served: Served, capsys: Captured) -> None:
@@ -93,7 +93,7 @@ def test_dry_runs_are_json_too(served: Served, capsys: Captured) -> None:
 def test_janitor_says_what_goes_and_why(served: Served, capsys: Captured) -> None:
     old, new = served.upload("--reason", "old"), served.upload("--reason", "new")
     for run in (old, new):
-        served.gateway.runs.put_outcome("x", run, RunState.REFUSED)
+        served.gateway.run_store.runs.put_outcome("x", run, RunState.REFUSED)
     capsys.readouterr()
 
     look = served.flts("janitor", "--dry-run")
@@ -105,7 +105,7 @@ def test_janitor_says_what_goes_and_why(served: Served, capsys: Captured) -> Non
     assert old in looked
     assert "RETAIN_RUNS" in looked
     assert "1 run(s) gone" in capsys.readouterr().out
-    assert served.gateway.runs.runs("x") == [new]
+    assert served.gateway.run_store.runs.of("x") == [new]
 
 
 def test_runs_and_why_show_who_asked_and_what_was_done(served: Served, capsys: Captured) -> None:

@@ -110,14 +110,14 @@ def test_killed_at_any_write_the_repeat_ends_in_one_same_decision(flts: Installa
         assert len(told) == 1, at_write
         assert isinstance(told[0], ModelSelected)
         assert len(_decisions(flts, run)) == 1
-        outcome = flts.runs.outcome(IDENTIFIER, run.id)
+        outcome = flts.run_store.runs.outcome(IDENTIFIER, run.id)
         assert outcome is not None
         assert outcome["outcome"] == told[0].decision == ("promoted" if at_write == 1 else "kept")
         pointer = flts.pointer()
         assert pointer is not None
         assert pointer["model_type"] == "LSTM"
-        assert flts.runs.stages(IDENTIFIER, run.id)["eval"]["status"] == "done"
-        assert run.id not in {name.pipeline_run_id for name in flts.runs.open_runs()}
+        assert flts.run_store.stages.of(IDENTIFIER, run.id)["eval"]["status"] == "done"
+        assert run.id not in {name.pipeline_run_id for name in flts.run_store.runs.unfinished()}
         assert flts.send(*_events(flts, run)) == told * 3
         if survived:
             break
@@ -145,8 +145,8 @@ def test_killed_at_any_write_of_a_promotion_the_pointer_is_moved_once(tmp_path: 
         pointer = flts.pointer()
         assert pointer is not None
         assert (pointer["pipeline_run_id"], pointer["previous"]) == (run.id, None)
-        assert flts.runs.current_of_config(IDENTIFIER, str(run.data.config_hash)) == pointer
-        outcome = flts.runs.outcome(IDENTIFIER, run.id)
+        assert flts.run_store.pointers.current_of_config(IDENTIFIER, str(run.data.config_hash)) == pointer
+        outcome = flts.run_store.runs.outcome(IDENTIFIER, run.id)
         assert outcome is not None
         assert outcome["outcome"] == "promoted"
         if not killed:
@@ -304,7 +304,7 @@ def test_a_run_that_is_given_up_ends_even_if_the_champions_pointer_is_broken(
     assert isinstance(told[0], ModelSelected)
     assert told[0].previous_run_id is None
     assert [reason.partition(":")[0] for reason in told[0].reasons] == ["evaluation_failed", "pointer_unreadable"]
-    outcome = flts.runs.outcome(IDENTIFIER, run.id)
+    outcome = flts.run_store.runs.outcome(IDENTIFIER, run.id)
     assert outcome is not None
     assert outcome["outcome"] == "refused"
 
@@ -317,7 +317,7 @@ def test_a_promotion_that_comes_again_after_a_newer_one_does_not_move_the_alias_
     pointer = flts.pointer()
     assert pointer is not None
     newer = flts.again(older)
-    assert flts.runs.move_current(IDENTIFIER, {**pointer, "pipeline_run_id": newer.id}) == "moved"
+    assert flts.run_store.pointers.move_current(IDENTIFIER, {**pointer, "pipeline_run_id": newer.id}) == "moved"
     flts.store.delete(flts.settings.bucket_pipeline_runs, f"{IDENTIFIER}/{older.id}/outcome.json")
     flts.tracker.champions.clear()
 
@@ -345,14 +345,14 @@ def test_a_run_that_was_cancelled_first_is_adopted_as_cancelled(
         cancelled=True,
     )
     document = cancelled.model_dump(mode="json", exclude={"cancelled"} - known)
-    flts.runs.decide(IDENTIFIER, run.id, {**document, "pointer": None})
+    flts.run_store.evaluations.decide(IDENTIFIER, run.id, {**document, "pointer": None})
     if ended:
-        flts.runs.put_outcome(IDENTIFIER, run.id, RunState.CANCELLED, reason="a person cancelled it")
+        flts.run_store.runs.put_outcome(IDENTIFIER, run.id, RunState.CANCELLED, reason="a person cancelled it")
 
     told = flts.send(last, last)
 
     assert told == []
     assert flts.pointer() is None
-    outcome = flts.runs.outcome(IDENTIFIER, run.id)
+    outcome = flts.run_store.runs.outcome(IDENTIFIER, run.id)
     assert outcome is not None
     assert (outcome["outcome"], outcome["reason"]) == ("cancelled", "a person cancelled it")

@@ -51,11 +51,11 @@ def test_a_run_is_decided_when_the_last_expected_type_is_final(flts: Installatio
     assert pointer is not None
     assert (pointer["model_type"], pointer["run_id"]) == ("LSTM", selected.run_id)
     assert pointer["pipeline_run_id"] == run.id
-    assert flts.runs.current_of_config(IDENTIFIER, str(run.data.config_hash)) == pointer
-    outcome = flts.runs.outcome(IDENTIFIER, run.id)
+    assert flts.run_store.pointers.current_of_config(IDENTIFIER, str(run.data.config_hash)) == pointer
+    outcome = flts.run_store.runs.outcome(IDENTIFIER, run.id)
     assert outcome is not None
     assert outcome["outcome"] == "promoted"
-    assert flts.runs.stages(IDENTIFIER, run.id)["eval"]["status"] == "done"
+    assert flts.run_store.stages.of(IDENTIFIER, run.id)["eval"]["status"] == "done"
 
 
 def test_the_scoreboard_has_every_row_measured_on_the_same_origins(flts: Installation) -> None:
@@ -166,7 +166,7 @@ def test_a_request_for_a_run_that_eval_knows_nothing_of_changes_nothing(flts: In
     run = flts.run()
 
     assert flts.send(_overdue(run)) == []
-    assert flts.runs.decision(IDENTIFIER, run.id) is None
+    assert flts.run_store.evaluations.decision(IDENTIFIER, run.id) is None
 
 
 def test_trainers_may_be_faster_than_the_training_data(flts: Installation) -> None:
@@ -314,7 +314,7 @@ def test_an_older_run_that_decides_late_is_superseded_and_moves_nothing(flts: In
 
     assert selected.decision == "superseded"
     assert flts.pointer() == before
-    outcome = flts.runs.outcome(IDENTIFIER, older.id)
+    outcome = flts.run_store.runs.outcome(IDENTIFIER, older.id)
     assert outcome is not None
     assert outcome["outcome"] == "superseded"
     assert flts.send(older.data) == [selected], "told again, it is the same"
@@ -322,10 +322,10 @@ def test_an_older_run_that_decides_late_is_superseded_and_moves_nothing(flts: In
 
 def test_a_cancelled_run_is_not_decided(flts: Installation) -> None:
     run = flts.run()
-    flts.runs.put_outcome(IDENTIFIER, run.id, RunState.CANCELLED)
+    flts.run_store.runs.put_outcome(IDENTIFIER, run.id, RunState.CANCELLED)
 
     assert flts.send(run.data, flts.trained(run, "GRU"), flts.trained(run, "LSTM")) == []
-    assert flts.runs.decision(IDENTIFIER, run.id) is None
+    assert flts.run_store.evaluations.decision(IDENTIFIER, run.id) is None
 
 
 def test_identifiers_have_champions_of_their_own(flts: Installation) -> None:
@@ -407,8 +407,10 @@ class TestEvaluateAgain:
         selected = _only(flts.send(_evaluate(name, of_run=first.id)))
 
         assert (selected.pipeline_run_id, selected.decision) == (name, "kept")
-        assert set(flts.runs.trained(IDENTIFIER, name)) == {"GRU", "LSTM"}
-        assert flts.runs.decision(IDENTIFIER, first.id) != flts.runs.decision(IDENTIFIER, name)
+        assert set(flts.run_store.evaluations.trained(IDENTIFIER, name)) == {"GRU", "LSTM"}
+        assert flts.run_store.evaluations.decision(IDENTIFIER, first.id) != flts.run_store.evaluations.decision(
+            IDENTIFIER, name
+        )
 
     def test_it_promotes_what_the_champion_no_longer_beats(self, flts: Installation, tmp_path: Path) -> None:
         first = flts.run()
@@ -494,7 +496,7 @@ def test_a_run_that_cannot_be_decided_is_refused_after_the_last_try(flts: Instal
     told = Ending(flts.adapters(), flts.now).give_up(event, None, "the test rows are gone")
 
     assert _only(list(told)).reasons[0].startswith("evaluation_failed")
-    outcome = flts.runs.outcome(IDENTIFIER, run.id)
+    outcome = flts.run_store.runs.outcome(IDENTIFIER, run.id)
     assert outcome is not None
     assert outcome["outcome"] == "refused"
 

@@ -10,7 +10,7 @@ from flts.contracts.events import EvaluateRequest, ModelSelected, RunProgress
 from flts.contracts.ids import derived_event_id
 from flts.housekeeping.janitor import Janitor
 from flts.runtime.adapters import Adapters
-from flts.storage.runs import RunStore
+from flts.storage.run_store import RunStore
 from tests.evaluated_runs import CREATED, IDENTIFIER, Installation, Run, announced, autoregression, no_progress
 
 DAY = 86_400.0
@@ -116,8 +116,8 @@ class TestOverdue:
         run = flts.run()
         watch = Watch(flts)
         flts.send(run.data)
-        flts.runs.put_trained(flts.trained(run, "GRU"))
-        flts.runs.put_trained(announced(run, "LSTM"))
+        flts.run_store.evaluations.put_trained(flts.trained(run, "GRU"))
+        flts.run_store.evaluations.put_trained(announced(run, "LSTM"))
 
         at_once = watch.due()
         flts.clock += SETTLE_SECONDS
@@ -130,7 +130,7 @@ class TestOverdue:
         watch = Watch(flts)
         told = flts.send(run.data, flts.trained(run, "GRU", 0.6), announced(run, "LSTM"))
         flts.store.delete(flts.settings.bucket_pipeline_runs, f"{IDENTIFIER}/{run.id}/outcome.json")
-        record = flts.runs.read_run(IDENTIFIER, run.id)
+        record = flts.run_store.runs.read(IDENTIFIER, run.id)
         assert record is not None
         flts.store.put(flts.settings.bucket_pipeline_runs, f"_open/{run.id}/{IDENTIFIER}", b"")
 
@@ -139,7 +139,7 @@ class TestOverdue:
         again = flts.send(*watch.tick())
 
         assert again == told
-        assert flts.runs.outcome(IDENTIFIER, run.id) is not None
+        assert flts.run_store.runs.outcome(IDENTIFIER, run.id) is not None
 
     @pytest.mark.parametrize("record", ["expected.json", "trained/GRU.json", "decision.json"])
     @pytest.mark.parametrize("content", [b"no json", b'{"model_types": 1}'])
@@ -160,7 +160,9 @@ class TestOverdue:
     ) -> None:
         run = flts.run()
         watch = Watch(flts)
-        flts.runs.decide(IDENTIFIER, run.id, {"decision": "refused", "reasons": ["cancelled: by a person"]})
+        flts.run_store.evaluations.decide(
+            IDENTIFIER, run.id, {"decision": "refused", "reasons": ["cancelled: by a person"]}
+        )
 
         watch.due()
         flts.clock += SETTLE_SECONDS
@@ -195,12 +197,12 @@ class TestDrainSpool:
     def test_one_replica_at_a_time_hands_on_what_waits(self, flts: Installation) -> None:
         flts.tracker = self._Tracker()
         flts.store.put(flts.settings.bucket_pipeline_runs, "_spool/0.json", b"{}")
-        other = flts.runs
+        other = flts.run_store.leases
 
-        assert other.acquire_lease("spool", "another replica", 60)
+        assert other.acquire("spool", "another replica", 60)
         DrainSpool(flts.settings, flts.adapters())()
         held = list(flts.tracker.limits)
-        other.release_lease("spool", "another replica")
+        other.release("spool", "another replica")
         DrainSpool(flts.settings, flts.adapters())()
 
         assert (held, len(flts.tracker.limits)) == ([], 1)
@@ -229,7 +231,7 @@ class TestJanitor:
     def _finished(self, flts: Installation, seed: int, coefficient: float) -> Run:
         run = flts.run(autoregression(200, 0.5, seed=seed), test_rows=100)
         flts.send(run.data, flts.trained(run, "GRU", coefficient), announced(run, "LSTM"))
-        assert flts.runs.outcome(IDENTIFIER, run.id) is not None
+        assert flts.run_store.runs.outcome(IDENTIFIER, run.id) is not None
         return run
 
     def _janitor(self, flts: Installation, *, retain: int = 1) -> JanitorTick:
@@ -252,7 +254,7 @@ class TestJanitor:
 
         self._janitor(flts)()
 
-        assert flts.runs.runs(IDENTIFIER) == [newest.id, champion.id]
+        assert flts.run_store.runs.of(IDENTIFIER) == [newest.id, champion.id]
         kept = {str(champion.data.config_hash), str(newest.data.config_hash)}
         for bucket in (flts.settings.bucket_processed_data, flts.settings.bucket_model_bundles):
             assert {key.split("/")[1] for key in self._keys(flts, bucket)} == kept
@@ -272,7 +274,7 @@ class TestJanitor:
 
         self._janitor(flts)()
 
-        assert {first.id, second.id} <= set(flts.runs.runs(IDENTIFIER))
+        assert {first.id, second.id} <= set(flts.run_store.runs.of(IDENTIFIER))
         flts.store.head(pointer["previous"]["bundle"]["bucket"], pointer["previous"]["bundle"]["object_key"])
 
     def test_an_unfinished_run_and_what_it_may_use_stay(self, flts: Installation) -> None:
@@ -284,7 +286,7 @@ class TestJanitor:
 
         self._janitor(flts)()
 
-        assert unfinished.id in flts.runs.runs(IDENTIFIER)
+        assert unfinished.id in flts.run_store.runs.of(IDENTIFIER)
         assert any(str(unfinished.data.config_hash) in key for key in self._keys(flts, "model-bundles"))
 
     def test_an_identifier_with_a_broken_record_stays_whole_and_does_not_hold_up_the_others(
@@ -298,8 +300,8 @@ class TestJanitor:
 
         self._janitor(flts)()
 
-        assert flts.runs.runs("a") == [broken.id]
-        assert len(flts.runs.runs(IDENTIFIER)) == 1
+        assert flts.run_store.runs.of("a") == [broken.id]
+        assert len(flts.run_store.runs.of(IDENTIFIER)) == 1
 
     def test_a_plan_changes_nothing(self, flts: Installation) -> None:
         for seed in range(3):
@@ -308,7 +310,7 @@ class TestJanitor:
         before = flts.everything()
 
         settings = flts.settings.model_copy(update={"retain_runs": 1})
-        (plan,) = Janitor(flts.store, flts.runs, settings, flts.metrics, now=flts.now).plan()
+        (plan,) = Janitor(flts.store, flts.run_store, settings, flts.metrics, now=flts.now).plan()
 
         assert len(plan.runs) == 2
         assert plan.objects
@@ -331,11 +333,11 @@ class TestJanitor:
         for seed in range(2):
             self._finished(flts, seed, 1.0)
         self._later(flts)
-        flts.runs.acquire_lease("janitor", "another replica", 1000)
+        flts.run_store.leases.acquire("janitor", "another replica", 1000)
 
         self._janitor(flts)()
 
-        assert len(flts.runs.runs(IDENTIFIER)) == 2
+        assert len(flts.run_store.runs.of(IDENTIFIER)) == 2
 
     def test_records_that_still_run_after_a_day_are_ended_and_younger_ones_left_alone(self, flts: Installation) -> None:
         class Tracker:

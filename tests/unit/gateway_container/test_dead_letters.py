@@ -30,7 +30,7 @@ def started(gateway: GatewayUnderTest, identifier: str = NAME) -> RawData:
         created_at=datetime.now(UTC),
         train=claim(),
     )
-    assert gateway.runs.create_run(event)
+    assert gateway.run_store.runs.create(event)
     return event
 
 
@@ -202,7 +202,7 @@ def sent(gateway: GatewayUnderTest, group: str, event: Event, **more: Any) -> di
 @pytest.mark.parametrize("outcome", ["rejected", "cancelled", "promoted", "refused"])
 def test_preprocess_is_given_nothing_of_a_run_that_has_ended(gateway: GatewayUnderTest, outcome: str) -> None:
     event = started(gateway)
-    gateway.runs.put_outcome(NAME, event.pipeline_run_id, RunState(outcome))
+    gateway.run_store.runs.put_outcome(NAME, event.pipeline_run_id, RunState(outcome))
 
     result = sent(gateway, "preprocess", event)
 
@@ -216,7 +216,7 @@ def test_preprocess_is_given_nothing_of_a_run_that_has_ended(gateway: GatewayUnd
 @pytest.mark.parametrize("outcome", ["promoted", "kept", "refused", "superseded"])
 def test_a_trainer_still_trains_for_a_run_that_is_decided(gateway: GatewayUnderTest, outcome: str) -> None:
     event = started(gateway)
-    gateway.runs.put_outcome(NAME, event.pipeline_run_id, RunState(outcome))
+    gateway.run_store.runs.put_outcome(NAME, event.pipeline_run_id, RunState(outcome))
 
     result = sent(gateway, "train-lstm", prepared(event))
 
@@ -227,14 +227,14 @@ def test_a_trainer_still_trains_for_a_run_that_is_decided(gateway: GatewayUnderT
 @pytest.mark.parametrize("outcome", ["rejected", "cancelled"])
 def test_a_trainer_is_given_nothing_of_a_run_that_somebody_ended(gateway: GatewayUnderTest, outcome: str) -> None:
     event = started(gateway)
-    gateway.runs.put_outcome(NAME, event.pipeline_run_id, RunState(outcome))
+    gateway.run_store.runs.put_outcome(NAME, event.pipeline_run_id, RunState(outcome))
 
     assert sent(gateway, "nonml-prophet", prepared(event))["code"] == "run_ended"
 
 
 def test_eval_is_given_nothing_of_a_run_that_is_decided(gateway: GatewayUnderTest) -> None:
     event = started(gateway)
-    gateway.runs.put_outcome(NAME, event.pipeline_run_id, RunState.REFUSED)
+    gateway.run_store.runs.put_outcome(NAME, event.pipeline_run_id, RunState.REFUSED)
 
     result = sent(gateway, "eval", prepared(event))
 
@@ -244,11 +244,11 @@ def test_eval_is_given_nothing_of_a_run_that_is_decided(gateway: GatewayUnderTes
 
 def test_test_rows_are_forecast_after_the_decision_but_once(gateway: GatewayUnderTest) -> None:
     event = started(gateway)
-    gateway.runs.put_outcome(NAME, event.pipeline_run_id, RunState.PROMOTED)
+    gateway.run_store.runs.put_outcome(NAME, event.pipeline_run_id, RunState.PROMOTED)
     rows = prepared(event, InferenceData)
     assert sent(gateway, "inference-worker", rows)["outcome"] == "replayed"
 
-    gateway.runs.put_forecast(NAME, event.pipeline_run_id, "skipped", reason="missing rows")
+    gateway.run_store.forecasts.put(NAME, event.pipeline_run_id, "skipped", reason="missing rows")
 
     assert sent(gateway, "inference-worker", rows)["code"] == "run_ended"
 
@@ -264,7 +264,7 @@ def test_nothing_is_sent_for_a_run_that_nobody_recorded_or_that_was_deleted(gate
     )
     assert sent(gateway, "eval", request)["code"] == "run_unknown"
 
-    gateway.runs.put_outcome(NAME, event.pipeline_run_id, RunState.PROMOTED)
+    gateway.run_store.runs.put_outcome(NAME, event.pipeline_run_id, RunState.PROMOTED)
     assert gateway.client().delete(f"/datasets/{NAME}").status_code == 200
 
     result = sent(gateway, "train-gru", prepared(event))

@@ -87,8 +87,8 @@ def test_a_stream_begins_with_the_state_and_ends_with_the_outcome(gateway: Gatew
     gateway.hear(progress(run_id, NAME, epoch=1, epochs=10, loss=0.5))
     eventually(lambda: reader.kinds() == ["state", "progress"], "progress comes as it is heard")
 
-    gateway.runs.put_stage(NAME, run_id, "preprocess", "done", datetime.now(UTC))
-    gateway.runs.put_outcome(NAME, run_id, RunState.PROMOTED)
+    gateway.run_store.stages.put(NAME, run_id, "preprocess", "done", datetime.now(UTC))
+    gateway.run_store.runs.put_outcome(NAME, run_id, RunState.PROMOTED)
     gateway.hear(decided(run_id))
 
     assert reader.ended.wait(10)
@@ -107,7 +107,7 @@ def test_the_store_is_looked_at_though_no_message_comes(tmp_path: Path) -> None:
         reader = Reader(url, run_id)
         eventually(lambda: reader.kinds() == ["state"], "the state comes first")
 
-        gateway.runs.put_outcome(NAME, run_id, RunState.REJECTED, reason="bad data")
+        gateway.run_store.runs.put_outcome(NAME, run_id, RunState.REJECTED, reason="bad data")
 
         assert reader.ended.wait(10)
     assert reader.kinds()[-1] == "end"
@@ -116,7 +116,7 @@ def test_the_store_is_looked_at_though_no_message_comes(tmp_path: Path) -> None:
 
 def test_a_run_that_has_ended_is_told_at_once(gateway: GatewayUnderTest, url: str) -> None:
     run_id = upload(gateway)
-    gateway.runs.put_outcome(NAME, run_id, RunState.REFUSED)
+    gateway.run_store.runs.put_outcome(NAME, run_id, RunState.REFUSED)
 
     reader = Reader(url, run_id)
 
@@ -147,7 +147,7 @@ def test_a_stream_ends_cleanly_while_the_store_is_away(tmp_path: Path, monkeypat
             msg = "the store does not answer"
             raise BackendAwayError(msg)
 
-        monkeypatch.setattr(type(gateway.runs), "outcome", away)
+        monkeypatch.setattr(type(gateway.run_store.runs), "outcome", away)
 
         assert reader.ended.wait(10)
     assert reader.kinds() == ["state"]

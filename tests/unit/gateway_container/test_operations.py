@@ -29,9 +29,11 @@ def upload(gateway: GatewayUnderTest, identifier: str = "x", **data: str) -> str
 
 
 def finish(gateway: GatewayUnderTest, run_id: str, identifier: str = "x", outcome: str = "promoted") -> None:
-    gateway.runs.decide(identifier, run_id, {"decision": outcome, "reasons": []})
-    gateway.runs.move_current(identifier, {"pipeline_run_id": run_id, "config_hash": "c", "run_id": "a" * 32})
-    gateway.runs.put_outcome(identifier, run_id, RunState(outcome))
+    gateway.run_store.evaluations.decide(identifier, run_id, {"decision": outcome, "reasons": []})
+    gateway.run_store.pointers.move_current(
+        identifier, {"pipeline_run_id": run_id, "config_hash": "c", "run_id": "a" * 32}
+    )
+    gateway.run_store.runs.put_outcome(identifier, run_id, RunState(outcome))
 
 
 def everything(gateway: GatewayUnderTest) -> list[str]:
@@ -132,13 +134,13 @@ class TestDelete:
         self, gateway: GatewayUnderTest, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         finish(gateway, upload(gateway))
-        create = gateway.runs.create_run
+        create = gateway.run_store.runs.create
 
         def deleted_just_before(event: RawData) -> bool:
             gateway.gateway.deleting.delete("x", cancel=True, reason=None)
             return create(event)
 
-        monkeypatch.setattr(gateway.runs, "create_run", deleted_just_before)
+        monkeypatch.setattr(gateway.run_store.runs, "create", deleted_just_before)
         answer = gateway.client().post("/datasets/x", files={"train": ("a", csv_text(310))})
 
         assert answer.status_code == 409
@@ -211,7 +213,7 @@ class TestCauses:
 
         assert answer.status_code == 422
         assert answer.json()["error"]["field"] == "reason"
-        assert gateway.runs.outcome("x", run_id) is None
+        assert gateway.run_store.runs.outcome("x", run_id) is None
 
 
 class TestJanitor:
@@ -245,11 +247,11 @@ class TestJanitor:
             }
         ]
         assert done["removals"] == plan["removals"]
-        assert gateway.runs.runs("x") == [new]
+        assert gateway.run_store.runs.of("x") == [new]
         assert client.get("/janitor").json()["removals"] == []
 
     def test_two_rounds_do_not_overlap(self, gateway: GatewayUnderTest) -> None:
-        gateway.runs.acquire_lease("janitor-round", "eval", 60)
+        gateway.run_store.leases.acquire("janitor-round", "eval", 60)
 
         answer = gateway.client().post("/janitor")
 
@@ -260,7 +262,7 @@ class TestJanitor:
         finish(gateway, upload(gateway))
         gateway.client().delete("/datasets/x")
         late = "00000000-0000-7000-8000-000000000000"
-        gateway.runs.put_stage("x", late, "train-gru", "done")
+        gateway.run_store.stages.put("x", late, "train-gru", "done")
         gateway.store.put("model-bundles", "x/c/GRU/t/bundle.json", b"late")
 
         [removal] = gateway.client().post("/janitor").json()["removals"]
@@ -273,4 +275,4 @@ def test_a_new_run_after_a_deletion_is_newer_than_it(gateway: GatewayUnderTest) 
     finish(gateway, upload(gateway))
     gateway.client().delete("/datasets/x")
 
-    assert not gateway.runs.deleted("x", new_pipeline_run_id())
+    assert not gateway.run_store.runs.deleted("x", new_pipeline_run_id())

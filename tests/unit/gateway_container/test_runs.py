@@ -13,7 +13,8 @@ import pytest
 from flts.contracts.events import EvaluateRequest, ModelSelected, ModelTraining, RollbackRequest
 from flts.contracts.ids import new_pipeline_run_id
 from flts.contracts.lifecycle import RunState
-from flts.storage.runs import RunStore
+from flts.storage.evaluations import Evaluations
+from flts.storage.runs import Runs
 from gateway_container import tail
 from tests.eventually import eventually
 from tests.gateway import GatewayUnderTest, claim, csv_text, following, make_gateway, progress, scoreboard
@@ -33,13 +34,15 @@ def upload(gateway: GatewayUnderTest, identifier: str = "x", **data: str) -> str
 
 def finish(gateway: GatewayUnderTest, run_id: str, identifier: str = "x") -> None:
     """Leave the records that services leave."""
-    runs = gateway.runs
-    runs.put_stage(identifier, run_id, "eval", "done", datetime.now(UTC), datetime.now(UTC))
-    runs.put_stage(identifier, run_id, "train-gru", "done", datetime.now(UTC), datetime.now(UTC), reused=True)
-    runs.put_stage(identifier, run_id, "preprocess", "done", datetime.now(UTC), datetime.now(UTC))
-    runs.put_stage(identifier, run_id, "forecast", "done", datetime.now(UTC), datetime.now(UTC))
-    runs.put_expected(identifier, run_id, {"model_types": ["GRU", "LSTM"], "start": "2024-01-01T00:00:00Z"})
-    runs.put_trained(
+    run_store = gateway.run_store
+    run_store.stages.put(identifier, run_id, "eval", "done", datetime.now(UTC), datetime.now(UTC))
+    run_store.stages.put(identifier, run_id, "train-gru", "done", datetime.now(UTC), datetime.now(UTC), reused=True)
+    run_store.stages.put(identifier, run_id, "preprocess", "done", datetime.now(UTC), datetime.now(UTC))
+    run_store.stages.put(identifier, run_id, "forecast", "done", datetime.now(UTC), datetime.now(UTC))
+    run_store.evaluations.put_expected(
+        identifier, run_id, {"model_types": ["GRU", "LSTM"], "start": "2024-01-01T00:00:00Z"}
+    )
+    run_store.evaluations.put_trained(
         ModelTraining(
             event_id=new_pipeline_run_id(),
             identifier=identifier,
@@ -56,7 +59,9 @@ def finish(gateway: GatewayUnderTest, run_id: str, identifier: str = "x") -> Non
             duration_seconds=12.5,
         )
     )
-    board = runs.put_scoreboard(identifier, run_id, json.dumps(scoreboard(identifier, run_id)).encode())
+    board = run_store.evaluations.put_scoreboard(
+        identifier, run_id, json.dumps(scoreboard(identifier, run_id)).encode()
+    )
     decision = {
         "decision": "promoted",
         "model_type": "GRU",
@@ -64,8 +69,8 @@ def finish(gateway: GatewayUnderTest, run_id: str, identifier: str = "x") -> Non
         "scoreboard": board.model_dump(mode="json"),
         "reasons": [],
     }
-    runs.decide(identifier, run_id, decision)
-    runs.put_outcome(identifier, run_id, RunState.PROMOTED)
+    run_store.evaluations.decide(identifier, run_id, decision)
+    run_store.runs.put_outcome(identifier, run_id, RunState.PROMOTED)
 
 
 def test_a_run_shows_everything_that_the_store_holds(gateway: GatewayUnderTest) -> None:
@@ -140,7 +145,9 @@ def test_numbers_that_json_cannot_carry_become_null(gateway: GatewayUnderTest) -
 def test_data_sets_show_newest_upload_last_run_and_champion(gateway: GatewayUnderTest) -> None:
     run_id = upload(gateway)
     gateway.client().post("/upload/raw-data/landed/train.csv", content=csv_text(300))
-    gateway.runs.move_current("x", {"pipeline_run_id": run_id, "model_type": "GRU", "score": 0.02, "run_id": "a" * 32})
+    gateway.run_store.pointers.move_current(
+        "x", {"pipeline_run_id": run_id, "model_type": "GRU", "score": 0.02, "run_id": "a" * 32}
+    )
 
     found = {one["identifier"]: one for one in gateway.client(key=None).get("/datasets").json()["datasets"]}
 
@@ -174,7 +181,7 @@ class TestRetrain:
 
         assert answer.status_code == 422
         assert answer.json()["error"]["field"] == "TARGETS"
-        assert len(gateway.runs.runs("x")) == 1
+        assert len(gateway.run_store.runs.of("x")) == 1
 
     def test_stored_files_that_were_changed_are_not_trained_on(self, gateway: GatewayUnderTest) -> None:
         upload(gateway)
@@ -196,7 +203,7 @@ class TestRetrain:
         }
 
         assert len(ids) == 1
-        assert len(gateway.runs.runs("x")) == 2
+        assert len(gateway.run_store.runs.of("x")) == 2
 
 
 class TestResume:
@@ -223,7 +230,7 @@ class TestResume:
         outbox = gateway.gateway.outbox
         outbox._clock = lambda: later
         gateway.gateway.live._clock = lambda: later
-        gateway.runs.put_stage("x", staged, "preprocess", "started", later - 10)
+        gateway.run_store.stages.put("x", staged, "preprocess", "started", later - 10)
         gateway.hear(progress(heard, "x"))
 
         assert outbox.resume(900) == [quiet]
@@ -282,7 +289,7 @@ class TestRequests:
 
     def test_the_champion_before_the_current_one_returns(self, gateway: GatewayUnderTest) -> None:
         for _ in range(2):
-            gateway.runs.move_current("x", {"pipeline_run_id": upload(gateway), "model_type": "GRU"})
+            gateway.run_store.pointers.move_current("x", {"pipeline_run_id": upload(gateway), "model_type": "GRU"})
 
         answer = gateway.client().post("/datasets/x/rollback")
 
@@ -336,18 +343,18 @@ class TestCancel:
 
     def test_a_decision_that_is_just_being_carried_out_is_not_cancelled(self, gateway: GatewayUnderTest) -> None:
         run_id = upload(gateway)
-        gateway.runs.decide("x", run_id, {"decision": "promoted"})
+        gateway.run_store.evaluations.decide("x", run_id, {"decision": "promoted"})
 
         answer = gateway.client().post(f"/runs/{run_id}/cancel")
 
         assert (answer.status_code, answer.json()["error"]["code"]) == (409, "already_decided")
-        assert gateway.runs.outcome("x", run_id) is None
+        assert gateway.run_store.runs.outcome("x", run_id) is None
 
     def test_it_claims_the_decision_so_that_eval_cannot_decide_otherwise(self, gateway: GatewayUnderTest) -> None:
         run_id = upload(gateway)
         assert gateway.client().post(f"/runs/{run_id}/cancel").status_code == 200
 
-        stands, mine = gateway.runs.decide("x", run_id, {"decision": "promoted"})
+        stands, mine = gateway.run_store.evaluations.decide("x", run_id, {"decision": "promoted"})
 
         decision = ModelSelected.model_validate(stands)
         assert (mine, decision.decision, decision.cancelled) == (False, "refused", True)
@@ -362,22 +369,22 @@ class TestCancel:
         self, gateway: GatewayUnderTest, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         run_id = upload(gateway)
-        gateway.runs.decide("x", run_id, {"decision": "promoted"})
-        monkeypatch.setattr(RunStore, "decision", lambda *_: None)  # the look came before eval's decision
+        gateway.run_store.evaluations.decide("x", run_id, {"decision": "promoted"})
+        monkeypatch.setattr(Evaluations, "decision", lambda *_: None)  # the look came before eval's decision
 
         answer = gateway.client().post(f"/runs/{run_id}/cancel")
 
         assert (answer.status_code, answer.json()["error"]["code"]) == (409, "already_decided")
-        assert gateway.runs.outcome("x", run_id) is None
+        assert gateway.run_store.runs.outcome("x", run_id) is None
 
     def test_killed_between_claim_and_outcome_it_may_be_repeated(
         self, gateway: GatewayUnderTest, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         run_id = upload(gateway)
         with monkeypatch.context() as patched:
-            patched.setattr(RunStore, "put_outcome", lambda *_, **__: False)
+            patched.setattr(Runs, "put_outcome", lambda *_, **__: False)
             gateway.client().post(f"/runs/{run_id}/cancel")
-        assert gateway.runs.outcome("x", run_id) is None
+        assert gateway.run_store.runs.outcome("x", run_id) is None
 
         assert gateway.client().post(f"/runs/{run_id}/cancel").json()["outcome"] == "cancelled"
 
@@ -392,7 +399,7 @@ class TestOutbox:
         gateway.gateway.outbox.tick()
 
         assert [event.pipeline_run_id for event in gateway.broker.events] == [run_id]
-        assert gateway.runs.announced("x", run_id)
+        assert gateway.run_store.runs.announced("x", run_id)
         gateway.gateway.outbox.tick()
         assert len(gateway.broker.events) == 1
 
@@ -434,7 +441,7 @@ class TestOutbox:
     def test_a_run_that_was_cancelled_is_not_announced(self, tmp_path: Path) -> None:
         dead = make_gateway(tmp_path)
         dead.broker.away = True
-        dead.runs.put_outcome("x", upload(dead), RunState.CANCELLED)
+        dead.run_store.runs.put_outcome("x", upload(dead), RunState.CANCELLED)
 
         gateway = make_gateway(tmp_path)
         gateway.gateway.outbox.tick()
@@ -527,7 +534,9 @@ class TestTail:
 def test_the_page_shows_runs_champions_and_routes_and_escapes_names(gateway: GatewayUnderTest) -> None:
     run_id = upload(gateway)
     finish(gateway, run_id)
-    gateway.runs.move_current("x", {"pipeline_run_id": run_id, "model_type": "<script>alert(1)</script>", "score": 0.5})
+    gateway.run_store.pointers.move_current(
+        "x", {"pipeline_run_id": run_id, "model_type": "<script>alert(1)</script>", "score": 0.5}
+    )
 
     answer = gateway.client(key=None).get("/")
 

@@ -56,9 +56,9 @@ def test_an_upload_is_stored_under_its_content_and_recorded_and_announced(
     assert (event.train.sha256, event.train.size, event.train.rows) == (digest(TRAIN, tmp_path), len(TRAIN), 300)
     assert event.test is not None
     assert event.test.rows == 80
-    assert gateway.runs.announced("PobleSec", event.pipeline_run_id)
-    assert gateway.runs.read_run("PobleSec", event.pipeline_run_id) == event.model_dump(mode="json")
-    assert gateway.runs.stages("PobleSec", event.pipeline_run_id)["upload"]["status"] == "done"
+    assert gateway.run_store.runs.announced("PobleSec", event.pipeline_run_id)
+    assert gateway.run_store.runs.read("PobleSec", event.pipeline_run_id) == event.model_dump(mode="json")
+    assert gateway.run_store.stages.of("PobleSec", event.pipeline_run_id)["upload"]["status"] == "done"
     assert body["announced"] is True
     assert body["links"] == {
         "run": f"/runs/{event.pipeline_run_id}",
@@ -265,7 +265,7 @@ class TestIdempotency:
 
         assert again["pipeline_run_id"] == first["pipeline_run_id"]
         assert (first["repeated"], again["repeated"]) == (False, True)
-        assert gateway.runs.runs("x") == [first["pipeline_run_id"]]
+        assert gateway.run_store.runs.of("x") == [first["pipeline_run_id"]]
         assert len({event.event_id for event in gateway.broker.events}) == 1
 
     def test_another_key_is_another_run(self, gateway: GatewayUnderTest) -> None:
@@ -289,12 +289,12 @@ class TestIdempotency:
     def test_a_gateway_killed_between_key_and_run_goes_on_with_the_same_run(self, gateway: GatewayUnderTest) -> None:
         client = gateway.client()
         first = client.post("/datasets/x", files=files(), headers={"idempotency-key": "one"}).json()
-        gateway.runs.delete_run("x", first["pipeline_run_id"])
+        gateway.run_store.runs.delete("x", first["pipeline_run_id"])
 
         again = client.post("/datasets/x", files=files(), headers={"idempotency-key": "one"}).json()
 
         assert again["pipeline_run_id"] == first["pipeline_run_id"]
-        assert gateway.runs.read_run("x", first["pipeline_run_id"]) is not None
+        assert gateway.run_store.runs.read("x", first["pipeline_run_id"]) is not None
 
     def test_old_keys_are_forgotten(self, tmp_path: Path) -> None:
         gateway = make_gateway(tmp_path, idempotency_keep_days=1e-9)
@@ -348,7 +348,7 @@ def test_the_publisher_away_does_not_lose_the_run(gateway: GatewayUnderTest) -> 
     gateway.gateway.outbox.tick()
 
     assert [event.pipeline_run_id for event in gateway.broker.events] == [body["pipeline_run_id"]]
-    assert gateway.runs.announced("x", body["pipeline_run_id"])
+    assert gateway.run_store.runs.announced("x", body["pipeline_run_id"])
 
 
 def test_an_upload_leaves_no_temporary_files(

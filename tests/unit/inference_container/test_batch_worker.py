@@ -27,7 +27,7 @@ from flts.storage import layout
 from flts.storage.claims import put_claimed
 from flts.storage.filesystem import FilesystemStore
 from flts.storage.frames import series_to_parquet
-from flts.storage.runs import RunStore
+from flts.storage.run_store import RunStore
 from inference_container import batch_worker
 from inference_container.batch_worker import STAGE, BatchForecasts
 from inference_container.handler import OnInferenceData, OnModelSelected
@@ -55,13 +55,13 @@ class Worker:
         self.store = FilesystemStore(home)
         for bucket in BUCKETS:
             self.store.ensure_bucket(bucket)
-        self.runs = RunStore(self.store, self.settings)
+        self.run_store = RunStore(self.store, self.settings)
         self.published: list[Event] = []
         self.broker_away = False
         self.restart()
 
     def restart(self) -> None:
-        self.forecasts = BatchForecasts(self.store, self.runs, self.settings, lambda: self)
+        self.forecasts = BatchForecasts(self.store, self.run_store, self.settings, lambda: self)
 
     def publish_all(self, events: Sequence[Event]) -> None:
         if self.broker_away:
@@ -86,7 +86,7 @@ class Worker:
             columns=raw.columns or 0, meta=raw, test=raw, raw_test=raw, raw_test_context_rows=CONTEXT_ROWS,
             step_seconds=series.step_seconds,
         )  # fmt: skip
-        assert list(OnInferenceData(self.store, self.runs)(event, quiet)) == []
+        assert list(OnInferenceData(self.store, self.run_store.forecasts)(event, quiet)) == []
         return event
 
     def decide(self, run: str, decision: str, made: tuple[Bundle, bytes] | None = None) -> None:
@@ -94,7 +94,7 @@ class Worker:
         if made is not None:
             bundle, model = made
             claim = store_bundle(self.store, "model-bundles", bundle, model)
-            self.runs.put_trained(
+            self.run_store.evaluations.put_trained(
                 ModelTraining(
                     event_id=derived_event_id(run, "trained"), identifier=bundle.identifier, pipeline_run_id=run,
                     config_hash=bundle.config_hash, created_at=datetime.now(UTC), model_type="GRU", status="SUCCESS",
@@ -102,11 +102,11 @@ class Worker:
                     test=claim, duration_seconds=1,
                 )
             )  # fmt: skip
-        self.runs.decide("tiny", run, {"decision": decision, "model_type": "GRU"})
+        self.run_store.evaluations.decide("tiny", run, {"decision": decision, "model_type": "GRU"})
         if decision == "promoted":
             assert made is not None
-            promote(self.store, self.runs, made, pipeline_run_id=run)
-        self.runs.put_outcome("tiny", run, RunState(decision))
+            promote(self.store, self.run_store, made, pipeline_run_id=run)
+        self.run_store.runs.put_outcome("tiny", run, RunState(decision))
 
     def attempts(self) -> list[str]:
         """Return the keys of the attempts that are counted."""
@@ -129,7 +129,7 @@ def test_a_claim_that_came_before_any_champion_is_forecast_after_the_promotion(w
     worker.claim(run)
     worker.forecasts.look()
     assert worker.published == []
-    assert worker.runs.waiting_forecasts() == [("tiny", run)]
+    assert worker.run_store.forecasts.waiting() == [("tiny", run)]
 
     worker.decide(run, "promoted", window_bundle(TRAIN))
     worker.forecasts.look()
@@ -139,9 +139,9 @@ def test_a_claim_that_came_before_any_champion_is_forecast_after_the_promotion(w
     assert event.log is not None
     assert event.log.object_key == f"tiny/date=2024-05-06/{run}.parquet"
     assert event.rows == event.log.rows == 100
-    assert worker.runs.waiting_forecasts() == []
-    assert (worker.runs.forecast("tiny", run) or {})["status"] == "done"
-    assert worker.runs.stages("tiny", run)[STAGE]["status"] == "done"
+    assert worker.run_store.forecasts.waiting() == []
+    assert (worker.run_store.forecasts.read("tiny", run) or {})["status"] == "done"
+    assert worker.run_store.stages.of("tiny", run)[STAGE]["status"] == "done"
 
 
 def test_a_claim_whose_rows_are_missing_or_others_is_refused_and_nothing_is_kept(worker: Worker) -> None:
@@ -151,12 +151,12 @@ def test_a_claim_whose_rows_are_missing_or_others_is_refused_and_nothing_is_kept
 
     worker.store.put(claim.bucket, claim.object_key, b"other rows")
     with pytest.raises(HashMismatchError):
-        OnInferenceData(worker.store, worker.runs)(later, quiet)
+        OnInferenceData(worker.store, worker.run_store.forecasts)(later, quiet)
     worker.store.delete(claim.bucket, claim.object_key)
     with pytest.raises(ObjectNotFoundError):
-        OnInferenceData(worker.store, worker.runs)(later, quiet)
+        OnInferenceData(worker.store, worker.run_store.forecasts)(later, quiet)
 
-    assert worker.runs.inference("tiny", later.pipeline_run_id) is None
+    assert worker.run_store.forecasts.inference("tiny", later.pipeline_run_id) is None
 
 
 def test_the_log_holds_every_forecast_with_its_bounds_and_the_metrics_are_theirs(worker: Worker) -> None:
@@ -205,7 +205,7 @@ def test_missing_actuals_are_left_out_of_the_metrics_and_counted(worker: Worker)
 
 @pytest.mark.parametrize("decision", ["kept", "refused"])
 def test_a_run_that_promoted_nothing_is_forecast_by_the_champion(worker: Worker, decision: str) -> None:
-    earlier = promote(worker.store, worker.runs, clock_bundle(TRAIN))
+    earlier = promote(worker.store, worker.run_store, clock_bundle(TRAIN))
     run = new_pipeline_run_id()
     worker.claim(run)
     worker.decide(run, decision, window_bundle(TRAIN))
@@ -219,8 +219,8 @@ def test_a_run_that_promoted_nothing_is_forecast_by_the_champion(worker: Worker,
 def test_a_run_that_was_superseded_is_forecast_by_the_champion_that_stands(worker: Worker) -> None:
     older = new_pipeline_run_id()
     worker.claim(older)
-    standing = promote(worker.store, worker.runs, clock_bundle(TRAIN))
-    worker.runs.decide("tiny", older, {"decision": "promoted", "model_type": "GRU"})
+    standing = promote(worker.store, worker.run_store, clock_bundle(TRAIN))
+    worker.run_store.evaluations.decide("tiny", older, {"decision": "promoted", "model_type": "GRU"})
     worker.forecasts.look()
     assert worker.published == [], "the outcome is awaited"
     worker.decide(older, "superseded", window_bundle(TRAIN))
@@ -241,8 +241,8 @@ def test_without_any_champion_after_the_outcome_the_rows_are_skipped_with_the_re
     event = worker.told()
     assert event.status == "skipped"
     assert event.reason == "the run ended as refused, and tiny has no champion"
-    assert worker.runs.stages("tiny", run)[STAGE]["status"] == "skipped"
-    assert worker.runs.waiting_forecasts() == []
+    assert worker.run_store.stages.of("tiny", run)[STAGE]["status"] == "skipped"
+    assert worker.run_store.forecasts.waiting() == []
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ def test_a_repeat_after_a_lost_acknowledgement_says_and_writes_the_same(worker: 
     worker.decide(run, "promoted", window_bundle(TRAIN))
     worker.broker_away = True
     worker.forecasts.look()
-    assert worker.runs.forecast("tiny", run) is None  # forgotten only after the acknowledgement
+    assert worker.run_store.forecasts.read("tiny", run) is None  # forgotten only after the acknowledgement
     before = [(info.key, info.etag) for info in worker.store.list("inference-logs")]
     assert len(before) == 1
 
@@ -330,12 +330,12 @@ def test_a_backend_that_is_away_is_not_counted_as_a_try(worker: Worker) -> None:
 def test_a_promotion_counts_only_once_the_pointer_has_moved(worker: Worker) -> None:
     run = new_pipeline_run_id()
     worker.claim(run)
-    worker.runs.decide("tiny", run, {"decision": "promoted", "model_type": "GRU"})
+    worker.run_store.evaluations.decide("tiny", run, {"decision": "promoted", "model_type": "GRU"})
 
     worker.forecasts.look()
 
     assert worker.published == []
-    assert worker.runs.waiting_forecasts() == [("tiny", run)]
+    assert worker.run_store.forecasts.waiting() == [("tiny", run)]
 
 
 def test_a_tick_looks_when_it_is_time_or_when_a_decision_was_announced(worker: Worker) -> None:
@@ -368,7 +368,7 @@ def test_more_rows_than_a_batch_may_have_leave_the_latest(worker: Worker) -> Non
     worker.forecasts.look()
 
     assert worker.told().rows == 40
-    assert (worker.runs.forecast("tiny", run) or {})["left_out_rows"] == 60
+    assert (worker.run_store.forecasts.read("tiny", run) or {})["left_out_rows"] == 60
 
 
 def test_metrics_of_very_many_targets_do_not_burst_the_message(worker: Worker) -> None:
@@ -384,7 +384,7 @@ def test_metrics_of_very_many_targets_do_not_burst_the_message(worker: Worker) -
     assert event.status == "done", event.reason
     assert 0 < len(event.metrics) < 150
     assert len(event.model_dump_json()) < 16_384
-    assert len((worker.runs.forecast("tiny", run) or {})["metrics"]) == 150
+    assert len((worker.run_store.forecasts.read("tiny", run) or {})["metrics"]) == 150
 
 
 def test_a_bundle_that_is_not_the_promised_one_is_skipped_with_the_reason(worker: Worker) -> None:
@@ -407,7 +407,7 @@ def test_a_replica_at_work_is_no_failed_try_to_the_others(worker: Worker, monkey
     worker.claim(run)
     worker.decide(run, "promoted", window_bundle(TRAIN))
     others = [
-        BatchForecasts(worker.store, worker.runs, worker.settings, lambda: worker)
+        BatchForecasts(worker.store, worker.run_store, worker.settings, lambda: worker)
         for _ in range(worker.settings.failure_max_retries + 1)
     ]
     load = worker.forecasts._load
@@ -429,14 +429,14 @@ def test_a_replica_at_work_is_no_failed_try_to_the_others(worker: Worker, monkey
 
 def test_a_lease_is_renewed_while_the_work_runs(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1e9]
-    worker.runs = RunStore(worker.store, worker.settings, clock=lambda: now[0])
+    worker.run_store = RunStore(worker.store, worker.settings, clock=lambda: now[0])
     worker.restart()
-    other = BatchForecasts(worker.store, worker.runs, worker.settings, lambda: worker)
+    other = BatchForecasts(worker.store, worker.run_store, worker.settings, lambda: worker)
     monkeypatch.setattr(batch_worker, "RENEWAL_SECONDS", 0.01)
     run = new_pipeline_run_id()
     worker.claim(run)
     worker.decide(run, "promoted", window_bundle(TRAIN))
-    acquire, renewed = worker.runs.acquire_lease, []
+    acquire, renewed = worker.run_store.leases.acquire, []
 
     def acquire_noted(name: str, owner: str, seconds: float) -> bool:
         began = now[0]
@@ -444,7 +444,7 @@ def test_a_lease_is_renewed_while_the_work_runs(worker: Worker, monkeypatch: pyt
         renewed.append(began)
         return taken
 
-    monkeypatch.setattr(worker.runs, "acquire_lease", acquire_noted)
+    monkeypatch.setattr(worker.run_store.leases, "acquire", acquire_noted)
     load = worker.forecasts._load
 
     def load_slowly(promotion: Any) -> Any:
@@ -464,13 +464,13 @@ def test_a_lease_is_renewed_while_the_work_runs(worker: Worker, monkeypatch: pyt
 
 def test_a_killed_workers_run_is_taken_up_within_seconds(worker: Worker) -> None:
     now = [1e9]
-    worker.runs = RunStore(worker.store, worker.settings, clock=lambda: now[0])
+    worker.run_store = RunStore(worker.store, worker.settings, clock=lambda: now[0])
     worker.restart()
     run = new_pipeline_run_id()
     worker.claim(run)
     worker.decide(run, "promoted", window_bundle(TRAIN))
     killed = f"{STAGE}-{run[-2:]}"
-    assert worker.runs.acquire_lease(killed, "a worker that was killed", batch_worker.LEASE_SECONDS)
+    assert worker.run_store.leases.acquire(killed, "a worker that was killed", batch_worker.LEASE_SECONDS)
     worker.forecasts.look()
     assert worker.published == []
 
@@ -486,10 +486,10 @@ def test_what_another_replica_finished_meanwhile_is_neither_tried_nor_skipped(
     run = new_pipeline_run_id()
     worker.claim(run)
     worker.decide(run, "promoted", window_bundle(TRAIN))
-    seen = worker.runs.waiting_forecasts()
+    seen = worker.run_store.forecasts.waiting()
     worker.forecasts.look()
     worker.restart()
-    monkeypatch.setattr(worker.runs, "waiting_forecasts", lambda: seen)
+    monkeypatch.setattr(worker.run_store.forecasts, "waiting", lambda: seen)
     tried: list[Event] = []
     monkeypatch.setattr(StoredAttempts, "begin", lambda _, event: tried.append(event))
 
@@ -506,7 +506,7 @@ def test_a_forecast_that_was_being_made_while_its_data_set_was_deleted_leaves_no
     run = new_pipeline_run_id()
     worker.claim(run)
     worker.decide(run, "promoted", window_bundle(TRAIN))
-    deletion = Deletion(worker.store, worker.runs, worker.settings)
+    deletion = Deletion(worker.store, worker.run_store.runs, worker.settings)
     forecast = batch_worker.forecast_test_rows
 
     def forecast_while_it_is_deleted(*given: Any, **named: Any) -> Any:
@@ -519,4 +519,4 @@ def test_a_forecast_that_was_being_made_while_its_data_set_was_deleted_leaves_no
 
     left = [info.key for bucket in BUCKETS for info in worker.store.list(bucket)]
     assert [key for key in left if not key.startswith(("_deleted/", "_spool/forget-", "_leases/"))] == []
-    assert worker.runs.waiting_forecasts() == []
+    assert worker.run_store.forecasts.waiting() == []

@@ -14,7 +14,7 @@ import pytest
 
 from flts.contracts.ids import new_pipeline_run_id
 from flts.storage.filesystem import FilesystemStore
-from flts.storage.runs import RunStore
+from flts.storage.run_store import RunStore
 from inference_container import fetch
 from inference_container.cache import ChampionCache
 from inference_container.fetch import fetch_champions
@@ -33,13 +33,18 @@ def test_an_unreadable_pointer_fails_alone_and_its_old_champion_stays(
     store: FilesystemStore, tmp_path: Path, only: list[str] | None
 ) -> None:
     settings = FetchSettings.load()
-    runs = RunStore(store, settings)
-    promote(store, runs, window_bundle(small_series()))
+    run_store = RunStore(store, settings)
+    promote(store, run_store, window_bundle(small_series()))
     store.put(settings.promotion_bucket, "broken/current.json", b"{not json")
     facts: list[Fact] = []
 
     fetch_champions(
-        store, runs, settings.promotion_bucket, ChampionCache(tmp_path / "cache"), Order(only=only), say=facts.append
+        store,
+        run_store,
+        settings.promotion_bucket,
+        ChampionCache(tmp_path / "cache"),
+        Order(only=only),
+        say=facts.append,
     )
 
     [failed] = [fact for fact in facts if isinstance(fact, Failed)]
@@ -55,13 +60,13 @@ def test_a_hint_tells_an_identifier_that_waits_for_its_first_champion_from_one_t
     store: FilesystemStore, tmp_path: Path
 ) -> None:
     settings = FetchSettings.load()
-    runs = RunStore(store, settings)
-    runs.put_stage("fresh", new_pipeline_run_id(), "preprocess", "done")
+    run_store = RunStore(store, settings)
+    run_store.stages.put("fresh", new_pipeline_run_id(), "preprocess", "done")
     facts: list[Fact] = []
 
     fetch_champions(
         store,
-        runs,
+        run_store,
         settings.promotion_bucket,
         ChampionCache(tmp_path / "cache"),
         Order(only=["deleted", "fresh"]),

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from flts.storage.filesystem import FilesystemStore
-from flts.storage.runs import RunStore
+from flts.storage.run_store import RunStore
 from inference_container.fetching_child import ChildFailedError, FetchingChild
 from inference_container.protocol import Fact, Fetched, Listed, Order, Shipped
 from inference_container.settings import FetchSettings

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from flts.contracts.ids import new_pipeline_run_id
 from flts.observability.metrics import Metrics
-from flts.storage.runs import RunStore
+from flts.storage.run_store import RunStore
 from inference_container.cache import ChampionCache
 from inference_container.champions import Champions
 from inference_container.protocol import Away, Fact, Failed, Listed, Removed
@@ -58,7 +58,7 @@ class Installation:
     def __init__(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.home = home
         self.store = named_store(home, monkeypatch)
-        self.runs = RunStore(self.store, FetchSettings.load())
+        self.run_store = RunStore(self.store, FetchSettings.load())
         self.replicas: list[Replica] = []
 
     def start(self) -> Replica:
@@ -81,12 +81,12 @@ def served(replica: Replica, pointer: dict[str, object]) -> Callable[[], bool]:
 
 
 def test_a_replica_learns_of_champions_at_start_and_of_a_new_one_from_a_hint(installation: Installation) -> None:
-    first = promote(installation.store, installation.runs, window_bundle(SERIES, seed=1))
+    first = promote(installation.store, installation.run_store, window_bundle(SERIES, seed=1))
     replica = installation.start()
     eventually(served(replica, first), "the first champion", timeout=20)
     assert replica.champions.ready()
 
-    second = promote(installation.store, installation.runs, window_bundle(SERIES, seed=2))
+    second = promote(installation.store, installation.run_store, window_bundle(SERIES, seed=2))
     replica.refresher.hint("tiny")
 
     eventually(served(replica, second), "the second champion", timeout=20)  # and not at the next look, a minute later
@@ -105,7 +105,7 @@ def test_a_replica_without_champions_is_ready_once_the_store_said_that_there_are
 def test_a_restart_without_the_store_serves_from_disk_and_an_empty_disk_is_not_ready(
     installation: Installation,
 ) -> None:
-    pointer = promote(installation.store, installation.runs, window_bundle(SERIES))
+    pointer = promote(installation.store, installation.run_store, window_bundle(SERIES))
     replica = installation.start()
     eventually(served(replica, pointer), "the champion", timeout=20)
     replica.refresher.stop()
@@ -132,10 +132,10 @@ def test_a_restart_without_the_store_serves_from_disk_and_an_empty_disk_is_not_r
 def test_a_bundle_damaged_in_the_store_keeps_the_old_champion_until_a_whole_one_is_there(
     installation: Installation,
 ) -> None:
-    first = promote(installation.store, installation.runs, window_bundle(SERIES, seed=1))
+    first = promote(installation.store, installation.run_store, window_bundle(SERIES, seed=1))
     replica = installation.start()
     eventually(served(replica, first), "the first champion", timeout=20)
-    second = promote(installation.store, installation.runs, window_bundle(SERIES, seed=2))
+    second = promote(installation.store, installation.run_store, window_bundle(SERIES, seed=2))
     model_key = str(second["bundle"]["object_key"]).replace("bundle.json", "model.onnx")
     whole, _ = installation.store.get("model-bundles", model_key)
     installation.store.put("model-bundles", model_key, whole[:-1])
@@ -168,8 +168,8 @@ def test_forecast_logs_reach_the_store_as_whole_objects_even_as_the_server_stops
 
 def test_scores_that_only_the_decision_has_are_listed_with_the_champion(installation: Installation) -> None:
     run = new_pipeline_run_id()
-    installation.runs.decide("tiny", run, {"decision": "promoted", "rmse": 0.25, "mae": 0.125})
-    pointer = promote(installation.store, installation.runs, window_bundle(SERIES), pipeline_run_id=run)
+    installation.run_store.evaluations.decide("tiny", run, {"decision": "promoted", "rmse": 0.25, "mae": 0.125})
+    pointer = promote(installation.store, installation.run_store, window_bundle(SERIES), pipeline_run_id=run)
     replica = installation.start()
     eventually(served(replica, pointer), "the champion", timeout=20)
 
@@ -197,7 +197,7 @@ def test_an_error_within_a_round_does_not_end_the_thread(
     eventually(lambda: replica.champions.known, "promotions are looked at all the same", timeout=20)
     eventually(lambda: replica.flushed, "the next round comes soon", timeout=20)
 
-    pointer = promote(installation.store, installation.runs, window_bundle(SERIES))
+    pointer = promote(installation.store, installation.run_store, window_bundle(SERIES))
     replica.refresher.hint("tiny")
 
     eventually(served(replica, pointer), "the champion", timeout=20)

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from embedded.ports import free_port
-from flts.storage.runs import RunStore
+from flts.storage.run_store import RunStore
 from inference_container.settings import FetchSettings
 from tests.eventually import eventually
 from tests.serving import named_store, promote, request_of, serving_environment, small_series, window_bundle

@@ -117,7 +117,7 @@ def test_stage_and_log_tell_what_happened(pre: Preprocessing, caplog: pytest.Log
     with caplog.at_level("INFO"):
         made = pre.run(event)
 
-    stage = pre.runs.stages("series", event.pipeline_run_id)["preprocess"]
+    stage = pre.run_store.stages.of("series", event.pipeline_run_id)["preprocess"]
     assert stage["status"] == "done"
     assert stage["start"] <= stage["end"]
     assert stage["train"]["sha256"] == made.training.sha256
@@ -409,9 +409,9 @@ def test_a_rejected_upload_ends_its_run_with_the_reason(
 
     assert (refusal.code, refusal.field) == (code, field)
     assert words in refusal.message
-    stage = pre.runs.stages("series", event.pipeline_run_id)["preprocess"]
+    stage = pre.run_store.stages.of("series", event.pipeline_run_id)["preprocess"]
     assert (stage["status"], stage["code"], stage["field"]) == ("failed", code, field)
-    outcome = pre.runs.outcome("series", event.pipeline_run_id)
+    outcome = pre.run_store.runs.outcome("series", event.pipeline_run_id)
     assert outcome is not None
     assert (outcome["outcome"], outcome["code"], outcome["message"]) == ("rejected", code, refusal.message)
     assert list(pre.store.list("processed-data")) == []
@@ -427,19 +427,19 @@ def test_a_missing_or_changed_raw_file_leaves_the_run_open(pre: Preprocessing) -
     assert isinstance(refusal_of(pre, missing), ObjectNotFoundError)
     assert isinstance(refusal_of(pre, changed), HashMismatchError)
     for event in (missing, changed):
-        assert pre.runs.outcome("series", event.pipeline_run_id) is None
-        assert pre.runs.stages("series", event.pipeline_run_id)["preprocess"]["status"] == "failed"
+        assert pre.run_store.runs.outcome("series", event.pipeline_run_id) is None
+        assert pre.run_store.stages.of("series", event.pipeline_run_id)["preprocess"]["status"] == "failed"
 
     pre.store.put("raw-data", missing.train.object_key, data)
     pre.run(missing)
-    assert pre.runs.stages("series", missing.pipeline_run_id)["preprocess"]["status"] == "done"
+    assert pre.run_store.stages.of("series", missing.pipeline_run_id)["preprocess"]["status"] == "done"
 
 
 def test_a_run_that_has_ended_is_neither_made_nor_rejected_again(pre: Preprocessing) -> None:
     rejected, decided = pre.upload(b"x,a\n1,2\n"), pre.upload(make_csv(make_values(ROWS)))
     refusal_of(pre, rejected)
     pre.run(decided)
-    pre.runs.put_outcome("series", decided.pipeline_run_id, RunState.PROMOTED)
+    pre.run_store.runs.put_outcome("series", decided.pipeline_run_id, RunState.PROMOTED)
     before = {info.key: info.etag for info in pre.store.list("pipeline-runs")}
 
     assert list(pre.handler(rejected, pre.told)) == []
@@ -451,7 +451,7 @@ def test_a_run_that_has_ended_is_neither_made_nor_rejected_again(pre: Preprocess
 
 def test_a_cancelled_run_is_not_begun(pre: Preprocessing) -> None:
     event = pre.upload(make_csv(make_values(ROWS)))
-    pre.runs.put_outcome("series", event.pipeline_run_id, RunState.CANCELLED)
+    pre.run_store.runs.put_outcome("series", event.pipeline_run_id, RunState.CANCELLED)
 
     assert list(pre.handler(event, pre.told)) == []
     assert list(pre.store.list("processed-data")) == []
@@ -463,9 +463,9 @@ def test_a_crash_after_the_last_try_is_recorded_and_leaves_the_run_open(pre: Pre
     produced = pre.handler.give_up(event, None, "the child was killed: out of memory")
 
     assert list(produced) == []
-    stage = pre.runs.stages("series", event.pipeline_run_id)["preprocess"]
+    stage = pre.run_store.stages.of("series", event.pipeline_run_id)["preprocess"]
     assert (stage["status"], stage["message"]) == ("failed", "the child was killed: out of memory")
-    assert pre.runs.outcome("series", event.pipeline_run_id) is None
+    assert pre.run_store.runs.outcome("series", event.pipeline_run_id) is None
 
 
 # Repeats
@@ -502,7 +502,7 @@ def test_a_finished_data_set_is_announced_without_being_computed(
     assert second.training.event_id != first.training.event_id
     assert len(logged(caplog, "preprocess_skip_duplicate")) == 1
     assert logged(caplog, "download_start") == []
-    assert pre.runs.stages("series", event.pipeline_run_id)["preprocess"]["reused"] is True
+    assert pre.run_store.stages.of("series", event.pipeline_run_id)["preprocess"]["reused"] is True
 
 
 def test_test_rows_wait_in_the_store_for_their_forecast_whatever_becomes_of_the_message(pre: Preprocessing) -> None:
@@ -513,16 +513,16 @@ def test_test_rows_wait_in_the_store_for_their_forecast_whatever_becomes_of_the_
         first = pre.run(event)
         pre.run(event)  # a redelivery
 
-        assert pre.runs.inference("series", event.pipeline_run_id) == first.inference
+        assert pre.run_store.forecasts.inference("series", event.pipeline_run_id) == first.inference
 
-    waiting = {name.pipeline_run_id for name in pre.runs.waiting_forecasts()}
+    waiting = {name.pipeline_run_id for name in pre.run_store.forecasts.waiting()}
     assert waiting == {made.pipeline_run_id, reused.pipeline_run_id}
 
 
 def test_a_rejected_upload_waits_for_no_forecast(pre: Preprocessing) -> None:
     refusal_of(pre, pre.upload(make_csv(make_values(5))))
 
-    assert pre.runs.waiting_forecasts() == []
+    assert pre.run_store.forecasts.waiting() == []
 
 
 @pytest.mark.parametrize("by_setting", [True, False])
@@ -575,7 +575,7 @@ def test_a_damaged_object_is_never_announced(pre: Preprocessing, name: str) -> N
 
     assert refusal.code == "stored_dataset_broken"
     assert f"processed-data/series/{first.training.config_hash}/" in refusal.message
-    assert pre.runs.outcome("series", event.pipeline_run_id) is None  # it can be repaired
+    assert pre.run_store.runs.outcome("series", event.pipeline_run_id) is None  # it can be repaired
 
 
 class KilledStore(FilesystemStore):
@@ -631,15 +631,15 @@ def test_a_store_that_is_away_is_no_reason_to_compute_or_to_reject(tmp_path: Pat
     with pytest.raises(BackendAwayError):
         pre.handler(event, pre.told)
 
-    assert pre.runs.outcome("series", event.pipeline_run_id) is None
+    assert pre.run_store.runs.outcome("series", event.pipeline_run_id) is None
     assert list(pre.store.list("processed-data")) == []
 
 
 def test_times_come_from_the_clock_that_is_passed_in(pre: Preprocessing) -> None:
     event = pre.upload(make_csv(make_values(ROWS)))
-    adapters = Adapters(pre.store, pre.runs, None, pre.metrics, pre.settings)
+    adapters = Adapters(pre.store, pre.run_store, None, pre.metrics, pre.settings)
 
     training, _ = PreprocessUpload(adapters, pre.settings, now=lambda: START)(event, pre.told)
 
     assert training.created_at == START
-    assert pre.runs.stages("series", event.pipeline_run_id)["preprocess"]["end"] == "2024-01-01T00:00:00.000Z"
+    assert pre.run_store.stages.of("series", event.pipeline_run_id)["preprocess"]["end"] == "2024-01-01T00:00:00.000Z"

@@ -11,7 +11,7 @@ from flts.errors import HashMismatchError, NotFoundError, RejectedError
 from flts.ingest import upload_hash
 from flts.storage import layout
 from flts.storage.filesystem import FilesystemStore
-from flts.storage.runs import RunStore
+from flts.storage.run_store import RunStore
 from preprocess_container import job as module
 from preprocess_container.job import DatasetJob, JobSettings
 from tests.preprocessing import Preprocessing, make_csv, make_values
@@ -35,8 +35,8 @@ def make_job(
         dataset_name=name,
         **settings,  # type: ignore[arg-type] - checked by pydantic
     )
-    runs = RunStore(store, used)
-    return DatasetJob(store, runs, used), runs
+    run_store = RunStore(store, used)
+    return DatasetJob(store, run_store, used), run_store
 
 
 def upload(store: FilesystemStore, rows: int, name: str = "series") -> str:
@@ -47,7 +47,7 @@ def upload(store: FilesystemStore, rows: int, name: str = "series") -> str:
 
 
 def test_the_sample_is_uploaded_and_started_where_nothing_is(store: FilesystemStore, tmp_path: Path) -> None:
-    job, runs = make_job(store, tmp_path, "sample")
+    job, run_store = make_job(store, tmp_path, "sample")
 
     event = job.prepare()
 
@@ -55,10 +55,10 @@ def test_the_sample_is_uploaded_and_started_where_nothing_is(store: FilesystemSt
     assert (event.identifier, event.cause) == ("sample", "job")
     keys = [info.key for info in store.list("raw-data", "sample/")]
     assert keys == [event.test.object_key if event.test else "", event.train.object_key]
-    record = runs.read_run("sample", event.pipeline_run_id)
+    record = run_store.runs.read("sample", event.pipeline_run_id)
     assert record is not None
     assert RawData.model_validate(record) == event
-    assert runs.stages("sample", event.pipeline_run_id)["upload"]["status"] == "done"
+    assert run_store.stages.of("sample", event.pipeline_run_id)["upload"]["status"] == "done"
 
 
 def test_what_the_job_announces_can_be_preprocessed(store: FilesystemStore, tmp_path: Path) -> None:
@@ -84,25 +84,25 @@ def test_the_newest_upload_is_taken(store: FilesystemStore, tmp_path: Path) -> N
 
 def test_a_second_execution_starts_nothing(store: FilesystemStore, tmp_path: Path) -> None:
     upload(store, 60)
-    job, runs = make_job(store, tmp_path)
+    job, run_store = make_job(store, tmp_path)
     event = job.prepare()
     assert event is not None
     job.finish(event)
 
     assert make_job(store, tmp_path)[0].prepare() is None
-    assert runs.runs("series") == [event.pipeline_run_id]
+    assert run_store.runs.of("series") == [event.pipeline_run_id]
 
 
 def test_an_execution_that_was_killed_is_gone_on_with(store: FilesystemStore, tmp_path: Path) -> None:
     upload(store, 60)
-    killed, runs = make_job(store, tmp_path)
+    killed, run_store = make_job(store, tmp_path)
     first = killed.prepare()  # and killed before the broker had it
 
     second = make_job(store, tmp_path)[0].prepare()
 
     assert first is not None
     assert second == first
-    assert runs.runs("series") == [first.pipeline_run_id]
+    assert run_store.runs.of("series") == [first.pipeline_run_id]
 
 
 @pytest.mark.parametrize("settings", [{"scaler": "none"}, {"extra_hash_salt": "x"}, {"input_seq_len": 12}])
@@ -110,7 +110,7 @@ def test_another_recipe_or_window_starts_another_run(
     store: FilesystemStore, tmp_path: Path, settings: dict[str, object]
 ) -> None:
     upload(store, 60)
-    job, runs = make_job(store, tmp_path)
+    job, run_store = make_job(store, tmp_path)
     first = job.prepare()
     assert first is not None
     job.finish(first)
@@ -118,7 +118,7 @@ def test_another_recipe_or_window_starts_another_run(
     second = make_job(store, tmp_path, **settings)[0].prepare()
 
     assert second is not None
-    assert runs.runs("series") == [second.pipeline_run_id, first.pipeline_run_id]
+    assert run_store.runs.of("series") == [second.pipeline_run_id, first.pipeline_run_id]
 
 
 def test_another_upload_starts_another_run(store: FilesystemStore, tmp_path: Path) -> None:
@@ -136,13 +136,13 @@ def test_another_upload_starts_another_run(store: FilesystemStore, tmp_path: Pat
 
 
 def test_an_unknown_name_is_refused_with_the_command_that_uploads_it(store: FilesystemStore, tmp_path: Path) -> None:
-    job, runs = make_job(store, tmp_path, "PobleSec")
+    job, run_store = make_job(store, tmp_path, "PobleSec")
 
     with pytest.raises(NotFoundError, match=r"flts upload PobleSec train\.csv") as refusal:
         job.prepare()
 
     assert (refusal.value.code, refusal.value.field) == ("no_upload", "DATASET_NAME")
-    assert runs.identifiers() == []
+    assert run_store.runs.identifiers() == []
 
 
 def test_a_name_that_is_no_identifier_is_refused(store: FilesystemStore, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from flts.housekeeping.deletion import Deletion
 from flts.housekeeping.guard import unless_deleted
 from flts.settings import StoreSettings
 from flts.storage.filesystem import FilesystemStore
-from flts.storage.runs import RunStore
+from flts.storage.run_store import RunStore
 from flts.storage.tombstones import Tombstones
 from flts.tracking.record import ChampionDocument, ForgetDocument, document_from_json
 from flts.tracking.spool import Spool
@@ -54,8 +54,8 @@ class Installation:
         self.store = Failing(home)
         for bucket in BUCKETS:
             self.store.ensure_bucket(bucket)
-        self.runs = RunStore(self.store, self.settings)
-        self.deletion = Deletion(self.store, self.runs, self.settings)
+        self.run_store = RunStore(self.store, self.settings)
+        self.deletion = Deletion(self.store, self.run_store.runs, self.settings)
 
     def start(self, identifier: str, *, run: str | None = None) -> RawData:
         """Record a run with everything that a finished one has."""
@@ -67,7 +67,7 @@ class Installation:
             created_at=CREATED,
             train=claim(key=f"{identifier}/abc/train.csv"),
         )
-        self.runs.create_run(event)
+        self.run_store.runs.create(event)
         for bucket, key in (
             ("raw-data", f"{identifier}/abc/train.csv"),
             ("raw-data", f"_incoming/{identifier}/train.csv"),
@@ -76,12 +76,12 @@ class Installation:
             ("inference-logs", f"{identifier}/date=2024-01-01/a.jsonl"),
         ):
             self.store.put(bucket, key, b"12345")
-        self.runs.mark_announced(identifier, run)
-        self.runs.put_stage(identifier, run, "eval", "done")
-        self.runs.move_current(identifier, {"pipeline_run_id": run, "config_hash": "c"})
-        self.runs.put_config_pointer(identifier, "c", {"pipeline_run_id": run, "config_hash": "c"})
-        self.runs.create_job(identifier, "j", {"pipeline_run_id": run})
-        self.runs.put_outcome(identifier, run, RunState.PROMOTED)
+        self.run_store.runs.mark_announced(identifier, run)
+        self.run_store.stages.put(identifier, run, "eval", "done")
+        self.run_store.pointers.move_current(identifier, {"pipeline_run_id": run, "config_hash": "c"})
+        self.run_store.pointers.move_current_of_config(identifier, "c", {"pipeline_run_id": run, "config_hash": "c"})
+        self.run_store.runs.create_job(identifier, "j", {"pipeline_run_id": run})
+        self.run_store.runs.put_outcome(identifier, run, RunState.PROMOTED)
         self.put(f"_idempotency/{run}.json", {"pipeline_run_id": run, "asked": "x"})
         Spool(self.store, "pipeline-runs").put(ChampionDocument(identifier, "a" * 32))
         return event
@@ -106,7 +106,7 @@ def test_everything_of_the_identifier_goes_and_nothing_of_another(flts: Installa
     flts.start("mine")
     told: list[bool] = []
 
-    removed = flts.deletion.carry_out("mine", told=lambda: told.append(flts.runs.current("mine") is None))
+    removed = flts.deletion.carry_out("mine", told=lambda: told.append(flts.run_store.pointers.current("mine") is None))
 
     assert flts.everything() == before
     assert told == [True, True], "replicas hear of it once the champion is gone, and again at the end"
@@ -146,7 +146,9 @@ def test_a_deletion_that_was_cut_off_anywhere_is_ended_by_the_next_one(tmp_path:
         assert remains > 0, cut
         assert not [key for key in flts.everything() if "mine" in key], cut
         assert [key for key in flts.everything() if "other" in key], cut
-        assert flts.runs.read_run("mine", flts.start("mine").pipeline_run_id) is not None, "the name is free again"
+        assert flts.run_store.runs.read("mine", flts.start("mine").pipeline_run_id) is not None, (
+            "the name is free again"
+        )
 
 
 def test_what_a_repeat_is_led_by_goes_last_and_what_is_looked_at_first(
@@ -216,8 +218,8 @@ def test_what_work_writes_for_a_run_that_is_deleted_meanwhile_is_taken_back(flts
         flts.deletion.carry_out("mine", told=silent)
         flts.store.put("model-bundles", "mine/c/GRU/t/bundle.json", b"late")
         flts.store.put("pipeline-runs", f"mine/{event.pipeline_run_id}/attempts/train-gru/x-1.json", b"{}")
-        flts.runs.put_stage("mine", event.pipeline_run_id, "train-gru", "done")
-        flts.runs.move_current("mine", {"pipeline_run_id": event.pipeline_run_id})
+        flts.run_store.stages.put("mine", event.pipeline_run_id, "train-gru", "done")
+        flts.run_store.pointers.move_current("mine", {"pipeline_run_id": event.pipeline_run_id})
         if ends != "well":
             msg = "its data are gone"
             raise RejectedError(msg)
@@ -238,13 +240,13 @@ def test_late_work_takes_nothing_from_a_new_upload_of_the_same_name(flts: Instal
     def train(_: Event) -> None:
         flts.deletion.carry_out("mine", told=silent)
         new.append(flts.start("mine"))
-        flts.runs.put_stage("mine", old.pipeline_run_id, "train-gru", "done")
+        flts.run_store.stages.put("mine", old.pipeline_run_id, "train-gru", "done")
 
     with pytest.raises(RunDeletedError):
         _work_that(flts, train)(old, None)
 
-    assert flts.runs.runs("mine") == [new[0].pipeline_run_id]
-    current = flts.runs.current("mine")
+    assert flts.run_store.runs.of("mine") == [new[0].pipeline_run_id]
+    current = flts.run_store.pointers.current("mine")
     assert current is not None
     assert current[0]["pipeline_run_id"] == new[0].pipeline_run_id
     assert len([key for key in flts.everything() if key.startswith(("model-bundles", "processed", "raw"))]) == 4

@@ -13,7 +13,7 @@ from flts.messaging.codec import ONLY_GROUP, REPLAY_OF, header
 from flts.messaging.kafka import RawHeaders
 from flts.messaging.replay import BATCH_SECONDS, KEEP_SECONDS, Replayer, ReplayMarks, Report
 from flts.settings import KafkaSettings
-from flts.storage.runs import RunStore
+from flts.storage.run_store import RunStore
 from tests.brokers import raw_data
 from tests.dead_letters import LettersInMemory
 from tests.stores import folder_settings, folder_store
@@ -29,7 +29,7 @@ class Desk:
         self.settings = KafkaSettings(kafka_bootstrap_servers="nowhere:9092", namespace_prefix=prefix)
         self.letters = LettersInMemory(self.settings)
         self.store = folder_store(folder)
-        self.runs = RunStore(self.store, folder_settings(folder))
+        self.run_store = RunStore(self.store, folder_settings(folder))
         self.marks = ReplayMarks(self.store, "pipeline-runs")
         self.published: list[Published] = []
         self.publish_fails: Exception | None = None
@@ -42,7 +42,7 @@ class Desk:
             self.settings,
             self.letters,
             self.marks,
-            leases=self.runs,
+            leases=self.run_store.leases,
             publish=self._publish,
             check=lambda *asked: self.refuse(*asked),  # noqa: PLW0108 - tests put another in its place
             clock=lambda: self.now,

@@ -27,7 +27,7 @@ def test_a_given_up_training_tells_eval_not_to_wait_and_stands_in_the_runs_recor
     assert event.error is not None
     assert event.error.startswith("it diverged!")
     assert len(event.model_dump_json()) < 16 * 1024
-    stage = stored.runs.stages("made", stored.event.pipeline_run_id)["train-gru"]
+    stage = stored.run_store.stages.of("made", stored.event.pipeline_run_id)["train-gru"]
     assert stage["status"] == "failed"
     assert stage["error_code"] == "diverged"
     assert before is not None

@@ -160,13 +160,13 @@ def test_nothing_is_trained_for_a_run_that_has_ended_unless_its_dead_letter_is_s
     handler = TrainOnDataset(adapters_of(stored, settings), settings, LINEAR, fitter)
     late, failed = stored.again(), stored.again()
     for event in (late, failed):
-        stored.runs.put_outcome("made", event.pipeline_run_id, RunState.REFUSED)
-    stored.runs.put_stage("made", failed.pipeline_run_id, "train-linear", "failed")
+        stored.run_store.runs.put_outcome("made", event.pipeline_run_id, RunState.REFUSED)
+    stored.run_store.stages.put("made", failed.pipeline_run_id, "train-linear", "failed")
 
     assert list(handler(late, Progress())) == []
     assert list(handler(failed, Progress())) == []
     assert fitter.fits == 0
-    assert "train-linear" not in stored.runs.stages("made", late.pipeline_run_id)
+    assert "train-linear" not in stored.run_store.stages.of("made", late.pipeline_run_id)
 
     with replaying(replayed=True):
         assert [event.status for event in handler(failed, Progress())] == ["SUCCESS"]
@@ -193,7 +193,7 @@ def test_a_finished_configuration_is_announced_again_under_the_new_run(
     assert second.pipeline_run_id == again.pipeline_run_id
     assert second.run_id != first.run_id
     assert "train_skip_duplicate" in [line["event"] for line in lines_of(capsys)]
-    assert stored.runs.stages("made", again.pipeline_run_id)["train-linear"]["reused"] is True
+    assert stored.run_store.stages.of("made", again.pipeline_run_id)["train-linear"]["reused"] is True
 
 
 def test_other_training_settings_train_another_bundle(tmp_path: Path, settings: LinearSettings) -> None:
@@ -358,7 +358,7 @@ def test_stage_progress_and_log_tell_the_same_story(
     assert by_event["feature_summary"]["n_exogenous"] == 6
     run_id = derived_run_id(stored.event.event_id, "LINEAR")
     assert all(line["run_id"] == run_id and line["model_type"] == "LINEAR" for line in lines)
-    stage = stored.runs.stages("made", stored.event.pipeline_run_id)["train-linear"]
+    stage = stored.run_store.stages.of("made", stored.event.pipeline_run_id)["train-linear"]
     assert stage["status"] == "done"
     assert stage["bundle"]["object_key"] == by_event["train_success"]["object_key"]
     assert datetime.fromisoformat(stage["start"]) >= before
@@ -371,7 +371,7 @@ def test_a_stage_that_failed_stays_started_for_the_next_try(tmp_path: Path, sett
     with pytest.raises(RejectedError):
         trained(stored, settings, LinearFitter(export_error=1.0))
 
-    assert stored.runs.stages("made", stored.event.pipeline_run_id)["train-linear"]["status"] == "started"
+    assert stored.run_store.stages.of("made", stored.event.pipeline_run_id)["train-linear"]["status"] == "started"
 
 
 def test_the_bundle_of_the_store_is_announced_when_another_trainer_was_first(

@@ -1,0 +1,72 @@
+"""The pointers to champions: one an identifier, which is the authority, and one a configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from flts.storage import layout
+from flts.storage.records import TRIES, Record, Records, contended
+
+Move = Literal["moved", "same", "superseded"]
+
+
+class Pointers:
+    """Reads pointers and moves them, forward in run ids only.
+
+    Parameters
+    ----------
+    records : Records
+        Of the bucket of promotions.
+    """
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+
+    def current(self, identifier: str) -> tuple[Record, str] | None:
+        """Return the champion's pointer and its etag, or None."""
+        return self._records.read_with_etag(layout.CURRENT(identifier))
+
+    def current_of_config(self, identifier: str, config_hash: str) -> Record | None:
+        """Return the pointer of one configuration, or None."""
+        found = self._records.read_with_etag(layout.CURRENT_OF_CONFIG(identifier, config_hash))
+        return found and found[0]
+
+    def champions(self) -> dict[str, Record]:
+        """Return the champions' pointers by identifier."""
+        found = ((name, self.current(name)) for name in self._records.folders())
+        return {name: pointer[0] for name, pointer in found if pointer is not None}
+
+    def move_current(self, identifier: str, pointer: Mapping[str, Any]) -> Move:
+        """Make a run's champion the current one, if no newer run was there first.
+
+        The stored pointer also has ``previous``: the pointer that it replaced, without that one's own ``previous``.
+
+        Returns
+        -------
+        "moved" | "same" | "superseded"
+            ``same`` if the pointer already names this run; ``superseded`` if it names a newer one, and stays.
+        """
+        return self._move(layout.CURRENT(identifier), pointer)
+
+    def move_current_of_config(self, identifier: str, config_hash: str, pointer: Mapping[str, Any]) -> Move:
+        """Move the pointer of one configuration as `move_current` does."""
+        return self._move(layout.CURRENT_OF_CONFIG(identifier, config_hash), pointer)
+
+    def _move(self, key: str, pointer: Mapping[str, Any]) -> Move:
+        run = str(pointer["pipeline_run_id"])
+        tried = False
+        for _ in range(TRIES):
+            found = self._records.read_with_etag(key)
+            stored, etag = found or (None, None)
+            stored_run = str(stored.get("pipeline_run_id", "")) if stored else ""
+            if stored_run == run:
+                # A put whose answer was lost and which was then repeated looks like a failed condition.
+                return "moved" if tried else "same"
+            if stored_run > run:  # UUIDv7: ordered by time
+                return "superseded"
+            previous = {name: value for name, value in stored.items() if name != "previous"} if stored else None
+            tried = True
+            if self._records.replace(key, {**pointer, "previous": previous}, etag):
+                return "moved"
+        raise contended(key)

@@ -1,0 +1,43 @@
+"""What must survive of every run, by subject. Every record is one JSON object, written once unless said otherwise."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from flts.storage.evaluations import Evaluations
+from flts.storage.forecasts import Forecasts
+from flts.storage.leases import Leases
+from flts.storage.pointers import Pointers
+from flts.storage.records import Records
+from flts.storage.runs import Runs
+from flts.storage.stages import Stages
+from flts.storage.tombstones import Tombstones
+
+if TYPE_CHECKING:
+    from flts.settings import StoreSettings
+    from flts.storage.ports import ObjectStore
+
+
+class RunStore:
+    """The records of one installation's runs.
+
+    Parameters
+    ----------
+    store : ObjectStore
+        One whose conditional puts were probed (`flts.storage.checks`).
+    settings : StoreSettings
+        Names of the buckets.
+    clock : callable
+        Epoch seconds.
+    """
+
+    def __init__(self, store: ObjectStore, settings: StoreSettings, *, clock: Callable[[], float] = time.time) -> None:
+        records = Records(store, settings.bucket_pipeline_runs)
+        self.runs = Runs(records, Tombstones(store, settings, clock=clock), clock)
+        self.stages = Stages(records, clock)
+        self.evaluations = Evaluations(records)
+        self.forecasts = Forecasts(records, clock)
+        self.pointers = Pointers(Records(store, settings.promotion_bucket))
+        self.leases = Leases(records, clock)
