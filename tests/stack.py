@@ -16,6 +16,7 @@ from typing import Any
 
 import psutil
 
+from embedded.processes import end_with_parent
 from embedded.settings import EmbeddedSettings
 from flts.settings import StoreSettings
 from tests.eventually import eventually
@@ -140,6 +141,7 @@ def running_stack(home: Path, *, code: Path = ROOT, **environment: str) -> Itera
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        preexec_fn=end_with_parent,  # noqa: PLW1509 - a killed worker of pytest leaves no pipeline behind
     )
     try:
         stack = RunningStack(
