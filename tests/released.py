@@ -28,6 +28,8 @@ from tests.whole_log import Logged
 
 FOLDER = Path(__file__).with_name("releases")
 MOST_BYTES = 300_000
+MODELS = ("GRU", "LSTM", "PROPHET")
+"""Model types that the releases train by default."""
 ENDING = ".tar.xz"
 STORE = "store/"
 QUEUE = "queue.jsonl"

@@ -52,8 +52,7 @@ from preprocess_container.domain.config_hash import config_hash
 from preprocess_container.job import DatasetJob, JobSettings
 from preprocess_container.settings import PreprocessSettings
 from tests.files_below import files_below
-from tests.pipeline import MODELS
-from tests.released import MOST_BYTES, RELEASES, Release, assert_same_answer
+from tests.released import MODELS, MOST_BYTES, RELEASES, Release, assert_same_answer
 from tests.stores import folder_settings
 from tests.training_sets import ENVIRONMENT, training_settings
 from tests.whole_log import Logged

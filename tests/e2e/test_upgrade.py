@@ -14,8 +14,7 @@ import psutil
 import pytest
 
 from tests import whole_log
-from tests.pipeline import MODELS
-from tests.released import RELEASES, Release, assert_same_answer
+from tests.released import MODELS, RELEASES, Release, assert_same_answer
 from tests.reports import report
 from tests.stack import ROOT, RunningStack, now, running_stack
 
