@@ -23,7 +23,7 @@ from flts.contracts.lifecycle import RunState
 from flts.errors import FltsError, RejectedError, RetryableError, RunDeletedError
 from flts.housekeeping.deletion import Deletion
 from flts.housekeeping.guard import refuse_deleted
-from flts.messaging.attempts import StoredAttempts, TriesExhaustedError
+from flts.messaging.attempts import AttemptsExhaustedError, StoredAttempts
 from flts.observability.logs import bind, get_logger
 from flts.storage import layout
 from flts.storage.claimed_frames import read_claimed_series
@@ -135,14 +135,14 @@ class BatchForecasts:
     def _try_once(self, event: InferenceData) -> None:
         try:
             number = self._attempts.begin(event)
-        except TriesExhaustedError as error:
-            self._skip(event, f"gave up after {error.tries} tries; the worker's log says why")
-            self._attempts.clear(event, error.tries)
+        except AttemptsExhaustedError as error:
+            self._skip(event, f"gave up after {error.attempts} tries; the worker's log says why")
+            self._attempts.clear(event, error.attempts)
             return
         try:
             self._work(event)
         except RetryableError:
-            self._attempts.forgive(event, number)  # a backend that is away is not counted as an attempt
+            self._attempts.withdraw(event, number)  # a backend that is away is not counted as an attempt
             raise
         except Exception as error:
             self._attempts.failed(event, number, str(error))

@@ -1,4 +1,4 @@
-"""Tries, recorded in the store before the work: an out-of-memory kill takes the process along, not the count."""
+"""Attempts, recorded in the store before the work: an out-of-memory kill takes the process along, not the count."""
 
 from __future__ import annotations
 
@@ -18,39 +18,39 @@ from flts.storage.ports import ObjectStore
 DIED = "the process ended in the middle of the work (killed, or out of memory)"
 
 
-class TriesExhaustedError(Exception):
-    """All tries of an event were used up; the message is the last try's error."""
+class AttemptsExhaustedError(Exception):
+    """All attempts at an event were used up; the message is the last attempt's error."""
 
-    def __init__(self, last_error: str, tries: int) -> None:
+    def __init__(self, last_error: str, attempts: int) -> None:
         super().__init__(last_error)
-        self.tries = tries
+        self.attempts = attempts
 
 
 class Attempts(Protocol):
-    """Counts tries of events."""
+    """Counts attempts at events."""
 
     def begin(self, event: Event, nonce: str | None = None) -> int:
-        """Record a try and return its number from 1; raises `TriesExhaustedError` if there are none left.
+        """Record an attempt and return its number from 1; raises `AttemptsExhaustedError` if there is none left.
 
-        ``nonce`` names the try: asked again with the same one, since the answer was lost, it is counted once.
+        ``nonce`` names the attempt: a call that is repeated with it, since the answer was lost, counts once.
         """
         ...
 
     def failed(self, event: Event, number: int, error: str) -> None:
-        """Say how a try ended."""
+        """Record how an attempt ended."""
         ...
 
-    def forgive(self, event: Event, number: int) -> None:
-        """Take a try back: a backend was away, or the service stops."""
+    def withdraw(self, event: Event, number: int) -> None:
+        """Take an attempt back: a backend was away, or the service stops."""
         ...
 
-    def clear(self, event: Event, tries: int) -> None:
-        """Forget an event's tries, when it is done or given up: a replay starts afresh."""
+    def clear(self, event: Event, attempts: int) -> None:
+        """Remove an event's attempts when it is done or given up: a replay starts afresh."""
         ...
 
 
 class StoredAttempts:
-    """Tries as one object each, created once.
+    """Attempts as one object each, created once.
 
     Parameters
     ----------
@@ -58,8 +58,8 @@ class StoredAttempts:
         Where the runs are recorded.
     group : str
         The consumer group, which counts for itself.
-    max_tries : int
-        Tries an event has.
+    max_attempts : int
+        Attempts that an event has.
     """
 
     def __init__(
@@ -67,45 +67,45 @@ class StoredAttempts:
         store: ObjectStore,
         bucket: str,
         group: str,
-        max_tries: int,
+        max_attempts: int,
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._store = store
         self._bucket = bucket
         self._group = group
-        self._max_tries = max_tries
+        self._max_attempts = max_attempts
         self._now = now
 
     def begin(self, event: Event, nonce: str | None = None) -> int:
-        """Record a try and return its number from 1; raises `TriesExhaustedError` if there are none left."""
+        """Record an attempt and return its number from 1; raises `AttemptsExhaustedError` if there is none left."""
         # In the ordinary case this is one put; only after failures it walks over what is there.
         nonce = nonce or uuid.uuid4().hex
-        for number in range(1, self._max_tries + 1):
+        for number in range(1, self._max_attempts + 1):
             try:
                 self._put(event, number, None, nonce=nonce, create_only=True)
             except PreconditionFailedError:
-                # A put whose answer was lost is met again here: that one is this try, not an earlier one.
+                # A put whose answer was lost is met again here: that one is this attempt, not an earlier one.
                 if self._read(event, number).get("nonce") != nonce:
                     continue
             return number
-        raise TriesExhaustedError(self._last_error(event), self._max_tries)
+        raise AttemptsExhaustedError(self._last_error(event), self._max_attempts)
 
     def failed(self, event: Event, number: int, error: str) -> None:
-        """Say how a try ended."""
+        """Record how an attempt ended."""
         self._put(event, number, error)
 
-    def forgive(self, event: Event, number: int) -> None:
-        """Take a try back: a backend was away, or the service stops."""
+    def withdraw(self, event: Event, number: int) -> None:
+        """Take an attempt back: a backend was away, or the service stops."""
         self._store.delete(self._bucket, self.key(event, number))
 
-    def clear(self, event: Event, tries: int) -> None:
-        """Forget an event's tries, when it is done or given up: a replay starts afresh."""
-        for number in range(1, tries + 1):
+    def clear(self, event: Event, attempts: int) -> None:
+        """Remove an event's attempts when it is done or given up: a replay starts afresh."""
+        for number in range(1, attempts + 1):
             self._store.delete(self._bucket, self.key(event, number))
 
     def key(self, event: Event, number: int) -> str:
-        """Return the key of a try."""
+        """Return the key of an attempt."""
         return layout.ATTEMPT(event.identifier, event.pipeline_run_id, self._group, event.event_id, str(number))
 
     def _put(
@@ -132,34 +132,34 @@ class StoredAttempts:
         return record
 
     def _last_error(self, event: Event) -> str:
-        return str(self._read(event, self._max_tries).get("error") or DIED)
+        return str(self._read(event, self._max_attempts).get("error") or DIED)
 
 
 class MemoryAttempts:
-    """Tries of a replica that reads every message for itself: nobody else would go on counting."""
+    """Attempts of a replica that reads every message for itself: no other replica continues the count."""
 
-    def __init__(self, max_tries: int) -> None:
-        self._max_tries = max_tries
-        self._tries: dict[str, list[str]] = {}
+    def __init__(self, max_attempts: int) -> None:
+        self._max_attempts = max_attempts
+        self._errors: dict[str, list[str]] = {}
 
     def begin(self, event: Event, nonce: str | None = None) -> int:  # noqa: ARG002 - no answer is lost in memory
-        """Record a try and return its number from 1; raises `TriesExhaustedError` if there are none left."""
-        tries = self._tries.setdefault(event.event_id, [])
-        if len(tries) >= self._max_tries:
-            raise TriesExhaustedError(tries[-1], len(tries))
-        tries.append(DIED)
-        return len(tries)
+        """Record an attempt and return its number from 1; raises `AttemptsExhaustedError` if there is none left."""
+        errors = self._errors.setdefault(event.event_id, [])
+        if len(errors) >= self._max_attempts:
+            raise AttemptsExhaustedError(errors[-1], len(errors))
+        errors.append(DIED)
+        return len(errors)
 
     def failed(self, event: Event, number: int, error: str) -> None:
-        """Say how a try ended."""
-        tries = self._tries.get(event.event_id, [])
-        if number <= len(tries):  # else it was taken back meanwhile
-            tries[number - 1] = error
+        """Record how an attempt ended."""
+        errors = self._errors.get(event.event_id, [])
+        if number <= len(errors):  # else it was taken back meanwhile
+            errors[number - 1] = error
 
-    def forgive(self, event: Event, number: int) -> None:
-        """Take a try back: a backend was away, or the service stops."""
-        del self._tries.get(event.event_id, [])[number - 1 :]
+    def withdraw(self, event: Event, number: int) -> None:
+        """Take an attempt back: a backend was away, or the service stops."""
+        del self._errors.get(event.event_id, [])[number - 1 :]
 
-    def clear(self, event: Event, tries: int) -> None:  # noqa: ARG002 - counted here
-        """Forget an event's tries, when it is done or given up."""
-        self._tries.pop(event.event_id, None)
+    def clear(self, event: Event, attempts: int) -> None:  # noqa: ARG002 - counted here
+        """Remove an event's attempts when it is done or given up."""
+        self._errors.pop(event.event_id, None)

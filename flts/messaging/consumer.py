@@ -184,7 +184,7 @@ class ConsumeLoop:
                 self._health.beat(self.name)
             if self._stopping.over.is_set() and not job.done.wait(PATIENCE_SECONDS):
                 # A handler in a thread cannot be stopped; its record is not committed, and its try is no try.
-                self._delivery.disown()
+                self._delivery.release()
                 job.outcome, self.abandoned = "interrupted", True
                 return
             self._keep_house()
@@ -269,7 +269,7 @@ class ConsumeLoop:
         job = self._job
         if job is not None and job.place in gone and not job.lost:
             job.lost = True
-            threading.Thread(target=self._delivery.disown, name="disown", daemon=True).start()
+            threading.Thread(target=self._delivery.release, name="release", daemon=True).start()
         consumer.incremental_unassign(partitions)
         log.info("partitions_revoked", partitions=[f"{part.topic}/{part.partition}" for part in partitions])
 

@@ -1,4 +1,4 @@
-"""One record from Kafka to its effects: understood, worked on with bounded tries, told to others, or given up."""
+"""One record from Kafka to its effects: decoded, worked on in bounded attempts, its results published, or given up."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeVar
 
-from flts.contracts import topics
 from flts.contracts.events import Event, RunProgress
 from flts.contracts.topics import Topic
 from flts.errors import BackendAwayError, FltsError, RejectedError, RunDeletedError
 from flts.killpoints import reached
-from flts.messaging.attempts import Attempts, TriesExhaustedError
+from flts.messaging.attempts import Attempts, AttemptsExhaustedError
 from flts.messaging.codec import ONLY_GROUP, dead_letter_headers, decode, header
 from flts.messaging.progress import ProgressReporter
 from flts.messaging.replayed import replaying
@@ -29,7 +28,7 @@ T = TypeVar("T")
 
 Outcome = Literal["done", "skipped", "dead_letter", "dropped", "interrupted", "failed"]
 MAX_WAIT_SECONDS = 30.0
-"""Between two looks at a backend that is away."""
+"""Seconds; the longest wait between two attempts to reach a backend that is away."""
 MAX_BACKOFF_SECONDS = 60.0
 MAX_MESSAGE_CHARACTERS = 2_000
 HEADER_LIMITS_BYTES = (2**21, 32_768, 1_024, 128)
@@ -55,7 +54,7 @@ class Stopping:
 
     def __init__(self) -> None:
         self.asked = threading.Event()
-        """No new work or try begins."""
+        """No new work or attempt begins."""
         self.over = threading.Event()
         """Work in hand is given up."""
 
@@ -102,11 +101,11 @@ class Delivery:
     publisher: Sender
     metrics: Metrics
     stopping: Stopping
-    max_tries: int
+    max_attempts: int
     backoff_seconds: float
     dead_letters: str | None
     only_group: str
-    _try: tuple[Event, int] | None = field(default=None, init=False)
+    _attempt: tuple[Event, int] | None = field(default=None, init=False)
     _begun: float | None = field(default=None, init=False)
 
     def deliver(self, record: Record) -> Outcome:
@@ -128,17 +127,17 @@ class Delivery:
         self.metrics.messages.labels(topic=record.topic.name, outcome=outcome).inc()
         return outcome
 
-    def disown(self) -> None:
-        """Take the running try back: the partition went to another replica, which counts its own."""
-        running = self._try
+    def release(self) -> None:
+        """Withdraw the running attempt: the partition went to another replica, which counts its own."""
+        running = self._attempt
         if running is not None:
             try:
-                self.attempts.forgive(*running)
+                self.attempts.withdraw(*running)
             except FltsError as error:
                 log.warning("attempt_not_forgiven", error=str(error), event_id=running[0].event_id)
 
     def seconds_working(self) -> float:
-        """Return how long the handler has been at work on its event; 0 between two tries."""
+        """Return how long the handler has been at work on its event, in seconds; 0 between two attempts."""
         begun = self._begun
         return 0.0 if begun is None else time.monotonic() - begun
 
@@ -151,33 +150,33 @@ class Delivery:
         try:
             event = decode(record.topic, record.value, record.headers)
         except RejectedError as error:
-            return self._give_up(record, None, error, tries=0)
+            return self._give_up(record, None, error, attempts=0)
         reached("message-read.after", record.topic.name, record.key)
         ids = {"identifier": event.identifier, "pipeline_run_id": event.pipeline_run_id}
         fields = bind(**ids, config_hash=event.config_hash, event_id=event.event_id)
         with fields, replaying(replayed=meant_for is not None):
             # Progress comes every second and is only looked at.
-            tell = log.debug if isinstance(event, RunProgress) else log.info
-            tell("kafka_receive", kind=type(event).__name__, object_key=getattr(event, "object_key", None))
-            return self._try_until_done(record, event)
+            write = log.debug if isinstance(event, RunProgress) else log.info
+            write("kafka_receive", kind=type(event).__name__, object_key=getattr(event, "object_key", None))
+            return self._attempt_until_done(record, event)
 
-    def _try_until_done(self, record: Record, event: Event) -> Outcome:
+    def _attempt_until_done(self, record: Record, event: Event) -> Outcome:
         away = 0
         while True:
             try:
-                nonce = uuid.uuid4().hex  # one for all the puts of this try, whose answers may be lost
+                nonce = uuid.uuid4().hex  # one for all the puts of this attempt, whose answers may be lost
                 number = self._patiently(lambda nonce=nonce: self.attempts.begin(event, nonce))  # type: ignore[misc] # a default binds it
-            except TriesExhaustedError as error:
-                return self._give_up(record, event, error, tries=error.tries)
-            self._try = (event, number)
+            except AttemptsExhaustedError as error:
+                return self._give_up(record, event, error, attempts=error.attempts)
+            self._attempt = (event, number)
             try:
                 produced = self._work(event)
                 self._patiently(lambda produced=produced: self.publisher.publish_all(produced))  # type: ignore[misc] # a default binds it
             except (WorkInterruptedError, WorkerStartError):
-                self._forgive(event, number)
+                self._withdraw(event, number)
                 raise
             except BackendAwayError as error:
-                self._patiently(lambda number=number: self.attempts.forgive(event, number))  # type: ignore[misc] # a default binds it
+                self._patiently(lambda number=number: self.attempts.withdraw(event, number))  # type: ignore[misc] # a default binds it
                 away += 1
                 wait = min(
                     MAX_WAIT_SECONDS, max(error.retry_after_seconds, self.backoff_seconds) * 2 ** min(away - 1, 8)
@@ -188,16 +187,16 @@ class Delivery:
                 self._patiently(lambda number=number: self.attempts.clear(event, number))  # type: ignore[misc] # a default binds it
                 return "skipped"
             except RejectedError as error:
-                return self._give_up(record, event, error, tries=number)
-            except Exception as error:  # noqa: BLE001 - a bug or a retryable error: bounded tries, then the dead letters
-                if number >= self.max_tries:
-                    return self._give_up(record, event, error, tries=number)
+                return self._give_up(record, event, error, attempts=number)
+            except Exception as error:  # noqa: BLE001 - a bug or a retryable error: bounded attempts, then the dead letters
+                if number >= self.max_attempts:
+                    return self._give_up(record, event, error, attempts=number)
                 self._defer(event, number, error)
             else:
                 self._patiently(lambda number=number: self.attempts.clear(event, number))  # type: ignore[misc] # a default binds it
                 return "done"
             finally:
-                self._try = None
+                self._attempt = None
 
     def _work(self, event: Event) -> Sequence[Event]:
         progress = ProgressReporter(self.publisher.publish_soon, self.service, event)
@@ -215,7 +214,7 @@ class Delivery:
         self._patiently(lambda: self.attempts.failed(event, number, details["error"]))
         wait = min(MAX_BACKOFF_SECONDS, self.backoff_seconds * 2 ** (number - 1))
         log.warning(
-            "train_retry_defer" if self._trains() else "retry_defer",
+            self.subscription.log_events.retry,
             object_key=getattr(event, "object_key", None),
             attempt=number,
             wait_seconds=wait,
@@ -224,30 +223,30 @@ class Delivery:
         self.metrics.messages.labels(topic=self._bare_topic(event), outcome="retried").inc()
         self._wait(wait)
 
-    def _give_up(self, record: Record, event: Event | None, error: Exception, *, tries: int) -> Outcome:
+    def _give_up(self, record: Record, event: Event | None, error: Exception, *, attempts: int) -> Outcome:
         details = error_fields(error)
-        if isinstance(error, TriesExhaustedError):
+        if isinstance(error, AttemptsExhaustedError):
             details = {"error": str(error), "error_code": "tries_exhausted"}
         word = "dead_letter" if self.dead_letters else "message_dropped"
-        log.error("train_error" if self._trains() and event else word, attempts=tries, **details)
+        log.error((event and self.subscription.log_events.failed) or word, attempts=attempts, **details)
         if self.dead_letters is not None:
-            self._publish_dead_letter(self.dead_letters, record, details, tries)
+            self._publish_dead_letter(self.dead_letters, record, details, attempts)
             self.metrics.dead_letters.labels(topic=record.topic.name).inc()
-        if self.subscription.child and not isinstance(error, RejectedError):  # what is refused had no further try
+        if self.subscription.child and not isinstance(error, RejectedError):  # a refused event had no further attempt
             self.metrics.training_retries_exhausted.inc()
         if event is not None:
-            self._tell_exhausted(event, error, details["error"][:MAX_MESSAGE_CHARACTERS])
-            self._patiently(lambda: self.attempts.clear(event, tries))
+            self._publish_exhausted(event, error, details["error"][:MAX_MESSAGE_CHARACTERS])
+            self._patiently(lambda: self.attempts.clear(event, attempts))
         return "dead_letter" if self.dead_letters is not None else "dropped"
 
-    def _tell_exhausted(self, event: Event, error: Exception, message: str) -> None:
-        tell = self.subscription.on_exhausted
-        if tell is None:
+    def _publish_exhausted(self, event: Event, error: Exception, message: str) -> None:
+        on_exhausted = self.subscription.on_exhausted
+        if on_exhausted is None:
             return
         reason = error if isinstance(error, FltsError) else None
 
         def publish() -> None:
-            self.publisher.publish_all(tell(event, reason, message))
+            self.publisher.publish_all(on_exhausted(event, reason, message))
 
         try:
             self._patiently(publish)
@@ -256,12 +255,12 @@ class Delivery:
         except Exception:  # the dead letter is safe; a bug here must not repeat it for ever
             log.exception("on_exhausted_error")
 
-    def _publish_dead_letter(self, topic: str, record: Record, details: dict[str, str], tries: int) -> None:
+    def _publish_dead_letter(self, topic: str, record: Record, details: dict[str, str], attempts: int) -> None:
         reasons = {
             "source-topic": record.full_topic,
             "source-partition": str(record.partition),
             "source-offset": str(record.offset),
-            "attempts": str(tries),
+            "attempts": str(attempts),
             "error_code": details["error_code"],
             "error": details["error"][:MAX_MESSAGE_CHARACTERS],
             "traceback": details.get("traceback", ""),
@@ -297,19 +296,11 @@ class Delivery:
             msg = "the service stops"
             raise WorkInterruptedError(msg)
 
-    def _forgive(self, event: Event, number: int) -> None:
+    def _withdraw(self, event: Event, number: int) -> None:
         try:
-            self.attempts.forgive(event, number)
+            self.attempts.withdraw(event, number)
         except FltsError as error:
             log.warning("attempt_not_forgiven", error=str(error), attempt=number)
 
-    def _trains(self) -> bool:
-        return trains(self.subscription)
-
     def _bare_topic(self, event: Event) -> str:
         return next((topic.name for topic in self.subscription.topics if type(event) in topic.events), "unknown")
-
-
-def trains(subscription: Subscription) -> bool:
-    """Return whether this is a trainer's subscription, whose log events have names of their own."""
-    return subscription.child is not None and subscription.topics == (topics.TRAINING_DATA,)

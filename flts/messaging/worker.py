@@ -126,8 +126,8 @@ class WorkerSpec:
     tracking: bool = False
     stuck_seconds: float = 120.0
     deadline_seconds: float = 3600.0
-    trains: bool = True
-    """Whether the log speaks of training."""
+    stuck_event: str = "work_stuck"
+    """Name of the log event of work without progress."""
 
 
 class ChildWorker:
@@ -247,8 +247,7 @@ class ChildWorker:
         silent = now - child.last_progress
         if silent > spec.stuck_seconds:
             stack = child.stack()
-            word = "train_stuck" if spec.trains else "work_stuck"
-            log.error(word, silent_seconds=round(silent, 1), child_pid=child.process.pid, stack=stack)
+            log.error(spec.stuck_event, silent_seconds=round(silent, 1), child_pid=child.process.pid, stack=stack)
             self._metrics.training_stuck.inc()
             self.stop()
             msg = f"no progress for {spec.stuck_seconds:g} s (TRAIN_STUCK_SECONDS); it was here:\n{stack[-1500:]}"

@@ -17,7 +17,7 @@ from flts.contracts.topics import dead_letter_topic
 from flts.errors import BackendAwayError
 from flts.messaging.attempts import Attempts, MemoryAttempts, StoredAttempts
 from flts.messaging.consumer import ConsumeLoop
-from flts.messaging.delivery import Delivery, Stopping, Work, trains
+from flts.messaging.delivery import Delivery, Stopping, Work
 from flts.messaging.kafka import Publisher, full_name
 from flts.messaging.worker import ChildWorker, WorkerSpec, settings_path
 from flts.observability.health import Health, HealthApp
@@ -142,7 +142,7 @@ class _Runner:
                 tracking=self._adapters.tracking,
                 stuck_seconds=kafka.train_stuck_seconds,
                 deadline_seconds=kafka.work_deadline_seconds,
-                trains=trains(subscription),
+                stuck_event=subscription.log_events.stuck,
             )
             worker = self._workers[index] = ChildWorker(spec, self._metrics)
             worker.start()
@@ -198,7 +198,7 @@ class _Runner:
             publisher=self._adapters.publisher,
             metrics=self._metrics,
             stopping=self._stopping,
-            max_tries=kafka.failure_max_retries,
+            max_attempts=kafka.failure_max_retries,
             backoff_seconds=kafka.retry_backoff_seconds,
             dead_letters=full_name(kafka, dead_letter_topic(group)) if shared else None,
             only_group=group,

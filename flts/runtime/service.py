@@ -38,6 +38,18 @@ class Handler(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class WorkEvents:
+    """Names of the log events of a subscription's work."""
+
+    retry: str = "retry_defer"
+    """An attempt failed, and there is another one."""
+    failed: str | None = None
+    """The last attempt failed; None: the event says where the record went, ``dead_letter`` or ``message_dropped``."""
+    stuck: str = "work_stuck"
+    """No progress for `TRAIN_STUCK_SECONDS`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Subscription:
     """Which topics a service listens to, and what it does with each event."""
 
@@ -51,7 +63,8 @@ class Subscription:
     group: str | None = None
     """The group; the service's name unless given."""
     on_exhausted: Callable[[Event, FltsError | None, str], Sequence[Event]] | None = None
-    """(event, error, message) after the last try, beside the dead letter: e.g. a trainer's FAILED event."""
+    """(event, error, message) after the last attempt, beside the dead letter: e.g. a trainer's FAILED event."""
+    log_events: WorkEvents = WorkEvents()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from flts.contracts import topics
 from flts.runtime.adapters import Adapters
-from flts.runtime.service import Service, Subscription
+from flts.runtime.service import Service, Subscription, WorkEvents
 from flts.trainers import Trainer
 from flts.training.announce import announce_failure
+
+TRAINING = WorkEvents(retry="train_retry_defer", failed="train_error", stuck="train_stuck")
 
 
 def trainer_service(trainer: Trainer, adapters: Adapters, *, child: str) -> Service:
@@ -27,6 +29,7 @@ def trainer_service(trainer: Trainer, adapters: Adapters, *, child: str) -> Serv
                 mode="group",
                 child=child,
                 on_exhausted=announce_failure(adapters, trainer),
+                log_events=TRAINING,
             ),
         ),
     )

@@ -23,7 +23,7 @@ from flts.contracts import topics
 from flts.contracts.claim_check import ClaimCheck
 from flts.contracts.events import Event, ModelSelected, RawData, TrainingData
 from flts.ingest import newest_upload, upload_hash
-from flts.messaging.attempts import StoredAttempts, TriesExhaustedError
+from flts.messaging.attempts import AttemptsExhaustedError, StoredAttempts
 from flts.messaging.codec import decode
 from flts.messaging.dead_letters import Letter, head_of
 from flts.messaging.replay import ReplayMarks
@@ -236,8 +236,8 @@ def read_forecast_attempts(release: Unpacked, found: Found) -> None:
 def read_attempt(release: Unpacked, found: Found) -> None:
     identifier, run = run_of(found)
     event = Event.model_construct(identifier=identifier, pipeline_run_id=run, event_id=found["event"])
-    attempts = StoredAttempts(release.store, RUNS, found["name"], max_tries=int(found["number"]))
-    with pytest.raises(TriesExhaustedError, match="child process ended"):
+    attempts = StoredAttempts(release.store, RUNS, found["name"], max_attempts=int(found["number"]))
+    with pytest.raises(AttemptsExhaustedError, match="child process ended"):
         attempts.begin(event)
 
 

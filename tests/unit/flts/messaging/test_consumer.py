@@ -92,7 +92,7 @@ class LoopOnStage:
             publisher=WatchedPublisher(bus.publisher, look),
             metrics=self.metrics,
             stopping=self.stopping,
-            max_tries=3,
+            max_attempts=3,
             backoff_seconds=0.01,
             dead_letters="bus.dead-letter",
             only_group="bus",

@@ -95,7 +95,7 @@ class Stage:
             publisher=self.outbox,
             metrics=self.metrics,
             stopping=self.stopping,
-            max_tries=3,
+            max_attempts=3,
             backoff_seconds=changes.pop("backoff_seconds", 0.001),
             dead_letters="bus.dead-letter",
             only_group="bus",
@@ -311,7 +311,7 @@ def test_a_partition_that_goes_elsewhere_takes_its_try_back(tmp_path: Path) -> N
     assert at_work.wait(10)
     assert len(stage.tries()) == 1
 
-    stage.delivery.disown()
+    stage.delivery.release()
 
     assert stage.tries() == []
     go_on.set()
