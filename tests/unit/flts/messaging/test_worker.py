@@ -147,7 +147,7 @@ def test_stuck_work_shows_where_it_is_is_stopped_and_counted_and_the_next_try_wo
     hasty.join()
     expect(worker, stuck_seconds=600)
     assert "wait_for_what_never_comes" in stuck.value.message
-    (line,) = [record for record in caplog.records if record.message == "train_stuck"]
+    (line,) = [record for record in caplog.records if record.message == "work_stuck"]
     assert "wait_for_what_never_comes" in line.flts_fields["stack"]  # type: ignore[attr-defined] # set by our log
     assert metrics.registry.get_sample_value("flts_training_stuck_total") == 1
     assert worker.pid is None
