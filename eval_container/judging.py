@@ -22,8 +22,8 @@ from flts.bundle.forecaster import Forecaster
 from flts.contracts.events import ModelTraining, TrainingData
 from flts.errors import RejectedError, RetryableError
 from flts.forecasting.recipe import Features, FittedRecipe
-from flts.forecasting.references import season_steps
 from flts.forecasting.scores import naive_errors
+from flts.forecasting.seasons import season_steps
 from flts.forecasting.series import FloatArray, IntArray, Series
 from flts.forecasting.windows import target_rows
 from flts.observability.logs import get_logger

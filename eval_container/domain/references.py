@@ -10,7 +10,8 @@ from eval_container.domain.scoring import Contender
 from flts.bundle.forecaster import longest_horizon, roll_origins
 from flts.errors import SeriesTooShortError
 from flts.forecasting.recipe import Features, FittedRecipe, imputed_rows, scaled_rows, unscale_targets
-from flts.forecasting.references import RidgeModel, fit_ridge, persistence, seasonal_naive
+from flts.forecasting.references import persistence, seasonal_naive
+from flts.forecasting.ridge import RidgeModel, fit_ridge
 from flts.forecasting.series import FloatArray, IntArray, Series
 from flts.forecasting.splits import tails
 from flts.forecasting.windows import sliding_windows

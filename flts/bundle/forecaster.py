@@ -13,7 +13,7 @@ from flts.bundle.model import BundleModel
 from flts.errors import RejectedError, SeriesTooShortError
 from flts.forecasting.intervals import bounds
 from flts.forecasting.recipe import FittedRecipe, all_targets, kept_rows, scaled_rows, unscale_targets
-from flts.forecasting.rolling import RollState, WindowModel, can_roll, roll_forecast
+from flts.forecasting.rolling import RollState, WindowModel, can_roll, origins_a_batch, roll_forecast
 from flts.forecasting.series import BoolArray, FloatArray, IntArray, Series
 from flts.forecasting.windows import target_rows
 
@@ -259,12 +259,13 @@ def roll_origins(
         Scaled varying targets.
     """
     parts = []
-    for at in range(0, len(origins), ORIGINS_A_BATCH):
+    size = origins_a_batch(recipe, input_seq_len, most=ORIGINS_A_BATCH)
+    for at in range(0, len(origins), size):
         state = RollState.at_origins(
             recipe,
             scaled=scaled,
             times=times,
-            origins=origins[at : at + ORIGINS_A_BATCH],
+            origins=origins[at : at + size],
             input_seq_len=input_seq_len,
         )
         parts.append(roll_forecast(run, recipe, state, horizon_steps))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flts.bundle.format import MAX_BATCH
 from flts.bundle.load import read_bundle_folder
@@ -25,18 +26,21 @@ def prove_folder(order: Mapping[str, Any], note: Callable[[str], None]) -> dict[
         model = BundleModel(bundle, model_bytes)
         note("running a full batch")
         inputs = bundle.probe["inputs"]
-        repeated = [inputs[at % len(inputs)] for at in range(MAX_BATCH)]
         try:
             if bundle.input_kind == "window":
-                model.run_windows(np.asarray(repeated, dtype=np.float32))
+                model.run_windows(_full_batch(np.asarray(inputs, dtype=np.float32)))
             else:
-                model.run_timestamps(np.asarray(repeated, dtype=np.int64))
+                model.run_timestamps(_full_batch(np.asarray(inputs, dtype=np.int64)))
         except MemoryError:
             raise
         except Exception as error:  # ONNX Runtime's errors share no base class
             msg = f"the model does not run a full batch: {error}"
             raise RejectedError(msg[:500], code="bad_bundle") from error
     return {}
+
+
+def _full_batch(inputs: NDArray[Any]) -> NDArray[Any]:
+    return np.resize(inputs, (MAX_BATCH, *inputs.shape[1:]))
 
 
 @contextlib.contextmanager

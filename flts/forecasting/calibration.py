@@ -6,8 +6,8 @@ import numpy as np
 
 from flts.forecasting.fitted import FittedRecipe
 from flts.forecasting.intervals import calibration_steps
-from flts.forecasting.recipe import Features, unscale_targets
-from flts.forecasting.rolling import RollState, WindowModel, roll_forecast
+from flts.forecasting.recipe import Features, observed_targets, unscale_targets
+from flts.forecasting.rolling import RollState, WindowModel, origins_a_batch, roll_forecast
 from flts.forecasting.series import FloatArray, IntArray
 from flts.forecasting.splits import Tails
 from flts.forecasting.windows import target_rows
@@ -15,6 +15,7 @@ from flts.forecasting.windows import target_rows
 MAX_ROLLED_ORIGINS = 128
 """Evenly spread origins for the steps beyond one pass: neighbours say the same, and each costs hundreds of passes."""
 BATCH_ORIGINS = 1024
+"""Most origins rolled forward together."""
 
 
 def rolled_residuals(
@@ -41,8 +42,7 @@ def rolled_residuals(
         Of ``len(features)`` rows.
     """
     scaled = features.values[:, : len(recipe.columns)]
-    actual = unscale_targets(recipe, scaled[:, recipe.varying_columns])
-    actual[features.imputed[:, recipe.varying_columns]] = np.nan
+    actual = observed_targets(recipe, features)
     steps = calibration_steps(tails.calibration_rows)
     context = input_seq_len + recipe.warmup_rows
     origins = target_rows(
@@ -50,7 +50,8 @@ def rolled_residuals(
     )
 
     def residuals(from_rows: IntArray, wanted: list[int]) -> dict[int, FloatArray]:
-        batches = [from_rows[start : start + BATCH_ORIGINS] for start in range(0, len(from_rows), BATCH_ORIGINS)]
+        size = origins_a_batch(recipe, input_seq_len, most=BATCH_ORIGINS)
+        batches = [from_rows[start : start + size] for start in range(0, len(from_rows), size)]
         found: dict[int, list[FloatArray]] = {step: [] for step in wanted}
         for batch in batches:
             state = RollState.at_origins(

@@ -6,7 +6,7 @@ properties of the design are tests of this module.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -26,8 +26,11 @@ __all__ = [
     "fit_recipe",
     "imputed_rows",
     "kept_rows",
+    "observed_targets",
+    "raw_rows",
     "scale_targets",
     "scaled_rows",
+    "targets_only",
     "time_features",
     "transform",
     "unscale_targets",
@@ -236,6 +239,56 @@ def kept_rows(recipe: FittedRecipe, series: Series) -> BoolArray:
     raw = series.values if positions is None else series.values.take(positions, axis=1)
     complete: BoolArray = np.all(np.isfinite(raw), axis=1)
     return complete
+
+
+def raw_rows(recipe: FittedRecipe, features: Features) -> Series:
+    """Return the measured columns in raw units, missing cells filled: the inverse of `transform` but for clipping."""
+    values = (features.values[:, : len(recipe.columns)] - recipe.add) * recipe.scales + recipe.offsets
+    values[:, recipe.constant_columns] = list(recipe.constants.values())
+    return Series(features.times, recipe.columns, values, features.step_seconds)
+
+
+def observed_targets(recipe: FittedRecipe, features: Features) -> FloatArray:
+    """Return the varying targets in raw units, (n, m), NaN where they were missing."""
+    at = recipe.varying_columns
+    return np.where(features.imputed[:, at], np.nan, unscale_targets(recipe, features.values[:, at]))
+
+
+def targets_only(recipe: FittedRecipe, features: Features) -> tuple[FittedRecipe, Features]:
+    """Return the recipe of a model that sees nothing but the targets, and the training rows by it.
+
+    Its forecasts can always be fed back. Nothing is clipped, and training rows are scaled to 0..1 whatever the other
+    models' scaler: a window is float32, which keeps few digits of a value far from 0.
+
+    Parameters
+    ----------
+    recipe : FittedRecipe
+    features : Features
+        Of the training rows, by `recipe`.
+    """
+    kept = tuple(name for name in recipe.columns if name in recipe.targets)
+    at = [recipe.columns.index(name) for name in kept]
+    raw = raw_rows(recipe, features).values[:, at]
+    lowest = raw.min(axis=0)
+    span = raw.max(axis=0) - lowest
+    scale = np.where(span > 0, span, 1.0)
+    others = {name: "no input of this model" for name in recipe.columns if name not in kept}
+    own = replace(
+        recipe,
+        columns=kept,
+        dropped=recipe.dropped | others,
+        fill=tuple(recipe.fills[at].tolist()),
+        clip_lower=None,
+        clip_upper=None,
+        offset=tuple(lowest.tolist()),
+        scale=tuple(scale.tolist()),
+        add=0.0,
+        time_features=False,
+        lags=(),
+        constants={name: value for name, value in recipe.constants.items() if name in kept},
+    )
+    seen = Features(features.times, kept, (raw - lowest) / scale, features.imputed[:, at], features.step_seconds)
+    return own, seen
 
 
 def scale_targets(recipe: FittedRecipe, raw: FloatArray) -> FloatArray:

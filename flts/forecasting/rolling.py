@@ -18,6 +18,8 @@ WindowModel = Callable[[Float32Array], NDArray[np.floating[Any]]]
 """Windows (b, L, f) in, scaled varying targets (b, H, m) out."""
 SPARE_ROWS = 64
 """Rows made room for at once: time features cost far less by the dozen."""
+BATCH_CELLS = 2**20
+"""Numbers in the windows that are rolled forward together: some 16 MB, in singles and doubles."""
 
 
 class RollState:
@@ -154,6 +156,11 @@ def roll_forecast(model: WindowModel, recipe: FittedRecipe, state: RollState, ho
         if not recipe.forecasts_its_inputs:
             raise horizon_too_long(recipe, forecast.shape[1])
         state.append(forecast)
+
+
+def origins_a_batch(recipe: FittedRecipe, input_seq_len: int, *, most: int) -> int:
+    """Return how many origins to roll forward together, at most so many and fewer with wide windows."""
+    return max(1, min(most, BATCH_CELLS // (input_seq_len * len(recipe.feature_names))))
 
 
 def can_roll(recipe: FittedRecipe) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 
 from flts.errors import SeriesTooShortError
 from flts.forecasting.intervals import calibration_steps
-from flts.forecasting.recipe import scale_targets, unscale_targets
+from flts.forecasting.recipe import observed_targets, scale_targets
 from flts.training.fitting import FittedModel, Report, TrainingSet
 from flts.training.onnx_file import to_bytes
 from nonML_container.domain.closed_form import prophets_to_onnx
@@ -42,9 +42,7 @@ def fit(data: TrainingSet, settings: NonmlSettings, report: Report) -> FittedMod
         If a target has fewer than two values before the calibration tail.
     """
     recipe, times = data.recipe, data.features.times
-    scaled = data.features.values[:, recipe.varying_columns]
-    raw = unscale_targets(recipe, scaled)
-    raw[data.features.imputed[:, recipe.varying_columns]] = np.nan  # Prophet leaves them out, as it should
+    raw = observed_targets(recipe, data.features)  # Prophet leaves out what is missing
     stop = data.tails.stop_stop
     tail_forecast = np.zeros((len(times) - stop, len(recipe.varying_targets)))
     scaled_tail = scale_targets(recipe, raw[stop:])

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from flts.forecasting.recipe import RecipeSpec, fit_recipe, transform
-from flts.forecasting.references import fit_ridge
+from flts.forecasting.ridge import fit_ridge
 from flts.forecasting.series import Series
 from flts.forecasting.splits import as_train, tails
 from flts.forecasting.windows import sliding_windows, training_windows

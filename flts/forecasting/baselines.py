@@ -1,0 +1,177 @@
+"""What a model must beat to earn its cost: the last value, the last season, Ridge and the mean, fitted in a moment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NoReturn
+
+import numpy as np
+
+from flts.errors import RejectedError
+from flts.forecasting.recipe import Features, FittedRecipe, observed_targets, scale_targets, targets_only
+from flts.forecasting.ridge import RidgeModel, fit_ridge
+from flts.forecasting.seasons import season_steps
+from flts.forecasting.series import FloatArray
+from flts.forecasting.splits import Tails
+from flts.forecasting.windows import Float32Array, sliding_windows
+
+STEPS = 60
+"""Rows that persistence and the last season forecast in one pass; they roll on without a limit."""
+SEASON_MAX_CELLS = 50_000
+"""Numbers in a window of one season; the bundle holds such a window as its probe, 1 MB of JSON at this size."""
+RIDGE_MAX_INPUTS = 2_000
+"""Numbers in one window; the fit takes their cube in operations, 3 s at this size."""
+RIDGE_MAX_COEFFICIENTS = 4_000_000
+"""Inputs times outputs: 32 MB of doubles in the bundle, and several times that during the fit."""
+RIDGE_MAX_CELLS = 100_000_000
+"""Numbers in all windows that it is fitted on; of more only the newest, 0.4 GB, are taken."""
+RIDGE_LEAST_ROWS = 1_000
+"""Rows that it is fitted on however wide they are."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Repeat:
+    """A `WindowModel` that repeats rows of its window.
+
+    Parameters
+    ----------
+    window_rows : int
+        L.
+    rows : tuple of H positions
+        The row of the window that each step repeats.
+    columns : tuple of m positions
+        The varying targets among the window's columns.
+    """
+
+    window_rows: int
+    rows: tuple[int, ...]
+    columns: tuple[int, ...]
+
+    def __call__(self, windows: Float32Array) -> Float32Array:
+        """Forecast (b, H, m) from windows (b, L, f)."""
+        repeated: Float32Array = windows[:, self.rows][..., self.columns]
+        return repeated
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Constant:
+    """The same answer at any time.
+
+    Parameters
+    ----------
+    values : (m,)
+        Scaled varying targets.
+    """
+
+    values: FloatArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Baseline:
+    """A fitted baseline and the rows as it sees them."""
+
+    model: Repeat | RidgeModel | Constant
+    window_rows: int
+    """0 of a model without a window."""
+    recipe: FittedRecipe
+    features: Features
+    """The training rows by that recipe."""
+
+
+@dataclass(frozen=True, slots=True)
+class WindowShape:
+    """Lengths of the windows that models of this run see."""
+
+    input_seq_len: int
+    output_seq_len: int
+
+
+def fit_baseline(
+    model_type: str, features: Features, recipe: FittedRecipe, tails: Tails, shape: WindowShape
+) -> Baseline:
+    """Fit one of the baselines.
+
+    Parameters
+    ----------
+    model_type : {"PERSISTENCE", "SEASONAL_NAIVE", "RIDGE", "MEAN"}
+    features : Features
+        Of the training rows, by `recipe`; at least one target varies.
+    tails : Tails
+        Of ``len(features)`` rows: the calibration tail is not fitted on.
+    shape : WindowShape
+        Of Ridge.
+
+    Raises
+    ------
+    RejectedError
+        If these rows have no such baseline; the message says why.
+    """
+    return _FITS[model_type](features, recipe, tails, shape)
+
+
+def baseline_recipe(model_type: str, features: Features, recipe: FittedRecipe) -> FittedRecipe:
+    """Return the recipe that a baseline of these training rows has: Ridge the run's, the others one of targets only."""
+    return recipe if model_type == "RIDGE" else targets_only(recipe, features)[0]
+
+
+def _persistence(features: Features, recipe: FittedRecipe, _tails: Tails, _shape: WindowShape) -> Baseline:
+    return _repeat(features, recipe, 1, (0,) * STEPS)
+
+
+def _seasonal_naive(features: Features, recipe: FittedRecipe, _tails: Tails, _shape: WindowShape) -> Baseline:
+    season = season_steps(features.step_seconds, len(features))
+    if season is None:
+        _refuse("the training rows do not hold two days or two weeks")
+    if season * len(recipe.targets) > SEASON_MAX_CELLS:
+        _refuse(
+            f"a season of {season:,} rows and {len(recipe.targets)} targets is more than {SEASON_MAX_CELLS:,} cells"
+        )
+    return _repeat(features, recipe, season, tuple(range(min(season, STEPS))))
+
+
+def _repeat(features: Features, recipe: FittedRecipe, window_rows: int, rows: tuple[int, ...]) -> Baseline:
+    own, seen = targets_only(recipe, features)
+    return Baseline(Repeat(window_rows, rows, tuple(own.varying_columns.tolist())), window_rows, own, seen)
+
+
+def _ridge(features: Features, recipe: FittedRecipe, tails: Tails, shape: WindowShape) -> Baseline:
+    width = shape.input_seq_len * len(features.names)
+    outputs = shape.output_seq_len * len(recipe.varying_targets)
+    if width > RIDGE_MAX_INPUTS or width * outputs > RIDGE_MAX_COEFFICIENTS:
+        _refuse(f"its windows of {width:,} numbers for {outputs:,} are too wide")
+    most_rows = max(RIDGE_LEAST_ROWS, RIDGE_MAX_CELLS // width)
+    fit, stop = (
+        sliding_windows(
+            features.values,
+            features.values[:, recipe.varying_columns],
+            segments=features.segments(),
+            window_steps=shape.input_seq_len,
+            horizon_steps=shape.output_seq_len,
+            first_target_row=first,
+            last_target_row=last,
+        )
+        for first, last in ((max(0, tails.fit_stop - most_rows), tails.fit_stop), (tails.fit_stop, tails.stop_stop))
+    )
+    model = fit_ridge(fit, stop)
+    return Baseline(model, shape.input_seq_len, recipe, features)
+
+
+def _mean(features: Features, recipe: FittedRecipe, tails: Tails, _shape: WindowShape) -> Baseline:
+    own, seen = targets_only(recipe, features)
+    observed = scale_targets(own, observed_targets(own, seen)[: tails.stop_stop])
+    if np.isnan(observed).all(axis=0).any():
+        _refuse("a target has no value before the calibration tail")
+    return Baseline(Constant(np.nanmean(observed, axis=0)), 0, own, seen)
+
+
+def _refuse(message: str) -> NoReturn:
+    raise RejectedError(message, code="no_baseline")
+
+
+_FITS: dict[str, Callable[[Features, FittedRecipe, Tails, WindowShape], Baseline]] = {
+    "PERSISTENCE": _persistence,
+    "SEASONAL_NAIVE": _seasonal_naive,
+    "RIDGE": _ridge,
+    "MEAN": _mean,
+}

@@ -1,0 +1,17 @@
+"""The season of a series: a day, else a week."""
+
+from __future__ import annotations
+
+from flts.forecasting.time_features import DAY_SECONDS, WEEK_DAYS
+
+
+def season_steps(step_seconds: int, train_rows: int) -> int | None:
+    """Return the season in rows: one day, else a week, if training holds two of them; None without a season.
+
+    A season is a whole number of rows, at least two (one would be persistence).
+    """
+    for seconds in (DAY_SECONDS, WEEK_DAYS * DAY_SECONDS):
+        steps, remainder = divmod(seconds, step_seconds)
+        if remainder == 0 and steps > 1 and train_rows >= 2 * steps:
+            return steps
+    return None

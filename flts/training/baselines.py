@@ -1,0 +1,108 @@
+"""From the training rows to the bundle of a baseline, which is one like any other model's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from onnx import TensorProto
+
+from flts.bundle.format import Bundle
+from flts.bundle.model import SECONDS_INPUT, WINDOW_INPUT
+from flts.errors import SeriesTooShortError
+from flts.forecasting.baselines import Baseline, Constant, Repeat, WindowShape, fit_baseline
+from flts.forecasting.intervals import calibration_steps
+from flts.forecasting.recipe import observed_targets, unscale_targets
+from flts.forecasting.ridge import RidgeModel
+from flts.forecasting.windows import target_rows
+from flts.settings import WindowSettings
+from flts.training.bundling import Identity, make_bundle
+from flts.training.fitting import FittedModel, TrainingSet
+from flts.training.onnx_file import GraphBuilder, to_bytes
+
+
+def make_baseline(
+    data: TrainingSet, identity: Identity, settings: WindowSettings, *, threads: int, alive: Callable[[], None]
+) -> tuple[Bundle, bytes]:
+    """Fit a baseline on the training rows and return its bundle with the ONNX file.
+
+    Parameters
+    ----------
+    data : TrainingSet
+        At least one target varies.
+    identity : Identity
+        Its model type is the baseline's.
+    settings : WindowSettings
+        With the run's overrides.
+    threads : int
+        Of the exported model, while it is checked.
+    alive : callable
+        Called between passes of the calibration.
+
+    Raises
+    ------
+    RejectedError
+        If these rows have no such baseline; the message says why.
+    """
+    shape = WindowShape(settings.input_seq_len, settings.output_seq_len)
+    baseline = fit_baseline(identity.model_type, data.features, data.recipe, data.tails, shape)
+    seen = TrainingSet(baseline.features, baseline.recipe, data.tails)
+    fitted = _constant(baseline.model, seen) if isinstance(baseline.model, Constant) else _window(baseline, seen)
+    return make_bundle(fitted, seen, identity, threads=threads, alive=alive), fitted.model_bytes
+
+
+def _window(baseline: Baseline, seen: TrainingSet) -> FittedModel:
+    """Return a window model with the last window of the training rows that has its steps after it."""
+    model, features = baseline.model, seen.features
+    assert not isinstance(model, Constant)
+    rows = target_rows(features.segments(), context_rows=baseline.window_rows, last_row=len(features))
+    if not len(rows):
+        msg = f"no {baseline.window_rows:,} training rows follow each other without a gap"
+        raise SeriesTooShortError(msg)
+    check = features.values[None, rows[-1] - baseline.window_rows : rows[-1]].astype(np.float32)
+    answer = model(check).astype(np.float64)
+    graph = GraphBuilder()
+    output = _repeat(graph, model) if isinstance(model, Repeat) else _linear(graph, model, answer.shape[1:])
+    proto = graph.window_model(output, window=check.shape[1:], forecast=answer.shape[1:])
+    return FittedModel(
+        model_bytes=to_bytes(proto),
+        input_kind="window",
+        check_inputs=check,
+        check_outputs=answer,
+        metrics={},
+        rows_required=baseline.window_rows + baseline.recipe.warmup_rows,
+    )
+
+
+def _constant(model: Constant, seen: TrainingSet) -> FittedModel:
+    graph = GraphBuilder()
+    time = graph.node("Cast", [SECONDS_INPUT], to=TensorProto.DOUBLE)
+    nothing = graph.node("Mul", [time, graph.constant(np.array(0.0))])
+    column = graph.node("Unsqueeze", [nothing, graph.integers(1)])
+    answer = graph.node("Add", [column, graph.constant(model.values[None])])
+    last = seen.features.times[-1:]
+    tail = observed_targets(seen.recipe, seen.features)[seen.tails.stop_stop :]
+    residuals = tail - unscale_targets(seen.recipe, model.values)
+    return FittedModel(
+        model_bytes=to_bytes(graph.timestamps_model(answer, targets=len(model.values))),
+        input_kind="timestamps",
+        check_inputs=last,
+        check_outputs=model.values[None],
+        metrics={},
+        rows_required=1,
+        # It is as far off at any step ahead.
+        residuals=dict.fromkeys(calibration_steps(len(tail)), residuals),
+    )
+
+
+def _repeat(graph: GraphBuilder, model: Repeat) -> str:
+    rows = graph.node("Gather", [WINDOW_INPUT, graph.integers(*model.rows)], axis=1)
+    return graph.node("Gather", [rows, graph.integers(*model.columns)], axis=2)
+
+
+def _linear(graph: GraphBuilder, model: RidgeModel, forecast: tuple[int, ...]) -> str:
+    flat = graph.node("Flatten", [graph.node("Cast", [WINDOW_INPUT], to=TensorProto.DOUBLE)], axis=1)
+    product = graph.node("MatMul", [flat, graph.constant(model.coefficients)])
+    answer = graph.node("Add", [product, graph.constant(model.intercept)])
+    single = graph.node("Cast", [answer], to=TensorProto.FLOAT)
+    return graph.node("Reshape", [single, graph.integers(-1, *forecast)])
