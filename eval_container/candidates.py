@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from eval_container.domain.gate import Reason
 from eval_container.domain.promotion import Candidate, Champion
+from eval_container.domain.scoreboard import row_name
 from flts.bundle import proof
 from flts.bundle.forecaster import Forecaster
 from flts.bundle.load import fetch_bundle
@@ -14,9 +15,17 @@ from flts.bundle.model import BundleModel
 from flts.contracts.claim_check import ClaimCheck
 from flts.contracts.events import ModelTraining, TrainingData
 from flts.errors import RejectedError
-from flts.forecasting.recipe import FittedRecipe
+from flts.forecasting.recipe import FittedRecipe, targets_only
 from flts.forecasting.series import Series
+from flts.observability.logs import get_logger
+from flts.settings import WindowSettings
 from flts.storage.ports import ObjectStore
+from flts.trainers import BASELINES
+from flts.training.fitting import TrainingSet
+
+PERSISTENCE = BASELINES[0]
+
+log = get_logger(__name__)
 
 
 def load_candidates(
@@ -39,8 +48,62 @@ def load_candidates(
             failed = Reason("training_failed", event.error or "its trainer gave no reason")
             loaded.append(Candidate(model_type, event, status="failed", reasons=(failed,)))
         else:
-            loaded.append(_load(store, data, event, event.bundle, recipe))
+            loaded.append(_load(store, data, event, event.bundle, (recipe,)))
     return loaded
+
+
+def reaching(candidate: Candidate, horizon: int) -> Candidate:
+    """Return the candidate, refused if it does not forecast that many steps."""
+    forecaster = candidate.forecaster
+    if forecaster is None or forecaster.max_horizon is None or forecaster.max_horizon >= horizon:
+        return candidate
+    reason = Reason("horizon_too_short", f"it forecasts {forecaster.max_horizon} of the {horizon} scored steps")
+    return candidate.refused(reason)
+
+
+def load_baselines(
+    store: ObjectStore,
+    data: TrainingData,
+    trained: Mapping[str, ModelTraining],
+    train: TrainingSet,
+    settings: WindowSettings,
+    *,
+    horizon: int,
+    alive: Callable[[], None],
+) -> tuple[list[Candidate], list[str]]:
+    """Return the baselines with their forecasters, persistence first, and notes on those that are left out.
+
+    A baseline that its trainer did not deliver, or whose bundle cannot be used, is made here by the same functions and
+    kept for this decision only.
+
+    Parameters
+    ----------
+    trained : mapping
+        The final event of each model type that sent one.
+    train : TrainingSet
+        Of the run.
+    settings : WindowSettings
+        With the run's overrides.
+    horizon : int
+        Steps that each has to forecast.
+    alive : callable
+        Called while baselines are made.
+
+    Raises
+    ------
+    RejectedError
+        If there is no persistence, without which no candidate can be judged.
+    """
+    loaded, notes = [], []
+    for model_type in BASELINES:
+        try:
+            candidate = _stored_baseline(store, data, trained.get(model_type), train, horizon)
+            loaded.append(candidate or _made_baseline(data, model_type, train, settings, horizon=horizon, alive=alive))
+        except RejectedError as error:
+            if model_type == PERSISTENCE:
+                raise
+            notes.append(f"no {row_name(model_type)} row: {error.message}")
+    return loaded, notes
 
 
 def load_forecaster(store: ObjectStore, claim: ClaimCheck) -> Forecaster:
@@ -82,8 +145,42 @@ def load_champion(
     return replace(champion, forecaster=forecaster)
 
 
+def _stored_baseline(
+    store: ObjectStore, data: TrainingData, event: ModelTraining | None, train: TrainingSet, horizon: int
+) -> Candidate | None:
+    if event is None or event.bundle is None:
+        return None
+    own, _ = targets_only(train.recipe, train.features)
+    candidate = reaching(_load(store, data, event, event.bundle, (train.recipe, own)), horizon)
+    if candidate.forecaster is not None:
+        return candidate
+    log.warning("baseline_refused", model_type=event.model_type, reason=candidate.reasons[0].as_text())
+    return None
+
+
+def _made_baseline(
+    data: TrainingData,
+    model_type: str,
+    train: TrainingSet,
+    settings: WindowSettings,
+    *,
+    horizon: int,
+    alive: Callable[[], None],
+) -> Candidate:
+    # Imported where it is needed: onnx costs 0.1 s, and the baselines' trainer has delivered as a rule.
+    from flts.training.baselines import baseline_identity, make_baseline  # noqa: PLC0415 - see above
+
+    log.info("baseline_made", model_type=model_type)
+    identity = baseline_identity(data, model_type, settings)
+    bundle, model_bytes = make_baseline(train, identity, settings, threads=1, alive=alive)
+    candidate = reaching(Candidate(model_type, forecaster=Forecaster(BundleModel(bundle, model_bytes))), horizon)
+    if candidate.forecaster is None:
+        raise RejectedError(candidate.reasons[0].message)
+    return candidate
+
+
 def _load(
-    store: ObjectStore, data: TrainingData, event: ModelTraining, claim: ClaimCheck, recipe: FittedRecipe
+    store: ObjectStore, data: TrainingData, event: ModelTraining, claim: ClaimCheck, recipes: tuple[FittedRecipe, ...]
 ) -> Candidate:
     candidate = Candidate(event.model_type, event)
     if event.pipeline_run_id != data.pipeline_run_id or event.config_hash != data.config_hash:
@@ -98,7 +195,7 @@ def _load(
     named = (bundle.identifier, bundle.config_hash, bundle.model_type)
     if named != (data.identifier, data.config_hash, event.model_type):
         return candidate.refused(Reason("other_bundle", f"its bundle names {'/'.join(map(str, named))}"))
-    if bundle.recipe.to_dict() != recipe.to_dict():
+    if bundle.recipe not in recipes:
         return candidate.refused(Reason("other_recipe", "its bundle's recipe is not this run's"))
     cost = (int(bundle.input_kind == "window"), bundle.model_size)
     return replace(candidate, forecaster=forecaster, serving_cost=cost)

@@ -28,6 +28,7 @@ from flts.errors import RejectedError
 from flts.observability.logs import get_logger
 from flts.runtime.adapters import Adapters
 from flts.runtime.service import Progress
+from flts.trainers import BASELINES
 
 log = get_logger(__name__)
 
@@ -190,7 +191,7 @@ class DecideRun:
             return self._ending.refuse(request, reason)
         copied = {"pipeline_run_id": request.pipeline_run_id, "cause": request.cause}
         data = TrainingData.model_validate({**old["training_data"], **copied})
-        wanted = set(old["model_types"])
+        wanted = {*old["model_types"], *BASELINES}
         for event in trained.values():
             if event.model_type in wanted:
                 event_id = derived_event_id(request.event_id, event.header_event())

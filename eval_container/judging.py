@@ -1,4 +1,4 @@
-"""Judge a run: score candidates, references and champion on the same held-out rows, and choose."""
+"""Judge a run: score candidates, baselines and champion on the same held-out rows, and choose."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from eval_container.candidates import load_candidates, load_champion
-from eval_container.domain import references, scoring
+from eval_container.candidates import load_baselines, load_candidates, load_champion, reaching
+from eval_container.domain import scoring
 from eval_container.domain.gate import GateRules, Reason, advantage, skill_reasons
 from eval_container.domain.promotion import Candidate, Champion, Choice, choose
 from eval_container.domain.scoreboard import build_scoreboard
@@ -21,16 +22,18 @@ from eval_container.settings import EvalSettings
 from flts.bundle.forecaster import Forecaster
 from flts.contracts.events import ModelTraining, TrainingData
 from flts.errors import RejectedError, RetryableError
-from flts.forecasting.recipe import Features, FittedRecipe
+from flts.forecasting.recipe import FittedRecipe, observed_targets, raw_rows
 from flts.forecasting.scores import naive_errors
 from flts.forecasting.seasons import season_steps
-from flts.forecasting.series import FloatArray, IntArray, Series
+from flts.forecasting.series import FloatArray, IntArray, Series, segment_starts
+from flts.forecasting.splits import tails
 from flts.forecasting.windows import target_rows
 from flts.observability.logs import get_logger
 from flts.runtime.service import Progress
 from flts.storage.claimed_frames import read_claimed_features, read_claimed_series
 from flts.storage.claims import read_claimed
 from flts.storage.ports import ObjectStore
+from flts.training.fitting import TrainingSet
 
 log = get_logger(__name__)
 
@@ -67,7 +70,7 @@ def judge(
     settings : EvalSettings
         With the run's overrides.
     trained : mapping
-        The final event of each type that sent one.
+        The final event of each type that sent one, baselines among them.
     missing : mapping
         Why each other type is not waited for.
     pointer : mapping, optional
@@ -87,7 +90,7 @@ def judge(
         return evaluation.refuse(candidates)
     if not recipe.varying_targets:
         return evaluation.judge_constants(candidates, champion)
-    return evaluation.judge(candidates, champion)
+    return evaluation.judge(candidates, champion, trained)
 
 
 class _Evaluation:
@@ -127,15 +130,17 @@ class _Evaluation:
         choice = Choice("kept" if same else "promoted", best.model_type, tuple(reasons))
         return self._unscored(choice, candidates)
 
-    def judge(self, candidates: Sequence[Candidate], champion: Champion | None) -> Judgement:
-        """Score candidates, references and champion on the same origins."""
+    def judge(
+        self, candidates: Sequence[Candidate], champion: Champion | None, trained: Mapping[str, ModelTraining]
+    ) -> Judgement:
+        """Score candidates, baselines and champion on the same origins."""
         test = read_claimed_series(self._store, self._data.raw_test)
         test_rows = len(test) - self._data.raw_test_context_rows
         self._progress(STAGE, "running", detail=f"{test_rows} test rows")
-        candidates = [self._reaches(one) for one in candidates]
+        candidates = [reaching(one, max(self._steps)) for one in candidates]
         usable = self._usable(test, candidates)
         champion, usable = self._load_champion(champion, candidates, test, usable)
-        train = read_claimed_features(self._store, self._data.claim())
+        train = self._training_set()
         held_out = self._held_out(test, train, usable)
         if len(held_out.scored.origins) == 0:
             least = max((one.forecaster.rows_required for one in candidates if one.forecaster), default=1)
@@ -144,18 +149,20 @@ class _Evaluation:
                 f"none of the {test_rows} test rows has {least} rows before it and {max(self._steps)} from it on",
             )
             return self.refuse([one.refused(reason) if one.forecaster else one for one in candidates])
-        baselines, notes = self._references(test, train, held_out)
+        baselines, notes = self._baselines(test, train, held_out, trained)
         del train
         candidates = [self._score(one, test, held_out) for one in candidates]
         champion = self._score_champion(champion, candidates, test, held_out)
         scored = sum(one.card is not None for one in candidates)
-        candidates = [self._gate(one, baselines[references.PERSISTENCE], scored) for one in candidates]
+        persistence = baselines[0].card
+        assert persistence is not None
+        candidates = [self._gate(one, persistence, scored) for one in candidates]
         choice = choose(candidates, champion, self._rules)
         board = build_scoreboard(
             self._data,
             choice,
             candidates,
-            references=baselines,
+            baselines=baselines,
             champion=champion,
             held_out=held_out,
             weights=held_out.weights,
@@ -170,13 +177,6 @@ class _Evaluation:
     def _unscored(self, choice: Choice, candidates: Sequence[Candidate]) -> Judgement:
         weights, seconds = self._settings.weights(), time.perf_counter() - self._began
         return Judgement(choice, build_scoreboard(self._data, choice, candidates, weights=weights, seconds=seconds))
-
-    def _reaches(self, candidate: Candidate) -> Candidate:
-        forecaster, horizon = candidate.forecaster, max(self._steps)
-        if forecaster is None or forecaster.max_horizon is None or forecaster.max_horizon >= horizon:
-            return candidate
-        reason = Reason("horizon_too_short", f"it forecasts {forecaster.max_horizon} of the {horizon} scored steps")
-        return candidate.refused(reason)
 
     def _usable(self, test: Series, candidates: Sequence[Candidate]) -> IntArray:
         """Return the rows that every candidate, and Ridge, can forecast from."""
@@ -210,7 +210,14 @@ class _Evaluation:
             return champion.refused(Reason("champion_needs_more_rows", few)), usable
         return champion, shared
 
-    def _held_out(self, test: Series, train: Features, usable: IntArray) -> HeldOut:
+    def _training_set(self) -> TrainingSet:
+        features = read_claimed_features(self._store, self._data.claim())
+        settings = self._settings
+        shares = tails(len(features), stop_tail=settings.stop_tail, calibration_tail=settings.calibration_tail)
+        return TrainingSet(features, self._recipe, shares)
+
+    def _held_out(self, test: Series, train: TrainingSet, usable: IntArray) -> HeldOut:
+        features = train.features
         targets = self._recipe.varying_targets
         scored, informative = scoring.plan_passes(
             usable,
@@ -218,38 +225,41 @@ class _Evaluation:
             first_row=self._data.raw_test_context_rows,
             scored_steps=self._steps,
             targets=len(targets),
-            season_steps=season_steps(self._data.step_seconds, len(train)),
+            season_steps=season_steps(self._data.step_seconds, len(features)),
         )
         actual = test.select(targets).values
         return HeldOut(
             actual=np.where(np.isfinite(actual), actual, np.nan),
             targets=targets,
             scale=self._recipe.scales_of_targets,
-            naive_error=naive_errors(references.observed_train_targets(self._recipe, train), train.segments()),
+            naive_error=naive_errors(observed_targets(self._recipe, features), features.segments()),
             weights=self._settings.weights(),
             scored=scored,
             informative=informative,
         )
 
-    def _references(self, test: Series, train: Features, held_out: HeldOut) -> tuple[dict[str, Scorecard], list[str]]:
-        """Return the references' scores by name, persistence first, and notes on those that are left out."""
-        settings = self._settings
-        shape = references.WindowShape(
-            settings.input_seq_len, settings.output_seq_len, settings.stop_tail, settings.calibration_tail
+    def _baselines(
+        self, test: Series, train: TrainingSet, held_out: HeldOut, trained: Mapping[str, ModelTraining]
+    ) -> tuple[list[Candidate], list[str]]:
+        """Return the scored baselines, persistence first, and notes on those that are left out."""
+        alive = partial(self._progress, STAGE, "running", detail="fitting the baselines")
+        loaded, notes = load_baselines(
+            self._store, self._data, trained, train, self._settings, horizon=max(self._steps), alive=alive
         )
-        notes = []
-        contenders = {references.PERSISTENCE: references.persistence_contender(self._recipe, test)}
-        season = season_steps(self._data.step_seconds, len(train))
-        if season is None:
-            notes.append("no seasonal-naive row: the training rows do not hold two days or two weeks")
-        else:
-            contenders[references.SEASONAL] = references.seasonal_contender(self._recipe, test, train, season)
-        ridge = references.ridge_contender(self._recipe, test, train, shape)
-        if ridge is None or (ridge.max_horizon is not None and ridge.max_horizon < max(self._steps)):
-            notes.append("no Ridge row: its windows are too wide, too few or too short")
-        else:
-            contenders[references.RIDGE] = ridge
-        return {name: scoring.score(contender, held_out) for name, contender in contenders.items()}, notes
+        history = raw_rows(self._recipe, train.features)
+        context = self._settings.input_seq_len + self._recipe.warmup_rows
+        persistence: Contender | None = None
+        scored = []
+        for one in loaded:
+            forecaster = one.forecaster
+            assert forecaster is not None
+            if persistence is None or forecaster.rows_required <= context:
+                contender = _contender(forecaster, test, held_out.targets)
+            else:
+                contender = _with_history(forecaster, test, history, held_out.targets, persistence)
+            persistence = persistence or contender
+            scored.append(replace(one, card=scoring.score(contender, held_out)))
+        return scored, notes
 
     def _score(self, candidate: Candidate, test: Series, held_out: HeldOut) -> Candidate:
         if candidate.forecaster is None:
@@ -306,3 +316,27 @@ def _contender(forecaster: Forecaster, test: Series, targets: tuple[str, ...]) -
         return forecaster.forecast_origins(test, origins, horizon)[..., chosen]
 
     return Contender(forecast, max_horizon=forecaster.max_horizon, intervals=intervals)
+
+
+def _with_history(
+    forecaster: Forecaster, test: Series, history: Series, targets: tuple[str, ...], otherwise: Contender
+) -> Contender:
+    """Return a forecast that needs more rows than the test brings: the training rows before it are its history.
+
+    Where no whole window lies before an origin in its segment, the other contender answers.
+    """
+    required = forecaster.rows_required
+    before = int(np.searchsorted(history.times, test.times[0]))
+    skipped = min(required, before)
+    series = history.rows(before - skipped, before).select(forecaster.recipe.columns).concat(test)
+    whole = _contender(forecaster, series, targets)
+    starts = segment_starts(series.times, series.step_seconds)
+
+    def forecast(origins: IntArray, horizon: int) -> FloatArray:
+        answer = otherwise.forecast(origins, horizon)
+        at = origins + skipped
+        known = at - starts[at - 1] >= required
+        answer[known] = whole.forecast(at[known], horizon)
+        return answer
+
+    return replace(whole, forecast=forecast)

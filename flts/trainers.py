@@ -40,6 +40,8 @@ TRAINERS = (
     Trainer("PROPHET", "nonML_container", "nonml-prophet", ProphetSettings, port=8022),
     Trainer("HOLT", "nonML_container", "nonml-holt", WindowSettings, port=8025, enabled=False),
 )
+BASELINES = ("PERSISTENCE", "SEASONAL_NAIVE", "RIDGE", "MEAN")
+"""Model types that every run is measured against, in the scoreboard's order; not waited for and not promoted."""
 DEPLOYMENTS = tuple(trainer.deployment for trainer in TRAINERS)
 DEFAULT_MODEL_TYPES = tuple(trainer.model_type for trainer in TRAINERS if trainer.enabled)
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from eval_container.domain.gate import Reason, skill
 from eval_container.domain.promotion import Candidate, Champion, Choice
-from eval_container.domain.references import PERSISTENCE, RIDGE
 from eval_container.domain.scoring import HeldOut, Scorecard
 from flts.contracts.events import TrainingData
 
 SCOREBOARD_VERSION = 1
+
+
+def row_name(model_type: str) -> str:
+    """Return the name of a baseline's row: ``seasonal-naive``."""
+    return model_type.lower().replace("_", "-")
 
 
 def build_scoreboard(
@@ -20,7 +24,7 @@ def build_scoreboard(
     choice: Choice,
     candidates: Sequence[Candidate],
     *,
-    references: Mapping[str, Scorecard] | None = None,
+    baselines: Sequence[Candidate] = (),
     champion: Champion | None = None,
     held_out: HeldOut | None = None,
     weights: tuple[float, float, float],
@@ -32,11 +36,11 @@ def build_scoreboard(
 
     Parameters
     ----------
-    references : mapping, optional
-        Scores by the reference's name, in the order of their rows.
+    baselines : sequence
+        Scored, in the order of their rows; each says in its row that it is one.
     """
-    references = references or {}
-    persistence, linear = (references[name].score if name in references else None for name in (PERSISTENCE, RIDGE))
+    scores = {one.model_type: one.score for one in baselines}
+    persistence, linear = scores.get("PERSISTENCE"), scores.get("RIDGE")
     board: dict[str, Any] = {
         "v": SCOREBOARD_VERSION,
         "identifier": data.identifier,
@@ -62,9 +66,10 @@ def build_scoreboard(
         board["informative"] = [
             {"steps": extra.horizon, "origins": len(extra.origins)} for extra in held_out.informative
         ]
-        board["left_out_cells"] = max((card.left_out for card in references.values()), default=0)
+        board["left_out_cells"] = max((one.card.left_out for one in baselines if one.card), default=0)
     board["candidates"] = [_candidate(candidate, persistence, linear) for candidate in candidates]
-    board["references"] = [{"name": name, **_scores(card, persistence)} for name, card in references.items()]
+    # Under the name that their rows had before they were models.
+    board["references"] = [_baseline(one, persistence) for one in baselines]
     board["champion"] = None if champion is None else _champion(champion, persistence)
     return board
 
@@ -89,6 +94,18 @@ def _candidate(candidate: Candidate, persistence: float | None, linear: float | 
         document["p_value"] = candidate.advantage.p_value if candidate.advantage else None
         document["warnings"] = _warnings(candidate.card, linear)
     return document
+
+
+def _baseline(baseline: Candidate, persistence: float | None) -> dict[str, Any]:
+    event = baseline.event
+    document: dict[str, Any] = {
+        "name": row_name(baseline.model_type),
+        "baseline": True,
+        "model_type": baseline.model_type,
+        "run_id": event.run_id if event else None,
+        "bundle": event.bundle.model_dump(mode="json") if event and event.bundle else None,
+    }
+    return document | (_scores(baseline.card, persistence) if baseline.card else {"score": None})
 
 
 def _champion(champion: Champion, persistence: float | None) -> dict[str, Any]:

@@ -110,11 +110,6 @@ def fit_baseline(
     return _FITS[model_type](features, recipe, tails, shape)
 
 
-def baseline_recipe(model_type: str, features: Features, recipe: FittedRecipe) -> FittedRecipe:
-    """Return the recipe that a baseline of these training rows has: Ridge the run's, the others one of targets only."""
-    return recipe if model_type == "RIDGE" else targets_only(recipe, features)[0]
-
-
 def _persistence(features: Features, recipe: FittedRecipe, _tails: Tails, _shape: WindowShape) -> Baseline:
     return _repeat(features, recipe, 1, (0,) * STEPS)
 

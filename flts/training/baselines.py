@@ -9,6 +9,7 @@ from onnx import TensorProto
 
 from flts.bundle.format import Bundle
 from flts.bundle.model import SECONDS_INPUT, WINDOW_INPUT
+from flts.contracts.events import TrainingData
 from flts.errors import SeriesTooShortError
 from flts.forecasting.baselines import Baseline, Constant, Repeat, WindowShape, fit_baseline
 from flts.forecasting.intervals import calibration_steps
@@ -16,9 +17,18 @@ from flts.forecasting.recipe import observed_targets, unscale_targets
 from flts.forecasting.ridge import RidgeModel
 from flts.forecasting.windows import target_rows
 from flts.settings import WindowSettings
-from flts.training.bundling import Identity, make_bundle
+from flts.training.bundling import Identity, identity_of, make_bundle
 from flts.training.fitting import FittedModel, TrainingSet
 from flts.training.onnx_file import GraphBuilder, to_bytes
+
+BASELINE_VERSION = 1
+"""Raised by any change that makes another baseline of the same rows; part of train_hash."""
+
+
+def baseline_identity(event: TrainingData, model_type: str, settings: WindowSettings) -> Identity:
+    """Return the names of a baseline's bundle; raises as `identity_of`."""
+    own = {name: getattr(settings, name) for name in WindowSettings.model_fields}
+    return identity_of(event, model_type, {"settings": own, "baseline_version": BASELINE_VERSION})
 
 
 def make_baseline(

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from flts.bundle.forecaster import longest_horizon
 from flts.bundle.format import Bundle
 from flts.bundle.model import PROBE_TOLERANCE, BundleModel, relative_difference
+from flts.contracts.events import TrainingData
+from flts.contracts.ids import sha256_of
 from flts.errors import RejectedError
 from flts.forecasting.calibration import MAX_ROLLED_ORIGINS, rolled_residuals
 from flts.forecasting.intervals import Intervals, calibrate, calibration_steps
@@ -33,6 +36,20 @@ class Identity:
     config_hash: str
     model_type: str
     train_hash: str
+
+
+def identity_of(event: TrainingData, model_type: str, parts: Mapping[str, Any]) -> Identity:
+    """Return the names of a bundle that is made of an event's rows; `parts` are all else that decides on it.
+
+    Raises
+    ------
+    RejectedError
+        ``no_config_hash`` for an event without one.
+    """
+    if event.config_hash is None:
+        msg = "training data without a config_hash"
+        raise RejectedError(msg, code="no_config_hash", field="config_hash")
+    return Identity(event.identifier, event.config_hash, model_type, sha256_of({**parts, "model_type": model_type}))
 
 
 def make_bundle(

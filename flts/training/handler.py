@@ -13,7 +13,7 @@ from flts.bundle.load import fetch_bundle
 from flts.bundle.write import find_bundle, store_bundle
 from flts.contracts.claim_check import ClaimCheck
 from flts.contracts.events import ModelTraining, TrainingData
-from flts.contracts.ids import derived_run_id, run_created_seconds, sha256_of
+from flts.contracts.ids import derived_run_id, run_created_seconds
 from flts.errors import ObjectNotFoundError, RejectedError
 from flts.messaging.replayed import is_replayed
 from flts.observability.logs import bind, get_logger
@@ -21,7 +21,7 @@ from flts.runtime.adapters import Adapters
 from flts.runtime.service import Progress
 from flts.trainers import Trainer
 from flts.training.announce import Announcement, model_training
-from flts.training.bundling import Identity, make_bundle
+from flts.training.bundling import Identity, identity_of, make_bundle
 from flts.training.constant import constant_model
 from flts.training.dataset import claimed_training_set, log_feature_summary
 from flts.training.fitting import FittedModel, Fitter, TrainingSet
@@ -159,17 +159,12 @@ class TrainOnDataset(Generic[SettingsT]):
         )
 
     def _identity(self, event: TrainingData, settings: SettingsT) -> Identity:
-        if event.config_hash is None:
-            msg = "training data without a config_hash"
-            raise RejectedError(msg, code="no_config_hash", field="config_hash")
-        model_type = self._trainer.model_type
         parts = {
             **self._fitter.hash_parts(settings),
             "settings": self._own(settings),
-            "model_type": model_type,
             "trainer_version": TRAINER_VERSION,
         }
-        return Identity(event.identifier, event.config_hash, model_type, sha256_of(parts))
+        return identity_of(event, self._trainer.model_type, parts)
 
     def _own(self, settings: SettingsT) -> dict[str, Any]:
         """Return the model's own settings; another model's hyperparameter does not train this one again."""

@@ -29,7 +29,7 @@ NEEDS = {
     "preprocess": ("pandas", "pyarrow", "boto3"),
     "train": ("torch", "onnx", "onnxruntime", "mlflow", "matplotlib"),
     "nonml": ("prophet", "onnx", "onnxruntime", "mlflow", "pandas"),
-    "eval": ("onnxruntime", "mlflow", "pyarrow"),
+    "eval": ("onnx", "onnxruntime", "mlflow", "pyarrow"),
     "inference": ("onnxruntime", "boto3", "fastapi", "msgspec", "inference_container.fetch"),
     "inference-worker": ("onnxruntime", "boto3", "pyarrow", "inference_container.worker"),
     "mlflow": ("mlflow", "psycopg2", "boto3"),

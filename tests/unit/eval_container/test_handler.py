@@ -65,7 +65,8 @@ def test_the_scoreboard_has_every_row_measured_on_the_same_origins(flts: Install
     board = flts.scoreboard(_only(told))
 
     assert [row["model_type"] for row in board["candidates"]] == ["GRU", "LSTM"]
-    assert [row["name"] for row in board["references"]] == ["persistence", "seasonal-naive", "ridge"]
+    assert [row["name"] for row in board["references"]] == ["persistence", "seasonal-naive", "ridge", "mean"]
+    assert all(row["baseline"] for row in board["references"])
     rows = [*board["candidates"], *board["references"]]
     assert {row["table"][0]["n"] for row in rows} == {board["origins"]} == {200}
     lstm, persistence = board["candidates"][1], board["references"][0]

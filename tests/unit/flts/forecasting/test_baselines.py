@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from flts.errors import RejectedError
-from flts.forecasting.baselines import STEPS, Constant, Repeat, WindowShape, baseline_recipe, fit_baseline
+from flts.forecasting.baselines import STEPS, Constant, Repeat, WindowShape, fit_baseline
 from flts.forecasting.recipe import RecipeSpec, fit_recipe, raw_rows, targets_only, transform
 from flts.forecasting.ridge import RidgeModel
 from flts.forecasting.seasons import season_steps
@@ -91,16 +91,6 @@ def test_ridge_sees_every_feature_and_the_others_targets_only() -> None:
     for kind in ("PERSISTENCE", "SEASONAL_NAIVE", "MEAN"):
         assert fitted(kind, series, **given).recipe.feature_names == ("c1",)
         assert fitted(kind, series, **given).recipe.forecasts_its_inputs
-
-
-@pytest.mark.parametrize("kind", ["PERSISTENCE", "SEASONAL_NAIVE", "RIDGE", "MEAN"])
-def test_the_recipe_of_a_baseline_is_known_without_its_fit(kind: str) -> None:
-    series = made_series(300)
-    recipe = fit_recipe(as_train(series), RecipeSpec(targets=("c2",), scaler="none"))
-
-    told = baseline_recipe(kind, transform(recipe, series), recipe)
-
-    assert told.to_dict() == fitted(kind, series, targets=("c2",), scaler="none").recipe.to_dict()
 
 
 def test_constant_targets_stay_in_a_recipe_of_targets_and_constant_inputs_go() -> None:
