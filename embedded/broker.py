@@ -23,7 +23,7 @@ from pathlib import Path
 
 from flts.contracts import topics
 from flts.settings import CommaSeparated, Settings, split_commas
-from flts.trainers import DEFAULT_MODEL_TYPES, trainer_of
+from flts.trainers import DEFAULT_MODEL_TYPES, known_model_types, trainers_for
 
 RD_KAFKA_PRODUCER = 0
 CHUNK_BYTES = 1 << 16
@@ -45,7 +45,7 @@ class BrokerSettings(Settings):
 
     def topic_names(self, groups: list[str]) -> list[str]:
         """Return all topics, the dead letters of these groups and of those of the services that run included."""
-        trainers = [trainer_of(name).deployment for name in self.expected_model_types]
+        trainers = [trainer.deployment for trainer in trainers_for(known_model_types(self.expected_model_types))]
         running = ["preprocess", *trainers, "eval", "inference-worker"]
         names = [topic.name for topic in topics.ALL]
         names += [topics.dead_letter_topic(group) for group in dict.fromkeys([*running, *groups])]

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import AliasChoices, Field, SecretStr, field_validator
 
 from flts.settings import CommaSeparated, Settings, split_commas
-from flts.trainers import DEFAULT_MODEL_TYPES, TRAINERS, Trainer, known_model_types
+from flts.trainers import DEFAULT_MODEL_TYPES, Trainer, known_model_types, trainers_for
 
 Port = int
 
@@ -36,6 +36,8 @@ class EmbeddedSettings(Settings):
     """Port of the PROPHET trainer's health and metrics."""
     nonml_holt_port: int = Field(default=8025, ge=0, le=65535)
     """Port of the HOLT trainer's health and metrics."""
+    nonml_baseline_port: int = Field(default=8026, ge=0, le=65535)
+    """Port of the BASELINE trainer's health and metrics."""
     # end of trainers
     eval_port: int = Field(default=8050, ge=0, le=65535)
     """Port of eval's health and metrics."""
@@ -46,7 +48,7 @@ class EmbeddedSettings(Settings):
     mlflow_advertised: str | None = None
     """Address, `host:port`, at which services reach MLflow where something stands in front."""
     expected_model_types: CommaSeparated = DEFAULT_MODEL_TYPES
-    """Trainers that are started, and whose candidates eval waits for."""
+    """Trainers that are started beside that of the baselines, and whose candidates eval waits for."""
     gateway_api_key: SecretStr | None = None
     """The gateway's API key; made and kept in `FLTS_HOME/api-key` unless given."""
     store: str = "filesystem"
@@ -63,9 +65,9 @@ class EmbeddedSettings(Settings):
     def _registered(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return known_model_types(value)
 
-    def trainers(self) -> list[Trainer]:
+    def trainers(self) -> tuple[Trainer, ...]:
         """Return the trainers to start."""
-        return [trainer for trainer in TRAINERS if trainer.model_type in self.expected_model_types]
+        return trainers_for(self.expected_model_types)
 
 
 class DemoSettings(Settings):

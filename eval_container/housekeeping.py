@@ -51,13 +51,12 @@ class SignsOfLife:
     def __call__(self, event: Event, progress: Progress) -> Sequence[Event]:
         """Take in an event of run-progress or model-training; others say nothing."""
         del progress
-        model_type = None
+        model_types: tuple[str, ...] = ()
         if isinstance(event, RunProgress):
-            model_type = trained_by(event.service)
+            model_types = trained_by(event.service)
         elif isinstance(event, ModelTraining):
-            model_type = event.model_type
-        if model_type is not None:
-            self._seen[model_type] = self._now()
+            model_types = (event.model_type,)
+        self._seen |= dict.fromkeys(model_types, self._now())
         return []
 
     def last(self, model_types: Sequence[str]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""The registry of trainers: one entry per model type, from which everything else derives its names.
+"""The registry of trainers: one entry per deployment, from which everything else derives its names.
 
 Embedded mode, gateway, eval, the trainers, dashboards and alert rules read it; `make generate` writes the trainers'
 blocks of Compose and chart from it. CONTRIBUTING.md has the recipe for a new model type.
@@ -10,13 +10,16 @@ from dataclasses import dataclass
 
 from flts.settings import ProphetSettings, TrainingSettings, WindowSettings
 
+BASELINES = ("PERSISTENCE", "SEASONAL_NAIVE", "RIDGE", "MEAN")
+"""Model types that every run is measured against, in the scoreboard's order; not waited for and not promoted."""
+
 
 @dataclass(frozen=True, slots=True)
 class Trainer:
     """A model type and the deployment that trains it."""
 
     model_type: str
-    """In messages, bundles, scoreboards and ``EXPECTED_MODEL_TYPES``: ``GRU``."""
+    """In messages, bundles, scoreboards and ``EXPECTED_MODEL_TYPES``: ``GRU``; of baselines their ``MODEL_TYPE``."""
     package: str
     """Folder of the service; its module ``domain.models.<model type in lower case>`` fits the model."""
     deployment: str
@@ -27,6 +30,13 @@ class Trainer:
     """Port of /healthz, /readyz and /metrics on a developer's machine, embedded and under Compose."""
     enabled: bool = True
     """Whether an installation trains it unless told otherwise."""
+    baselines: tuple[str, ...] = ()
+    """Model types that it trains instead of one, all from one message; no run waits for them."""
+
+    @property
+    def model_types(self) -> tuple[str, ...]:
+        """Return the model types in its messages and bundles."""
+        return self.baselines or (self.model_type,)
 
     @property
     def module(self) -> str:
@@ -39,15 +49,14 @@ TRAINERS = (
     Trainer("LSTM", "train_container", "train-lstm", TrainingSettings, port=8023),
     Trainer("PROPHET", "nonML_container", "nonml-prophet", ProphetSettings, port=8022),
     Trainer("HOLT", "nonML_container", "nonml-holt", WindowSettings, port=8025, enabled=False),
+    Trainer("BASELINE", "nonML_container", "nonml-baseline", WindowSettings, port=8026, baselines=BASELINES),
 )
-BASELINES = ("PERSISTENCE", "SEASONAL_NAIVE", "RIDGE", "MEAN")
-"""Model types that every run is measured against, in the scoreboard's order; not waited for and not promoted."""
 DEPLOYMENTS = tuple(trainer.deployment for trainer in TRAINERS)
-DEFAULT_MODEL_TYPES = tuple(trainer.model_type for trainer in TRAINERS if trainer.enabled)
+DEFAULT_MODEL_TYPES = tuple(trainer.model_type for trainer in TRAINERS if trainer.enabled and not trainer.baselines)
 
 
 def trainer_of(model_type: str) -> Trainer:
-    """Return the trainer of a model type, in any case.
+    """Return the trainer of a ``MODEL_TYPE``, in any case.
 
     Raises
     ------
@@ -77,20 +86,29 @@ def trained_in(package: str, model_type: str) -> str:
     return model_type.upper()
 
 
-def trained_by(deployment: str) -> str | None:
-    """Return the model type that a deployment trains, or None for a service that trains nothing."""
-    return next((trainer.model_type for trainer in TRAINERS if trainer.deployment == deployment), None)
+def trained_by(deployment: str) -> tuple[str, ...]:
+    """Return the model types that a deployment trains: none of a service that trains nothing."""
+    return next((trainer.model_types for trainer in TRAINERS if trainer.deployment == deployment), ())
+
+
+def trainers_for(model_types: tuple[str, ...]) -> tuple[Trainer, ...]:
+    """Return the trainers that run where these model types are trained: theirs, and that of the baselines."""
+    return tuple(trainer for trainer in TRAINERS if trainer.baselines or trainer.model_type in model_types)
 
 
 def known_model_types(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return model types in upper case, each once, in their order.
+    """Return model types that a run waits for in upper case, each once, in their order.
 
     Raises
     ------
     ValueError
-        If there is none, or one has no trainer.
+        If there is none, or one has no trainer or is a baseline.
     """
     if not names:
         msg = "names at least one model type"
         raise ValueError(msg)
+    for name in names:
+        if name.upper() in {"BASELINE", *BASELINES}:
+            msg = f"{name} is a baseline: no run waits for it"
+            raise ValueError(msg)
     return tuple(dict.fromkeys(trainer_of(name).model_type for name in names))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flts.runtime.adapters import connect
 from flts.runtime.runner import run
+from flts.trainers import trainer_of
 from nonML_container.bootstrap import build_service
 from nonML_container.settings import NonmlSettings
 
@@ -11,7 +12,8 @@ from nonML_container.settings import NonmlSettings
 def main() -> int:
     """Read the settings, connect, run until asked to stop."""
     settings = NonmlSettings.load()
-    adapters = connect(settings, tracking=True)
+    # Baselines have no run in MLflow.
+    adapters = connect(settings, tracking=not trainer_of(settings.model_type).baselines)
     return run(build_service(settings, adapters), settings, adapters)
 
 

@@ -1,4 +1,4 @@
-"""What the child process does with a data set: all trainers' handler, with this service's fit."""
+"""What the child process does with a data set: all trainers' handler with this service's fit, or the baselines'."""
 
 from __future__ import annotations
 
@@ -16,4 +16,8 @@ def train_in_child(settings: NonmlSettings, adapters: Adapters) -> Handler:
     from flts.training.handler import TrainOnDataset  # noqa: PLC0415 - ONNX Runtime reads the limit when imported
 
     trainer = trainer_of(settings.model_type)
+    if trainer.baselines:
+        from nonML_container.baselines import TrainBaselines  # noqa: PLC0415 - as above
+
+        return TrainBaselines(adapters, settings, trainer)
     return TrainOnDataset(adapters, settings, trainer, load_model(trainer))

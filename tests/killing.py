@@ -19,7 +19,7 @@ import httpx
 from confluent_kafka import Producer
 
 from flts.killpoints import ARMED, CLAIMED, PASSED
-from flts.trainers import DEFAULT_MODEL_TYPES
+from flts.trainers import BASELINES, DEFAULT_MODEL_TYPES
 from tests.audit import audit
 from tests.eventually import eventually
 from tests.files_below import files_below
@@ -45,7 +45,7 @@ ON_THEIR_OWN = ("child-start.", "child-ready.", "cache-write.before pointers", "
 """Points that tell of no run: passed when a process starts or looks around."""
 _VARIABLE = re.compile(
     r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{64}|(?<=date=)[0-9-]{10}|(?<=forecast-)[0-9a-f]{2}(?=\.json)"
-    rf"|(?<=/)(?:{'|'.join(DEFAULT_MODEL_TYPES)})(?=[/.])"
+    rf"|(?<=/)(?:{'|'.join((*DEFAULT_MODEL_TYPES, *BASELINES))})(?=[/.])"
 )
 RESTART_SECONDS = 90.0
 RUN_SECONDS = 180.0

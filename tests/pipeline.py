@@ -185,8 +185,7 @@ class Pipeline(ABC):
         """Check that a run ended as if nothing had happened: all models trained, one decision, a promotion."""
         run = self.run(run_id)
         assert run["outcome"] == "promoted", run["decision"]
-        trained = {kind: each["status"] for kind, each in run["trained"].items()}
-        assert trained == dict.fromkeys(DEFAULT_MODEL_TYPES, "SUCCESS")
+        assert {run["trained"][kind]["status"] for kind in DEFAULT_MODEL_TYPES} == {"SUCCESS"}
         assert len(self.decisions(identifier, run_id)) == 1
 
     def decisions(self, identifier: str, run_id: str) -> list[str]:

@@ -19,7 +19,7 @@ BEGIN, END = "# trainers ({}): written by `make generate`", "# end of trainers"
 
 @dataclass(frozen=True)
 class Package:
-    """What the trainers of one folder have in common."""
+    """What the deployments of one folder have in common."""
 
     image: str
     port: int
@@ -33,9 +33,11 @@ class Package:
 
 
 PACKAGES = {
-    "train_container": Package("train", 8021, "800", "150m", "288Mi", shared_memory_setting=True),
-    "nonML_container": Package("nonml", 8022, "448", "100m", "256Mi", shared_memory_setting=False),
+    "train_container": Package("train", 8021, "768", "150m", "288Mi", shared_memory_setting=True),
+    "nonML_container": Package("nonml", 8022, "416", "100m", "256Mi", shared_memory_setting=False),
 }
+BASELINES = Package("nonml", 8022, "224", "25m", "128Mi", shared_memory_setting=False)
+"""The trainer of the baselines, whose child imports no model library and works for 1 to 2 s."""
 
 
 def main() -> int:
@@ -91,7 +93,7 @@ def filled(text: str, block: str, lines: list[str]) -> str:
 
 def compose(trainer: Trainer) -> Iterator[str]:
     """Yield the lines of a Compose service."""
-    package = PACKAGES[trainer.package]
+    package = _package(trainer)
     anchor = f"build-{package.image}"
     first = trainer == next(each for each in TRAINERS if each.package == trainer.package)
     build = f"{{context: ., dockerfile: {trainer.package}/Dockerfile, args: *build-args}}"
@@ -115,14 +117,15 @@ def compose(trainer: Trainer) -> Iterator[str]:
 
 def workload(trainer: Trainer) -> Iterator[str]:
     """Yield the lines of a workload of the chart."""
-    package = PACKAGES[trainer.package]
+    package = _package(trainer)
     yield f"{trainer.deployment}:"
     yield "  part: services"
     yield f"  values: {values_key(trainer)}"
     yield f"  image: {package.image}"
     yield f"  ports: {{http: {package.port}}}"
     yield "  metrics: true"
-    yield f"  trains: {trainer.model_type}"
+    if not trainer.baselines:  # which no run waits for
+        yield f"  trains: {trainer.model_type}"
     yield "  secrets: [AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY]"
     yield f"  env: {{MODEL_TYPE: {trainer.model_type}}}"
     yield ""
@@ -135,7 +138,7 @@ def client(trainer: Trainer) -> Iterator[str]:
 
 def values(trainer: Trainer) -> Iterator[str]:
     """Yield the lines of the chart's values."""
-    package = PACKAGES[trainer.package]
+    package = _package(trainer)
     if trainer == TRAINERS[0]:
         yield "# Threads of a training follow its CPU limit."
     yield f"{values_key(trainer)}:"
@@ -151,7 +154,7 @@ def values(trainer: Trainer) -> Iterator[str]:
 
 def job(trainer: Trainer) -> Iterator[str]:
     """Yield the lines of a job of Prometheus."""
-    name, port = trainer.deployment, PACKAGES[trainer.package].port
+    name, port = trainer.deployment, _package(trainer).port
     yield f"- job_name: {name}"
     yield "  dns_sd_configs:"
     yield f"    - {{names: [{name}], type: A, port: {port}, refresh_interval: 10s}}"
@@ -173,6 +176,10 @@ def values_key(trainer: Trainer) -> str:
     """Return a deployment's key in the chart's values: ``trainGru``."""
     first, *others = trainer.deployment.split("-")
     return first + "".join(part.capitalize() for part in others)
+
+
+def _package(trainer: Trainer) -> Package:
+    return BASELINES if trainer.baselines else PACKAGES[trainer.package]
 
 
 def _variable(trainer: Trainer) -> str:

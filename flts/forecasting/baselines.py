@@ -30,6 +30,12 @@ RIDGE_LEAST_ROWS = 1_000
 """Rows that it is fitted on however wide they are."""
 
 
+class NoBaselineError(RejectedError):
+    """The training rows have no such baseline."""
+
+    code = "no_baseline"
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Repeat:
     """A `WindowModel` that repeats rows of its window.
@@ -96,7 +102,7 @@ def fit_baseline(
     ----------
     model_type : {"PERSISTENCE", "SEASONAL_NAIVE", "RIDGE", "MEAN"}
     features : Features
-        Of the training rows, by `recipe`; at least one target varies.
+        Of the training rows, by `recipe`.
     tails : Tails
         Of ``len(features)`` rows: the calibration tail is not fitted on.
     shape : WindowShape
@@ -104,9 +110,11 @@ def fit_baseline(
 
     Raises
     ------
-    RejectedError
+    NoBaselineError
         If these rows have no such baseline; the message says why.
     """
+    if not recipe.varying_targets:
+        _refuse("no target ever changes")
     return _FITS[model_type](features, recipe, tails, shape)
 
 
@@ -148,6 +156,8 @@ def _ridge(features: Features, recipe: FittedRecipe, tails: Tails, shape: Window
         )
         for first, last in ((max(0, tails.fit_stop - most_rows), tails.fit_stop), (tails.fit_stop, tails.stop_stop))
     )
+    if not len(fit):
+        _refuse("there are no windows to fit it on")
     model = fit_ridge(fit, stop)
     return Baseline(model, shape.input_seq_len, recipe, features)
 
@@ -161,7 +171,7 @@ def _mean(features: Features, recipe: FittedRecipe, tails: Tails, _shape: Window
 
 
 def _refuse(message: str) -> NoReturn:
-    raise RejectedError(message, code="no_baseline")
+    raise NoBaselineError(message)
 
 
 _FITS: dict[str, Callable[[Features, FittedRecipe, Tails, WindowShape], Baseline]] = {

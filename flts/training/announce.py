@@ -61,17 +61,16 @@ def announce_failure(
     adapters: Adapters, trainer: Trainer
 ) -> Callable[[Event, FltsError | None, str], Sequence[ModelTraining]]:
     """Return what a trainer's subscription calls after the last try: record it, and tell eval not to wait."""
-    model_type = trainer.model_type
-    begin_at_zero(adapters.metrics.trainings, [model_type], TRAINING_OUTCOMES)
-    begin_at_zero(adapters.metrics.training_duration, [model_type])
+    begin_at_zero(adapters.metrics.trainings, trainer.model_types, TRAINING_OUTCOMES)
+    begin_at_zero(adapters.metrics.training_duration, trainer.model_types)
 
     def on_exhausted(event: Event, error: FltsError | None, message: str) -> Sequence[ModelTraining]:
         if not isinstance(event, TrainingData):
             return []
         now = datetime.now(UTC)
         code = error.code if error is not None else "error"
-        run_id = derived_run_id(event.event_id, model_type)
-        log.error("train_error", model_type=model_type, run_id=run_id, error=message, error_code=code)
+        run_id = derived_run_id(event.event_id, trainer.model_type)
+        log.error("train_error", model_type=trainer.model_type, run_id=run_id, error=message, error_code=code)
         adapters.run_store.stages.put(
             event.identifier,
             event.pipeline_run_id,
@@ -82,23 +81,27 @@ def announce_failure(
             error=message[:MAX_ERROR_CHARACTERS],
             error_code=code,
         )
-        adapters.metrics.trainings.labels(model_type=model_type, outcome="failed").inc()
-        failed = ModelTraining(
-            # Not the id of a success: a replayed dead letter may still bring one.
-            event_id=derived_event_id(event.event_id, f"failed-{model_type}"),
-            identifier=event.identifier,
-            pipeline_run_id=event.pipeline_run_id,
-            config_hash=event.config_hash,
-            created_at=now,
-            model_type=model_type,
-            status="FAILED",
-            run_id=run_id,
-            experiment_name=event.identifier,
-            train=event.claim(),
-            test=event.test,
-            duration_seconds=0.0,
-            error=message[:MAX_ERROR_CHARACTERS],
-        )
-        return [failed]
+        for model_type in trainer.model_types:
+            adapters.metrics.trainings.labels(model_type=model_type, outcome="failed").inc()
+        return [_failed(event, model_type, message, now) for model_type in trainer.model_types]
 
     return on_exhausted
+
+
+def _failed(event: TrainingData, model_type: str, message: str, now: datetime) -> ModelTraining:
+    return ModelTraining(
+        # Not the id of a success: a replayed dead letter may still bring one.
+        event_id=derived_event_id(event.event_id, f"failed-{model_type}"),
+        identifier=event.identifier,
+        pipeline_run_id=event.pipeline_run_id,
+        config_hash=event.config_hash,
+        created_at=now,
+        model_type=model_type,
+        status="FAILED",
+        run_id=derived_run_id(event.event_id, model_type),
+        experiment_name=event.identifier,
+        train=event.claim(),
+        test=event.test,
+        duration_seconds=0.0,
+        error=message[:MAX_ERROR_CHARACTERS],
+    )

@@ -10,8 +10,7 @@ from onnx import TensorProto
 from flts.bundle.format import Bundle
 from flts.bundle.model import SECONDS_INPUT, WINDOW_INPUT
 from flts.contracts.events import TrainingData
-from flts.errors import SeriesTooShortError
-from flts.forecasting.baselines import Baseline, Constant, Repeat, WindowShape, fit_baseline
+from flts.forecasting.baselines import Baseline, Constant, NoBaselineError, Repeat, WindowShape, fit_baseline
 from flts.forecasting.intervals import calibration_steps
 from flts.forecasting.recipe import observed_targets, unscale_targets
 from flts.forecasting.ridge import RidgeModel
@@ -39,7 +38,7 @@ def make_baseline(
     Parameters
     ----------
     data : TrainingSet
-        At least one target varies.
+        All training rows.
     identity : Identity
         Its model type is the baseline's.
     settings : WindowSettings
@@ -51,8 +50,10 @@ def make_baseline(
 
     Raises
     ------
-    RejectedError
+    NoBaselineError
         If these rows have no such baseline; the message says why.
+    RejectedError
+        As `make_bundle`.
     """
     shape = WindowShape(settings.input_seq_len, settings.output_seq_len)
     baseline = fit_baseline(identity.model_type, data.features, data.recipe, data.tails, shape)
@@ -68,7 +69,7 @@ def _window(baseline: Baseline, seen: TrainingSet) -> FittedModel:
     rows = target_rows(features.segments(), context_rows=baseline.window_rows, last_row=len(features))
     if not len(rows):
         msg = f"no {baseline.window_rows:,} training rows follow each other without a gap"
-        raise SeriesTooShortError(msg)
+        raise NoBaselineError(msg)
     check = features.values[None, rows[-1] - baseline.window_rows : rows[-1]].astype(np.float32)
     answer = model(check).astype(np.float64)
     graph = GraphBuilder()

@@ -19,6 +19,8 @@ from flts.messaging.replayed import is_replayed
 from flts.observability.logs import bind, get_logger
 from flts.runtime.adapters import Adapters
 from flts.runtime.service import Progress
+from flts.storage.ports import ObjectStore
+from flts.storage.run_store import RunStore
 from flts.trainers import Trainer
 from flts.training.announce import Announcement, model_training
 from flts.training.bundling import Identity, identity_of, make_bundle
@@ -71,16 +73,9 @@ class TrainOnDataset(Generic[SettingsT]):
             stage = self._adapters.run_store.stages.read(event.identifier, event.pipeline_run_id, self._stage) or {}
             if stage.get("status") == "done" and (announced := self._announced(event, run_id, stage)) is not None:
                 return [announced]
-            # A person who sends a dead letter again wants the model all the same: the next run finds it.
-            if not is_replayed() and self._has_ended(event):
+            if not is_wanted(self._adapters.run_store, event):
                 return []
             return [self._announce(event, run_id, progress)]
-
-    def _has_ended(self, event: TrainingData) -> bool:
-        ended = self._adapters.run_store.runs.end(event.identifier, event.pipeline_run_id)
-        if ended is not None:
-            log.info("train_skip_ended", outcome=ended)
-        return ended is not None
 
     def _announced(self, event: TrainingData, run_id: str, stage: Mapping[str, Any]) -> ModelTraining | None:
         """Return what this very training announced before, or None if that can no longer be relied on.
@@ -114,7 +109,8 @@ class TrainOnDataset(Generic[SettingsT]):
         settings = self._settings.with_overrides(event.settings)
         identity = self._identity(event, settings)
         report = ProgressReport(self._stage, progress)
-        found = self._reusable(event, identity) if self._settings.skip_duplicate_configs else None
+        store, bucket = self._adapters.store, self._settings.bucket_model_bundles
+        found = reusable_bundle(store, bucket, event, identity) if self._settings.skip_duplicate_configs else None
         if found is None:
             claim, bundle, mlflow_run_id = self._train(event, run_id, identity, settings, report)
         else:
@@ -169,29 +165,6 @@ class TrainOnDataset(Generic[SettingsT]):
     def _own(self, settings: SettingsT) -> dict[str, Any]:
         """Return the model's own settings; another model's hyperparameter does not train this one again."""
         return {name: getattr(settings, name) for name in self._trainer.settings.model_fields}
-
-    def _reusable(self, event: TrainingData, identity: Identity) -> tuple[ClaimCheck, Bundle] | None:
-        """Return the stored bundle of the same data and settings that still answers its probe."""
-        found = find_bundle(
-            self._adapters.store,
-            self._settings.bucket_model_bundles,
-            identity.identifier,
-            identity.config_hash,
-            identity.model_type,
-            identity.train_hash,
-        )
-        if found is None:
-            return None
-        claim, info = found
-        if event.force and info.modified < run_created_seconds(event.pipeline_run_id):
-            return None
-        try:
-            bundle, model_bytes = fetch_bundle(self._adapters.store, claim)
-            proof.prove(bundle, model_bytes)
-        except RejectedError as error:
-            log.warning("train_stored_bundle_refused", object_key=claim.object_key, reason=error.message)
-            return None
-        return claim, bundle
 
     def _reuse(
         self,
@@ -254,3 +227,37 @@ class TrainOnDataset(Generic[SettingsT]):
             **self._own(settings),
             **self._fitter.hash_parts(settings),
         }
+
+
+def is_wanted(runs: RunStore, event: TrainingData) -> bool:
+    """Return whether a model of these rows is still of use: not once the run has ended without it."""
+    # A person who sends a dead letter again wants the model all the same: the next run finds it.
+    if is_replayed():
+        return True
+    ended = runs.runs.end(event.identifier, event.pipeline_run_id)
+    if ended is not None:
+        log.info("train_skip_ended", outcome=ended)
+    return ended is None
+
+
+def reusable_bundle(
+    store: ObjectStore, bucket: str, event: TrainingData, identity: Identity
+) -> tuple[ClaimCheck, Bundle] | None:
+    """Return the stored bundle of the same data and settings that still answers its probe.
+
+    None also where the event asks for a new one and this one is older than its run.
+    """
+    names = (identity.identifier, identity.config_hash, identity.model_type, identity.train_hash)
+    found = find_bundle(store, bucket, *names)
+    if found is None:
+        return None
+    claim, info = found
+    if event.force and info.modified < run_created_seconds(event.pipeline_run_id):
+        return None
+    try:
+        bundle, model_bytes = fetch_bundle(store, claim)
+        proof.prove(bundle, model_bytes)
+    except RejectedError as error:
+        log.warning("train_stored_bundle_refused", object_key=claim.object_key, reason=error.message)
+        return None
+    return claim, bundle

@@ -27,7 +27,8 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]
 TINY = {"EPOCHS": "1", "HIDDEN_SIZE": "8", "NUM_LAYERS": "1", "BATCH_SIZE": "64", "POINTER_REFRESH_SECONDS": "10"}
 CONSUMES = ("message-read", "attempts/", "commit", "object-delete")
 HAS_CHILD = ("child-start", "child-ready", "work")
-TRAINS = (*CONSUMES, *HAS_CHILD, "object-read", "stages/", "record-begin", "model.onnx", "bundle.json", "record-end")
+TRAINS = (*CONSUMES, *HAS_CHILD, "object-read", "stages/", "model.onnx", "bundle.json", "produce")
+RECORDS = ("record-begin", "record-end")
 MUST_PASS = {
     "fastapi-app": (
         "upload-read",
@@ -48,7 +49,8 @@ MUST_PASS = {
         "inference.json",
         "produce",
     ),
-    **dict.fromkeys(INSTALLED, (*TRAINS, "produce")),
+    **dict.fromkeys(INSTALLED, (*TRAINS, *RECORDS)),
+    "nonml-baseline": TRAINS,
     "eval": (
         *CONSUMES,
         *HAS_CHILD,

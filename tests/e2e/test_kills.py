@@ -42,9 +42,7 @@ def test_a_service_killed_in_the_middle_of_its_work_is_made_up_for(
     assert stack.pid(service) != victim
     assert run["outcome"] == "promoted", run["decision"]
     assert len(stack.decisions(identifier, run_id)) == 1
-    assert {kind for kind, trained in run["trained"].items() if trained["status"] == "SUCCESS"} == set(
-        DEFAULT_MODEL_TYPES
-    )
+    assert {run["trained"][kind]["status"] for kind in DEFAULT_MODEL_TYPES} == {"SUCCESS"}
     stack.wait_served(identifier, run["decision"]["run_id"])
     with stack.gateway as client:
         body = client.get(f"/datasets/{identifier}/tail", params={"rows": 50}).json()

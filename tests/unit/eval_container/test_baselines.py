@@ -137,7 +137,7 @@ def test_nobody_waits_for_a_baseline_and_nothing_is_decided_on_baselines(flts: I
     run = flts.run()
 
     assert flts.send(run.data, *delivered(flts, run)) == []
-    assert flts.runs.expected(IDENTIFIER, run.id)["model_types"] == ["GRU", "LSTM"]  # type: ignore[index]
+    assert flts.run_store.evaluations.expected(IDENTIFIER, run.id)["model_types"] == ["GRU", "LSTM"]  # type: ignore[index]
 
 
 def test_a_run_that_is_evaluated_again_is_measured_against_the_same_bundles(flts: Installation) -> None:

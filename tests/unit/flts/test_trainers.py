@@ -11,7 +11,16 @@ import pytest
 from flts.contracts import topics
 from flts.contracts.ids import sha256_of
 from flts.settings import WindowSettings
-from flts.trainers import DEFAULT_MODEL_TYPES, TRAINERS, Trainer, known_model_types, trained_by, trained_in, trainer_of
+from flts.trainers import (
+    BASELINES,
+    DEFAULT_MODEL_TYPES,
+    TRAINERS,
+    Trainer,
+    known_model_types,
+    trained_by,
+    trained_in,
+    trainer_of,
+)
 from flts.training.handler import TrainOnDataset
 from tests.trainers import SETTINGS
 from tests.training_sets import ENVIRONMENT, adapters_of, made_series, store_dataset
@@ -45,12 +54,12 @@ PROPHET = WINDOW | {
 
 @pytest.mark.parametrize("trainer", TRAINERS, ids=lambda trainer: trainer.model_type)
 def test_a_trainer_has_its_module_its_settings_and_its_messages(trainer: Trainer) -> None:
-    module = importlib.import_module(trainer.module)
-
-    assert hasattr(module, "build" if trainer.package == "train_container" else "fit")
+    if not trainer.baselines:
+        module = importlib.import_module(trainer.module)
+        assert hasattr(module, "build" if trainer.package == "train_container" else "fit")
     assert issubclass(SETTINGS[trainer.package], trainer.settings)
     assert topics.consumed_by(trainer.deployment) == (topics.TRAINING_DATA,)
-    assert trained_by(trainer.deployment) == trainer.model_type
+    assert trained_by(trainer.deployment) == trainer.model_types
     assert trained_in(trainer.package, trainer.model_type.lower()) == trainer.model_type
     assert trainer_of(trainer.model_type.lower()) == trainer
 
@@ -63,13 +72,17 @@ def test_names_and_ports_are_taken_once() -> None:
 
 def test_what_is_trained_by_default_is_the_designs() -> None:
     assert DEFAULT_MODEL_TYPES == ("GRU", "LSTM", "PROPHET")
-    assert trained_by("eval") is None
+    assert trained_by("eval") == ()
+    assert trained_by("nonml-baseline") == BASELINES
 
 
 def test_model_types_are_named_once_and_unknown_ones_refused() -> None:
     assert known_model_types(("gru", "PROPHET", "GRU")) == ("GRU", "PROPHET")
     with pytest.raises(ValueError, match="MY_NET is no registered model type; there are GRU, LSTM"):
         known_model_types(("MY_NET",))
+    for name in ("mean", "BASELINE"):
+        with pytest.raises(ValueError, match=f"{name} is a baseline: no run waits for it"):
+            known_model_types(("GRU", name))
     with pytest.raises(ValueError, match="at least one"):
         known_model_types(())
     with pytest.raises(ValueError, match="PROPHET is no registered model; there are GRU, LSTM"):

@@ -5,7 +5,7 @@ from pathlib import Path
 from flts.contracts.events import ModelTraining
 from flts.contracts.ids import derived_event_id, derived_run_id
 from flts.errors import RejectedError
-from flts.trainers import trainer_of
+from flts.trainers import BASELINES, trainer_of
 from flts.training.announce import announce_failure
 from tests.training_sets import adapters_of, made_series, store_dataset, store_settings
 
@@ -32,6 +32,16 @@ def test_a_given_up_training_tells_eval_not_to_wait_and_stands_in_the_runs_recor
     assert stage["error_code"] == "diverged"
     assert before is not None
     assert adapters.metrics.registry.get_sample_value("flts_trainings_total", failed) == before + 1
+
+
+def test_a_trainer_of_several_model_types_gives_up_each(tmp_path: Path) -> None:
+    stored = store_dataset(tmp_path, made_series(50))
+    give_up = announce_failure(adapters_of(stored, store_settings(tmp_path)), trainer_of("BASELINE"))
+
+    events = give_up(stored.event, None, "killed")
+
+    assert tuple(event.model_type for event in events) == BASELINES
+    assert len({event.event_id for event in events}) == len({event.run_id for event in events}) == 4
 
 
 def test_a_repeat_of_giving_up_makes_the_same_event(tmp_path: Path) -> None:

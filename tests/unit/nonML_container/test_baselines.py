@@ -1,0 +1,134 @@
+"""The trainer of baselines, all of it but Kafka: one event in, an ordinary bundle of each baseline."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flts.bundle.forecaster import Forecaster
+from flts.bundle.load import fetch_bundle
+from flts.bundle.model import BundleModel
+from flts.contracts.events import ModelTraining
+from flts.contracts.ids import derived_event_id
+from flts.contracts.lifecycle import RunState
+from flts.forecasting.series import Series
+from flts.trainers import BASELINES
+from nonML_container.handler import train_in_child
+from nonML_container.settings import NonmlSettings
+from tests.training_sets import STEP, Progress, Stored, adapters_of, made_series, store_dataset
+
+ROWS = 400
+"""Two days and more: there is a season."""
+
+
+def trained(stored: Stored, settings: NonmlSettings, event: Any = None) -> dict[str, ModelTraining]:
+    handler = train_in_child(settings, adapters_of(stored, settings))
+    return {one.model_type: one for one in handler(event or stored.event, Progress()) if isinstance(one, ModelTraining)}
+
+
+def stage(stored: Stored) -> Any:
+    return stored.run_store.stages.read("made", stored.event.pipeline_run_id, "nonml-baseline")
+
+
+def test_one_message_makes_every_baseline(load: Any, tmp_path: Path) -> None:
+    stored = store_dataset(tmp_path, made_series(ROWS))
+
+    events = trained(stored, load(MODEL_TYPE="BASELINE"))
+
+    assert tuple(events) == BASELINES
+    for kind, event in events.items():
+        assert (event.status, event.mlflow_run_id, event.reused) == ("SUCCESS", None, False)
+        assert event.event_id == derived_event_id(stored.event.event_id, f"trained-{kind}")
+        assert event.bundle is not None
+        forecaster = Forecaster(BundleModel(*fetch_bundle(stored.store, event.bundle)))
+        assert np.isfinite(forecaster.forecast(stored.series, 70).mean).all()
+    assert stage(stored)["status"] == "done"
+    assert set(stage(stored)["bundles"]) == set(BASELINES)
+
+
+def test_a_message_that_comes_again_is_answered_the_same_and_nothing_is_fitted(load: Any, tmp_path: Path) -> None:
+    stored = store_dataset(tmp_path, made_series(200))
+    settings = load(MODEL_TYPE="BASELINE")
+    first = trained(stored, settings)
+    stored.store.delete(stored.event.bucket, stored.event.object_key)
+
+    again = trained(stored, settings)
+
+    assert {kind: (event.event_id, event.bundle) for kind, event in again.items()} == {
+        kind: (event.event_id, event.bundle) for kind, event in first.items()
+    }
+    assert all(event.reused for event in again.values())
+
+
+def test_a_further_run_on_the_same_rows_finds_the_bundles_unless_it_is_forced(load: Any, tmp_path: Path) -> None:
+    stored = store_dataset(tmp_path, made_series(ROWS))
+    settings = load(MODEL_TYPE="BASELINE")
+    first = trained(stored, settings)
+
+    again = trained(stored, settings, stored.again())
+
+    assert [event.bundle for event in again.values()] == [event.bundle for event in first.values()]
+    assert all(event.reused for event in again.values())
+
+
+def test_a_damaged_bundle_is_made_again(load: Any, tmp_path: Path) -> None:
+    stored = store_dataset(tmp_path, made_series(ROWS))
+    settings = load(MODEL_TYPE="BASELINE")
+    first = trained(stored, settings)
+    claim = first["RIDGE"].bundle
+    assert claim is not None
+    stored.store.put(claim.bucket, claim.object_key.replace("bundle.json", "model.onnx"), b"x")
+
+    again = trained(stored, settings)
+
+    assert {kind: event.reused for kind, event in again.items()} == {
+        "PERSISTENCE": True,
+        "SEASONAL_NAIVE": True,
+        "RIDGE": False,
+        "MEAN": True,
+    }
+    assert again["RIDGE"].bundle == claim
+    fetch_bundle(stored.store, claim)
+
+
+def test_a_baseline_that_the_rows_do_not_have_is_left_out(load: Any, tmp_path: Path) -> None:
+    stored = store_dataset(tmp_path, made_series(200))
+
+    assert set(trained(stored, load(MODEL_TYPE="BASELINE"))) == {"PERSISTENCE", "RIDGE", "MEAN"}
+
+
+def test_rows_in_which_nothing_varies_have_no_baseline(load: Any, tmp_path: Path) -> None:
+    series = Series(STEP * np.arange(ROWS), ("flat",), np.full((ROWS, 1), 3.0), STEP)
+    stored = store_dataset(tmp_path, series)
+
+    assert trained(stored, load(MODEL_TYPE="BASELINE")) == {}
+    assert stage(stored)["status"] == "done"
+
+
+def test_a_run_that_has_ended_gets_no_baseline(load: Any, tmp_path: Path) -> None:
+    stored = store_dataset(tmp_path, made_series(ROWS))
+    stored.run_store.runs.put_outcome("made", stored.event.pipeline_run_id, RunState.CANCELLED)
+
+    assert trained(stored, load(MODEL_TYPE="BASELINE")) == {}
+    assert stage(stored) is None
+
+
+def test_the_child_imports_neither_torch_nor_prophet_nor_mlflow(load: Any) -> None:
+    load(MODEL_TYPE="BASELINE")
+    heavy = ("torch", "prophet", "pandas", "mlflow", "matplotlib")
+    code = (
+        "import sys\n"
+        "from types import SimpleNamespace\n"
+        "from nonML_container.handler import train_in_child\n"
+        "from nonML_container.settings import NonmlSettings\n"
+        "train_in_child(NonmlSettings.load(), SimpleNamespace())\n"
+        f"print([name for name in {heavy} if name in sys.modules])\n"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "[]"
