@@ -10,7 +10,7 @@ from eval_container.settings import EvalSettings
 from flts.contracts import topics
 from flts.observability.metrics import DECISIONS, begin_at_zero
 from flts.runtime.adapters import Adapters
-from flts.runtime.service import Service, Subscription, Tick
+from flts.service import Service, Subscription, Tick
 
 MAX_JANITOR_TICK_SECONDS = 3600.0
 """The lease says when a round is due; looking each hour makes it daily across restarts and replicas."""

@@ -27,7 +27,7 @@ from flts.contracts.ids import canonical_json, derived_event_id
 from flts.errors import RejectedError
 from flts.observability.logs import get_logger
 from flts.runtime.adapters import Adapters
-from flts.runtime.service import Progress
+from flts.service import Progress
 from flts.trainers import BASELINES
 
 log = get_logger(__name__)

@@ -17,7 +17,7 @@ from flts.errors import ConflictError
 from flts.housekeeping.janitor import UNREADABLE, Janitor
 from flts.observability.logs import get_logger
 from flts.runtime.adapters import Adapters
-from flts.runtime.service import Progress
+from flts.service import Progress
 from flts.storage.layout import RunName
 from flts.tracking.spool import Spool
 from flts.trainers import trained_by

@@ -29,7 +29,7 @@ from flts.forecasting.series import FloatArray, IntArray, Series, segment_starts
 from flts.forecasting.splits import tails
 from flts.forecasting.windows import target_rows
 from flts.observability.logs import get_logger
-from flts.runtime.service import Progress
+from flts.service import Progress
 from flts.storage.claimed_frames import read_claimed_features, read_claimed_series
 from flts.storage.claims import read_claimed
 from flts.storage.ports import ObjectStore

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from flts.processes.scratch import remove_left_behind
 from flts.runtime.adapters import connect
 from flts.runtime.runner import run
-from flts.runtime.scratch import remove_left_behind
 from gateway_container.bootstrap import build_service
 from gateway_container.settings import GatewaySettings
 

@@ -8,17 +8,17 @@ import anyio
 
 from flts.contracts import topics
 from flts.contracts.events import Event
+from flts.dead_letters.accounting import Accounting
+from flts.dead_letters.letters import DeadLetters
+from flts.dead_letters.replay import Replayer, ReplayMarks
 from flts.errors import BackendAwayError
 from flts.housekeeping.deletion import Deletion
 from flts.housekeeping.janitor import Janitor
-from flts.messaging.accounting import Accounting
-from flts.messaging.dead_letters import DeadLetters
 from flts.messaging.kafka import Publisher
-from flts.messaging.replay import Replayer, ReplayMarks
 from flts.observability.logs import get_logger
 from flts.observability.metrics import UPLOAD_OUTCOMES, begin_at_zero
 from flts.runtime.adapters import Adapters
-from flts.runtime.service import Service, Subscription, Tick
+from flts.service import Service, Subscription, Tick
 from flts.storage.operations import Operations
 from gateway_container.api import create_app
 from gateway_container.checking import ChecksFiles, FileChecks

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 from flts.errors import RejectedError
 from flts.ingest import RawTable, read_csv, validation_report
 from flts.observability.logs import get_logger
-from flts.runtime.bounded import BoundedWorkers, Bounds, GaveUpError
-from flts.runtime.container import MemoryShares, memory_left_bytes
+from flts.processes.bounded import BoundedWorkers, Bounds, GaveUpError
+from flts.processes.container import MemoryShares, memory_left_bytes
 from flts.settings import RecipeSettings, UploadLimits, WindowSettings
 from gateway_container.settings import GatewaySettings
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from flts.contracts.events import Event
+from flts.dead_letters.accounting import Account, Accounting
+from flts.dead_letters.letters import DeadLetters, Head
+from flts.dead_letters.replay import Replayer, ReplayMarks, Report, answered_records
 from flts.errors import ConflictError, FltsError, NotFoundError
-from flts.messaging.accounting import Account, Accounting
 from flts.messaging.codec import header
-from flts.messaging.dead_letters import DeadLetters, Head
-from flts.messaging.replay import Replayer, ReplayMarks, Report, answered_records
 from flts.observability.logs import get_logger
 from flts.observability.metrics import Metrics
 from flts.storage.forecasts import Forecasts

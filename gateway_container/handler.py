@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flts.contracts.events import Event, RunProgress
-from flts.runtime.service import Progress
+from flts.service import Progress
 from gateway_container.live import LiveRuns
 
 SHOWN = ("service", "stage", "state", "epoch", "epochs", "loss", "elapsed", "detail")

@@ -14,7 +14,7 @@ from flts.errors import NotFoundError, RejectedError
 from flts.forecasting.series import Series, iso, regularise
 from flts.ingest import RawTable, newest_upload, read_csv
 from flts.ingest.guard import MAX_LINE_BYTES
-from flts.runtime.scratch import scratch_folder
+from flts.processes.scratch import scratch_folder
 from flts.storage.ports import ObjectStore
 from flts.storage.runs import Runs
 from gateway_container.settings import GatewaySettings

@@ -6,7 +6,7 @@ import secrets
 from typing import TYPE_CHECKING
 
 from flts.contracts import topics
-from flts.runtime.service import Service, Subscription, Tick
+from flts.service import Service, Subscription, Tick
 from inference_container.handler import OnInferenceData, OnModelSelected
 
 if TYPE_CHECKING:

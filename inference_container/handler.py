@@ -9,7 +9,7 @@ from flts.contracts.events import DatasetDeleted, Event, InferenceData, ModelSel
 from flts.observability.logs import get_logger
 
 if TYPE_CHECKING:
-    from flts.runtime.service import Progress
+    from flts.service import Progress
     from flts.storage.forecasts import Forecasts
     from flts.storage.ports import ObjectStore
 

@@ -13,7 +13,7 @@ from flts.contracts.ids import derived_run_id
 from flts.forecasting.baselines import NoBaselineError
 from flts.observability.logs import bind, get_logger
 from flts.runtime.adapters import Adapters
-from flts.runtime.service import Progress
+from flts.service import Progress
 from flts.trainers import Trainer
 from flts.training.announce import Announcement, model_training
 from flts.training.baselines import baseline_identity, make_baseline

@@ -5,7 +5,7 @@ from __future__ import annotations
 from flts.contracts import topics
 from flts.observability.metrics import PREPROCESS_OUTCOMES, begin_at_zero
 from flts.runtime.adapters import Adapters
-from flts.runtime.service import Handler, Service, Subscription
+from flts.service import Handler, Service, Subscription
 from preprocess_container.handler import PreprocessUpload
 from preprocess_container.settings import PreprocessSettings
 

@@ -16,7 +16,7 @@ from flts.ingest.enough_rows import check_enough_rows
 from flts.observability.logs import get_logger
 from flts.observability.process import rss_bytes
 from flts.runtime.adapters import Adapters
-from flts.runtime.service import Progress
+from flts.service import Progress
 from preprocess_container.dataset_store import BROKEN, DatasetStore, StoredDataset
 from preprocess_container.domain.config_hash import config_hash, recipe_values
 from preprocess_container.domain.dataset import Dataset, make_dataset

@@ -20,8 +20,8 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from flts.contracts import topics
 from flts.contracts.claim_check import ClaimCheck
 from flts.contracts.ids import derived_event_id, derived_run_id
+from flts.dead_letters.accounting import Account, Accounting
 from flts.errors import ObjectNotFoundError
-from flts.messaging.accounting import Account, Accounting
 from flts.settings import KafkaSettings, StoreSettings
 from flts.storage.connect import open_store
 from flts.storage.ports import ObjectStore

@@ -19,11 +19,11 @@ from typing import Any
 from flts.contracts import ids, topics
 from flts.contracts.events import Event, ModelSelected, RawData
 from flts.errors import BackendAwayError, FltsError, PreconditionFailedError, RejectedError, RetryableError
-from flts.messaging.replayed import is_replayed
 from flts.observability.metrics import default_metrics
+from flts.processes.replayed import is_replayed
 from flts.runtime.adapters import Adapters, connect
 from flts.runtime.runner import run
-from flts.runtime.service import Handler, Progress, Service, Subscription, Tick
+from flts.service import Handler, Progress, Service, Subscription, Tick
 from flts.settings import KafkaSettings, ServiceSettings, StoreSettings
 from flts.storage.claims import read_claimed
 from tests import fixed_reader

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from flts.contracts import topics
-from flts.messaging.accounting import Account, Accounting
-from flts.messaging.dead_letters import DeadLetters
-from flts.messaging.replay import Replayer, ReplayMarks, Report
+from flts.dead_letters.accounting import Account, Accounting
+from flts.dead_letters.letters import DeadLetters
+from flts.dead_letters.replay import Replayer, ReplayMarks, Report
 from flts.storage.run_store import RunStore
 from tests.brokers import Bus
 from tests.stores import folder_settings, folder_store

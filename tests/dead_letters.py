@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 
 from flts.contracts.events import Event
 from flts.contracts.topics import topic_of
+from flts.dead_letters.letters import DeadLetters, Head, Letter, head_of
 from flts.errors import BackendAwayError, NotFoundError
 from flts.messaging.codec import ONLY_GROUP, dead_letter_headers, encode
-from flts.messaging.dead_letters import DeadLetters, Head, Letter, head_of
 from flts.messaging.kafka import RawHeaders, full_name
 from flts.settings import KafkaSettings
 

@@ -24,12 +24,12 @@ from prometheus_client import CollectorRegistry
 from flts.contracts.claim_check import ClaimCheck
 from flts.contracts.events import Event, RunProgress
 from flts.contracts.ids import new_pipeline_run_id
+from flts.dead_letters.accounting import Accounting
+from flts.dead_letters.replay import Replayer, ReplayMarks
 from flts.errors import BackendAwayError
 from flts.housekeeping.deletion import Deletion
 from flts.housekeeping.janitor import Janitor
-from flts.messaging.accounting import Accounting
 from flts.messaging.kafka import RawHeaders
-from flts.messaging.replay import Replayer, ReplayMarks
 from flts.observability.metrics import Metrics
 from flts.storage.filesystem import FilesystemStore
 from flts.storage.operations import Operations

@@ -14,7 +14,7 @@ from typing import Any
 from flts.contracts.events import Event, TrainingData
 from flts.runtime.adapters import Adapters, connect
 from flts.runtime.runner import run
-from flts.runtime.service import Handler, Progress
+from flts.service import Handler, Progress
 from train_container.bootstrap import build_service
 from train_container.settings import TrainSettings
 

@@ -18,7 +18,7 @@ from flts.storage.run_store import RunStore
 from flts.trainers import DEFAULT_MODEL_TYPES
 from tests.eventually import eventually
 
-WORK = "flts.messaging.child"
+WORK = "flts.runtime.child"
 """The module of the processes that do long work."""
 
 

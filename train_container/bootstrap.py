@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flts.runtime.adapters import Adapters
-from flts.runtime.service import Service
+from flts.service import Service
 from flts.trainers import trainer_of
 from flts.training.service import trainer_service
 from train_container.settings import TrainSettings

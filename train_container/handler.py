@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flts.runtime.adapters import Adapters
-from flts.runtime.service import Handler
+from flts.service import Handler
 from flts.trainers import trainer_of
 from flts.training.threads import cap_threads, default_threads
 from train_container.domain.models import load_model

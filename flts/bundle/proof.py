@@ -15,7 +15,7 @@ from pathlib import Path
 from flts.bundle import BUNDLE_FILE, MODEL_FILE
 from flts.bundle.format import MAX_BATCH, Bundle
 from flts.errors import RejectedError
-from flts.runtime.bounded import BoundedWorkers, Bounds, GaveUpError
+from flts.processes.bounded import BoundedWorkers, Bounds, GaveUpError
 
 PROOF_SECONDS = 45.0
 """A full batch takes milliseconds, of the largest models seconds. Well below FETCH_TIMEOUT_SECONDS, since a replica's

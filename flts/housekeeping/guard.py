@@ -11,7 +11,7 @@ from flts.observability.logs import get_logger
 if TYPE_CHECKING:
     from flts.contracts.events import Event
     from flts.housekeeping.deletion import Deletion
-    from flts.runtime.service import Progress
+    from flts.service import Progress
 
 log = get_logger(__name__)
 

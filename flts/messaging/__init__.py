@@ -1,1 +1,1 @@
-"""Kafka: the one consume loop, its child processes and its publisher."""
+"""Kafka: the one consume loop, the codec of messages, attempts and the publisher."""

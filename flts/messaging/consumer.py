@@ -24,7 +24,7 @@ from flts.messaging.standstill import Place, Standstills
 from flts.observability.health import Health
 from flts.observability.logs import get_logger
 from flts.observability.metrics import EACH_REPLICA, Metrics
-from flts.runtime.service import Subscription
+from flts.service import Subscription
 from flts.settings import KafkaSettings
 
 log = get_logger(__name__)

@@ -16,12 +16,12 @@ from flts.killpoints import reached
 from flts.messaging.attempts import Attempts, AttemptsExhaustedError
 from flts.messaging.codec import ONLY_GROUP, dead_letter_headers, decode, header
 from flts.messaging.progress import ProgressReporter
-from flts.messaging.replayed import replaying
-from flts.messaging.worker import WorkerStartError, WorkInterruptedError
 from flts.observability.logs import bind, error_fields, get_logger
 from flts.observability.metrics import Metrics
 from flts.observability.tracing import Trace, use_trace
-from flts.runtime.service import Progress, Subscription
+from flts.processes.replayed import replaying
+from flts.processes.worker import WorkerStartError, WorkInterruptedError
+from flts.service import Progress, Subscription
 
 log = get_logger(__name__)
 T = TypeVar("T")

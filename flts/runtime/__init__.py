@@ -1,1 +1,1 @@
-"""Running a service: its description, its connections, its start and its end."""
+"""Running a service: its connections, its start, its child processes and its end."""

@@ -19,14 +19,14 @@ from flts.messaging.attempts import Attempts, MemoryAttempts, StoredAttempts
 from flts.messaging.consumer import ConsumeLoop
 from flts.messaging.delivery import Delivery, Stopping, Work
 from flts.messaging.kafka import Publisher, full_name
-from flts.messaging.worker import ChildWorker, WorkerSpec, settings_path
 from flts.observability.health import Health, HealthApp
 from flts.observability.logs import configure_logs, get_logger, secret_values
 from flts.observability.metrics import MESSAGE_OUTCOMES, MLFLOW_OUTCOMES, TICK_OUTCOMES, begin_at_zero
+from flts.processes.worker import ChildWorker, WorkerSpec, settings_path
 from flts.runtime.adapters import Adapters
 from flts.runtime.backends import Problem, backend_checks, record_checks, run_checks
 from flts.runtime.server import HttpServer, bind
-from flts.runtime.service import Service, Subscription, Tick
+from flts.service import Service, Subscription, Tick
 from flts.settings import KafkaSettings, ServiceSettings, StoreSettings
 
 log = get_logger(__name__)

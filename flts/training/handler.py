@@ -15,10 +15,10 @@ from flts.contracts.claim_check import ClaimCheck
 from flts.contracts.events import ModelTraining, TrainingData
 from flts.contracts.ids import derived_run_id, run_created_seconds
 from flts.errors import ObjectNotFoundError, RejectedError
-from flts.messaging.replayed import is_replayed
 from flts.observability.logs import bind, get_logger
+from flts.processes.replayed import is_replayed
 from flts.runtime.adapters import Adapters
-from flts.runtime.service import Progress
+from flts.service import Progress
 from flts.storage.ports import ObjectStore
 from flts.storage.run_store import RunStore
 from flts.trainers import Trainer

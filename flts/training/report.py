@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from flts.observability.logs import get_logger
-from flts.runtime.service import Progress
+from flts.service import Progress
 from flts.training.threads import resident_bytes
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flts.contracts import topics
 from flts.runtime.adapters import Adapters
-from flts.runtime.service import Service, Subscription, WorkEvents
+from flts.service import Service, Subscription, WorkEvents
 from flts.trainers import Trainer
 from flts.training.announce import announce_failure
 

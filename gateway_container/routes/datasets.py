@@ -15,7 +15,7 @@ from flts.contracts.ids import GLOBAL_IDENTIFIER, check_identifier
 from flts.errors import FltsError, RejectedError
 from flts.killpoints import reached
 from flts.observability.logs import bind
-from flts.runtime.scratch import scratch_folder
+from flts.processes.scratch import scratch_folder
 from gateway_container.context import Gateway, gateway_of
 from gateway_container.domain.uploads import (
     StartingEvent,

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from flts.errors import RejectedError
-from flts.runtime.scratch import scratch_folder
+from flts.processes.scratch import scratch_folder
 from gateway_container.context import Gateway, gateway_of
 from gateway_container.domain.keys import check_key, check_readable, incoming_target
 from gateway_container.receive import (

@@ -17,7 +17,7 @@ from flts.contracts.events import EvaluateRequest
 from flts.contracts.ids import GLOBAL_IDENTIFIER, check_identifier
 from flts.errors import ConflictError, RetryableError
 from flts.observability.logs import bind
-from flts.runtime.scratch import scratch_folder
+from flts.processes.scratch import scratch_folder
 from gateway_container.context import Gateway, gateway_of
 from gateway_container.domain.uploads import LONGEST_REASON, StartRequest, clean_overrides, parse_reason
 from gateway_container.domain.views import changed_stages

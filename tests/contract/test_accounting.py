@@ -13,8 +13,8 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from flts.contracts import topics
+from flts.dead_letters.accounting import Account, Accounting
 from flts.errors import BackendAwayError
-from flts.messaging.accounting import Account, Accounting
 from flts.messaging.codec import ONLY_GROUP, encode
 from tests.brokers import Bus, EmbeddedBroker, raw_data
 from tests.eventually import eventually

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from flts.dead_letters.letters import DeadLetters, Letter
 from flts.errors import NotFoundError
 from flts.messaging.codec import REPLAY_OF, header
-from flts.messaging.dead_letters import DeadLetters, Letter
 from flts.messaging.kafka import MAX_DEAD_LETTER_BYTES, RawHeaders
 from tests.brokers import Bus, EmbeddedBroker, raw_data
 from tests.dead_letter_desk import GROUP, Desk

@@ -22,11 +22,11 @@ from flts.bundle.model import BundleModel
 from flts.contracts import topics
 from flts.contracts.claim_check import ClaimCheck
 from flts.contracts.events import Event, ModelSelected, RawData, TrainingData
+from flts.dead_letters.letters import Letter, head_of
+from flts.dead_letters.replay import ReplayMarks
 from flts.ingest import newest_upload, upload_hash
 from flts.messaging.attempts import AttemptsExhaustedError, StoredAttempts
 from flts.messaging.codec import decode
-from flts.messaging.dead_letters import Letter, head_of
-from flts.messaging.replay import ReplayMarks
 from flts.observability.metrics import Metrics
 from flts.settings import StoreSettings
 from flts.storage.claimed_frames import read_claimed_series

@@ -14,7 +14,7 @@ from cli.dead_letters import sums_table
 from flts.contracts.events import RawData
 from flts.contracts.ids import derived_event_id, new_pipeline_run_id
 from flts.contracts.lifecycle import RunState
-from flts.messaging.accounting import Account
+from flts.dead_letters.accounting import Account
 from tests.gateway import KEY, GatewayUnderTest, claim, make_gateway, serve
 
 Captured = pytest.CaptureFixture[str]

@@ -13,7 +13,7 @@ import pytest
 from flts.bundle import proof
 from flts.bundle.format import Bundle
 from flts.errors import RejectedError
-from flts.runtime.bounded import BoundedWorkers, Bounds
+from flts.processes.bounded import BoundedWorkers, Bounds
 from tests.hostile_bundles import endless_onnx, hungry_onnx
 from tests.linear_models import linear_bundle, with_model
 from tests.training_sets import made_series

@@ -24,7 +24,7 @@ from flts.messaging.kafka import Publisher
 from flts.observability.health import Health
 from flts.observability.metrics import Metrics
 from flts.observability.tracing import Trace
-from flts.runtime.service import Progress, Subscription
+from flts.service import Progress, Subscription
 from tests.brokers import Bus, embedded_bus, steady
 from tests.bus_service import selected
 from tests.eventually import eventually

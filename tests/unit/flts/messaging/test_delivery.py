@@ -14,11 +14,11 @@ from flts.errors import BackendAwayError, FltsError, RejectedError
 from flts.messaging.attempts import DIED, StoredAttempts
 from flts.messaging.codec import encode
 from flts.messaging.delivery import Delivery, Record, Stopping
-from flts.messaging.replayed import is_replayed
-from flts.messaging.worker import WorkInterruptedError
 from flts.observability.metrics import Metrics
 from flts.observability.tracing import Trace
-from flts.runtime.service import Progress, Subscription
+from flts.processes.replayed import is_replayed
+from flts.processes.worker import WorkInterruptedError
+from flts.service import Progress, Subscription
 from flts.storage.filesystem import FilesystemStore
 from tests.brokers import raw_data
 from tests.bus_service import selected

@@ -17,8 +17,8 @@ from flts.contracts.ids import derived_event_id, derived_run_id
 from flts.contracts.lifecycle import RunState
 from flts.errors import BackendAwayError, HashMismatchError, ObjectNotFoundError, RejectedError, SeriesTooShortError
 from flts.forecasting.series import Series
-from flts.messaging.replayed import replaying
 from flts.observability.logs import configure_logs
+from flts.processes.replayed import replaying
 from flts.settings import TrainingSettings
 from flts.storage.ports import ObjectInfo
 from flts.training import patience

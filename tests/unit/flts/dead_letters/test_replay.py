@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from flts.contracts.events import Event
+from flts.dead_letters.replay import BATCH_SECONDS, KEEP_SECONDS, Replayer, ReplayMarks, Report
 from flts.errors import BackendAwayError, ConflictError, NotFoundError, RejectedError, RetryableError
 from flts.messaging.codec import ONLY_GROUP, REPLAY_OF, header
 from flts.messaging.kafka import RawHeaders
-from flts.messaging.replay import BATCH_SECONDS, KEEP_SECONDS, Replayer, ReplayMarks, Report
 from flts.settings import KafkaSettings
 from flts.storage.run_store import RunStore
 from tests.brokers import raw_data

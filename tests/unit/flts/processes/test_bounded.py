@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from flts.errors import ConflictError
-from flts.runtime.bounded import BoundedWorkError, BoundedWorkers, Bounds, GaveUpError
+from flts.processes.bounded import BoundedWorkError, BoundedWorkers, Bounds, GaveUpError
 from tests.brokers import ROOT, lives
 from tests.eventually import eventually
 
@@ -146,7 +146,7 @@ def test_questions_at_once_have_children_of_their_own(shared: BoundedWorkers, tm
 
 def test_children_end_with_their_parent_also_when_it_is_killed() -> None:
     code = (
-        "from flts.runtime.bounded import Bounds, BoundedWorkers\n"
+        "from flts.processes.bounded import Bounds, BoundedWorkers\n"
         "workers = BoundedWorkers(Bounds('tests.bounded_work:misbehave', 2**28, seconds=100))\n"
         "print(workers.ask({'do': 'answer'})['pid'], flush=True)\n"
         "workers.ask({'do': 'hang'})\n"

@@ -166,13 +166,13 @@ class BoundedWorkers:
 
 
 class _Child:
-    """The parent's side of ``flts.runtime.bounded_child``."""
+    """The parent's side of ``flts.processes.bounded_child``."""
 
     def __init__(self, bounds: Bounds) -> None:
         self.noted = ""
         self._ready = False
         self._process = subprocess.Popen(  # noqa: S603 - this program's own module, named by the service
-            [sys.executable, "-m", "flts.runtime.bounded_child", *_arguments(bounds)],
+            [sys.executable, "-m", "flts.processes.bounded_child", *_arguments(bounds)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

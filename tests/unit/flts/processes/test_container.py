@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flts.runtime.container import MemoryShares, memory_left_bytes
+from flts.processes.container import MemoryShares, memory_left_bytes
 
 STAT = "anon 700\nactive_file 60\ninactive_file 40\n"
 STAT_1 = "active_file 1\ninactive_file 1\ntotal_rss 700\ntotal_active_file 60\ntotal_inactive_file 40\n"

@@ -22,9 +22,9 @@ from typing import Literal
 
 from flts.contracts import topics
 from flts.contracts.events import Event
+from flts.dead_letters.letters import DeadLetters, Head, Letter, Place
 from flts.errors import FltsError, NotFoundError, RejectedError, RetryableError
 from flts.messaging.codec import ONLY_GROUP, REPLAY_OF, decode
-from flts.messaging.dead_letters import DeadLetters, Head, Letter, Place
 from flts.messaging.kafka import DEAD_LETTER_RETENTION_SECONDS, RawHeaders, full_name
 from flts.observability.logs import get_logger
 from flts.settings import KafkaSettings

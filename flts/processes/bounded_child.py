@@ -1,4 +1,4 @@
-"""The child's side of `flts.runtime.bounded`: ``python -m flts.runtime.bounded_child``, started by it alone."""
+"""The child's side of `flts.processes.bounded`: ``python -m flts.processes.bounded_child``, started by it alone."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from flts.runtime.scratch import remove_left_behind, scratch_folder
+from flts.processes.scratch import remove_left_behind, scratch_folder
 
 
 @pytest.fixture(autouse=True)

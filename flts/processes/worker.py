@@ -20,11 +20,11 @@ from typing import Any
 from flts.contracts.events import Event
 from flts.errors import FltsError, RetryableError
 from flts.killpoints import reached
-from flts.messaging.replayed import is_replayed
 from flts.observability.logs import bound_fields, get_logger
 from flts.observability.metrics import Metrics, Observation, repeat
 from flts.observability.tracing import current_trace
-from flts.runtime.service import Progress
+from flts.processes.replayed import is_replayed
+from flts.service import Progress
 
 log = get_logger(__name__)
 
@@ -279,7 +279,7 @@ class _Child:
         try:
             self.process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
                 [
-                    *(sys.executable, "-m", "flts.messaging.child"),
+                    *(sys.executable, "-m", "flts.runtime.child"),
                     *(str(theirs.fileno()), str(self._lifeline_read), str(stack_fd), str(os.getpid())),
                 ],
                 stdin=subprocess.DEVNULL,

@@ -16,8 +16,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from flts.errors import BackendAwayError, RejectedError
-from flts.messaging.replayed import replaying
-from flts.messaging.worker import (
+from flts.observability.metrics import Metrics
+from flts.processes.replayed import replaying
+from flts.processes.worker import (
     ChildError,
     ChildWorker,
     WorkerDiedError,
@@ -27,7 +28,6 @@ from flts.messaging.worker import (
     WorkOverdueError,
     WorkStuckError,
 )
-from flts.observability.metrics import Metrics
 from tests.brokers import ROOT, lives, raw_data
 from tests.bus_service import Journal
 from tests.eventually import eventually
@@ -166,7 +166,7 @@ def test_progress_keeps_long_work_from_being_stuck_but_not_from_its_deadline(
 
     with monkeypatch.context() as only:
         # Time that passes only with what is told.
-        only.setattr("flts.messaging.worker.time", SimpleNamespace(monotonic=lambda: now, sleep=time.sleep))
+        only.setattr("flts.processes.worker.time", SimpleNamespace(monotonic=lambda: now, sleep=time.sleep))
         assert worker.run(raw_data(told={"do": "work", "seconds": 1.2}), told, threading.Event())
     assert now > 0.5
 
@@ -255,7 +255,7 @@ def test_a_child_that_cannot_start_is_nobodys_try(make: Any) -> None:
 PARENT = """
 import sys, threading, time
 from prometheus_client import CollectorRegistry
-from flts.messaging.worker import ChildWorker, WorkerSpec
+from flts.processes.worker import ChildWorker, WorkerSpec
 from flts.observability.metrics import Metrics
 from tests.brokers import raw_data
 spec = WorkerSpec("tests.bus_service:make_handler", "tests.bus_service:BusSettings", "bus")

@@ -35,8 +35,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from flts.contracts.topics import Topic, consumed_by
+from flts.dead_letters.letters import DeadLetters, Head
 from flts.errors import BackendAwayError, NotFoundError
-from flts.messaging.dead_letters import DeadLetters, Head
 from flts.messaging.kafka import REQUEST_SECONDS, common_config, full_name
 from flts.settings import KafkaSettings
 
@@ -121,7 +121,7 @@ class Accounting:
         Parameters
         ----------
         replayed : function, optional
-            Which letters were replayed (`flts.messaging.replay.ReplayMarks.replayed`); none unless given.
+            Which letters were replayed (`flts.dead_letters.replay.ReplayMarks.replayed`); none unless given.
 
         Raises
         ------

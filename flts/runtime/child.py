@@ -1,4 +1,4 @@
-"""The child process's side of `flts.messaging.worker`: ``python -m flts.messaging.child``, started by it alone."""
+"""The child process's side of `flts.processes.worker`: ``python -m flts.runtime.child``, started by it alone."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from typing import Any
 
 from flts import killpoints
 from flts.errors import FltsError
-from flts.messaging.replayed import replaying
-from flts.messaging.worker import Failure, Start, Work
 from flts.observability.logs import bind, configure_logs, secret_values, traceback_of
 from flts.observability.metrics import Observation, send_metrics_to
 from flts.observability.tracing import Trace, use_trace
+from flts.processes.replayed import replaying
+from flts.processes.worker import Failure, Start, Work
 from flts.runtime.adapters import connect
-from flts.runtime.service import Handler
+from flts.service import Handler
 
 PR_SET_PDEATHSIG = 1
 MAX_TRACEBACK = 20_000

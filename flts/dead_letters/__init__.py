@@ -1,0 +1,1 @@
+"""Dead letters: reading and counting them, sending them again, and the sum of all messages."""
