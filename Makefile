@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo embedded load env images up down logs test test-long test-e2e kill-matrix release-store test-integration check lint types format chart generate clean
+.PHONY: help setup demo embedded load env images up down logs test test-long test-e2e kill-matrix release-store test-integration check lint types format chart generate pictures clean
 
 help:           ## Show this list
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## /  make \1\t/p' Makefile | expand -t 24
@@ -81,6 +81,10 @@ chart: setup    ## Lint and render the chart with the Helm that is there, and co
 
 generate: setup ## Write the generated documents
 	@$(PY) -m tools.generate
+
+pictures:       ## Draw the README's pictures from a run of the sample, on a quiet machine
+	@$(PYTHON) -m tools.environment embedded
+	@$(PY) -m tools.pictures
 
 check: lint types test ## All that needs no Docker
 
