@@ -83,6 +83,15 @@ def test_a_command_of_the_readme_succeeds(served: RunningStack, command: str, tm
         assert '"SUCCESS"' in done.stdout
 
 
+def test_the_first_screen_shows_two_small_pictures() -> None:
+    first_screen = "".join((ROOT / "README.md").read_text().splitlines(keepends=True)[:40])
+    pictures = [ROOT / target for target in re.findall(r"^!\[.+?\]\(([^)]+)\)", first_screen, flags=re.MULTILINE)]
+
+    assert [picture.name for picture in pictures] == ["forecast.png", "scoreboard.png"]
+    assert all(picture.read_bytes().startswith(b"\x89PNG") for picture in pictures)
+    assert sum(picture.stat().st_size for picture in pictures) < 150_000
+
+
 def test_every_link_of_the_documents_leads_somewhere() -> None:
     for document in [
         ROOT / "README.md",
