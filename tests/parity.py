@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from embedded.processes import Program
-from tests.helm import SECRETS, Document, container, documents, of_kind, pods, require_helm, template
+from tests.helm import EVERY_TRAINER, SECRETS, Document, container, documents, of_kind, pods, require_helm, template
+from tests.trainers import EVERY_TYPE
 from tools.chart import OTHERS
 from tools.env_file import names
 from tools.images import IMAGES
@@ -127,8 +128,9 @@ def _stages(dockerfile: str, target: str) -> str:
 
 
 def from_compose(folder: Path, declared: Mapping[str, set[str]]) -> Installation:
-    """Read a folder's Compose file as Compose does; it holds copies, so that nobody's config.env is read with it."""
-    folder.joinpath("env").write_text("".join(f"{name}=secret:{name}\n" for name in SECRETS))
+    """Read a folder's Compose file with every trainer; the folder holds copies, so that no config.env is read with it."""
+    given = {"EXPECTED_MODEL_TYPES": EVERY_TYPE} | {name: f"secret:{name}" for name in SECRETS}
+    folder.joinpath("env").write_text("".join(f"{name}={value}\n" for name, value in given.items()))
     command = ["docker", "compose", "--env-file", "env", "--profile", "*", "config", "--format", "json"]
     inherited = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "DOCKER_CONFIG"}}
     answer = subprocess.run(command, cwd=folder, env=inherited, capture_output=True, text=True, check=False, timeout=60)
@@ -195,8 +197,9 @@ def _seconds(text: str) -> float:
 
 
 def from_chart(*files: str, chart: Path, sets: Mapping[str, str] | None = None) -> Installation:
-    """Render a chart and read what its pods run; the trial of `helm test` is nobody's service."""
-    answer = template(require_helm(), files, sets, chart)
+    """Render a chart with every trainer and read what its pods run; the trial of `helm test` is nobody's service."""
+    every = {name.replace("__", "."): value for name, value in EVERY_TRAINER.items()}
+    answer = template(require_helm(), files, {**every, **(sets or {})}, chart)
     assert answer.returncode == 0, answer.stderr
     rendered = list(documents(answer.stdout))
     services = of_kind(rendered, "Service")

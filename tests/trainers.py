@@ -14,5 +14,7 @@ INSTALLED = tuple(trainer.deployment for trainer in TRAINERS if trainer.enabled)
 """Deployments that an installation has unless it asks for others."""
 OFF = tuple(trainer for trainer in TRAINERS if not trainer.enabled)
 """Trainers that an installation may ask for."""
+EVERY_TYPE = ",".join(sorted(trainer.model_type for trainer in TRAINERS))
+"""EXPECTED_MODEL_TYPES of an installation that asks for all of them, in the chart's order."""
 PORTS = tuple(f"{trainer.deployment.replace('-', '_').upper()}_PORT" for trainer in TRAINERS)
 """Variables of the ports that Compose publishes."""

@@ -214,7 +214,8 @@ def test_every_setting_may_be_chosen_and_reaches_its_readers_alone(tmp_path: Pat
     config = {name: value for name, value in defaults().items() if name in known}
     assert set(config) == set(known)
     (tmp_path / "values.yaml").write_text(yaml.safe_dump({"config": config}))
-    answer = template(require_helm(), (*COMPLETE, str(tmp_path / "values.yaml")))
+    every = {name.replace("__", "."): value for name, value in EVERY_TRAINER.items()}
+    answer = template(require_helm(), (*COMPLETE, str(tmp_path / "values.yaml")), every)
     assert answer.returncode == 0, answer.stderr
     found = pods(list(documents(answer.stdout)))
     for name, reads in readers().items():
@@ -392,7 +393,7 @@ def test_complete_is_full_data_and_dev_is_small() -> None:
 
 
 def test_eval_waits_for_the_trainers_that_are_installed() -> None:
-    assert environment(pods(render())["eval"])["EXPECTED_MODEL_TYPES"] == ",".join(DEFAULT_MODEL_TYPES)
+    assert environment(pods(render())["eval"])["EXPECTED_MODEL_TYPES"] == ",".join(sorted(DEFAULT_MODEL_TYPES))
     fewer = pods(render(services__trainGru__enabled="false", services__nonmlProphet__enabled="false"))
     assert environment(fewer["eval"])["EXPECTED_MODEL_TYPES"] == "LSTM"
 
@@ -421,8 +422,8 @@ OUTSIDE = {
 @pytest.mark.parametrize("key", OUTSIDE)
 def test_a_backend_outside_replaces_the_one_inside_for_all_who_read_it(key: str) -> None:
     address, replaced, variable = OUTSIDE[key]
-    chosen = {f"externalBackend__{key.replace('.', '__')}": address}
-    before = pods(render(*COMPLETE))
+    chosen = {f"externalBackend__{key.replace('.', '__')}": address, **EVERY_TRAINER}
+    before = pods(render(*COMPLETE, **EVERY_TRAINER))
     assert pods(render(*COMPLETE, **chosen)) == before, "nothing changes until it is enabled"
     after = pods(render(*COMPLETE, externalBackend__enabled="true", **chosen))
     assert set(before) - set(after) == replaced

@@ -17,12 +17,10 @@ from tests.deployment.test_compose import OURS, TOOLS, declared, settings_of
 from tests.docker import require_compose
 from tests.helm import CHART, LAYERINGS, ROOT, require_helm
 from tests.parity import COMPOSE_FILES, Installation, differences, from_chart, from_compose, from_embedded
-from tests.trainers import OFF
+from tests.trainers import EVERY_TYPE
 
 COMPLETE = LAYERINGS["complete"]
-READ = {
-    name: declared(settings_of(name)) for name in sorted(set(OURS) - TOOLS - {trainer.deployment for trainer in OFF})
-}
+READ = {name: declared(settings_of(name)) for name in sorted(set(OURS) - TOOLS)}
 
 
 @dataclass(frozen=True)
@@ -119,7 +117,8 @@ def embedded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., I
             monkeypatch.delenv(name, raising=False)
         for name, value in (variables or {}).items():
             monkeypatch.setenv(name, value)
-        stack = Stack(EmbeddedSettings(flts_home=tmp_path, **settings), lambda _line: None)
+        given = {"flts_home": tmp_path, "expected_model_types": EVERY_TYPE, **settings}
+        stack = Stack(EmbeddedSettings(**given), lambda _line: None)
         # What starting it would have done first: nothing is started here.
         health = {name: 40_000 + at for at, name in enumerate(READ)}
         stack.endpoints = Endpoints(gateway=1, inference=2, mlflow=3, kafka=4, health=health)
