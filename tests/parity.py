@@ -128,7 +128,7 @@ def _stages(dockerfile: str, target: str) -> str:
 
 
 def from_compose(folder: Path, declared: Mapping[str, set[str]]) -> Installation:
-    """Read a folder's Compose file with every trainer; the folder holds copies, so that no config.env is read with it."""
+    """Read a folder's Compose file with every trainer; the folder holds copies, so no config.env is read with it."""
     given = {"EXPECTED_MODEL_TYPES": EVERY_TYPE} | {name: f"secret:{name}" for name in SECRETS}
     folder.joinpath("env").write_text("".join(f"{name}={value}\n" for name, value in given.items()))
     command = ["docker", "compose", "--env-file", "env", "--profile", "*", "config", "--format", "json"]
