@@ -29,7 +29,7 @@ def scoreboard_table(view: Record) -> list[str]:
     if champion:
         gate = _codes(champion.get("reasons")) or "champion before this run"
         rows.append((champion.get("score"), ("", f"{champion.get('model_type')} (champion)", champion, None, gate)))
-    rows.extend((row.get("score"), ("", row.get("name"), row, None, "reference")) for row in board["references"])
+    rows.extend((row.get("score"), ("", row.get("name"), row, None, "baseline")) for row in board["references"])
     rows.sort(key=lambda row: (row[0] is None, row[0]))
     headers = ("", "model", "score", "RMSE", "MAE", "MSE", "skill", "coverage", "trained in", "gate")
     cells = [

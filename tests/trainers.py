@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from flts.trainers import TRAINERS
+from flts.trainers import BASELINES, TRAINERS
 from nonML_container.settings import NonmlSettings
 from train_container.settings import TrainSettings
 
@@ -14,7 +15,12 @@ INSTALLED = tuple(trainer.deployment for trainer in TRAINERS if trainer.enabled)
 """Deployments that an installation has unless it asks for others."""
 OFF = tuple(trainer for trainer in TRAINERS if not trainer.enabled)
 """Trainers that an installation may ask for."""
-EVERY_TYPE = ",".join(sorted(trainer.model_type for trainer in TRAINERS))
+EVERY_TYPE = ",".join(sorted(trainer.model_type for trainer in TRAINERS if not trainer.baselines))
 """EXPECTED_MODEL_TYPES of an installation that asks for all of them, in the chart's order."""
 PORTS = tuple(f"{trainer.deployment.replace('-', '_').upper()}_PORT" for trainer in TRAINERS)
 """Variables of the ports that Compose publishes."""
+
+
+def of_models(trained: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run's results without the baselines, for which no run waits."""
+    return {model_type: one for model_type, one in trained.items() if model_type not in BASELINES}

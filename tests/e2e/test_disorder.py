@@ -24,6 +24,7 @@ from tests import whole_log
 from tests.eventually import eventually
 from tests.reports import report
 from tests.stack import ROOT, RunningStack
+from tests.trainers import of_models
 from tests.what_remains import Kept, settled
 
 pytestmark = pytest.mark.timeout(300)
@@ -99,7 +100,7 @@ def test_an_older_run_that_decides_after_a_newer_ones_promotion_is_superseded(
     try:
         older = stack.upload("disorder", *sample, settings={"EPOCHS": 2})
         eventually(
-            lambda: set(stack.run(older)["trained"]) == {"GRU", "PROPHET"} or None,
+            lambda: set(of_models(stack.run(older)["trained"])) == {"GRU", "PROPHET"} or None,
             "all but LSTM",
             timeout=120,
             every=0.2,

@@ -17,6 +17,7 @@ from tests import whole_log
 from tests.released import MODELS, RELEASES, Release, assert_same_answer
 from tests.reports import report
 from tests.stack import ROOT, RunningStack, now, running_stack
+from tests.trainers import of_models
 
 SETTINGS = {"EVAL_MAX_SECONDS": "1e9", "SPOOL_DRAIN_SECONDS": "3600"}
 """The unfinished runs began when the archive was made, which is no reason to decide them without their models. MLflow's
@@ -97,10 +98,13 @@ class TestThisCodeOnAReleasesStore:
         expected = {one["left"]: one["outcome"] for one in upgraded.release.expected["unfinished"]}
         assert {left: run["outcome"] for left, run in upgraded.ended.items()} == expected
         for run in upgraded.ended.values():
-            assert {kind: one["status"] for kind, one in run["trained"].items()} == dict.fromkeys(MODELS, "SUCCESS")
+            assert {kind: one["status"] for kind, one in of_models(run["trained"]).items()} == dict.fromkeys(
+                MODELS, "SUCCESS"
+            )
 
     def test_what_the_release_had_trained_is_not_trained_again(self, upgraded: Upgraded) -> None:
-        assert {kind for kind, one in upgraded.retrained["trained"].items() if one["reused"]} == set(MODELS)
+        trained = of_models(upgraded.retrained["trained"])
+        assert {kind for kind, one in trained.items() if one["reused"]} == set(MODELS)
         assert upgraded.retrained["outcome"] == "kept"
 
     def test_a_request_that_the_release_answered_starts_no_second_run(self, upgraded: Upgraded) -> None:

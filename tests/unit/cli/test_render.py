@@ -88,11 +88,11 @@ def test_the_scoreboard_shows_the_best_first_with_reference_rows_and_the_gate() 
         text(render.scoreboard_table(VIEW))
         == """\
    model            score     RMSE      MAE      MSE   skill  coverage  trained in  gate
--  -------------  -------  -------  -------  -------  ------  --------  ----------  ---------
+-  -------------  -------  -------  -------  -------  ------  --------  ----------  --------
 *  GRU            0.02000  0.02000  0.01000  0.00040  +0.500      0.88  1 min 11 s  promoted
    LSTM (reused)  0.02500  0.02500  0.01250  0.00063  +0.375      0.75      12.5 s  passed
-   ridge          0.03000  0.03000  0.01500  0.00090  +0.250         -              reference
-   persistence    0.04000  0.04000  0.02000  0.00160  +0.000         -              reference
+   ridge          0.03000  0.03000  0.01500  0.00090  +0.250         -              baseline
+   persistence    0.04000  0.04000  0.02000  0.00160  +0.000         -              baseline
    PROPHET        0.05000  0.05000  0.02500  0.00250  -0.250      0.90       3.2 s  no_skill
 score = 0.5 RMSE + 0.3 MAE + 0.2 MSE, scaled, mean over 2 target(s), step(s) ahead: 1; \
 3,972 forecasts on 3,982 held-out rows; lower is better"""
