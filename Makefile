@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo embedded load env images up down logs test test-long test-e2e kill-matrix release-store test-integration check lint types format chart generate pictures clean
+.PHONY: help setup demo embedded load env images up down logs test test-long test-e2e kill-matrix test-upgrade release-store test-integration check lint types format chart generate pictures clean
 
 help:           ## Show this list
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## /  make \1\t/p' Makefile | expand -t 24
@@ -60,6 +60,9 @@ test-e2e: setup  ## The same journeys, and a death of everything in mid-run, on 
 
 kill-matrix: setup ## Kill every service at every point that a run passes, 18 minutes on two cores
 	@$(PY) -m pytest tests/e2e/test_kill_matrix.py -m long -s
+
+test-upgrade: setup ## Start this code on what the last release stored, and the release on the result, 2 minutes
+	@$(PY) -m pytest tests/e2e/test_upgrade.py -m "long or not long"
 
 release-store: setup ## Write what this code stores into tests/releases, for later releases to read (COMMIT=)
 	@$(PY) -m tests.release_store $(COMMIT)

@@ -150,6 +150,7 @@ def rolled_back(upgraded: Upgraded, tmp_path_factory: pytest.TempPathFactory) ->
     return seen
 
 
+@pytest.mark.long
 class TestTheReleaseOnThisCodesStore:
     def test_the_release_runs_its_own_code(self, rolled_back: RolledBack) -> None:
         assert rolled_back.folders == {str(rolled_back.code)}
