@@ -39,7 +39,7 @@ class BrokerSettings(Settings):
     """Partitions of each topic."""
     expected_model_types: CommaSeparated = DEFAULT_MODEL_TYPES
     """Model types whose trainers run. The gateway counts the messages of every group that has a dead-letter topic; of
-    a trainer that does not run they would be in flight for ever."""
+    a trainer that does not run they would stay in flight."""
 
     _split = split_commas("expected_model_types")
 

@@ -29,7 +29,7 @@ class Trainer:
     port: int
     """Port of /healthz, /readyz and /metrics on a developer's machine, embedded and under Compose."""
     enabled: bool = True
-    """Whether an installation trains it unless told otherwise."""
+    """Whether an installation trains it by default."""
     baselines: tuple[str, ...] = ()
     """Model types that it trains instead of one, all from one message; no run waits for them."""
 

@@ -1,6 +1,6 @@
 """Write the trainers' blocks of Compose, chart, Prometheus and embedded mode: ``python -m tools.trainers [--check]``.
 
-A block stands between two comments, ``trainers (NAME)`` and ``end of trainers``; all around it is written by hand.
+Two comments, ``trainers (NAME)`` and ``end of trainers``, enclose a block; the rest of each file is written by hand.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ class Evaluations:
         self._records = records
 
     def put_expected(self, identifier: str, pipeline_run_id: str, expected: Mapping[str, Any]) -> Record:
-        """Record what eval waits for, unless it is recorded; return what stands there."""
+        """Record what eval waits for, unless it is recorded; return the record in the store."""
         return self._records.adopt(layout.EXPECTED(identifier, pipeline_run_id), expected)[0]
 
     def expected(self, identifier: str, pipeline_run_id: str) -> Record | None:
@@ -36,7 +36,7 @@ class Evaluations:
         return self._records.read(layout.EXPECTED(identifier, pipeline_run_id))
 
     def put_trained(self, event: ModelTraining) -> bool:
-        """Record a model type's final event; return whether it stands there now because of this call.
+        """Record a model type's final event; return whether this call wrote it.
 
         The first one stays, but for a failure, which a success replaces as long as the run has no decision.
         """
@@ -63,7 +63,7 @@ class Evaluations:
         return self._records.put_claimed(key, data)
 
     def decide(self, identifier: str, pipeline_run_id: str, decision: Mapping[str, Any]) -> tuple[Record, bool]:
-        """Decide a run, once: return the decision that stands, and whether it is this one."""
+        """Decide a run, once: return the decision in the store, and whether it is this one."""
         return self._records.adopt(layout.DECISION(identifier, pipeline_run_id), decision)
 
     def decision(self, identifier: str, pipeline_run_id: str) -> Record | None:

@@ -1,4 +1,4 @@
-"""Where every object lies: the keys of all buckets, each with its builder, its prefixes and its parser.
+"""The keys of the objects in all buckets: each kind with its builder, its prefixes and its parser.
 
 Every release reads these keys: `tests/unit/flts/storage/test_layout.py` holds each of them to the letter. A key begins
 with its identifier, or with a folder of the system's own, whose name begins with an underscore as no identifier does.
@@ -121,7 +121,7 @@ SPOOL_REJECTED = Key("_spool_rejected/{name}.json")
 
 
 def below(*folders: str) -> str:
-    """Return the prefix of all that lies in a folder: below an identifier, or an identifier's run."""
+    """Return the prefix of every object in a folder: below an identifier, or an identifier's run."""
     return "".join(f"{folder}/" for folder in folders)
 
 

@@ -160,6 +160,6 @@ class Runs:
 
     def _is_unfinished(self, name: RunName) -> bool:
         if self._records.exists(layout.OUTCOME(*name)):
-            self._open.remove(name)  # whoever ended the run was killed before this line
+            self._open.remove(name)  # the process that ended the run was killed before this line
             return False
         return self._records.exists(layout.RUN(*name))
