@@ -61,8 +61,9 @@ test-e2e: setup  ## The same journeys, and a death of everything in mid-run, on 
 kill-matrix: setup ## Kill every service at every point that a run passes, 18 minutes on two cores
 	@$(PY) -m pytest tests/e2e/test_kill_matrix.py -m long -s
 
-test-upgrade: setup ## Start this code on what the last release stored, and the release on the result, 2 minutes
-	@$(PY) -m pytest tests/e2e/test_upgrade.py -m "long or not long"
+test-upgrade: setup ## Upgrade the last release to this code and roll it back (TARGET=embedded|compose|helm), 2 to 15 minutes
+	@FLTS_TEST_TARGET=$(or $(TARGET),embedded) $(PY) -m pytest -m "long or not long" \
+	  $(if $(filter-out embedded,$(TARGET)),tests/deployment/test_installed_upgrade.py,tests/e2e/test_upgrade.py)
 
 release-store: setup ## Write what this code stores into tests/releases, for later releases to read (COMMIT=)
 	@$(PY) -m tests.release_store $(COMMIT)

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from embedded.ports import is_taken
+from tests.docker import build_images, build_images_of
 from tests.helm import CHART, ROOT, VALUES, container, pods, render
-from tools.images import IMAGES, build_command, environment
 
 RELEASE = "flts"
 HOST = os.environ.get("FLTS_TEST_CLUSTER_HOST", "127.0.0.1")
@@ -74,12 +74,18 @@ def load_images() -> None:
     loading = os.environ.get("FLTS_TEST_CLUSTER_LOAD", "")
     if not loading:
         return
-    for image in IMAGES:
-        subprocess.run(build_command(image), cwd=ROOT, env=environment(), capture_output=True, check=True, timeout=1100)
+    build_images()
     named = {str(container(pod)["image"]) for pod in pods(render("values-complete.yaml")).values()}
     # What the engine does not have, the nodes fetch themselves.
     there = [image for image in sorted(named) if command("docker", "image", "ls", "--quiet", image)]
     command(*shlex.split(loading), *there, timeout=1100)
+
+
+def load_images_of(code: Path, tag: str) -> None:
+    """Build the images of another tree, with a tag of their own, and bring them to the nodes."""
+    loading = os.environ.get("FLTS_TEST_CLUSTER_LOAD", "")
+    if loading:
+        command(*shlex.split(loading), *build_images_of(code, tag), timeout=1100)
 
 
 def free_node_ports(count: int) -> list[int]:
@@ -124,6 +130,7 @@ class Release(Namespace):
         self.ports = dict(zip(VALUES["nodePorts"], free_node_ports(len(VALUES["nodePorts"])), strict=True))
         self.folder = folder
         self.values = {**values, "nodePorts": self.ports}
+        self.chart = CHART
 
     def install(self, *files: str) -> None:
         """Install it and wait until everything is ready."""
@@ -151,10 +158,10 @@ class Release(Namespace):
     ) -> None:
         own = self.folder / f"{uuid.uuid4().hex}.json"  # YAML too
         own.write_text(json.dumps(values))
-        named = [word for file in (*(CHART / name for name in files), own) for word in ("--values", str(file))]
+        named = [word for file in (*(self.chart / name for name in files), own) for word in ("--values", str(file))]
         try:
             waits = _waiting() if waiting is None else waiting
-            self.helm(verb, RELEASE, str(CHART), *named, *waits, timeout=INSTALL_SECONDS + 30)
+            self.helm(verb, RELEASE, str(self.chart), *named, *waits, timeout=INSTALL_SECONDS + 30)
         except AssertionError as error:
             msg = f"{error}\n{self.complaints()}"
             raise AssertionError(msg) from error

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from embedded.ports import free_port
 from flts.settings import StoreSettings
 from flts.trainers import TRAINERS
 from tests.docker import PORTS as PUBLISHED
-from tests.docker import ROOT, Installation, docker, installation, require_docker
+from tests.docker import ROOT, Installation, build_images, build_images_of, docker, installation, require_docker
 from tests.pipeline import WORK, FreezablePipeline
-from tools.images import IMAGES, build_command, environment
 from tools.trainers import PACKAGES
 
 PORTS = {
@@ -47,15 +47,51 @@ class ComposePipeline(FreezablePipeline):
     backends = ("kafka", "minio", "postgres", "mlflow")
     replicas = REPLICAS
 
-    def __init__(self, made: Installation) -> None:
+    def __init__(self, made: Installation, override: Path) -> None:
         self.made = made
+        self._override = override
+        self.state = {}
+
+    def run(
+        self,
+        code: Path,
+        settings: Mapping[str, str],
+        *,
+        tag: str = "",
+        profiles: Sequence[str] = (),
+        services: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        """Bring it up from a tree, whatever ran before.
+
+        Parameters
+        ----------
+        code : Path
+            The tree whose Compose file is used.
+        settings : dict
+            Of every service.
+        tag : str
+            Of the images; by default this tree's.
+        """
+        file = code / "docker-compose.yaml"
+        known = yaml.safe_load(file.read_text())["services"]
+        ports = {name: port for name, port in PORTS.items() if name in known}
+        patient = {"BACKEND_CHECK_SECONDS": "120"}  # all start at once, beside whatever else the machine does
+        changed = {name: {"environment": patient | dict(settings)} for name in (*ports, "inference", "preprocess-job")}
+        # A Compose file too, as YAML holds JSON.
+        self._override.write_text(json.dumps({"services": {**changed, **(services or {})}}))
+        self.made.variables |= {"COMPOSE_FILE": os.pathsep.join([str(file), str(self._override)]), "FLTS_VERSION": tag}
+        self.made.compose(
+            *(f"--profile={profile}" for profile in profiles),
+            *("up", "--detach", "--wait", "--no-build", "--scale", f"inference={REPLICAS}"),
+            timeout=UP_SECONDS,
+        )
         gateway, inference = self._url("fastapi-app", 8000), self._url("inference-balancer", 8080)
-        self.state: dict[str, Any] = {
+        self.state = {
             "gateway_url": gateway,
             "inference_url": inference,
             "mlflow_url": self._url("mlflow", 5000),
-            "kafka": f"127.0.0.1:{made.variables['KAFKA_PORT']}",
-            "health": {name: self._url(name, port) for name, port in PORTS.items()} | {"inference": inference},
+            "kafka": f"127.0.0.1:{self.made.variables['KAFKA_PORT']}",
+            "health": {name: self._url(name, port) for name, port in ports.items()} | {"inference": inference},
         }
 
     @property
@@ -132,23 +168,35 @@ def running_compose(
         Of every service, like a ``config.env``.
     """
     require_docker()
-    for image in IMAGES:
-        subprocess.run(build_command(image), cwd=ROOT, env=environment(), capture_output=True, check=True, timeout=1100)
+    build_images()
+    with _compose(folder) as composed:
+        composed.run(ROOT, settings, profiles=profiles, services=services)
+        yield composed
+
+
+@contextmanager
+def released_compose(folder: Path, code: Path, tag: str, **settings: str) -> Iterator[ComposePipeline]:
+    """Start the pipeline of a released tree, from images of its own; ``run(ROOT)`` upgrades it to this tree.
+
+    Parameters
+    ----------
+    code : Path
+        The released tree.
+    tag : str
+        Of its images.
+    """
+    require_docker()
+    build_images()
+    build_images_of(code, tag)
+    with _compose(folder) as composed:
+        composed.run(code, settings, tag=tag)
+        yield composed
+
+
+@contextmanager
+def _compose(folder: Path) -> Iterator[ComposePipeline]:
     folder.mkdir(parents=True, exist_ok=True)
-    override = folder / "settings.json"  # a Compose file, as YAML is JSON too
-    programs = [*PORTS, "inference", "preprocess-job"]
-    patient = {"BACKEND_CHECK_SECONDS": "120"}  # all start at once, beside whatever else the machine does
-    changed = {name: {"environment": patient | settings} for name in programs}
-    override.write_text(json.dumps({"services": {**changed, **(services or {})}}))
-    variables = {
-        "COMPOSE_FILE": os.pathsep.join([str(ROOT / "docker-compose.yaml"), str(override)]),
-        # Chosen here: Docker would choose others when a container starts again.
-        **{name: str(free_port()) for name in PUBLISHED},
-    }
-    with installation(f"flts-e2e-{uuid.uuid4().hex[:6]}", folder, variables) as made:
-        made.compose(
-            *(f"--profile={profile}" for profile in profiles),
-            *("up", "--detach", "--wait", "--no-build", "--scale", f"inference={REPLICAS}"),
-            timeout=UP_SECONDS,
-        )
-        yield ComposePipeline(made)
+    # Ports are chosen here: Docker would choose others when a container starts again.
+    ports = {name: str(free_port()) for name in PUBLISHED}
+    with installation(f"flts-e2e-{uuid.uuid4().hex[:6]}", folder, ports) as made:
+        yield ComposePipeline(made, folder / "settings.json")

@@ -16,6 +16,7 @@ import pytest
 
 from tests.trainers import PORTS as TRAINER_PORTS
 from tools.env_file import EXAMPLE, names
+from tools.images import IMAGES, Image, build_command, environment
 
 ROOT = Path(__file__).resolve().parents[1]
 PORTS = (
@@ -51,6 +52,28 @@ def docker(*arguments: str, timeout: float = 60, check: bool = True) -> str:
     )
     assert not check or answer.returncode == 0, f"docker {' '.join(arguments)}: {answer.stderr.strip()[-2000:]}"
     return answer.stdout
+
+
+def build_images() -> None:
+    """Build our images; what did not change comes from the engine's cache."""
+    for image in IMAGES:
+        _build(image, ROOT)
+
+
+def build_images_of(code: Path, tag: str) -> list[str]:
+    """Build the images of another tree, with a tag of their own; return their names."""
+    references = []
+    for image in IMAGES:
+        if (code / image.dockerfile).exists():
+            references.append(f"flts/{image.name}:{tag}")
+            _build(image, code, references[-1])
+    return references
+
+
+def _build(image: Image, code: Path, reference: str = "") -> None:
+    subprocess.run(
+        build_command(image, reference), cwd=code, env=environment(), capture_output=True, check=True, timeout=1100
+    )
 
 
 def inspect(name: str) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -101,9 +101,7 @@ def running_helm(folder: Path, **settings: str) -> Iterator[HelmPipeline]:
     settings : str
         Of every service, like the values' ``config``.
     """
-    values: dict[str, Any] = {"datasetName": "", "config": settings, **light()}
-    values["services"]["inference"] |= {"replicas": REPLICAS, "autoscaling": {"enabled": False}}
-    with release("flts-e2e", folder, values) as made, killer(f"{made.name}-node") as killing:
+    with release("flts-e2e", folder, values(settings)) as made, killer(f"{made.name}-node") as killing:
         [kafka] = free_node_ports(1)
         made.values["kafka"]["env"] = listener(f"{HOST}:{kafka}")
         made.apply(*doors(kafka))
@@ -111,13 +109,28 @@ def running_helm(folder: Path, **settings: str) -> Iterator[HelmPipeline]:
         yield HelmPipeline(made, killing, kafka)
 
 
-def light() -> dict[str, Any]:
+def values(settings: Mapping[str, str], specs: Mapping[str, Document] = SPECS) -> dict[str, Any]:
+    """Return the values of an installation without a data set of its own, with a fixed number of replicas.
+
+    Parameters
+    ----------
+    settings : dict
+        Of every service, like the values' ``config``.
+    specs : dict
+        The chart's workloads.
+    """
+    found: dict[str, Any] = {"datasetName": "", "config": dict(settings), **light(specs)}
+    found["services"]["inference"] |= {"replicas": REPLICAS, "autoscaling": {"enabled": False}}
+    return found
+
+
+def light(specs: Mapping[str, Document] = SPECS) -> dict[str, Any]:
     """Return values by which pods reserve little CPU: another installation may have reserved most of the node."""
-    values: dict[str, Any] = {"services": {}}
-    for spec in SPECS.values():
-        part = values["services"] if spec.get("part") else values
+    found: dict[str, Any] = {"services": {}}
+    for spec in specs.values():
+        part = found["services"] if spec.get("part") else found
         part[spec["values"]] = {"resources": {"requests": {"cpu": RESERVED_CPU}}}
-    return values
+    return found
 
 
 def listener(address: str) -> dict[str, str]:

@@ -181,6 +181,34 @@ class Pipeline(ABC):
         with self.inference as client:
             return client.post("/predict", json=dict(body))
 
+    def forecast(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the answer to a request for a forecast."""
+        return dict(self.predict(body).raise_for_status().json())
+
+    def post(self, path: str, **request: Any) -> dict[str, Any]:
+        """Return the gateway's answer to a request."""
+        with self.gateway as client:
+            return dict(client.post(path, **request).raise_for_status().json())
+
+    def questions(self) -> list[dict[str, Any]]:
+        """Return a request to every champion."""
+        with self.inference as client:
+            champions = client.get("/models").raise_for_status().json()["models"]
+        assert all(champion["problem"] is None for champion in champions), champions
+        return [self.question(champion["identifier"]) for champion in champions]
+
+    def outcomes(self) -> dict[str, str]:
+        """Return the outcome of each run that has one."""
+        with self.gateway as client:
+            runs = client.get("/runs", params={"limit": 200}).raise_for_status().json()["runs"]
+        return {run["pipeline_run_id"]: run["outcome"] for run in runs if run["outcome"]}
+
+    def dead_letters(self) -> int:
+        """Return how many dead letters all groups have."""
+        with self.gateway as client:
+            groups = client.get("/dead-letters").raise_for_status().json()["groups"]
+        return sum(group["letters"] for group in groups)
+
     def assert_undisturbed(self, identifier: str, run_id: str) -> None:
         """Check that a run ended as if nothing had happened: all models trained, one decision, a promotion."""
         run = self.run(run_id)

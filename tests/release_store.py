@@ -90,7 +90,7 @@ def write_release(scratch: Path) -> Path:
             "earlier": history.earlier,
         }
         history.leave_unfinished(points)
-        expected["outcomes"] = history.outcomes()
+        expected["outcomes"] = stack.outcomes()
         records = read_log(stack.state["kafka"], [*PIPELINE, *map(dead_letter_topic, GROUPS)])
         history.record_without_broker()
     expected["unfinished"] = history.unfinished
@@ -179,18 +179,12 @@ class History:
         self._freeze("kafka")
         self._leave("recorded", "promoted")
 
-    def outcomes(self) -> dict[str, str]:
-        """Return the outcome of each run that has one."""
-        with self.stack.gateway as client:
-            runs = client.get("/runs", params={"limit": 200}).raise_for_status().json()["runs"]
-        return {run["pipeline_run_id"]: run["outcome"] for run in runs if run["outcome"]}
-
     def answer(self, identifier: str) -> dict[str, Any]:
         """Return a request for a forecast and its answer."""
         with self.stack.gateway as client:
             tail = client.get(f"/datasets/{identifier}/tail", params={"rows": 20}).raise_for_status().json()
         request = {**tail, "inference_length": 6}
-        return {"request": request, "answer": self.stack.predict(request).raise_for_status().json()}
+        return {"request": request, "answer": self.stack.forecast(request)}
 
     def _overtake(self, identifier: str, champions_run: str) -> None:
         """Have a run decided after a newer one was promoted."""
@@ -204,9 +198,8 @@ class History:
 
     def _retrain_once(self, identifier: str) -> str:
         """Start a run with a key under which it cannot be started twice."""
-        with self.stack.gateway as client:
-            answer = client.post("/runs", json={"identifier": identifier}, headers={"Idempotency-Key": "once"})
-        return str(answer.raise_for_status().json()["pipeline_run_id"])
+        answer = self.stack.post("/runs", json={"identifier": identifier}, headers={"Idempotency-Key": "once"})
+        return str(answer["pipeline_run_id"])
 
     def _job(self, identifier: str) -> str:
         """Run preprocess's Job, which trains nothing again; return its run."""
@@ -263,9 +256,7 @@ class History:
         return self.stack.upload(identifier, *files, settings=settings)
 
     def _post(self, path: str, **parameters: str) -> str:
-        with self.stack.gateway as client:
-            answer = client.post(path, params=parameters).raise_for_status().json()
-        return str(answer["pipeline_run_id"])
+        return str(self.stack.post(path, params=parameters)["pipeline_run_id"])
 
     def _ends(self, run: str, outcome: str) -> None:
         ended = self.stack.wait_decided(run)

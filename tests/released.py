@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import json
 import lzma
+import subprocess
 import tarfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,8 @@ import pytest
 from flts.contracts.topics import group_of_dead_letters
 from tests.whole_log import Logged
 
-FOLDER = Path(__file__).with_name("releases")
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / "tests" / "releases"
 MOST_BYTES = 300_000
 MODELS = ("GRU", "LSTM", "PROPHET")
 """Model types that the releases train by default."""
@@ -96,6 +99,16 @@ def assert_same_answer(answer: Mapping[str, Any], expected: Mapping[str, Any]) -
     """Check that a forecast is the expected one, its numbers within `RELATIVE`."""
     assert _without_numbers(answer) == _without_numbers(expected)
     assert _numbers(answer) == pytest.approx(_numbers(expected), rel=RELATIVE)
+
+
+def code_of(commit: str, folder: Path) -> Path:
+    """Write the code of a commit into a folder; skip the test where git does not have the commit."""
+    packed = subprocess.run(["git", "archive", commit], cwd=ROOT, capture_output=True, check=False)
+    if packed.returncode:
+        pytest.skip(f"no commit {commit} in this repository: {packed.stderr.decode().strip()}")
+    with tarfile.open(fileobj=BytesIO(packed.stdout)) as archive:
+        archive.extractall(folder, filter="data")
+    return folder
 
 
 def write_queue(path: Path, records: Iterable[Logged]) -> None:

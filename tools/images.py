@@ -68,9 +68,9 @@ def main() -> int:
     return 0
 
 
-def build_command(image: Image) -> list[str]:
-    """Return the command that builds an image."""
-    command = ["docker", "build", "--quiet", "--file", image.dockerfile, "--tag", image.reference]
+def build_command(image: Image, reference: str = "") -> list[str]:
+    """Return the command that builds an image, as `image.reference` unless another name and tag is given."""
+    command = ["docker", "build", "--quiet", "--file", image.dockerfile, "--tag", reference or image.reference]
     if image.target:
         command += ["--target", image.target]
     if platform := environment().get("IMAGE_PLATFORM"):

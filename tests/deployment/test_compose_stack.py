@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 
 from flts.ingest import write_sample
-from tests.docker import ROOT, Installation, docker, inspect, installation, require_docker
+from tests.docker import ROOT, Installation, build_images, docker, inspect, installation, require_docker
 from tests.eventually import eventually
 from tests.reports import report
-from tools.images import IMAGES, build_command, environment
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 SWAP_SECONDS = 10
@@ -24,8 +23,7 @@ SWAP_SECONDS = 10
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     require_docker()
-    for image in IMAGES:
-        subprocess.run(build_command(image), cwd=ROOT, env=environment(), capture_output=True, check=True, timeout=1100)
+    build_images()
     with installation(f"flts-test-{uuid.uuid4().hex[:6]}", tmp_path_factory.mktemp("compose")) as made:
         yield made
 

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import tarfile
-from collections.abc import Iterator
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +10,9 @@ import psutil
 import pytest
 
 from tests import whole_log
-from tests.released import MODELS, RELEASES, Release, assert_same_answer
+from tests.released import MODELS, RELEASES, Release, assert_same_answer, code_of
 from tests.reports import report
-from tests.stack import ROOT, RunningStack, now, running_stack
+from tests.stack import now, running_stack
 from tests.trainers import of_models
 
 SETTINGS = {"EVAL_MAX_SECONDS": "1e9", "SPOOL_DRAIN_SECONDS": "3600"}
@@ -58,17 +54,17 @@ def upgraded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     began = now()
     with running_stack(home, **expected["environment"], **SETTINGS) as stack:
         started = now()
-        first = [ask(stack, one["request"]) for one in expected["champions"]]
+        first = [stack.forecast(one["request"]) for one in expected["champions"]]
         whole_log.produce(stack.state["kafka"], release.good_records)
         ended = {one["left"]: stack.wait_decided(one["pipeline_run_id"]) for one in expected["unfinished"]}
         whole_log.wait_read(stack.state["kafka"])
         settled = now()
         name = expected["earlier"]["answer"]["identifier"]
-        repeated = post(stack, "/runs", json={"identifier": name}, headers={"Idempotency-Key": "once"})
-        retrained = stack.wait_decided(post(stack, "/runs", json={"identifier": name})["pipeline_run_id"])
-        rollback = stack.wait_decided(post(stack, f"/datasets/{name}/rollback")["pipeline_run_id"])
+        repeated = stack.post("/runs", json={"identifier": name}, headers={"Idempotency-Key": "once"})
+        retrained = stack.wait_decided(stack.post("/runs", json={"identifier": name})["pipeline_run_id"])
+        rollback = stack.wait_decided(stack.post(f"/datasets/{name}/rollback")["pipeline_run_id"])
         stack.wait_served(name, rollback["decision"]["run_id"])
-        returned = ask(stack, expected["earlier"]["request"])
+        returned = stack.forecast(expected["earlier"]["request"])
         seen = Upgraded(
             release,
             home,
@@ -77,9 +73,9 @@ def upgraded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
             repeated,
             retrained,
             returned,
-            dead_letters(stack),
-            [(body, ask(stack, body)) for body in requests(stack)],
-            outcomes(stack),
+            stack.dead_letters(),
+            [(body, stack.forecast(body)) for body in stack.questions()],
+            stack.outcomes(),
         )
         report(
             f"upgrade-{release.commit}",
@@ -136,16 +132,16 @@ class RolledBack:
 
 @pytest.fixture(scope="module")
 def rolled_back(upgraded: Upgraded, tmp_path_factory: pytest.TempPathFactory) -> RolledBack:
-    code = code_of(upgraded.release, tmp_path_factory.mktemp("code"))
+    code = code_of(upgraded.release.commit, tmp_path_factory.mktemp("code"))
     began = now()
     environment = {**upgraded.release.expected["environment"], **SETTINGS, **ONE_TRAINER}
     with running_stack(upgraded.home, code=code, **environment) as stack:
         started = now()
-        answers = [ask(stack, body) for body, _ in upgraded.last_answers]
+        answers = [stack.forecast(body) for body, _ in upgraded.last_answers]
         run = upgraded.ended["announced"]["pipeline_run_id"]
-        judged = stack.wait_decided(post(stack, f"/runs/{run}/evaluate")["pipeline_run_id"])
+        judged = stack.wait_decided(stack.post(f"/runs/{run}/evaluate")["pipeline_run_id"])
         processes = psutil.Process(stack.process.pid).children(recursive=True)
-        seen = RolledBack(code, {process.cwd() for process in processes}, answers, outcomes(stack), judged)
+        seen = RolledBack(code, {process.cwd() for process in processes}, answers, stack.outcomes(), judged)
         report(f"rollback-{upgraded.release.commit}", [{"started": started - began, "all": now() - began}])
     return seen
 
@@ -167,43 +163,3 @@ class TestTheReleaseOnThisCodesStore:
     def test_a_run_of_this_code_is_judged_again(self, rolled_back: RolledBack) -> None:
         assert rolled_back.judged["outcome"] == "kept", rolled_back.judged["decision"]
         assert all(row["status"] == "scored" for row in rolled_back.judged["scoreboard"]["candidates"])
-
-
-def code_of(release: Release, folder: Path) -> Path:
-    """Write the released code into a folder; skip the test where git does not have the commit."""
-    packed = subprocess.run(["git", "archive", release.commit], cwd=ROOT, capture_output=True, check=False)
-    if packed.returncode:
-        pytest.skip(f"no commit {release.commit} in this repository: {packed.stderr.decode().strip()}")
-    with tarfile.open(fileobj=BytesIO(packed.stdout)) as archive:
-        archive.extractall(folder, filter="data")
-    return folder
-
-
-def ask(stack: RunningStack, body: dict[str, Any]) -> dict[str, Any]:
-    return dict(stack.predict(body).raise_for_status().json())
-
-
-def post(stack: RunningStack, path: str, **request: Any) -> dict[str, Any]:
-    with stack.gateway as client:
-        return dict(client.post(path, **request).raise_for_status().json())
-
-
-def requests(stack: RunningStack) -> Iterator[dict[str, Any]]:
-    """Yield a request to every champion."""
-    with stack.inference as client:
-        champions = client.get("/models").raise_for_status().json()["models"]
-    for champion in champions:
-        assert champion["problem"] is None, champion
-        yield stack.question(champion["identifier"])
-
-
-def dead_letters(stack: RunningStack) -> int:
-    with stack.gateway as client:
-        groups = client.get("/dead-letters").raise_for_status().json()["groups"]
-    return sum(group["letters"] for group in groups)
-
-
-def outcomes(stack: RunningStack) -> dict[str, str]:
-    with stack.gateway as client:
-        runs = client.get("/runs", params={"limit": 200}).raise_for_status().json()["runs"]
-    return {run["pipeline_run_id"]: run["outcome"] for run in runs if run["outcome"]}

@@ -1,0 +1,155 @@
+"""A running installation is upgraded from the last release to this code and rolled back, on TARGET=compose|helm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from flts.ingest import write_sample
+from tests.cluster import load_images_of, release
+from tests.compose_pipeline import released_compose
+from tests.docker import ROOT
+from tests.helm import CHART
+from tests.helm_pipeline import HelmPipeline, values
+from tests.pipeline import Pipeline
+from tests.released import MODELS, RELEASES, assert_same_answer, code_of
+from tests.reports import report
+from tests.stack import SMALL, now
+from tests.targets import TARGET
+from tests.trainers import of_models
+
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.timeout(3000),
+    pytest.mark.skipif(TARGET == "embedded", reason="tests/e2e/test_upgrade.py is this test for TARGET=embedded"),
+]
+COMMIT = RELEASES[-1].commit
+SERVED = "served"
+"""Has a champion of the release."""
+SECONDS = 600
+"""For a run: a machine that starts two installations one after the other is busy."""
+
+
+@dataclass(frozen=True)
+class Installation:
+    """A running release, and the ways to replace it."""
+
+    pipeline: Pipeline
+    upgrade: Callable[[], None]
+    roll_back: Callable[[], None]
+
+
+@dataclass
+class Seen:
+    """What an installation answered."""
+
+    forecasts: list[dict[str, Any]] = field(default_factory=list)
+    """Of the release's champion: before the upgrade, after it, and after the rollback."""
+    runs: list[dict[str, Any]] = field(default_factory=list)
+    """That were in training when the code was replaced: by the upgrade, by the rollback."""
+    retrained: dict[str, Any] = field(default_factory=dict)
+    """A run of the new code on the data and settings of the release's champion."""
+    newcomer: list[dict[str, Any]] = field(default_factory=list)
+    """A forecast of the champion that the new code promoted, before the rollback and after it."""
+    outcomes: list[dict[str, str]] = field(default_factory=list)
+    """Of all runs, before each replacement and at the end."""
+    dead_letters: int = 0
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
+    code, folder = code_of(COMMIT, tmp_path_factory.mktemp("code")), tmp_path_factory.mktemp("installation")
+    files = write_sample(tmp_path_factory.mktemp("sample"), train_rows=2_000, test_rows=500)
+    seen, began = Seen(), now()
+    with {"compose": on_compose, "helm": on_helm}[TARGET](folder, code) as installed:
+        stack = installed.pipeline
+        champion = stack.wait_decided(stack.upload(SERVED, *files), timeout=SECONDS)["decision"]["run_id"]
+        stack.wait_served(SERVED, champion)
+        question = stack.question(SERVED)
+
+        def replace(step: Callable[[], None], identifier: str) -> float:
+            """Replace the code in the middle of a run; return the seconds until everything was ready."""
+            seen.forecasts.append(stack.forecast(question))
+            seen.outcomes.append(stack.outcomes())
+            run_id, before = stack.start_training(identifier, *files), now()
+            step()
+            ready = now() - before
+            seen.runs.append(stack.wait_decided(run_id, timeout=SECONDS, through_faults=True))
+            return ready
+
+        installed_s = now() - began
+        upgraded_s = replace(installed.upgrade, "upgraded")
+        seen.retrained = stack.wait_decided(
+            stack.post("/runs", json={"identifier": SERVED})["pipeline_run_id"], timeout=SECONDS
+        )
+        stack.wait_served("upgraded", seen.runs[0]["decision"]["run_id"])
+        asked = stack.question("upgraded")
+        seen.newcomer.append(stack.forecast(asked))
+        rolled_back_s = replace(installed.roll_back, "rolled-back")
+        seen.forecasts.append(stack.forecast(question))
+        seen.newcomer.append(stack.forecast(asked))
+        seen.outcomes.append(stack.outcomes())
+        seen.dead_letters = stack.dead_letters()
+    row = {"installed s": installed_s, "upgraded s": upgraded_s, "rolled back s": rolled_back_s, "all s": now() - began}
+    report(f"upgrade-{TARGET}", [row])
+    return seen
+
+
+def test_the_releases_champion_answers_as_before(seen: Seen) -> None:
+    before, upgraded, rolled_back = seen.forecasts
+    assert_same_answer(upgraded, before)
+    assert_same_answer(rolled_back, before)
+
+
+@pytest.mark.parametrize("step", ["upgrade", "rollback"])
+def test_a_run_in_training_ends_as_if_nothing_had_happened(seen: Seen, step: str) -> None:
+    run = seen.runs[["upgrade", "rollback"].index(step)]
+    assert run["outcome"] == "promoted", run["decision"]
+    trained = of_models(run["trained"])
+    assert {kind: one["status"] for kind, one in trained.items()} == dict.fromkeys(MODELS, "SUCCESS")
+
+
+def test_what_the_release_had_trained_is_not_trained_again(seen: Seen) -> None:
+    trained = of_models(seen.retrained["trained"])
+    assert {kind for kind, one in trained.items() if one["reused"]} == set(MODELS)
+    assert seen.retrained["outcome"] == "kept"
+
+
+def test_the_release_serves_the_champion_that_this_code_promoted(seen: Seen) -> None:
+    before, after = seen.newcomer
+    assert_same_answer(after, before)
+
+
+def test_no_outcome_changes_and_nothing_is_given_up(seen: Seen) -> None:
+    for before, after in zip(seen.outcomes, seen.outcomes[1:], strict=False):
+        assert after.items() >= before.items()
+    assert seen.dead_letters == 0
+
+
+@contextmanager
+def on_compose(folder: Path, code: Path) -> Iterator[Installation]:
+    with released_compose(folder, code, COMMIT, **SMALL) as stack:
+        yield Installation(stack, partial(stack.run, ROOT, SMALL), partial(stack.run, code, SMALL, tag=COMMIT))
+
+
+@contextmanager
+def on_helm(folder: Path, code: Path) -> Iterator[Installation]:
+    chart = code / CHART.relative_to(ROOT)
+    workloads = yaml.safe_load((chart / "config" / "workloads.yaml").read_text())
+    load_images_of(code, COMMIT)
+    with release("flts-e2e", folder, values(SMALL, workloads) | {"images": {"tag": COMMIT}}) as made:
+        made.chart = chart
+        made.install()
+
+        def upgrade() -> None:
+            made.chart = CHART
+            made.upgrade(images={"tag": ""})
+
+        yield Installation(HelmPipeline(made), upgrade, partial(made.rollback, 1))
