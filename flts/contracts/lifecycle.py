@@ -30,6 +30,8 @@ class RunState(StrEnum):
     REJECTED = "rejected"
     """Its data cannot be trained on."""
     CANCELLED = "cancelled"
+    ENDED = "ended"
+    """A newer release gave the run an outcome that this release does not define."""
     DELETED = "deleted"
 
     @property
@@ -40,7 +42,7 @@ class RunState(StrEnum):
     @property
     def over(self) -> bool:
         """Whether the run is worked on no more."""
-        return self in ENDS or self is RunState.DELETED
+        return self in ENDS or self in {RunState.ENDED, RunState.DELETED}
 
     @classmethod
     def of_outcome(cls, outcome: Mapping[str, Any] | None) -> Self | None:
@@ -49,14 +51,15 @@ class RunState(StrEnum):
         Raises
         ------
         RejectedError
-            With code ``corrupt_record`` if a run cannot end so.
+            With code ``corrupt_record`` if the record states no outcome.
         """
         if outcome is None:
             return None
-        if outcome.get("outcome") not in ENDS:
-            msg = f"a run ends as {', '.join(sorted(ENDS))}; its outcome says {str(outcome.get('outcome'))[:60]!r}"
+        end = outcome.get("outcome")
+        if not isinstance(end, str) or not end:
+            msg = f"a run ends as {', '.join(sorted(ENDS))}; its outcome says {str(end)[:60]!r}"
             raise RejectedError(msg, code="corrupt_record", field="outcome")
-        return cls(outcome["outcome"])
+        return cls(end) if end in ENDS else cls.ENDED
 
 
 DECIDED = frozenset({RunState.PROMOTED, RunState.KEPT, RunState.REFUSED, RunState.SUPERSEDED})
@@ -103,7 +106,7 @@ def run_state(
     Raises
     ------
     RejectedError
-        If the outcome is none that a run can have.
+        If ``outcome.json`` states no outcome.
     """
     if deleted:
         return RunState.DELETED

@@ -121,6 +121,18 @@ def test_runs_are_listed_newest_first_and_by_identifier(gateway: GatewayUnderTes
     assert client.get("/runs?identifier=x").json()["runs"][1] == first
 
 
+def test_a_run_that_a_newer_release_ended_is_shown_with_that_outcome(gateway: GatewayUnderTest) -> None:
+    run_id = upload(gateway)
+    outcome = {"pipeline_run_id": run_id, "identifier": "x", "outcome": "archived"}
+    gateway.store.put("pipeline-runs", f"x/{run_id}/outcome.json", json.dumps(outcome).encode())
+
+    [listed] = gateway.client().get("/runs").json()["runs"]
+    shown = gateway.client().get(f"/runs/{run_id}").json()
+
+    assert (listed["state"], listed["outcome"]) == ("finished", "archived")
+    assert (shown["lifecycle"], shown["outcome"]) == ("ended", "archived")
+
+
 def test_a_scoreboard_that_is_not_the_one_claimed_is_not_shown(gateway: GatewayUnderTest) -> None:
     run_id = upload(gateway)
     finish(gateway, run_id)

@@ -73,11 +73,16 @@ def test_no_record_takes_a_run_back(order: list[str], end: RunState) -> None:
     assert all(steps.index(before) <= steps.index(after) for before, after in pairwise(states))
 
 
-def test_an_outcome_that_no_run_can_have_is_refused() -> None:
-    with pytest.raises(RejectedError, match="'training'"):
-        RunState.of_outcome({"outcome": "training"})
-    with pytest.raises(RejectedError, match="'None'"):
-        RunState.of_outcome({})
+def test_a_run_with_the_outcome_of_a_newer_release_has_ended() -> None:
+    assert RunState.of_outcome({"outcome": "archived"}) is RunState.ENDED
+    assert RunState.ENDED.over
+    assert not RunState.ENDED.decided
+
+
+@pytest.mark.parametrize("end", [None, "", 3])
+def test_a_record_without_an_outcome_is_refused(end: object) -> None:
+    with pytest.raises(RejectedError, match=f"'{'' if end == '' else end}'"):
+        RunState.of_outcome({"outcome": end})
 
 
 def test_the_drawing_and_the_table_have_the_states_that_there_are() -> None:
