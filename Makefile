@@ -61,9 +61,11 @@ test-e2e: setup  ## The same journeys, and a death of everything in mid-run, on 
 kill-matrix: setup ## Kill every service at every point that a run passes, 18 minutes on two cores
 	@$(PY) -m pytest tests/e2e/test_kill_matrix.py -m long -s
 
-test-upgrade: setup ## Upgrade the last release to this code and roll it back (TARGET=embedded|compose|helm), 2 to 15 minutes
-	@FLTS_TEST_TARGET=$(or $(TARGET),embedded) $(PY) -m pytest -m "long or not long" \
-	  $(if $(filter-out embedded,$(TARGET)),tests/deployment/test_installed_upgrade.py,tests/e2e/test_upgrade.py)
+UPGRADES = $(if $(filter compose helm,$(TARGET)),tests/deployment/test_installed_upgrade.py,\
+  tests/e2e/test_upgrade.py tests/e2e/test_same_scores.py)
+
+test-upgrade: setup ## Upgrade the last release to this code and roll it back (TARGET=embedded|compose|helm), 5 minutes
+	@FLTS_TEST_TARGET=$(or $(TARGET),embedded) $(PY) -m pytest -m "long or not long" $(UPGRADES)
 
 release-store: setup ## Write what this code stores into tests/releases, for later releases to read (COMMIT=)
 	@$(PY) -m tests.release_store $(COMMIT)
