@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         further = (operations.add_arguments, dead_letters.add_arguments, doctor.add_arguments)
         arguments = build_parser(*further).parse_args(argv)
         settings = _settings(vars(arguments))
-    except SystemExit as error:  # argparse and the settings have said why
+    except SystemExit as error:  # argparse or the settings have printed the reason
         return error.code if isinstance(error.code, int) else USAGE
     arguments.json = getattr(arguments, "json", False)
     try:
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace, settings: CliSettings) -> int:
-    if arguments.command == "doctor":  # looks at the gateway as at any backend
+    if arguments.command == "doctor":  # doctor checks the gateway like any other backend
         return doctor.doctor(settings, arguments)
     with GatewayClient(
         settings.url(),
@@ -54,7 +54,7 @@ def _run(arguments: argparse.Namespace, settings: CliSettings) -> int:
         try:
             return ALL_COMMANDS[arguments.command](client, arguments)
         except BrokenPipeError:
-            # Whoever read the output has had enough (`flts runs | head`); nothing more is written at exit.
+            # The reader closed the pipe (`flts runs | head`). Python must not write to it again at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return OK
 
@@ -67,7 +67,7 @@ def _settings(given: dict[str, object]) -> CliSettings:
     if "api_key" in given:
         changes["flts_api_key"] = SecretStr(str(given["api_key"]))
     if "api_key_file" in given:
-        # The more specific wins: a file named here over a key in the environment.
+        # A key file given as an option takes precedence over a key in the environment.
         changes |= {"flts_api_key_file": given["api_key_file"]}
         changes.setdefault("flts_api_key", None)
     return settings.model_copy(update=changes)

@@ -18,7 +18,7 @@ AddCommands = Callable[[Callable[[str, str], argparse.ArgumentParser]], None]
 def common_options() -> argparse.ArgumentParser:
     """Return what every command takes, as a parent of its parser."""
     common = argparse.ArgumentParser(add_help=False)
-    # SUPPRESS: an option may stand before or after the command, and what is not given overrides nothing.
+    # SUPPRESS: an option may come before or after the command, and a missing option overwrites no value.
     options = common.add_argument_group("every command")
     options.add_argument("--url", default=argparse.SUPPRESS, help="the gateway's address (FLTS_URL)")
     options.add_argument("--api-key", default=argparse.SUPPRESS, help="the gateway's key (FLTS_API_KEY)")

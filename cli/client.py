@@ -20,8 +20,8 @@ from cli.settings import is_local
 from flts.errors import FltsError
 
 Record = dict[str, Any]
-STREAM_SILENCE_SECONDS = 60.0  # the gateway gives a sign of life every 15
-REPLAY_SECONDS = 60.0  # the gateway sends for 10, and waits for a broker's last acknowledgement
+STREAM_SILENCE_SECONDS = 60.0  # the gateway sends a keep-alive every 15 s
+REPLAY_SECONDS = 60.0  # the gateway publishes for at most 10 s and then waits for the broker's last acknowledgement
 RECONNECT_SECONDS = (0.2, 0.5, 1.0, 2.0)
 
 
@@ -93,7 +93,7 @@ class GatewayClient:
                 headers={"x-api-key": api_key} if api_key else {},
                 timeout=httpx.Timeout(timeout_seconds, connect=min(5.0, timeout_seconds)),
                 transport=transport,
-                trust_env=not is_local(url),  # a proxy for the world cannot reach this machine
+                trust_env=not is_local(url),  # a proxy cannot reach an address of this machine
             )
         except (httpx.InvalidURL, ValueError) as error:
             raise _bad_url(url) from error

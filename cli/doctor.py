@@ -185,7 +185,7 @@ def _unknown(chosen: _Chosen) -> Backend:
 def _told(name: str, make: Callable[[], Backend]) -> Backend:
     try:
         return make()
-    except ValueError as error:  # an address that is none
+    except ValueError as error:  # the text is not an address
         return _wrong(name, str(error))
 
 

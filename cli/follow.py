@@ -15,7 +15,7 @@ from rich.text import Text
 from cli.client import GatewayClient, RunEvent
 from cli.render import HEADERS_PROGRESS, event_line, progress_rows, run_heading
 
-QUIET_SECONDS = 5.0  # plain lines: the same state and epoch are said again only so often
+QUIET_SECONDS = 5.0  # without a terminal: least time between two lines with the same state and epoch
 STYLES = {"done": "green", "failed": "red", "skipped": "dim", "started": "cyan", "training": "cyan"}
 
 
@@ -52,7 +52,7 @@ def follow_run(
         view = apply_event(view, event)
         display.show(event, view)
         if event.kind != "end" and _is_given_up(view):
-            view = client.run(run_id)  # a refusal's outcome follows its stage at once
+            view = client.run(run_id)  # the outcome of a rejected run is written right after its stage
             display.show(RunEvent("end", view), view)
             break
     return view
@@ -99,7 +99,7 @@ class PlainLines:
         stage = str(data.get("stage"))
         said, at = self._last.get(stage, ((), 0.0))
         now = self._clock()
-        # Another state and another epoch are news; batches within one, and time that passes, are now and then.
+        # A new state or epoch is printed at once. Batches and elapsed time are printed every QUIET_SECONDS.
         says = (data.get("state"), data.get("epoch"))
         if says == said and now - at < QUIET_SECONDS:
             return False

@@ -91,7 +91,7 @@ def _panel(axis: Axes, context: Mapping[str, Any], answer: Mapping[str, Any], ta
     lower, upper = _column(answer, f"{target}_lower"), _column(answer, f"{target}_upper")
     if past_times:
         axis.plot(_dates(past_times), past, color=PAST, linewidth=1.2, label="measured")
-        # The forecast begins where the measurements end, without a hole between them.
+        # The forecast's line starts at the last measurement, so that the plot shows no gap.
         joined = np.concatenate([past[-1:], mean])
         axis.plot(_dates([past_times[-1], *times]), joined, color=FUTURE, linewidth=1.6, label="forecast")
         axis.axvline(float(_dates([past_times[-1]])[0]), color=PAST, linewidth=0.8, linestyle=":")

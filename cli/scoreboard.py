@@ -75,7 +75,7 @@ def decision_lines(view: Record) -> list[str]:
             reason = details.get("reason") or details.get("message") or details.get("error") or ""
             return [f"{view['outcome']}{': ' if reason else ''}{one_line(reason)}"]
         return ["not decided yet"]
-    # A run that was to be promoted and came too late says so in its outcome; the decision stays as it was made.
+    # A superseded run has the decision "promoted" and the outcome "superseded". The outcome is shown.
     late = _came_late(view)
     told = (view.get("outcome_details") or {}) if late else decision
     word = "superseded" if late else str(decision.get("decision"))

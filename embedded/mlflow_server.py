@@ -41,7 +41,7 @@ def main() -> int:
         ],
         env={
             **os.environ,  # noqa: TID251 - MLflow is a program of its own with its own variables
-            # The defaults start a job runner: 15 processes and over 2 GB instead of 2 processes and half a GB.
+            # By default MLflow starts a job runner: 15 processes and over 2 GB instead of 2 processes and 0.5 GB.
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             "MLFLOW_SERVER_ALLOWED_HOSTS": hosts,
             "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": "http://127.0.0.1:*,http://localhost:*",
@@ -54,7 +54,7 @@ def main() -> int:
         if stopping.wait(0.2):
             break
     asked = server.poll() is None
-    family = psutil.Process().children(recursive=True)  # the server starts its worker as a process of its own
+    family = psutil.Process().children(recursive=True)  # the server's worker is a process of its own
     for process in family:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()

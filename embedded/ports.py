@@ -38,7 +38,7 @@ def free_port() -> int:
 
 
 def is_taken(port: int) -> bool:
-    """Tell whether somebody listens on this port."""
+    """Return whether somebody listens on this port."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -51,6 +51,6 @@ def is_taken(port: int) -> bool:
 def _ephemeral_low() -> int:
     try:
         low = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    except OSError:  # not Linux
+    except OSError:  # only Linux has this file
         return EPHEMERAL_LOW
     return low if low > LOWEST + TRIES else EPHEMERAL_LOW

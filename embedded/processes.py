@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
-RESTART_SECONDS = (0.2, 1.0, 3.0, 10.0)  # waits before the first, second, ... start again
+RESTART_SECONDS = (0.2, 1.0, 3.0, 10.0)  # waits before the first, second, ... restart
 WRONG_SETTINGS = 2
 """Exit code of a service whose settings or store cannot be used; starting it again would change nothing."""
 READY_LOOK_SECONDS = 0.25
@@ -138,7 +138,7 @@ class Supervisor:
     def _launch(self, running: _Running) -> None:
         try:
             running.process = _launch(running.program)
-        except OSError as error:  # no memory, no descriptors: this thread must live on, the processes end with it
+        except OSError as error:  # no memory or file descriptors; the thread goes on, since the processes end with it
             self._say(f"{running.program.name} cannot be started now: {error}")
             running.next_start = time.monotonic() + RESTART_SECONDS[-1]
             return
@@ -212,7 +212,7 @@ def _launch(program: Program) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C reaches the launcher only, which ends them in order
+            start_new_session=True,  # Ctrl-C reaches only the launcher, which ends the processes in order
             preexec_fn=end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 - one prctl call
         )
 

@@ -203,9 +203,9 @@ class Stack:
         kafka = settings.kafka_advertised or f"{HOST}:{endpoints.kafka}"
         given = dict(os.environ)  # noqa: TID251 - what the caller set goes on to the services, which read it by their classes
         shared = {
-            # Trainers side by side share the cores.
+            # All trainers may work at the same time, so they share the cores.
             "TRAIN_THREADS": str(max(1, (os.cpu_count() or 1) // max(1, len(trainers)))),
-            # A service gives its work up, as if never tried, before it is killed.
+            # Before the launcher kills it, a service releases its work without counting an attempt.
             "DRAIN_SECONDS": f"{max(1.0, settings.stop_seconds - DRAIN_MARGIN_SECONDS):g}",
             **{name: value for name, value in given.items() if value},
             "KAFKA_BOOTSTRAP_SERVERS": kafka,
@@ -271,7 +271,7 @@ class Stack:
 
 
 def _answers(url: str) -> bool:
-    # Asked ten times a second while programs start: httpx reads all certificates for each call, a core's whole time.
+    # Polled ten times a second. http.client is used, because httpx reads all certificates at each call.
     address = urlsplit(url)
     connection = http.client.HTTPConnection(address.netloc, timeout=READY_TIMEOUT_SECONDS)
     try:

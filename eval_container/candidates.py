@@ -167,7 +167,7 @@ def _made_baseline(
     horizon: int,
     alive: Callable[[], None],
 ) -> Candidate:
-    # Imported where it is needed: onnx costs 0.1 s, and the baselines' trainer has delivered as a rule.
+    # Imported here: onnx takes 0.1 s, and usually the baselines' trainer has made the bundles.
     from flts.training.baselines import baseline_identity, make_baseline  # noqa: PLC0415 - see above
 
     log.info("baseline_made", model_type=model_type)

@@ -98,7 +98,7 @@ class Ending:
         if outcome is not None:
             return _as_ended(event, outcome)
         if is_cancellation(decision):
-            # The gateway was killed between its decision and the outcome, or is just about to write it.
+            # The gateway claimed the cancellation. It was killed before it wrote the outcome, or is about to write it.
             why = event.reasons[0].removeprefix(CANCELLED_REASON)
             self._runs.put_outcome(identifier, run, RunState.CANCELLED, reason=why)
             return []
@@ -106,7 +106,7 @@ class Ending:
             event = self._promote(event, decision["pointer"])
         self._record(event, decision)
         reasons = list(event.reasons)
-        # The outcome comes last: whoever finds it does nothing more.
+        # The outcome is written last, because a replica that finds it skips the run.
         self._stages.put(identifier, run, STAGE, "done", decision=event.decision, reasons=reasons)
         first = self._runs.put_outcome(identifier, run, RunState(event.decision), reasons=reasons, run_id=event.run_id)
         if first:
@@ -194,4 +194,4 @@ def _as_ended(event: ModelSelected, outcome: Mapping[str, Any]) -> list[Event]:
         return [event]
     if ended is RunState.SUPERSEDED:
         return [event.model_copy(update={"decision": "superseded", "reasons": list(outcome.get("reasons") or [])})]
-    return []  # cancelled, or rejected by preprocess
+    return []  # the run was cancelled, or preprocess rejected it

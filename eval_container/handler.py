@@ -88,7 +88,7 @@ class DecideRun:
 
     def _decide_if_complete(self, identifier: str, run: str, progress: Progress) -> Sequence[Event]:
         expected = self._evaluations.expected(identifier, run)
-        if expected is None:  # the trainer was faster than training-data's partition
+        if expected is None:  # the trainer's event arrived before that of the topic training-data
             return []
         missing = missing_types(expected["model_types"], self._evaluations.trained(identifier, run))
         if missing:
@@ -110,12 +110,12 @@ class DecideRun:
             kind: why_missing(kind, now=self._now(), started=float(expected["started"]), patience=patience)
             for kind in missing_types(model_types, trained)
         }
-        # From here on, so that the stage's time is eval's own and not the trainers'.
+        # The stage starts here, so that its duration does not include the wait for trainers.
         self._stages.put(identifier, run, STAGE, "started", model_types=list(model_types))
         log.info("model_evaluate_start", model_types=sorted(trained), missing=sorted(missing))
         progress(STAGE, "running", detail="loading the candidates")
         if self._adapters.tracker is not None:
-            self._adapters.tracker.warm_up()  # beside the scoring, so that the decision does not wait for the import
+            self._adapters.tracker.warm_up()  # imports MLflow during the scoring, so as not to delay the decision
         pointer = self._pointer(identifier)
         with self._adapters.metrics.evaluation_duration.time():
             judgement = judge(
@@ -125,7 +125,7 @@ class DecideRun:
                 expected=model_types,
                 trained=trained,
                 missing=missing,
-                # A newer champion is no rival: this run can only be superseded, or it would be judged by its successor.
+                # The champion of a newer run is not compared: this run can only be superseded.
                 pointer=None if _is_newer(pointer, run) else pointer,
                 progress=progress,
             )

@@ -141,7 +141,7 @@ class DrainSpool:
         """Drain some of the spool."""
         waiting = len(self._spool.keys())
         self._adapters.metrics.spool_documents.set(waiting)
-        # The tracker is made, and MLflow's 164 MB imported, only where there is something for it.
+        # The tracker, and with it MLflow's 164 MB, is loaded only if a document waits.
         tracker = self._adapters.tracker if waiting else None
         if tracker is None:
             return []
@@ -162,7 +162,7 @@ class DrainSpool:
                 break
             taken = tracker.drain_spool(limit)
             drained += taken
-            # What was not taken stays at the head of the queue: it is stepped over, not waited for.
+            # A document that MLflow did not accept stays first in the queue, so the next round reads one more.
             limit += taken == 0
         return drained
 
@@ -184,7 +184,7 @@ class JanitorTick:
 
     def __call__(self) -> Sequence[Event]:
         """Do a round, unless a replica did one within the period."""
-        # The lease is kept to its end, under a new owner each time: it also says when the last round was.
+        # The lease is not released: its expiry also marks when the next round is due.
         period = self._settings.janitor_period_seconds
         if self._leases.acquire("janitor", uuid.uuid4().hex, period * 0.99):
             try:
@@ -197,7 +197,7 @@ class JanitorTick:
     def _end_stale_records(self) -> None:
         """End runs that MLflow shows as running though their trainer is long gone."""
         started = [run_created_seconds(name.pipeline_run_id) for name in self._runs.recent()]
-        # Without a run that old there is none to end, and MLflow's import is saved.
+        # If no run is old enough, none can be stale, and MLflow is not imported.
         if any(self._now() - seconds > STALE_SECONDS for seconds in started) and self._adapters.tracker is not None:
             self._adapters.tracker.end_stale_runs(STALE_SECONDS)
 

@@ -35,7 +35,7 @@ class _Points:
         self._lock = threading.Lock()
         for name in (ARMED, CLAIMED, PASSED):
             (folder / name).mkdir(parents=True, exist_ok=True)
-        # Line by line: what was passed before a kill is to be read after it.
+        # Line buffered: the points passed before a SIGKILL must be on disk after it.
         self._journal = (folder / PASSED / f"{service}-{os.getpid()}.jsonl").open("a", buffering=1)
 
     def reached(self, point: str, detail: str) -> None:
@@ -44,7 +44,7 @@ class _Points:
             for armed in self._armed(point):
                 if self._fits(armed, detail) and self._claim(armed):
                     os.kill(os.getpid(), signal.SIGKILL)
-                    time.sleep(60)  # this thread goes no step further while the kernel ends the others
+                    time.sleep(60)  # this thread must not run on until the signal has ended the process
 
     def _armed(self, point: str) -> list[Path]:
         beginning = f"{self._prefix}{point}@"
@@ -54,7 +54,7 @@ class _Points:
     def _fits(self, armed: Path, detail: str) -> bool:
         try:
             order = json.loads(armed.read_bytes())
-        except FileNotFoundError:  # claimed by another process, or taken back
+        except FileNotFoundError:  # another process claimed the kill, or the test withdrew it
             return False
         if not fnmatchcase(detail, order.get("detail", "*")):
             return False

@@ -72,7 +72,7 @@ class Settings(BaseSettings):
             return self
         values = {name: getattr(self, name) for name in type(self).model_fields}
         try:
-            # model_validate would read the environment again for what is missing; every field is given here.
+            # Every field is given: a missing one would be read from the environment again.
             return type(self)(**{**values, **mine})
         except ValidationError as error:
             first = error.errors()[0]
@@ -96,7 +96,7 @@ def describe_problems(error: ValidationError) -> list[str]:
     lines = []
     for problem in error.errors(include_input=False, include_url=False):
         reason = "is required" if problem["type"] == "missing" else problem["msg"].removeprefix("Value error, ")
-        # A check across fields names its variables itself.
+        # A validator of several fields names the variables in its message.
         lines.append(f"{str(problem['loc'][0]).upper()}: {reason}" if problem["loc"] else reason)
     return lines
 

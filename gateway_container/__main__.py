@@ -12,7 +12,7 @@ from gateway_container.settings import GatewaySettings
 def main() -> int:
     """Read the settings, connect, serve until told to stop; return the exit code."""
     settings = GatewaySettings.load()
-    remove_left_behind()  # uploads that a killed gateway was taking
+    remove_left_behind()  # temporary files of uploads that a killed gateway was receiving
     adapters = connect(settings, tracking=False)
     return run(build_service(settings, adapters), settings, adapters)
 

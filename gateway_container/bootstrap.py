@@ -37,7 +37,7 @@ from gateway_container.tail import Tails
 log = get_logger(__name__)
 
 OUTBOX_SECONDS = 2.0
-OUTBOX_GRACE_SECONDS = 30.0  # a publisher waits 25 for its acknowledgement
+OUTBOX_GRACE_SECONDS = 30.0  # seconds; a publisher waits up to 25 s for the acknowledgement
 CLEAN_SECONDS = 24 * 3600.0
 ACCOUNTING_SECONDS = 30.0
 NAME = "fastapi-app"
@@ -48,7 +48,7 @@ def build_gateway(settings: GatewaySettings, adapters: Adapters, checks: ChecksF
     live = LiveRuns(queue_size=settings.sse_queue_size)
 
     def publisher() -> Publisher:
-        # Looked up at each call: there is a publisher only once the service has started.
+        # Looked up at each call, because the publisher exists only after the service has started.
         if not adapters.has_publisher:
             msg = "the gateway has not connected to the broker yet"
             raise BackendAwayError(msg, code="kafka_away")

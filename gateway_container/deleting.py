@@ -105,7 +105,7 @@ class Deleting:
         return found
 
     def _open_runs(self, identifier: str) -> list[str]:
-        # What was open before an earlier, unfinished deletion is deleted already.
+        # Runs of an earlier deletion that did not finish count as deleted.
         names = (name for name in self._runs.unfinished() if name.identifier == identifier)
         return [name.pipeline_run_id for name in names if not self._runs.deleted(*name)]
 
@@ -123,7 +123,7 @@ class Deleting:
             try:
                 if self._intake.cancel(identifier, run, reason or f"{identifier} is deleted"):
                     cancelled.append(run)
-            except ConflictError:  # eval decided it just now: it is as good as ended
+            except ConflictError:  # eval decided the run meanwhile, so it ends by itself
                 log.info("run_decided_meanwhile", identifier=identifier, pipeline_run_id=run)
             self._live.changed(run)
         return cancelled

@@ -120,13 +120,13 @@ class Intake:
         """
         digest = upload_hash(checked.train.sha256, checked.test.sha256 if checked.test else None)
         run_id, repeated = self._claim_run_id(request, digest)
-        self._runs.refuse_deleted(request.identifier, run_id)  # before anything is stored
+        self._runs.refuse_deleted(request.identifier, run_id)  # checked before anything is stored
         test_claim = None
         if checked.test is not None:
             test_claim = self._put(
                 request.identifier, digest, "test", checked.test, rows=checked.rows[1], columns=checked.columns
             )
-        # The training file last: an upload counts from the moment it has one.
+        # The training file is stored last, because it makes the upload complete.
         train_claim = self._put(
             request.identifier, digest, "train", checked.train, rows=checked.rows[0], columns=checked.columns
         )
@@ -135,7 +135,7 @@ class Intake:
         )
         try:
             first = self._runs.create(event)
-        except ConflictError:  # deleted while it was uploaded: nobody else would remove these
+        except ConflictError:  # the identifier was deleted during the upload: the deletion did not list these files
             for claim in (train_claim, test_claim):
                 if claim is not None:
                     self._store.delete(claim.bucket, claim.object_key)
@@ -225,7 +225,7 @@ class Intake:
             raise ConflictError(msg, code="already_decided", field="pipeline_run_id")
         if self._runs.put_outcome(identifier, run_id, RunState.CANCELLED, reason=why):
             return True
-        # Eval may have found the claim and ended the run for us.
+        # Eval may have found the decision and written the outcome first.
         return claimed and self._runs.end(identifier, run_id) is RunState.CANCELLED
 
     def fetch_newest(self, identifier: str, folder: Path) -> tuple[ReceivedFile, ReceivedFile | None]:
@@ -270,7 +270,7 @@ class Intake:
                 return None
         train, test = files["train"], files.get("test")
         digest = upload_hash(train.sha256, test.sha256 if test else None)
-        # What is stored is what was hashed, from disk: the landing zone may have changed since.
+        # The hashed copy on disk is stored, because the landing zone may have changed since.
         if test is not None:
             self._put(target.identifier, digest, "test", test)
         self._put(target.identifier, digest, "train", train)
@@ -311,8 +311,8 @@ class Intake:
     ) -> ClaimCheck:
         bucket = self._settings.bucket_raw_data
         key = layout.UPLOAD(identifier, digest, part)
-        # Not create-only: the key is the content's hash, so this can only write the same bytes again, and the newest
-        # upload is the one written last, also when it had been uploaded before.
+        # The put may overwrite: the key contains the hash of the content, so the bytes are the same. A repeated upload
+        # thereby gets a new time of modification and becomes the newest.
         self._store.put_file(bucket, key, file.path)
         return ClaimCheck(bucket=bucket, object_key=key, size=file.size, sha256=file.sha256, rows=rows, columns=columns)
 
@@ -326,7 +326,7 @@ class Intake:
         asked = sha256_of(
             {
                 "identifier": request.identifier,
-                # "The newest upload" is asked for by name, whatever it is when the request is repeated.
+                # A request for "the newest upload" is the same request although the newest upload may change.
                 "upload": digest if request.cause == "upload" else None,
                 "settings": dict(request.settings),
                 "force": request.force,

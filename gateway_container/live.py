@@ -60,7 +60,7 @@ class Watcher:
 
     @property
     def ended(self) -> bool:
-        """Tell whether the stream must end."""
+        """Return whether the stream must end."""
         return self._ended.is_set()
 
     def _put(self, note: Note) -> None:
@@ -78,7 +78,7 @@ class Watcher:
         try:
             self._loop.call_soon_threadsafe(call)
         except RuntimeError:
-            # The loop is closed, and the watcher with it.
+            # The event loop is closed, so no watcher waits any more.
             return
 
 

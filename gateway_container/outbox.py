@@ -83,7 +83,7 @@ class Outbox:
         if self._clock() >= self._next_scan:
             for name in self._runs.unannounced():
                 event = self._event(name)
-                # A younger one is just being announced, here or by another gateway.
+                # A younger run is being announced at this moment, by this or another gateway.
                 if event is not None and self._clock() - event.created_at.timestamp() >= self._grace_seconds:
                     self._add(event)
             self._next_scan = self._clock() + self._scan_seconds
@@ -91,7 +91,7 @@ class Outbox:
             waiting = list(self._pending.values())
         for event in waiting:
             if not self.announce(event):
-                break  # the broker is away: the others would wait for it too
+                break  # the broker is unavailable, so the other runs would wait too
         return ()
 
     def resume(self, older_than_seconds: float, *, only: str | None = None) -> list[str]:
@@ -115,7 +115,7 @@ class Outbox:
             If the broker is away; what was announced before stays so, and the rest is tried at the next ticks.
         """
         due = [event for event in self._unfinished(only) if self._clock() - self._moved(event) >= older_than_seconds]
-        # All of them first: were the broker to fail at one, nothing else would remember those after it.
+        # All due runs are remembered first, so that none is lost if the broker fails at one of them.
         for event in due:
             self._add(event)
         resumed = []

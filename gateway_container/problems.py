@@ -30,7 +30,7 @@ from gateway_container.security import UnauthorizedError
 
 log = get_logger(__name__)
 
-# The first class that fits counts: an error's own class before its bases.
+# The first matching class counts, so a class comes before its base classes.
 STATUSES: tuple[tuple[type[FltsError], int], ...] = (
     (UnauthorizedError, 401),
     (ForbiddenError, 403),
@@ -95,10 +95,10 @@ class UnexpectedErrors:
 
         try:
             await self._app(scope, receive, watch)
-        except Exception:  # the HTTP error handler is where bugs end
+        except Exception:  # unexpected errors become a 500 here
             log.exception("request_failed", method=scope["method"], path=scope["path"])
             if started:
-                return  # the server closes the connection: an answer cut off must not look complete
+                return  # the server closes the connection, so that a truncated answer does not look complete
             body = {"error": {"code": "internal", "message": "an unexpected error; the gateway's log has its cause"}}
             await JSONResponse(body, status_code=500)(scope, receive, send)
 
@@ -137,5 +137,5 @@ async def _on_validation_error(request: Request, error: Exception) -> Response: 
 
 
 async def _on_disconnect(request: Request, error: Exception) -> Response:  # noqa: ARG001 - the handler's form
-    # Nobody reads this; what had been received is gone with its folder.
+    # The client has disconnected and does not read this. The received part was removed with its folder.
     return JSONResponse({"error": {"code": "gone", "message": "the sender went away"}}, status_code=400)

@@ -71,7 +71,7 @@ class InferenceProxy:
             self._client = None
 
     def _connected(self) -> httpx.AsyncClient:
-        # Made in the event loop that uses it. An address inside the deployment never goes through a proxy.
+        # Created in the event loop that uses it. `trust_env` is off: no proxy is used inside the deployment.
         if self._client is None:
             self._client = httpx.AsyncClient(
                 timeout=httpx.Timeout(self._timeout_seconds, connect=min(2.0, self._timeout_seconds)),

@@ -79,7 +79,7 @@ class Queries:
         return views.run_view(records, self._live.progress(run_id), now=self._now())
 
     def ended(self, run_id: str, identifier: str) -> bool:
-        """Tell whether a run has ended."""
+        """Return whether a run has ended."""
         return self._runs.end(identifier, run_id) is not None
 
     def runs(self, identifier: str | None, limit: int) -> list[dict[str, Any]]:
@@ -137,7 +137,7 @@ class Queries:
             return None
         summary = views.summary_view(records, self._live.progress(run_id), now=self._now())
         if records.outcome is not None and "forecast" in records.stages:
-            # The forecast of the test rows is the last thing that happens to a run.
+            # The forecast of the test rows is a run's last stage, so this summary does not change any more.
             with self._lock:
                 self._finished[run_id] = summary
                 while len(self._finished) > MOST_FINISHED:

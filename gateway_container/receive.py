@@ -15,7 +15,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from flts.errors import FltsError, RejectedError
 from flts.ingest.guard import TextGuard
 
-FORM_OVERHEAD_BYTES = 1 << 20  # boundaries, part headers and the small fields
+FORM_OVERHEAD_BYTES = 1 << 20  # bytes for boundaries, part headers and the small fields
 LONGEST_FIELD_BYTES = 64 * 1024
 MOST_PARTS = 16
 MOST_PART_HEADER_BYTES = 16 * 1024
@@ -128,7 +128,7 @@ def refuse_encoded(headers: Mapping[str, str]) -> None:
 
 
 def is_multipart(headers: Mapping[str, str]) -> bool:
-    """Tell whether the body is a multipart form."""
+    """Return whether the body is a multipart form."""
     return headers.get("content-type", "").lower().startswith("multipart/form-data")
 
 
@@ -288,7 +288,7 @@ class _Form:
             msg = f"{self._name} is given twice"
             raise RejectedError(msg, code="bad_form", field=self._name)
         if self._name in self._file_fields:
-            # The sender's file name is never used: the field says what the file is.
+            # The client's file name is not used; the form field names the part.
             self._writer = FileWriter(self._folder / self._name, name=self._name, limit=self._limit)
         else:
             self._text = bytearray()

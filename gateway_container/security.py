@@ -22,7 +22,7 @@ class UnauthorizedError(FltsError):
 
 
 def is_valid_key(given: str, valid: tuple[str, ...]) -> bool:
-    """Tell whether a key is one of the valid ones, in a time that does not depend on how much of it is right."""
+    """Return whether a key is one of the valid ones, in a time that does not depend on how much of it is right."""
     digest = hashlib.sha256(given.encode("utf-8", "surrogatepass")).digest()
     matches = [hmac.compare_digest(digest, hashlib.sha256(key.encode()).digest()) for key in valid]
     return any(matches)

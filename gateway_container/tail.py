@@ -24,7 +24,7 @@ MOST_CELLS = 2_000_000
 """Of one tail, and of all that are kept: a hundred columns for each of 10,000 rows, twice over."""
 MOST_TAIL_BYTES = 64 * 2**20
 """Of the lines that one tail is read from: 32 a cell."""
-SPARE_LINES = 3  # empty lines at a file's end
+SPARE_LINES = 3  # allowance for empty lines at the end of the file
 BLOCK_BYTES = 1 << 16
 
 

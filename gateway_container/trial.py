@@ -60,7 +60,7 @@ class Trial:
         self._settings = settings
         self._client = client
         self._deadline = time.monotonic() + settings.trial_seconds
-        # A name of its own: one that is being deleted cannot be uploaded again at once.
+        # A new name each time, because an identifier cannot be uploaded again while it is being deleted.
         self.identifier = f"trial-{uuid.uuid4().hex[:8]}"
 
     def run(self) -> None:
@@ -77,7 +77,7 @@ class Trial:
             _say(f"run {run} on {self.identifier}: {decision}")
             self._forecast()
         except TrialError:
-            with contextlib.suppress(TrialError):  # what failed first is what matters
+            with contextlib.suppress(TrialError):  # the first error is reported
                 self._delete()
             raise
         self._delete()
@@ -97,7 +97,7 @@ class Trial:
         while time.monotonic() < self._deadline:
             try:
                 view = self._gateway("GET", f"/runs/{run}").raise_for_status().json()
-            except (TrialError, httpx.HTTPStatusError) as error:  # a gateway that is replaced meanwhile
+            except (TrialError, httpx.HTTPStatusError) as error:  # the gateway may be replaced during the trial
                 said = f"; at last: {error}"
             else:
                 said, outcome = "", view.get("outcome")

@@ -10,7 +10,7 @@ from inference_container.settings import FetchSettings, InferenceSettings
 
 def main() -> int:
     """Read the settings, connect, serve until told to stop; return the exit code."""
-    FetchSettings.load()  # the store's are the child's, yet wrong ones are named here and now
+    FetchSettings.load()  # only the fetching child uses these, but a wrong value must end the start
     settings = InferenceSettings.load()
     adapters = connect(settings)
     return run(build_service(settings, adapters), settings, adapters)

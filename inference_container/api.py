@@ -107,7 +107,7 @@ class InferenceApi:
         try:
             body = await _read_body(scope, receive, self._max_body_bytes)
             if body is None:
-                return  # the client left
+                return  # the client disconnected
             answer = await self._predictor.predict(body)
         except _TooLargeError:
             self._outcomes["rejected"].inc()
@@ -120,7 +120,7 @@ class InferenceApi:
         except FltsError as error:
             self._outcomes["rejected"].inc()
             await _answer_error(send, status_of(error), error.as_body())
-        except Exception:  # the error handler of the hot path
+        except Exception:  # unexpected errors become a 500 here
             self._outcomes["failed"].inc()
             log.exception("predict_error")
             await _answer_error(send, 500, _body("internal", "this should not have happened; the log says more"))

@@ -39,11 +39,11 @@ from inference_container.settings import WorkerSettings
 log = get_logger(__name__)
 
 STAGE = "forecast"
-# One worker works on a run at a time: a try that another replica is at is no failed one. Short, since a worker that was
-# killed leaves its lease behind, and renewed while the work runs.
+# One replica forecasts a run at a time, under a lease. The lease is short, because a killed replica cannot release it;
+# it is renewed during the work.
 LEASE_SECONDS = 8.0
 RENEWAL_SECONDS = 2.0
-METRICS_BYTES = 8_000  # of a message that may have 16 KiB; forecast.json has the metrics of every target
+METRICS_BYTES = 8_000  # bytes, in an event of at most 16 KiB; forecast.json has the metrics of every target
 
 
 class Publishes(Protocol):
@@ -113,7 +113,7 @@ class BatchForecasts:
                     continue
                 except RetryableError as error:
                     log.warning("forecast_waits", error=error)
-                except Exception:  # counted: after the last try the claim is given up
+                except Exception:  # counts as an attempt; after the last one the forecast is given up
                     log.exception("forecast_error")
 
     def _look_at(self, identifier: str, run: str) -> None:
@@ -121,7 +121,7 @@ class BatchForecasts:
         if event is None or not self._is_decided(identifier, run):
             return
         with self._lease(run) as mine:
-            # Another replica may have finished it since the look began.
+            # Another replica may have finished this forecast since the list was read.
             if mine and self._forecasts.read(identifier, run) is None:
                 self._try(event)
 
@@ -129,7 +129,7 @@ class BatchForecasts:
         try:
             self._try_once(event)
         finally:
-            # It may have been deleted while this wrote its forecast.
+            # The run may have been deleted while its forecast was written.
             refuse_deleted(self._deletion, event.identifier, event.pipeline_run_id, worked=True)
 
     def _try_once(self, event: InferenceData) -> None:
@@ -152,7 +152,7 @@ class BatchForecasts:
     @contextmanager
     def _lease(self, run: str) -> Iterator[bool]:
         """Take the run's lease and keep it; gives whether it is ours."""
-        # Nothing ever removes a lease, so runs share 256 of them: two that share one wait for each other.
+        # Leases are not removed, so all runs share 256 of them. Two runs with the same lease wait for each other.
         name = f"{STAGE}-{run[-2:]}"
         if not self._leases.acquire(name, self._owner, LEASE_SECONDS):
             yield False
@@ -167,14 +167,14 @@ class BatchForecasts:
             renewal.join()
             try:
                 self._leases.release(name, self._owner)
-            except RetryableError as error:  # it expires by itself
+            except RetryableError as error:  # the lease expires by itself
                 log.warning("forecast_lease_kept", error=error)
 
     def _renew(self, name: str, ended: threading.Event) -> None:
         while not ended.wait(RENEWAL_SECONDS):
             try:
                 self._leases.acquire(name, self._owner, LEASE_SECONDS)
-            except FltsError as error:  # tried again; without it a repeat is wasted work, but writes the same
+            except FltsError as error:  # tried again; without the lease another replica repeats the work
                 log.warning("forecast_lease_not_renewed", error=error)
 
     def _is_decided(self, identifier: str, run: str) -> bool:
@@ -183,8 +183,8 @@ class BatchForecasts:
         decision = self._evaluations.decision(identifier, run)
         if decision is None:
             return False
-        # A promotion counts once the pointer has moved to it. One that a newer run's champion stands in the way of may
-        # have been replaced or never been made: the outcome, which follows, says which.
+        # A promotion counts once the pointer names the run. If the pointer names a newer run, this run was either
+        # replaced or superseded; its outcome, which follows, states which.
         pointer = self._pointers.current(identifier)
         return decision.get("decision") != "promoted" or (
             pointer is not None and pointer[0].get("pipeline_run_id") == run
@@ -233,7 +233,7 @@ class BatchForecasts:
         return load_champion(promotion, bundle, model, max_horizon_steps=self._settings.forecast_long_steps)
 
     def _finish(self, event: InferenceData, champion: Champion, batch: BatchForecast) -> None:
-        day = event.created_at.astimezone(UTC).date().isoformat()  # of the claim, so that a repeat has the same key
+        day = event.created_at.astimezone(UTC).date().isoformat()  # the event's day: a repetition writes the same key
         claim = put_claimed(
             self._store,
             self._settings.bucket_inference_logs,
@@ -270,7 +270,7 @@ class BatchForecasts:
     def _skip(self, event: InferenceData, reason: str) -> None:
         identifier, run = event.identifier, event.pipeline_run_id
         if self._forecasts.read(identifier, run) is not None:
-            return  # by a replica that took over meanwhile
+            return  # another replica took the lease over and has written it
         self._stages.put(identifier, run, STAGE, "skipped", reason=reason)
         self._publish(event, "skipped", reason=reason, config_hash=event.config_hash)
         self._forecasts.put(identifier, run, "skipped", reason=reason)

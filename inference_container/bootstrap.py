@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from flts.runtime.adapters import Adapters
     from inference_container.settings import InferenceSettings, WorkerSettings
 
-WAKE_SECONDS = 0.5  # how soon a hint is followed; a look that nobody asked for comes every FORECAST_TICK_SECONDS
+WAKE_SECONDS = 0.5  # period in which hints are noticed; without a hint the store is polled every FORECAST_TICK_SECONDS
 
 
 def build_service(settings: InferenceSettings, adapters: Adapters) -> Service:
     """Return the inference server."""
-    # The worker has no HTTP API and does without FastAPI.
+    # Imported here: the worker has no HTTP API and does not load FastAPI.
     from inference_container.api import InferenceApi  # noqa: PLC0415
     from inference_container.cache import ChampionCache  # noqa: PLC0415
     from inference_container.champions import Champions  # noqa: PLC0415
@@ -80,7 +80,7 @@ def build_service(settings: InferenceSettings, adapters: Adapters) -> Service:
 
 def build_worker(settings: WorkerSettings, adapters: Adapters) -> Service:
     """Return the inference worker."""
-    # The server must not pay for the store's and Parquet's imports.
+    # Imported here: the server needs neither the store nor Parquet.
     from inference_container.batch_worker import BatchForecasts  # noqa: PLC0415
 
     forecasts = BatchForecasts(adapters.store, adapters.run_store, settings, lambda: adapters.publisher)

@@ -270,7 +270,7 @@ class Champions:
         self._entries = {name: entry for name, entry in self._entries.items() if name != identifier}
         self._used.pop(identifier, None)
         self._cache.drop(identifier)
-        if not waiting:  # deleted everywhere: so are the forecasts that wait for the store
+        if not waiting:  # the data set was deleted, so its log lines that wait for the store are dropped
             self._gone |= {identifier}
             self._cache.drop_logs(identifier)
         if known:
@@ -291,10 +291,10 @@ class Champions:
         """
         entry = self._entries[identifier]
         folders = self._cache.folders(identifier)
-        problem = None if folders else entry.problem  # what was wrong stays known while the next one is on its way
+        problem = None if folders else entry.problem  # the last problem is shown until the next bundle is loaded
         for folder in reversed(folders):
             if folder == entry.folder:
-                break  # nothing newer is good; what serves stays
+                break  # no newer bundle is usable; the serving champion stays
             try:
                 champion = self._load(identifier, folder)
             except FltsError as error:
@@ -307,7 +307,7 @@ class Champions:
             break
         self._used[identifier] = time.monotonic()
         reached("swap.before", identifier)
-        self._entries[identifier] = replace(entry, problem=problem)  # the swap
+        self._entries[identifier] = replace(entry, problem=problem)  # this assignment swaps the champion
         reached("swap.after", identifier)
         if problem is None and entry.folder is not None:
             self._cache.keep_only(entry.folder)
@@ -336,7 +336,7 @@ class Champions:
                 window_seconds=champion.row_seconds,
             )
         if not self._frozen:
-            # What is here now stays: the collector need not look at it again while requests come and go.
+            # The objects that exist now are long-lived. Frozen, they are not scanned by each garbage collection.
             self._frozen = True
             gc.freeze()
         return champion

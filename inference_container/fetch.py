@@ -40,7 +40,7 @@ from inference_container.protocol import (
 from inference_container.settings import FetchSettings
 
 SCORES = ("rmse", "mae", "mse", "coverage")
-NICENESS = 5  # the server beside it answers requests
+NICENESS = 5  # lower priority than the server in the same container, which answers requests
 MOST_ROUNDS = 60
 """An hour of looks at the default POINTER_REFRESH_SECONDS."""
 
@@ -58,7 +58,7 @@ def main() -> int:
         try:
             sys.stdout.buffer.write(encode_fact(fact) + b"\n")
             sys.stdout.buffer.flush()
-        except BrokenPipeError:  # the server is gone; so is the reason to go on, and nobody is left to read why
+        except BrokenPipeError:  # the server has ended, so there is no reader of the result
             os._exit(1)
 
     cache = ChampionCache(settings.cache_dir)
@@ -94,15 +94,15 @@ def fetch_champions(
     idle = True
     try:
         listed = order.only if order.only is not None else list(store.list_folders(bucket))
-        identifiers = [name for name in listed if IDENTIFIER_PATTERN.fullmatch(name)]  # they become paths
+        identifiers = [name for name in listed if IDENTIFIER_PATTERN.fullmatch(name)]  # identifiers become paths
         pointers, unreadable = _pointers(run_store.pointers, identifiers)
-        # An unreadable pointer is not a missing one: its old champion stays.
+        # An identifier with an unreadable pointer is kept, so that its old champion stays.
         champions = [name for name in identifiers if name in pointers or name in unreadable]
         if order.only is None:
             waiting = sorted(set(run_store.runs.identifiers()) - set(champions))
             say(Listed(champions, waiting))
         elif gone := set(identifiers) - set(champions):
-            next(iter(store.list_folders(bucket)), None)  # raises where the bucket itself is away, not the pointer
+            next(iter(store.list_folders(bucket)), None)  # raises if the bucket is unavailable
             for identifier in sorted(gone):
                 say(Removed(identifier, waiting=bool(run_store.runs.of(identifier))))
     except BackendAwayError as error:
@@ -135,7 +135,7 @@ def ship_logs(store: ObjectStore, bucket: str, cache: ChampionCache, say: Callab
     shipped, taken = 0, True
     try:
         for path in sorted(cache.spool.rglob("*.jsonl")):
-            with suppress(PreconditionFailedError):  # an earlier child wrote it and was stopped before it removed it
+            with suppress(PreconditionFailedError):  # an earlier child wrote it, and ended before it removed the file
                 store.put_file(bucket, path.relative_to(cache.spool).as_posix(), path, create_only=True)
             path.unlink(missing_ok=True)
             shipped += 1
@@ -166,17 +166,17 @@ def _fetch(
     promotion = Promotion.read(identifier, document)
     if cache.holds(promotion):
         return cache.folder(promotion).name, True
-    # Imported here: nearly every round finds nothing new, and these import numpy, half of what its start costs.
+    # Imported here: these import numpy, half of the child's start-up time, and most rounds find nothing new.
     from flts.bundle import proof  # noqa: PLC0415 - see above
     from flts.bundle.load import fetch_bundle  # noqa: PLC0415 - see above
 
-    proof.warm_up()  # while the bundle is on its way
-    # The pointer names the score; the decision it came from has the rest of what people want to see.
+    proof.warm_up()  # starts while the bundle is downloaded
+    # The pointer holds the score. The decision holds the other figures that are shown.
     decision = evaluations.decision(identifier, promotion.pipeline_run_id) or {}
     scores = {name: decision[name] for name in SCORES if isinstance(decision.get(name), int | float)}
     promotion = Promotion.read(identifier, {**scores, **document})
     bundle, model = fetch_bundle(store, promotion.bundle)
-    proof.prove(bundle, model)  # the server loads it next to everybody's requests
+    proof.prove(bundle, model)  # a model that harms its process must fail here and not in the server
     return cache.put_bundle(promotion, read_claimed(store, promotion.bundle), model).name, False
 
 

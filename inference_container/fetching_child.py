@@ -95,17 +95,17 @@ class FetchingChild:
             assert pipe is not None
             try:
                 pipe.close()
-            except BrokenPipeError:  # an order that it never read
+            except BrokenPipeError:  # the child ended before it read the order
                 continue
 
     def _stop(self, process: subprocess.Popen[bytes]) -> None:
-        # Its round may have ended just now, and a process that is killed still looks alive for a moment.
+        # The round may have ended meanwhile, and a killed process still counts as alive for a moment.
         self._stopped = process
         process.kill()
 
     def _living(self) -> subprocess.Popen[bytes]:
         if self._process is not None and (self._process is self._stopped or self._process.poll() is not None):
-            self.close()  # or it was ended from outside while it waited
+            self.close()  # another process may have killed the child while it waited
         if self._process is None:
             reached("child-start.before")
             self._process = subprocess.Popen(  # noqa: S603 - this program's own module

@@ -93,7 +93,7 @@ class ForecastLog:
                     continue
                 try:
                     _write(self._spool / folder, data)
-                except OSError:  # a full disk must end neither the writer nor the refresher
+                except OSError:  # a full disk must not end the writer or the refresher
                     self._metrics.forecast_log_dropped.inc(len(lines))
                     log.exception("forecast_log_error")
         return any(self._spool.rglob("*.jsonl"))
@@ -127,13 +127,13 @@ def _write(folder: Path, data: bytes) -> None:
         reached("cache-write.after", "forecasts", folder.parent.name)
     except OSError:
         with suppress(OSError):
-            unfinished.unlink(missing_ok=True)  # half a file would take the room of whole ones
+            unfinished.unlink(missing_ok=True)  # a partial file would use up space of the bounded folder
         raise
 
 
 def _bytes_below(folder: Path) -> int:
     size = 0
     for path in folder.rglob("*"):
-        with suppress(FileNotFoundError):  # the child has just taken it to the store
+        with suppress(FileNotFoundError):  # the child has moved the file to the store
             size += path.stat().st_size if path.is_file() else 0
     return size

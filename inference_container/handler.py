@@ -55,7 +55,7 @@ class OnInferenceData:
         RejectedError
             If the test rows are not there, or are others: a claim that cannot be kept is known now, not after the run.
         """
-        # The server, which has no store, imports this module too.
+        # Imported here: the server imports this module too, and it has no store.
         from flts.storage.claims import check_claimed  # noqa: PLC0415
 
         check_claimed(self._store, event.raw_test)

@@ -25,8 +25,8 @@ from inference_container.protocol import (
 
 log = get_logger(__name__)
 
-FIRST_WAIT_SECONDS = 1.0  # after a failure; doubles up to the time between two ordinary looks
-LAST_SHIPMENT_SECONDS = 10.0  # of a stopping server's logs; pods are killed after 30
+FIRST_WAIT_SECONDS = 1.0  # seconds after a failure; doubles up to the ordinary poll period
+LAST_SHIPMENT_SECONDS = 10.0  # seconds for the logs of a stopping server; Kubernetes kills a pod after 30
 
 
 @dataclass(slots=True)
@@ -84,7 +84,7 @@ class Refresher:
         with self._wake:
             if self._thread is not None or self._stopping:
                 return
-            # Before the first request is answered: a restart serves what it has, whatever the store does.
+            # Before the first request: after a restart the cached champions are served, also without the store.
             self._champions.read_disk()
             self._thread = threading.Thread(target=self._run, name="refresher", daemon=True)
             self._thread.start()
@@ -118,7 +118,7 @@ class Refresher:
     def _run(self) -> None:
         try:
             self._champions.load_from_disk()
-        except Exception:  # the store may have what the disk has not
+        except Exception:  # the cache is unreadable; the store may have the champions
             log.exception("refresh_error")
         next_look = 0.0
         trouble = 0.0
@@ -133,10 +133,10 @@ class Refresher:
             try:
                 self._look_at(hints, whole=whole)
                 trouble = 0.0
-            except Exception:  # whatever it was, a thread that ended would never learn of a promotion again
+            except Exception:  # after any error the thread must go on, or no later promotion would be served
                 log.exception("refresh_error")
                 trouble = min(max(2 * trouble, FIRST_WAIT_SECONDS), self._period_seconds)
-            # A stream of hints must not put off the look at everything else.
+            # Many hints must not delay the poll of all other pointers.
             soonest = time.monotonic() + (max(trouble, self._store_wait) if trouble else self._wait_seconds())
             next_look = soonest if whole else min(next_look, soonest)
 
@@ -146,7 +146,7 @@ class Refresher:
             return
         try:
             self._flush_logs()
-        finally:  # logs that cannot be written hold up no promotion
+        finally:  # a failure to write logs must not delay a promotion
             default = self._champions.default()
             first = list(dict.fromkeys([*hints, *([default] if default else [])]))
             self._round(Order(first=first, skip=self._held_back(), ship_logs=True))
@@ -184,7 +184,7 @@ class Refresher:
             case Removed(identifier, waiting):
                 self._backoffs.pop(identifier, None)
                 if not waiting:
-                    self._flush_logs()  # what waits in memory goes with it rather than to the store later
+                    self._flush_logs()  # log lines in memory are dropped with the data set
                 self._champions.removed(identifier, waiting=waiting)
             case Away("pointers", reason):
                 self._metrics.backend_up.labels("store").set(0)
@@ -207,7 +207,7 @@ class Refresher:
 
     def _wait_seconds(self) -> float:
         """Return the time to the next look: sooner where something failed, but for a store that is away."""
-        if self._store_wait > 0:  # no back-off that ran out meanwhile can be followed before it answers
+        if self._store_wait > 0:  # the store does not answer, so back-offs that ran out still have to wait
             return self._store_wait
         waits = [self._period_seconds - (time.monotonic() - self._phase_seconds) % self._period_seconds]
         waits += [max(0.0, backoff.until - time.monotonic()) for backoff in list(self._backoffs.values())]

@@ -66,7 +66,7 @@ class MetricsWatch:
 
     def _run(self) -> None:
         while True:
-            time.sleep(PERIOD_SECONDS)  # gevent's
+            time.sleep(PERIOD_SECONDS)  # gevent has patched it, so other users go on
             self.look()
 
 

@@ -64,7 +64,7 @@ class TrainBaselines:
             return claimed_training_set(self._adapters.store, event, settings)
 
         announced = []
-        # A repeat looks at what it made and does not try again what these rows do not have.
+        # A repetition checks the bundles of the first attempt. It does not try baselines that these rows cannot have.
         for model_type in before.get("bundles", self._trainer.model_types):
             report.alive(model_type)
             with bind(run_id=derived_run_id(event.event_id, model_type), model_type=model_type):

@@ -58,7 +58,7 @@ class PreprocessUpload:
         """
         ended = self._runs.end(event.identifier, event.pipeline_run_id)
         if ended is not None:
-            # Cancelled before it began, or delivered again: nobody waits for the data, and its end stays as it is.
+            # The run was cancelled before preprocessing, or the event was delivered again. Its outcome stays.
             log.info("preprocess_skipped", reason=f"the run has ended: {ended}")
             return []
         began = self._now()
@@ -73,7 +73,7 @@ class PreprocessUpload:
         stored, digest, reused = made
         self._metrics.datasets_preprocessed.labels(outcome="reused" if reused else "done").inc()
         training, inference = self._events(event, stored, digest)
-        # The worker's tick looks into the store, so that a message that is lost costs no forecast.
+        # inference-worker also polls the store, so that a lost event does not lose the forecast.
         self._forecasts.put_inference(inference)
         self._put_stage(
             event,
@@ -107,7 +107,7 @@ class PreprocessUpload:
         if not (event.force or settings.force_reprocess):
             stored = self._datasets.find(event.identifier, digest)
             if stored is not None:
-                # Its rows suffice for the windows of the run that made it; this run may ask for longer ones.
+                # The stored rows were checked for the windows of another run; this run may need longer ones.
                 check_enough_rows(stored.usable, settings, split_share=stored.split_share)
                 log.info("preprocess_skip_duplicate", config_hash=digest, **_shapes(stored))
                 return stored, digest, True
@@ -188,7 +188,7 @@ class PreprocessUpload:
         details = {"code": error.code, "message": error.message, "field": error.field}
         self._put_stage(event, "failed", began, **details)
         if isinstance(error, ObjectNotFoundError | HashMismatchError) or error.code == BROKEN:
-            return  # the store can be repaired and the dead letter replayed: the run stays open
+            return  # the run stays open, because a replay of the dead letter succeeds once the store is repaired
         self._runs.put_outcome(event.identifier, event.pipeline_run_id, RunState.REJECTED, stage=STAGE, **details)
 
     def _put_stage(self, event: RawData, status: Any, began: datetime, **details: Any) -> None:

@@ -33,7 +33,7 @@ from preprocess_container.domain.config_hash import config_hash
 from preprocess_container.settings import PreprocessSettings
 
 NAME = "preprocess-job"
-WAIT_SECONDS = 1.0  # between two looks for a broker that is still starting
+WAIT_SECONDS = 1.0  # seconds between two attempts to reach a broker that is starting
 
 log = get_logger(__name__)
 
@@ -119,7 +119,7 @@ class DatasetJob:
             return self._upload_sample(Path(folder))
 
     def _claim(self, bucket: str, key: str) -> ClaimCheck:
-        # Hashed as it comes: an upload may be larger than all that a container can write.
+        # Hashed while it is downloaded: an upload may be larger than the container's disk.
         size, sha256 = hash_of(self._store.stream(bucket, key))
         return ClaimCheck(bucket=bucket, object_key=key, size=size, sha256=sha256)
 
@@ -130,7 +130,7 @@ class DatasetJob:
         upload = upload_hash(train_sha256, test_sha256)
         train_key = layout.UPLOAD(SAMPLE_IDENTIFIER, upload, "train")
         test_key = layout.UPLOAD(SAMPLE_IDENTIFIER, upload, "test")
-        # The training file last: an upload counts from the moment it has one.
+        # The training file is stored last, because it makes the upload complete.
         self._store.put_file(bucket, test_key, test_path)
         self._store.put_file(bucket, train_key, train_path)
         log.info("sample_uploaded", identifier=SAMPLE_IDENTIFIER, object_key=train_key)

@@ -27,7 +27,7 @@ CHART = ROOT / ".helm"
 SCHEMA = CHART / "values.schema.json"
 COPIED = ("s3", "prometheus", "grafana")
 WORKLOADS = {
-    # Names in the cluster, where they are not those of the settings' readers.
+    # Workload names that differ from the names of the settings' readers.
     "gateway": ["fastapi-app"],
     "preprocess Job": ["preprocess-job"],
     **{trainers_in(package): trainers_in(package).split(", ") for package in PACKAGES},
@@ -37,18 +37,18 @@ WORKLOADS = {
     "flts": [],
 }
 OTHERS = {
-    # Images without a settings class: what deploy/mlflow/serve.py and locust/target.py read of what all share.
+    # Images without a settings class: the shared settings that deploy/mlflow/serve.py and locust/target.py read.
     "mlflow": ["ALLOW_DEFAULT_CREDENTIALS", "AWS_DEFAULT_REGION", "MLFLOW_S3_ENDPOINT_URL", "NAMESPACE_PREFIX"],
     "locust-master": ["GATEWAY_URL", "INFERENCE_URL"],
     "locust-worker": ["GATEWAY_URL", "INFERENCE_URL"],
 }
 NOT_CHOSEN = frozenset(
     {
-        # The chart's own business: ports, folders, the store there is, which workload this is.
+        # Set by the chart's templates: ports, folders, the kind of store, the workload's name.
         *("SERVICE_HOST", "SERVICE_PORT", "CACHE_DIR", "STORE", "STORE_PATH", "MODEL_TYPE", "DATASET_NAME"),
-        # The image's, and the tests'.
+        # Set by the image, and by tests.
         *("FLTS_COMMIT", "KILL_POINTS"),
-        # Lies in the Secret, beside the key that belongs to it.
+        # In the Secret, together with its secret key.
         "AWS_ACCESS_KEY_ID",
     }
 )

@@ -26,7 +26,7 @@ def trainers_in(package: str) -> str:
 
 TARGET = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
 READERS = (
-    # Who reads it, and the class that it loads.
+    # (service, settings class that it loads)
     ("gateway", "gateway_container.settings:GatewaySettings"),
     ("preprocess", "preprocess_container.settings:PreprocessSettings"),
     ("preprocess Job", "preprocess_container.job:JobSettings"),
@@ -40,7 +40,7 @@ READERS = (
     ("flts", "cli.settings:CliSettings"),
     ("helm test", "gateway_container.trial:TrialSettings"),
 )
-SERVICES = 8  # the first readers
+SERVICES = 8  # number of services among the readers; they come first
 INTRODUCTION = """\
 # Configuration
 
@@ -153,7 +153,7 @@ def _kind(info: FieldInfo) -> str:
 
 
 def _metadata(part: object) -> tuple[Any, ...]:
-    # Field(ge=1) inside an Annotated keeps its constraints one level down.
+    # Pydantic keeps the constraints of a Field inside Annotated one level deeper.
     return tuple(extra for info in getattr(part, "__metadata__", ()) for extra in getattr(info, "metadata", [info]))
 
 

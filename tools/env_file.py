@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / ".env.example"
 SECRET_BYTES = 24
-PLAIN = {"AWS_ACCESS_KEY_ID": "flts"}  # a user's name: people read it, a few random digits follow
+PLAIN = {"AWS_ACCESS_KEY_ID": "flts"}  # a readable user name; random digits are appended
 
 
 def main() -> int:
@@ -25,7 +25,7 @@ def main() -> int:
     if not missing:
         print(f"{target.name} is there and holds every secret; nothing was changed")
         return 0
-    # 0600 from the first byte on: a file that is closed to others later was open to them before.
+    # Created with mode 0600, because a later chmod would leave a moment in which others can read the file.
     with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a", encoding="utf-8") as file:
         if there and not target.read_text(encoding="utf-8").endswith("\n"):
             file.write("\n")

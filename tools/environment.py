@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 OLDEST = (3, 11)
 EXTRAS = {
-    # What each holds of the others.
+    # Extras that each environment contains.
     "load": {"load"},
     "embedded": {"embedded"},
     "dev": {"dev", "embedded", "load"},
@@ -40,7 +40,7 @@ def main() -> int:
         return 1
     ROOT.joinpath(".venv.lock").touch()
     with ROOT.joinpath(".venv.lock").open("r") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two makes at once install once
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two concurrent makes install once
         if is_current(extra):
             return 0
         return install(extra)
@@ -53,7 +53,7 @@ def fingerprint() -> str:
 
 
 def is_current(extra: str) -> bool:
-    """Tell whether this extra, or one that holds it, was installed from today's files."""
+    """Return whether this extra, or one that holds it, was installed from today's files."""
     return any(extra in EXTRAS[each] for each in installed())
 
 
@@ -74,7 +74,7 @@ def install(extra: str) -> int:
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", str(VENV)], check=True)
     command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    # An index for torch's CPU build; empty means the ordinary one, whose Linux wheel brings 2.7 GB of CUDA.
+    # Index of torch's CPU build. Without it the default index's Linux wheel installs 2.7 GB of CUDA.
     index = os.environ.get("TORCH_INDEX_URL", "")  # noqa: TID251 - runs before any settings class can be imported
     if index:
         command += ["--extra-index-url", index]

@@ -7,7 +7,7 @@ from tools import chart, configuration, contracts, dashboards, trainers
 
 def main() -> int:
     """Run each generator; return the worst result."""
-    # The chart last: it takes what the others wrote.
+    # The chart is last, because it reads the files that the others write.
     return max(trainers.main(), contracts.main(), configuration.main(), dashboards.main(), chart.main())
 
 

@@ -19,7 +19,7 @@ def main() -> int:
     for module, *arguments in COMMANDS:
         print(f"$ python -m {module} {' '.join(arguments)}", flush=True)
         command = [sys.executable, "-m", module, *arguments]
-        if module == "importlinter":  # has no module to run
+        if module == "importlinter":  # import-linter cannot be run with `python -m`
             command = [sys.executable, "-c", "import importlinter.cli as cli; cli.lint_imports_command()"]
         worst = max(worst, subprocess.run(command, check=False).returncode)
     return worst

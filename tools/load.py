@@ -208,7 +208,7 @@ def run(options: argparse.Namespace, target: Target, report: Path) -> int:
         *("--csv", str(report / "load"), "--report", str(report)),
     ]
     worker = [*shared, "--worker", "--master-host", "127.0.0.1", "--master-port", str(port)]
-    # By variable: a key on a command line is for everybody to read.
+    # The key is passed in the environment, because every user can read command lines.
     environment = {"GATEWAY_API_KEY": target.api_key}
     with (report / "workers.log").open("w") as log, contextlib.ExitStack() as processes:
         first = processes.enter_context(started(master, environment))

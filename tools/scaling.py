@@ -77,7 +77,7 @@ def _metrics(looks: Sequence[Look]) -> list[str]:
 def _events(rescales: Sequence[Rescale], least: int, back_to: int | None) -> list[str]:
     if not rescales:
         return ["no evidence: the cluster has no event SuccessfulRescale of this run"]
-    # Others are of its limits: somebody has changed them, or it has just begun.
+    # Events without a target are about the autoscaler's limits, not about load.
     sizes = [rescale.size for rescale in rescales if "target" in rescale.message]
     if not sizes:
         return [f"no evidence: none of {len(rescales)} events is about the CPU"]
@@ -120,7 +120,7 @@ class ScalingWatch:
             try:
                 status = self._release.get("hpa", NAME)["status"]
             except ReleaseError:
-                continue  # looks that are missing are evidence that is missing
+                continue  # a missing sample is no evidence
             look = Look(round(time.monotonic() - self._began, 1), status.get("currentReplicas", 0), _percent(status))
             self.evidence.looks.append(look)
 
@@ -130,7 +130,7 @@ class ScalingWatch:
 
 
 def _identity(event: dict[str, Any]) -> tuple[str, int]:
-    # An event that comes again is the same one, counted higher.
+    # Kubernetes repeats an event by raising its count.
     return event["metadata"]["uid"], event.get("count") or 1
 
 

@@ -30,5 +30,5 @@ def _value(entry: dict[str, Any]) -> dict[str, Any]:
         return {"enum": [*one["enum"], ""]}
     if "pattern" in one:
         return {"anyOf": [{"const": ""}, {"type": "string", "pattern": one["pattern"]}]}
-    # Texts and lists; `TARGETS: 1` is a column of that name.
+    # Text and lists; in `TARGETS: 1` the number is a column's name.
     return {"type": ["string", "number"]}

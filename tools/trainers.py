@@ -124,7 +124,7 @@ def workload(trainer: Trainer) -> Iterator[str]:
     yield f"  image: {package.image}"
     yield f"  ports: {{http: {package.port}}}"
     yield "  metrics: true"
-    if not trainer.baselines:  # which no run waits for
+    if not trainer.baselines:  # a run does not wait for baselines
         yield f"  trains: {trainer.model_type}"
     yield "  secrets: [AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY]"
     yield f"  env: {{MODEL_TYPE: {trainer.model_type}}}"

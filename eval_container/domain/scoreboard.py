@@ -68,7 +68,7 @@ def build_scoreboard(
         ]
         board["left_out_cells"] = max((one.card.left_out for one in baselines if one.card), default=0)
     board["candidates"] = [_candidate(candidate, persistence, linear) for candidate in candidates]
-    # Under the name that their rows had before they were models.
+    # The baselines keep the key of scoreboards from before they were models, for older readers.
     board["references"] = [_baseline(one, persistence) for one in baselines]
     board["champion"] = None if champion is None else _champion(champion, persistence)
     return board

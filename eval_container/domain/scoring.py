@@ -226,7 +226,7 @@ def origin_losses(
     divisor = np.where(rmse > 0, 2 * rmse, 1.0)
     by_rmse, by_mae, by_mse = weights
     cells = by_rmse * (error**2 / divisor + rmse / 2) + by_mae * np.abs(error) + by_mse * error**2
-    share = np.where(used, len(errors) / count, 0.0)  # a mean over known cells as a mean over all origins
+    share = np.where(used, len(errors) / count, 0.0)  # a mean over origins times this is one over known cells
     losses = (np.where(known, cells, 0.0) * share).sum(axis=(1, 2)) / used.sum()
     return losses, float(rmse[used].mean()), float(mae[used].mean()), float(mse[used].mean())
 
@@ -252,7 +252,7 @@ def _coverage(
 ) -> list[Mapping[str, Any]]:
     """Measure coverage at calibrated steps that this pass reaches and no shorter one did."""
     intervals = contender.intervals
-    # Bounds are residuals added to the mean: one look at a forecast of zeros gives them for all origins.
+    # Bounds are offsets from the mean, equal at every origin: those of a forecast of zeros are the offsets.
     widths = bounds(intervals, np.zeros(forecasts.shape[1:]))
     if intervals is None or widths is None:
         return []

@@ -170,7 +170,7 @@ class Forecaster:
     def raw(self, scaled: FloatArray) -> FloatArray:
         """Return answers (..., m) of the model as raw units (..., M), constant targets put in."""
         if not self._varying:
-            scaled = scaled[..., :0]  # a constant bundle's column of zeros
+            scaled = scaled[..., :0]  # the model of a constant data set returns one column of zeros, which is no target
         return all_targets(self.recipe, unscale_targets(self.recipe, scaled))
 
     def _finish(self, times: IntArray, scaled: FloatArray, *, imputed_cells: int) -> Forecast:

@@ -35,7 +35,7 @@ _DTYPES: dict[int, str] = {1: "<f4", 6: "<i4", 7: "<i8", 9: "?", 11: "<f8"}
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MAX_VARINT_BITS = 70
 # Field numbers, by message.
-_MODEL_GRAPH, _MODEL_OPSETS, _MODEL_CODE = 7, 8, {20, 25}  # the last: training graphs, functions
+_MODEL_GRAPH, _MODEL_OPSETS, _MODEL_CODE = 7, 8, {20, 25}  # fields 20, 25: training graphs, functions
 _GRAPH_NODE, _GRAPH_TENSOR, _GRAPH_INPUT, _GRAPH_SPARSE = 1, 5, 11, 15
 _INPUT_NAME, _NODE_INPUT, _NODE_OUTPUT = 1, 1, 2
 _NODE_OPERATOR, _NODE_ATTRIBUTE, _NODE_DOMAIN = 4, 5, 7
@@ -78,8 +78,8 @@ def check_graph(model_bytes: bytes) -> None:
 
 def _check_nodes(graph: memoryview) -> None:
     nodes = 0
-    # Names of what is computed from the numbers of a request. Whatever shapes hang on these could be small for the
-    # probe and the proof, and then of any size for somebody's request.
+    # Values computed from the numbers of a request. A shape that depends on them can be small in the probe and the
+    # proof, and of any size in a later request.
     given = {
         _text(part)
         for number, _, value in _fields(graph)
@@ -130,7 +130,7 @@ def _check_attribute(attribute: memoryview) -> None:
             _check_tensor(_bytes(value))
         elif number in _ATTRIBUTE_OTHERS:
             _refuse("a node of the model holds an inner graph, a type or a reference")
-        elif number in _ATTRIBUTE_FLOATS:  # packed or not
+        elif number in _ATTRIBUTE_FLOATS:  # floats may be packed or unpacked
             raw = int(value).to_bytes(4, "little") if wire == _FIXED32 else bytes(_bytes(value))
             if len(raw) % 4 or not np.isfinite(np.frombuffer(raw, "<f4")).all():
                 _refuse("an attribute of the model is not finite")

@@ -35,7 +35,7 @@ def fetch_bundle(store: ObjectStore, claim: ClaimCheck) -> tuple[Bundle, bytes]:
         msg = f"the claim names {claim.object_key}, not a {BUNDLE_FILE}"
         raise RejectedError(msg, code="bad_bundle")
     _check_size(BUNDLE_FILE, claim.size, MAX_BUNDLE_BYTES)
-    # The stored size is asked first: the claim's may be a lie, and a lie must not fill the memory.
+    # The store's size is checked before the download: the claim's size may be wrong, and the memory must not fill up.
     _check_size(BUNDLE_FILE, store.head(claim.bucket, claim.object_key).size, MAX_BUNDLE_BYTES)
     data, _ = store.get(claim.bucket, claim.object_key)
     _check_hash(claim.object_key, data, claim.size, claim.sha256)

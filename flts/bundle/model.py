@@ -139,7 +139,7 @@ def relative_difference(answer: NDArray[np.float64], expected: NDArray[np.float6
     """Return the largest difference, relative to the largest expected value; 0 for two empty arrays."""
     if answer.size == 0:
         return 0.0
-    scale = max(float(np.max(np.abs(expected))), 1e-9)  # a forecast of exact zeros is compared absolutely
+    scale = max(float(np.max(np.abs(expected))), 1e-9)  # keeps the scale above 0 where every forecast is 0
     return float(np.max(np.abs(answer - expected))) / scale
 
 

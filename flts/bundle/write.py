@@ -83,7 +83,7 @@ def _put_unless_whole(store: ObjectStore, bucket: str, bundle_key: str, name: st
             return
         store.put(bucket, key, content, if_match=info.etag)
     except (ObjectNotFoundError, PreconditionFailedError):
-        return  # somebody else changed it in between; the next round looks again
+        return  # another process changed the object meanwhile; the next round of the janitor reads it again
 
 
 def _whole_bundle(store: ObjectStore, bucket: str, key: str) -> tuple[ClaimCheck, ObjectInfo] | None:
@@ -91,7 +91,7 @@ def _whole_bundle(store: ObjectStore, bucket: str, key: str) -> tuple[ClaimCheck
         data, info = store.get(bucket, key)
         claim = ClaimCheck(bucket=bucket, object_key=key, size=len(data), sha256=hashlib.sha256(data).hexdigest())
         bundle, _ = fetch_bundle(store, claim)
-    except RejectedError:  # one is missing, damaged or of another format: nothing that could be announced
+    except RejectedError:  # an object is missing, damaged or of another format, so there is no bundle to announce
         return None
     return (claim, info) if _key(bundle) == key else None
 

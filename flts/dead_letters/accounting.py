@@ -136,8 +136,8 @@ class Accounting:
 
     def _account(self, group: str, topic: Topic, replayed: Replayed | None) -> Account:
         full = full_name(self._settings, topic.name)
-        # In this order nothing that moves meanwhile is missed: a record has its letter before it is committed, and is
-        # sent before either.
+        # Offsets are read in this order, so that no record is missed: a record is published before its dead letter,
+        # and its dead letter before its offset is committed.
         starts = self._offsets(full, OffsetSpec.earliest())
         committed = self._committed(full_name(self._settings, group), list(starts))
         letters = self._letters(group, full)
@@ -170,7 +170,7 @@ class Accounting:
         try:
             heads = self.letters.heads(group)
         except NotFoundError:
-            return []  # a group without dead letters
+            return []  # the group has no dead-letter topic
         return [head for head in heads if head.source[0] == full_topic]
 
     def _offsets(self, full_topic: str, which: OffsetSpec) -> Offsets:
@@ -188,8 +188,8 @@ class Accounting:
         """Return where the group is, for the partitions of which it has committed anything; it is not joined."""
         if not parts:
             return {}
-        # Not by the admin client's ListConsumerGroupOffsets: librdkafka 2.16 crashes on its answer while a broker that
-        # has just started is no coordinator yet (rd_kafka_handle_OffsetFetch uses a group that this client lacks).
+        # A consumer reads the committed offsets, because librdkafka 2.16 crashes on the answer to the admin client's
+        # ListConsumerGroupOffsets while a broker that has just started is not yet a coordinator.
         config = {**common_config(self._settings, f"{self._client_id}-accounting"), "group.id": full_group}
 
         def ask(_: AdminClient) -> Offsets:
@@ -198,7 +198,7 @@ class Accounting:
                 found = reader.committed([TopicPartition(*part) for part in parts], timeout=REQUEST_SECONDS)
             except KafkaException as error:
                 if error.args[0].code() in NO_GROUP:
-                    return {}  # nobody has joined it yet
+                    return {}  # no consumer has joined the group yet
                 raise
             finally:
                 reader.close()
@@ -224,7 +224,7 @@ class Accounting:
                     msg = f"Kafka at {self._settings.kafka_bootstrap_servers} did not answer: {reason.str()}"
                     raise BackendAwayError(msg, code="kafka_away") from error
                 if reason.code() in LOST:
-                    # The client goes on asking the coordinator it knew, also where that one began anew.
+                    # The client would keep sending requests to its old coordinator after the cluster was replaced.
                     with self._lock:
                         self._admin = None
             time.sleep(LOOK_SECONDS)

@@ -207,7 +207,7 @@ class DeadLetters:
                 ranges[place[0]] = (min(start, place[1]), max(end, place[1] + 1))
             if not ranges:
                 return {}
-            # One pass over what lies between them: a request each would take 50 ms of waiting each.
+            # One pass reads all records from the first to the last letter: a fetch per letter would wait 50 ms each.
             wanted = frozenset(letter_ids)
             return {letter.id: letter for letter in self._fetch(group, ranges) if letter.id in wanted}
 
@@ -226,7 +226,7 @@ class DeadLetters:
         wanted = {}
         for partition in partitions:
             low, high = self._ends(TopicPartition(full, partition))
-            if shelf.read.get(partition, 0) > high:  # made anew: it has fewer than it had
+            if shelf.read.get(partition, 0) > high:  # the topic was created again: it has fewer records than were read
                 shelf.forget(partition)
             shelf.remove_below(partition, low)
             start = max(low, shelf.read.get(partition, 0))
@@ -289,7 +289,7 @@ class DeadLetters:
         except KafkaException as error:
             raise self._away(error) from error
         if self._cluster_id != known.cluster_id:
-            # The embedded broker keeps nothing when it ends: what was read of another one no longer exists.
+            # The embedded broker loses its topics when it ends, so letters read from another cluster no longer exist.
             self._cluster_id = known.cluster_id
             self._shelves.clear()
         return {name: sorted(topic.partitions) for name, topic in known.topics.items()}

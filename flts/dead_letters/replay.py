@@ -201,7 +201,7 @@ class Replayer:
                 remaining = tuple(each.id for each in chosen[number:])
                 break
             if head.source in sent:
-                # A kill between letter and commit wrote it twice; its record is on its way already.
+                # A kill between dead letter and commit wrote the letter twice. The other letter was replayed already.
                 self.marks.mark(group, head.uid, {**record, "same_record": True})
                 results.append(Result(head.id, "same_record"))
                 continue
@@ -249,7 +249,7 @@ class Replayer:
         try:
             event = decode(topic, letter.value, letter.headers)
         except RejectedError as error:
-            # Nothing is known of its run; whoever mended the reader may well replay it.
+            # The event names no readable run, so no check applies. A replay helps if the reader was repaired.
             return None, f"it cannot be read here either: {error.message[:300]}"
         try:
             return event, self.check(group, event)
@@ -261,7 +261,7 @@ class Replayer:
     @contextmanager
     def _alone(self, group: str) -> Iterator[None]:
         name = f"replay-{group}"
-        # The lease is this process's: of its own threads, too, one replays at a time.
+        # The lease excludes other processes. This lock excludes the other threads of this process.
         if not self._busy.acquire(blocking=False):
             raise _busy(group)
         try:
@@ -272,7 +272,7 @@ class Replayer:
             finally:
                 try:
                     self.leases.release(name, self._owner)
-                except FltsError as error:  # it ends by itself
+                except FltsError as error:  # the lease expires by itself
                     log.warning("replay_lease_kept", group=group, error=str(error))
         finally:
             self._busy.release()

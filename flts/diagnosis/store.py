@@ -59,7 +59,7 @@ def _any_answer(url: str) -> str:
     try:
         with urllib.request.urlopen(request, timeout=STEP_SECONDS) as answer:  # noqa: S310 - see above
             return f"answers {answer.status}"
-    except urllib.error.HTTPError as error:  # refused, as it should be without a signature
+    except urllib.error.HTTPError as error:  # the server refuses an unsigned request, as it should
         return f"answers {error.code} to a request without a signature"
 
 

@@ -152,7 +152,7 @@ def bounds(intervals: Intervals | None, mean: FloatArray, first_step: int = 1) -
     """
     if intervals is None or intervals.lower is None or intervals.upper is None:
         return None
-    if mean.shape[1] != intervals.lower.shape[1]:  # broadcasting would give one target's bounds to all
+    if mean.shape[1] != intervals.lower.shape[1]:  # numpy would broadcast one target's bounds to all targets
         msg = f"{intervals.lower.shape[1]} targets were calibrated, the forecast has {mean.shape[1]}"
         raise RejectedError(msg, code="bad_shape")
     ahead = np.arange(first_step, first_step + len(mean), dtype=np.float64)
@@ -165,7 +165,7 @@ def _order_statistics(residuals: FloatArray, nominal: float) -> tuple[float, flo
     ordered = np.sort(residuals)
     n = len(ordered)
     half = (1 - nominal) / 2
-    # Rounded first: (1 - 0.9) / 2 * 20 is a little less than 1.
+    # Rounded before the floor: (1 - 0.9) / 2 * 20 is a little less than 1 in floating point.
     lower = max(math.floor(round((n + 1) * half, 9)), 1)
     upper = min(math.ceil(round((n + 1) * (1 - half), 9)), n)
     return float(ordered[lower - 1]), float(ordered[upper - 1])

@@ -127,7 +127,7 @@ class RollState:
         self._features[:, first:stop, :k] = self._rows[:, first:stop]
         if recipe.lags:
             earlier = np.arange(first, stop)[:, None] - self._lags
-            lagged = self._rows[:, earlier][..., recipe.varying_columns]  # (b, rows, lags, m)
+            lagged = self._rows[:, earlier][..., recipe.varying_columns]  # (batch, rows, lags, targets)
             made = lagged.shape[2] * lagged.shape[3]
             self._features[:, first:stop, -made:] = lagged.swapaxes(2, 3).reshape(*lagged.shape[:2], made)
 

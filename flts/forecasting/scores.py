@@ -168,6 +168,6 @@ def _errors(actual: FloatArray, forecast: FloatArray) -> FloatArray:
 
 
 def _same_shape(actual: FloatArray, forecast: FloatArray) -> None:
-    if actual.shape != forecast.shape:  # broadcasting would score something else in silence
+    if actual.shape != forecast.shape:  # numpy would broadcast, and the scores would be wrong
         msg = f"actuals have the shape {actual.shape}, forecasts {forecast.shape}"
         raise RejectedError(msg, code="bad_shape")

@@ -52,7 +52,7 @@ def rows_needed(
     _check_shares(stop_tail, calibration_tail)
     window = input_seq_len + output_seq_len
     rows = window
-    # Each condition, once true, stays true for more rows, and floor(share * n) is a lower bound of both tails.
+    # Start at floor(share * n), a lower bound of both tails. Each condition stays true for more rows.
     while (
         rows - _ceil(rows * (stop_tail + calibration_tail)) < window
         or min(_floor(rows * stop_tail), _floor(rows * calibration_tail)) < output_seq_len
@@ -68,7 +68,7 @@ def _check_shares(stop_tail: float, calibration_tail: float) -> None:
 
 
 def _ceil(rows: float) -> int:
-    return math.ceil(round(rows, 9))  # 0.1 * 30 is a little more than 3
+    return math.ceil(round(rows, 9))  # rounded before the ceiling: 0.1 * 30 is a little more than 3 in floating point
 
 
 def _floor(rows: float) -> int:

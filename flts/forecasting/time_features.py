@@ -17,7 +17,7 @@ TIME_FEATURES = (
 DAY_SECONDS = 86_400
 WEEK_DAYS = 7
 YEAR_DAYS = 365.25
-EPOCH_WEEKDAY = 3  # 1970-01-01 was a Thursday; Monday is 0
+EPOCH_WEEKDAY = 3  # 1970-01-01 was a Thursday, day 3 where Monday is day 0
 
 
 def time_features(times: IntArray) -> FloatArray:

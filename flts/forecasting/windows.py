@@ -152,7 +152,7 @@ def _cut(rows: FloatArray | Float32Array, starts: IntArray, length: int) -> Floa
     if len(starts) == 0:
         return np.empty((0, length, rows.shape[1]), dtype=np.float32)
     source = np.ascontiguousarray(rows, dtype=np.float32)
-    # Writeable, because torch warns of arrays that are not.
+    # Writeable, because torch warns about arrays that are read-only.
     every = sliding_window_view(source, length, axis=0, writeable=True).swapaxes(1, 2)
     if starts[-1] - starts[0] == len(starts) - 1:
         return every[starts[0] : starts[-1] + 1]

@@ -102,7 +102,7 @@ class Deletion:
         """
         cut = before or new_pipeline_run_id()
         self.tombstones.bury(identifier, cut)
-        # Listed after the tombstone: a run that was recorded before it is on the list, one after it is refused.
+        # Runs are listed after the tombstone is written: a run recorded earlier is on the list, a later one is refused.
         found = self.plan(identifier)
         for number, held in enumerate(found):
             self._remove(held.bucket, held.keys)
@@ -143,7 +143,7 @@ class Deletion:
         if cut is None:
             return []
         settings, below = self._settings, layout.below(identifier)
-        # Listed before the look for newer runs: whatever a newer one made was made after its record.
+        # Objects are listed before newer runs: a newer run is recorded first, so none of its objects is on this list.
         made = [
             (bucket, info)
             for bucket in (
@@ -153,7 +153,7 @@ class Deletion:
             )
             for info in self._store.list(bucket, below)
         ]
-        # An upload lies here before its run is recorded: only what is older than the tombstone goes.
+        # The gateway stores an upload before it records the run, so only uploads older than the tombstone are removed.
         uploads = self._store.list(settings.bucket_raw_data, below)
         made += [(settings.bucket_raw_data, info) for info in uploads if info.modified < run_created_seconds(cut)]
         if any(run >= cut for run in self._known_runs(identifier)):
@@ -231,7 +231,7 @@ class Deletion:
 def _turn(key: str) -> int:
     """Return when an object is removed: once all of the turns before are gone, side by side with those of its own."""
     if any(kind.parse(key) is not None for kind in REMOVED_FIRST):
-        return 0  # what replicas look at; a run's own record: half removed it is no unfinished run
+        return 0  # pointers, so that replicas drop the champion; run.json, so that no service resumes the run
     if layout.INDEX_MARK.parse(key) is not None:
-        return 2  # how a repeat finds what a crash left
+        return 2  # the index goes last: it lets a repeated deletion find the rest after a crash
     return 1

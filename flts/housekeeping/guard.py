@@ -30,7 +30,7 @@ def unless_deleted(work: Work, deletion: Deletion) -> Work:
             produced = work(event, progress)
         except BackendAwayError:
             raise
-        except Exception:  # a run whose data are gone fails somehow
+        except Exception:  # a run of a deleted data set may fail in any way
             refuse_deleted(deletion, event.identifier, event.pipeline_run_id, worked=True)
             raise
         refuse_deleted(deletion, event.identifier, event.pipeline_run_id, worked=True)

@@ -173,7 +173,7 @@ class Janitor:
 
     def _plan(self, identifier: str, *, deleted: bool) -> Removal:
         settings = self._settings
-        # Artefacts are listed before runs: what a run that begins meanwhile stores is younger than any that goes.
+        # Artefacts are listed before runs: the artefacts of a run that begins meanwhile are not on the list.
         artefacts = {
             bucket: {info.key: info for info in self._store.list(bucket, layout.below(identifier))}
             for bucket in (settings.bucket_processed_data, settings.bucket_model_bundles)

@@ -20,7 +20,7 @@ from flts.ingest.arrow import doubles
 from flts.ingest.header import Header
 
 MISSING = ("", "NA", "N/A", "NaN", "nan", "NAN", "null", "NULL", "None")
-MAX_CELL_CHARACTERS = 100  # a float64 needs 24
+MAX_CELL_CHARACTERS = 100  # characters; a float64 needs 24
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _INFINITE = re.compile(r"[+-]?inf(inity)?", re.IGNORECASE)
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -73,14 +73,15 @@ class BlockReader:
             return "error"
 
         header = self._header
-        # Duplicated names among ignored columns would confuse Arrow; by position each is its own.
+        # Columns are read by position, because ignored columns may have the same name and Arrow refuses duplicates.
         by_position = [
             column if column in header.numeric or column == header.time_column else f"{column}\n{at}"
             for at, column in enumerate(header.names)
         ]
         types = dict.fromkeys(header.numeric, kind) | {header.time_column: pa.string()}
         if block.startswith(_BYTE_ORDER_MARK):
-            # Arrow takes one off whatever it reads; within a file it is no mark but part of a cell.
+            # Arrow removes a byte order mark at the start of every block. Inside a file these bytes belong to a cell,
+            # so one is added that Arrow may remove.
             block = _BYTE_ORDER_MARK + block
         try:
             return csv.read_csv(

@@ -116,7 +116,7 @@ def _whole_lines(stream: BinaryIO, *, max_bytes: int, name: str) -> Iterator[byt
 
 
 def _check_line(line: bytes, name: str) -> None:
-    # Only the first line of a block can be longer than a block, so only that one is looked at.
+    # Only the first line of a block can be longer than a block, so only its length is checked.
     refuse_long_line(len(line), line.count(b","), name)
 
 

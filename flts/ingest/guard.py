@@ -7,7 +7,7 @@ from typing import NoReturn
 from flts.errors import RejectedError
 from flts.ingest.header import refuse_other_formats
 
-MAX_LINE_BYTES = 1 << 20  # 1,000 columns of 60 characters are 60 kB
+MAX_LINE_BYTES = 1 << 20  # bytes; 1,000 columns of 60 characters are 60 kB
 LONGEST_MAGIC = 6
 
 
@@ -44,7 +44,7 @@ class TextGuard:
             refuse_nul(self._name)
         last = piece.rfind(b"\n") + 1
         if last:
-            # Of a line that begins and ends within one piece the length is the piece's, and that is bounded.
+            # A line inside one piece is not longer than the piece, which has a bounded length.
             first = piece.find(b"\n")
             refuse_long_line(self._line_bytes + first, self._line_cells + piece.count(b",", 0, first), self._name)
             self._line_bytes = self._line_cells = 0

@@ -91,7 +91,7 @@ def validation_report(
     layout = lay_out(train, test, recipe_settings)
     recipe = fit_recipe(as_train(layout.train), RecipeSpec.of(recipe_settings), ignored=train.ignored)
     sampled_train, sampled_test = _sampled(layout, recipe_settings)
-    # Which rows a sample holds is preprocess's business; that it is one changes what may be needed.
+    # Preprocess chooses the sampled rows. The report only checks whether a sample has enough of them.
     is_sample = (len(sampled_train) < len(layout.train), len(sampled_test) < len(layout.test))
     moves_test = is_sample[1] and recipe_settings.sample_strategy == "random"
     joined = layout.joined and not is_sample[0] and not moves_test
@@ -141,7 +141,7 @@ def describe(train: RawTable, layout: Layout, recipe: FittedRecipe, *, rows_need
 
 
 def _part(series: Series, grid: GridReport) -> PartReport:
-    # The test's grid is counted from the last training row, which is no row of the test; gaps may lie between.
+    # The test's grid starts at the last training row, which is not counted. A gap may separate the two.
     return PartReport(
         rows=len(series) - grid.inserted_rows,
         start=iso(series.times[0]),

@@ -28,7 +28,7 @@ COLUMNS = ("load", "power", "requests")
 WORKING_DAYS = 5
 _DAY_SECONDS = 86_400
 _BURN_IN = 500
-_BEND = 1.5  # beyond 1 the swings neither die away nor grow without end
+_BEND = 1.5  # above 1 the oscillation keeps a bounded amplitude
 _REACH = 1.6
 
 

@@ -39,7 +39,7 @@ class RawTable:
 
     def split(self, train_share: float) -> tuple[RawTable, RawTable]:
         """Cut into the first rows and the last ``1 - train_share``, in time: the very first step of all."""
-        cut = math.floor(round(self.rows * train_share, 9))  # 0.29 * 100 is a little less than 29
+        cut = math.floor(round(self.rows * train_share, 9))  # 0.29 * 100 is a little less than 29 in floating point
         return self._rows(0, cut), self._rows(cut, self.rows)
 
     def _rows(self, start: int, stop: int) -> RawTable:

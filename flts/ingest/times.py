@@ -16,7 +16,7 @@ from flts.errors import RejectedError
 from flts.forecasting.series import BoolArray, IntArray
 from flts.ingest.arrow import whole_numbers
 
-EARLIEST_SECONDS = -62_135_596_800  # 0001-01-01, the first day that datetime can say
+EARLIEST_SECONDS = -62_135_596_800  # 0001-01-01, the first day of Python's datetime
 LOOKS_LIKE_MILLISECONDS = 100_000_000_000  # as seconds this is the year 5138
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
 _COMPACT_DATE = re.compile(r"(\d{4})(\d{2})(\d{2})")
@@ -79,7 +79,7 @@ def _parse_iso_block(cells: pa.Array[Any]) -> IntArray | None:
     first = cells[0].as_py()
     if _NUMBER.fullmatch(first):
         return _parse_epoch_block(cells)
-    # Arrow wants to know beforehand whether offsets are there; a mixture goes the slow way.
+    # Arrow must be given the presence of offsets in advance. Mixed columns are parsed row by row.
     zone = "UTC" if _OFFSET.search(first[len("2024-01-31") :]) else None
     try:
         microseconds = whole_numbers(pc.cast(cells, pa.timestamp("us", tz=zone)))

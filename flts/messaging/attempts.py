@@ -79,13 +79,13 @@ class StoredAttempts:
 
     def begin(self, event: Event, nonce: str | None = None) -> int:
         """Record an attempt and return its number from 1; raises `AttemptsExhaustedError` if there is none left."""
-        # In the ordinary case this is one put; only after failures it walks over what is there.
+        # Without earlier failures this is one put. After failures it tries the next number until one is free.
         nonce = nonce or uuid.uuid4().hex
         for number in range(1, self._max_attempts + 1):
             try:
                 self._put(event, number, None, nonce=nonce, create_only=True)
             except PreconditionFailedError:
-                # A put whose answer was lost is met again here: that one is this attempt, not an earlier one.
+                # A record with the same nonce is this attempt's own: the answer to its put was lost.
                 if self._read(event, number).get("nonce") != nonce:
                     continue
             return number
@@ -127,7 +127,7 @@ class StoredAttempts:
         try:
             data, _ = self._store.get(self._bucket, self.key(event, number))
             record: dict[str, Any] = json.loads(data)
-        except (ObjectNotFoundError, ValueError):  # taken back meanwhile, or damaged
+        except (ObjectNotFoundError, ValueError):  # the attempt was removed meanwhile, or its record is damaged
             return {}
         return record
 
@@ -153,7 +153,7 @@ class MemoryAttempts:
     def failed(self, event: Event, number: int, error: str) -> None:
         """Record how an attempt ended."""
         errors = self._errors.get(event.event_id, [])
-        if number <= len(errors):  # else it was taken back meanwhile
+        if number <= len(errors):  # else the attempt was removed meanwhile
             errors[number - 1] = error
 
     def withdraw(self, event: Event, number: int) -> None:

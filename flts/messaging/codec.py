@@ -68,7 +68,7 @@ def decode(topic: Topic, value: bytes | None, headers: Iterable[tuple[str, bytes
         msg = f"a record on {topic.name} with {size} bytes of headers; there are at most {MAX_HEADERS_BYTES}"
         raise RejectedError(msg, code="headers_too_large", field="headers")
     word = header(headers, "event")
-    # Where a topic carries one kind of event, a record written by hand needs no header.
+    # On a topic with one kind of event a record needs no event header, so people can write one by hand.
     event_class = topic.event_class(word) if word is not None else (topic.events[0] if len(topic.events) == 1 else None)
     if event_class is None:
         msg = f"the header event={word!r} names no event of the topic {topic.name}"
@@ -89,7 +89,7 @@ def _refusal(event_class: type[Event], error: ValidationError) -> RejectedError:
     if found[0]["type"] == "json_invalid":
         code = "not_json"
     elif any(problem["loc"] == ("v",) for problem in found):
-        # Another version is known by nothing else of it: what else does not fit follows from that.
+        # A wrong version explains every other mismatch, so only the version is reported.
         code, field = "unknown_version", "v"
     msg = f"not a valid {event_class.__name__}: {'; '.join(problems[:10])}"
     return RejectedError(msg, code=code, field=field)

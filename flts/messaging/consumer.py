@@ -128,7 +128,7 @@ class ConsumeLoop:
             self._begin()
             while not self._stopping.asked.is_set():
                 self._round()
-        except Exception as error:  # whatever it is, a loop that ends must end the service
+        except Exception as error:  # after any error the service must end, because its loop has ended
             log.exception("consume_loop_error")
             self._on_fatal(f"the consume loop of {', '.join(self._topics)} failed: {type(error).__name__}: {error}")
         finally:
@@ -183,7 +183,7 @@ class ConsumeLoop:
             if self._alive():
                 self._health.beat(self.name)
             if self._stopping.over.is_set() and not job.done.wait(PATIENCE_SECONDS):
-                # A handler in a thread cannot be stopped; its record is not committed, and its try is no try.
+                # A handler in a thread cannot be stopped. Its offset is not committed, and its attempt does not count.
                 self._delivery.release()
                 job.outcome, self.abandoned = "interrupted", True
                 return
@@ -193,11 +193,11 @@ class ConsumeLoop:
                 continue
             if message.error() is not None:
                 self._on_error(message.error())
-            else:  # came through before the pause held: it is read again afterwards
+            else:  # fetched before the pause took effect: the record is read again after it
                 self._consumer.seek(TopicPartition(message.topic(), message.partition(), message.offset()))
 
     def _alive(self) -> bool:
-        # Tries and waits for a backend may take longer in all, one piece of work may not.
+        # All attempts and waits for backends may take longer than this; one attempt's work may not.
         return self._delivery.seconds_working() < self._settings.work_deadline_seconds + OVERDUE_SECONDS
 
     def _keep_house(self) -> None:
@@ -240,7 +240,7 @@ class ConsumeLoop:
         self._connected = True
         log.info("brokers_answer_again")
         if self._group is None and self._cluster_id is not None and cluster_id != self._cluster_id:
-            # The embedded broker keeps nothing when it ends: another cluster, read from its first message.
+            # The embedded broker loses its topics when it ends. A new cluster is read from its first record.
             log.info("cluster_changed", cluster_id=cluster_id)
             self._cluster_id, self._ends, self._owned = cluster_id, None, set()
 
@@ -260,7 +260,7 @@ class ConsumeLoop:
         log.info("partitions_assigned", partitions=[f"{part.topic}/{part.partition}" for part in partitions])
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        if consumer is not self._consumer:  # the last words of a client that was given up
+        if consumer is not self._consumer:  # a late callback of a client that was already replaced
             return
         gone = {(part.topic, part.partition) for part in partitions}
         self._owned -= gone
@@ -299,8 +299,8 @@ class ConsumeLoop:
             self._send_commits()
 
     def _send_commits(self) -> None:
-        # Without waiting for the answer: an answer that is missing or bad is asked for again, and one that never comes
-        # costs a repeat.
+        # The loop does not wait for the broker's answer. A failed commit is sent again with the next one. If no commit
+        # succeeds, the record is delivered again.
         offsets = [TopicPartition(topic, part, offset) for (topic, part), offset in self._uncommitted.items()]
         try:
             self._consumer.commit(offsets=offsets, asynchronous=True)
@@ -336,9 +336,9 @@ class ConsumeLoop:
                     stuck.append(place)
         except KafkaException:
             self._standstills.forget()
-            return  # told by error_cb; the gauge keeps its last value
+            return  # error_cb reports the fault; the gauge keeps its last value
         for name, behind_all in lag.items():
-            # Two subscriptions of one service may read the same topic, each in its own way.
+            # Two subscriptions of one service may read the same topic, so the label names the group.
             group = (self._subscription.group or self._client_id) if self._group is not None else EACH_REPLICA
             self._metrics.consumer_lag.labels(topic=self._topics[name].name, group=group).set(behind_all)
         if stuck and self._job is None:
@@ -372,7 +372,7 @@ class ConsumeLoop:
                 self._consumer.commit(offsets=offsets, asynchronous=False)
         except KafkaException as error:
             log.warning("commit_refused", error=str(error))
-        # Leaving the group needs the broker's answer; where there is none, its session ends by itself.
+        # Leaving the group waits for the broker. Without an answer the session times out on the broker.
         closing = threading.Thread(target=self._consumer.close, name=f"{self.name}-close", daemon=True)
         closing.start()
         closing.join(CLOSE_SECONDS)

@@ -155,7 +155,7 @@ class Delivery:
         ids = {"identifier": event.identifier, "pipeline_run_id": event.pipeline_run_id}
         fields = bind(**ids, config_hash=event.config_hash, event_id=event.event_id)
         with fields, replaying(replayed=meant_for is not None):
-            # Progress comes every second and is only looked at.
+            # Progress arrives every second and causes no work.
             write = log.debug if isinstance(event, RunProgress) else log.info
             write("kafka_receive", kind=type(event).__name__, object_key=getattr(event, "object_key", None))
             return self._attempt_until_done(record, event)
@@ -164,7 +164,7 @@ class Delivery:
         away = 0
         while True:
             try:
-                nonce = uuid.uuid4().hex  # one for all the puts of this attempt, whose answers may be lost
+                nonce = uuid.uuid4().hex  # the same in each retry of the put, so that an attempt counts once
                 number = self._patiently(lambda nonce=nonce: self.attempts.begin(event, nonce))  # type: ignore[misc] # a default binds it
             except AttemptsExhaustedError as error:
                 return self._give_up(record, event, error, attempts=error.attempts)
@@ -232,7 +232,7 @@ class Delivery:
         if self.dead_letters is not None:
             self._publish_dead_letter(self.dead_letters, record, details, attempts)
             self.metrics.dead_letters.labels(topic=record.topic.name).inc()
-        if self.subscription.child and not isinstance(error, RejectedError):  # a refused event had no further attempt
+        if self.subscription.child and not isinstance(error, RejectedError):  # a refused event has no second attempt
             self.metrics.training_retries_exhausted.inc()
         if event is not None:
             self._publish_exhausted(event, error, details["error"][:MAX_MESSAGE_CHARACTERS])
@@ -252,7 +252,7 @@ class Delivery:
             self._patiently(publish)
         except WorkInterruptedError:
             raise
-        except Exception:  # the dead letter is safe; a bug here must not repeat it for ever
+        except Exception:  # the dead letter is already stored; an error here must not cause an endless redelivery
             log.exception("on_exhausted_error")
 
     def _publish_dead_letter(self, topic: str, record: Record, details: dict[str, str], attempts: int) -> None:
@@ -275,7 +275,7 @@ class Delivery:
                     too_large = error
                 else:
                     return
-            # Never lose the value: wait for somebody who raises the topic's limit.
+            # The record's value must not be lost, so the loop waits until an operator raises the topic's size limit.
             raise BackendAwayError(too_large.message, code=too_large.code, retry_after_seconds=MAX_WAIT_SECONDS)
 
         self._patiently(publish)

@@ -76,27 +76,27 @@ def consumer_config(settings: KafkaSettings, client_id: str, group: str | None) 
     """
     config = {
         **common_config(settings, client_id),
-        # Assigned partitions need a group.id too; nothing joins or commits under this one.
+        # librdkafka demands a group.id also for assigned partitions. No client joins this group or commits to it.
         "group.id": group or f"{settings.namespace_prefix}{client_id}-no-group",
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
         "auto.offset.reset": "earliest",
         "fetch.wait.max.ms": FETCH_WAIT_MS,
-        # Claims are small and worked on one at a time: a short queue is enough.
+        # Records are small and processed one at a time, so a short fetch queue is sufficient.
         "queued.min.messages": 100,
         "topic.metadata.refresh.interval.ms": 30_000,
         "max.poll.interval.ms": settings.kafka_max_poll_interval_ms,
     }
     if group is not None and settings.kafka_group_protocol == "consumer":
-        # KIP-848: sessions, heartbeats and assignors are the broker's; the client refuses their settings.
+        # Under KIP-848 the broker sets session, heartbeat and assignor; librdkafka refuses these settings.
         return {**config, "group.protocol": "consumer"}
     return {
         **config,
         "group.protocol": "classic",
         "session.timeout.ms": min(10_000, settings.kafka_max_poll_interval_ms),
-        # A change of members is heard of with a heartbeat.
+        # Milliseconds. A member learns of a rebalance with the answer to its heartbeat.
         "heartbeat.interval.ms": 1_000,
-        # A replica that joins takes its share from the others without stopping their work.
+        # When a replica joins, the others keep consuming the partitions that they keep.
         "partition.assignment.strategy": "cooperative-sticky",
     }
 
@@ -135,7 +135,7 @@ def check_large_request(settings: KafkaSettings, client_id: str, *, timeout_seco
         except (KafkaException, TimeoutError) as error:
             reason = error.args[0] if isinstance(error, KafkaException) else None
             if reason is not None and reason.code() > 0:
-                continue  # a broker's own word, be it "unknown" or "not for you": it has answered
+                continue  # the error comes from a broker, so a broker has answered
             told = reason.str() if reason is not None else "no answer"
             msg = f"Kafka at {settings.kafka_bootstrap_servers} did not answer a request of 96 KiB: {told}"
             raise BackendAwayError(msg, code="kafka_away") from error
@@ -157,7 +157,7 @@ def ensure_topics(settings: KafkaSettings, client_id: str, groups: Iterable[str]
     for group in groups:
         wanted[full_name(settings, known.dead_letter_topic(group))] = {
             "retention.ms": str(DEAD_LETTER_RETENTION_SECONDS * 1000),
-            # The largest record of any topic, and the reasons beside it.
+            # Bytes: the largest record of any topic, and the dead letter's headers.
             "max.message.bytes": str(MAX_DEAD_LETTER_BYTES),
         }
     admin = AdminClient(common_config(settings, client_id))
@@ -167,7 +167,7 @@ def ensure_topics(settings: KafkaSettings, client_id: str, groups: Iterable[str]
     refusal = _create(admin, settings, {name: wanted[name] for name in missing})
     deadline = time.monotonic() + REQUEST_SECONDS
     while missing := sorted(set(missing) - _list_topics(admin, settings, REQUEST_SECONDS)):
-        # A controller that said yes needs a moment until every broker knows of it.
+        # After the controller created the topic, its metadata reaches the other brokers with a delay.
         if refusal is None and time.monotonic() < deadline:
             time.sleep(TOPIC_LOOK_SECONDS)
             continue
@@ -180,7 +180,7 @@ def ensure_topics(settings: KafkaSettings, client_id: str, groups: Iterable[str]
 
 def _list_topics(admin: AdminClient, settings: KafkaSettings, timeout_seconds: float) -> set[str]:
     try:
-        # All topics: a request that names one would make some brokers create it, with other partitions.
+        # The request names no topic: some brokers create a named topic with their default number of partitions.
         return set(admin.list_topics(timeout=timeout_seconds).topics)
     except KafkaException as error:
         msg = f"Kafka at {settings.kafka_bootstrap_servers} did not answer a metadata request: {error.args[0].str()}"
@@ -196,7 +196,7 @@ def _create(admin: AdminClient, settings: KafkaSettings, wanted: dict[str, dict[
             future.result(timeout=15)
             log.info("topic_created", topic=name, partitions=settings.topic_partitions)
         except KafkaException as error:
-            # A sibling that starts at the same moment may have been first.
+            # Another service that starts at the same time may have created the topic.
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 refusal = error.args[0].str()
         except TimeoutError:
@@ -313,8 +313,8 @@ class Publisher:
                 producer = self._producer
             producer.poll(0.1)
             if self._worn is not None:
-                # An idempotent producer that lost track refuses all that follows; a new one starts a new sequence. One
-                # whose messages time out may have lost a partition's leader for good while the broker is there.
+                # After a gap in its sequence an idempotent producer refuses every record; a new producer starts a new
+                # sequence. A producer whose records time out may lack a partition's new leader, though brokers answer.
                 log.warning("producer_renewed", error=self._worn.str())
                 with self._lock:
                     self._producer.purge()
@@ -335,7 +335,7 @@ class _NowAndThen(logging.Filter):
         self._last: dict[str, float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        line = record.getMessage().partition(" [thrd")[0]  # the kind of trouble and the client
+        line = record.getMessage().partition(" [thrd")[0]  # keep the error's code and the client's name
         now = time.monotonic()
         if now - self._last.get(line, -REPEAT_SECONDS) < REPEAT_SECONDS:
             return False

@@ -51,11 +51,11 @@ class ProgressReporter:
         now = self._clock()
         with self._lock:
             begun = self._begun.setdefault(stage, now)
-            # What thinning leaves out must not be lost: epoch and loss stay with the reports that follow.
+            # Reports are rate limited. A later report repeats the latest epoch and loss of the reports left out.
             known = self._known.setdefault(stage, {})
             known |= {name: details[name] for name in LASTING if details.get(name) is not None}
             report = RunProgress(
-                event_id=str(uuid.uuid4()),  # nobody looks for a repeat of progress
+                event_id=str(uuid.uuid4()),  # a random id: consumers do not deduplicate progress
                 identifier=self._event.identifier,
                 pipeline_run_id=self._event.pipeline_run_id,
                 config_hash=self._event.config_hash,

@@ -98,7 +98,7 @@ class HealthApp:
                 send, 503 if stalled else 200, {"status": "stalled" if stalled else "ok", "stalled": stalled}
             )
         elif scope["path"] == "/readyz":
-            # A condition may look at a lock or a file: not in the event loop.
+            # A condition may wait for a lock or a file, so it is evaluated outside the event loop.
             waiting = await asyncio.to_thread(self._health.waiting_for)
             body = {"status": "waiting" if waiting else "ready", "waiting_for": waiting}
             await _send_json(send, 503 if waiting else 200, body)

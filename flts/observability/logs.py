@@ -108,11 +108,11 @@ def configure_logs(
     for name in ("flts", "cli", "embedded", *_SERVICES):
         logging.getLogger(name).setLevel(level)
     for name in list(logging.root.manager.loggerDict):
-        # A library that brought its own handlers (uvicorn) writes through ours.
+        # A library with handlers of its own (uvicorn) writes through the root handler.
         library = logging.getLogger(name)
         library.handlers.clear()
         library.propagate = True
-    # One line per request is the balancer's business; ours are counted in /metrics.
+    # No log line per request: the load balancer can log requests, and /metrics counts them.
     logging.getLogger("uvicorn.access").disabled = True
     logging.captureWarnings(capture=True)
 
@@ -156,7 +156,7 @@ class JsonFormatter(logging.Formatter):
     def __init__(self, service: str, secrets: Iterable[str] = ()) -> None:
         super().__init__()
         self._service = service
-        # As they would stand inside a JSON text; the longest first, since a list of keys contains each.
+        # Escaped as in a JSON text. The longest secret first: a list of keys contains each single key.
         shown = sorted((secret for secret in secrets if len(secret) >= MIN_SECRET), key=len, reverse=True)
         self._secrets = [json.dumps(secret, ensure_ascii=False)[1:-1] for secret in shown]
 
@@ -210,13 +210,13 @@ def traceback_of(error: BaseException) -> str:
 def _to_json(line: dict[str, Any]) -> str:
     try:
         return json.dumps(line, default=_plain, ensure_ascii=False, allow_nan=False)
-    except (ValueError, TypeError):  # a NaN, a circular or an odd key somewhere inside
+    except (ValueError, TypeError):  # the value contains a NaN, a cycle or a key that JSON cannot hold
         return json.dumps(_finite(line), default=_plain, ensure_ascii=False, allow_nan=False)
 
 
 def _plain(value: Any) -> Any:
     item = getattr(value, "item", None)
-    if callable(item) and getattr(value, "size", None) == 1:  # a numpy scalar
+    if callable(item) and getattr(value, "size", None) == 1:  # a numpy scalar becomes a Python number
         return _finite(item())
     if isinstance(value, datetime):
         return value.isoformat()

@@ -140,7 +140,7 @@ class BoundedWorkers:
             child = self._take()
             try:
                 return child, child.ask(order, self._bounds.seconds, memory_bytes)
-            except _DiedBeforeError:  # while it waited, which the order is not to blame for
+            except _DiedBeforeError:  # the child died before it read this order, so the order is not the cause
                 child.kill()
             except BaseException:
                 child.kill()
@@ -247,7 +247,7 @@ class _Child:
         if self._timed_out or code == -signal.SIGALRM:
             return GaveUpError("time", self.noted, "it was stopped at its deadline")
         self._hearing.join()
-        # SIGKILL is the kernel's own killer, which is told to take these children first.
+        # SIGKILL comes from the kernel's OOM killer: `oom_score_adj` makes it choose these children first.
         starved = code == -signal.SIGKILL or _OUT_OF_MEMORY.search(self._last_words)
         cause: Cause = "memory" if starved else "crash"
         return GaveUpError(cause, self.noted, f"the child ended with code {code}")

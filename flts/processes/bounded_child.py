@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 from flts.errors import FltsError
 from flts.observability.process import rss_bytes
 
-FIRST_TO_GO = "1000"  # of oom_score_adj: under a container's limit the kernel takes this process and not the service
+FIRST_TO_GO = "1000"  # oom_score_adj: at the container's memory limit the kernel kills this process and not the service
 RETIRE_BYTES = 256 * 2**20
 """A child that still holds this much more than at its start leaves after its answer, so that it is given back."""
 ALARM_MARGIN_SECONDS = 5
@@ -32,7 +32,7 @@ Work = Callable[[dict[str, Any], Callable[[str], None]], dict[str, Any]]
 
 def main() -> None:
     """Answer orders from standard input, one line each, until it ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     say = _speaker()
     module, _, name = sys.argv[1].partition(":")
     work: Work = getattr(importlib.import_module(module), name)
@@ -87,7 +87,7 @@ def _speaker() -> Callable[[dict[str, Any]], None]:
 def _listen(orders: queue.Queue[dict[str, Any]]) -> None:
     for line in sys.stdin.buffer:
         orders.put(json.loads(line))
-    os._exit(0)  # the parent is gone, whatever the work is doing
+    os._exit(0)  # the parent is gone, so the work's result has no reader
 
 
 def _leave() -> NoReturn:

@@ -28,7 +28,7 @@ def memory_left_bytes(cgroup_root: Path = _CGROUP_ROOT) -> int | None:
         if int(limit) >= _NO_LIMIT:
             return None
         return max(0, int(limit) - int(used) + remembered)
-    except (OSError, ValueError):  # no control groups; "max"
+    except (OSError, ValueError):  # the machine has no control groups, or the limit is "max"
         return None
 
 
@@ -73,7 +73,7 @@ class MemoryShares:
                 self._turn.notify_all()
 
     def _free(self) -> int | None:
-        # What others have of their shares by now is counted twice: nobody knows how much that is.
+        # Memory that the other children already use is counted twice, because their use is not measured.
         left = self._left()
         return None if left is None else left - self._kept - sum(self._given)
 

@@ -218,7 +218,7 @@ class ChildWorker:
                 msg = "the service stops"
                 raise WorkInterruptedError(msg)
             return child
-        raise AssertionError  # the last try returns or raises
+        raise AssertionError  # the last attempt returns or raises
 
     def _wait(self, child: _Child, interrupted: threading.Event) -> Sequence[Event]:
         started = time.monotonic()
@@ -284,7 +284,7 @@ class _Child:
                 ],
                 stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(), self._lifeline_read, stack_fd),
-                # Its own group: Ctrl-C does not reach it, and what it starts (an optimiser) is ended with it.
+                # A process group of its own: Ctrl-C does not reach the child, and its own children (Stan) end with it.
                 process_group=0,
             )
         finally:
@@ -304,7 +304,7 @@ class _Child:
         self._progress = None
 
     def send(self, message: Start | Work) -> None:
-        # A child that is gone is noticed where its answer is missing.
+        # A write to a dead child fails here without an error; the reader of its answer reports the death.
         with contextlib.suppress(OSError), self._sending:
             self._pipe.send(message)
 
@@ -351,7 +351,7 @@ class _Child:
             try:
                 kind, content = self._pipe.recv()
             except (EOFError, OSError):
-                self._kill_group()  # what a dead child had started goes too
+                self._kill_group()  # the processes that the dead child had started
                 self.answers.put(None)
                 self._pipe.close()
                 return
@@ -378,7 +378,7 @@ def settings_path(settings: object) -> str:
     """Return the import path of a settings object's class, for `WorkerSpec.settings_class`."""
     kind = type(settings)
     module = kind.__module__
-    if module == "__main__":  # run by ``python -m``: a child has another __main__
+    if module == "__main__":  # started with ``python -m``: the child's __main__ is another module
         spec = sys.modules["__main__"].__spec__
         module = spec.name if spec is not None else module
     return f"{module}:{kind.__qualname__}"

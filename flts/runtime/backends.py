@@ -62,7 +62,7 @@ def run_checks(checks: dict[str, Check], metrics: Metrics) -> list[Problem]:
             check()
         except FltsError as error:
             problems[name] = Problem(error.message, isinstance(error, RejectedError))
-        except Exception as error:  # a bug in a check must not look like a backend that answers
+        except Exception as error:  # an unexpected error in a check must not count as a reachable backend
             log.exception("backend_check_error", backend=name)
             problems[name] = Problem(f"{name}: {type(error).__name__}: {error}", refused=False)
         metrics.backend_up.labels(backend=name).set(name not in problems)

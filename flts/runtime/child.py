@@ -31,7 +31,7 @@ def main() -> int:
     pipe_fd, lifeline_fd, stack_fd, parent = map(int, sys.argv[1:5])
     for descriptor in (pipe_fd, lifeline_fd, stack_fd):
         os.set_inheritable(descriptor, False)  # noqa: FBT003 - its only form
-    # Ctrl-C is the parent's to handle: it lets the work finish.
+    # The parent handles Ctrl-C and lets the work finish.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _end_with_parent(parent, lifeline_fd)
     faulthandler.register(signal.SIGUSR1, file=stack_fd, all_threads=True)
@@ -115,11 +115,11 @@ def _describe(error: Exception) -> Failure:
 def _end_with_parent(parent: int, lifeline_fd: int) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it ended before the line above
+        if os.getppid() != parent:  # the parent ended before prctl was called
             os._exit(1)
 
     def watch() -> None:
-        os.read(lifeline_fd, 1)  # returns when the parent's end is closed, by itself or by the kernel
+        os.read(lifeline_fd, 1)  # returns when the parent, or the kernel at its end, closes the other end of the pipe
         os.killpg(0, signal.SIGKILL)
 
     threading.Thread(target=watch, name="lifeline", daemon=True).start()

@@ -89,7 +89,8 @@ class _Runner:
         self._require()
         starter = threading.Thread(target=self._start, name="start", daemon=True)
         with listener, self._signals():
-            # From this thread, which lives as long as the process: on Linux a child ends with the thread it has.
+            # Children start from this thread, which lives as long as the process: on Linux PR_SET_PDEATHSIG acts when
+            # the thread that started the child ends.
             self._start_children()
             starter.start()
             try:
@@ -97,7 +98,7 @@ class _Runner:
             except SystemExit:
                 self._stop("the API did not start", asked=False)
             self._stop("the HTTP server ended", asked=False)
-            starter.join(timeout=1.0)  # it may hang in a request, which it does not outlive
+            starter.join(timeout=1.0)  # the thread may hang in a request; it is a daemon and ends with the process
             return self._finish()
 
     def _say_version(self) -> None:
@@ -126,7 +127,7 @@ class _Runner:
         for what, holds in self._service.ready.items():
             health.require(what, holds)
         if self._service.requires_backends and self._service.api is None:
-            # One that answers requests goes on without the brokers; one that only consumes has nothing to do.
+            # A service that answers requests is ready without Kafka. A service that only consumes is not.
             health.require("kafka", lambda: all(loop.connected for loop in self._loops))
 
     def _start_children(self) -> None:
@@ -149,7 +150,7 @@ class _Runner:
 
     def _start(self) -> None:
         try:
-            # Not among those that the end waits for: the check has no effects.
+            # The shutdown does not wait for this thread: the check changes nothing.
             threading.Thread(target=self._check_record, name="record", daemon=True).start()
             if isinstance(self._settings, KafkaSettings):
                 self._adapters.publisher = Publisher(self._settings, self._service.name)
@@ -165,7 +166,7 @@ class _Runner:
             else:
                 self._spawn("backends", self._check_in_background)
             self._begin_work()
-        except Exception as error:  # whatever it is, a service that has not started must not look as if it had
+        except Exception as error:  # after any error a service that did not start must report it and end
             log.exception("start_error")
             self._stop(f"start failed: {type(error).__name__}: {error}", asked=False)
 
@@ -275,7 +276,7 @@ class _Runner:
             except BackendAwayError as error:
                 outcome = "backend_away"
                 log.warning("tick_deferred", tick=tick.name, error=str(error))
-            except Exception:  # the next one tries again
+            except Exception:  # the next tick tries again
                 outcome = "error"
                 log.exception("tick_error", tick=tick.name)
             self._metrics.ticks.labels(tick=tick.name, outcome=outcome).inc()
@@ -302,7 +303,7 @@ class _Runner:
                 signal.signal(number, handler)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        # A handler interrupts the main thread anywhere: locks and logs are for another thread.
+        # A signal handler interrupts the main thread at any point, so another thread takes locks and writes logs.
         if self._stopping.asked.is_set():
             self._stopping.over.set()
         name = signal.Signals(number).name
@@ -340,7 +341,7 @@ class _Runner:
         level("service_stopped", reason=self._reason, exit_code=code)
         sys.stdout.flush()
         if any(loop.abandoned for loop in self._loops):
-            # A handler that could not be stopped would be cut off in the middle of C code while the interpreter ends.
+            # A handler thread that is still running could crash in C code while the interpreter shuts down.
             os._exit(code)
         return code
 
@@ -348,7 +349,7 @@ class _Runner:
         assert callable(hook)
         try:
             hook()
-        except Exception:  # the others are still to be called
+        except Exception:  # the remaining callbacks must still be called
             log.exception("stop_error")
 
     def _kafka(self) -> KafkaSettings:

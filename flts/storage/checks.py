@@ -42,7 +42,7 @@ def check_store(store: ObjectStore, settings: StoreSettings) -> None:
     """
     address = str(getattr(store, "address", type(store).__name__))
     probe = _Probe(store, settings)
-    # In a thread: a server that answers byte by byte would outlast the time-outs of single calls.
+    # A thread bounds the whole check: a server that answers byte by byte does not trip the timeouts of single calls.
     thread = threading.Thread(target=probe.run, name="store-check", daemon=True)
     thread.start()
     thread.join(settings.backend_check_seconds)
@@ -164,5 +164,5 @@ class _Probe:
             raise RejectedError(msg, code="probe_differs")
 
     def _remove(self, key: str) -> None:
-        with suppress(FltsError):  # the step's own error is the one to show; a janitor removes what is left
+        with suppress(FltsError):  # the step's error is reported; the janitor removes the probe object
             self._store.delete(self._bucket, key)

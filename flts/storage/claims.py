@@ -58,7 +58,7 @@ def put_claimed(
             try:
                 return _adopt(store, claim)
             except ObjectNotFoundError:
-                continue  # removed in between, or the other writer's put is not done yet
+                continue  # another process removed the object, or another writer's put has not finished
         return claim
     msg = f"{bucket}/{key} can be neither written nor read"
     raise BackendAwayError(msg)

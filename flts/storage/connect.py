@@ -30,7 +30,7 @@ def open_store(settings: StoreSettings, namespace_prefix: str = "") -> ObjectSto
 
 
 def _adapter(settings: StoreSettings, namespace_prefix: str) -> ObjectStore:
-    # Imported here: whoever stores in a folder needs no boto3.
+    # Imported here: a store in a folder needs no boto3.
     if settings.store == "filesystem":
         from flts.storage.filesystem import FilesystemStore  # noqa: PLC0415 - see above
 

@@ -19,12 +19,12 @@ from flts.errors import BackendAwayError, ObjectNotFoundError, PreconditionFaile
 from flts.storage.keys import bucket_name, check_key, check_prefix
 from flts.storage.ports import ObjectInfo
 
-_OWN_FOLDER = ".flts"  # no bucket's name starts with a dot, so nothing in it is ever listed
-_LOCKS = 64  # files that keys share, so that none is made per key and none needs removing
+_OWN_FOLDER = ".flts"  # no bucket's name starts with a dot, so listings leave this folder out
+_LOCKS = 64  # lock files; keys share them, so that their number is constant
 _LOCK_SECONDS = 10.0
-_STALE_SECONDS = 24 * 3600.0  # a temporary file this old belongs to a process that is gone
+_STALE_SECONDS = 24 * 3600.0  # seconds; the process that wrote an older temporary file has ended
 _CHUNK_BYTES = 1 << 20
-_TRIES = 50  # a folder can vanish between its making and its use as often as others delete in it
+_TRIES = 50  # a concurrent delete can remove the new, empty folder before the file is in it
 
 
 class FilesystemStore:
@@ -137,7 +137,7 @@ class FilesystemStore:
         with self._errors(bucket, key):
             with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 path.unlink()
-            with suppress(OSError):  # not empty, or already gone
+            with suppress(OSError):  # the folder is not empty, or was removed already
                 for folder in path.relative_to(self._bucket(bucket)).parents[:-1]:
                     (self._bucket(bucket) / folder).rmdir()
 
@@ -166,11 +166,11 @@ class FilesystemStore:
                         return _info(key, path.lstat())
                 return _info(key, path.lstat())
         finally:
-            with suppress(OSError):  # whatever kept it from being written says more
+            with suppress(OSError):  # the first error is reported, not that of the removal
                 temporary.unlink(missing_ok=True)
 
     def _fill(self, bucket: str, key: str, temporary: Path, chunks: Iterable[bytes]) -> None:
-        # Only the file's own errors are the store's: what the iterable raises goes to the caller as it is.
+        # Only errors of the file become store errors. An error of the iterable reaches the caller unchanged.
         with self._errors(bucket, key):
             self._temporary.mkdir(parents=True, exist_ok=True)
             file = temporary.open("xb")
@@ -195,7 +195,7 @@ class FilesystemStore:
             try:
                 place()
             except FileNotFoundError:
-                continue  # a delete elsewhere removed the folder while it was empty
+                continue  # a concurrent delete removed the folder while it was empty
             except FileExistsError as error:
                 msg = f"{path.relative_to(self._root)} exists already"
                 raise PreconditionFailedError(msg) from error
@@ -218,7 +218,7 @@ class FilesystemStore:
 
     def _open(self, bucket: str, key: str) -> BinaryIO:
         path = self._path(bucket, key)
-        # A link planted in the folder must not lead out of it.
+        # O_NOFOLLOW: a symbolic link in the store must not open a file outside it.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
@@ -237,7 +237,7 @@ class FilesystemStore:
             if entry.is_dir(follow_symlinks=False):
                 yield from self._walk(Path(entry.path), f"{key}/")
             elif entry.is_file(follow_symlinks=False):
-                with suppress(FileNotFoundError):  # deleted since
+                with suppress(FileNotFoundError):  # deleted after the listing
                     yield _info(key, entry.stat(follow_symlinks=False))
 
     def _bucket(self, bucket: str) -> Path:
@@ -266,7 +266,7 @@ class FilesystemStore:
                         msg = f"another process holds the lock of {bucket}/{key} at {self.address}"
                         raise BackendAwayError(msg) from None
                     time.sleep(0.002)
-            yield  # closing the file lets go of the lock, as does the end of the process
+            yield  # closing the file, or the end of the process, releases the lock
 
     @contextmanager
     def _errors(self, bucket: str, key: str) -> Iterator[None]:
@@ -323,7 +323,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _key_order(entry: os.DirEntry[str]) -> bytes:
-    # "a.txt" comes before "a/b" as a key, though the folder "a" comes before it as a name.
+    # Sorted as keys: "a.txt" comes before "a/b", although the folder "a" comes before "a.txt".
     return os.fsencode(f"{entry.name}/" if entry.is_dir(follow_symlinks=False) else entry.name)
 
 
@@ -332,8 +332,8 @@ def _make_folders(folder: Path) -> list[Path]:
     if folder.is_dir():
         return []
     above = _make_folders(folder.parent)
-    # A delete elsewhere may remove it at any moment: the caller then tries again. Not `exist_ok`, which looks a second
-    # time, and by then what was there may be gone.
+    # A concurrent delete may remove the folder at any moment; the caller then tries again. `exist_ok` is not used,
+    # because it checks the folder a second time and raises if the folder was removed in between.
     with suppress(FileNotFoundError):
         try:
             folder.mkdir()

@@ -20,7 +20,7 @@ MAX_CELLS = 250_000_000
 """2 GB of doubles: rows x columns that are read into memory at most."""
 TIME = "time"
 _TIME_TYPE = pa.timestamp("ms", tz="UTC")
-_HIDDEN_TIME = "__time__"  # the index's field where a column of the data is itself called "time"
+_HIDDEN_TIME = "__time__"  # name of the time column in Parquet if a column of the data is called "time"
 _OURS = b"flts"
 
 
@@ -86,7 +86,7 @@ def _to_parquet(
 ) -> bytes:
     index = _HIDDEN_TIME if TIME in names else TIME
     arrays = [pa.array(np.asarray(times, dtype=np.int64) * 1000).cast(_TIME_TYPE)]
-    # from_pandas: NaN becomes null. Features hold none, and a null there would be no number to train on.
+    # from_pandas turns NaN into null. Only raw columns may have missing cells; features have none.
     arrays += [pa.array(np.ascontiguousarray(column), from_pandas=missing) for column in values.T]
     fields: list[pa.Field[Any]] = [pa.field(index, _TIME_TYPE, nullable=False)]
     fields += [pa.field(name, pa.float64()) for name in names]
@@ -98,7 +98,7 @@ def _to_parquet(
         },
     )
     sink = pa.BufferOutputStream()
-    # Doubles hardly repeat, so a dictionary costs time and saves nothing.
+    # float64 values rarely repeat, so dictionary encoding costs time and saves no space.
     pq.write_table(
         pa.Table.from_arrays(arrays, schema=schema), sink, compression="zstd", use_dictionary=False, store_schema=True
     )
@@ -144,7 +144,7 @@ def _metadata(file: Any) -> Any:
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
     if sum(group.num_rows for group in groups) != metadata.num_rows:
         _refuse("its parts have other rows than its end says")
-    # A cell takes 8 bytes and a few bits; a file that unpacks to twice that was not written by us.
+    # A cell needs 8 bytes and a few bits. A file that unpacks to more than twice that was not written by FLTS.
     if sum(group.total_byte_size for group in groups) > 16 * cells + (1 << 20):
         _refuse("it unpacks to far more than its cells need")
     return metadata

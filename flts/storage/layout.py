@@ -109,7 +109,7 @@ OPERATION = Key("_operations/{subject}/{operation_id}.json")
 IDEMPOTENCY = Key("_idempotency/{sha256}.json")
 REPLAY = Key("_dead-letters/{group}/replayed/{uid}.json")
 
-# pipeline-runs: documents that MLflow has not taken yet
+# pipeline-runs: documents that MLflow has not recorded yet
 SPOOLED_RUN = Key("_spool/{run_id}.json")
 SPOOLED_ADDITION = Key("_spool/{run_id}-{sha256}.json")
 SPOOLED_CHAMPION = Key("_spool/champion-{experiment}.json")

@@ -33,7 +33,7 @@ class Leases:
         def change(stored: Record | None) -> Record | None:
             if stored is not None and stored.get("owner") != owner and float(stored.get("until", 0)) > now:
                 return None
-            # The nonce gives each lease bytes, and so an etag, of its own.
+            # The nonce makes each lease's bytes, and thereby its etag, unique.
             return {"owner": owner, "until": now + seconds, "nonce": uuid.uuid4().hex}
 
         return self._records.change(layout.LEASE(name), change, tries=1)

@@ -65,7 +65,7 @@ class MortalStore:
     def stream(self, bucket: str, key: str, *, chunk_bytes: int = 1 << 20) -> Iterator[bytes]:
         """Yield an object's bytes in chunks."""
         reached("object-read.before", bucket, key)
-        chunks = self._store.stream(bucket, key, chunk_bytes=chunk_bytes)  # raises now where there is no object
+        chunks = self._store.stream(bucket, key, chunk_bytes=chunk_bytes)  # raises here if the object is missing
         return _until_read(chunks, bucket, key)
 
     def head(self, bucket: str, key: str) -> ObjectInfo:

@@ -61,9 +61,9 @@ class Pointers:
             stored, etag = found or (None, None)
             stored_run = str(stored.get("pipeline_run_id", "")) if stored else ""
             if stored_run == run:
-                # A put whose answer was lost and which was then repeated looks like a failed condition.
+                # If the answer to a successful put is lost, its repetition fails although the pointer moved.
                 return "moved" if tried else "same"
-            if stored_run > run:  # UUIDv7: ordered by time
+            if stored_run > run:  # run ids are UUIDv7, so their order is the order in time
                 return "superseded"
             previous = {name: value for name, value in stored.items() if name != "previous"} if stored else None
             tried = True

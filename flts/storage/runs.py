@@ -53,12 +53,13 @@ class Runs:
             With code ``deleted`` if the identifier is being deleted, or was since this run began.
         """
         name = RunName(event.identifier, event.pipeline_run_id)
-        # The marks come first: a run that is recorded is then always found, and a mark without a run is swept away.
+        # The marks are written first, so that every recorded run is found. The janitor removes a mark without a run.
         self._index.put(name)
         self._open.put(name)
         first = self._records.create(layout.RUN(*name), event.model_dump(mode="json"))
         try:
-            # Only now: who deletes leaves the tombstone before listing runs, so one of the two sees the other.
+            # Checked after the record is written: a deletion writes its tombstone and then lists the runs, so at least
+            # one of the two sees the other.
             self.refuse_deleted(*name)
         except ConflictError:
             self.delete(*name)
@@ -160,6 +161,6 @@ class Runs:
 
     def _is_unfinished(self, name: RunName) -> bool:
         if self._records.exists(layout.OUTCOME(*name)):
-            self._open.remove(name)  # the process that ended the run was killed before this line
+            self._open.remove(name)  # a process may have been killed between the outcome and this line
             return False
         return self._records.exists(layout.RUN(*name))

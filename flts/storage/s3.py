@@ -39,11 +39,13 @@ MIN_BYTES_PER_SECOND = 16 * 2**10
 READ_BYTES = MIN_BYTES_PER_SECOND
 """Of a body at once: it takes a second at the least rate, and a slow one is noticed soon."""
 PART_BYTES = 8 * 2**20
-COPY_PART_BYTES = 64 * 2**20  # copied inside the server: bounded so that each call ends within READ_SECONDS
+COPY_PART_BYTES = 64 * 2**20  # bytes; a part is copied inside the server, and each call must end within READ_SECONDS
 _MAX_PARTS = 10_000
 _NOT_FOUND = 404
 _REFUSED_CONDITION = frozenset({409, 412})
-_AWAY_STATUSES = frozenset({401, 403, 408, 425, 429})  # a key being rotated is waited for, never dead-lettered
+_AWAY_STATUSES = frozenset(
+    {401, 403, 408, 425, 429}
+)  # while keys are rotated a service waits and writes no dead letters
 
 
 class S3Store:
@@ -74,7 +76,7 @@ class S3Store:
                 max_pool_connections=32,
                 signature_version="s3v4",
                 s3={"addressing_style": "path"},
-                # Checksum trailers are newer than many servers; our claims carry SHA-256 end to end.
+                # Many servers do not support checksum trailers. Claims have a SHA-256 of the content.
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
                 tcp_keepalive=True,
@@ -99,7 +101,7 @@ class S3Store:
                 return
             region = self._client.meta.region_name
             options: dict[str, Any] = {}
-            if region != "us-east-1":  # which S3 refuses to be told
+            if region != "us-east-1":  # S3 refuses us-east-1 as an explicit location
                 options["CreateBucketConfiguration"] = {"LocationConstraint": region}
             try:
                 self._client.create_bucket(Bucket=name, **options)
@@ -133,7 +135,7 @@ class S3Store:
             if size <= PART_BYTES:
                 return self.put(bucket, key, file.read(), create_only=create_only)
             if create_only:
-                self._refuse_existing(bucket, key)  # rather than after the upload of it all
+                self._refuse_existing(bucket, key)  # checked before the upload as well, to save it
             part_bytes = max(PART_BYTES, math.ceil(size / _MAX_PARTS))
             chunks = iter(lambda: file.read(part_bytes), b"")
             return self._multipart(bucket, key, chunks, create_only=create_only)
@@ -150,7 +152,7 @@ class S3Store:
         """Return an object's bytes and what the store knows of it."""
         with self._errors(bucket, key):
             answer = self._client.get_object(Bucket=self._bucket(bucket), Key=check_key(key))
-            data = io.BytesIO()  # joining pieces would hold them all twice
+            data = io.BytesIO()  # one buffer: joining a list of pieces would hold the content twice
             data.writelines(self._pieces(bucket, key, answer["Body"]))
             return data.getvalue(), _info(key, answer)
 
@@ -266,7 +268,7 @@ class S3Store:
                     Bucket=name, Key=key, UploadId=upload_id, MultipartUpload={"Parts": done}, **conditions
                 )
         except BaseException:
-            # Parts that nobody completes would stay on the server, unseen, for ever.
+            # The parts of an upload that is not completed would stay on the server and are not listed.
             with suppress(FltsError, BotoCoreError, ClientError):
                 self._client.abort_multipart_upload(Bucket=name, Key=key, UploadId=upload_id)
             raise
@@ -284,9 +286,9 @@ class S3Store:
 
     def _pieces(self, bucket: str, key: str, body: Any) -> Iterator[bytes]:
         """Yield a body as it comes; raise `BackendAwayError` if it comes too slowly."""
-        # Of waiting for the server, not of what is done with the pieces.
+        # Time spent waiting for the server, without the caller's time between pieces.
         seconds, behind, count = 0.0, 0.0, 0
-        # Not `with body`, which hands out the raw response, and that does not notice a body cut short.
+        # `with body` would return the raw response, which does not detect a truncated body.
         with closing(body):
             while True:
                 began = time.monotonic()
@@ -296,7 +298,7 @@ class S3Store:
                     return
                 seconds += waited
                 count += len(piece)
-                # Never ahead: however fast it was, from when it is slow it has READ_SECONDS.
+                # A fast start earns no credit: from the moment the body becomes slow it has READ_SECONDS.
                 behind = max(0.0, behind + waited - len(piece) / MIN_BYTES_PER_SECOND)
                 if behind > READ_SECONDS:
                     msg = f"{bucket}/{key}: the store at {self._endpoint} sent {count:,} bytes in {seconds:.0f} s"
@@ -323,7 +325,7 @@ class S3Store:
             status, code = _status(error), _code(error)
             reason = f"{name} at {self._endpoint}: {code} ({status})"
             if status == _NOT_FOUND and conditional and code != "NoSuchBucket":
-                # S3 answers 404 where IfMatch names an object that is gone.
+                # S3 answers 404 if the object of IfMatch was removed.
                 msg = f"{name} was removed since it was read"
                 raise PreconditionFailedError(msg) from error
             if code == "NoSuchBucket" and writing:

@@ -32,10 +32,10 @@ def check_mlflow(settings: TrackingSettings, *, seconds: float, stop: threading.
     """
     uri = settings.mlflow_tracking_uri
     if not uri.startswith(("http://", "https://")):
-        return  # a folder or a database of the client's own: there is no server to ask
+        return  # the client uses a folder or a database directly: there is no server to check
     address, credentials = _without_credentials(uri)
     attempts = _Attempts(address, credentials, time.monotonic() + seconds)
-    # In a thread: a server that answers byte by byte would outlast the time-out of a request.
+    # A thread bounds the whole check: a server that answers byte by byte does not trip the timeout of a request.
     thread = threading.Thread(target=attempts.run, name="mlflow-check", daemon=True)
     thread.start()
     while thread.is_alive() and time.monotonic() < attempts.deadline and not stop.wait(0.05):
@@ -67,7 +67,7 @@ class _Attempts:
 
     def _ask(self) -> str:
         """Return why MLflow does not answer as it should; empty where it does."""
-        body = json.dumps({"max_results": 1}).encode().ljust(PADDED_BYTES)  # blanks are nothing in JSON
+        body = json.dumps({"max_results": 1}).encode().ljust(PADDED_BYTES)  # JSON ignores trailing blanks
         headers = {"content-type": "application/json"}
         if self._credentials is not None:
             headers["authorization"] = f"Basic {self._credentials}"

@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from flts.storage.ports import ObjectStore
 
 OPEN_SECONDS = 30.0
-COALESCE_SECONDS = 0.2  # an epoch's metrics and the machine's arrive one after the other and leave in one call
-DRAIN_SECONDS = 60.0  # one document: a hundred calls of 3 s at worst, seconds in practice
+COALESCE_SECONDS = 0.2  # seconds; metrics of the epoch and of the machine arrive separately and are sent in one call
+DRAIN_SECONDS = 60.0  # for one document; in practice it takes a few seconds
 WAIT_FOR_VERSION_SECONDS = 24 * 3600.0
 _WAITING = 1000
 _MEGABYTE = 1e6
@@ -124,7 +124,7 @@ class Tracker:
         for path, content in (artifacts or {}).items():
             _add_artifact(document, path, content)
         cursor = Cursor()
-        # Not made here: a run that is not there yet is in the spool, and its own document says more of it.
+        # The run is not created here: a run that MLflow lacks has a document in the spool, which holds more of it.
         if self._run(lambda: self.send(document, cursor, create=False), self._settings.mlflow_close_seconds):
             return True
         self.keep(document)
@@ -136,7 +136,7 @@ class Tracker:
         def move() -> None:
             self._recorder.set_champion(experiment, run_id)
             if self._spool is not None:
-                self._spool.remove(layout.SPOOLED_CHAMPION(experiment))  # an older one must not come after this
+                self._spool.remove(layout.SPOOLED_CHAMPION(experiment))  # an older document must not be recorded later
 
         if self._run(move, self._settings.mlflow_close_seconds):
             return True
@@ -207,7 +207,7 @@ class Tracker:
         try:
             data, info = self._spool.read(key)
         except ObjectNotFoundError:
-            return  # recorded by another, or overtaken
+            return  # another process recorded the document, or replaced it by a newer one
         try:
             document = document_from_json(data)
             if isinstance(document, ChampionDocument):
@@ -217,7 +217,7 @@ class Tracker:
             else:
                 self._record_spooled(document)
         except NotRecordedError:
-            # Its model is still to be registered; not waited for beyond reason.
+            # The model's version is not registered yet. After WAIT_FOR_VERSION_SECONDS the document is rejected.
             if time.time() - info.modified > WAIT_FOR_VERSION_SECONDS:
                 log.warning("tracking_rejected", object_key=key, aside=self._spool.reject(key))
             return
@@ -232,7 +232,7 @@ class Tracker:
         try:
             self._recorder.record(document, Cursor(), create=document.status is not None)
         except NotRecordedError:
-            # An addition to a run that MLflow never got, though runs are recorded first: it stands for itself.
+            # The document adds to a run that MLflow does not have. It becomes a finished run of its own.
             document.status, document.end_ms = "FINISHED", document.start_ms
             self._recorder.record(document, Cursor(), create=True)
 
@@ -363,7 +363,7 @@ class _Job:
             self._work()
             self._succeeded = True
         except (TrackerAwayError, NotRecordedError):
-            pass  # said once by the breaker; the document is spooled
+            pass  # the circuit breaker logged it; the document is in the spool
         except Exception as error:  # noqa: BLE001 - nothing of the record may reach the path, nor end the thread
             log.warning("tracking_error", error=error)
         finally:
@@ -377,7 +377,7 @@ def _add_artifact(document: RunDocument, path: str, content: bytes | str | Claim
     data = content.encode() if isinstance(content, str) else content
     try:
         document.add_artifact(Artifact(path, data=data) if isinstance(data, bytes) else Artifact(path, claim=data))
-    except RejectedError as error:  # a path that is none is a mistake in a program, and still no reason to fail a run
+    except RejectedError as error:  # an invalid artifact path is a bug, but no reason to fail the training
         log.warning("tracking_refused", run_id=document.run_id, what=path, reason=str(error))
 
 

@@ -98,7 +98,7 @@ class RunDocument:
                 "status": self.status,
                 "params": self.params,
                 "tags": self.tags,
-                # JSON has no NaN; a diverged loss is worth keeping.
+                # A loss that diverged is kept as text, because JSON has no NaN.
                 "metrics": [
                     [one.name, one.value if math.isfinite(one.value) else str(one.value), one.step, one.time_ms]
                     for one in self.metrics

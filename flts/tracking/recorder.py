@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 CHAMPION = "champion"
 RUN_TAG = "run_id"
 _MADE_TAG = "flts.made_ms"
-_BATCH = 1000  # metrics of one log_batch; MLflow's own limit
+_BATCH = 1000  # metrics per log_batch, MLflow's limit
 _BATCH_PARAMS = 100
 _SEARCHED = 100
-_AWAY_STATUSES = frozenset({401, 403, 408, 425, 429})  # a server in front that refuses us today may take us tomorrow
+_AWAY_STATUSES = frozenset({401, 403, 408, 425, 429})  # a proxy's refusal may be temporary, so it counts as an outage
 _SERVER_ERROR = 500
 _CLIENT_ERROR = 400
 
@@ -112,7 +112,7 @@ class Recorder:
         except TrackerRefusedError as error:
             if not _is_gone(error):
                 raise
-            # Somebody emptied the server: what it had acknowledged is sent again, once.
+            # The server's data were removed: documents that it had acknowledged are sent again once.
             self._experiments.clear()
             self._models.clear()
             cursor.reset()
@@ -201,7 +201,7 @@ class Recorder:
             self._register(document, document.registration, cursor)
             cursor.registered = True
         if document.status is not None and not cursor.ended:
-            # What waited in the spool must not undo how a further try ended meanwhile.
+            # A spooled document must not replace the status of a later attempt.
             if document.end_ms is None or document.end_ms >= cursor.ended_ms:
                 self._call("set_terminated", run, document.status, end_time=document.end_ms)
             cursor.ended = True
@@ -217,7 +217,7 @@ class Recorder:
             run = self._call(
                 "create_run", experiment, start_time=document.start_ms, tags=tags, run_name=document.name or None
             )
-            # A call that timed out may have made the run after all, at the same time as this one.
+            # A call that timed out may have created the run too, so both are listed.
             found = self._runs(experiment, document.run_id) or [run]
         for double in found[1:]:
             self._call("delete_run", double.info.run_id)
@@ -240,7 +240,7 @@ class Recorder:
             except TrackerRefusedError as error:
                 if not _exists_already(error):
                     raise
-            found = self._call("get_experiment_by_name", name)  # another trainer may have made it
+            found = self._call("get_experiment_by_name", name)  # another trainer may have created it meanwhile
         elif found.lifecycle_stage == "deleted":
             self._call("restore_experiment", found.experiment_id)
         self._experiments[name] = str(found.experiment_id)
@@ -301,7 +301,7 @@ class Recorder:
             tags={**document.tags, **registration.tags, RUN_TAG: document.run_id},
             await_creation_for=0,
         )
-        self._version(model, document.run_id)  # as for runs: removes a double that a lost answer left
+        self._version(model, document.run_id)  # removes a second version, which a lost answer can leave
 
     def _version(self, model: str, run_id: str) -> str | None:
         """Return the version with this run_id, the first made where there are several; the others are removed."""
@@ -330,7 +330,7 @@ class Recorder:
             answer = getattr(self._connected(), name)(*args, **options)
         except Exception as error:
             status, code = _status_of(error)
-            message = without_userinfo(f"{name}: {error}")  # MLflow's errors cite the address
+            message = without_userinfo(f"{name}: {error}")  # MLflow's errors contain the address
             if _CLIENT_ERROR <= status < _SERVER_ERROR and status not in _AWAY_STATUSES:
                 self._metrics.mlflow_calls.labels("refused").inc()
                 raise TrackerRefusedError(message, code=code) from error
@@ -352,8 +352,8 @@ class Recorder:
     def _connected(self) -> Any:
         """Return the client; made at the first call, since importing mlflow costs 1.5 s and 164 MB."""
         if self._client is None:
-            # mlflow takes these from the environment alone, some when it is imported. Its default is to try for
-            # many minutes; botocore's is to try five times where artifacts go to S3 directly.
+            # MLflow reads these from the environment only, some of them at import. By default it retries for many
+            # minutes, and botocore tries five times where artifacts go to S3 directly.
             seconds = str(max(1, ceil(self._settings.mlflow_timeout_seconds)))
             environment = os.environ  # noqa: TID251 - written, for a library that has no other way to be told
             environment["MLFLOW_HTTP_REQUEST_TIMEOUT"] = seconds
@@ -375,7 +375,7 @@ def _status_of(error: Exception) -> tuple[int, str]:
     status_of = getattr(error, "get_http_status_code", None)
     if code is not None and status_of is not None:
         return int(status_of()), str(code)
-    response = getattr(error, "response", None)  # requests' errors, where artifacts are sent
+    response = getattr(error, "response", None)  # an error of the package requests, from an upload of an artifact
     status = getattr(response, "status_code", None)
     return (int(status), str(status)) if status is not None else (599, type(error).__name__)
 
@@ -385,7 +385,7 @@ def _exists_already(error: TrackerRefusedError) -> bool:
 
 
 def _is_gone(error: TrackerRefusedError) -> bool:
-    # What is deleted answers like a wrong parameter: "must be in the 'active' state. Current state is deleted."
+    # MLflow's message for a deleted run: "The run must be in the 'active' state. Current state is deleted."
     deleted = error.code == "INVALID_PARAMETER_VALUE" and "Current state is deleted" in error.message
     return deleted or error.code == "RESOURCE_DOES_NOT_EXIST"
 

@@ -90,7 +90,7 @@ def announce_failure(
 
 def _failed(event: TrainingData, model_type: str, message: str, now: datetime) -> ModelTraining:
     return ModelTraining(
-        # Not the id of a success: a replayed dead letter may still bring one.
+        # The id differs from that of a success, because a replayed dead letter may still succeed.
         event_id=derived_event_id(event.event_id, f"failed-{model_type}"),
         identifier=event.identifier,
         pipeline_run_id=event.pipeline_run_id,

@@ -101,7 +101,7 @@ def _constant(model: Constant, seen: TrainingSet) -> FittedModel:
         check_outputs=model.values[None],
         metrics={},
         rows_required=1,
-        # It is as far off at any step ahead.
+        # The error of the mean is the same at every step ahead.
         residuals=dict.fromkeys(calibration_steps(len(tail)), residuals),
     )
 

@@ -118,7 +118,7 @@ class TrainOnDataset(Generic[SettingsT]):
         duration = time.perf_counter() - clock
         metrics = self._adapters.metrics
         metrics.trainings.labels(identity.model_type, "done" if found is None else "reused").inc()
-        if found is None:  # a bundle that is found again would show as a training of milliseconds
+        if found is None:  # a reused bundle would be measured as a training of milliseconds
             metrics.training_duration.labels(identity.model_type).observe(duration)
         stages.put(
             event.identifier,
@@ -204,10 +204,10 @@ class TrainOnDataset(Generic[SettingsT]):
 
             def keep() -> tuple[ClaimCheck, Bundle]:
                 claim = store_bundle(store, bucket, bundle, fitted.model_bytes)
-                # Another bundle may have been there first: what is announced and recorded is what is stored.
+                # Another attempt may have stored its bundle first. The stored bundle is announced and recorded.
                 return claim, fetch_bundle(store, claim)[0]
 
-            # A training of an hour is not repeated because the store was away for a minute at its end.
+            # The write is retried while the store is unavailable, so that a long training is not repeated.
             claim, stored = patiently(keep, alive=lambda: report.state("storing"))
             record.history(fitted.history)
             record.final(stored.metrics)
@@ -231,7 +231,7 @@ class TrainOnDataset(Generic[SettingsT]):
 
 def is_wanted(runs: RunStore, event: TrainingData) -> bool:
     """Return whether a model of these rows is still of use: not once the run has ended without it."""
-    # A person who sends a dead letter again wants the model all the same: the next run finds it.
+    # A replayed dead letter trains the model although its run has ended: a later run reuses the bundle.
     if is_replayed():
         return True
     ended = runs.runs.end(event.identifier, event.pipeline_run_id)

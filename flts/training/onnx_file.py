@@ -26,7 +26,7 @@ class GraphBuilder:
     def constant(self, values: NDArray[Any]) -> str:
         """Add numbers, a scalar as a scalar; return their name."""
         name = f"c{len(self._constants)}"
-        # Not ascontiguousarray, which makes a scalar an array of one.
+        # np.ascontiguousarray would turn a scalar into an array of one element.
         self._constants.append(numpy_helper.from_array(np.asarray(values, order="C"), name))
         return name
 

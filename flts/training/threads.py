@@ -49,7 +49,7 @@ def cpu_limit(cgroup_root: Path = _CGROUP_ROOT) -> float | None:
             return None
     try:
         limit = int(quota) / int(period)
-    except (ValueError, ZeroDivisionError):  # "max"
+    except (ValueError, ZeroDivisionError):  # the file contains "max"
         return None
     return limit if limit > 0 else None  # -1 is no limit in v1
 

@@ -9,7 +9,7 @@ from flts.contracts.ids import check_identifier
 from flts.errors import FltsError, RejectedError
 from flts.storage import layout
 
-LONGEST_KEY = 512  # S3 allows 1,024 bytes; ours are below 300
+LONGEST_KEY = 512  # bytes; S3 allows 1,024, and FLTS's keys are below 300
 SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=-]{0,199}")
 PARTS = ("train", "test")
 

@@ -20,7 +20,7 @@ LONGEST_REASON = 500
 """Characters of what a person gives as the reason; events carry it."""
 MOST_SETTINGS = 100
 LONGEST_VALUE = 2000
-MOST_SETTINGS_BYTES = 8 * 1024  # they travel in every event of the run, and events stay below 16 KiB
+MOST_SETTINGS_BYTES = 8 * 1024  # every event of the run contains the settings, and an event has at most 16 KiB
 
 
 @dataclass(frozen=True, slots=True)

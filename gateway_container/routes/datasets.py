@@ -106,7 +106,7 @@ async def upload(identifier: str, request: Request) -> JSONResponse:
     check_identifier(identifier)
     reached("upload-read.before", identifier)
     limit = gateway.settings.max_upload_bytes
-    # Two files; the exact limit of each is enforced as it comes.
+    # Two files at most. The limit of each file is enforced while it is received.
     check_declared_length(
         request.headers, limit=2 * limit + FORM_OVERHEAD_BYTES, field_name="train", setting="MAX_UPLOAD_BYTES"
     )

@@ -183,7 +183,7 @@ async def events(run_id: str, request: Request) -> StreamingResponse:
 
 
 async def _start_body(gateway: Gateway, request: Request) -> StartRun:
-    # Read here and not by FastAPI, which would take a body of any length, and before it looks at the key.
+    # FastAPI would read a body of any length, and before the key is checked.
     body = await receive_bytes(
         request.stream(),
         limit=LONGEST_FIELD_BYTES,
@@ -202,7 +202,7 @@ async def _stream(gateway: Gateway, run_id: str, identifier: str) -> AsyncIterat
         async for text in _follow(gateway, run_id, identifier):
             yield text
     except RetryableError as error:
-        # The store is away: the reader connects again, and is told so if it still is.
+        # The store is unavailable. The client reconnects and then gets an error.
         yield f": {error.code}\n\n"
 
 
@@ -215,14 +215,14 @@ async def _follow(gateway: Gateway, run_id: str, identifier: str) -> AsyncIterat
         while view["outcome"] is None:
             note = await watcher.next(settings.sse_poll_seconds)
             if watcher.ended:
-                # Not an "end": the reader connects again, here or at another replica.
+                # Without the event "end" the client reconnects, to this or another replica.
                 yield f": {watcher.reason}\n\n"
                 return
             if note is not None and note.kind == "progress":
                 yield message("progress", note.data)
                 waited = 0.0
                 continue
-            # Something was written to the store, or it is time to look whether it was.
+            # A record has changed, or the period between two reads is over.
             seen = view
             view = await anyio.to_thread.run_sync(gateway.queries.run, run_id, identifier)
             for stage in changed_stages(seen["stages"], view["stages"]):

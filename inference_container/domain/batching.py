@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 FloatArray = NDArray[np.float64]
 
-ROLLING_SHARE = 16  # places in a batch that short requests never take from rolling ones
-CLOCK_POINTS = 4096  # times in one call of a model that only looks at the clock
-SLOW_THREADS = 2  # calls too slow for the event loop; ONNX Runtime lets go of the interpreter meanwhile
+ROLLING_SHARE = 16  # places of a batch that are reserved for requests beyond the model's own steps
+CLOCK_POINTS = 4096  # times per call of a model whose only input is time
+SLOW_THREADS = 2  # threads for calls too slow for the event loop; ONNX Runtime releases the GIL
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,7 @@ class _Lane:
             self._next()
             return
         try:
-            with np.errstate(all="ignore"):  # absurd values end as an infinity, which _answer refuses
+            with np.errstate(all="ignore"):  # huge values overflow to infinity, which _answer refuses
                 call = self._clock_call(short) if self._clock else self._window_call(short, rolling)
         except Exception as error:  # noqa: BLE001 - a bug must answer the requests that met it, not stop the lane
             self._fail([*short, *rolling], error)
@@ -186,7 +186,7 @@ class _Lane:
 
     def _next(self) -> None:
         if self._short or self._rolling:
-            self._loop.call_soon(self._turn)  # after the loop has looked at its sockets
+            self._loop.call_soon(self._turn)  # after the event loop has polled its sockets
             return
         self._busy = False
         self._on_empty(self._champion)

@@ -17,9 +17,9 @@ from flts.forecasting.intervals import bounds
 from inference_container.domain.promotion import Promotion
 from inference_container.domain.request import Needs
 
-FULL_BATCH = 64  # requests that share one model call at most
+FULL_BATCH = 64  # most requests in one model call
 WARM_RUNS = 5
-INLINE_SECONDS = 0.01  # a longer call would hold up the event loop, so it runs beside it
+INLINE_SECONDS = 0.01  # a longer call would block the event loop, so it runs in a thread
 
 FloatArray = NDArray[np.float64]
 

@@ -62,7 +62,7 @@ class ForecastUser(FastHttpUser):
                 return
             ForecastUser.answers += 1
             if len(ForecastUser.distinct) < ENOUGH:
-                # Not hash(): each worker salts it, and two workers' same answer would look like two.
+                # crc32, because hash() has another salt in each worker: equal answers would count as distinct.
                 ForecastUser.distinct.add(zlib.crc32(str(answer.json()["predictions"][0]).encode()))
 
     def _rows(self) -> dict[str, Any] | None:

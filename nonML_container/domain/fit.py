@@ -26,8 +26,8 @@ class _AtLeast(logging.Filter):
         return record.levelno >= self._level
 
 
-# They say at every fit and import what nobody needs to know: progress of chains, a missing plotting library. Filters,
-# because both packages set the levels of their loggers when they are imported.
+# These loggers report every fit and a missing plotting library. Filters are used, because both packages set the
+# levels of their loggers at import.
 for _name, _least in (("prophet", logging.WARNING), ("prophet.plot", logging.CRITICAL), ("cmdstanpy", logging.WARNING)):
     logging.getLogger(_name).addFilter(_AtLeast(_least))
 
@@ -82,7 +82,7 @@ def predict(model: Prophet, times: IntArray) -> FloatArray:
     """Return Prophet's own forecast at these times, (n,), raw units."""
     order = np.argsort(times, kind="stable")
     answer = np.empty(len(times))
-    # Prophet answers in the order of time, whatever was asked.
+    # Prophet sorts its answer by time.
     answer[order] = model.predict(pd.DataFrame({"ds": _dates(times[order])}))["yhat"]
     return answer
 

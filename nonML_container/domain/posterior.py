@@ -86,7 +86,7 @@ def most_likely(problem: Problem) -> Parameters:
     solution = np.zeros(columns.shape[1])
     noise = max(float(np.std(problem.y)), LEAST_NOISE)
     for _ in range(MAX_ROUNDS):
-        # Multiplied by the variance, so that a noise level near 0 does not overflow.
+        # Multiplied by the variance, because a division by a noise level near 0 would overflow.
         variance = noise**2
         solution = sparse_minimum(gram + np.diag(variance * precision), moments, variance * penalty, solution)
         errors = problem.y - columns @ solution
@@ -124,7 +124,7 @@ def sparse_minimum(quadratic: Array, linear: Array, penalty: Array, start: Array
     sign = np.sign(x)
     active = free | (x != 0)
     slack = TOLERANCE * max(1.0, float(np.abs(linear).max()))
-    settled = False  # whether the active unknowns are at their own minimum
+    settled = False  # whether the active unknowns minimise the function on their own
     for _ in range(MAX_SEARCH_STEPS):
         gradient = quadratic @ x - linear
         if settled:
@@ -163,7 +163,7 @@ def _step(
     best, best_value = x, np.inf
     for share in shares[(shares > 0) & (shares <= 1)]:
         point = x + share * move
-        # Exactly 0 where the path crosses it: rounding must not leave a speck.
+        # Exactly 0 at a crossing of 0, where rounding would leave a tiny value.
         point[crosses & np.isclose(-x / np.where(move == 0, 1.0, move), share, rtol=1e-12, atol=0)] = 0.0
         value = float(point @ quadratic @ point / 2 - linear @ point + penalty @ np.abs(point))
         if value < best_value:

@@ -20,7 +20,7 @@ from flts.settings import RecipeSettings, WindowSettings
 from preprocess_container.domain.sampling import sample_rows
 
 WEEK_SECONDS = 7 * 86_400
-LEAST_CONTEXT_ROWS = 2_016  # the longest horizon that is served: a week at five minutes
+LEAST_CONTEXT_ROWS = 2_016  # rows; the longest horizon that is served, a week of five-minute steps
 MOST_CONTEXT_ROWS = 20_000
 
 
@@ -137,6 +137,6 @@ def _lengths(features: Features) -> tuple[int, ...]:
 
 def _report(train: RawTable, layout: Layout, recipe: FittedRecipe, rows_needed: int) -> dict[str, Any]:
     report = describe(train, layout, recipe, rows_needed=rows_needed).as_dict()
-    # Windows are no part of config_hash, so nothing that depends on them may lie under it.
+    # Windows do not enter config_hash, so a record under this hash must not depend on them.
     del report["rows_needed"]
     return report

@@ -212,5 +212,5 @@ def uids(made: Release) -> dict[str, set[str]]:
 
 
 def settled(made: Release, before: dict[str, set[str]]) -> bool:
-    """Tell whether each workload has only old pods, or only new ones."""
+    """Return whether each workload has only old pods, or only new ones."""
     return all(each and (each == before[name] or not each & before[name]) for name, each in uids(made).items())

@@ -25,7 +25,7 @@ def exported(network: nn.Module, shape: Shape) -> onnx.ModelProto:
     Recurrent layers that start from zero are supported; other shapes that depend on the batch are refused by the
     reader of bundles (`flts.bundle.graph`), and so is every operator that it does not know.
     """
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of a missing torchvision
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # suppresses a warning about the missing torchvision
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's exporter uses torch's own deprecated functions
         program = torch.onnx.export(
@@ -49,7 +49,7 @@ def exported(network: nn.Module, shape: Shape) -> onnx.ModelProto:
 
 
 def _leave_out_zero_states(graph: onnx.GraphProto) -> None:
-    # Torch makes the zeros of the first state in the batch's shape; the operators start from zero by themselves.
+    # Torch exports an initial state of zeros in the batch's shape. ONNX's operators start from zero by default.
     makers = {name: node for node in graph.node for name in node.output}
     constants = {each.name: each for each in graph.initializer}
 
@@ -81,14 +81,14 @@ def _leave_out_unused(graph: onnx.GraphProto) -> None:
 
 
 def _leave_out_remarks(model: onnx.ModelProto) -> None:
-    # The exporter notes in which file and line each node was made.
+    # The exporter records the source file and line of each node; they would make the bytes depend on the machine.
     for part in (model, model.graph, *model.graph.node, *model.graph.input, *model.graph.output):
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
 
 
 def _number_names(graph: onnx.GraphProto) -> None:
-    # The exporter counts names over all networks of a process; the same network is to make the same bytes.
+    # The exporter numbers names across all networks of a process, but the same network must give the same bytes.
     made = [each.name for each in graph.initializer] + [name for node in graph.node for name in node.output if name]
     outside = {each.name for each in (*graph.input, *graph.output)}
     names = {name: f"v{number}" for number, name in enumerate(made) if name not in outside}

@@ -87,7 +87,7 @@ def fit(data: TrainingSet, settings: NonmlSettings, report: Report) -> FittedMod
             prefix, actual[measured[:, None] + np.arange(horizon)], forecast(values, measured, found, rows, horizon)
         )
 
-    # The last origins are held out, but for data whose tails are all in pieces shorter than a window.
+    # The last origins, unless every segment is shorter than a window.
     checked = target_rows(segments, context_rows=rows, last_row=len(features))[-CHECKED_WINDOWS:]
     return FittedModel(
         model_bytes=_onnx(found, rows, horizon, columns, features=len(features.names)),
@@ -213,7 +213,7 @@ def window_rows(parameters: FloatArray, moments: FloatArray, horizon_steps: int)
     for rows in range(1, longest):
         moved = -whole
         moved[longest - rows + 1 :] = 0.0
-        moved[longest - rows] = whole[: longest - rows].sum()  # a later first row has the weights of all before it
+        moved[longest - rows] = whole[: longest - rows].sum()  # the weights of all rows before a shorter window
         if moved @ moments[:-1, :-1] @ moved <= allowed:
             return rows
     return longest

@@ -42,7 +42,7 @@ def fit(data: TrainingSet, settings: NonmlSettings, report: Report) -> FittedMod
         If a target has fewer than two values before the calibration tail.
     """
     recipe, times = data.recipe, data.features.times
-    raw = observed_targets(recipe, data.features)  # Prophet leaves out what is missing
+    raw = observed_targets(recipe, data.features)  # Prophet ignores missing cells
     stop = data.tails.stop_stop
     tail_forecast = np.zeros((len(times) - stop, len(recipe.varying_targets)))
     scaled_tail = scale_targets(recipe, raw[stop:])
@@ -79,6 +79,6 @@ def fit(data: TrainingSet, settings: NonmlSettings, report: Report) -> FittedMod
             for name, value in error_metrics(prefix, *(scale_targets(recipe, each) for each in rows)).items()
         },
         rows_required=1,
-        # The clock is all it looks at: every row of the tail says how far off any step ahead is.
+        # The forecast depends on time only, so its error does not depend on the step ahead.
         residuals=dict.fromkeys(calibration_steps(data.tails.calibration_rows), residuals),
     )

@@ -52,7 +52,7 @@ def load_model(trainer: Trainer) -> NeuralModel:
 
 
 def _exported(network: torch.nn.Module, shape: Shape) -> onnx.ModelProto:
-    # Imported where it is needed: torch's exporter costs seconds and memory that GRU and LSTM do without.
+    # Imported here: torch's exporter takes seconds and memory, and GRU and LSTM do not use it.
     from train_container.domain.exporting import exported  # noqa: PLC0415 - see above
 
     return exported(network, shape)

@@ -34,7 +34,7 @@ class Recurrent(nn.Module):
             settings.hidden_size,
             layers,
             batch_first=True,
-            dropout=settings.dropout if layers > 1 else 0.0,  # torch warns of a dropout that has no place
+            dropout=settings.dropout if layers > 1 else 0.0,  # torch warns about dropout in a single layer
         )
         self.head = nn.Linear(settings.hidden_size, shape.outputs)
 
@@ -64,7 +64,7 @@ def recurrent_to_onnx(
     assert isinstance(network, Recurrent)
     graph = GraphBuilder()
     hidden, layers = network.layers.hidden_size, network.layers.num_layers
-    current = graph.node("Transpose", [WINDOW_INPUT], perm=[1, 0, 2])  # ONNX wants the steps first
+    current = graph.node("Transpose", [WINDOW_INPUT], perm=[1, 0, 2])  # ONNX expects (steps, batch, features)
     for layer in range(layers):
         weights = {name: _weights(network.layers, f"{name}_l{layer}", gates) for name in _WEIGHTS}
         biases = np.concatenate([weights["bias_ih"], weights["bias_hh"]])
