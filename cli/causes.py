@@ -1,4 +1,4 @@
-"""Why a run was started and what was done to it, as lines of text: pure functions."""
+"""The cause of a run and the operations on it, as lines of text: pure functions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each command does: ask the gateway, show the answer, return the exit code."""
+"""The commands: each sends requests to the gateway, prints the answer and returns the exit code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``flts dlq``: look at what services gave up, and have it sent to them again."""
+"""``flts dlq``: list dead letters, show them and replay them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`flts doctor`: each backend looked at step by step from here, with one remedy per failure."""
+"""`flts doctor`: diagnose each backend step by step from this machine, with one remedy per failure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Follow a run live: a table that changes on a terminal, plain lines elsewhere."""
+"""Follow a run live: a table that is redrawn on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands that remove: a data set everywhere, and what is old."""
+"""Commands that remove: delete a data set, run the janitor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A forecast as a picture: the last rows, what comes next and how sure that is."""
+"""Plot a forecast: the last rows, the forecast and its interval."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the gateway's answers to lines of text: pure functions, so that what is shown is tested to the letter."""
+"""Format the gateway's answers as lines of text: pure functions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run's scoreboard and decision: who was compared, who won, and why."""
+"""Format a run's scoreboard and decision: the compared models, the winner and the reasons."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings of the command line: where the gateway is and the key it asks for."""
+"""Settings of the command line: the address of the gateway and its key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Words and numbers as people read them, and the one form of a table."""
+"""Format words, numbers and tables for people."""
 
 from __future__ import annotations
 

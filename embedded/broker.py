@@ -1,9 +1,9 @@
 """A Kafka broker in one process, in memory: ``python -m embedded.broker --port P``.
 
-The client library that every service uses brings a mock cluster for its own tests; it speaks the real protocol to the
-real clients, group protocols and idempotent producers included. It keeps nothing: topics and offsets end with this
-process, and whoever starts it announces unfinished runs again. It holds 5 MiB per partition, which is why messages
-carry claims.
+librdkafka, which every service uses as its client, contains a mock cluster for its own tests. It implements the real
+protocol, group protocols and idempotent producers included. It stores nothing: topics and offsets are lost when this
+process ends, and its starter must announce unfinished runs again. It needs 5 MiB of memory per partition, which is one
+reason why messages carry claim checks instead of rows.
 """
 
 from __future__ import annotations

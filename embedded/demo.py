@@ -1,4 +1,4 @@
-"""`make demo`: a CSV through the whole pipeline, shown while it happens, then served until Ctrl-C."""
+"""`make demo`: run a CSV through the whole pipeline, show the progress, then serve forecasts until Ctrl-C."""
 
 from __future__ import annotations
 

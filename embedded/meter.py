@@ -1,4 +1,4 @@
-"""Measure what a run costs: the peak memory of this process and all its descendants."""
+"""Measure the peak memory of this process and all its descendants."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ports of 127.0.0.1 for processes that listen some time after their port was chosen."""
+"""Choose ports of 127.0.0.1 for processes that start to listen later."""
 
 from __future__ import annotations
 

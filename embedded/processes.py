@@ -1,4 +1,4 @@
-"""Start processes, watch them, start them again, end them: nothing is left behind."""
+"""Start processes, watch and restart them, and end all of them."""
 
 from __future__ import annotations
 

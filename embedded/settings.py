@@ -1,4 +1,4 @@
-"""Settings of the embedded mode: where its data lies and which ports it takes."""
+"""Settings of the embedded mode: the folder of its data and its ports."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Scores every trained candidate on the same held-out rows, gates, and promotes the best."""
+"""Eval scores all candidates on the same held-out rows, applies the gate, and promotes the best."""

@@ -1,4 +1,4 @@
-"""Load what trainers announced, believing nothing but hashes, and say why a candidate cannot be scored."""
+"""Load the bundles that trainers announced, check their hashes, and report why a candidate cannot be scored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""End a run that is decided: every step may be repeated, so a kill at any line costs a repeat and nothing else."""
+"""End a decided run. Every step can be repeated, so a kill between two steps only causes a repetition."""
 
 from __future__ import annotations
 

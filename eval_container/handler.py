@@ -1,4 +1,4 @@
-"""One event in, at most one decision out: collect a run's candidates and decide it exactly once."""
+"""The handler of eval: it collects a run's candidates and decides the run exactly once."""
 
 from __future__ import annotations
 

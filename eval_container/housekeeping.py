@@ -1,4 +1,4 @@
-"""What eval does every so often: end waits that are too long, hand records to MLflow, remove what is old."""
+"""The periodic work of eval: end overdue waits, record spooled documents in MLflow, run the janitor."""
 
 from __future__ import annotations
 

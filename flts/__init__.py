@@ -1,3 +1,3 @@
-"""The shared library of FLTS: contracts, delivery, storage and the numbers; it knows no service."""
+"""The library that all services share: contracts, message delivery, storage and forecasting. It imports no service."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""Every error raised on purpose; its class says what the pipeline does next."""
+"""The errors that FLTS raises. The class of an error decides what the pipeline does next."""
 
 from __future__ import annotations
 

@@ -1,13 +1,14 @@
-"""Named points at which a test may have a process killed; without the setting, passing one costs a look at a variable.
+"""Named points at which a test can kill a process. Without the setting a point costs one check of a variable.
 
-A folder (``KILL_POINTS``) holds what the test and the processes say to each other:
+Tests and processes communicate through files in a folder (``KILL_POINTS``):
 
-- ``armed/<service>@<point>@<name>.json``: kill the first process of this service that passes this point with a detail
-  that fits: ``{"detail": "pipeline-runs/*/decision.json", "skip": 0}``.
-- ``claimed/<the same name>``: moved there by the process that then ended itself with SIGKILL, so that exactly one does.
-- ``passed/<service>-<pid>.jsonl``: every point that was passed, which is how a test knows that it left none out.
+- ``armed/<service>@<point>@<name>.json``, written by the test: kill the first process of this service that passes this
+  point with a matching detail: ``{"detail": "pipeline-runs/*/decision.json", "skip": 0}``.
+- ``claimed/<the same name>``: the process moves the file here and then ends itself with SIGKILL. Only one process can
+  move it.
+- ``passed/<service>-<pid>.jsonl``: every point that a process passed. A test compares its kills with this list.
 
-A child process is a service of its own, ``<service>.child``.
+A child process counts as a service of its own, ``<service>.child``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A service is a value, so Kafka, the embedded mode and a test run the very same thing."""
+"""A service as a plain value, so that containers, the embedded mode and tests run the same one."""
 
 from __future__ import annotations
 

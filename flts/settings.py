@@ -1,7 +1,7 @@
-"""Settings classes shared by the services: the only readers of the environment.
+"""Settings classes that services share. Only settings classes read the environment.
 
-A service's own class mixes in what it needs; each field is read from the variable of its name in capitals, an empty
-variable counts as unset, and a field's docstring is its line in ``docs/configuration.md``.
+A service's class inherits the classes that it needs. A field is read from the variable with its name in capitals. An
+empty variable counts as unset. The docstring of a field is its line in ``docs/configuration.md``.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The gateway: HTTP, uploads and a page for people in; events out, and the state of every run live."""
+"""The gateway: the HTTP API, uploads, a page for people, and the live state of every run."""

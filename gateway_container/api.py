@@ -1,4 +1,4 @@
-"""The gateway's HTTP API: the routes, what every request gets, and the one form of errors."""
+"""The gateway's HTTP application: routes, middleware and the format of errors."""
 
 from __future__ import annotations
 

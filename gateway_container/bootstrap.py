@@ -1,4 +1,4 @@
-"""Composition root: the gateway as a value."""
+"""Composition root of the gateway."""
 
 from __future__ import annotations
 

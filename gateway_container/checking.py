@@ -1,6 +1,7 @@
-"""Read uploaded files in a child process whose memory and time are bounded: what strangers send may cost nobody else.
+"""Check uploaded files in a child process with limits on memory and time.
 
-The work itself, `check_files`, is a function of plain values; `FileChecks` asks a warm child for it.
+`check_files` does the work and is a function of plain values. `FileChecks` calls it in a child process that stays
+alive.
 """
 
 from __future__ import annotations

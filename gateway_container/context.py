@@ -1,4 +1,4 @@
-"""Everything a route works with; put on the application by the composition root."""
+"""The objects that routes work with; the composition root stores them on the application."""
 
 from __future__ import annotations
 

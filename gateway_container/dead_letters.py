@@ -1,4 +1,4 @@
-"""Dead letters for people: how many, which, why, and sent again. Blocks: call it in a thread."""
+"""Dead letters over HTTP: count, list, show, replay. The methods block, so routes call them in a thread."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Delete a data set: refuse while runs are under way, remove, tell replicas, record. Blocks: call it in a thread."""
+"""Delete a data set: refuse while runs are open, remove, notify replicas, record. Blocks: call it in a thread."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One event in: what it says of a run is kept for a moment and told to whoever watches."""
+"""The handler of the gateway: it keeps the latest state of a run from each event, and notifies its watchers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a file on disk to a run: checked first, then stored, then recorded, then announced."""
+"""From a file on disk to a run: check, store, record, announce, in this order."""
 
 from __future__ import annotations
 

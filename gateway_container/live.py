@@ -1,6 +1,6 @@
-"""What the topics say of runs right now: the latest progress, and whoever watches.
+"""The live state of runs from the topics: the latest progress, and the clients that watch a run.
 
-Nothing here is the truth: the store is. What is lost with a restart comes again with the next message.
+This state is only a cache; the records in the store are authoritative. After a restart the next event fills it again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What was started is announced until the broker took it, and announced again when it was forgotten."""
+"""Announce each started run until the broker has acknowledged it, and again if the broker lost it."""
 
 from __future__ import annotations
 

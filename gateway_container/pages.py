@@ -1,4 +1,4 @@
-"""The page at ``/``: routes, runs and champions, without any resource from elsewhere."""
+"""The page at ``/``: routes, runs and champions, without external resources."""
 
 from __future__ import annotations
 

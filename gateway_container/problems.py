@@ -1,4 +1,4 @@
-"""Every error leaves as ``{"error": {"code", "message", "field"?}}``; nothing internal ever does."""
+"""The format of every error, ``{"error": {"code", "message", "field"?}}``. Internal details are never shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pass /predict and /models on to the inference service, so that people's tools know one address."""
+"""Forward /predict and /models to the inference service, so that clients need one address only."""
 
 from __future__ import annotations
 

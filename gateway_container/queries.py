@@ -1,4 +1,4 @@
-"""What the store says of runs, data sets and champions. Every function blocks: call it in a thread."""
+"""Queries of runs, data sets and champions in the store. The functions block, so routes call them in a thread."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Take a request's body to disk in constant memory, with limits that hold for declared and undeclared lengths."""
+"""Receive a request's body on disk in constant memory, with limits for declared and undeclared lengths."""
 
 from __future__ import annotations
 

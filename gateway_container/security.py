@@ -1,4 +1,4 @@
-"""Who may write and download."""
+"""Access rights: the key for writes and downloads."""
 
 from __future__ import annotations
 

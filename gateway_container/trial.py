@@ -1,7 +1,7 @@
-"""A trial of a whole installation: upload a small series, wait for its promotion, get a forecast, delete all of it.
+"""A trial of an installation: upload a small series, wait for its promotion, get a forecast, delete everything.
 
-``python -m gateway_container.trial`` is what `helm test` runs. As people do, it knows the addresses of the gateway and
-of the inference service and nothing else; whatever it waits for ends within ``TRIAL_SECONDS``.
+`helm test` runs ``python -m gateway_container.trial``. It uses only the addresses of the gateway and of the inference
+service. Every wait ends within ``TRIAL_SECONDS``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""HTTP: a bare ASGI function for the one hot path, ``POST /predict``, in front of a small FastAPI application."""
+"""HTTP: a plain ASGI function for ``POST /predict``, the hot path, in front of a small FastAPI application."""
 
 from __future__ import annotations
 

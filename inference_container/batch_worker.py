@@ -1,7 +1,8 @@
-"""The inference worker's work: a run's test rows wait in the store until the run is decided, then they are forecast.
+"""The inference worker: a run's test rows wait in the store until eval has decided the run, then they are forecast.
 
-Nothing is kept in memory: every look begins with what the store says is waiting, so a killed worker goes on where it
-was. What is written is create-only and what is published has derived ids, so a repeat changes nothing.
+The worker keeps no state in memory: each round begins with the list of waiting forecasts in the store, so a killed
+worker resumes where it stopped. Its objects are create-only and its events have derived ids, so a repetition changes
+nothing.
 """
 
 from __future__ import annotations

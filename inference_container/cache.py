@@ -1,8 +1,8 @@
-"""The champions on disk: one folder per promotion, and the list of those there are.
+"""The champions on disk: one folder per promotion, and a list of pointers.
 
-``<CACHE_DIR>/pointers.json`` is the list of pointers as last seen, ``<identifier>/<pipeline_run_id>-<bundle sha256>/``
-a whole bundle with its pointer. All are written beside their place and moved there, so a killed process leaves a whole
-one or none. The latest promotion that proves itself serves, and the earlier ones are removed then. Names that begin
+``<CACHE_DIR>/pointers.json`` is the last list of pointers. ``<identifier>/<pipeline_run_id>-<bundle sha256>/`` holds a
+bundle and its pointer. Each is written to a temporary place and then renamed, so a killed process leaves a complete one
+or none. The newest promotion whose bundle passes its proof is served, and older ones are removed then. Names that begin
 with ``_`` cannot be identifiers.
 """
 

@@ -1,7 +1,7 @@
-"""The champions of a replica: which there are, which are loaded, and how one takes another's place.
+"""The champions of a replica: their list, their state, and the swap of one for another.
 
-Readers (the event loop) take what they find; one thread at a time changes something. A swap is one assignment of a
-champion that was loaded, proved and warmed beside the old one.
+The event loop only reads. One thread at a time changes the champions. A swap is one assignment, made after the new
+champion was loaded, proved and warmed beside the old one.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The fetching child: `python -m inference_container.fetch` brings champions to disk and forecast logs to the store.
+"""The fetching child: `python -m inference_container.fetch` downloads champions to disk and uploads forecast logs.
 
-The server itself never imports boto3 or pyarrow, and what a store's client leaks or hangs on dies with the child: it
-lives on only after rounds that found nothing new and nothing wrong, and for so many of them.
+The server imports neither boto3 nor pyarrow. Leaks and hangs of the store's client end with this child. The child stays
+alive only after rounds that found nothing new and had no error, and only for a limited number of them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The server's side of the fetching child: a process that serves one round after the other until one has cost it more.
+"""The server's side of the fetching child: one process serves rounds until a round downloads, fails or hangs.
 
-A round that finds nothing new takes milliseconds then, and not the imports of a store's client, which an autoscaler
-would take for load. What leaks, hangs or fails ends with the child all the same: the next round has another one.
+A round in a running child takes milliseconds. A new child imports the store's client first, and an autoscaler would
+count that CPU time as load. After a leak, a hang or an error the next round starts a new child.
 """
 
 from __future__ import annotations

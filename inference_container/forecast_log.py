@@ -1,6 +1,6 @@
-"""Forecast logs, behind the requests: a bounded queue, written in batches to disk, taken to the store later.
+"""Forecast logs outside of the request path: a bounded queue, written in batches to disk, uploaded to the store later.
 
-Each batch is a whole new object, ``<identifier>/date=YYYY-MM-DD/<batch>.jsonl``; nothing is ever appended to.
+Each batch is a new object, ``<identifier>/date=YYYY-MM-DD/<batch>.jsonl``. Objects are never appended to.
 """
 
 from __future__ import annotations

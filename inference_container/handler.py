@@ -1,4 +1,4 @@
-"""One event in -> domain calls -> events out: hints for the server, claims and hints for the worker."""
+"""The handlers of inference: events become hints for the server, and claims and hints for the worker."""
 
 from __future__ import annotations
 

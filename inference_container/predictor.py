@@ -1,4 +1,4 @@
-"""One request from body to answer: decode, find the champion, validate, forecast in a micro-batch, encode."""
+"""From a request's body to its answer: decode, find the champion, validate, forecast in a micro-batch, encode."""
 
 from __future__ import annotations
 

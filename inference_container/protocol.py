@@ -1,4 +1,4 @@
-"""What the server and its fetching child say to each other: JSON over pipes, one line an order or a fact."""
+"""The protocol between the server and its fetching child: JSON over pipes, one order or one fact per line."""
 
 from __future__ import annotations
 

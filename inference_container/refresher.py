@@ -1,4 +1,4 @@
-"""Learns of new champions off the request path: at start, from hints and every so often, by a child process."""
+"""Refresh the champions outside of the request path: at start, after hints and periodically, by a child process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Load on a running FLTS: journeys, load over time, and thresholds that end the run with 1 and a reason."""
+"""Load on a running FLTS: journeys, the number of users over time, and thresholds. A missed threshold exits with 1."""
 
 from __future__ import annotations
 

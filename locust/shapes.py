@@ -1,4 +1,4 @@
-"""Load over time: the number of users that ``--users`` names is the highest."""
+"""The number of users over time, at most ``--users``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the load goes: options of Locust's command line, each with a variable of its own for containers."""
+"""The addresses under load: options of Locust's command line, each with a variable for containers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run must show to pass; every reason against it is a sentence."""
+"""The thresholds that a load test must meet. A missed threshold is reported as a sentence."""
 
 from __future__ import annotations
 

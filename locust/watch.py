@@ -1,4 +1,4 @@
-"""Reads the services' own metrics while the load runs: a client's word alone is no evidence."""
+"""Read the services' metrics during the load, as evidence besides the client's own measurements."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Turns a data set into a tracked model that is no network: Prophet or what else is registered."""
+"""Trainers of models that are not neural networks, such as Prophet."""

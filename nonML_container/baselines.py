@@ -1,4 +1,4 @@
-"""What the child process of the baselines' trainer does with a data set: every baseline that it has, in 1 to 2 s."""
+"""The work of the baselines' trainer in its child process: fit all baselines of a data set, in 1 to 2 s."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Composition root of the trainer of models that are no network."""
+"""Composition root of the trainers of models that are not networks."""
 
 from __future__ import annotations
 

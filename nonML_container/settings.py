@@ -1,4 +1,4 @@
-"""Settings of the trainers of models that are no network."""
+"""Settings of the trainers of models that are not networks."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Turns a raw upload into a clean, regular, split data set."""
+"""Preprocess turns an upload into a data set: cleaned, on a regular grid, and split."""

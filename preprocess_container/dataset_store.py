@@ -1,4 +1,4 @@
-"""Data sets in the processed-data bucket: written once under their config_hash, read back before they are announced."""
+"""Data sets in the bucket processed-data: written once under their config_hash, and read back before the event."""
 
 from __future__ import annotations
 

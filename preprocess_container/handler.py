@@ -1,4 +1,4 @@
-"""One upload in, one stored data set out, and the two events that say so."""
+"""The handler of preprocess: it turns one upload into a stored data set and announces it by two events."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The Job form: start a run on the data set that ``DATASET_NAME`` names, once per data set and recipe.
+"""The Job: start a run on the data set that ``DATASET_NAME`` names, once per data set and recipe.
 
-It joins no group and preprocesses nothing itself: it does what the gateway does after an upload, so that
-``docker compose up`` and ``helm install`` alone end in a served forecast.
+The Job joins no group and preprocesses nothing. It does the same as the gateway after an upload, so that ``docker
+compose up`` and ``helm install`` alone end in a served forecast.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Read an uploaded file out of the store, once, hashed while it is parsed."""
+"""Read an uploaded file from the store in one pass, which parses and hashes it."""
 
 from __future__ import annotations
 

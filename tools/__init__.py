@@ -1,1 +1,1 @@
-"""Programs for people who work on FLTS: the environment, generated documents, checks."""
+"""Developer tools: the environment, generated documents, checks."""

@@ -1,7 +1,7 @@
-"""Write what the chart takes from elsewhere: ``python -m tools.chart [--check]``.
+"""Write the parts of the chart that have another source: ``python -m tools.chart [--check]``.
 
-A chart reads nothing outside its folder, so `.helm` gets copies of the files that Compose mounts from `deploy`; who
-reads which setting comes from the settings classes; `docs/helm-values.md` is the schema of the values, as a table.
+A chart reads only files in its folder, so `.helm` gets copies of the files that Compose mounts from `deploy`. The
+readers of each setting come from the settings classes. `docs/helm-values.md` is the schema of the values as a table.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Remove what can be made again: the environment and caches. ``python -m tools.clean``."""
+"""Remove the environment and caches, which can be created again: ``python -m tools.clean``."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Write Grafana's dashboards: ``python -m tools.dashboards [--check]``.
 
-A panel is a title, a query or two, a unit and a sentence; what Grafana wants around them is the same everywhere.
-Queries name jobs where a gauge is set by one service only: the others declare it too, and would show a 0.
+A panel is declared as title, queries, unit and description; the rest of its JSON is the same for all panels. Queries
+name the job of a gauge that only one service sets, because the other services export it as 0.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Write ``.env`` with random secrets for Compose: ``python3 -m tools.env_file [FILE]``. What is there is never changed.
+"""Write ``.env`` with random secrets for Compose: ``python3 -m tools.env_file [FILE]``. Existing lines are kept.
 
-Standard library only: it runs before anything is installed. The names are those of ``.env.example``; ones that a newer
-version added are appended.
+It uses only the standard library, because it runs before anything is installed. The names are those of
+``.env.example``. Names that a newer version added are appended.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Create the virtual environment, or bring it up to date: ``python3 -m tools.environment [load|embedded|dev]``.
 
-Standard library only, and readable by old interpreters, because it is what a fresh machine runs first. What is
-installed is remembered as a hash of ``pyproject.toml`` and ``constraints.txt``, so that a second call costs nothing.
+It uses only the standard library and syntax that old interpreters can read, because it is the first program on a new
+machine. It records a hash of ``pyproject.toml`` and ``constraints.txt``, so that a second call does nothing.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Build every image, one after the other, and print their sizes: ``python3 -m tools.images [NAME ...]``.
 
-Standard library only. Passed on as build arguments where they are set: ``PIP_INDEX_URL`` and ``TORCH_INDEX_URL`` (an
-index that has torch without CUDA; the ordinary one brings 2.7 GB of it on x86). ``IMAGE_PLATFORM`` builds for another
-machine.
+It uses only the standard library. ``PIP_INDEX_URL`` and ``TORCH_INDEX_URL`` (an index of torch without CUDA, which
+takes 2.7 GB on x86) are passed on as build arguments if they are set. ``IMAGE_PLATFORM`` builds for another machine.
 """
 
 from __future__ import annotations

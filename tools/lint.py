@@ -1,4 +1,4 @@
-"""Run every check of form: ``python -m tools.lint``. All of them run, then the worst result counts."""
+"""Run all static checks: ``python -m tools.lint``. The exit code is that of the worst result."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Put load on a running FLTS: ``python -m tools.load --target embedded|compose|helm --users 20 --duration 2m``.
 
-Starts Locust's master and workers on this machine, headless, and ends with 1 where the run does not pass its
-thresholds; what a run must show stands in ``locust/thresholds.py``, and with ``--scale-to`` in ``tools/scaling.py``.
-Bounded: everything ends with the time given.
+It starts Locust's master and workers on this machine, without the web page. It exits with 1 if the run misses a
+threshold of ``locust/thresholds.py``, or of ``tools/scaling.py`` with ``--scale-to``. Everything ends after the given
+time.
 """
 
 from __future__ import annotations

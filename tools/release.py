@@ -1,4 +1,4 @@
-"""Where an installation of the chart is reached, by what its cluster says. Standard library only."""
+"""Find the address of an installation of the chart in its cluster. Standard library only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evidence that the autoscaler of inference did what a load test says: the cluster's events, not a count of replicas.
+"""Check by the cluster's events, not by a count of replicas, that the autoscaler scaled inference in a load test.
 
 Standard library only.
 """

@@ -1,4 +1,4 @@
-"""What a setting may be in the chart's values, as a JSON schema: a wrong value fails the installation, not the pod."""
+"""The JSON schema of settings in the chart's values, so that a wrong value fails `helm install` and not a pod."""
 
 from __future__ import annotations
 

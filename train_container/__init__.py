@@ -1,1 +1,1 @@
-"""Turns a data set into a tracked neural model: GRU, LSTM or what else is registered, told apart by ``MODEL_TYPE``."""
+"""Trainers of neural networks: GRU, LSTM or another registered model type, chosen by ``MODEL_TYPE``."""

@@ -1,4 +1,4 @@
-"""What the child process does with a data set: all trainers' handler, with this service's fit."""
+"""The work of the child process: the handler of all trainers with this service's fit."""
 
 from __future__ import annotations
 

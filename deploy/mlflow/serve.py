@@ -1,7 +1,7 @@
-"""Run MLflow's server on Postgres and S3, once both answer; its bucket is made if it is missing.
+"""Start MLflow's server on Postgres and S3 after both answer, and create its bucket if it is missing.
 
-MLflow alone takes two minutes to say that its database is away, and never says that its store is. The password reaches
-it by the environment, since command lines are readable by every process of the machine.
+MLflow itself takes two minutes to report that its database is unavailable, and never reports that its store is. The
+password is passed in the environment, because every process of the machine can read command lines.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Pure functions and values: what a score is, who may be promoted, how long to wait, what may be removed."""
+"""Pure functions and values: scores, the gate, the choice, waiting times."""

@@ -1,6 +1,6 @@
-"""The gate: which candidates may be promoted at all, and the test that tells skill from luck.
+"""The gate: the conditions for a promotion, and the test that separates skill from chance.
 
-The rule and what it costs are explained in ``docs/decisions/0002-gate.md``.
+``docs/decisions/0002-gate.md`` explains the rule and its cost.
 """
 
 from __future__ import annotations

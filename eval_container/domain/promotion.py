@@ -1,4 +1,4 @@
-"""Who is promoted: a pure choice among candidates that were scored on the same rows."""
+"""Choose the model to promote among candidates that were scored on the same rows: a pure function."""
 
 from __future__ import annotations
 

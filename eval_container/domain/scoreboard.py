@@ -1,4 +1,4 @@
-"""The scoreboard: the document that says how a run was decided, and why."""
+"""The scoreboard: the document with all scores of a run, the decision and its reasons."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Score forecasts on the same held-out rows.
 
-Everything here is arrays: a contender is a function from origins to forecasts, so that candidates, the champion and the
-references are measured by the same lines.
+A model is a function from origins to forecasts here. Candidates, the champion and the baselines are therefore scored by
+the same code.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How long eval waits for a trainer: pure rules over times."""
+"""How long eval waits for a trainer: pure functions of times."""
 
 from __future__ import annotations
 

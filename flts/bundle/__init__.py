@@ -1,4 +1,4 @@
-"""A bundle is ``model.onnx`` and ``bundle.json``: the only contract between trainers and those who forecast."""
+"""Bundles, ``model.onnx`` and ``bundle.json``: the only contract between trainers and the services that forecast."""
 
 from flts.storage.layout import BUNDLE_FILE, MODEL_FILE
 

@@ -1,4 +1,4 @@
-"""The document ``bundle.json``: everything about a model that is not its weights, and strict in both directions."""
+"""The document ``bundle.json``: all facts about a model except its weights. Unknown and missing fields are refused."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Read an ONNX file's own words before any runtime does: no external data, no foreign code, no odd numbers.
+"""Check an ONNX file before ONNX Runtime loads it: no external data, no foreign operators, no unusual numbers.
 
-ONNX Runtime would open files that a model names and load whatever operators it knows. The serving image has no ``onnx``
-package, so the few protobuf fields that matter are read here; numbers of fields are those of onnx.proto3.
+ONNX Runtime would open files that a model names, and load any operator that it has. The serving image has no package
+``onnx``, so this module parses the few protobuf fields that matter. Their numbers are those of onnx.proto3.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Fetch a bundle from the store or a folder, believing nothing but the hashes."""
+"""Load a bundle from the store or a folder, and check all of it against its hashes."""
 
 from __future__ import annotations
 

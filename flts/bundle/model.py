@@ -1,4 +1,4 @@
-"""A bundle's model, ready to run: checked, probed, one thread, no spinning."""
+"""A bundle's model, ready to run: checked, compared with its probe, one thread, no busy waiting."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Prove a bundle in a child of bounded memory and time, before a process that must live on loads it.
+"""Load and run a bundle in a child process with bounded memory and time, before a service loads it.
 
-Hashes say that the bytes are the promised ones, not that they are harmless: a few kilobytes of plain arithmetic can ask
-a runtime for any amount of memory or time, while it builds a session as well as while it runs one, or make it crash.
-Whoever loads a stranger's bundle has it proved here first; then the same bytes do the same in the process itself.
-The work is `flts.bundle.proving`; this side imports no runtime, so that asking costs little.
+A hash shows that the bytes are the promised ones, not that they are harmless. A model of a few kilobytes can request
+any amount of memory or time from ONNX Runtime, when a session is built or when it runs, or make it crash. A service
+that did not make a bundle therefore proves it here first. The same bytes then behave the same in the service's own
+process. The child runs `flts.bundle.proving`. This module does not import ONNX Runtime, so the parent stays small.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The child's side of `flts.bundle.proof`: load a bundle and run a full batch, in so much memory and no more."""
+"""The code of the child process of `flts.bundle.proof`: load a bundle and run a full batch within a memory limit."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Store a bundle under its hashes, and find the one that an earlier run stored.
+"""Store a bundle under its hashes, and find the bundle that an earlier run stored.
 
-``bundle.json`` is written last: a model without it was never announced and may be replaced; a pair that fits together
-never is.
+``bundle.json`` is written last. A model without it was never announced and may be replaced. A pair whose hashes match
+is never replaced.
 """
 
 from __future__ import annotations

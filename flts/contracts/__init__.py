@@ -1,1 +1,1 @@
-"""What services say to each other: claims, events and the topics they travel on."""
+"""The messages between services: claim checks, events and topics."""

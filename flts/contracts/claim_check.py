@@ -1,4 +1,4 @@
-"""A claim check: where an object lies and how its bytes are checked."""
+"""A claim check: the place of an object in the store, and the hash and size of its bytes."""
 
 from __future__ import annotations
 

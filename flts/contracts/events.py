@@ -1,4 +1,4 @@
-"""One frozen class per event: facts in the past tense, read by whoever listens."""
+"""The events, one frozen class each. An event states a fact; its producer does not depend on its consumers."""
 
 from __future__ import annotations
 

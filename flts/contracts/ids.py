@@ -1,4 +1,4 @@
-"""Identifiers of runs, events and configurations: derived where a repeat must make the same one."""
+"""Ids of runs, events and configurations. Ids that a repetition must make again are derived from their input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The state of a pipeline run, derived from what the store holds of it; `docs/architecture.md` draws it."""
+"""The state of a pipeline run, derived from its records in the store (drawn in `docs/architecture.md`)."""
 
 from __future__ import annotations
 

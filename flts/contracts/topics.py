@@ -1,4 +1,4 @@
-"""The topics: name, events by their header, in one line each."""
+"""The topics: their names and the events that each may carry."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Dead letters: reading and counting them, sending them again, and the sum of all messages."""
+"""Dead letters: list, count and replay them, and account for every message."""

@@ -1,26 +1,27 @@
-"""The sum: sent = done + in flight + dead letters, of each topic and group, from what Kafka knows of them.
+"""Account for every message: sent = done + in flight + dead letters, for each topic and group, from Kafka's offsets.
 
-What counts as what, for a group's share of one topic:
+The terms, for one group and one topic:
 
 sent
-    Records that the topic holds: end offsets less log start. What retention removed is no longer counted on any side.
+    Records in the topic: end offsets minus log start offsets. Records that retention removed are counted nowhere.
 in flight
-    Sent, and not committed by the group: waiting, or being worked on. A letter whose record is not committed yet (the
-    service was killed between the two) counts here, since its record will be delivered again.
+    Sent, and not committed by the group: waiting or being processed. A record with a dead letter but without a commit
+    (the service was killed between the two) is in flight, because it will be delivered again.
 dead letters
-    Committed, lying in the group's dead letters, and not replayed. Two letters of one record, written around such a
-    kill, count once.
+    Committed, with a dead letter that was not replayed. Two letters of one record, which such a kill can leave, count
+    once.
 done
-    Committed and none of these. Records that the group skipped, since they are another group's replays, are done.
+    Committed and not a dead letter. Records that the group skipped, because they are replays for another group, are
+    done.
 replayed
-    Letters that were sent again. A replay is a record of its own: ``sent`` has it from the moment it is published, and
-    the record that it came from becomes done, since its replay answers for it. Thus 10 sent, 2 of them dead, both
-    replayed well: sent 12, done 12; the data sets were ``sent`` less the topic's replays, 10.
+    Letters that were published again. A replay is a record of its own and is part of ``sent``. The original record then
+    counts as done. Example: 10 sent, 2 dead letters, both replayed with success: sent 12, done 12. The number of
+    original records is ``sent`` minus the topic's replays: 10.
 
-The sum holds unless records are missing: removed by retention before the group read them (``lost``), or fewer than the
-group has committed (``ahead``: the topic was made anew).
+The sum is exact unless records are missing: retention removed them before the group read them (``lost``), or the topic
+was created again and has fewer records than the group has committed (``ahead``).
 
-What offsets cannot say is whether an effect took place; whoever wants to know that compares ``done`` with the store.
+Offsets do not show whether an effect took place. For that, compare ``done`` with the records in the store.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A group's dead letters: read without joining any group, as often as somebody asks, and never removed by reading.
+"""Read a group's dead letters. Reading joins no consumer group, removes nothing and can be repeated.
 
-A letter is named by its place in the dead-letter topic, ``<partition>-<offset>``. Since the embedded broker begins at 0
-again when it is restarted, a letter also has a digest of what it is: whoever remembers a letter remembers both.
+The id of a letter is its place in the dead-letter topic, ``<partition>-<offset>``. The offsets of the embedded broker
+begin at 0 again after a restart, so a letter also has a digest of its content, and both together identify it.
 """
 
 from __future__ import annotations

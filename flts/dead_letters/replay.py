@@ -1,12 +1,12 @@
-"""Dead letters sent again, to the one group that gave them up.
+"""Replay dead letters: publish their records again, for the one group that gave them up.
 
-Order of effects, per letter: the record is published and acknowledged, then the letter is marked as replayed,
-create-only in the store. A crash between the two leaves a letter that looks as if it had not been replayed: replayed
-once more, its record comes a second time with the same event_id, and what is made of it has ids derived from that, so
-nothing is doubled but the message. The other order would lose the letter: marked, and never sent.
+For each letter the record is published and acknowledged first, and then marked as replayed by a create-only object.
+After a crash between the two steps the letter looks as if it was not replayed. Replayed again, its record arrives twice
+with the same event_id. The ids of everything made from it are derived from that event_id, so only the message is
+doubled. In the reverse order a crash would lose the letter: marked, and never published.
 
-A mark is named by the letter's place and its digest, so that marks of an embedded broker that is gone hide no letter of
-the next one. Marks outlive the letters by `KEEP_SECONDS` after the brokers' own retention.
+The name of a mark contains the letter's place and digest, so a mark of an earlier embedded broker hides no letter of
+the present one. Marks are kept for `KEEP_SECONDS` longer than the brokers keep the letters.
 """
 
 from __future__ import annotations

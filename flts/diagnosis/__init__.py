@@ -1,1 +1,1 @@
-"""Backends looked at step by step, from where a person stands: what fails first, and what to do about it."""
+"""Diagnosis of the backends, step by step from the user's machine: the first step that fails, and its remedy."""

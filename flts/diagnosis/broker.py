@@ -1,4 +1,4 @@
-"""Steps of a look at the broker."""
+"""The steps that diagnose the broker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The first two steps of every backend that has an address: its name, and its port."""
+"""The first two steps for every backend with an address: resolve its name, connect to its port."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steps of a look at one backend: each bounded in time, each failure with exactly one remedy."""
+"""The steps that diagnose one backend. Each step has a time limit, and each failure has exactly one remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steps of a look at the object store."""
+"""The steps that diagnose the object store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steps of a look at what speaks HTTP: MLflow, the gateway, inference."""
+"""The steps that diagnose an HTTP server: MLflow, the gateway, inference."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The numbers: pure functions on arrays that know no file, no message and no model library."""
+"""Forecasting as pure functions on arrays: no files, no messages, no model libraries."""

@@ -1,4 +1,4 @@
-"""What a model must beat to earn its cost: the last value, the last season, Ridge and the mean, fitted in a moment."""
+"""The baselines that a model must beat: the last value, the last season, Ridge and the mean."""
 
 from __future__ import annotations
 

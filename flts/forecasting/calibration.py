@@ -1,4 +1,4 @@
-"""Residuals for the intervals: the model is rolled over rows that it was not fitted on."""
+"""Residuals for the intervals: forecasts from many origins of rows that the model was not fitted on."""
 
 from __future__ import annotations
 

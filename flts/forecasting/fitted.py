@@ -1,4 +1,4 @@
-"""A fitted recipe: the plain numbers that turn rows into model inputs and model outputs into raw units."""
+"""A fitted recipe: the numbers that turn rows into model inputs, and model outputs into raw units."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The recipe: what is done to rows before a model sees them, in training and in requests alike.
+"""The recipe: the preparation of rows before a model sees them, the same in training and in serving.
 
-Statistics are fitted on a `TrainSplit` and nothing else; `transform` and `scaled_rows` only look back. Both leakage
-properties of the design are tests of this module.
+Statistics are fitted only on a `TrainSplit`. `transform` and `scaled_rows` use only earlier rows. The tests of this
+module check both properties, because a violation of either would leak the future into training.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Longer horizons: a model's forecasts are fed back to it, pass by pass."""
+"""Horizons longer than one pass: the model's forecasts are fed back to it."""
 
 from __future__ import annotations
 

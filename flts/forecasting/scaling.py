@@ -1,4 +1,4 @@
-"""Numbers that are fitted to one column of training values: bounds of clipping, offset and scale."""
+"""Bounds for clipping, offset and scale of one column, fitted on training values."""
 
 from __future__ import annotations
 

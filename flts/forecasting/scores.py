@@ -1,6 +1,6 @@
-"""How good a forecast was.
+"""Scores of forecasts.
 
-Actuals that are missing (NaN) are left out and counted; a forecast that is NaN scores NaN, so that no gate lets it by.
+Missing actuals (NaN) are left out and counted. A forecast that is NaN scores NaN, so that it passes no gate.
 """
 
 from __future__ import annotations

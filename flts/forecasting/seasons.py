@@ -1,4 +1,4 @@
-"""The season of a series: a day, else a week."""
+"""The season of a series: one day, or one week if the step is too long for a day."""
 
 from __future__ import annotations
 

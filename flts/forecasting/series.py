@@ -1,4 +1,4 @@
-"""A series: numeric columns over evenly spaced times, and how an upload becomes one."""
+"""A series: numeric columns over evenly spaced times, and its construction from an upload."""
 
 from __future__ import annotations
 

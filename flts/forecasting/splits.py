@@ -1,4 +1,4 @@
-"""The training rows and their tails. A recipe is fitted on a `TrainSplit`, which only `as_train` makes."""
+"""The training rows and their tails. A recipe is fitted on a `TrainSplit`, which only `as_train` creates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a moment stands in its day, week and year."""
+"""Features of time: the position within the day, the week and the year."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pairs of what a model sees and what it is to forecast; none crosses a cut in the series."""
+"""Windows and their targets. No window crosses a cut of the series."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What is removed from the store, and when: old runs by the janitor, a data set by a person."""
+"""Removal from the store: old runs by the janitor, and data sets that a person deletes."""

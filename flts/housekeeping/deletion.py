@@ -1,7 +1,8 @@
-"""Delete an identifier everywhere: what there is of it, removed in an order that a crash may cut off anywhere.
+"""Delete all objects of an identifier, in an order in which a crash at any point can be repaired by a repetition.
 
-What goes first stops people being served; what goes last tells a repeat what is left. Runs that work for the identifier
-at that moment find its tombstone when they end (`flts.housekeeping.guard`) and take back what they wrote.
+The pointer is removed first, so that serving ends at once. The index of runs is removed last, because a repetition
+finds the remaining objects by it. A run that is in work meanwhile finds the tombstone when it ends, and removes its own
+objects (`flts.housekeeping.guard`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Work on a run that was deleted meanwhile ends in nothing: neither its messages nor its objects come back."""
+"""Work on a run that was deleted meanwhile leaves nothing: its messages are not published, its objects are removed."""
 
 from __future__ import annotations
 

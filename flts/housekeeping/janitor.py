@@ -1,4 +1,4 @@
-"""The janitor: old runs, what only they name, old forecast logs, and what deleted data sets have left."""
+"""The janitor removes old runs, artefacts that only they refer to, old forecast logs, remains of deletions."""
 
 from __future__ import annotations
 

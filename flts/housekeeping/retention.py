@@ -1,4 +1,4 @@
-"""What the janitor may remove: a pure selection over what the store lists."""
+"""Choose the objects that the janitor may remove: a pure function of a listing of the store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arrow's arrays as numpy's, out of their buffers: Arrow's own way imports pandas wherever that is installed."""
+"""Convert Arrow's arrays to numpy from their buffers. Arrow's own conversion imports pandas if it is installed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cells of one block to numbers: fast by Arrow, and cell by cell where Arrow balks, to say where and why."""
+"""Convert the cells of a block to numbers by Arrow; where Arrow fails, cell by cell, to report the cell."""
 
 from __future__ import annotations
 

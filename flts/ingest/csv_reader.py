@@ -1,6 +1,6 @@
-"""Read an uploaded CSV, block by block, refusing by name what is not one.
+"""Read an uploaded CSV block by block, and refuse a file that is not a CSV with the reason.
 
-Limits are checked while the bytes arrive, so that a hostile file costs at most one block more than a good one.
+Limits are checked while the bytes arrive, so a hostile file needs at most one block more memory than a valid one.
 """
 
 from __future__ import annotations

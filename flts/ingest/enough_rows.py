@@ -1,4 +1,4 @@
-"""Whether rows suffice for windows, horizon and tails, and how many would."""
+"""Check whether a data set has enough rows for windows, horizon and tails, and compute how many it needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Look at an upload while it arrives: what can be no CSV is refused after its first megabyte, not after its last."""
+"""Check an upload while it arrives, so that a file that cannot be a CSV is refused within its first megabyte."""
 
 from __future__ import annotations
 

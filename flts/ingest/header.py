@@ -1,4 +1,4 @@
-"""The first line of a CSV: what the columns are called and how cells are separated."""
+"""Parse the first line of a CSV: column names and separator."""
 
 from __future__ import annotations
 

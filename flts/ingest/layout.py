@@ -1,4 +1,4 @@
-"""Lay training and test rows out in time, before any number is computed from them."""
+"""Arrange training and test rows in time, before any statistic is computed from them."""
 
 from __future__ import annotations
 

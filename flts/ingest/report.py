@@ -1,4 +1,4 @@
-"""What an upload holds and whether it can be trained on, told before a pipeline run is spent on it."""
+"""Report what an upload contains and whether it can be trained on, before a pipeline run is started."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A table as it was uploaded: numbers and times, nothing cleaned yet."""
+"""A table as uploaded: numbers and times, nothing cleaned."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Time cells to epoch seconds: ISO 8601 (naive is UTC) or epoch seconds."""
+"""Convert time cells to epoch seconds: ISO 8601 (without an offset UTC) or epoch seconds."""
 
 from __future__ import annotations
 

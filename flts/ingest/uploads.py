@@ -1,4 +1,4 @@
-"""Uploads in the raw-data bucket: which there are, and the hash that names one."""
+"""Uploads in the bucket raw-data: their list, and the hash that names an upload."""
 
 from __future__ import annotations
 

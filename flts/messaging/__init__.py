@@ -1,1 +1,1 @@
-"""Kafka: the one consume loop, the codec of messages, attempts and the publisher."""
+"""Kafka: the consume loop, the codec of messages, attempts and the publisher."""

@@ -1,4 +1,4 @@
-"""Attempts, recorded in the store before the work: an out-of-memory kill takes the process along, not the count."""
+"""Attempts are recorded in the store before the work begins, so that an out-of-memory kill does not lose the count."""
 
 from __future__ import annotations
 

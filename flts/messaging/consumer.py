@@ -1,7 +1,7 @@
-"""The one consume loop: it always polls, works on one event at a time, and commits last.
+"""The consume loop of all services: it always polls, processes one event at a time, and commits last.
 
-Order of effects: understand the record, do the work, publish what came of it and wait for the acknowledgement, commit.
-The first three happen in `Delivery`, in a thread beside this one; only this thread touches the consumer.
+The order of effects: decode the record, do the work, publish the results and wait for the acknowledgement, commit. The
+first three happen in `Delivery`, in a second thread. Only the loop's thread uses the Kafka consumer.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One record from Kafka to its effects: decoded, worked on in bounded attempts, its results published, or given up."""
+"""Process one Kafka record: decode it, work on it in bounded attempts, publish the results or a dead letter."""
 
 from __future__ import annotations
 

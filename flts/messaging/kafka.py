@@ -1,4 +1,4 @@
-"""Kafka's clients: their configuration by protocol, the check of topics, and the publisher."""
+"""Kafka clients: their configuration by group protocol, the check of topics, and the publisher."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Progress of work, thinned out for the people who watch it."""
+"""Publish the progress of work at a limited rate."""
 
 from __future__ import annotations
 

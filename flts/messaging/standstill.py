@@ -1,7 +1,7 @@
-"""Partitions that a client no longer reads although there is more.
+"""Find partitions that a client no longer reads although they have records.
 
-After a broker lost and won back its partitions, librdkafka may take one for a partition without a leader as long as
-the client lives.
+After a broker lost and regained its partitions, librdkafka can treat a partition as without a leader for as long as the
+client exists.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Logs, metrics, traces and health: the same in every service."""
+"""Logs, metrics, traces and health checks, the same in every service."""

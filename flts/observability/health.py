@@ -1,4 +1,4 @@
-"""/healthz, /readyz and /metrics, the same in every service, in front of whatever API it has."""
+"""/healthz, /readyz and /metrics, the same in every service, in front of the service's own API."""
 
 from __future__ import annotations
 

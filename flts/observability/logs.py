@@ -1,4 +1,4 @@
-"""JSON lines on standard output: the event is a constant, the rest are fields."""
+"""JSON lines on standard output. The event of a line is a constant; its data are fields."""
 
 from __future__ import annotations
 

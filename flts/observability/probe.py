@@ -1,7 +1,7 @@
-"""Ask the service of this container for a health path: exit code 0 if it answers 200; its answer is printed.
+"""Request a health path of the service in this container; exit with 0 if it answers 200, and print the answer.
 
-Run as a file (``python -I -S flts/observability/probe.py [/healthz]``) every few seconds in every container: it imports
-nothing of ours, since settings alone would take ten times as long as the question.
+Every container runs this file every few seconds: ``python -I -S flts/observability/probe.py [/healthz]``. It imports no
+other module of FLTS, because loading the settings alone takes ten times as long as the request.
 """
 
 from __future__ import annotations

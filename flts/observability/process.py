@@ -1,4 +1,4 @@
-"""What a process can say of itself without any library."""
+"""Facts about the current process, without other libraries."""
 
 from __future__ import annotations
 

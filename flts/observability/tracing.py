@@ -1,4 +1,4 @@
-"""The W3C header ``traceparent``: passed on from each message to those made of it, and bound to every log line."""
+"""The W3C header ``traceparent``: passed on to the messages that a message causes, and part of every log line."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Child processes: bounded work on what strangers send, and long work that must not stop a consumer."""
+"""Child processes: bounded work on untrusted input, and long work beside a consumer that must keep polling."""

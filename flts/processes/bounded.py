@@ -1,8 +1,8 @@
-"""Work on what strangers sent, in a child process whose memory and time end before the service's do.
+"""Work on untrusted input in a child process with limits on memory and time.
 
-A library that reads a hostile file may ask for any amount of memory, never return or crash. A child that does so is
-killed and replaced, and the caller learns which of the three it was; the service goes on. Children stay warm, so that
-one more question costs a message and no imports.
+A library that reads a hostile file may allocate any amount of memory, never return, or crash. The child is then killed
+and replaced, the caller gets an error that names the cause, and the service goes on. Children stay alive between calls,
+so a further call costs a message and no imports.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The child's side of `flts.processes.bounded`: ``python -m flts.processes.bounded_child``, started by it alone."""
+"""The child process of `flts.processes.bounded`, which starts ``python -m flts.processes.bounded_child``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the container that a process runs in still has."""
+"""The memory that the container of this process has left."""
 
 from __future__ import annotations
 

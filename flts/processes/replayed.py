@@ -1,4 +1,4 @@
-"""Whether the message in hand is a dead letter that a person sent again: some work is worth doing only then."""
+"""Mark the message in work as a replay that a person requested: some work is done only for such a message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders for files on their way: a process that was killed leaves them behind, and its successor removes them."""
+"""Folders for temporary files. A killed process leaves its folder behind, and the next process removes it."""
 
 from __future__ import annotations
 

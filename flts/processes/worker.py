@@ -1,4 +1,4 @@
-"""Long work in a child process: watched for progress, stopped at a deadline, ended with its parent."""
+"""Long work in a child process: watched for progress, ended at a deadline, ended with its parent."""
 
 from __future__ import annotations
 

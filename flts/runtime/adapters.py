@@ -1,4 +1,4 @@
-"""The connections a service works with, made from its settings; nothing connects or is imported before it is used."""
+"""The connections of a service, made from its settings. Each is imported and connected at its first use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The checks of a service's backends at start: real requests, bounded in time, failures named by address and step."""
+"""The checks of a service's backends at its start: real requests with time limits; a failure names address and step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The child process's side of `flts.processes.worker`: ``python -m flts.runtime.child``, started by it alone."""
+"""The code of the child process of `flts.processes.worker`, which starts ``python -m flts.runtime.child``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Start a service, keep it running, end it in order: the same for all of them."""
+"""Start a service, keep it running and end it in order. All services use this runner."""
 
 from __future__ import annotations
 

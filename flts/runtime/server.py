@@ -1,4 +1,4 @@
-"""uvicorn in the main thread, with the signals left to the runner."""
+"""Run uvicorn in the main thread, and leave the signals to the runner."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The object store: one port, an adapter for S3 and one for a folder, and what is laid out in it."""
+"""The object store: one port, an adapter for S3, an adapter for a folder, and the layout of the buckets."""

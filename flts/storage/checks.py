@@ -1,4 +1,4 @@
-"""What a store must prove at start, by real requests, before anything relies on it."""
+"""The check of an object store at a service's start, by real requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables behind claims: read, and checked against what was claimed of them."""
+"""Read the table of a claim check, and verify it against the claim."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Objects behind claims: written once, read back only as the bytes that were promised."""
+"""Objects behind claim checks: written once, and verified against hash and size when read."""
 
 from __future__ import annotations
 

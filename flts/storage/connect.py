@@ -1,4 +1,4 @@
-"""Which adapter of the object store the settings name."""
+"""Create the adapter of the object store that the settings name."""
 
 from __future__ import annotations
 

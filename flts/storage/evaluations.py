@@ -1,4 +1,4 @@
-"""What a run is decided on, and its decision."""
+"""Records on which eval decides a run, and the decision."""
 
 from __future__ import annotations
 

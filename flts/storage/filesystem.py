@@ -1,4 +1,4 @@
-"""The object store on a folder: ``<root>/<bucket>/<key>``, atomic and safe across processes."""
+"""The object store in a folder, ``<root>/<bucket>/<key>``: atomic, and safe with several processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The forecasts of runs' test rows: what waits for its run's decision, and what became of it."""
+"""Forecasts of the test rows of runs: those that wait for a decision, and their results."""
 
 from __future__ import annotations
 

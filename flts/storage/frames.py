@@ -1,4 +1,4 @@
-"""Tables as Parquet: features and raw series, with a time index that pandas shows as its own."""
+"""Tables as Parquet: features and raw series, with a time index that pandas reads as an index."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names that every adapter accepts: one rule, so that what a folder takes S3 takes too."""
+"""The names that every adapter accepts. One rule for all, so that data can move from a folder to S3."""
 
 from __future__ import annotations
 

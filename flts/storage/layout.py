@@ -1,7 +1,7 @@
-"""The keys of the objects in all buckets: each kind with its builder, its prefixes and its parser.
+"""The keys of all objects in all buckets: each kind with its builder, its prefixes and its parser.
 
-Every release reads these keys: `tests/unit/flts/storage/test_layout.py` holds each of them to the letter. A key begins
-with its identifier, or with a folder of the system's own, whose name begins with an underscore as no identifier does.
+Every release reads these keys, so `tests/unit/flts/storage/test_layout.py` holds each of them literally. A key begins
+with its identifier, or with a folder of the system, whose name begins with an underscore as no identifier does.
 """
 
 from __future__ import annotations

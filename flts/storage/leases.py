@@ -1,4 +1,4 @@
-"""Leases: work that one replica at a time may do, held as a record that says by whom and until when."""
+"""Leases: a record that lets one replica at a time do some work, with owner and expiry."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Marks: empty objects named by a run, so that one listing finds all runs of a kind."""
+"""Marks: empty objects named by a run, so that one listing finds all runs in a state."""
 
 from __future__ import annotations
 

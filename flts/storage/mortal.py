@@ -1,4 +1,4 @@
-"""An object store whose user may be killed before and after each object; for tests only (`flts.killpoints`)."""
+"""An object store with kill points before and after each object; for tests only (`flts.killpoints`)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""The log of operations: what people did to runs and data sets beside starting runs, and why.
+"""The log of operations that start no run (cancel, resume, delete, replay, a round of the janitor), with their reasons.
 
-A run keeps its own cause in ``run.json``. What starts no run (cancel, resume, delete, a replay, a janitor's round) is
-recorded here, where it outlives the data that it was about.
+A run keeps its own cause in ``run.json``. The records of this log outlive the data that they are about.
 """
 
 from __future__ import annotations

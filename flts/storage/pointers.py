@@ -1,4 +1,4 @@
-"""The pointers to champions: one an identifier, which is the authority, and one a configuration."""
+"""The pointers to champions: one per identifier, which is authoritative, and one per configuration."""
 
 from __future__ import annotations
 

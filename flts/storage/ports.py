@@ -1,4 +1,4 @@
-"""The port of the object store: what every adapter promises."""
+"""The port of the object store: the promises of every adapter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records: one small JSON object each, created once or changed by compare-and-set; and marks of what is open."""
+"""Records: small JSON objects, created once or changed by compare-and-set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What must survive of every run, by subject. Every record is one JSON object, written once unless said otherwise."""
+"""The records of runs, by subject. A record is one JSON object, written once unless its method says otherwise."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""The records of pipeline runs: what was started, what the broker knows of, what has ended.
+"""The records of pipeline runs: their start, their announcement to the broker, their outcome.
 
-An unfinished run is also marked by an empty object, so that looking for work costs one listing and not a look into
-every run there ever was.
+An unfinished run also has a mark, so that the search for unfinished runs is one listing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The object store on an S3 server; the only importer of boto3."""
+"""The object store on an S3 server. Only this module imports boto3."""
 
 from __future__ import annotations
 

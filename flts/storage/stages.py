@@ -1,4 +1,4 @@
-"""How far each stage of a run is, as its service recorded it."""
+"""The records of a run's stages, each written by the service of the stage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which identifiers were deleted, and up to which run: what belongs to an earlier one must not come back."""
+"""Tombstones of deleted identifiers. Objects of runs older than the tombstone must not come back."""
 
 from __future__ import annotations
 

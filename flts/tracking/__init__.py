@@ -1,1 +1,1 @@
-"""The record of runs and models in MLflow: never the path, always bounded in time, whole in the end."""
+"""The record of runs and models in MLflow: calls are bounded, records become complete, no run depends on it."""

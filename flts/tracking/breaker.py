@@ -1,4 +1,4 @@
-"""Holds calls back for a while once one of them failed."""
+"""A circuit breaker: after a failed call it refuses further calls for a while."""
 
 from __future__ import annotations
 

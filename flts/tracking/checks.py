@@ -1,4 +1,4 @@
-"""What MLflow must show at start, by a real request and without its client, which takes seconds to import."""
+"""The check of MLflow at a service's start, by a plain request: importing MLflow's client takes seconds."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The tracker: what services tell MLflow, from a thread of its own.
+"""The tracker: services record in MLflow through it, from a thread of its own.
 
-MLflow is the record, never the path. Nothing here raises to its caller or waits longer than
-``MLFLOW_CLOSE_SECONDS``; what MLflow has not acknowledged by then is spooled to the store whole, and recorded later by
-`Tracker.drain_spool`.
+MLflow is a record, and the pipeline does not depend on it. No method raises an error of MLflow or waits longer than
+``MLFLOW_CLOSE_SECONDS``. A document that MLflow has not acknowledged by then is spooled to the store, and
+`Tracker.drain_spool` records it later.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a run has to say to MLflow, as one document: kept in memory while it grows, spooled whole if need be."""
+"""The record of one run as a document: kept in memory, and spooled as a whole if MLflow is unavailable."""
 
 from __future__ import annotations
 

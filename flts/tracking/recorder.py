@@ -1,7 +1,7 @@
-"""Brings one document into MLflow, from where the last try left off; the only importer of mlflow.
+"""Send one document to MLflow, and continue where the last attempt stopped. Only this module imports mlflow.
 
-Everything here runs in the tracker's one thread. Each step may be repeated: a run is found by its ``run_id`` tag before
-one is made, as is a model version; metrics repeat their step and time; artifacts overwrite themselves.
+All code here runs in the tracker's thread. Each step can be repeated: a run is searched by its tag ``run_id`` before it
+is created, and so is a model version. Metrics repeat their step and time. Artifacts overwrite themselves.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Documents that MLflow has not taken yet, kept in the store until it does."""
+"""Documents that MLflow has not recorded yet, kept in the store until it has."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What every trainer does around its fit: read the claimed rows, check, calibrate, store, record, announce."""
+"""The work of every trainer around its fit: read and check the rows, calibrate, store, record, announce."""

@@ -1,4 +1,4 @@
-"""The events of trainers; light enough for the process that only waits for its child."""
+"""The events of trainers. The module imports little, because the process that waits for the training child uses it."""
 
 from __future__ import annotations
 

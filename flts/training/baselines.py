@@ -1,4 +1,4 @@
-"""From the training rows to the bundle of a baseline, which is one like any other model's."""
+"""From the training rows to the bundle of a baseline, which has the format of every bundle."""
 
 from __future__ import annotations
 

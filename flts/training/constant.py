@@ -1,4 +1,4 @@
-"""The model of data in which nothing varies: there is nothing to learn, every target answers its constant."""
+"""The model of a data set without variation: every target is forecast as its constant."""
 
 from __future__ import annotations
 

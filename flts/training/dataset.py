@@ -1,4 +1,4 @@
-"""Read the rows and the recipe that an event claims, and say what came."""
+"""Read the rows and the recipe that an event claims, and log what they contain."""
 
 from __future__ import annotations
 

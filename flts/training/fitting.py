@@ -1,4 +1,4 @@
-"""What a trainer contributes: from rows to model bytes and its own predictions."""
+"""The contract of a model type: from rows to a model file and to predictions that check it."""
 
 from __future__ import annotations
 

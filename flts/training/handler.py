@@ -1,4 +1,4 @@
-"""The one handler of all trainers: a claimed data set in, one ``ModelTraining`` out."""
+"""The handler of all trainers: it consumes a claimed data set and returns one ``ModelTraining`` event."""
 
 from __future__ import annotations
 

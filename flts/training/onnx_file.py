@@ -1,4 +1,4 @@
-"""How trainers write ONNX: one opset, checked, the same bytes for the same numbers."""
+"""Write ONNX files: one opset, checked, and the same bytes for the same numbers."""
 
 from __future__ import annotations
 

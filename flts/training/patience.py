@@ -1,4 +1,4 @@
-"""Waiting for a store that is away, with a result in hand that cost more than the wait."""
+"""Retry a write while the store is unavailable, so that an expensive result is not lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The record of one training in MLflow, or nowhere: nothing here can fail a training."""
+"""The record of one training in MLflow. An error here does not fail the training."""
 
 from __future__ import annotations
 

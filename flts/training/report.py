@@ -1,4 +1,4 @@
-"""How a fit's progress reaches people, the log and the record at once."""
+"""Report the progress of a fit to people, to the log and to the record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trainer as a service: it consumes training data in a child process, and announces what failed for good."""
+"""A trainer as a service: it trains in a child process, and announces a training that failed for good."""
 
 from __future__ import annotations
 

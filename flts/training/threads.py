@@ -1,7 +1,7 @@
-"""How many threads one training may use, and how they wait.
+"""The number of threads of a training, and how they wait.
 
-Threads beyond the cores look like a hang: OpenMP's spin while they wait for each other, and where other work holds the
-cores training is 15 to 20 times slower.
+More threads than cores can make a training 15 to 20 times slower: OpenMP's threads wait for each other in a busy loop,
+while other processes need the cores.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What callers may name: buckets and keys of the store."""
+"""The buckets and keys that a client may name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an upload becomes: its keys, claims and the event that starts a run."""
+"""From an upload to its keys, claims and the event that starts a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people are shown of runs, as pure functions of the records in the store."""
+"""The views of runs that people see, as pure functions of the records in the store."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The gateway's routes, by what they are about."""
+"""The gateway's routes, by subject."""

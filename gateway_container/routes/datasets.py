@@ -1,4 +1,4 @@
-"""Data sets: upload a CSV and start a run on it, list them, read their last rows."""
+"""Data sets: upload a CSV and start a run on it, list data sets, read the last rows."""
 
 from __future__ import annotations
 

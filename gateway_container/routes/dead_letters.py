@@ -1,4 +1,4 @@
-"""Dead letters: count, list, show, send again. All need the key: letters carry what people sent."""
+"""Dead letters: count, list, show, replay. All routes need the key, because letters contain uploaded content."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Forecasts: passed on to the inference service."""
+"""Forecasts: forwarded to the inference service."""
 
 from __future__ import annotations
 

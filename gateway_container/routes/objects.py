@@ -1,4 +1,4 @@
-"""The seeds' routes: files in and out, by bucket and key."""
+"""The routes of the original interface: upload and download of files by bucket and key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Operation: delete a data set, look at or have a round of the janitor, read what was done and why."""
+"""Operation: delete a data set, preview or run the janitor, list operations and their reasons."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs: start, list, look at, follow live, announce again."""
+"""Runs: start, list, show, follow live, announce again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run's test rows, forecast as they would have been served, and measured."""
+"""Forecast a run's test rows as they would have been served, and score the forecasts."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Micro-batches: all requests that wait for a champion share one model call per turn of the event loop.
 
-A long horizon takes one pass per turn beside all the others, so it never stands in the way of a short one. A champion
-has a lane of its own, bound at admission: after a swap the old lane empties with the old champion.
+A long horizon takes one pass per turn beside the other requests, so it does not delay a short one. Each champion has a
+lane, which a request enters on admission. After a swap the requests in the old lane finish with the old champion.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A champion: one promoted bundle, loaded and proved, that never changes; an answer comes from exactly one."""
+"""A champion: one promoted bundle, loaded, proved and immutable. An answer comes from exactly one champion."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A promotion: what an identifier's pointer says."""
+"""A promotion: the content of an identifier's pointer."""
 
 from __future__ import annotations
 

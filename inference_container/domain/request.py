@@ -1,4 +1,4 @@
-"""What a request may say: typed, strict, and refused naming the field and the number needed."""
+"""Decode and validate a request. A refusal names the field and the number that is needed."""
 
 from __future__ import annotations
 

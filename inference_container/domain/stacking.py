@@ -1,4 +1,4 @@
-"""The windows of several requests, made in one go."""
+"""Build the windows of several requests in one pass."""
 
 from __future__ import annotations
 

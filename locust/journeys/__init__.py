@@ -1,1 +1,1 @@
-"""What users do, one journey per file."""
+"""The users of the load test, one journey per file."""

@@ -1,4 +1,4 @@
-"""Somebody who asks for forecasts of what was measured last."""
+"""A user who requests forecasts of the latest measurements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Somebody who looks which champions are served and how the runs go."""
+"""A user who lists champions and runs."""
 
 from __future__ import annotations
 

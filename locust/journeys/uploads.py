@@ -1,4 +1,4 @@
-"""Somebody who uploads a small data set now and then and waits for the decision."""
+"""A user who sometimes uploads a small data set and waits for the decision."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""How models that are no network are fitted: pure code that knows no message and no store."""
+"""Fits of models that are not networks: pure code without messages and store."""

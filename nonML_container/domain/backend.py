@@ -1,4 +1,4 @@
-"""Prophet's optimiser, replaced by the exact solution where there is one."""
+"""The optimiser given to Prophet: the exact solution where there is one, else Prophet's own search."""
 
 from __future__ import annotations
 

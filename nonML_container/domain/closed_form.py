@@ -1,8 +1,8 @@
-"""Fitted Prophets of several targets as one ONNX graph of doubles.
+"""The fitted Prophets of several targets as one ONNX graph in float64.
 
 ``t = (seconds - start) / span``; ``trend = k t + m + sum of delta * max(t - change, 0)``; each seasonality is a sum of
 sines and cosines of ``2 pi i days / period``; ``yhat = y_scale * (trend * (1 + multiplicative) + additive) + floor``.
-The graph goes on to the recipe's scaled units, which is what every bundle answers in.
+The graph ends in the recipe's scaled units, which every bundle returns.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The errors that a fit reports."""
+"""The errors of a fit."""
 
 from __future__ import annotations
 

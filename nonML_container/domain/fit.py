@@ -1,4 +1,4 @@
-"""One target's Prophet."""
+"""Fit a Prophet for one target."""
 
 from __future__ import annotations
 

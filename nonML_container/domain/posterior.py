@@ -1,10 +1,10 @@
-"""The maximum of Prophet's posterior, solved for instead of searched.
+"""Compute the maximum of Prophet's posterior exactly.
 
 With a linear trend and additive seasonalities Prophet (Taylor and Letham, Forecasting at Scale, 2018) is a linear model
-with normal priors, Laplace priors on the changes of the trend and one noise level. For a given noise level the maximum
-is a quadratic problem with absolute values, of some 50 unknowns; the data enter it once, as a Gram matrix. Feature-sign
-search (Lee et al., Efficient sparse coding algorithms, 2007) solves it exactly, and the noise level has a closed form.
-L-BFGS, which Prophet uses, needs hundreds of passes over all rows and ends short of it.
+with normal priors, Laplace priors on the changes of the trend, and one noise level. For a given noise level the maximum
+is a quadratic problem with absolute values and about 50 unknowns. The data enter it once, as a Gram matrix.
+Feature-sign search (Lee et al., Efficient sparse coding algorithms, 2007) solves it exactly, and the noise level has a
+closed form. L-BFGS, which Prophet uses, needs hundreds of passes over all rows and stops before the maximum.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Pure functions: from tables to a split, sampled, scaled data set."""
+"""Pure functions from tables to a data set that is split, sampled and scaled."""

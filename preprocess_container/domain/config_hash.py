@@ -1,4 +1,4 @@
-"""The name of a data set: the hash of everything that makes it what it is."""
+"""The name of a data set: the hash of its content, its recipe and its settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sampling: here and nowhere else. A sample is one block of neighbours, since windows need them."""
+"""Sampling of rows, for the whole pipeline. A sample is one block of consecutive rows, because windows need them."""
 
 from __future__ import annotations
 

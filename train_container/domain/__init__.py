@@ -1,1 +1,1 @@
-"""Networks, their training and their export: pure code that knows no message and no store."""
+"""Networks, their training and their export: pure code without messages and store."""

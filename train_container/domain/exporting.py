@@ -1,4 +1,4 @@
-"""Torch's own exporter, for networks of ordinary layers whose module writes no graph itself."""
+"""Export networks of ordinary layers with torch's own exporter, if their module writes no ONNX graph itself."""
 
 from __future__ import annotations
 

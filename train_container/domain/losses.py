@@ -1,4 +1,4 @@
-"""What is minimised, and how well it went."""
+"""The training loss, and scores that are summed up batch by batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fit a network: one-cycle Adam on whole batches, the best epoch of the stopping tail kept."""
+"""Fit a network: one-cycle Adam with a fixed batch size; the best epoch on the stopping tail is kept."""
 
 from __future__ import annotations
 

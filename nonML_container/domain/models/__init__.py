@@ -1,6 +1,6 @@
-"""Models that are no network: each is one module of functions as `flts.training.fitting.Fitter` says.
+"""Models that are not networks. Each is a module with the functions of `flts.training.fitting.Fitter`.
 
-`flts.trainers` lists them; the module has the model type's name in lower case.
+`flts.trainers` lists them; a module has the name of its model type in lower case.
 """
 
 from __future__ import annotations

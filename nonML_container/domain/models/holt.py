@@ -1,4 +1,4 @@
-"""HOLT: damped-trend exponential smoothing of each varying target, with the parameters that err least on the fit rows.
+"""HOLT: damped-trend exponential smoothing of each varying target. The parameters minimise the error on the fit rows.
 
 Gardner and McKenzie (1985), as in Hyndman and Athanasopoulos, Forecasting: Principles and Practice, section 8.2::
 
@@ -6,9 +6,9 @@ Gardner and McKenzie (1985), as in Hyndman and Athanasopoulos, Forecasting: Prin
     trend_t = beta (level_t - level_{t-1}) + (1 - beta) phi trend_{t-1}
     forecast h steps ahead = level_t + (phi + phi^2 + ... + phi^h) trend_t
 
-The recursion runs over the rows of a window, from the level of its first row and no trend. Level and trend are then
-linear in the window, and the squared one-step error of any parameters is a quadratic form of the second moments of
-windows and their targets. These are taken once, after which trying a parameter costs no pass over the rows.
+The recursion runs over the rows of a window. It starts with the level of the first row and no trend. Level and trend
+are then linear in the window, and the squared one-step error is a quadratic form of the second moments of windows and
+targets. The moments are computed once, so that trying a parameter needs no pass over the rows.
 """
 
 from __future__ import annotations

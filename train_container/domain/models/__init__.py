@@ -1,7 +1,7 @@
-"""Networks, each one module; `flts.trainers` lists them, and the module has the model type's name in lower case.
+"""Networks, one module each. `flts.trainers` lists them; a module has the name of its model type in lower case.
 
-Such a module holds ``build(shape, settings)``, which returns a new network: scaled windows (b, L, f) float32 in, scaled
-targets (b, H, m) out. It may hold ``to_onnx(network, shape)``, which returns the same function as ONNX; without it,
+A module defines ``build(shape, settings)``, which returns a new network: scaled windows (b, L, f) float32 in, scaled
+targets (b, H, m) out. It may define ``to_onnx(network, shape)``, which returns the same function as ONNX. Without it
 torch's own exporter is used.
 """
 

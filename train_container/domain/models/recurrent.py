@@ -1,4 +1,4 @@
-"""What GRU and LSTM share: the network around torch's own layers, and its ONNX graph."""
+"""Shared by GRU and LSTM: the network around torch's recurrent layers, and its ONNX graph."""
 
 from __future__ import annotations
 
