@@ -87,7 +87,7 @@ def records_of(store: ObjectStore, identifier: str) -> dict[str, Record | None]:
         for info in list(store.list(bucket, f"{identifier}/")):
             try:
                 record = json.loads(store.get(bucket, info.key)[0])
-            except ObjectNotFoundError:  # a try that was cleared meanwhile
+            except ObjectNotFoundError:  # the attempt's record was removed meanwhile
                 continue
             except ValueError:
                 record = None
@@ -187,12 +187,12 @@ def _of_decision(store: ObjectStore, records: Records, identifier: str, run_id: 
         yield "the run has no outcome"
     if outcome in {*DECIDED, "cancelled"} and decisions != [f"{folder}/decision.json"]:
         yield f"decisions of a run that ended as {outcome}: {decisions}"
-    # A promotion that a newer run overtook is superseded; a cancelled run was decided as a refusal.
+    # A run with the decision "promoted" ends as superseded if a newer run was promoted first.
     if outcome in DECIDED and decided != outcome and (decided, outcome) != ("promoted", "superseded"):
         yield f"decided as {decided}, ended as {outcome}"
     if list(store.list("pipeline-runs", f"_open/{run_id}/")):
         yield "the run has ended and is still marked as open"
-    # A worker that is killed right after forecast.json leaves its attempt, which goes with the run.
+    # A worker that is killed right after writing forecast.json leaves its attempt's record until the run is removed.
     if left := [name for name in of_run if "/attempts/" in name and "/attempts/forecast" not in name]:
         yield f"tries that nobody cleared: {left}"
     pointer = records.get(f"model-promotion/{identifier}/current.json")
@@ -211,7 +211,7 @@ def _of_training(records: Records) -> Iterator[str]:
             bundles.setdefault(record["bundle"]["object_key"], set()).add(record["bundle"]["sha256"])
         started_by = records.get("/".join([*name.split("/")[:3], "run.json"])) or {}
         if started_by.get("of_run"):
-            continue  # judges another run's trainings again
+            continue  # the run evaluates another run's models
         trainings[record["run_id"]] += 1
         event_id = derived_event_id(started_by["event_id"], "training-data")
         if record["run_id"] != derived_run_id(event_id, record["model_type"]):
@@ -264,7 +264,7 @@ def _of_mlflow(mlflow_url: str, store: ObjectStore, records: Records, identifier
         for name, record in records.items():
             if record is None or "/trained/" not in name or record["status"] != "SUCCESS":
                 continue
-            if record["model_type"] in BASELINES:  # which have no run there
+            if record["model_type"] in BASELINES:  # baselines have no run in MLflow
                 continue
             states = recorded.get(record["run_id"], [])
             waits = len(states) <= 1 and record["run_id"] in waiting

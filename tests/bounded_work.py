@@ -27,7 +27,7 @@ def misbehave(order: dict[str, Any], note: Callable[[str], None]) -> dict[str, A
         case "bug":
             return {"never": 1 // 0}
         case "fill":
-            return {"size": len(b"x" * order["size"])}  # written to, so that it is held
+            return {"size": len(b"x" * order["size"])}  # the pages are written, so that the memory is really used
         case "keep":
             KEPT.append(b"x" * order["size"])
         case "hang":

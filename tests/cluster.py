@@ -76,7 +76,7 @@ def load_images() -> None:
         return
     build_images()
     named = {str(container(pod)["image"]) for pod in pods(render("values-complete.yaml")).values()}
-    # What the engine does not have, the nodes fetch themselves.
+    # Images that the engine lacks are pulled by the nodes.
     there = [image for image in sorted(named) if command("docker", "image", "ls", "--quiet", image)]
     command(*shlex.split(loading), *there, timeout=1100)
 
@@ -92,7 +92,7 @@ def free_node_ports(count: int) -> list[int]:
     """Return ports of the node that no Service has and nobody listens on."""
     services = json.loads(kubectl("get", "services", "--all-namespaces", "--output", "json"))["items"]
     taken = {port.get("nodePort") for service in services for port in service["spec"].get("ports", [])}
-    taken |= set(VALUES["nodePorts"].values())  # another installation may want these
+    taken |= set(VALUES["nodePorts"].values())  # reserved for an installation with the default ports
     free = [port for port in NODE_PORTS if port not in taken and not is_taken(port)]
     return random.sample(free, count)
 
@@ -156,7 +156,7 @@ class Release(Namespace):
     def _helm(
         self, verb: str, files: tuple[str, ...], values: Mapping[str, Any], waiting: tuple[str, ...] | None = None
     ) -> None:
-        own = self.folder / f"{uuid.uuid4().hex}.json"  # YAML too
+        own = self.folder / f"{uuid.uuid4().hex}.json"  # JSON is valid YAML
         own.write_text(json.dumps(values))
         named = [word for file in (*(self.chart / name for name in files), own) for word in ("--values", str(file))]
         try:
@@ -251,5 +251,5 @@ def release(kind: str, folder: Path, values: Mapping[str, Any] | None = None) ->
     with namespace(name, RESTRICTED):
         try:
             yield Release(name, folder, values or {})
-        finally:  # a namespace takes along what is in it, and not everything is
+        finally:  # the chart also creates objects outside the namespace, which deleting the namespace leaves
             command("helm", "uninstall", RELEASE, "--namespace", name, "--ignore-not-found", check=False)

@@ -12,7 +12,7 @@ from hypothesis import settings
 pytest_plugins = ("tests.costs", "tests.no_skips", "tests.workers")
 FOLDERS = ("unit", "contract", "e2e", "deployment")
 
-# A deadline per example measures how busy the machine is.
+# No deadline per example: it would fail on a busy machine.
 settings.register_profile("flts", deadline=None)
 settings.load_profile("flts")
 

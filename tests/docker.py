@@ -108,7 +108,7 @@ class Installation:
         return answer.stdout
 
     def _inherited(self) -> dict[str, str]:
-        # Compose prefers its own environment to the file; keys that somebody exported are not this installation's.
+        # Compose prefers environment variables to the env file, so variables of the caller's shell are removed.
         return {name: value for name, value in os.environ.items() if name not in names(EXAMPLE.read_text())}
 
     def address(self, service: str, port: int) -> tuple[str, int]:

@@ -54,7 +54,7 @@ class FaultyProxy:
 
     def __init__(self, target_port: int, *, mode: Mode = PASS) -> None:
         self._target = ("127.0.0.1", target_port)
-        # Holds the port while nobody listens on it.
+        # Keeps the port reserved while no socket listens on it.
         self._reserved = _socket(0)
         self.port = int(self._reserved.getsockname()[1])
         self._changed = threading.Condition()
@@ -114,7 +114,7 @@ class FaultyProxy:
 
     def _stop_listening(self) -> None:
         if self._listener is not None:
-            # Close alone leaves the port open while the other thread is in accept().
+            # Without shutdown the port stays open while the other thread is in accept().
             with contextlib.suppress(OSError):
                 self._listener.shutdown(socket.SHUT_RDWR)
             self._listener.close()
@@ -160,10 +160,10 @@ class FaultyProxy:
                     count = gate.wait(len(rest))
                     sink.sendall(rest[:count])
                     rest = rest[count:]
-            gate.wait(0)  # an end, too, is news that a fault keeps back
+            gate.wait(0)  # a fault delays the end of a connection too
             sink.shutdown(socket.SHUT_WR)
         except OSError:
-            # The other direction has nobody to talk to either.
+            # The other direction has no peer any more.
             for end in (source, sink):
                 with contextlib.suppress(OSError):
                     end.shutdown(socket.SHUT_RDWR)

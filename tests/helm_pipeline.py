@@ -170,7 +170,7 @@ def _door(name: str, port: Document) -> Document:
         "metadata": {"name": f"{DOOR}-{name}", "labels": {"app": DOOR}},
         "spec": {
             "type": "NodePort",
-            # Who is not ready is asked why.
+            # Pods that are not ready must be reachable too: their /readyz states the reason.
             "publishNotReadyAddresses": True,
             "ports": [port],
             "selector": {"app.kubernetes.io/instance": RELEASE, "app.kubernetes.io/component": name},

@@ -122,7 +122,7 @@ class Killing:
         run_id = self.upload(identifier)
         self.follow(identifier, run_id)
         wait_for(lambda: self._shipped(identifier), "the forecast log is in the store", 60)
-        time.sleep(1)  # what comes after a commit
+        time.sleep(1)  # a kill after a commit must happen within this second
         found: dict[Case, int] = {}
         for process, line in self._passed():
             case = _as_case(process, line, identifier)
@@ -136,7 +136,7 @@ class Killing:
         late = case.on_its_own or "{lease}" in case.detail
         armed = None if late else self.arm(case, identifier)
         if case.point.startswith("child-") and case.program != "inference":
-            # A child is started in the middle of a run when the one before it died at its work.
+            # A child starts in the middle of a run after the previous child died.
             armed = self._arm_next_child(case, identifier)
         run_id = self.upload(identifier)
         if armed is None:
@@ -146,7 +146,7 @@ class Killing:
             armed = self.arm(case, identifier, run_id)
         served = self.follow(identifier, run_id)
         killed = self._claimed_at(armed, CLAIM_SECONDS if case.on_its_own else LATE_SECONDS)
-        time.sleep(0.2)  # a process that is being killed may answer once more
+        time.sleep(0.2)  # a process that receives SIGKILL may still answer one request
         ready = self.wait_ready(case.program)
         done = {"inference": served, "inference-worker": self._written_at(identifier, run_id, "forecast")}
         decided = done.get(case.program, self._written_at(identifier, run_id, "outcome"))
@@ -234,7 +234,7 @@ class Killing:
             wait_for(claim.exists, f"somebody died at {claim.name}", seconds)
         except AssertionError as error:
             raise NotPassedError(str(error)) from None
-        return claim.stat().st_ctime  # set by the rename, just before the kill
+        return claim.stat().st_ctime  # the rename, just before the kill, set this time
 
     def _record(self, identifier: str, run_id: str, name: str) -> Path:
         return self.stack.store / "pipeline-runs" / identifier / run_id / f"{name}.json"
@@ -300,7 +300,7 @@ class Matrix:
                 left = {program: sum(case.program == program for case in self._waiting) for program in SERVICES}
                 free = [case for case in self._waiting if case.program not in self._busy]
                 if free:
-                    # The longest queue first, so that none is left alone in the end.
+                    # The service with most remaining cases first, so that the workers end together.
                     case = max(free, key=lambda one: left[one.program])
                     self._waiting.remove(case)
                     self._busy.add(case.program)
@@ -345,7 +345,7 @@ class Matrix:
                 self._killing.disarm(identifier)
             with self._lock:
                 identifier = self._identifier(worker, case)
-        raise AssertionError  # the last try returns or raises
+        raise AssertionError  # the last attempt returns or raises
 
 
 def partition_of(identifier: str) -> int:

@@ -37,7 +37,7 @@ def linear_model(recipe: FittedRecipe, *, window_steps: int, horizon_steps: int,
 
     def forecast(windows: Float32Array) -> FloatArray:
         flat = windows.reshape(len(windows), -1).astype(np.float64)
-        # Row by row, so that an answer does not depend on the batch it is in.
+        # Row by row: summed over a batch, the last digits would depend on its size.
         answers = np.stack([(row[:, None] * weights).sum(axis=0) for row in flat])
         return answers.reshape(len(windows), horizon_steps, targets)
 

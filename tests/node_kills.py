@@ -82,7 +82,7 @@ def _manifest() -> Document:
                             "name": NAME,
                             "image": IMAGE,
                             "command": ["python", "-c", "import signal; signal.pause()"],
-                            # Programs of other users: it needs root's CAP_KILL, which container engines leave in place.
+                            # Killing processes of other users needs CAP_KILL, which root has in a container by default.
                             "securityContext": {"runAsUser": 0},
                         }
                     ],

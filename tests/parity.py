@@ -75,7 +75,7 @@ def reading(service: str, declared: Mapping[str, set[str]]) -> set[str]:
     return declared.get(service, set(OTHERS.get(service, ())))
 
 
-# ---- Images of ours: what Compose and the chart leave to them
+# ---- Our images: values that neither Compose nor the chart sets
 
 
 @dataclass(frozen=True)
@@ -216,7 +216,7 @@ def _of_pod(pod: Document, service: Document | None) -> Running:
     }
     linger = one.get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command", ["sleep", "0"])[1]
     limits = one["resources"]["limits"]
-    # A port that leads to another one, or to none, is as wrong as one that is missing.
+    # A Service port must lead to the container's port; any other target counts as missing.
     reached = {
         port["port"]
         for port in (service["spec"]["ports"] if service else ())

@@ -157,7 +157,7 @@ def running_stack(home: Path, *, code: Path = ROOT, **environment: str) -> Itera
             if process.poll() is None:
                 process.kill()
             output.close()
-        # What a service had started ends with it, but not in the same moment.
+        # Child processes of a service end shortly after it.
         _, left = psutil.wait_procs(family, timeout=10)
         left = [one for one in left if not _is_zombie(one)]
         for one in left:

@@ -69,7 +69,7 @@ def race(
     store = open_store(settings, prefix)
 
     def write(name: str) -> bool:
-        time.sleep(max(0.0, begin - time.time()))  # all processes at once, or it is no race
+        time.sleep(max(0.0, begin - time.time()))  # all processes start at the same moment, to provoke a race
         try:
             store.put(bucket, "race/winner", name.encode(), create_only=True)
             won = True

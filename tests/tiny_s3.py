@@ -71,7 +71,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def handle_expect_100(self) -> bool:
         granted = super().handle_expect_100()
-        self.wfile.flush()  # it lies in the buffer, while the client waits a second for it before each body
+        self.wfile.flush()  # without a flush the client waits a second for "100 Continue" before each body
         return granted
 
     do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = do  # noqa: N815 - the base class looks for these

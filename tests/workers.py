@@ -35,9 +35,9 @@ class WholeFilesAndJourneys(LoadFileScheduling):
         return f"{JOURNEYS} own servers" if file.endswith(OWN_SERVERS) else f"{JOURNEYS} session's pipeline"
 
 
-@pytest.hookimpl(optionalhook=True)  # there is none with `-p no:xdist`
+@pytest.hookimpl(optionalhook=True)  # the hook is missing with `-p no:xdist`
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> WholeFilesAndJourneys:
-    config.option.loadscopereorder = False  # else by the number of tests, which says nothing about their length
+    config.option.loadscopereorder = False  # not by the number of tests, which is unrelated to their duration
     return WholeFilesAndJourneys(config, log)
 
 

@@ -83,7 +83,7 @@ class AccountingContract:
 
         headers = list(letter["headers"].items())
         of_next = [(name, value if name != "source-offset" else b"1") for name, value in headers]
-        for again in (headers, of_next):  # as a kill between letter and commit leaves them
+        for again in (headers, of_next):  # as after a kill between dead letter and commit
             bus.publisher.publish_record(f"{bus.prefix}{GROUP}.dead-letter", letter["key"], letter["raw"], again)
 
         assert counts(account(bus)) == (2, 0, 1, 1)

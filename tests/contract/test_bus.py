@@ -59,7 +59,7 @@ class BusContract:
 
         events = [bus.publish(f"series-{number}") for number in range(24)]
 
-        all_ended(one, 24, REBALANCE_SECONDS, other)  # a busy machine takes the members' time too
+        all_ended(one, 24, REBALANCE_SECONDS, other)  # generous, because a busy machine delays the members too
         done = [line["event_id"] for line in one.journal("end") + other.journal("end")]
         assert sorted(done) == sorted(event.event_id for event in events)
         assert one.journal("end")
@@ -142,7 +142,7 @@ class BusContract:
         events = [bus.publish(f"series-{number}") for number in range(8)]
 
         for replica in (one, other):
-            # One whom the broker did not tell in time where its partitions end begins at their beginning.
+            # A replica that did not get the end offsets in time reads from the beginning.
             seen = [earlier, *events] if replica.logged("ends_unknown") else events
             all_ended(replica, len(seen))
             assert sorted(line["event_id"] for line in replica.journal("end")) == sorted(e.event_id for e in seen)

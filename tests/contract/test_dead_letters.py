@@ -77,7 +77,7 @@ class DeadLetterContract:
         eventually(lambda: desk.account().in_flight == 0, "nothing in flight", timeout=30)
         ended = Counter(line["event_id"] for line in service.journal("end"))
         assert ended == Counter(event.event_id for event in broken + sound)
-        # A message given up is told as refused; what its replay makes has the same id and says something else.
+        # A dead letter publishes the result "refused". Its replay publishes another result with the same id.
         values = [record["value"] for record in bus.read("model-selected")]
         told = Counter(value["event_id"] for value in values if value["decision"] == "kept")
         assert len(told) == 40
@@ -114,7 +114,7 @@ class DeadLetterContract:
 
         eventually(lambda: mine.journal("end", event), "the replay's end", timeout=20)
         eventually(lambda: other.journal("end", after), "the next one's end", timeout=20)
-        assert len(other.journal("begin", event)) == 2  # its first try failed too
+        assert len(other.journal("begin", event)) == 2  # its first attempt failed too
         assert other.metric('flts_messages_total{outcome="skipped",topic="raw-data"}') == 1
 
     def test_an_unknown_group_is_named(self, bus: Bus) -> None:

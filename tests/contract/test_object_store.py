@@ -285,7 +285,7 @@ class ObjectStoreContract:
 
         store.put_stream(BUCKET, "versions", [b"b" * 3_000_000])
 
-        # A server may notice and end the stream; it must not go on with other bytes.
+        # The server may end the stream when the object changes. It must not continue with the new bytes.
         try:
             rest = b"".join(chunks)
         except BackendAwayError:
@@ -312,7 +312,7 @@ class ObjectStoreContract:
     def test_gives_what_a_claim_promises_and_nothing_else(self, store: ObjectStore, size: int) -> None:
         right = os.urandom(size)
         claim = put_claimed(store, BUCKET, f"claimed/{size}", right)
-        store.put_stream(BUCKET, f"claimed/{size}", [right])  # in parts where it is large, as uploads are
+        store.put_stream(BUCKET, f"claimed/{size}", [right])  # a large object is uploaded in parts
         assert read_claimed(store, claim) == right
         check_claimed(store, claim)
 
@@ -452,7 +452,7 @@ class S3Contract(ObjectStoreContract):
     @pytest.fixture(scope="class")
     @classmethod
     def made(cls) -> Iterator[S3Store]:
-        # Buckets of this run alone, emptied afterwards: the server may be shared.
+        # The buckets belong to this test run and are emptied afterwards, because the server may be shared.
         cls.settings = s3_settings(cls.variables)
         cls.prefix = f"t{uuid.uuid4().hex[:8]}-"
         store = open_store(cls.settings, cls.prefix)

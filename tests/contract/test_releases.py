@@ -115,7 +115,7 @@ def test_an_archive_is_small_and_names_no_machine(unpacked: Unpacked) -> None:
     assert [path for path in files_below(unpacked.home) if named.search(path.read_bytes())] == []
 
 
-# Objects: the kinds that a store may hold, each with what this code reads it by
+# Objects: every kind of object in a store, with the function that reads it
 
 
 def read_upload(release: Unpacked, found: Found) -> None:
@@ -142,7 +142,7 @@ def read_series(release: Unpacked, found: Found) -> None:
 def read_bundle(release: Unpacked, found: Found) -> None:
     claim = release.claim(BUNDLES, f"{found['key'].rpartition('/')[0]}/bundle.json")
     bundle, model = fetch_bundle(release.store, claim)
-    BundleModel(bundle, model)  # answers the probe
+    BundleModel(bundle, model)  # raises unless the model's answer to the probe is right
     assert (bundle.identifier, bundle.config_hash) == (found["identifier"], found["hash"])
 
 
@@ -378,7 +378,7 @@ def test_the_runs_that_were_left_unfinished_are_open(unpacked: Unpacked) -> None
     assert [name.identifier for name in unpacked.run_store.runs.unannounced()] == ["recorded"]
 
 
-# What is computed again must have the same name
+# Hashes that are computed again must be the same
 
 
 def test_the_same_data_and_settings_have_the_config_hash_that_they_had(unpacked: Unpacked, environment: None) -> None:

@@ -58,7 +58,7 @@ def tracker(server: Mlflow, store: ObjectStore) -> Iterator[Tracker]:
 
 @pytest.fixture
 def mlflow(server: Mlflow, tracker: Tracker) -> Any:
-    assert tracker.end_stale_runs() == 0  # mlflow is imported, and bounded, by the tracker
+    assert tracker.end_stale_runs() == 0  # the call makes the tracker import mlflow with its time limits
     from mlflow import MlflowClient  # noqa: PLC0415 - see above
 
     return MlflowClient(tracking_uri=server.uri, registry_uri=server.uri)
@@ -260,7 +260,7 @@ class TrackerContract:
             thread.join()
 
         assert None not in answers
-        while tracker.drain_spool():  # a loaded machine may have spooled one
+        while tracker.drain_spool():  # on a busy machine a document may have been spooled
             pass
         assert sorted(run.info.run_id for run in runs_of(mlflow, experiment)) == sorted(map(str, answers))
         assert sorted(one.tags["model_type"] for one in versions_of(mlflow, experiment)) == types
@@ -319,7 +319,7 @@ class TrackerContract:
 
         assert mlflow.get_experiment_by_name(experiment) is None
         assert versions_of(mlflow, experiment) == []
-        # The same tracker goes on, which knew the old experiment and model.
+        # The same tracker continues, with the old experiment and model in its memory.
         train_of(tracker, experiment, "01900000-0000-7000-8000-000000000003")
         assert mlflow.get_experiment_by_name(experiment).experiment_id != old
         assert len(runs_of(mlflow, experiment)) == len(versions_of(mlflow, experiment)) == 1
@@ -415,7 +415,7 @@ class TrackerContract:
         document, _ = store.get(BUCKET, f"_spool/{run_id}.json")
 
         assert tracker.drain_spool() == 3
-        # A drain that was killed after MLflow had it all, and before the document was removed.
+        # As after a drain that was killed between the last call to MLflow and the removal of the document.
         store.put(BUCKET, f"_spool/{run_id}.json", document)
         assert tracker.drain_spool() == 1
 

@@ -43,7 +43,7 @@ def summed(group: str, **states: str) -> dict[str, str]:
 
 
 CASES = {
-    # One service answers no more, another one's last replica has left the network.
+    # One service does not answer; the only replica of another one is no longer discovered.
     "FltsServiceDown": Case(
         {**ALL_UP, 'up{job="eval",instance="eval"}': "1x10 0x20", 'up{job="train-gru",instance="train-gru"}': "1x10"},
         quiet="11m",
@@ -58,7 +58,7 @@ CASES = {
         quiet="10m",
         fires="15m",
     ),
-    # A try that is repeated counts as well as a training that is given up.
+    # A retried attempt counts, and so does a training that failed for good.
     "FltsTrainingFailures": Case(
         {
             'flts_trainings_total{job="train-gru",model_type="GRU",outcome="failed"}': "0x10 1x40",
@@ -80,7 +80,7 @@ CASES = {
     "FltsTrainingStuck": Case(
         {'flts_training_stuck_total{job="train-lstm",instance="a"}': "0x10 1x40"}, quiet="10m", fires="12m"
     ),
-    # Young installations are left alone: after 20 hours nothing is said.
+    # No alert in the first 20 hours of an installation.
     "FltsNoPromotion": Case(
         {
             'flts_promotions_total{job="eval",decision="promoted"}': "0x12 1x400",
@@ -110,7 +110,7 @@ CASES = {
         quiet="10m",
         fires="12m",
     ),
-    # 4 % of errors are let pass, 8 % are not.
+    # 4 % errors raise no alert, 8 % do.
     "FltsForecastErrors": Case(
         {
             'flts_predictions_total{job="inference",outcome="success"}': "0+96x60",
@@ -132,7 +132,7 @@ CASES = {
     "FltsForecastsNotLogged": Case(
         {'flts_forecast_log_dropped_total{job="inference",instance="a"}': "0x10 7x40"}, quiet="10m", fires="12m"
     ),
-    # 0 is said by a replica without a champion.
+    # A replica without a champion exports 0.
     "FltsIntervalsTooNarrow": Case(
         {
             'flts_champion_coverage{job="inference",instance="a"}': "0x10 0.9x10 0.7x40",
@@ -150,7 +150,7 @@ CASES = {
         quiet="15m",
         fires="25m",
     ),
-    # Of three that wait, one works messages off and one is in the middle of a long training.
+    # Three consumers have waiting records: one commits, one is in a long training, one does neither.
     "FltsConsumerStalled": Case(
         {
             **stalled("train-gru", ended="7x95", at_work="0x95"),
@@ -160,7 +160,7 @@ CASES = {
         quiet="20m",
         fires="60m",
     ),
-    # One group's sum is short by two, another one lost three, a third has all in flight.
+    # One group's sum lacks two records, one group lost three, and one has all records in flight.
     "FltsMessagesAstray": Case(
         {
             **summed("eval", sent="10x60", done="6x10 4x50", in_flight="3x60", dead_letter="1x60", lost="0x60"),

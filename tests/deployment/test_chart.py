@@ -45,7 +45,7 @@ from tools.trainers import values_key
 EVERY_HELM = pytest.mark.parametrize("binary", helms() or [pytest.param("", id="no-helm")])
 EVERY_LAYERING = pytest.mark.parametrize("files", LAYERINGS.values(), ids=LAYERINGS)
 ENTRIES = {
-    # Entries of the values and the workloads that they switch.
+    # Entries of the values, and the workloads that they enable.
     **{f"services.{spec['values']}": [name] for name, spec in SPECS.items() if spec.get("part")},
     **{
         entry: [name for name, spec in SPECS.items() if spec["values"] == entry and not spec.get("part")]
@@ -127,7 +127,7 @@ def test_no_object_of_the_schema_takes_any_key() -> None:
     found = objects(json.loads((CHART / "values.schema.json").read_text()))
     assert len(found) > 20
     for path, schema in found.items():
-        if path == "values.properties.global":  # Helm's own, for charts of charts
+        if path == "values.properties.global":  # Helm adds this property for charts with subcharts
             continue
         assert schema.get("additionalProperties") is False or "propertyNames" in schema, path
 
@@ -257,7 +257,7 @@ def test_a_setting_that_no_service_would_accept_is_refused(wrong: str) -> None:
 def test_a_setting_reaches_its_readers_as_it_was_written(right: str, tmp_path: Path) -> None:
     name, _, value = right.partition("=")
     reader = next(workload for workload, reads in readers().items() if name in reads)
-    # As a number or a switch, and in quotes.
+    # Once without quotes (a number or a boolean) and once with quotes.
     for text in (value or '""', f'"{value}"'):
         (tmp_path / "values.yaml").write_text(f"config: {{{name}: {text}}}\n")
         answer = template(require_helm(), (str(tmp_path / "values.yaml"),))
@@ -293,7 +293,7 @@ def marked(path: str, key: str, number: int) -> tuple[str, str, str] | None:
     if path.startswith("nodePorts."):
         return path, str(31_000 + number), f"nodePort: {31_000 + number}\n"
     if key == "env":
-        # A setting of services, any variable of other images.
+        # Our services accept only settings; other images accept any variable.
         name = "EXTRA_HASH_SALT" if path.startswith("services.") else "SENTINEL"
         return f"{path}.{name}", f"sentinel-{number}", f"value: sentinel-{number}\n"
     units = {"cpu": ("m", "cpu: "), "memory": ("Mi", "memory: "), "size": ("Gi", "storage: ")}
@@ -309,14 +309,14 @@ def marked(path: str, key: str, number: int) -> tuple[str, str, str] | None:
 
 def test_every_value_is_used() -> None:
     found = list(leaves(VALUES))
-    few = [each for each in found if each[1] in {"replicas", "workers"}]  # which may not be more than a hundred
+    few = [each for each in found if each[1] in {"replicas", "workers"}]  # replicas and workers have a maximum of 100
     numbered = [
         *enumerate(few, 31),
         *enumerate((each for each in found if each not in few), 101),
     ]
     chosen = [mark for number, (path, key) in numbered if (mark := marked(path, key, number)) is not None]
     given = {path.replace(".", "__"): value for path, value, _ in chosen}
-    # Its own replicas count without the autoscaler.
+    # `replicas` of inference has an effect only without the autoscaler.
     given["services__inference__autoscaling__enabled"] = "false"
     given |= EVERY_TRAINER
 
@@ -346,7 +346,7 @@ def test_what_is_switched_off_is_gone_and_nothing_else(entry: str) -> None:
     gone = {(each["kind"], each["metadata"]["name"]) for each in before} - {
         (each["kind"], each["metadata"]["name"]) for each in after
     }
-    # Without inference there is nothing to try.
+    # Without inference the chart has no trial.
     assert gone - {("Pod", "flts-trial")} == components(before)
     assert not components(after)
 
@@ -383,7 +383,7 @@ def test_complete_is_full_data_and_dev_is_small() -> None:
     for name, pod in dev.items():
         found = environment(pod)
         assert not sampled.keys() & environment(complete[name]).keys()
-        # Sampling is preprocess's; the gateway checks uploads against it.
+        # Preprocess samples the rows, and the gateway checks whether an upload has enough of them.
         reads = name in {"preprocess", "preprocess-job", "fastapi-app"}
         assert {key: found[key] for key in sampled if key in found} == (sampled if reads else {}), name
     for name in ("train-gru", "train-lstm"):
@@ -409,7 +409,7 @@ def test_a_trainer_that_is_off_can_be_asked_for(trainer: Trainer) -> None:
     }
 
 
-# ---- Backends outside
+# ---- External backends
 
 OUTSIDE = {
     "kafka.bootstrapServers": ("broker.example:9092", {"kafka"}, "KAFKA_BOOTSTRAP_SERVERS"),

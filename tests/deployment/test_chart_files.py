@@ -93,7 +93,7 @@ def test_it_is_told_when_inference_has_all_the_replicas_that_it_may_have(tmp_pat
         "tests": [
             {
                 "interval": "1m",
-                # Three at last, of which one does not even answer: it has been asked for all the same.
+                # Three replicas at the end. The one that does not answer counts too, because it was requested.
                 "input_series": [
                     {"series": 'up{job="inference",instance="a"}', "values": "1x60"},
                     {"series": 'up{job="inference",instance="b"}', "values": "1x60"},

@@ -63,7 +63,7 @@ def test_every_pod_passes_the_restricted_profile(files: tuple[str, ...]) -> None
 def test_nothing_waits_without_a_bound(files: tuple[str, ...]) -> None:
     rendered = render(*files)
     for name, pod in pods(rendered).items():
-        # What a pod needs, it asks for itself, in a bounded time, and its last words say what failed.
+        # A pod checks its backends itself, within a time limit, and its termination message names the failure.
         assert "initContainers" not in pod["spec"], name
         assert container(pod)["terminationMessagePolicy"] == "FallbackToLogsOnError"
         assert container(pod)["resources"]["limits"].keys() == {"cpu", "memory"}
@@ -155,12 +155,12 @@ def test_secrets_are_made_at_random_and_outlive_the_release() -> None:
 
 
 def test_what_the_cluster_has_wins_over_chance_and_what_is_given_over_both(tmp_path: Path) -> None:
-    # Without a cluster `lookup` finds nothing: a copy of the chart is told what it would have found.
+    # Without a cluster `lookup` finds nothing, so the test puts the result of `lookup` into a copy of the chart.
     copy = tmp_path / "chart"
     shutil.copytree(CHART, copy)
     file = copy / "templates" / "_environment.tpl"
     there = {name: base64.b64encode(f"kept-{name}".encode()).decode() for name in SECRETS}
-    del there["GRAFANA_ADMIN_PASSWORD"]  # as if a version before had not known it
+    del there["GRAFANA_ADMIN_PASSWORD"]  # as if an earlier version of the chart had no such secret
     asked = '(lookup "v1" "Secret" .Release.Namespace "flts-secrets")'
     assert file.read_text().count(asked) == 1
     file.write_text(file.read_text().replace(asked, f"(`{json.dumps({'data': there})}` | fromJson)"))
@@ -180,7 +180,7 @@ def test_what_the_cluster_has_wins_over_chance_and_what_is_given_over_both(tmp_p
 
 
 def test_templates_leave_the_values_as_they_are() -> None:
-    # Helm stores them with the release, and `helm upgrade --reuse-values` starts from them.
+    # Helm stores values with the release, and `helm upgrade --reuse-values` uses them again.
     for path in (CHART / "templates").rglob("*"):
         if path.is_file():
             assert not re.search(r"\bset \$?[\w.]*\.Values", path.read_text()), path.name
@@ -229,7 +229,7 @@ def test_each_store_keeps_its_data_beyond_the_release_if_it_is_to() -> None:
         volumes = pods(rendered)[name]["spec"]["volumes"]
         assert [each for each in volumes if each["name"] == "data" and "emptyDir" in each]
     for pod in pods(render()).values():
-        # A finished pod with a claim would keep `helm uninstall --wait` waiting.
+        # `helm uninstall --wait` would wait for a finished pod that holds a volume claim.
         if pod["spec"].get("restartPolicy", "Always") != "Always":
             assert not any("persistentVolumeClaim" in each for each in pod["spec"]["volumes"])
 

@@ -28,7 +28,7 @@ from tests.helm import (
 def test_the_same_job_keeps_its_name() -> None:
     assert re.fullmatch(r"preprocess-[0-9a-f]{10}", job_name())
     assert job_name() == job_name(*COMPLETE)
-    # What it does not read.
+    # Settings that the Job does not read.
     for same in (
         {"config__EPOCHS": "20"},
         {"config__GATE_MIN_SKILL": "0.5"},
@@ -61,7 +61,7 @@ def test_another_job_has_another_name() -> None:
 
 
 def test_only_a_change_of_the_pod_gives_a_job_another_name() -> None:
-    # A Job's pod cannot be changed: the same name over another pod would make an upgrade fail.
+    # The pod template of a Job is immutable, so a Job with a changed template needs a new name.
     found: dict[str, str] = {}
     for change in (
         {},
@@ -135,7 +135,7 @@ def test_the_autoscaler_is_the_designs_and_owns_the_replicas() -> None:
     assert (spec["minReplicas"], spec["maxReplicas"]) == (2, 20)
     assert [each["resource"]["target"]["averageUtilization"] for each in spec["metrics"]] == [70]
     up, down = spec["behavior"]["scaleUp"], spec["behavior"]["scaleDown"]
-    # The design says at once: then every new champion, which costs each replica a second of CPU, was taken for load.
+    # The design has no delay. But a new champion costs each replica a second of CPU, which then counted as load.
     assert (up["stabilizationWindowSeconds"], up["policies"]) == (
         30,
         [{"type": "Pods", "value": 4, "periodSeconds": 15}],
@@ -146,7 +146,7 @@ def test_the_autoscaler_is_the_designs_and_owns_the_replicas() -> None:
     )
     inference = of_kind(rendered, "Deployment")["inference"]
     assert "replicas" not in inference["spec"]
-    # What the percentage is of.
+    # The autoscaler's percentage refers to this request.
     assert container(inference["spec"]["template"])["resources"]["requests"]["cpu"] == "50m"
 
 

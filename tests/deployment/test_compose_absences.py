@@ -57,7 +57,7 @@ ABSENCES = [
     Absence("postgres", "frozen", 30),
     Absence("mlflow", "stopped", 120),
     Absence("mlflow", "frozen", 60),
-    Absence("kafka", "frozen", 30),  # longer than its session: the controller, in the same process, takes it for dead
+    Absence("kafka", "frozen", 30),  # longer than the broker's session: the controller fences it
     Absence("kafka", "killed"),
 ]
 
@@ -97,7 +97,7 @@ def test_a_run_survives_a_backend_that_is_away_in_its_middle(
     def recorded() -> bool:
         try:
             assert_recorded_once(stack, identifier, run)
-        except (httpx.HTTPError, AssertionError):  # it is starting again, or has not been told of all yet
+        except (httpx.HTTPError, AssertionError):  # the gateway is restarting, or has not received all events yet
             return False
         return True
 

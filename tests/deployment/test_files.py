@@ -57,7 +57,7 @@ def test_every_variable_that_names_a_server_for_tests_is_explained() -> None:
     named = {name for path in sources for name in re.findall(r"FLTS_TEST_[A-Z0-9_]*[A-Z0-9]", path.read_text())}
     explained = set(re.findall(r"`(FLTS_TEST_[A-Z0-9_]+)`", (ROOT / "CONTRIBUTING.md").read_text()))
 
-    assert named - {"FLTS_TEST_S3"} == explained  # that one is a pattern in a docstring
+    assert named - {"FLTS_TEST_S3"} == explained  # FLTS_TEST_S3 is only a pattern in a docstring
     assert "FLTS_TEST_KAFKA" in named
 
 
@@ -67,7 +67,7 @@ def test_the_version_is_said_once() -> None:
 
 
 def test_no_tracked_file_names_a_machine_path_or_a_package_host() -> None:
-    # Spelled in pieces, so that this file does not find itself.
+    # The words are written in pieces, so that the search does not find this file.
     wrong = re.compile(
         "|".join(["/" + "root/", "/" + "work/", "pypi" + r"\.org", "/" + "Users/", "github" + "usercontent"])
     )

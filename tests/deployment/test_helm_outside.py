@@ -102,7 +102,7 @@ def test_pods_do_the_work_of_a_gateway_and_a_broker_outside(
         question = stack.question("outside")
 
         def forecast() -> dict[str, Any] | None:
-            given = stack.predict(question)  # of one replica: the other may be a second behind
+            given = stack.predict(question)  # from one replica; the other replica may fetch the champion later
             return dict(given.json()) if given.is_success else None
 
         answer = eventually(forecast, "a forecast", timeout=15)

@@ -122,7 +122,7 @@ def test_all_pods_together_ask_for_what_a_laptop_has(installed: Release) -> None
     for pod in installed.pods():
         wanted = container(pod)["resources"]["requests"]
         asked.setdefault(component(pod), []).append((quantity(wanted["cpu"]), quantity(wanted["memory"])))
-    asked.pop("preprocess-job", None)  # has ended
+    asked.pop("preprocess-job", None)  # the Job has ended and requests nothing
     asked["inference"] = asked["inference"][:1] * REPLICAS
 
     cpus = sum(cpu for each in asked.values() for cpu, _ in each)

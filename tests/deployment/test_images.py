@@ -34,7 +34,7 @@ NEEDS = {
     "inference-worker": ("onnxruntime", "boto3", "pyarrow", "inference_container.worker"),
     "mlflow": ("mlflow", "psycopg2", "boto3"),
 }
-# Torch and Prophet only where they train; the serving images carry none of what they are fast without.
+# Only trainers have torch and Prophet. The serving images lack every package that they do not need.
 ABSENT = {
     "gateway": ("torch", "prophet", "onnxruntime", "mlflow"),
     "preprocess": ("torch", "prophet", "onnxruntime", "mlflow"),
@@ -188,7 +188,7 @@ def test_mlflow_answers_by_every_name_it_has(tmp_path: Path) -> None:
         assert status("somebody-elses.example") == 403
         assert status("localhost", "http://somebody-elses.example") == 403
 
-        # The same from inside the network, by the service's name.
+        # The same request from inside the network, with the service's name as host.
         script = "import urllib.request as r; print(r.urlopen('http://mlflow:5000/ajax-api/2.0/mlflow/experiments/get?experiment_id=0').status)"
         assert stack.compose("exec", "-T", "mlflow", "python", "-c", script).strip() == "200"
 

@@ -55,7 +55,7 @@ CASES = [
     *((backend, "black hole", "upload") for backend in ("store", "mlflow", "kafka")),
 ]
 """Backend, fault, and what is going on when it begins."""
-CASES.remove(("store", "frozen", "training"))  # it is no process of the pipeline's
+CASES.remove(("store", "frozen", "training"))  # the store is a folder and has no process to freeze
 
 
 @dataclass
@@ -73,7 +73,7 @@ class Journey:
         return self.rows[0]
 
     def upload(self, identifier: str) -> str:
-        settings = {"EPOCHS": EPOCHS, "EXTRA_HASH_SALT": identifier}  # a salt of its own: nothing is reused
+        settings = {"EPOCHS": EPOCHS, "EXTRA_HASH_SALT": identifier}  # with a new salt no bundle is reused
         return self.fragile.stack.upload(identifier, *self.sample, settings=settings)
 
 

@@ -112,7 +112,7 @@ def test_a_thousand_hostile_names_reach_nothing_and_break_nothing(stack: Running
     places = list(PLACES.items())
 
     for at, name in enumerate(names()):
-        # Every place gets its share of the generated names, and all of the single parts.
+        # Every place is tested with all single parts and with a share of the generated names.
         chosen = places if at < len(PARTS) else [places[at % len(places)]]
         for place, sender in chosen:
             answer = sender(stack, name)

@@ -55,7 +55,7 @@ ZERO_WITHOUT_TROUBLE_OF_ITS_KIND = {
     "FLTS serving: Dropped",
     "FLTS Kafka: Lag of each replica",
     "FLTS Kafka: Missing from the sum",
-    "FLTS Kafka: Replayed",  # once: an increase begins with the second time
+    "FLTS Kafka: Replayed",  # happens once; Prometheus shows an increase only from the second time on
 }
 """Panels that show a line at zero here; all others must have moved."""
 FIRED_FOR_REAL = {
@@ -92,7 +92,7 @@ def observed(tmp_path_factory: pytest.TempPathFactory, sample: tuple[Path, Path]
     with watched(folder) as (stack, prometheus):
         seen = Observed(stack, prometheus, time.time())
         eventually(lambda: all_up(prometheus), "every service answers Prometheus", timeout=60)
-        time.sleep(5)  # a few looks at a pipeline that does nothing
+        time.sleep(5)  # several scrapes of an idle pipeline
         seen.idle = without_data(seen)
         work(stack, sample)
         trouble(stack, prometheus, sample)
@@ -109,8 +109,8 @@ def watched(folder: Path) -> Iterator[tuple[FreezablePipeline, Prometheus]]:
         (files / "rules.yml").write_text(impatient(RULES.read_text()))
         changed = {
             "prometheus": {"volumes": [f"{files}:/etc/flts:ro"]},
-            "grafana": {"scale": 0},  # the dashboards' queries are asked without it
-            "preprocess-job": {"profiles": ["never"]},  # it would not do nothing
+            "grafana": {"scale": 0},  # the test sends the dashboards' queries to Prometheus itself
+            "preprocess-job": {"profiles": ["never"]},  # the Job would start a run, and the pipeline must be idle
         }
         with running_compose(folder / "compose", profiles=["observe"], services=changed, **ENVIRONMENT) as composed:
             host, port = composed.made.address("prometheus", 9090)
@@ -286,7 +286,7 @@ def test_every_message_is_done_in_flight_or_a_dead_letter(observed: Observed) ->
         assert each["sent"] == each["done"] + each["in_flight"] + each["dead_letter"]
         assert each["lost"] == 0
     assert found["training-data", "train-gru"]["dead_letter"] == 1  # the training that hung
-    assert found["raw-data", "preprocess"]["dead_letter"] == 1  # no event, also when it is replayed
+    assert found["raw-data", "preprocess"]["dead_letter"] == 1  # the record is no event, even when replayed
     assert found["training-data", "train-gru"]["sent"] > 150
     groups = {"preprocess", *INSTALLED, "eval", "inference-worker"}
     assert {group for _, group in found} == groups

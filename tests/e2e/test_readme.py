@@ -40,7 +40,7 @@ def test_a_make_target_is_one_line_that_runs_what_the_tests_run(command: str) ->
     lines = subprocess.run(
         [*command.split(), "--dry-run", "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.splitlines()
-    # The environment first, then the one line; `python -m embedded demo` and pytest are what runs in this very suite.
+    # Each recipe prepares the environment and then runs one program. This suite runs both programs itself.
     programs = [line for line in lines if "tools.environment" not in line]
     assert len(programs) == 1, programs
     assert (

@@ -265,12 +265,12 @@ def _asleep(stack: RunningStack, sample: tuple[Path, Path], service: str) -> dic
         settled(stack, (identifier,))
         before = Kept.of(stack, (identifier,))
         sleeper.thaw()
-        # It finds its partitions gone, or what it would write written, and joins again.
+        # The replica has lost its partitions, or finds its results already written, and joins the group again.
         wait_shared(pairs[service], topic)
         settled(stack, (identifier,))
         time.sleep(STAY_SECONDS)
-        # MLflow's history of a training that two did at the same time has both, and a judgement that came too late lies
-        # under its own hash, which no decision names; it goes with its run.
+        # If two replicas trained at the same time, MLflow has the history of both. A scoreboard that came too late has a
+        # hash that no decision names; it is removed with its run.
         changes = {
             name: words
             for name, words in before.changes(Kept.of(stack, (identifier,))).items()

@@ -117,7 +117,7 @@ def test_runs_are_listed_newest_first_and_by_identifier(gateway: GatewayUnderTes
     assert [run["pipeline_run_id"] for run in client.get("/runs?limit=1").json()["runs"]] == [ids[2]]
     first = client.get("/runs?identifier=x").json()["runs"][1]
     assert (first["outcome"], first["model_type"], first["score"]) == ("promoted", "GRU", 0.02)
-    # From memory the second time: a finished run does not change.
+    # The second answer comes from the cache, because a finished run does not change.
     assert client.get("/runs?identifier=x").json()["runs"][1] == first
 
 
@@ -382,7 +382,7 @@ class TestCancel:
     ) -> None:
         run_id = upload(gateway)
         gateway.run_store.evaluations.decide("x", run_id, {"decision": "promoted"})
-        monkeypatch.setattr(Evaluations, "decision", lambda *_: None)  # the look came before eval's decision
+        monkeypatch.setattr(Evaluations, "decision", lambda *_: None)  # the check ran before eval decided
 
         answer = gateway.client().post(f"/runs/{run_id}/cancel")
 
@@ -557,5 +557,5 @@ def test_the_page_shows_runs_champions_and_routes_and_escapes_names(gateway: Gat
     assert "<code>POST /datasets/{identifier}</code>" in answer.text
     assert "<script" not in answer.text
     assert "&lt;script&gt;" in answer.text
-    assert "//" not in answer.text.replace("<!doctype", "")  # nothing from elsewhere
+    assert "//" not in answer.text.replace("<!doctype", "")  # no external resources
     assert "default-src 'none'" in answer.headers["content-security-policy"]

@@ -273,12 +273,12 @@ def test_a_repeat_after_a_lost_acknowledgement_says_and_writes_the_same(worker: 
     worker.decide(run, "promoted", window_bundle(TRAIN))
     worker.broker_away = True
     worker.forecasts.look()
-    assert worker.run_store.forecasts.read("tiny", run) is None  # forgotten only after the acknowledgement
+    assert worker.run_store.forecasts.read("tiny", run) is None  # the record is written only after the acknowledgement
     before = [(info.key, info.etag) for info in worker.store.list("inference-logs")]
     assert len(before) == 1
 
     worker.broker_away = False
-    worker.restart()  # another process, which knows nothing but the store
+    worker.restart()  # a new process, whose only state is the store
     worker.forecasts.look()
     worker.forecasts.look()
 
@@ -346,7 +346,7 @@ def test_a_tick_looks_when_it_is_time_or_when_a_decision_was_announced(worker: W
     worker.claim(run)
     worker.decide(run, "promoted", window_bundle(TRAIN))
     worker.forecasts.tick()
-    assert worker.published == []  # the next look comes in an hour
+    assert worker.published == []  # the next poll is an hour away
 
     selected = ModelSelected(
         event_id=derived_event_id(run, "promotion"), identifier="tiny", pipeline_run_id=run,

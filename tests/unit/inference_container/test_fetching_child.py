@@ -78,7 +78,7 @@ def test_a_round_that_brings_a_bundle_is_its_processs_last(store: FilesystemStor
         assert [fact.identifier for fact in brought if isinstance(fact, Fetched)] == ["tiny"]
         assert pid(child) is None
 
-        assert facts_of(child) == brought  # from the disk now, which is no reason to end
+        assert facts_of(child) == brought  # the champions are on disk now, so the child need not end
         assert pid(child) is not None
 
 
@@ -186,7 +186,7 @@ def test_a_process_that_was_stopped_as_its_round_ended_has_no_other(by: str, mon
         facts_of(child)
         first = child._process
         assert first is not None
-        monkeypatch.setattr(first, "poll", lambda: None)  # as for the moment between the signal and the end
+        monkeypatch.setattr(first, "poll", lambda: None)  # the moment between the signal and the end of the process
         if by == "the server":
             with child._at_work:
                 child.interrupt()
@@ -194,7 +194,7 @@ def test_a_process_that_was_stopped_as_its_round_ended_has_no_other(by: str, mon
             others = timers()
             with child.round(LOOK, SILENCE_SECONDS) as facts:
                 assert list(facts) == []
-                [watchdog] = timers() - others  # still there after the last word
+                [watchdog] = timers() - others  # the timer still runs after the last fact
                 watchdog.function()
 
         assert facts_of(child) == []

@@ -103,7 +103,7 @@ def test_a_target_without_values_before_the_tail_is_refused_by_name(load: Any, t
 
 
 def test_other_parameters_make_another_bundle(load: Any, tmp_path: Path) -> None:
-    # Each in a run of its own: a run that has its bundle announces it again, whatever the settings are by then.
+    # Each change has a new run: a run that has a bundle announces it again even if the settings have changed.
     changes = ({}, {"PROPHET_CHANGEPOINT_PRIOR_SCALE": "0.5"}, {"PROPHET_OPTIMISER": "stan"})
     keys = set()
     for number, changed in enumerate(changes):

@@ -32,7 +32,7 @@ def logged(capture: pytest.LogCaptureFixture, event: str) -> list[dict[str, Any]
     return [record.flts_fields for record in capture.records if record.getMessage() == event]  # type: ignore[attr-defined]
 
 
-# What a run makes
+# The results of a run
 
 
 def test_one_file_is_split_in_time_and_scaled_by_its_training_part(pre: Preprocessing) -> None:
@@ -135,7 +135,7 @@ def test_stage_and_log_tell_what_happened(pre: Preprocessing, caplog: pytest.Log
     assert pre.metrics.registry.get_sample_value("flts_datasets_preprocessed_total", {"outcome": "done"}) == 1
 
 
-# What the settings do
+# The effects of settings
 
 
 def test_handle_nans_fills_with_the_last_value_and_false_keeps_complete_rows(pre: Preprocessing) -> None:
@@ -232,7 +232,7 @@ def test_scalers_and_add_val_do_what_their_names_say(pre: Preprocessing, scaler:
 
     seen = values[:80, 0]
     np.testing.assert_allclose(made.column("a"), (seen - offset(seen)) / scale(seen) + 2)
-    assert np.abs(made.train.values[:, 2:]).max() <= 1  # time features are neither scaled nor moved
+    assert np.abs(made.train.values[:, 2:]).max() <= 1  # time features are not scaled
 
 
 def test_targets_train_test_split_salt_and_ignored_columns(pre: Preprocessing) -> None:
@@ -343,7 +343,7 @@ def test_other_test_rows_change_nothing_of_the_training_rows(pre: Preprocessing)
 
     one, other = pre.prepare(make_csv(values)), pre.prepare(make_csv(later))
 
-    assert one.training.config_hash != other.training.config_hash  # the file is another
+    assert one.training.config_hash != other.training.config_hash  # another file
     assert one.training.sha256 == other.training.sha256  # the processed rows are the same bytes
     assert one.meta()["recipe"] == other.meta()["recipe"]
 
@@ -575,7 +575,7 @@ def test_a_damaged_object_is_never_announced(pre: Preprocessing, name: str) -> N
 
     assert refusal.code == "stored_dataset_broken"
     assert f"processed-data/series/{first.training.config_hash}/" in refusal.message
-    assert pre.run_store.runs.outcome("series", event.pipeline_run_id) is None  # it can be repaired
+    assert pre.run_store.runs.outcome("series", event.pipeline_run_id) is None  # the store can be repaired
 
 
 class KilledStore(FilesystemStore):

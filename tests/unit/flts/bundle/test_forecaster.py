@@ -107,7 +107,7 @@ def test_bounds_lie_around_the_mean_and_widen_with_the_last_slope() -> None:
 
     assert forecast.lower is not None
     assert forecast.upper is not None
-    # Quantiles -1 and -2 at steps 1 and 3 go on with their slope of -0.5 a step.
+    # The bounds -1 at step 1 and -2 at step 3 are interpolated and extrapolated by -0.5 a step.
     assert forecast.lower[:, 0] - forecast.mean[:, 0] == pytest.approx([-1, -1.5, -2, -2.5, -3])
     assert forecast.upper[:, 2] - forecast.mean[:, 2] == pytest.approx([3, 6, 9, 12, 15])
 

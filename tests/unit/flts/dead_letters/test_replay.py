@@ -122,7 +122,7 @@ def test_a_mark_says_who_and_why_and_hides_no_letter_of_another_broker(desk: Des
     assert mark is not None
     assert (mark["by"], mark["reason"], mark["letter"]) == ("ada", "mended", "2-0")
 
-    # The embedded broker ended and forgot everything; its next letter lies where the last one did.
+    # The embedded broker restarted and lost its records; the next letter gets the offset of the last one.
     desk.letters.kept[GROUP].clear()
     desk.letters.give_up(GROUP, raw_data())
 
@@ -139,7 +139,7 @@ def test_a_crash_between_message_and_mark_costs_a_repeat_and_no_letter(desk: Des
     assert outcomes(desk.replay()) == ["replayed"]
 
     first, second = desk.published
-    assert first == second  # the same event_id: whoever reads both does its work once
+    assert first == second  # the same event_id, so a consumer that reads both does the work once
 
 
 def test_a_broker_that_is_away_leaves_the_letter_unmarked(desk: Desk) -> None:
@@ -238,7 +238,7 @@ def test_two_gateways_do_not_replay_a_group_at_the_same_time(desk: Desk) -> None
     first.join()
 
     assert len(desk.published) == 1
-    assert outcomes(desk.replay()) == ["already_replayed"]  # the lease was given back
+    assert outcomes(desk.replay()) == ["already_replayed"]  # the lease was released
 
 
 def test_marks_are_forgotten_when_the_brokers_have_removed_the_letters(desk: Desk) -> None:

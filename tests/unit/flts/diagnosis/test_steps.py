@@ -213,7 +213,7 @@ def test_backends_are_looked_at_side_by_side() -> None:
     met = threading.Barrier(4)
 
     def meet() -> str:
-        met.wait(30)  # breaks unless all four are there at once
+        met.wait(30)  # the barrier breaks unless all four run at the same time
         return "done"
 
     slow = [Backend(name, "", [Step("slow", meet, lambda _: "", seconds=60)]) for name in "abcd"]

@@ -61,7 +61,7 @@ def test_imputed_actuals_and_those_beyond_a_cut_are_missing() -> None:
     found = residuals_of(cut)
     assert len(found[1]) == 40 - WINDOW
     assert np.isfinite(found[1]).all()
-    # Origins 160..190 less the four rows after the cut; row 161 is the first whose tenth step lies behind it.
+    # Origins 160..190 without the four rows after the cut. From origin 161 on the tenth step is beyond the cut.
     assert np.isnan(found[10][:, 0]).tolist() == [False] + [True] * 9 + [False] * 17
 
 

@@ -51,7 +51,7 @@ def test_a_robust_range_of_zero_in_a_column_that_varies_gives_way_to_the_deviati
 
 @pytest.mark.parametrize("scaler", ["MinMaxScaler", "StandardScaler", "RobustScaler", "MaxAbsScaler"])
 def test_a_constant_has_itself_as_offset_and_the_scale_1(scaler: Scaler) -> None:
-    # 0.1 summed and divided again is not 0.1: a deviation of 1e-17 would blow the column up.
+    # The mean of seven 0.1 is not exactly 0.1. Dividing by a deviation of 1e-17 would give huge values.
     assert offset_and_scale(np.full(7, 0.1), scaler) == (0.1, 1.0)
 
 

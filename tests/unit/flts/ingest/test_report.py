@@ -206,7 +206,7 @@ def test_nothing_of_the_test_moves_the_training_part() -> None:
     table = make_table(100)
     later = RawTable(table.times.copy(), table.columns, table.values.copy(), "time")
     later.values[80:] *= 1000
-    later.times[80:] += np.arange(20) * 7 * STEP  # other steps, too
+    later.times[80:] += np.arange(20) * 7 * STEP  # irregular steps too
 
     before, after = lay_out(table, None, Both()), lay_out(later, None, Both())
 

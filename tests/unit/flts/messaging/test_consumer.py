@@ -275,7 +275,7 @@ def test_a_client_that_no_longer_reads_a_partition_is_replaced(
         first = bus.publish()
         eventually(lambda: worked == [first.event_id], "the first message")
         stuck = stage.loop._consumer
-        # What a client does that takes a partition for one without a leader: it reads the others.
+        # Simulates a client that treats a partition as without a leader and no longer reads it.
         stage.in_its_thread(lambda: stuck.pause(stuck.assignment()))
         behind = [bus.publish(f"series-{number}") for number in range(6)]
         with monkeypatch.context() as impatient:
@@ -314,7 +314,7 @@ def test_a_client_with_nothing_to_read_or_much_to_do_is_kept(bus: Bus, monkeypat
             count()
 
         monkeypatch.setattr(standstills, "nothing_came", nothing_came)
-        monkeypatch.setattr(standstill, "STUCK_POLLS", 10_000)  # between two messages a slow machine has many
+        monkeypatch.setattr(standstill, "STUCK_POLLS", 10_000)  # on a slow machine many polls pass between two messages
         for number in range(3):
             bus.publish(f"series-{number}")
         eventually(lambda: bus.committed("raw-data", "bus") == 3, "the work")

@@ -125,7 +125,7 @@ def test_a_child_that_nobody_asks_leaves_without_a_word(capfd: pytest.CaptureFix
 
         eventually(lambda: not lives(before), "it leaves")
 
-        assert answered(workers) != before  # by now the last words of the one that left have been passed on
+        assert answered(workers) != before  # the output of the child that ended has been forwarded by now
         assert "Fatal Python error" not in capfd.readouterr().err
     finally:
         workers.close()

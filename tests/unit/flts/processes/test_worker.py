@@ -165,7 +165,7 @@ def test_progress_keeps_long_work_from_being_stuck_but_not_from_its_deadline(
         now += 0.4
 
     with monkeypatch.context() as only:
-        # Time that passes only with what is told.
+        # A clock that advances only with progress reports.
         only.setattr("flts.processes.worker.time", SimpleNamespace(monotonic=lambda: now, sleep=time.sleep))
         assert worker.run(raw_data(told={"do": "work", "seconds": 1.2}), told, threading.Event())
     assert now > 0.5

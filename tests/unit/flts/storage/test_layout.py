@@ -147,7 +147,7 @@ def test_no_other_module_makes_a_key_by_hand() -> None:
     found = [
         f"{path.relative_to(ROOT)}:{line}: {text}"
         for path in products
-        if path.name not in {"layout.py", "filesystem.py"}  # the second walks folders, whatever lies in them
+        if path.name not in {"layout.py", "filesystem.py"}  # filesystem.py handles paths of any meaning
         for line, text in texts(path)
         if by_hand.fullmatch(text)
     ]

@@ -379,7 +379,7 @@ class TestChampions:
         assert answers[ids[-1]] == "moved"
         assert set(answers.values()) <= {"moved", "superseded"}
         before = current[0]["previous"]
-        if list(answers.values()).count("moved") == 1:  # it was the first of them
+        if list(answers.values()).count("moved") == 1:  # this answer was the first "moved"
             assert before is None
         else:
             assert before["pipeline_run_id"] in ids[:-1]
@@ -393,7 +393,7 @@ class TestChampions:
             ) -> ObjectInfo:
                 info = super().put(bucket, key, data, create_only=create_only, if_match=if_match)
                 if key.endswith("current.json") and not self.lost:
-                    self.lost += 1  # the client repeats what the server has done, and is told that it exists
+                    self.lost += 1  # the put succeeded but its answer is lost; the client's repetition is refused
                     msg = "exists already"
                     raise PreconditionFailedError(msg)
                 return info

@@ -59,7 +59,7 @@ def test_any_value_and_any_bytes_survive_the_spool(values: list[tuple[str, float
     back = document_from_json(document.to_json())
 
     assert isinstance(back, RunDocument)
-    assert repr(back.metrics) == repr(document.metrics)  # NaN equals itself in text only
+    assert repr(back.metrics) == repr(document.metrics)  # compared as text, because NaN is not equal to itself
     assert back.artifacts == document.artifacts
 
 

@@ -42,7 +42,7 @@ def test_stages_stand_in_the_order_of_the_pipeline() -> None:
         ({"start": "2024-01-01T00:00:02Z", "end": "2024-01-01T00:00:01Z"}, 0.0),
         ({"start": None}, None),
         ({"start": "yesterday"}, None),
-        ({"start": "2024-01-01T00:00:00"}, None),  # no one knows whose clock
+        ({"start": "2024-01-01T00:00:00"}, None),  # a time without an offset is ambiguous
     ],
 )
 def test_a_stage_says_how_long_it_took_or_has_taken(record: dict[str, Any], seconds: float | None) -> None:

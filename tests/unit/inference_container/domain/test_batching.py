@@ -85,7 +85,7 @@ def test_a_rolled_horizon_of_60_equals_the_plain_loop(output_seq_len: int, lags:
 
     answer = in_loop(lambda batcher: batcher.submit(champion, known, 60))
 
-    # One pass after the other, each from scratch: features of all rows so far, model, rows appended in raw units.
+    # The reference: each pass computes the features of all rows again, runs the model, and appends rows in raw units.
     series, means = known, list[FloatArray]()
     while sum(len(mean) for mean in means) < 60:
         window = transform(recipe, series).values[-10:].astype(np.float32)
@@ -174,7 +174,7 @@ def test_nulls_are_filled_from_the_rows_before_them_alone_and_counted(champion: 
     filled[-2:, 1] = values[-3, 1]
 
     async def work(batcher: Batcher) -> list[Answer]:
-        # In one batch with others, whose rows must not be taken for its own.
+        # One batch with other requests, whose rows must not be mixed up.
         return await asyncio.gather(
             *(batcher.submit(champion, series, 1) for series in (window_at(90), holed, with_values(holed, filled)))
         )
@@ -211,7 +211,7 @@ def test_values_far_from_training_are_refused_and_hurt_no_neighbour(champion: Ch
         )
 
     *wild, one, three = in_loop(work)
-    for outcome in wild:  # tanh keeps the tiny model finite; what must not come is a NaN or a wrong error
+    for outcome in wild:  # tanh keeps the tiny model finite; the answer must not be NaN or another error
         assert isinstance(outcome, RejectedError) or np.isfinite(outcome.mean).all()
     np.testing.assert_array_equal(one.mean[0], three.mean[0])
     np.testing.assert_allclose(one.mean, champion.forecaster.forecast(window_at(90), 1).mean, rtol=1e-6)
@@ -263,7 +263,7 @@ def test_more_requests_than_the_queue_holds_are_told_to_come_again(champion: Cha
             batcher.submit(champion, window_at(50), 1)
         assert caught.value.code == "overloaded"
         answers = await asyncio.gather(*first)
-        await batcher.submit(champion, window_at(50), 1)  # there is room again
+        await batcher.submit(champion, window_at(50), 1)  # the queue has room again
         return answers
 
     assert len(in_loop(work, max_waiting=4)) == 4

@@ -159,7 +159,7 @@ def test_any_json_in_any_place_is_read_or_refused(time: Any, down: Any, up: Any,
         check_horizon(request, NEEDS)
         read_rows(request, NEEDS, max_rows=50)
     except RejectedError:
-        pass  # refused by name; any other error fails the test
+        pass  # a refusal is expected; any other error fails the test
 
 
 def test_a_model_of_the_clock_needs_no_values_but_still_refuses_wrong_ones() -> None:

@@ -204,7 +204,7 @@ def test_a_jump_over_a_gap_is_no_error() -> None:
 
 
 def test_imputed_cells_are_not_scored() -> None:
-    # A missing cell repeats the last value: scored, it would make repeating look right.
+    # A missing cell is filled with the last value. If it were scored, a forecast of the last value would look right.
     values = noise(3000)
     holes = np.where(np.arange(3000) % 4 == 0, values, np.nan)
 
