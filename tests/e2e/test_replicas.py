@@ -269,8 +269,8 @@ def _asleep(stack: RunningStack, sample: tuple[Path, Path], service: str) -> dic
         wait_shared(pairs[service], topic)
         settled(stack, (identifier,))
         time.sleep(STAY_SECONDS)
-        # If two replicas trained at the same time, MLflow has the history of both. A scoreboard that came too late has a
-        # hash that no decision names; it is removed with its run.
+        # If two replicas trained at the same time, MLflow has the history of both. A scoreboard that came too late has
+        # a hash that no decision names; it is removed with its run.
         changes = {
             name: words
             for name, words in before.changes(Kept.of(stack, (identifier,))).items()
