@@ -12,7 +12,7 @@ PICTURES = (".png", ".svg", ".pdf")
 
 
 AddCommands = Callable[[Callable[[str, str], argparse.ArgumentParser]], None]
-"""Declares commands; is given what makes the parser of one from its name and what it does."""
+"""Declares commands. Its argument creates the parser of a command from its name and help text."""
 
 
 def common_options() -> argparse.ArgumentParser:

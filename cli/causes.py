@@ -22,7 +22,7 @@ def short_cause(run: Record) -> str:
 
 
 def cause_lines(view: Record, operations: Sequence[Record]) -> list[str]:
-    """Return who asked for a run, and what was done to it since."""
+    """Return the cause of a run, and the operations on it."""
     of_run, reason = view.get("of_run"), one_line(view.get("reason") or "")
     line = f"cause: {view.get('cause') or '-'}"
     if of_run:

@@ -207,7 +207,7 @@ class GatewayClient:
         return self._request("DELETE", path, params=params, timeout=self._timeout * 10)
 
     def janitor(self, *, dry_run: bool = False, reason: str | None = None) -> Record:
-        """Have the janitor do a round, or only ask what it would remove; return the gateway's answer."""
+        """Run the janitor, or preview its round; return the gateway's answer."""
         method, params = ("GET", {}) if dry_run else ("POST", _given(reason))
         return self._request(method, "/janitor", params=params, timeout=self._timeout * 10)
 
@@ -249,7 +249,7 @@ class GatewayClient:
         return self._request("POST", "/predict", json=request)
 
     def dead_letter_groups(self) -> list[Record]:
-        """Return each group with its dead letters by reason, and how it stands with its topics."""
+        """Return each group with its dead letters by reason, and its account of each topic."""
         return list(self._request("GET", "/dead-letters")["groups"])
 
     def dead_letters(self, group: str, **choice: Any) -> Record:

@@ -37,7 +37,7 @@ WHY_SHOWN = (
 
 
 class UsageError(Exception):
-    """The command was not given what it needs. Exit code 2."""
+    """The command lacks an argument. Exit code 2."""
 
 
 def upload(client: GatewayClient, arguments: argparse.Namespace) -> int:
@@ -142,7 +142,7 @@ def why(client: GatewayClient, arguments: argparse.Namespace) -> int:
 
 
 def _why_nothing(client: GatewayClient, arguments: argparse.Namespace, identifier: str) -> int:
-    """Show what was done to a data set that has no runs, such as its deletion."""
+    """Show the operations on a data set that has no runs, such as its deletion."""
     answer = client.operations(identifier)
     if not answer["operations"] and answer["deletion"] is None:
         msg = f"there are no runs on {identifier} yet: flts upload {identifier} train.csv"

@@ -50,7 +50,7 @@ def add_arguments(command: Callable[[str, str], argparse.ArgumentParser]) -> Non
 
 
 def dead_letters(client: GatewayClient, arguments: argparse.Namespace) -> int:
-    """Do what was asked for."""
+    """Run the subcommand."""
     return ACTIONS[arguments.action](client, arguments)
 
 

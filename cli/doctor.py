@@ -98,7 +98,7 @@ class _Chosen:
     ) -> None:
         self.name = name
         self.needed = needed
-        """The variable without which nobody knows where this backend is."""
+        """The variable that holds this backend's address."""
         self._given = set(EnvSettingsSource(kind)())
         self._kind = kind
         self._state = {field: value for field, value in fallback.items() if embedded and field not in self._given}

@@ -42,7 +42,7 @@ def delete(client: GatewayClient, arguments: argparse.Namespace) -> int:
 
 
 def janitor(client: GatewayClient, arguments: argparse.Namespace) -> int:
-    """Have the janitor do a round, or show what it would do."""
+    """Run the janitor, or preview its round."""
     answer = client.janitor(dry_run=arguments.dry_run, reason=arguments.reason)
     return show(arguments, answer, removal_lines(answer))
 

@@ -55,7 +55,7 @@ def run_progress(view: Record, *, now: datetime | None = None) -> list[str]:
 
 
 def run_heading(view: Record) -> str:
-    """Return one line that says which run this is and how it stands."""
+    """Return one line with the run's identifier, id and state."""
     state = view.get("outcome") or view.get("state") or "unknown"
     took = duration(view.get("elapsed_seconds"))
     return f"run {view.get('pipeline_run_id')} on {view.get('identifier')}: {state}, {took}"

@@ -14,11 +14,11 @@ Record = Mapping[str, Any]
 MARK = "*"
 ENDED_WITH_A_WINNER = frozenset({RunState.PROMOTED, RunState.SUPERSEDED})
 CODE = re.compile(r"^[a-z][a-z0-9_]*: ")
-"""What stands before a reason's sentence in an event, for programs."""
+"""The code at the start of a reason, which programs read."""
 
 
 def scoreboard_table(view: Record) -> list[str]:
-    """Return who was compared: candidates, champion and references on the same held-out rows, the best first."""
+    """Return the table of candidates, champion and baselines, scored on the same held-out rows, the best first."""
     board = view.get("scoreboard")
     if not board:
         return ["there is no scoreboard yet"]
@@ -66,7 +66,7 @@ def target_table(view: Record, *, step: int = 1) -> list[str]:
 
 
 def decision_lines(view: Record) -> list[str]:
-    """Return what was decided and why, a reason a line."""
+    """Return the decision and its reasons, one per line."""
     decision = view.get("decision") or {}
     board = view.get("scoreboard") or {}
     if not decision:

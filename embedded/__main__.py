@@ -16,7 +16,7 @@ USAGE = "usage: python -m embedded up | demo\n"
 
 
 class Stopped(BaseException):
-    """Somebody asked the program to end (Ctrl-C or SIGTERM); not an Exception, so that nothing swallows it."""
+    """Ctrl-C or SIGTERM. Not an Exception, so that no `except Exception` catches it."""
 
 
 def main() -> int:

@@ -31,7 +31,7 @@ NUDGE_SECONDS = 0.005
 
 
 class BrokerSettings(Settings):
-    """What the topics are called, as the services call them."""
+    """The topics' names."""
 
     namespace_prefix: str = ""
     """Put before topics and groups."""
@@ -58,7 +58,7 @@ class MockCluster:
     Parameters
     ----------
     host, port
-        The address that the broker tells its clients.
+        The address that the broker advertises to its clients.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -113,7 +113,7 @@ class MockCluster:
 
 
 def main() -> int:
-    """Run the broker until it is told to stop, or its parent ends."""
+    """Run the broker until a signal stops it or its parent ends."""
     parser = argparse.ArgumentParser(prog="python -m embedded.broker", description=__doc__.splitlines()[0])
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=9092)

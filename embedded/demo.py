@@ -38,7 +38,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class DataSet:
-    """What the demo uploads."""
+    """The files that the demo uploads."""
 
     identifier: str
     train: Path

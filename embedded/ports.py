@@ -14,7 +14,7 @@ _given: set[int] = set()
 
 
 def free_port() -> int:
-    """Return a port that nobody uses now, and that no outgoing connection will be given before somebody listens on it.
+    """Return a free port that the kernel will not assign to an outgoing connection in the meantime.
 
     A port that the kernel itself chooses is one of those: MLflow takes 10 s to listen, and then it may be gone.
 
@@ -38,7 +38,7 @@ def free_port() -> int:
 
 
 def is_taken(port: int) -> bool:
-    """Return whether somebody listens on this port."""
+    """Return whether a process listens on this port."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -44,9 +44,9 @@ class EmbeddedSettings(Settings):
     inference_worker_port: int = Field(default=8024, ge=0, le=65535)
     """Port of the inference worker's health and metrics."""
     kafka_advertised: str | None = None
-    """Address, `host:port`, at which services reach the broker where something, such as a proxy, stands in front."""
+    """Address, `host:port`, at which services reach the broker through a proxy."""
     mlflow_advertised: str | None = None
-    """Address, `host:port`, at which services reach MLflow where something stands in front."""
+    """Address, `host:port`, at which services reach MLflow through a proxy."""
     expected_model_types: CommaSeparated = DEFAULT_MODEL_TYPES
     """Trainers that are started beside that of the baselines, and whose candidates eval waits for."""
     gateway_api_key: SecretStr | None = None

@@ -30,7 +30,7 @@ from flts.trainers import DEPLOYMENTS
 HOST = "127.0.0.1"
 READY_TIMEOUT_SECONDS = 2.0
 DRAIN_MARGIN_SECONDS = 6.0
-"""What a service needs beyond its drain to close its clients."""
+"""Seconds beyond its drain that a service needs to close its clients."""
 
 
 class StartError(FltsError):
@@ -71,7 +71,7 @@ def choose_ports(settings: EmbeddedSettings) -> Endpoints:
     Raises
     ------
     StartError
-        Naming the first port that somebody else has taken and the setting that changes it.
+        Naming the first port that another process uses, and the setting that changes it.
     """
     ports: dict[str, int] = {}
     started = [trainer.deployment for trainer in settings.trainers()]
@@ -98,7 +98,7 @@ class Stack:
     settings : EmbeddedSettings
         Ports and folders.
     say : callable
-        Told what a person should know, a line at a time.
+        Called with each line for the user.
     """
 
     def __init__(self, settings: EmbeddedSettings, say: Callable[[str], None]) -> None:

@@ -49,7 +49,7 @@ class Ending:
         self._now = now
 
     def decide(self, event: ModelSelected, pointer: Mapping[str, Any] | None) -> list[Event]:
-        """Decide a run, or adopt the decision that stands, and end it; see `finish`.
+        """Decide a run, or adopt the decision that exists, and end it; see `finish`.
 
         Parameters
         ----------
@@ -78,7 +78,7 @@ class Ending:
         return self.decide(selected, None)
 
     def give_up(self, event: Event, error: FltsError | None, message: str) -> Sequence[Event]:
-        """End a run that could not be decided after all tries, so that nobody waits for it for ever."""
+        """End a run that could not be decided in any attempt, so that clients do not wait for ever."""
         del error
         decision = self._evaluations.decision(event.identifier, event.pipeline_run_id)
         if decision is not None:
@@ -88,7 +88,7 @@ class Ending:
         return self.refuse(event, Reason("evaluation_failed", f"eval gave up after its last try: {message}"[:1000]))
 
     def finish(self, decision: Mapping[str, Any]) -> list[Event]:
-        """Do what a decision asks for and return its message; nothing for a run that was ended otherwise.
+        """Carry out a decision and return its event; no event for a run that ended in another way.
 
         A run that has its outcome only gets the message again, under the same event_id.
         """
@@ -154,7 +154,7 @@ class Ending:
         return current is not None and current[0].get("pipeline_run_id") == event.pipeline_run_id
 
     def _record(self, event: ModelSelected, decision: Mapping[str, Any]) -> None:
-        """Tell MLflow what every candidate achieved on the test rows, and who the champion is; it may be away."""
+        """Record in MLflow every candidate's scores on the test rows, and the champion. MLflow may be unavailable."""
         tracker = self._adapters.tracker
         if tracker is None:
             return

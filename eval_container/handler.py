@@ -39,7 +39,7 @@ def build_handler(settings: EvalSettings, adapters: Adapters) -> DecideRun:
 
 
 class DecideRun:
-    """Keeps what a run's trainers delivered and decides the run when all are final.
+    """Records the results of a run's trainers, and decides the run when all of them are final.
 
     The state is the store's: what arrives is recorded there first, and every message looks at what stands there, so
     order and repetition of messages do not matter.
@@ -74,7 +74,7 @@ class DecideRun:
         return self._decide_if_complete(event.identifier, event.pipeline_run_id, progress)
 
     def _expect(self, data: TrainingData, model_types: tuple[str, ...]) -> None:
-        """Record what the run waits for; the first record stands, whatever the settings say later."""
+        """Record the model types that the run waits for. The first record counts, also if the settings change later."""
         identifier, run = data.identifier, data.pipeline_run_id
         self._evaluations.put_expected(
             identifier,

@@ -37,10 +37,10 @@ SPOOL_DOCUMENTS = 50
 
 
 class SignsOfLife:
-    """When each model type was last heard of, in events and progress of any run.
+    """The time of the last event or progress of each model type, in any run.
 
-    Kept in memory: after a restart nobody was heard of yet, so everybody has the whole silence again; how long a run
-    may take in all is counted from its record in the store.
+    Kept in memory, so after a restart the allowed silence of each type begins again. The longest duration of a run is
+    counted from its record in the store.
     """
 
     def __init__(self, now: Callable[[], float] = time.time) -> None:
@@ -127,7 +127,7 @@ class Overdue:
 
 
 class DrainSpool:
-    """Hands MLflow what it has not taken yet; one replica at a time."""
+    """Records spooled documents in MLflow; one replica at a time."""
 
     def __init__(
         self, settings: EvalSettings, adapters: Adapters, *, clock: Callable[[], float] = time.monotonic

@@ -20,7 +20,7 @@ from flts.trainers import DEFAULT_MODEL_TYPES, known_model_types
 
 
 class EvalSettings(ServiceSettings, KafkaSettings, RetentionSettings, TrackingSettings, WindowSettings):
-    """What eval waits for, how it scores and what it lets pass."""
+    """Settings of waiting, scoring and the gate."""
 
     service_port: int = Field(default=8050, ge=1, le=65535)
     """Port of /healthz, /readyz and /metrics."""
@@ -43,7 +43,7 @@ class EvalSettings(ServiceSettings, KafkaSettings, RetentionSettings, TrackingSe
     score_horizons: CommaSeparated = ()
     """Steps ahead that are scored, `1,2,3`; empty: 1 to `OUTPUT_SEQ_LEN`."""
     spool_drain_seconds: float = Field(default=30, gt=0)
-    """Time between two attempts to hand MLflow what it has not taken yet."""
+    """Time between two attempts to record spooled documents in MLflow."""
     janitor_period_seconds: float = Field(default=86_400, gt=0)
     """Time between two rounds of the janitor."""
 

@@ -88,7 +88,7 @@ class RejectedError(FltsError):
 
 
 class NotFoundError(RejectedError):
-    """What was asked for does not exist. HTTP 404."""
+    """The requested item does not exist. HTTP 404."""
 
     code = "not_found"
 
@@ -106,7 +106,7 @@ class HashMismatchError(RejectedError):
 
 
 class PreconditionFailedError(FltsError):
-    """A conditional put met another object: somebody else was first."""
+    """A conditional put found another object, because another writer was first."""
 
     code = "precondition_failed"
 

@@ -27,7 +27,7 @@ PASSED = "passed"
 
 
 class _Points:
-    """What a process does at its points while the setting is on."""
+    """The kill points of a process while the setting is on."""
 
     def __init__(self, folder: Path, service: str) -> None:
         self._folder = folder

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Progress(Protocol):
-    """Told by a handler that its work moved on: seen by people, and by the stuck-detector."""
+    """A handler reports progress through it, to people and to the detector of stuck work."""
 
     def __call__(
         self,
@@ -33,7 +33,7 @@ class Handler(Protocol):
     """One event in, facts out; it never publishes or commits."""
 
     def __call__(self, event: Any, progress: Progress) -> Sequence[Event]:
-        """Do the work for one event; artefacts lie under content-addressed keys, so a repeat is harmless."""
+        """Process one event. The keys of artefacts contain their hash, so a repetition is harmless."""
         ...
 
 
@@ -51,7 +51,7 @@ class WorkEvents:
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """Which topics a service listens to, and what it does with each event."""
+    """The topics that a service consumes, and its handler."""
 
     topics: tuple[Topic, ...]
     mode: Literal["group", "all"]
@@ -88,7 +88,7 @@ class Service:
     api: Any = None
     """ASGI application, where the service speaks HTTP; the runner adds /healthz, /readyz and /metrics in front."""
     ready: Mapping[str, Callable[[], bool]] = field(default_factory=dict)
-    """Further conditions of /readyz, by what is waited for."""
+    """Further conditions of /readyz, by name."""
     on_start: tuple[Callable[[], None], ...] = ()
     """Called once, in a thread, after the backends answered and before the first message is read."""
     on_drain: tuple[Callable[[], None], ...] = ()

@@ -136,7 +136,7 @@ class ServiceSettings(Settings):
 
 
 class BackendSettings(Settings):
-    """How long a service that starts waits for what it relies on."""
+    """How long a starting service waits for its backends."""
 
     backend_check_seconds: float = Field(default=30, gt=0)
     """Longest time for the checks of all backends at start."""
@@ -220,7 +220,7 @@ class StoreSettings(BackendSettings):
 
 
 class RetentionSettings(StoreSettings):
-    """What the janitor keeps."""
+    """Retention by the janitor."""
 
     retain_runs: int = Field(default=20, ge=1)
     """Finished runs of an identifier that the janitor keeps."""
@@ -240,7 +240,7 @@ class TrackingSettings(Settings):
 
 
 class WindowSettings(Settings):
-    """Lengths of windows and tails: what a data set must have rows for."""
+    """Lengths of windows and tails, which determine the number of rows that a data set needs."""
 
     OVERRIDABLE: ClassVar[bool] = True
 
@@ -255,7 +255,7 @@ class WindowSettings(Settings):
 
 
 class RecipeSettings(Settings):
-    """The recipe: what is done to rows before a model sees them. All of it enters config_hash."""
+    """The recipe: the preparation of rows before a model sees them. All of it enters config_hash."""
 
     OVERRIDABLE: ClassVar[bool] = True
 
@@ -264,7 +264,7 @@ class RecipeSettings(Settings):
     nans_threshold: Share = 0.33
     """A column with a larger share of missing training cells is dropped and named."""
     nans_drop_rows: bool = False
-    """Drop rows with missing cells instead of filling them; what is left is cut into segments at the holes."""
+    """Drop rows with missing cells instead of filling them; the series is cut into segments at the gaps."""
     clip_enable: bool = False
     """Clip outliers to bounds fitted on training rows. Intervals are calibrated on clipped rows then, and may cover
     less of the raw ones than promised; the scoreboard says where."""
@@ -345,7 +345,7 @@ class ProphetSettings(WindowSettings):
     prophet_n_changepoints: int = Field(default=25, ge=0, le=1000)
     """Potential changes of the trend."""
     prophet_changepoint_range: float = Field(default=0.8, gt=0, le=1)
-    """Share of the history in which changes of the trend may lie."""
+    """Share of the history in which the trend may change."""
     prophet_daily_seasonality: Literal["auto", "true", "false"] = "auto"
     """Daily seasonality; `auto` where the history allows it."""
     prophet_weekly_seasonality: Literal["auto", "true", "false"] = "auto"
@@ -357,7 +357,7 @@ class ProphetSettings(WindowSettings):
 
 
 class UploadLimits(Settings):
-    """What an upload may be at most."""
+    """Limits of an upload."""
 
     max_upload_bytes: int = Field(default=512 * 2**20, ge=1)
     """Bytes of one uploaded file."""

@@ -10,7 +10,7 @@ from gateway_container.settings import GatewaySettings
 
 
 def main() -> int:
-    """Read the settings, connect, serve until told to stop; return the exit code."""
+    """Read the settings, connect, serve until a signal; return the exit code."""
     settings = GatewaySettings.load()
     remove_left_behind()  # temporary files of uploads that a killed gateway was receiving
     adapters = connect(settings, tracking=False)

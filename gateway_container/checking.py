@@ -21,20 +21,20 @@ from gateway_container.settings import GatewaySettings
 log = get_logger(__name__)
 
 LEFT_TO_GATEWAY_BYTES = 32 * 2**20
-"""Of what the container has left, for requests that come meanwhile."""
+"""Part of the container's free memory that a check leaves to other requests."""
 LEAST_BYTES = 64 * 2**20
-"""What a check gets in any case; a container that has less takes the check, not the gateway, out of memory."""
+"""Bytes that a check gets in any case. If the container has less, the kernel kills the check, not the gateway."""
 
 
 class CheckSettings(UploadLimits, RecipeSettings, WindowSettings):
-    """What the child needs to know: limits, recipe and windows, and no secret."""
+    """The settings of the child: limits, recipe and windows, and no secret."""
 
 
 class ChecksFiles(Protocol):
-    """Something that reads uploaded files and says what they hold."""
+    """Reads uploaded files and reports their content."""
 
     def check(self, train: Path, test: Path | None, settings: GatewaySettings) -> dict[str, Any]:
-        """Return ``{"rows": [train, test or None], "columns", "report"}``, or raise what is wrong with the files."""
+        """Return ``{"rows": [train, test or None], "columns", "report"}``, or raise the files' first error."""
         ...
 
 

@@ -45,7 +45,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class ReplayRequest:
-    """What is to be replayed, by whom and why."""
+    """A request to replay letters, with its client and reason."""
 
     ids: tuple[str, ...] | None
     """None: those of the choice, oldest first."""
@@ -142,7 +142,7 @@ class DeadLetterDesk:
         }
 
     def show(self, group: str, letter_id: str) -> dict[str, Any]:
-        """Return one letter, whole: what was read, and why it was given up."""
+        """Return one letter: its record, and the reason why it was given up."""
         letter = self._letters.read(group, letter_id)
         heads = self._letters.heads(group)
         head = next((each for each in heads if each.id == letter_id), None)

@@ -32,7 +32,7 @@ class Deleting:
     deletion : Deletion
     runs : Runs
     intake : Intake
-        Cancels what is under way.
+        Cancels open runs.
     operations : Operations
     publish : callable
         Publishes events; replicas that hear nothing look by themselves within a minute.
@@ -70,7 +70,7 @@ class Deleting:
         return {"identifier": identifier, "dry_run": True, "open_runs": self._open_runs(identifier), **_view(found)}
 
     def delete(self, identifier: str, *, cancel: bool, reason: str | None) -> dict[str, Any]:
-        """Remove everything of an identifier; return what was removed.
+        """Remove all objects of an identifier, and return their list.
 
         Raises
         ------

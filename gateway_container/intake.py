@@ -97,7 +97,7 @@ class Intake:
         self._new_run_id = new_run_id
 
     def check(self, train: ReceivedFile, test: ReceivedFile | None, request: StartRequest) -> Checked:
-        """Read both files and say what they hold; nothing is stored.
+        """Read both files and report their content; nothing is stored.
 
         Raises
         ------
@@ -252,7 +252,7 @@ class Intake:
     def land(self, target: IncomingKey, file: ReceivedFile, folder: Path) -> str | None:
         """Store a file in the landing zone and, once there is a training file, both under their content's address.
 
-        The data set is what lies in the landing zone: the last train.csv and the last test.csv. No run is started.
+        The data set consists of the last train.csv and test.csv in the landing zone. No run is started.
 
         Returns
         -------
@@ -277,11 +277,11 @@ class Intake:
         return digest
 
     def head(self, bucket: str, key: str) -> ObjectInfo:
-        """Return what the store knows of an object."""
+        """Return an object's info."""
         return self._store.head(bucket, key)
 
     def stream(self, bucket: str, key: str) -> Iterator[bytes]:
-        """Return an object's chunks, the first of them read already: what is missing is said now."""
+        """Return an object's chunks. The first one is read already, so that a missing object raises here."""
         chunks = iter(self._store.stream(bucket, key))
         first = next(chunks, b"")
         return chain([first], chunks)

@@ -19,7 +19,7 @@ MOST_RUNS = 500
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """One thing a watcher is told."""
+    """One message to a watcher."""
 
     kind: str
     """``progress``, or ``changed``: something was written to the store, look again."""
@@ -100,7 +100,7 @@ class LiveRuns:
         self._closed = False
 
     def progressed(self, run_id: str, stage: str, record: dict[str, Any]) -> None:
-        """Keep a stage's latest progress and tell the run's watchers."""
+        """Keep a stage's latest progress and notify the run's watchers."""
         with self._lock:
             self._touch(run_id).progress[stage] = record
             watchers = tuple(self._watchers.get(run_id, ()))
@@ -108,7 +108,7 @@ class LiveRuns:
             watcher.tell(Note("progress", record))
 
     def changed(self, run_id: str) -> None:
-        """Tell the run's watchers that the store holds something new."""
+        """Notify the run's watchers that a record has changed."""
         with self._lock:
             self._touch(run_id)
             watchers = tuple(self._watchers.get(run_id, ()))

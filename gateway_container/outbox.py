@@ -36,7 +36,7 @@ class Outbox:
     scan_seconds : float
         Time between two looks into the store; the runs this process failed to announce are tried at each tick.
     grace_seconds : float
-        Age from which a run that is not announced was left behind by whoever recorded it.
+        Seconds after which a run without announcement counts as left behind by its gateway.
     """
 
     def __init__(

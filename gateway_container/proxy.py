@@ -49,7 +49,7 @@ class InferenceProxy:
         InferenceAwayError
             If it cannot be reached or does not answer in time.
         InferenceBrokenError
-            If what it sends is not HTTP, or not JSON.
+            If its answer is not HTTP or not JSON.
         """
         try:
             answer = await self._connected().request(method, self._url + path, headers=headers, content=body)

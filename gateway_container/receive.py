@@ -87,7 +87,7 @@ class FileWriter:
         self._file.write(data)
 
     def close(self) -> ReceivedFile:
-        """Return what was written."""
+        """Return the written file."""
         self._file.close()
         return ReceivedFile(self._path, self._size, self._hash.hexdigest())
 

@@ -48,7 +48,7 @@ class TrialSettings(Settings):
 
 
 class TrialError(FltsError):
-    """The installation did not do what it is there for; the message says how far it came."""
+    """The trial failed; the message names the step that it reached."""
 
     code = "trial_failed"
 
@@ -111,7 +111,7 @@ class Trial:
         raise TrialError(msg)
 
     def _forecast(self) -> None:
-        """Ask until the replica that answers has heard of the promotion."""
+        """Request forecasts until the answering replica serves the promoted model."""
         tail = self._gateway("GET", f"/datasets/{self.identifier}/tail?rows=50")
         if tail.is_error:
             msg = f"the gateway has no rows to forecast from: {_said(tail)}"

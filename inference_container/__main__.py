@@ -9,7 +9,7 @@ from inference_container.settings import FetchSettings, InferenceSettings
 
 
 def main() -> int:
-    """Read the settings, connect, serve until told to stop; return the exit code."""
+    """Read the settings, connect, serve until a signal; return the exit code."""
     FetchSettings.load()  # only the fetching child uses these, but a wrong value must end the start
     settings = InferenceSettings.load()
     adapters = connect(settings)

@@ -30,7 +30,7 @@ Send = Callable[[Message], Awaitable[None]]
 JSON = (b"content-type", b"application/json")
 CLOSE = (b"connection", b"close")
 DISCARDED_BYTES = 16 * 2**20
-"""Of a body that is too large: what the gateway passes on (MAX_PREDICT_BYTES) is within it."""
+"""Bytes of a too large body that are still read; a body that the gateway forwards (MAX_PREDICT_BYTES) is below."""
 PREDICT = "/predict"
 KEYED_PATHS = frozenset({PREDICT, "/models"})
 EXAMPLE = {
@@ -205,7 +205,7 @@ async def _answer_error(
 
 
 def _rest(champions: Champions, background: Sequence[Starts]) -> FastAPI:
-    """Return what is asked for by people rather than by the thousand."""
+    """Return the application for all routes except the hot path."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -48,7 +48,7 @@ METRICS_BYTES = 8_000  # bytes, in an event of at most 16 KiB; forecast.json has
 
 
 class Publishes(Protocol):
-    """What the worker needs of the publisher."""
+    """The publisher, as the worker uses it."""
 
     def publish_all(self, events: Sequence[Event]) -> None:
         """Publish and wait for the acknowledgement."""
@@ -100,7 +100,7 @@ class BatchForecasts:
         return ()
 
     def look(self) -> None:
-        """Forecast whatever waits and is decided; one that fails stands in no other's way.
+        """Forecast every waiting run that is decided; a failure of one does not stop the others.
 
         The event is published here and not by the tick's caller, since the claim may be forgotten only after the
         acknowledgement.

@@ -82,7 +82,7 @@ class ChampionCache:
         return self.path / promotion.identifier / f"{promotion.pipeline_run_id}-{promotion.bundle.sha256}"
 
     def holds(self, promotion: Promotion) -> bool:
-        """Return whether a promotion's bundle lies here whole."""
+        """Return whether a promotion's complete bundle is in the cache."""
         return (self.folder(promotion) / POINTER_FILE).exists()
 
     def put_bundle(self, promotion: Promotion, bundle: bytes, model: bytes) -> Path:
@@ -105,7 +105,7 @@ class ChampionCache:
         return folder
 
     def read_promotion(self, identifier: str, folder: Path) -> Promotion:
-        """Read the pointer that lies with a bundle.
+        """Read the pointer that is stored with a bundle.
 
         Raises
         ------
@@ -161,7 +161,7 @@ class ChampionCache:
         shutil.rmtree(self.spool / identifier, ignore_errors=True)
 
     def remove_unfinished(self) -> None:
-        """Remove what a killed process left."""
+        """Remove temporary files of a killed process."""
         for folder in self.path.glob(f"{UNFINISHED_PREFIX}*"):
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -89,7 +89,7 @@ class Champions:
         RetryableError
             ``no_champion`` (503): it has no champion yet, or the list is not known.
         NotFoundError
-            Nobody ever heard of the identifier that the request names.
+            The identifier of the request is unknown.
         RejectedError
             ``identifier_needed``: the request names none and there are several.
         """
@@ -199,7 +199,7 @@ class Champions:
     def fetched(self, identifier: str, folder_name: str) -> bool:
         """Load the promotion that came to disk beside the old one and swap; return whether the latest one is good.
 
-        Where memory is full of others it is left on disk until somebody asks for it.
+        If memory is full of other champions, the bundle stays on disk until a request needs it.
         """
         with self._changing:
             entry = self._entries.setdefault(identifier, Entry(identifier))

@@ -84,7 +84,7 @@ def fetch_champions(
     *,
     say: Callable[[Fact], None],
 ) -> bool:
-    """Bring the promoted bundles that are not on disk yet; one that fails stands in no other's way.
+    """Download the promoted bundles that are not on disk yet; a failure of one does not stop the others.
 
     Returns
     -------

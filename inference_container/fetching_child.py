@@ -116,7 +116,7 @@ class FetchingChild:
 
 
 class _Facts:
-    """What a child says of a round, up to the last word."""
+    """The facts that a child reports of a round, up to the last one."""
 
     def __init__(self, lines: Iterator[bytes]) -> None:
         self._lines = lines

@@ -22,7 +22,7 @@ class OnModelSelected:
     Parameters
     ----------
     hint : callable
-        Told the identifier whose pointer moved, or is gone.
+        Called with the identifier whose pointer moved or was removed.
     """
 
     def __init__(self, hint: Callable[[str], None]) -> None:

@@ -8,7 +8,7 @@ import msgspec
 
 
 class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the child is to do; read from its standard input, a round each."""
+    """An order to the child, on its standard input; one per round."""
 
     first: list[str] = []
     """Identifiers to fetch before all others."""
@@ -29,7 +29,7 @@ class Listed(msgspec.Struct, frozen=True, tag="listed"):
 
 
 class Fetched(msgspec.Struct, frozen=True, tag="fetched"):
-    """An identifier's promoted bundle lies in the cache, whole and verified."""
+    """An identifier's promoted bundle is in the cache, complete and verified."""
 
     identifier: str
     folder: str

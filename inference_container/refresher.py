@@ -80,7 +80,7 @@ class Refresher:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Take over what the disk holds, then start the thread, once."""
+        """Load the champions from the cache, then start the thread."""
         with self._wake:
             if self._thread is not None or self._stopping:
                 return

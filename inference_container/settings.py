@@ -12,7 +12,7 @@ from flts.settings import KafkaSettings, ServiceSettings, StoreSettings
 
 
 class InferenceSettings(ServiceSettings, KafkaSettings):
-    """What the inference server needs: no store, since only its fetching child talks to one."""
+    """Settings of the inference server. It has no store; only its fetching child connects to one."""
 
     identifier: Annotated[str, Field(pattern=f"^{IDENTIFIER_PATTERN.pattern}$")] | None = None
     """Identifier answered where a request names none; else `global`, else the only champion."""
@@ -48,11 +48,11 @@ class InferenceSettings(ServiceSettings, KafkaSettings):
 
 
 class FetchSettings(InferenceSettings, StoreSettings):
-    """What the fetching child needs; the server checks them at start too, so that all problems are named together."""
+    """Settings of the fetching child. The server checks them at its start too, to report all errors together."""
 
 
 class WorkerSettings(ServiceSettings, KafkaSettings, StoreSettings):
-    """What the inference worker needs."""
+    """Settings of the inference worker."""
 
     service_port: int = Field(default=8024, ge=1, le=65535)
     """Port of /healthz, /readyz and /metrics."""

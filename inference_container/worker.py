@@ -9,7 +9,7 @@ from inference_container.settings import WorkerSettings
 
 
 def main() -> int:
-    """Read the settings, connect, work until told to stop; return the exit code."""
+    """Read the settings, connect, work until a signal; return the exit code."""
     settings = WorkerSettings.load()
     adapters = connect(settings)
     return run(build_worker(settings, adapters), settings, adapters)

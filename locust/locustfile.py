@@ -29,7 +29,7 @@ log = logging.getLogger("flts.load")
 
 
 class Run:
-    """What a run gathers where its numbers come together: the master, or the only process."""
+    """The figures of a load test in the master, or in the only process."""
 
     def __init__(self) -> None:
         self.watch: MetricsWatch | None = None
@@ -76,19 +76,19 @@ def begin(environment: Environment, **_: Any) -> None:
 
 @events.report_to_master.add_listener
 def send_answers(data: dict[str, Any], **_: Any) -> None:
-    """Tell the master what the forecasts looked like."""
+    """Send the counts of forecasts to the master."""
     data["answers"], data["distinct"] = ForecastUser.answers, list(ForecastUser.distinct)
 
 
 @events.worker_report.add_listener
 def take_answers(client_id: str, data: dict[str, Any], **_: Any) -> None:
-    """Keep what a worker said last."""
+    """Keep a worker's latest report."""
     run.by_worker[client_id] = (data["answers"], data["distinct"])
 
 
 @events.test_stop.add_listener
 def judge(environment: Environment, **_: Any) -> None:
-    """Compare what was measured with the thresholds, write the report, decide the exit code."""
+    """Compare the figures with the thresholds, write the report, set the exit code."""
     if isinstance(environment.runner, WorkerRunner) or run.watch is None:
         return
     options = target.options_of(environment)

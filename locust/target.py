@@ -10,7 +10,7 @@ from thresholds import Limits
 
 
 def add_options(parser: Any) -> None:
-    """Declare what a run may be told beyond Locust's own options."""
+    """Declare FLTS's options of the load test."""
     parser.add_argument(
         "--gateway", env_var="GATEWAY_URL", default="http://127.0.0.1:8000", help="the gateway's address"
     )

@@ -11,7 +11,7 @@ FEW = 10
 
 @dataclass(frozen=True)
 class Entry:
-    """What was measured of one kind of request, in milliseconds."""
+    """The measurements of one kind of request, in milliseconds."""
 
     name: str
     requests: int

@@ -13,7 +13,7 @@ import gevent
 PERIOD_SECONDS = 1.0
 TIMEOUT_SECONDS = 5.0
 PROCESS = "process_start_time_seconds"
-"""Tells replicas behind one address apart."""
+"""Metric that distinguishes the replicas behind one address."""
 INFERENCE = ('flts_predictions_total{outcome="success"}', "flts_predict_latency_seconds_count")
 GATEWAY = ('flts_uploads_total{outcome="accepted"}', "flts_http_requests_total")
 

@@ -29,7 +29,7 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class StoredDataset:
-    """A data set as it lies in the store, verified."""
+    """A stored data set, verified."""
 
     train: ClaimCheck
     test: ClaimCheck
@@ -75,7 +75,7 @@ class DatasetStore:
     def save(
         self, identifier: str, config_hash: str, dataset: Dataset, *, recipe_values: dict[str, Any], raw: dict[str, Any]
     ) -> StoredDataset:
-        """Write a data set, the description of the training rows last, and return what the store has.
+        """Write a data set, with the description of the training rows last, and return the stored one.
 
         Every object is create-only: what is there already stays, and a difference is counted. A repeat after a kill
         at any line writes the same bytes.

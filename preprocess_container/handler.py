@@ -91,7 +91,7 @@ class PreprocessUpload:
         return [training, inference]
 
     def give_up(self, event: Event, error: FltsError | None, message: str) -> Sequence[Event]:
-        """Record that the last try failed: what is no rejection leaves the run open, for a replay."""
+        """Record that the last attempt failed. Unless the data were rejected, the run stays open for a replay."""
         if not isinstance(error, RejectedError):
             self._metrics.datasets_preprocessed.labels(outcome="failed").inc()
             self._stages.put(

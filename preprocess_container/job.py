@@ -65,7 +65,7 @@ class DatasetJob:
     def prepare(self) -> RawData | None:
         """Record the run and return the event that announces it, or None if that was done before.
 
-        An execution that was killed is gone on with: the run's id lies in the Job's record.
+        After a kill the next execution continues the same run, whose id is in the Job's record.
 
         Raises
         ------

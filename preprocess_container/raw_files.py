@@ -43,7 +43,7 @@ def read_raw(
 
 
 class _HashedObject(io.RawIOBase):
-    """Chunks of an object as a file that hashes what is read of it."""
+    """Chunks of an object as a file that hashes the bytes that are read."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class _HashedObject(io.RawIOBase):
         return len(part)
 
     def check(self, claim: ClaimCheck) -> None:
-        """Read what is left and compare with the claim."""
+        """Read the rest and compare with the claim."""
         while self._size <= claim.size and self._next():
             pass
         if self._size != claim.size or self._digest.hexdigest() != claim.sha256:

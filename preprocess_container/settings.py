@@ -13,4 +13,4 @@ class PreprocessSettings(ServiceSettings, KafkaSettings, StoreSettings, RecipeSe
     service_port: int = Field(default=8020, ge=1, le=65535)
     """Port of /healthz, /readyz and /metrics."""
     force_reprocess: bool = False
-    """Compute data sets again that are stored already; what is stored stays, a difference is counted."""
+    """Compute data sets again that are stored already. The stored one stays, and a difference is counted."""

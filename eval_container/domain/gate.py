@@ -39,7 +39,7 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class GateRules:
-    """What a candidate has to show."""
+    """The conditions that a candidate must meet."""
 
     min_skill: float = 0.0
     """Least skill against persistence; below 0 the test of significance is off."""

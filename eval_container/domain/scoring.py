@@ -24,10 +24,10 @@ ForecastAt = Callable[[IntArray, int], FloatArray]
 MAX_CELLS = 4_000_000
 """Most forecast cells of one pass, 32 MB an array; longer tests are thinned evenly."""
 INFORMATIVE_ORIGINS = {10: 200, 60: 64}
-"""Steps ahead that people look at beside the scored ones, and origins that suffice for them."""
+"""Further steps ahead that the scoreboard shows, and the number of origins for each."""
 SEASON_ORIGINS = 12
 MAX_INFORMATIVE_STEPS = 2_016
-"""A season longer than the longest horizon that is served by default is nobody's question, and dear to roll."""
+"""Steps; a longer season adds no row to the scoreboard, because rolling a forecast so far takes long."""
 MAX_TABLE_CELLS = 3_000
 """Most rows of one contender's table; further horizons are thinned evenly."""
 NOMINAL_SLACK = 0.10
@@ -106,7 +106,7 @@ class Scorecard:
 def origins_for(
     usable: IntArray, segments: Sequence[slice], *, first_row: int, horizon: int, limit: int | None = None
 ) -> IntArray:
-    """Return the origins from ``first_row`` on whose whole horizon lies in their segment, thinned evenly to a limit."""
+    """Return the origins from ``first_row`` on whose whole horizon is in their segment, thinned evenly to a limit."""
     ends = np.zeros(max((segment.stop for segment in segments), default=0) + 1, dtype=np.int64)
     for segment in segments:
         ends[segment] = segment.stop

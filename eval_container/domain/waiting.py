@@ -13,9 +13,9 @@ class Patience:
     """The two limits of waiting, in seconds."""
 
     silence_seconds: float
-    """Without a sign of life of any run for this long, a type is given up."""
+    """Time without an event or progress of a model type after which eval no longer waits for it."""
     max_seconds: float
-    """After this long since the run's start, whoever is missing is given up."""
+    """Time after the run's start at which eval no longer waits for a missing trainer."""
 
 
 def missing_types(expected: Collection[str], final: Collection[str]) -> tuple[str, ...]:

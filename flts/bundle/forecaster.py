@@ -154,7 +154,7 @@ class Forecaster:
         return self.raw(rolled)
 
     def valid_origins(self, series: Series, first_row: int) -> IntArray:
-        """Return the rows from ``first_row`` on whose window lies whole in their segment.
+        """Return the rows from ``first_row`` on whose whole window is in their segment.
 
         Where the recipe leaves out rows with missing cells, the window holds none.
         """

@@ -22,7 +22,7 @@ MAX_BUNDLE_BYTES = 8 * 2**20
 MAX_MODEL_BYTES = 512 * 2**20
 """8 layers of 1,500 LSTM units; ONNX itself ends at 2 GB."""
 MAX_BATCH = 512
-"""Windows or times a call; more are cut into several, so that memory stays flat, and below what a proof ran."""
+"""Windows or times per call. More are split, so that memory stays constant and below that of the proof."""
 
 InputKind = Literal["window", "timestamps"]
 

@@ -20,7 +20,7 @@ def fetch_bundle(store: ObjectStore, claim: ClaimCheck) -> tuple[Bundle, bytes]:
     ----------
     store : ObjectStore
     claim : ClaimCheck
-        Of ``bundle.json``; the model lies beside it.
+        Of ``bundle.json``; the model is in the same folder.
 
     Raises
     ------
@@ -48,7 +48,7 @@ def fetch_bundle(store: ObjectStore, claim: ClaimCheck) -> tuple[Bundle, bytes]:
 
 
 def read_bundle_folder(path: Path) -> tuple[Bundle, bytes]:
-    """Return a bundle that lies in a folder, e.g. the cache of a replica; raises as `fetch_bundle` does."""
+    """Return a bundle from a folder, such as the cache of a replica; raises as `fetch_bundle` does."""
     files = {name: path / name for name in (BUNDLE_FILE, MODEL_FILE)}
     limits = {BUNDLE_FILE: MAX_BUNDLE_BYTES, MODEL_FILE: MAX_MODEL_BYTES}
     content = {}

@@ -23,7 +23,7 @@ fetching child that is silent for so long is stopped, and then nobody would lear
 MEMORY_BYTES = 2**30
 """Layers of 512 units over full batches of a hundred rows need 200 MB."""
 MODEL_COPIES, INPUT_COPIES = 8, 16
-"""What a session holds of its file, and a run of its inputs, several times over."""
+"""Factor: a session holds several copies of its file, and a run several copies of its inputs."""
 MOST_BYTES = 8 * 2**30
 IDLE_SECONDS = 300.0
 

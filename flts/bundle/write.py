@@ -64,7 +64,7 @@ def store_bundle(store: ObjectStore, settings_bucket: str, bundle: Bundle, model
 def find_bundle(  # noqa: PLR0917 - the parts of its key, in their order
     store: ObjectStore, bucket: str, identifier: str, config_hash: str, model_type: str, train_hash: str
 ) -> tuple[ClaimCheck, ObjectInfo] | None:
-    """Return the claim of a stored bundle whose hashes fit together, and what the store knows of it, or None."""
+    """Return the claim and the object info of a stored bundle whose hashes match, or None."""
     return _whole_bundle(store, bucket, layout.BUNDLE(identifier, config_hash, model_type, train_hash))
 
 

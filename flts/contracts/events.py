@@ -27,7 +27,7 @@ class Event(BaseModel):
     v: Literal[1] = 1
     """Schema version; optional fields are added without raising it."""
     event_id: Uuid
-    """UUIDv5 of the input's event_id and what was made of it, so that a repeat makes the same one."""
+    """UUIDv5 of the input's event_id and the kind of output, so that a repetition derives the same id."""
     identifier: Identifier
     """The series set; also the message's key."""
     pipeline_run_id: Uuid
@@ -66,7 +66,7 @@ class RawData(Event):
     force: bool = False
     cause: Cause = "upload"
     reason: str | None = Field(default=None, max_length=500)
-    """Why, in the words of whoever started the run."""
+    """The reason that the person who started the run gave."""
 
 
 class TrainingData(Event):
@@ -81,7 +81,7 @@ class TrainingData(Event):
     rows: int
     columns: int
     meta: ClaimCheck
-    """The fitted recipe and the report of what was done (JSON)."""
+    """The fitted recipe and the report of preprocessing (JSON)."""
     test: ClaimCheck
     """The processed test rows."""
     raw_test: ClaimCheck

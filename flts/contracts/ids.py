@@ -40,7 +40,7 @@ def run_created_seconds(pipeline_run_id: str) -> float:
 
 
 def derived_event_id(parent_event_id: str, made: str) -> str:
-    """Return the UUIDv5 of an input's event_id and what was made of it, so that a repeat makes it again."""
+    """Return the UUIDv5 of an input's event_id and a name, so that a repetition derives the same id."""
     return str(uuid.uuid5(uuid.UUID(parent_event_id), made))
 
 

@@ -61,7 +61,7 @@ NO_GROUP = (KafkaError.GROUP_ID_NOT_FOUND, KafkaError.UNKNOWN_TOPIC_OR_PART)
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """How one group stands with one topic; bare names."""
+    """The account of one group and one topic, with names without prefix."""
 
     topic: str
     group: str
@@ -94,11 +94,11 @@ class Accounting:
     settings : KafkaSettings
         Where the brokers are, and the prefix of the installation.
     client_id : str
-        Who asks.
+        Kafka client id.
     consumers : mapping, optional
         The topics of each group (bare names); else every group that has dead letters, by `consumed_by`.
     letters : DeadLetters, optional
-        To share what was read of them.
+        Shared, so that letters are read once.
     """
 
     def __init__(

@@ -26,7 +26,7 @@ POLL_SECONDS = 0.5
 SILENT_SECONDS = 10.0
 """A broker that gives none of the letters it says it has for so long is away."""
 MOST_HEADS = 50_000
-"""Of one group, the newest: what is remembered of a letter takes about a kilobyte of memory."""
+"""Letters kept per group, the newest ones; the summary of a letter takes about 1 KB of memory."""
 HEAD_CHARACTERS = 400
 
 Place = tuple[str, int, int]
@@ -61,7 +61,7 @@ class Letter:
 
     @property
     def digest(self) -> str:
-        """What tells it from another letter at the same place of another broker."""
+        """Digest of the content: it differs from that of a letter at the same place of an earlier broker."""
         parts = [self.key or b"", self.value or b"", str(self.at and self.at.timestamp()).encode()]
         parts += [part for name, value in self.headers for part in (name.encode(), value or b"")]
         digest = hashlib.sha256()
@@ -85,7 +85,7 @@ class Letter:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What is remembered of a letter: enough to list, filter and count it."""
+    """The summary of a letter that is kept in memory: enough to list, filter and count it."""
 
     id: str
     digest: str
@@ -106,7 +106,7 @@ class Head:
 
 
 def head_of(letter: Letter) -> Head:
-    """Return what is remembered of a letter."""
+    """Return the summary of a letter."""
     return Head(
         id=letter.id,
         digest=letter.digest,
@@ -124,7 +124,7 @@ def head_of(letter: Letter) -> Head:
 class DeadLetters:
     """The dead letters of every group of an installation; any thread may ask.
 
-    What was read once is not read again: only what came since is fetched.
+    Each letter is fetched once; later calls fetch only newer letters.
 
     Parameters
     ----------
@@ -157,7 +157,7 @@ class DeadLetters:
         return sorted(group.removeprefix(prefix) for group in found if group is not None and group.startswith(prefix))
 
     def heads(self, group: str) -> list[Head]:
-        """Return what is known of a group's letters, oldest first.
+        """Return the summaries of a group's letters, oldest first.
 
         Raises
         ------
@@ -312,7 +312,7 @@ class DeadLetters:
 
 @dataclass
 class _Shelf:
-    """What is known of one group's letters."""
+    """The summaries of one group's letters."""
 
     heads: dict[tuple[int, int], Head] = field(default_factory=dict)
     read: dict[int, int] = field(default_factory=dict)

@@ -39,7 +39,7 @@ KEEP_SECONDS = DEAD_LETTER_RETENTION_SECONDS + 24 * 3600
 LEASE_SECONDS = 60.0
 """Longer than a batch and one acknowledgement: a second gateway waits for the first, or for this after its crash."""
 BATCH_SECONDS = 10.0
-"""One call sends for so long; what is left is said, and asked for again."""
+"""Seconds for which one call publishes. The answer counts the letters that are left, and the client calls again."""
 READ_AHEAD = 50
 
 Sent = Literal["replayed", "refused", "already_replayed", "same_record"]
@@ -74,7 +74,7 @@ class ReplayMarks:
         return self._records.read(layout.REPLAY(group, uid))
 
     def forget_old(self) -> int:
-        """Remove what is said of letters that the brokers have removed; return how many."""
+        """Remove the marks of letters that the brokers have removed; return their number."""
         oldest = self._now() - KEEP_SECONDS
         old = [info.key for info in self._store.list(self._bucket, layout.REPLAY.prefix()) if info.modified < oldest]
         for key in old:
@@ -94,7 +94,7 @@ class Result:
     code: str | None = None
     message: str | None = None
     event: Event | None = None
-    """What was sent, where it could be read."""
+    """The event of the replayed record, if it could be decoded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ class Report:
 
 
 Check = Callable[[str, Event], str | None]
-"""(group, event): raises a `RejectedError` if the replay would be of no use; returns what the user should know."""
+"""(group, event): raises a `RejectedError` if the replay would have no effect; returns a note for the user."""
 PublishRecord = Callable[[str, bytes | None, bytes | None, RawHeaders], None]
 
 
@@ -279,7 +279,7 @@ class Replayer:
 
 
 def answered_records(heads: Iterable[Head], replayed: Collection[str]) -> set[Place]:
-    """Return the records of which a letter was replayed: two letters may tell of the same one."""
+    """Return the records with a replayed letter. Two letters may belong to the same record."""
     return {head.source for head in heads if head.uid in replayed}
 
 

@@ -33,7 +33,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What came of a step."""
+    """The result of a step."""
 
     backend: str
     address: str
@@ -56,7 +56,7 @@ class Backend:
     address: str
     steps: Sequence[Step] = ()
     why_not: str | None = None
-    """Why it is not looked at: nobody said where it is."""
+    """Why this backend is not checked: its address is not set."""
 
 
 class StepTimeoutError(FltsError):

@@ -129,7 +129,7 @@ class FittedRecipe:
         return self.scales[self.varying_columns]
 
     def positions_in(self, columns: tuple[str, ...]) -> IntArray | None:
-        """Return where this recipe's columns stand in a table's, or None where they are the table's columns.
+        """Return the positions of this recipe's columns in a table, or None if they are the table's columns.
 
         Raises
         ------

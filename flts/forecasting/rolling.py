@@ -169,7 +169,7 @@ def can_roll(recipe: FittedRecipe) -> bool:
 
 
 def horizon_too_long(recipe: FittedRecipe, longest_steps: int) -> RejectedError:
-    """Return the refusal of a horizon beyond one pass, naming the inputs that nobody forecasts."""
+    """Return the refusal of a horizon beyond one pass, naming the inputs that no model forecasts."""
     inputs = [name for name in recipe.columns if name not in recipe.targets and name not in recipe.constants]
     shown = ", ".join(inputs)
     msg = f"the longest horizon is {longest_steps} steps: the model's inputs {shown} are not among its targets"

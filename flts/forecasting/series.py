@@ -105,7 +105,7 @@ class GridReport:
     rows: int
     """Rows of the result, inserted ones included."""
     inserted_rows: int
-    """Missing rows that now stand there as missing cells."""
+    """Missing rows that were inserted with missing cells."""
     filled_gaps: int
     """Gaps that were filled so."""
     cut_gaps: int

@@ -65,11 +65,11 @@ def sliding_windows(
     features : (n, f)
     targets : (n, m)
     segments : list of slices
-        Runs of evenly spaced rows; a window lies within one.
+        Runs of evenly spaced rows; a window is inside one.
     window_steps, horizon_steps : int
         L rows of input, then H rows of targets.
     first_target_row, last_target_row : int
-        All target rows of a window lie in [first, last); its inputs may lie before.
+        All target rows of a window are in [first, last); its inputs may be earlier.
     """
     last = len(features) if last_target_row is None else last_target_row
     rows = target_rows(

@@ -45,7 +45,7 @@ class Held:
     size_bytes: int
 
     def view(self) -> dict[str, Any]:
-        """Return what people are told."""
+        """Return the answer for people."""
         return {"bucket": self.bucket, "what": self.what, "objects": len(self.keys), "bytes": self.size_bytes}
 
 
@@ -173,7 +173,7 @@ class Deletion:
         return [(bucket, info.key, info.size) for bucket, info in (*pointers, *made, *records)]
 
     def recorded(self, identifier: str) -> bool:
-        """Return whether MLflow has been told of the deletion, rather than the spool."""
+        """Return whether MLflow has recorded the deletion; otherwise it was spooled."""
         waiting = self._spool.keys()
         return layout.SPOOLED_FORGET(identifier) not in waiting
 

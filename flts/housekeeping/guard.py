@@ -40,7 +40,7 @@ def unless_deleted(work: Work, deletion: Deletion) -> Work:
 
 
 def refuse_deleted(deletion: Deletion, identifier: str, pipeline_run_id: str, *, worked: bool = False) -> None:
-    """Take back what a deleted run has left.
+    """Remove the objects that a deleted run has left.
 
     Parameters
     ----------

@@ -48,7 +48,7 @@ class Doomed:
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """What a round removes of one identifier."""
+    """The objects of one identifier that a round removes."""
 
     identifier: str
     runs: tuple[str, ...]
@@ -59,7 +59,7 @@ class Removal:
     run_bytes: int = 0
 
     def view(self) -> dict[str, Any]:
-        """Return what people are told; of many keys in one place the first hundred."""
+        """Return the answer for people; of each bucket the first hundred keys."""
         groups: dict[tuple[str, str], list[Doomed]] = defaultdict(list)
         for one in self.objects:
             groups[one.bucket, one.why].append(one)
@@ -128,7 +128,7 @@ class Janitor:
                 log.exception("janitor_skipped", identifier=identifier)
 
     def round(self) -> list[Removal]:
-        """Remove what is planned; return it.
+        """Remove the planned objects and return the plan.
 
         Raises
         ------
@@ -144,7 +144,7 @@ class Janitor:
         return removals
 
     def carry_out(self, removal: Removal) -> None:
-        """Remove what was planned; may be repeated. Data go before the records that tell they are not needed."""
+        """Remove the planned objects; may be repeated. Data are removed before the records by which they are found."""
         removed = 0
         for one in removal.objects:
             self._store.delete(one.bucket, one.key)

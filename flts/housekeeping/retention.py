@@ -11,7 +11,7 @@ from flts.storage import layout
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """What the selection needs to know of a pipeline run."""
+    """The facts about a pipeline run that the selection needs."""
 
     pipeline_run_id: str
     """UUIDv7, so that its order is the order of time."""

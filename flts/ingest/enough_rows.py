@@ -14,12 +14,12 @@ from flts.settings import WindowSettings
 
 @dataclass(frozen=True, slots=True)
 class UsableRows:
-    """What is left of the rows once a recipe was applied."""
+    """The rows that remain after a recipe was applied."""
 
     train_rows: int
     """Training rows before that."""
     train_pieces: tuple[int, ...]
-    """Lengths of the pieces that windows can lie in, each without its warm-up."""
+    """Lengths of the segments that can hold windows, each without its warm-up."""
     test_rows: int
     test_pieces: tuple[int, ...]
     warmup_rows: int
@@ -84,7 +84,7 @@ def _without(lost: int) -> str:
 
 
 def _part_without_window(pieces: tuple[int, ...], windows: WindowSettings) -> str | None:
-    """Return which part of the training rows has no window whose targets lie in it, or None."""
+    """Return the part of the training rows that holds no window's targets, or None."""
     parts = tails(sum(pieces), stop_tail=windows.stop_tail, calibration_tail=windows.calibration_tail)
     for name, first, last in (("fit", 0, parts.fit_stop), ("stopping", parts.fit_stop, parts.stop_stop)):
         start = 0

@@ -58,7 +58,7 @@ def refuse_other_formats(start: bytes, name: str) -> None:
 
 
 def read_header(block: bytes, *, ignore_columns: tuple[str, ...], max_columns: int, name: str) -> tuple[Header, bytes]:
-    """Return what the first line says, and the rest of the block.
+    """Return the parsed first line, and the rest of the block.
 
     Raises
     ------

@@ -31,23 +31,23 @@ log = get_logger(__name__)
 
 POLL_SECONDS = 0.2
 PATIENCE_SECONDS = 0.5
-"""Work that is done sooner needs no pause: pausing throws away what was fetched ahead."""
+"""Seconds; shorter work needs no pause, and a pause discards prefetched records."""
 SILENT_SECONDS = 60.0
 REQUEST_SECONDS = 2.0
 LAG_PERIOD_SECONDS = 10.0
 RETRY_SECONDS = 1.0
 CLOSE_SECONDS = 3.0
 OVERDUE_SECONDS = 60.0
-"""Beyond the deadline of work: the loop stops calling itself alive, and whoever watches starts the service again."""
+"""Seconds beyond the work's deadline; then /healthz fails, and the orchestrator restarts the service."""
 
 
 class ConsumeLoop:
-    """Consumes one subscription until it is told to stop.
+    """Consumes one subscription until the service stops.
 
     Parameters
     ----------
     subscription : Subscription
-        What is listened to.
+        Topics, group and handler.
     delivery : Delivery
         What becomes of each record.
     client_id : str

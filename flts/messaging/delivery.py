@@ -60,14 +60,14 @@ class Stopping:
 
 
 class Sender(Protocol):
-    """What a delivery needs of the publisher."""
+    """The publisher, as a delivery uses it."""
 
     def publish_all(self, events: Iterable[Event], *, trace: Trace | None = None) -> None:
         """Publish events and wait for their acknowledgement."""
         ...
 
     def publish_soon(self, event: Event) -> None:
-        """Publish an event that nobody waits for."""
+        """Publish an event without waiting for the acknowledgement."""
         ...
 
     def publish_record(

@@ -120,7 +120,7 @@ def check_broker(settings: KafkaSettings, client_id: str, *, timeout_seconds: fl
 def check_large_request(settings: KafkaSettings, client_id: str, *, timeout_seconds: float = REQUEST_SECONDS) -> None:
     """Exchange 96 KiB with the brokers in each direction: what stalls after 64 KiB lets every small request pass.
 
-    It asks for topics that nobody has, which makes none.
+    The request names topics that do not exist, and does not create them.
 
     Raises
     ------
@@ -250,7 +250,7 @@ class Publisher:
             reached("produce.after", topic, key)
 
     def publish_soon(self, event: Event) -> None:
-        """Publish an event that nobody waits for, such as progress; it is dropped if the brokers are away."""
+        """Publish an event such as progress without waiting; it is dropped if the brokers are unavailable."""
         key, value, headers = encode(event, current_trace())
         topic = full_name(self._settings, known.topic_of(event).name)
         try:
@@ -272,7 +272,7 @@ class Publisher:
         reached("produce.after", topic, key)
 
     def close(self, timeout_seconds: float = 3.0) -> None:
-        """Send what is waiting and stop."""
+        """Publish the waiting events and stop."""
         self._closed.set()
         self._thread.join(timeout=2)
         self._producer.flush(timeout_seconds)
@@ -351,7 +351,7 @@ def _library_log() -> logging.Logger:
 
 
 class _Acknowledgement:
-    """What the brokers say of one record."""
+    """The brokers' answer for one record."""
 
     def __init__(self, topic: str, address: str) -> None:
         self._topic = topic

@@ -25,7 +25,7 @@ class ProgressReporter:
     service : str
         Who reports.
     event : Event
-        What is worked on.
+        The event in work.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class ProgressReporter:
             self._publish(report)
 
     def flush(self) -> None:
-        """Publish what was held back: the last epoch is what people look for."""
+        """Publish the last report that the rate limit held back, because people want to see the last epoch."""
         with self._lock:
             for report in self._held_back.values():
                 self._publish(report)

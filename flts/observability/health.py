@@ -20,7 +20,7 @@ PATHS = ("/healthz", "/readyz", "/metrics")
 
 
 class Health:
-    """What is alive and what is waited for. Any thread may tell it."""
+    """The liveness of loops and the conditions of readiness. Thread-safe."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -45,7 +45,7 @@ class Health:
             self._beats.pop(loop, None)
 
     def require(self, what: str, holds: Callable[[], bool]) -> None:
-        """Add a condition of readiness, named by what is waited for."""
+        """Add a condition of readiness with its name."""
         with self._lock:
             self._conditions[what] = holds
 
@@ -68,7 +68,7 @@ class HealthApp:
     Parameters
     ----------
     health, metrics
-        What is answered.
+        The state that is shown.
     api : ASGI application or None
         The service's own; without one every other path is a 404.
     """

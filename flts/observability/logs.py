@@ -45,11 +45,11 @@ class Log:
         self._log(logging.INFO, event, fields)
 
     def warning(self, event: str, **fields: Any) -> None:
-        """Log what somebody should know of; ``error=exception`` adds its class, message and traceback."""
+        """Log a warning; ``error=exception`` adds its class, message and traceback."""
         self._log(logging.WARNING, event, fields)
 
     def error(self, event: str, **fields: Any) -> None:
-        """Log what somebody has to act on; ``error=exception`` adds its class, message and traceback."""
+        """Log an error that needs an action; ``error=exception`` adds its class, message and traceback."""
         self._log(logging.ERROR, event, fields)
 
     def exception(self, event: str, **fields: Any) -> None:

@@ -31,7 +31,7 @@ UPLOAD_OUTCOMES = ("accepted", "refused")
 HTTP_OUTCOMES = ("2xx", "4xx", "5xx")
 MLFLOW_OUTCOMES = ("done", "failed", "refused")
 EACH_REPLICA = "each-replica"
-"""Stands for the group where a replica reads a topic for itself."""
+"""Label of the group if a replica reads all partitions by itself."""
 
 
 class Metrics:
@@ -190,7 +190,7 @@ def repeat(metrics: Metrics, observation: Observation) -> None:
 
 
 class _Sender:
-    """Stands for one metric in a child process."""
+    """One metric in a child process."""
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ _replayed: ContextVar[bool] = ContextVar("replayed", default=False)
 
 
 def is_replayed() -> bool:
-    """Return whether somebody asked for this message's work again, rather than the broker delivering it twice."""
+    """Return whether a person requested a replay of this message, as opposed to a redelivery by the broker."""
     return _replayed.get()
 
 

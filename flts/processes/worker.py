@@ -72,7 +72,7 @@ class ChildError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What a child process needs to know first."""
+    """The first message to a child process."""
 
     sys_path: list[str]
     service: str
@@ -172,7 +172,7 @@ class ChildWorker:
                 raise WorkerStartError(msg)
 
     def run(self, event: Event, progress: Progress, interrupted: threading.Event) -> Sequence[Event]:
-        """Have the child work on an event, and return what it made of it.
+        """Let the child process an event, and return its results.
 
         Raises
         ------
@@ -183,7 +183,7 @@ class ChildWorker:
         WorkerStartError
             If no child can be started.
         FltsError, ChildError
-            What the handler raised.
+            The handler's error.
         """
         child = self._ready_child(interrupted)
         trace = current_trace()

@@ -20,7 +20,7 @@ DEFAULT_CHECK_SECONDS = 30.0
 RETRY_SECONDS = 0.5
 ANSWER_SECONDS = 5.0
 LEAST_SECONDS = 2.0
-"""For an answer to what is begun just before the end: less would blame a step that had no time."""
+"""Least timeout of a step, so that a step that begins just before the end is not blamed for the lack of time."""
 
 Check = Callable[[], None]
 

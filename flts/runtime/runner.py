@@ -254,7 +254,7 @@ class _Runner:
         self._backends_answer.set()
 
     def _check_record(self) -> None:
-        """Name MLflow if it is away, once for each reason; the record is waited for by nobody."""
+        """Log that MLflow is unavailable, once for each reason. The service does not wait for it."""
         checks = record_checks(self._settings, self._adapters, self._stopping.asked)
         told = ""
         while (problems := run_checks(checks, self._metrics)) and not self._stopping.asked.is_set():

@@ -14,7 +14,7 @@ GRACE_SECONDS = 5
 """Time for requests in flight; a stream of server-sent events never ends by itself."""
 
 KEEP_ALIVE_SECONDS = 75
-"""Longer than clients and proxies keep an idle connection: whoever closes first has the other send into nothing."""
+"""Seconds; longer than clients and proxies keep idle connections, so that a request never meets a closed one."""
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -61,7 +61,7 @@ def check_store(store: ObjectStore, settings: StoreSettings) -> None:
 
 
 def write_steps(store: ObjectStore, settings: StoreSettings) -> dict[str, Callable[[], None]]:
-    """Return the steps by which a writer proves the store, for whoever takes them one by one; none makes a bucket."""
+    """Return the steps that check a store for writing, to be run one by one. No step creates a bucket."""
     steps = _Probe(store, settings).steps
     return {name: take for name, take in steps.items() if name != ENSURE}
 

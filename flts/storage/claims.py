@@ -98,7 +98,7 @@ def hash_of_file(path: Path) -> tuple[int, str]:
 
 
 def hash_of(chunks: Iterable[bytes]) -> tuple[int, str]:
-    """Return the size in bytes and the SHA-256 of what comes in chunks."""
+    """Return the size in bytes and the SHA-256 of the chunks."""
     digest = hashlib.sha256()
     size = 0
     for chunk in chunks:

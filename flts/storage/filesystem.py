@@ -81,7 +81,7 @@ class FilesystemStore:
         return self._write(bucket, key, chunks)
 
     def get(self, bucket: str, key: str) -> tuple[bytes, ObjectInfo]:
-        """Return an object's bytes and what the store knows of it."""
+        """Return an object's bytes and its info."""
         with self._errors(bucket, key), self._open(bucket, key) as file:
             return file.read(), _info(key, os.fstat(file.fileno()))
 
@@ -104,7 +104,7 @@ class FilesystemStore:
         return self._read_on(bucket, key, file, chunk_bytes)
 
     def head(self, bucket: str, key: str) -> ObjectInfo:
-        """Return what the store knows of an object."""
+        """Return an object's info."""
         path = self._path(bucket, key)
         with self._errors(bucket, key):
             found = path.lstat()
@@ -270,7 +270,7 @@ class FilesystemStore:
 
     @contextmanager
     def _errors(self, bucket: str, key: str) -> Iterator[None]:
-        """Say what an operating system's error means for the caller."""
+        """Turn an operating system's error into an error of this package."""
         name = f"{bucket}/{key}"
         try:
             yield

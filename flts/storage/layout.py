@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 _PATTERNS = {"identifier": "[^_/][^/]*", "part": "train|test", "number": "[0-9]+"}
-"""What a part matches; the others anything but a slash."""
+"""Patterns of the parts of a key; a part without one matches anything but a slash."""
 
 
 class Key:

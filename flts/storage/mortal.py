@@ -53,7 +53,7 @@ class MortalStore:
             return self._store.put_stream(bucket, key, chunks)
 
     def get(self, bucket: str, key: str) -> tuple[bytes, ObjectInfo]:
-        """Return an object's bytes and what the store knows of it."""
+        """Return an object's bytes and its info."""
         with _points("object-read", bucket, key):
             return self._store.get(bucket, key)
 
@@ -69,7 +69,7 @@ class MortalStore:
         return _until_read(chunks, bucket, key)
 
     def head(self, bucket: str, key: str) -> ObjectInfo:
-        """Return what the store knows of an object."""
+        """Return an object's info."""
         return self._store.head(bucket, key)
 
     def list(self, bucket: str, prefix: str = "") -> Iterator[ObjectInfo]:

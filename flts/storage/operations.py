@@ -51,13 +51,13 @@ class Operations:
         Parameters
         ----------
         cause : str
-            What is done: ``cancel``, ``resume``, ``delete``, ``replay``, ``janitor``.
+            ``cancel``, ``resume``, ``delete``, ``replay`` or ``janitor``.
         identifier : str, optional
             Whose; None for what concerns no single one.
         pipeline_run_id : str, optional
             The run that it is done to.
         reason : str, optional
-            Why, in the words of whoever asked.
+            The reason that the person gave.
         """
         operation_id = new_pipeline_run_id()
         record = {

@@ -10,7 +10,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """What the store knows of an object."""
+    """An object's info: size, etag, time of modification."""
 
     key: str
     size: int
@@ -56,7 +56,7 @@ class ObjectStore(Protocol):
         ...
 
     def get(self, bucket: str, key: str) -> tuple[bytes, ObjectInfo]:
-        """Return an object's bytes and what the store knows of it."""
+        """Return an object's bytes and its info."""
         ...
 
     def get_file(self, bucket: str, key: str, path: Path) -> ObjectInfo:
@@ -68,7 +68,7 @@ class ObjectStore(Protocol):
         ...
 
     def head(self, bucket: str, key: str) -> ObjectInfo:
-        """Return what the store knows of an object."""
+        """Return an object's info."""
         ...
 
     def list(self, bucket: str, prefix: str = "") -> Iterator[ObjectInfo]:

@@ -155,7 +155,7 @@ class Runs:
         return [mark(pipeline_run_id, identifier) for mark in marks]
 
     def create_job(self, identifier: str, job_hash: str, details: Mapping[str, Any]) -> tuple[Record, bool]:
-        """Record that a Job starts a run: return what stands there, and whether this call was the first."""
+        """Record that a Job starts a run; return the stored record, and whether this call created it."""
         return self._records.adopt(layout.JOB(identifier, job_hash), details)
 
     def _is_unfinished(self, name: RunName) -> bool:

@@ -149,7 +149,7 @@ class S3Store:
         return self._multipart(bucket, key, _chain(first, parts))
 
     def get(self, bucket: str, key: str) -> tuple[bytes, ObjectInfo]:
-        """Return an object's bytes and what the store knows of it."""
+        """Return an object's bytes and its info."""
         with self._errors(bucket, key):
             answer = self._client.get_object(Bucket=self._bucket(bucket), Key=check_key(key))
             data = io.BytesIO()  # one buffer: joining a list of pieces would hold the content twice
@@ -176,7 +176,7 @@ class S3Store:
         return self._read_on(bucket, key, answer["Body"], chunk_bytes)
 
     def head(self, bucket: str, key: str) -> ObjectInfo:
-        """Return what the store knows of an object."""
+        """Return an object's info."""
         with self._errors(bucket, key):
             answer = self._client.head_object(Bucket=self._bucket(bucket), Key=check_key(key))
         return _info(key, answer)
@@ -200,7 +200,7 @@ class S3Store:
                 yield found["Prefix"].removeprefix(base).rstrip("/")
 
     def copy(self, bucket: str, source_key: str, key: str, *, create_only: bool = False) -> ObjectInfo:
-        """Copy an object within a bucket; the server copies what is larger than one part.
+        """Copy an object within a bucket; the server copies it in parts if it is large.
 
         A copy in one call has no condition that all servers know, and no bound on its time; parts have both.
         """
@@ -317,7 +317,7 @@ class S3Store:
 
     @contextmanager
     def _errors(self, bucket: str, key: str, *, writing: bool = False, conditional: bool = False) -> Iterator[None]:
-        """Say what an error of boto3 means for the caller."""
+        """Turn an error of boto3 into an error of this package."""
         name = f"{bucket}/{key}"
         try:
             yield

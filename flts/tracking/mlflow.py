@@ -144,7 +144,7 @@ class Tracker:
         return False
 
     def drain_spool(self, limit: int = 100) -> int:
-        """Record what is spooled, at most ``limit`` documents, and return how many MLflow took; under a lease."""
+        """Record at most ``limit`` spooled documents under a lease; return how many MLflow accepted."""
         if self._spool is None:
             return 0
         taken: list[str] = []
@@ -172,7 +172,7 @@ class Tracker:
         return self._breaker.is_open
 
     def close(self) -> None:
-        """Let the thread end after what is in its queue."""
+        """Let the thread end after its queue."""
         with self._lock:
             if self._thread is not None:
                 with suppress(queue.Full):
@@ -300,7 +300,7 @@ class TrackedRun:
         self._log_artifact(path, bytes(data))
 
     def log_claim(self, path: str, claim: ClaimCheck) -> None:
-        """Record a file whose bytes lie in the store."""
+        """Record a file whose bytes are in the store."""
         self._log_artifact(path, claim)
 
     def register(self, model_uri: str, model_type: str, **tags: object) -> None:
@@ -314,7 +314,7 @@ class TrackedRun:
     def finish(self, status: RunStatus = "FINISHED") -> str | None:
         """End the run and return MLflow's id for it, None if MLflow took nothing; waits ``MLFLOW_CLOSE_SECONDS``.
 
-        What is not acknowledged by then is spooled.
+        A document without an acknowledgement by then is spooled.
         """
         with self._lock:
             self._document.status = status

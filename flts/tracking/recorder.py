@@ -93,7 +93,7 @@ class Recorder:
         self._connected()
 
     def record(self, document: RunDocument, cursor: Cursor, *, create: bool) -> None:
-        """Send what the cursor says is missing.
+        """Send the parts of the document that the cursor marks as missing.
 
         Parameters
         ----------

@@ -40,7 +40,7 @@ class Spool:
         return key
 
     def keys(self) -> list[str]:
-        """Return what is kept, in the order in which it can be recorded: runs, additions to them, champions."""
+        """Return the documents in the order in which they can be recorded: runs, additions to runs, champions."""
         return sorted((info.key for info in self._list()), key=_rank)
 
     def read(self, key: str) -> tuple[bytes, ObjectInfo]:

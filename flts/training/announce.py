@@ -60,7 +60,7 @@ def model_training(event: TrainingData, done: Announcement) -> ModelTraining:
 def announce_failure(
     adapters: Adapters, trainer: Trainer
 ) -> Callable[[Event, FltsError | None, str], Sequence[ModelTraining]]:
-    """Return what a trainer's subscription calls after the last try: record it, and tell eval not to wait."""
+    """Return the callback for the last failed attempt: it records the failure and announces it to eval."""
     begin_at_zero(adapters.metrics.trainings, trainer.model_types, TRAINING_OUTCOMES)
     begin_at_zero(adapters.metrics.training_duration, trainer.model_types)
 

@@ -65,7 +65,7 @@ def make_bundle(
     Parameters
     ----------
     fitted, data, identity
-        What was fitted, on what and under which names.
+        The fitted model, its data and its names.
     threads : int
         Of the exported model, while it is checked.
     alive : callable
@@ -75,7 +75,7 @@ def make_bundle(
     ------
     RejectedError
         ``export_mismatch`` if the ONNX file answers held-out inputs more than 1e-4 away from the trainer;
-        ``bad_bundle`` if it is not what a reader would accept.
+        ``bad_bundle`` if a reader would not accept it.
     """
     recipe = data.recipe
     window = fitted.input_kind == "window"

@@ -26,7 +26,7 @@ def claimed_training_set(store: ObjectStore, event: TrainingData, settings: Wind
     Raises
     ------
     HashMismatchError, ObjectNotFoundError
-        If the store does not hold what was claimed.
+        If the store does not hold the claimed object.
     RejectedError
         ``bad_meta`` if the recipe is not that of the rows.
     """

@@ -30,7 +30,7 @@ class TrainingSet:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FittedModel:
-    """What a fit made."""
+    """The result of a fit."""
 
     model_bytes: bytes
     """ONNX."""
@@ -67,7 +67,7 @@ class FittedModel:
 
 
 class Report(Protocol):
-    """Told by a fit that it moved on."""
+    """A fit reports its progress through it."""
 
     def alive(self, detail: str) -> None:
         """Say that work goes on within an epoch; cheap, call it as often as you like."""

@@ -16,7 +16,7 @@ log = get_logger(__name__)
 
 
 class ProgressReport:
-    """What a fit is given to report to.
+    """The receiver of a fit's progress reports.
 
     Parameters
     ----------

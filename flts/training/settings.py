@@ -8,7 +8,7 @@ from flts.settings import KafkaSettings, ServiceSettings, StoreSettings, Trackin
 
 
 class TrainerSettings(ServiceSettings, KafkaSettings, StoreSettings, TrackingSettings, WindowSettings):
-    """A trainer's place in the pipeline; what it learns with is its own."""
+    """Settings of every trainer; the hyperparameters are in the model's own class."""
 
     skip_duplicate_configs: bool = True
     """Announce the stored bundle of the same config_hash and train_hash again instead of training it anew."""

@@ -64,7 +64,7 @@ def incoming_target(bucket: str, key: str, *, raw_bucket: str) -> IncomingKey:
     Raises
     ------
     ForbiddenError
-        For any bucket but raw data: nobody may forge a data set, a bundle or a champion's pointer.
+        For any bucket but raw-data: a client must not forge a data set, a bundle or a champion's pointer.
     RejectedError
         For a key that is not ``<identifier>/train.csv`` or ``<identifier>/test.csv``.
     """

@@ -14,10 +14,10 @@ from flts.contracts.ids import derived_event_id
 from flts.errors import RejectedError
 
 StartingEvent = RawData | EvaluateRequest | RollbackRequest
-"""What a run begins with."""
+"""The input of a run."""
 
 LONGEST_REASON = 500
-"""Characters of what a person gives as the reason; events carry it."""
+"""Characters of a reason; events contain it."""
 MOST_SETTINGS = 100
 LONGEST_VALUE = 2000
 MOST_SETTINGS_BYTES = 8 * 1024  # every event of the run contains the settings, and an event has at most 16 KiB
@@ -33,7 +33,7 @@ class StartRequest:
     cause: Cause
     idempotency_key: str | None = None
     reason: str | None = None
-    """Why, in the words of whoever asked."""
+    """The reason that the client gave."""
 
 
 def parse_overrides(text: str | None) -> dict[str, Scalar]:
@@ -127,7 +127,7 @@ def raw_data_event(
 
 
 def parse_reason(text: str | None) -> str | None:
-    """Return why something is asked for, or None where nobody said.
+    """Return the reason of a request, or None if it has none.
 
     Raises
     ------

@@ -169,7 +169,7 @@ def elapsed_seconds(records: RunRecords, *, now: datetime) -> float | None:
 
 
 def champion_view(pointer: Record) -> dict[str, Any]:
-    """Return what a champion's pointer says, without its claims."""
+    """Return a champion's pointer without its claims."""
     shown = ("run_id", "model_type", "config_hash", "score", "timestamp", "pipeline_run_id", "model_uri")
     return plain_record({name: pointer.get(name) for name in shown})
 
@@ -191,7 +191,7 @@ def moment(value: object) -> datetime | None:
 
 
 def plain(value: Any) -> Any:
-    """Return the value as JSON can carry it: what is not finite becomes null."""
+    """Return the value with null for every number that is not finite."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):

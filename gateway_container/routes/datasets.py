@@ -100,7 +100,7 @@ async def upload_global(request: Request) -> JSONResponse:
     summary="Upload a data set and start a run on it",
 )
 async def upload(identifier: str, request: Request) -> JSONResponse:
-    """Check the files before anything is stored; answer with the run and a report of what they hold."""
+    """Check the files, store them and start a run; answer with the run and a report of the files."""
     began = datetime.now(UTC)
     gateway = gateway_of(request)
     check_identifier(identifier)
@@ -171,7 +171,7 @@ async def announce(gateway: Gateway, event: StartingEvent) -> bool:
 
 
 def started_view(started: StartedRun, *, announced: bool) -> dict[str, Any]:
-    """Return the answer to whoever started a run."""
+    """Return the answer to a started run."""
     event = started.event
     run = f"/runs/{event.pipeline_run_id}"
     view = {
@@ -194,7 +194,7 @@ def started_view(started: StartedRun, *, announced: bool) -> dict[str, Any]:
 
 
 def requested_view(event: EvaluateRequest | RollbackRequest, *, announced: bool) -> dict[str, Any]:
-    """Return the answer to whoever asked for a run without data."""
+    """Return the answer to a run on a stored upload."""
     run = f"/runs/{event.pipeline_run_id}"
     return {
         "identifier": event.identifier,

@@ -42,7 +42,7 @@ class Replay(BaseModel):
     """Also those that are refused since their run has ended."""
     reason: str | None = Field(default=None, max_length=LONGEST_REASON)
     by: str | None = Field(default=None, max_length=100)
-    """Who asks."""
+    """The name that the client gives."""
 
     @model_validator(mode="after")
     def _one_choice(self) -> Self:
@@ -54,7 +54,7 @@ class Replay(BaseModel):
 
 @router.get("", summary="Each group: its dead letters by reason, and sent = done + in flight + dead letters")
 def groups(request: Request) -> dict[str, Any]:
-    """Return the groups with what they gave up and how they stand with each topic that they read."""
+    """Return the groups with their dead letters and their account of each topic."""
     return {"groups": gateway_of(request).dead_letters.groups()}
 
 
@@ -70,7 +70,7 @@ def list_letters(
     limit: Annotated[int, Query(ge=1, le=MOST_LETTERS)] = 50,
     after: str | None = None,
 ) -> dict[str, Any]:
-    """Return one page; `next` of it is `after` of the following one. `waiting`: only what was not replayed."""
+    """Return one page; its `next` is the `after` of the following page. `waiting`: only letters not replayed."""
     choice = Choice(error_code, identifier, topic, waiting)
     return gateway_of(request).dead_letters.page(group, choice, limit=limit, after=after)
 

@@ -45,7 +45,7 @@ UPLOAD_BODY = {
 
 @router.post("/upload/{bucket}/{key:path}", openapi_extra=UPLOAD_BODY, summary="Store a raw file, starting no run")
 async def upload(bucket: str, key: str, request: Request) -> JSONResponse:
-    """Store `<identifier>/train.csv` or `<identifier>/test.csv`; `POST /runs` starts a run on what lies there."""
+    """Store `<identifier>/train.csv` or `<identifier>/test.csv`; `POST /runs` starts a run on these files."""
     gateway = gateway_of(request)
     settings = gateway.settings
     target = incoming_target(bucket, key, raw_bucket=settings.bucket_raw_data)

@@ -37,7 +37,7 @@ def janitor_plan(request: Request) -> dict[str, Any]:
 
 @router.post("/janitor", dependencies=WRITE, summary="Have the janitor do a round now")
 def janitor_round(request: Request, reason: Reason = None) -> dict[str, Any]:
-    """Remove what a look would show; 409 while another round goes on."""
+    """Run the janitor: remove what its preview lists; 409 while another round goes on."""
     gateway = gateway_of(request)
     removals = [removal.view() for removal in gateway.janitor.round()]
     gone = [view for view in removals if view["runs"] or view["objects"]]

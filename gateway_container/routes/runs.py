@@ -39,11 +39,11 @@ class StartRun(BaseModel):
     settings: dict[str, Any] = {}
     """Settings for this run, e.g. ``{"EPOCHS": 5}``."""
     force: bool = False
-    """Compute again what an earlier run has computed."""
+    """Compute everything again, also results that an earlier run has stored."""
     salt: str | None = Field(default=None, max_length=200)
     """Another salt is another config_hash: everything is computed afresh (as the setting EXTRA_HASH_SALT)."""
     reason: str | None = Field(default=None, max_length=LONGEST_REASON)
-    """Why, for whoever looks later."""
+    """The reason; it is kept with the run."""
 
 
 @router.post(
@@ -107,7 +107,7 @@ def resume_all(
 
 @router.post("/runs/{run_id}/resume", dependencies=WRITE, summary="Announce one unfinished run again")
 def resume_one(run_id: str, request: Request, reason: str | None = None) -> dict[str, Any]:
-    """Announce a run again, with the same event_id; what it has done is not done twice."""
+    """Announce a run again with the same event_id; finished work is not repeated."""
     gateway = gateway_of(request)
     identifier = gateway.queries.identifier_of(run_id)
     if gateway.queries.ended(run_id, identifier):
@@ -158,7 +158,7 @@ def list_runs(
 
 @router.get("/runs/{run_id}", summary="A run: stages, models, scoreboard, decision")
 def get_run(run_id: str, request: Request) -> JSONResponse:
-    """Return what the store holds of a run, with its live progress."""
+    """Return a run's records with its live progress."""
     return JSONResponse(gateway_of(request).queries.run(run_id))
 
 

@@ -17,7 +17,7 @@ _RUN: TypeAdapter[str] = TypeAdapter(Uuid)  # strict, because the id becomes par
 
 @dataclass(frozen=True, slots=True)
 class Promotion:
-    """What a pointer says: which bundle is an identifier's champion, and what it scored."""
+    """The content of a pointer: the bundle of an identifier's champion, and its score."""
 
     identifier: str
     run_id: str

@@ -33,7 +33,7 @@ class PredictRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What a champion asks of a request, made once when it is loaded."""
+    """A champion's requirements on a request, computed once when it is loaded."""
 
     columns: tuple[str, ...]
     """The recipe's columns, in its order."""

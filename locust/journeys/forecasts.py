@@ -18,11 +18,11 @@ WINDOW = 60
 ENOUGH = 2
 """Answers that are kept to see that they are not all the same."""
 OWN = "load-"
-"""Begins the identifiers that uploads of a load test make; forecasts are asked for somebody's data."""
+"""Prefix of the identifiers that the load test uploads; forecasts are requested for other data sets."""
 
 
 class ForecastUser(FastHttpUser):
-    """Asks for forecasts of different lengths, from different rows, and looks at what comes back."""
+    """Requests forecasts of different lengths from different rows, and checks the answers."""
 
     weight = 1
     wait_time = between(0.1, 0.5)
@@ -109,7 +109,7 @@ def _status(answer: Any) -> str | None:
 
 
 def _wrong(body: dict[str, Any], horizon: int) -> str | None:
-    """Return what is wrong with a forecast, or None."""
+    """Return the error of a forecast, or None."""
     if body.get("status") != "SUCCESS":
         return f"the status is {body.get('status')}"
     rows = body["predictions"]

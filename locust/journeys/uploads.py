@@ -19,7 +19,7 @@ STEP = timedelta(minutes=10)
 LONGEST_SECONDS = 240.0
 POLL_SECONDS = 1.0
 DECIDED = ("promoted", "kept", "refused", "superseded")
-"""Ends of a run that was worked through; what a noisy sample is worth is not the question here."""
+"""Outcomes of a completed run. Whether the model is good does not matter in a load test."""
 SETTINGS = {"EPOCHS": 1, "HIDDEN_SIZE": 8, "NUM_LAYERS": 1}
 
 
@@ -40,7 +40,7 @@ class UploadUser(FastHttpUser):
 
     @task
     def upload(self) -> None:
-        """Upload a series that nobody has seen yet, and wait for its decision."""
+        """Upload a new series, and wait for its decision."""
         self._began = time.monotonic()
         run = self._send()
         if run is None:
@@ -71,7 +71,7 @@ class UploadUser(FastHttpUser):
             return str(answer.json()["pipeline_run_id"])
 
     def _follow(self, run: str) -> str | None:
-        """Wait for the outcome; return what is wrong with it, or None."""
+        """Wait for the outcome; return its error, or None."""
         url, deadline = gateway_url(self.environment, f"/runs/{run}"), self._began + LONGEST_SECONDS
         while time.monotonic() < deadline:
             gevent.sleep(POLL_SECONDS)

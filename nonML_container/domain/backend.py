@@ -17,7 +17,7 @@ log = get_logger(__name__)
 
 
 class ExactBackend:
-    """Stands where Prophet keeps its Stan backend, and hands on to that what it cannot solve.
+    """Replaces Prophet's Stan backend, and calls it for problems without an exact solution.
 
     Parameters
     ----------

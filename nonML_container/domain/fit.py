@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class _AtLeast(logging.Filter):
-    """Lets pass what is at least this severe."""
+    """Passes records of at least this level."""
 
     def __init__(self, level: int) -> None:
         super().__init__()

@@ -115,7 +115,7 @@ def _is_start(test_rows: Series, layout: Layout) -> bool:
 
 
 def _context(train_rows: Series) -> Series:
-    """Return the last training rows: a week, and at least what the longest horizon may look back to."""
+    """Return the last training rows: a week, and at least the context of the longest horizon."""
     rows = min(max(WEEK_SECONDS // train_rows.step_seconds, LEAST_CONTEXT_ROWS), MOST_CONTEXT_ROWS)
     return train_rows.rows(max(len(train_rows) - rows, 0))
 

@@ -18,7 +18,7 @@ def sample_rows(
     seed: int,
     stream: int,
 ) -> tuple[Series, Sampling | None]:
-    """Return ``rows`` neighbouring rows and what was done, or all rows and None.
+    """Return ``rows`` consecutive rows and a report, or all rows and None.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ def sample_rows(
     strategy
         ``head`` keeps the first rows, ``random`` a block whose start is drawn.
     stream
-        Tells draws with one seed apart: 0 for training, 1 for test rows.
+        Separates draws with the same seed: 0 for training, 1 for test rows.
     """
     if rows is None or rows >= len(series):
         return series, None
