@@ -52,7 +52,7 @@ class ComposePipeline(FreezablePipeline):
         self._override = override
         self.state = {}
 
-    def run(
+    def up(
         self,
         code: Path,
         settings: Mapping[str, str],
@@ -170,13 +170,13 @@ def running_compose(
     require_docker()
     build_images()
     with _compose(folder) as composed:
-        composed.run(ROOT, settings, profiles=profiles, services=services)
+        composed.up(ROOT, settings, profiles=profiles, services=services)
         yield composed
 
 
 @contextmanager
 def released_compose(folder: Path, code: Path, tag: str, **settings: str) -> Iterator[ComposePipeline]:
-    """Start the pipeline of a released tree, from images of its own; ``run(ROOT)`` upgrades it to this tree.
+    """Start the pipeline of a released tree, from images of its own; ``up(ROOT, settings)`` upgrades it to this tree.
 
     Parameters
     ----------
@@ -189,7 +189,7 @@ def released_compose(folder: Path, code: Path, tag: str, **settings: str) -> Ite
     build_images()
     build_images_of(code, tag)
     with _compose(folder) as composed:
-        composed.run(code, settings, tag=tag)
+        composed.up(code, settings, tag=tag)
         yield composed
 
 

@@ -136,7 +136,7 @@ def test_no_outcome_changes_and_nothing_is_given_up(seen: Seen) -> None:
 @contextmanager
 def on_compose(folder: Path, code: Path) -> Iterator[Installation]:
     with released_compose(folder, code, COMMIT, **SMALL) as stack:
-        yield Installation(stack, partial(stack.run, ROOT, SMALL), partial(stack.run, code, SMALL, tag=COMMIT))
+        yield Installation(stack, partial(stack.up, ROOT, SMALL), partial(stack.up, code, SMALL, tag=COMMIT))
 
 
 @contextmanager
