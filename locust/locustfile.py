@@ -1,4 +1,4 @@
-"""Load on a running FLTS: journeys, the number of users over time, and thresholds. A missed threshold exits with 1."""
+"""A load test of a running FLTS: users, their number over time, and thresholds; a missed threshold exits with 1."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ log = logging.getLogger("flts.load")
 
 
 class Run:
-    """The figures of a load test in the master, or in the only process."""
+    """The state of a load test in the master, or in the only process."""
 
     def __init__(self) -> None:
         self.watch: MetricsWatch | None = None
@@ -50,14 +50,14 @@ def add_options(parser: Any) -> None:
 
 @events.init.add_listener
 def choose_hosts(environment: Environment, **_: Any) -> None:
-    """Send users to the inference service; paths of the gateway are whole addresses."""
+    """Set the inference service as the host of all users; requests to the gateway contain its complete address."""
     for user in (ForecastUser, ModelsUser, UploadUser):
         user.host = target.options_of(environment).inference.rstrip("/")
 
 
 @events.test_start.add_listener
 def begin(environment: Environment, **_: Any) -> None:
-    """Begin to read the services' metrics."""
+    """Reset the counts and begin to read the services' metrics."""
     ForecastUser.series, ForecastUser.answers = None, 0
     ForecastUser.distinct.clear()
     if isinstance(environment.runner, WorkerRunner):
@@ -82,7 +82,7 @@ def send_answers(data: dict[str, Any], **_: Any) -> None:
 
 @events.worker_report.add_listener
 def take_answers(client_id: str, data: dict[str, Any], **_: Any) -> None:
-    """Keep a worker's latest report."""
+    """Keep a worker's latest counts of forecasts."""
     run.by_worker[client_id] = (data["answers"], data["distinct"])
 
 
@@ -111,7 +111,7 @@ def judge(environment: Environment, **_: Any) -> None:
 
 @events.quitting.add_listener
 def never_judged(environment: Environment, **_: Any) -> None:
-    """Let no run pass that never came to its end."""
+    """Fail a test that did not run to its end."""
     if not isinstance(environment.runner, WorkerRunner) and not run.judged:
         log.error("load failed: the test never ran to its end")
         environment.process_exit_code = 1

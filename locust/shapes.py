@@ -17,7 +17,7 @@ class LoadOverTime(LoadTestShape):
     use_common_options: ClassVar[bool] = True
 
     def tick(self) -> tuple[int, float] | None:
-        """Return users and how many of them come or go in a second; None at the end."""
+        """Return the number of users and how many start or stop per second; None at the end."""
         assert self.runner is not None
         options = self.runner.environment.parsed_options
         assert options is not None
@@ -30,7 +30,7 @@ class LoadOverTime(LoadTestShape):
 
 
 def users_at(shape: str, users: int, share: float) -> int:
-    """Return the users after a share (0 to 1) of the time."""
+    """Return the number of users after a share (0 to 1) of the time."""
     if shape == "steps":
         return max(1, users * (int(share * STEPS) + 1) // STEPS)
     if shape == "spike":

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 FEW = 10
-"""So many measurements may be alike by chance."""
+"""Measurements; no more than this may be equal by chance."""
 
 
 @dataclass(frozen=True)
@@ -25,33 +25,33 @@ class Entry:
 
 @dataclass(frozen=True)
 class Limits:
-    """When a run fails."""
+    """The limits that a load test must keep."""
 
     max_failures: int = 0
     max_median_ms: float = 50.0
     max_p95_ms: float = 250.0
     timed: tuple[str, ...] = ("POST /predict",)
-    """Requests that the times are about."""
+    """Requests whose times are limited."""
     required: tuple[str, ...] = ()
     """Requests of which there must have been at least one."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that a run left behind."""
+    """The figures of a load test."""
 
     entries: Sequence[Entry]
     errors: Sequence[str] = ()
-    """What went wrong, most frequent first."""
+    """Error messages, most frequent first."""
     metrics: Mapping[str, float | None] = field(default_factory=dict)
-    """By how much each of the services' metrics grew; None where it was never seen."""
+    """Growth of each of the services' metrics; None for a metric that was never read."""
     answers: int = 0
-    """Forecasts that were looked at."""
+    """Number of checked forecasts."""
     distinct_answers: int = 0
 
 
 def reasons_to_fail(evidence: Evidence, limits: Limits) -> list[str]:
-    """Return why a run does not pass; nothing if it does."""
+    """Return the reasons why a load test fails; an empty list if it passes."""
     found = [*_traffic(evidence, limits), *_failures(evidence, limits)]
     entries = {entry.name: entry for entry in evidence.entries}
     for name in limits.timed:

@@ -19,7 +19,7 @@ GATEWAY = ('flts_uploads_total{outcome="accepted"}', "flts_http_requests_total")
 
 
 class MetricsWatch:
-    """How much metrics grew, summed over the processes that answered.
+    """Measures the growth of metrics, summed over the processes that answered.
 
     Parameters
     ----------
@@ -33,12 +33,12 @@ class MetricsWatch:
         self._greenlet: gevent.Greenlet | None = None
 
     def start(self) -> None:
-        """Look once, and then every second until `stop`."""
+        """Read the metrics now, and then every second until `stop`."""
         self.look()
         self._greenlet = gevent.spawn(self._run)
 
     def stop(self) -> dict[str, float | None]:
-        """Look a last time; return each metric's growth, or None for one that was never seen."""
+        """Read the metrics a last time; return each metric's growth, or None for a metric that was never read."""
         if self._greenlet is not None:
             self._greenlet.kill()
         self.look()
@@ -46,7 +46,7 @@ class MetricsWatch:
         return {name: self._growth(name) for name in names}
 
     def look(self, fetch: Callable[[str], str] | None = None) -> None:
-        """Read every page once; one that does not answer is left out."""
+        """Read every page once; skip a page that does not answer."""
         for address, names in self._pages:
             try:
                 page = (fetch or _fetch)(address)
@@ -66,7 +66,7 @@ class MetricsWatch:
 
     def _run(self) -> None:
         while True:
-            time.sleep(PERIOD_SECONDS)  # gevent has patched it, so other users go on
+            time.sleep(PERIOD_SECONDS)  # gevent has patched this sleep, so the users continue
             self.look()
 
 
@@ -82,5 +82,5 @@ def value_of(page: str, name: str) -> float | None:
 
 
 def _fetch(address: str) -> str:
-    with urlopen(address, timeout=TIMEOUT_SECONDS) as answer:  # noqa: S310 - an address of the one who runs the test
+    with urlopen(address, timeout=TIMEOUT_SECONDS) as answer:  # noqa: S310 - the person who runs the test gives the address
         return str(answer.read().decode())

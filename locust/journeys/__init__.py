@@ -1,1 +1,1 @@
-"""The users of the load test, one journey per file."""
+"""The users of the load test, one kind of user per module."""

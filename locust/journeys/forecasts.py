@@ -14,9 +14,9 @@ from target import gateway_url, options_of
 HORIZONS = (1, 1, 6, 12, 60, 144)
 ROWS = 400
 WINDOW = 60
-"""Rows sent, or as many as the champion asks for."""
+"""Rows of one request; more if the champion requires more."""
 ENOUGH = 2
-"""Answers that are kept to see that they are not all the same."""
+"""Distinct answers that are kept: two prove that not all answers are equal."""
 OWN = "load-"
 """Prefix of the identifiers that the load test uploads; forecasts are requested for other data sets."""
 
@@ -36,12 +36,12 @@ class ForecastUser(FastHttpUser):
 
     @task(9)
     def predict(self) -> None:
-        """Ask the inference service itself."""
+        """Request a forecast from the inference service directly."""
         self._ask("/predict", "POST /predict")
 
     @task(1)
     def predict_through_the_gateway(self) -> None:
-        """Ask at the address that people know."""
+        """Request a forecast through the gateway."""
         self._ask(gateway_url(self.environment, "/predict"), "POST /predict (gateway)")
 
     def _ask(self, url: str, name: str) -> None:
@@ -66,7 +66,7 @@ class ForecastUser(FastHttpUser):
                 ForecastUser.distinct.add(zlib.crc32(str(answer.json()["predictions"][0]).encode()))
 
     def _rows(self) -> dict[str, Any] | None:
-        """Return the rows that forecasts are asked for, fetched once for all users of this process."""
+        """Return the rows that requests choose windows from, fetched once for all users of this process."""
         with ForecastUser.asking:
             if ForecastUser.series is None:
                 ForecastUser.series = self._fetch()
@@ -96,7 +96,7 @@ class ForecastUser(FastHttpUser):
 
 
 def _window(data: dict[str, list[Any]], rows: int) -> dict[str, list[Any]]:
-    """Return rows that end somewhere in the later half."""
+    """Return consecutive rows that end at a random row of the later half."""
     there = len(next(iter(data.values())))
     end = random.randint(max(min(rows, there), there // 2), there)
     return {column: values[max(0, end - rows) : end] for column, values in data.items()}

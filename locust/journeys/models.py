@@ -7,7 +7,7 @@ from target import gateway_url
 
 
 class ModelsUser(FastHttpUser):
-    """Looks at the lists that people look at."""
+    """Requests the champions and the newest runs."""
 
     fixed_count = 1
     wait_time = between(1.0, 2.0)

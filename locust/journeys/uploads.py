@@ -31,11 +31,11 @@ class UploadUser(FastHttpUser):
     connection_timeout = 5.0
 
     def on_start(self) -> None:
-        """Take an identifier of its own."""
+        """Choose an identifier for this user."""
         self.identifier = f"load-{uuid.uuid4().hex[:8]}"
 
     def wait_time(self) -> float:
-        """Keep the pace, however long the last run took."""
+        """Return the rest of ``--upload-seconds`` since the last upload began, or 0 if the run took longer."""
         return max(0.0, self._began + options_of(self.environment).upload_seconds - time.monotonic())
 
     @task
@@ -86,7 +86,7 @@ class UploadUser(FastHttpUser):
 
 
 def sample(seed: int) -> str:
-    """Return a CSV of two series with a day's rhythm and some noise."""
+    """Return a CSV of two series with a daily cycle and noise."""
     chance = random.Random(seed)
     start = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=chance.randrange(365))
     lines = ["ts,load,heat"]
@@ -98,7 +98,7 @@ def sample(seed: int) -> str:
 
 
 def form(boundary: str, *, train: str, settings: str) -> bytes:
-    """Return a multipart form with one file and one text."""
+    """Return a multipart form with one file and one text field."""
     parts = (
         ('form-data; name="train"; filename="train.csv"', "text/csv", train),
         ('form-data; name="settings"', "text/plain", settings),
