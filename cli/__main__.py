@@ -21,7 +21,10 @@ ALL_COMMANDS = COMMANDS | operations.COMMANDS | dead_letters.COMMANDS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; return 0, 1 if it failed, 2 if it was not used right. Errors are one line on standard error."""
+    """Run one command; return 0, 1 after a failure, 2 after wrong usage, 130 after Ctrl-C.
+
+    An error is one line on standard error.
+    """
     try:
         further = (operations.add_arguments, dead_letters.add_arguments, doctor.add_arguments)
         arguments = build_parser(*further).parse_args(argv)

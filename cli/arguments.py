@@ -16,7 +16,7 @@ AddCommands = Callable[[Callable[[str, str], argparse.ArgumentParser]], None]
 
 
 def common_options() -> argparse.ArgumentParser:
-    """Return what every command takes, as a parent of its parser."""
+    """Return the options of every command, as a parent of the command's parser."""
     common = argparse.ArgumentParser(add_help=False)
     # SUPPRESS: an option may come before or after the command, and a missing option overwrites no value.
     options = common.add_argument_group("every command")
@@ -84,12 +84,12 @@ def build_parser(*further: AddCommands) -> argparse.ArgumentParser:
 
 
 def parse_settings(pairs: list[str]) -> dict[str, str | float | bool]:
-    """Return ``["EPOCHS=5"]`` as settings.
+    """Return the texts of ``--set`` as settings: ``["EPOCHS=5"]`` becomes ``{"EPOCHS": 5}``.
 
     Raises
     ------
     ValueError
-        Naming what is not ``NAME=VALUE``.
+        If a text is not ``NAME=VALUE``.
     """
     settings: dict[str, str | float | bool] = {}
     for pair in pairs:

@@ -14,7 +14,7 @@ UNITS = ("B", "kB", "MB", "GB")
 
 
 def short_cause(run: Record) -> str:
-    """Return a run's cause for a table: ``rollback: worse at night``."""
+    """Return a run's cause and the start of its reason, for a table: ``rollback: worse at night``."""
     cause, reason = str(run.get("cause") or "-"), one_line(run.get("reason") or "")
     if len(reason) > LONGEST_SHOWN:
         reason = f"{reason[: LONGEST_SHOWN - 4]} ..."
@@ -45,7 +45,7 @@ def operation_lines(operations: Sequence[Record]) -> list[str]:
 
 
 def deleted_lines(identifier: str, operations: Sequence[Record], deletion: Record | None) -> list[str]:
-    """Return what became of a data set that has no runs any more."""
+    """Return the state of a data set without runs: whether it was deleted, and the operations on it."""
     lines = [f"there are no runs on {identifier}"]
     if deletion is not None:
         lines = [f"{identifier} was deleted"]
@@ -57,7 +57,7 @@ def deleted_lines(identifier: str, operations: Sequence[Record], deletion: Recor
 
 
 def held_lines(answer: Record) -> list[str]:
-    """Return what a deletion removes, or removed, bucket by bucket."""
+    """Return the objects that a deletion removes, or has removed, by bucket."""
     rows = [
         (held.get("bucket"), held.get("what"), held.get("objects"), size(held.get("bytes")))
         for held in answer.get("buckets") or ()
@@ -67,7 +67,7 @@ def held_lines(answer: Record) -> list[str]:
 
 
 def removal_lines(answer: Record) -> list[str]:
-    """Return what a round of the janitor removes, or removed, and why."""
+    """Return the runs and objects that a round of the janitor removes, or has removed, and the reasons."""
     removals = answer.get("removals") or ()
     word = "would go" if answer.get("dry_run") else "gone"
     if not removals:
@@ -87,7 +87,7 @@ def removal_lines(answer: Record) -> list[str]:
 
 
 def size(number: object) -> str:
-    """Return a number of bytes in the unit that suits it."""
+    """Return a number of bytes in B, kB, MB or GB."""
     if not isinstance(number, (int, float)):
         return "-"
     value = float(number)

@@ -1,4 +1,4 @@
-"""The gateway's API as a class."""
+"""A client of the gateway's HTTP API."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RECONNECT_SECONDS = (0.2, 0.5, 1.0, 2.0)
 
 
 class ApiError(FltsError):
-    """The gateway refused, or failed; ``status`` is HTTP's."""
+    """The gateway refused a request, or failed; ``status`` is the HTTP status."""
 
     code = "api_error"
 
@@ -42,14 +42,14 @@ class GatewayAwayError(FltsError):
 
 
 class StillRunningError(FltsError):
-    """A run did not end in the time that was given."""
+    """A run did not end within the given time."""
 
     code = "still_running"
 
 
 @dataclass(frozen=True, slots=True)
 class RunEvent:
-    """One event of a run's stream."""
+    """One server-sent event of a run."""
 
     kind: str
     """``state``, ``progress``, ``stage`` or ``end``."""
@@ -57,20 +57,20 @@ class RunEvent:
 
 
 class GatewayClient:
-    """Talks to one gateway; use it as a context manager.
+    """Sends requests to one gateway; use it as a context manager.
 
     Parameters
     ----------
     url : str
         The gateway's address.
     api_key : str, optional
-        Needed for uploading and starting runs.
+        Key of the gateway; requests that change something, and those for dead letters, need it.
     timeout_seconds : float
-        Longest wait for an answer; uploads are given ten times as long.
+        Longest wait for an answer; ten times as long for uploads, retrains, deletions and the janitor.
     reconnect_seconds : float
-        How long `follow` tries to reach a gateway that went away.
+        How long `follow` tries to reach a gateway that does not answer.
     transport, sleep
-        Take the place of the network and of waiting.
+        Replace the network and the waiting in tests.
     """
 
     def __init__(
@@ -126,8 +126,8 @@ class GatewayClient:
     ) -> Record:
         """Upload a data set and start a run on it; return the gateway's answer.
 
-        The files are streamed. A connection that breaks is tried once more, with the same Idempotency-Key, so that
-        there is one run whatever was lost on the way.
+        The files are streamed. If the connection breaks or the gateway does not answer, the request is sent once more
+        with the same Idempotency-Key, so only one run is started.
 
         Raises
         ------
@@ -176,7 +176,7 @@ class GatewayClient:
     def resume(
         self, run_id: str | None = None, *, older_than_seconds: float | None = None, reason: str | None = None
     ) -> list[str]:
-        """Have unfinished runs announced again; return their ids."""
+        """Make the gateway announce unfinished runs again; return their ids."""
         if run_id is not None:
             answer = self._request("POST", f"/runs/{_segment(run_id)}/resume", params=_given(reason))
         else:
@@ -186,7 +186,7 @@ class GatewayClient:
         return list(answer["resumed"])
 
     def evaluate_again(self, run_id: str, *, reason: str | None = None) -> Record:
-        """Have a run's candidates judged again, as a run of its own; return the gateway's answer."""
+        """Start a run that evaluates another run's candidates again; return the gateway's answer."""
         return self._request("POST", f"/runs/{_segment(run_id)}/evaluate", params=_given(reason))
 
     def cancel(self, run_id: str, *, reason: str | None = None) -> Record:
@@ -194,14 +194,14 @@ class GatewayClient:
         return self._request("POST", f"/runs/{_segment(run_id)}/cancel", params=_given(reason))
 
     def roll_back(self, identifier: str, *, of_run: str | None = None, reason: str | None = None) -> Record:
-        """Have an earlier champion made the current one again, as a run of its own; return the gateway's answer."""
+        """Start a run that makes an earlier champion the current one again; return the gateway's answer."""
         params = ({} if of_run is None else {"of_run": of_run}) | _given(reason)
         return self._request("POST", f"/datasets/{_segment(identifier)}/rollback", params=params)
 
     def delete(
         self, identifier: str, *, dry_run: bool = False, cancel: bool = False, reason: str | None = None
     ) -> Record:
-        """Delete a data set everywhere, or only ask what would go; return the gateway's answer."""
+        """Delete a data set everywhere, or with ``dry_run`` only list its objects; return the gateway's answer."""
         params = {"dry_run": dry_run, "cancel": cancel, **_given(reason)}
         path = f"/datasets/{_segment(identifier)}"
         return self._request("DELETE", path, params=params, timeout=self._timeout * 10)
@@ -212,7 +212,7 @@ class GatewayClient:
         return self._request(method, "/janitor", params=params, timeout=self._timeout * 10)
 
     def operations(self, identifier: str | None = None, *, run_id: str | None = None) -> Record:
-        """Return what people did to a data set or to one of its runs, newest first, and whether it was deleted."""
+        """Return the operations on a data set or on one of its runs, newest first, and the state of its deletion."""
         params = {"identifier": identifier, "pipeline_run_id": run_id}
         return self._request("GET", "/operations", params={name: one for name, one in params.items() if one})
 
@@ -224,7 +224,7 @@ class GatewayClient:
         return list(self._request("GET", "/runs", params=params)["runs"])
 
     def run(self, run_id: str) -> Record:
-        """Return all there is to know of a run."""
+        """Return a run's records and its live progress."""
         return self._request("GET", f"/runs/{_segment(run_id)}")
 
     def datasets(self) -> list[Record]:
@@ -240,7 +240,7 @@ class GatewayClient:
         return self._request("GET", "/models")
 
     def forecast(self, body: Mapping[str, Any], *, horizon: int | None = None, identifier: str | None = None) -> Record:
-        """Ask the champion; ``body`` is as `tail` returns it."""
+        """Request a forecast from the champion; ``body`` has the form that `tail` returns."""
         request = dict(body)
         if horizon is not None:
             request["inference_length"] = horizon
@@ -258,11 +258,11 @@ class GatewayClient:
         return self._request("GET", f"/dead-letters/{_segment(group)}", params=params)
 
     def dead_letter(self, group: str, letter_id: str) -> Record:
-        """Return a dead letter, whole."""
+        """Return one dead letter with its complete record."""
         return self._request("GET", f"/dead-letters/{_segment(group)}/{_segment(letter_id)}")
 
     def replay(self, group: str, body: Mapping[str, Any]) -> Record:
-        """Have dead letters sent to their group again; `remaining` of the answer are those there was no time for."""
+        """Make the gateway replay dead letters; the answer's `remaining` lists those that it had no time for."""
         path = f"/dead-letters/{_segment(group)}/replay"
         return self._request("POST", path, json=dict(body), timeout=max(self._timeout, REPLAY_SECONDS))
 
@@ -273,16 +273,16 @@ class GatewayClient:
         on_break: Callable[[str], None] | None = None,
         timeout_seconds: float | None = None,
     ) -> Iterator[RunEvent]:
-        """Yield a run's events until its end; a stream that breaks is opened again and begins with the state.
+        """Yield a run's events until its end; a stream that breaks is opened again and begins with the event `state`.
 
         Raises
         ------
         ApiError
             If there is no such run.
         GatewayAwayError
-            If the gateway stays away for ``reconnect_seconds``.
+            If the gateway does not answer for ``reconnect_seconds``.
         StillRunningError
-            If the run has not ended after ``timeout_seconds``; looked at with each sign of life of the stream.
+            If the run has not ended after ``timeout_seconds``; checked at each line of the stream.
         """
         deadline = math.inf if timeout_seconds is None else time.monotonic() + timeout_seconds
         away_since: float | None = None
@@ -361,7 +361,7 @@ def check_url(url: str) -> str:
     Raises
     ------
     GatewayAwayError
-        If it is no address.
+        If the text is not an http or https address.
     """
     try:
         parts = urlsplit(url)
@@ -388,7 +388,7 @@ def _until(deadline: float, run_id: str, lines: Iterator[str]) -> Iterator[str]:
 
 
 def parse_events(lines: Iterator[str]) -> Iterator[RunEvent]:
-    """Yield the server-sent events in lines; comments and events that are not JSON objects are passed over."""
+    """Yield the server-sent events in lines; skip comments and events whose data is not a JSON object."""
     kind, data = "", ""
     for line in lines:
         if line.startswith("event:"):
@@ -404,7 +404,7 @@ def parse_events(lines: Iterator[str]) -> Iterator[RunEvent]:
 
 
 def _segment(name: str) -> str:
-    """Return a name as one segment of a path, whatever it holds."""
+    """Return a name as one segment of a path; slashes, ``..`` and special characters are escaped."""
     return quote(name, safe="").replace("..", "%2E%2E")
 
 

@@ -37,7 +37,7 @@ WHY_SHOWN = (
 
 
 class UsageError(Exception):
-    """The command lacks an argument. Exit code 2."""
+    """The command cannot run with these arguments. Exit code 2."""
 
 
 def upload(client: GatewayClient, arguments: argparse.Namespace) -> int:
@@ -67,7 +67,7 @@ def retrain(client: GatewayClient, arguments: argparse.Namespace) -> int:
 
 
 def evaluate(client: GatewayClient, arguments: argparse.Namespace) -> int:
-    """Judge a run's models again."""
+    """Start a run that evaluates another run's models again."""
     return _started(client, arguments, client.evaluate_again(arguments.run, reason=arguments.reason))
 
 
@@ -78,7 +78,7 @@ def cancel(client: GatewayClient, arguments: argparse.Namespace) -> int:
 
 
 def rollback(client: GatewayClient, arguments: argparse.Namespace) -> int:
-    """Go back to an earlier champion."""
+    """Start a run that makes an earlier champion the current one again."""
     return _started(client, arguments, client.roll_back(arguments.name, of_run=arguments.to, reason=arguments.reason))
 
 
@@ -152,7 +152,7 @@ def _why_nothing(client: GatewayClient, arguments: argparse.Namespace, identifie
 
 
 def forecast(client: GatewayClient, arguments: argparse.Namespace) -> int:
-    """Ask for a forecast."""
+    """Request a forecast and show it."""
     if arguments.csv is not None:
         body = body_from_csv(arguments.csv, rows=arguments.rows, ignore=arguments.ignore)
     else:
@@ -164,7 +164,7 @@ def forecast(client: GatewayClient, arguments: argparse.Namespace) -> int:
         msg = f"{', '.join(unknown)}: not a target of {arguments.name}; it has {', '.join(known)}"
         raise RejectedError(msg, code="unknown_target", field="target")
     if arguments.plot is not None:
-        from cli.plot import plot_forecast  # noqa: PLC0415 - half a second, only where a picture is asked for
+        from cli.plot import plot_forecast  # noqa: PLC0415 - importing matplotlib takes half a second; only --plot needs it
 
         plot_forecast(body, answer, arguments.plot, targets=arguments.target)
         sys.stderr.write(f"wrote {arguments.plot}\n")
@@ -195,7 +195,7 @@ COMMANDS: dict[str, Callable[[GatewayClient, argparse.Namespace], int]] = {
 
 
 def watch(client: GatewayClient, run_id: str, *, timeout_seconds: float | None = None) -> dict[str, Any]:
-    """Show a run until its end, live on a terminal and in plain lines elsewhere; return all there is to know of it.
+    """Show a run until its end, live on a terminal and in plain lines elsewhere; return its last view.
 
     Raises
     ------
@@ -253,7 +253,7 @@ def _exit_code(view: dict[str, Any]) -> int:
 
 
 def show(arguments: argparse.Namespace, answer: dict[str, Any], lines: Iterable[str]) -> int:
-    """Show an answer as lines, or as JSON where that was asked for."""
+    """Print an answer as lines, or as JSON with ``--json``; return the exit code 0."""
     if arguments.json:
         _print_json(answer)
     else:
@@ -266,7 +266,7 @@ def _print_json(value: dict[str, Any]) -> None:
 
 
 def show_lines(lines: Iterable[str]) -> None:
-    """Print lines as they come."""
+    """Print the lines."""
     for line in lines:
         _print_line(line)
 

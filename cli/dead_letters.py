@@ -75,7 +75,7 @@ def show_letter(client: GatewayClient, arguments: argparse.Namespace) -> int:
 
 
 def replay(client: GatewayClient, arguments: argparse.Namespace) -> int:
-    """Replay letters, in as many calls as it takes."""
+    """Replay letters; call the gateway again until no letter remains."""
     chosen = [bool(arguments.ids), arguments.all, any(_choice(arguments).values())]
     if sum(chosen) == 0 or (arguments.ids and sum(chosen) > 1):
         msg = "say which dead letters: their ids, --all, or --error-code, --identifier, --topic"
@@ -113,7 +113,7 @@ COMMANDS: dict[str, Callable[[GatewayClient, argparse.Namespace], int]] = {"dlq"
 
 
 def groups_table(groups: Sequence[Record]) -> list[str]:
-    """Return one line per group: how many letters, how many of them wait, and why."""
+    """Return one line per group: the number of its letters and of those that wait, and their reasons."""
     rows = [
         (
             group["group"],
@@ -159,7 +159,7 @@ def letters_table(letters: Sequence[Record]) -> list[str]:
 
 
 def letter_lines(letter: Record) -> list[str]:
-    """Return a letter for reading."""
+    """Return one letter as lines of text."""
     lines = [
         f"dead letter {letter['id']} of {letter['group']}, {utc(letter['at'])}",
         f"from      {letter['topic']}, partition {letter['partition']}, offset {letter['offset']}",
@@ -178,7 +178,7 @@ def letter_lines(letter: Record) -> list[str]:
 
 
 def replay_lines(answer: Record) -> list[str]:
-    """Return what became of the letters."""
+    """Return the result of a replay: the counts, and the messages about single letters."""
     lines = [f"{answer[name]} {text}" for name, text in OUTCOMES.items() if answer[name] or name == "replayed"]
     told = (result for result in answer["results"] if result["outcome"] in {"refused", "replayed"})
     return [*lines, *(f"  {each['id']}: {one_line(each['message'])}" for each in told if each.get("message"))]
@@ -195,7 +195,7 @@ def _choice(arguments: argparse.Namespace) -> dict[str, str | None]:
 
 
 def _ids(client: GatewayClient, arguments: argparse.Namespace) -> list[str]:
-    """Return the letters that are meant, oldest first."""
+    """Return the ids of the chosen letters, oldest first."""
 
     def pages() -> Iterator[Record]:
         after = None

@@ -34,12 +34,12 @@ SIGNS = {"ok": "ok", "failed": "FAILED", "skipped": "-"}
 
 
 class InferenceAddress(Settings):
-    """Where inference answers, and the key that it may ask for."""
+    """The address of the inference service, and its key."""
 
     inference_url: str = DEFAULT_INFERENCE_URL
     """Address of the inference service."""
     inference_api_key: SecretStr | None = None
-    """Key that /predict and /models may ask for."""
+    """Key of /predict and /models, if the service requires one."""
 
 
 def add_arguments(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
@@ -67,7 +67,7 @@ def doctor(settings: CliSettings, arguments: argparse.Namespace) -> int:
 
 @contextmanager
 def _quiet_clients() -> Iterator[None]:
-    """Leave out the clients' own words: what matters is in the findings."""
+    """Disable logging, because the findings contain the clients' errors."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -77,7 +77,7 @@ def _quiet_clients() -> Iterator[None]:
 
 
 def finding_lines(findings: list[Finding]) -> list[str]:
-    """Return the findings as a table, each failure followed by its remedy, and a last line that sums up."""
+    """Return the findings as a table, then one remedy per failure, or one line if no step failed."""
     rows = [(one.backend, one.step, SIGNS[one.status], _milliseconds(one.milliseconds), one.detail) for one in findings]
     lines = table(("backend", "step", "", "ms", "found"), rows, right=("ms",))
     failures = [one for one in findings if one.status == "failed"]
@@ -91,7 +91,7 @@ def setting_lines(rows: list[tuple[str, str, str]]) -> list[str]:
 
 
 class _Chosen:
-    """Settings of one class: from the environment, else as the embedded mode that runs here says, else the default."""
+    """Settings of one class: from the environment, else from the running embedded mode, else the default."""
 
     def __init__(
         self, name: str, kind: type[Settings], needed: str, fallback: Mapping[str, Any], embedded: Mapping[str, Any]
@@ -111,7 +111,7 @@ class _Chosen:
 
     @property
     def given(self) -> bool:
-        """Whether the environment says anything of this backend."""
+        """Whether the environment sets a variable of this class."""
         return bool(self._given)
 
     def rows(self) -> list[tuple[str, str, str]]:
@@ -176,7 +176,7 @@ def _backends(settings: CliSettings, chosen: Mapping[str, _Chosen], *, embedded:
 
 
 def _unknown(chosen: _Chosen) -> Backend:
-    """Return a backend without settings: not named here, or wrongly."""
+    """Return the backend for settings that are missing (it is skipped) or wrong (its only step fails)."""
     if not chosen.given:
         return Backend(chosen.name, "", why_not=f"not looked at: {chosen.needed} is not set here")
     return _wrong(chosen.name, "; ".join(chosen.problems))
@@ -199,7 +199,7 @@ def _wrong(name: str, problem: str) -> Backend:
 
 def _broker(settings: KafkaSettings, start: str) -> Backend:
     try:
-        from flts.diagnosis.broker import broker  # noqa: PLC0415 - a command line alone need not have the client
+        from flts.diagnosis.broker import broker  # noqa: PLC0415 - `flts` may be installed without Kafka's client
     except ImportError:
         return Backend("kafka", settings.kafka_bootstrap_servers, why_not="not looked at: install flts[kafka] for it")
     return broker(settings, start=start)
@@ -207,7 +207,7 @@ def _broker(settings: KafkaSettings, start: str) -> Backend:
 
 def _store(settings: StoreSettings, kafka: KafkaSettings | None, start: str) -> Backend:
     try:
-        from flts.diagnosis.store import object_store  # noqa: PLC0415 - as above
+        from flts.diagnosis.store import object_store  # noqa: PLC0415 - `flts` may be installed without S3's client
 
         return object_store(settings, kafka.namespace_prefix if kafka else "", start=start)
     except ImportError:

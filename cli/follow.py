@@ -20,23 +20,23 @@ STYLES = {"done": "green", "failed": "red", "skipped": "dim", "started": "cyan",
 
 
 class Display(Protocol):
-    """Something that shows a run while it moves."""
+    """Shows a run while it is in progress."""
 
     def show(self, event: RunEvent, view: dict[str, Any]) -> None:
-        """Take in one event; ``view`` is the run with it applied."""
+        """Show one event; ``view`` is the run after this event."""
         ...
 
     def note(self, text: str) -> None:
-        """Say something beside the run."""
+        """Show a message about the connection."""
         ...
 
 
 def follow_run(
     client: GatewayClient, run_id: str, display: Display, *, timeout_seconds: float | None = None
 ) -> dict[str, Any]:
-    """Show a run until its end and return all there is to know of it.
+    """Show a run until its end and return its last view.
 
-    A run whose preprocessing was given up has no outcome, since it can be taken up again; it is followed no further.
+    A run whose preprocessing failed may have no outcome, because a replay can continue it. It is not followed further.
 
     Raises
     ------
@@ -52,7 +52,7 @@ def follow_run(
         view = apply_event(view, event)
         display.show(event, view)
         if event.kind != "end" and _is_given_up(view):
-            view = client.run(run_id)  # the outcome of a rejected run is written right after its stage
+            view = client.run(run_id)  # preprocess writes the outcome of a rejected run right after the stage
             display.show(RunEvent("end", view), view)
             break
     return view
@@ -76,14 +76,14 @@ def apply_event(view: dict[str, Any], event: RunEvent) -> dict[str, Any]:
 
 
 class PlainLines:
-    """One line an event, for logs and pipes; what only repeats itself is left out for a while."""
+    """One line per event, for logs and pipes; repeated progress is printed every `QUIET_SECONDS`."""
 
     def __init__(self, write: Callable[[str], None], *, clock: Callable[[], float] = time.monotonic) -> None:
         self._write = write
         self._clock = clock
         self._last: dict[str, tuple[tuple[object, ...], float]] = {}
 
-    def show(self, event: RunEvent, view: dict[str, Any]) -> None:  # noqa: ARG002 - the display's form
+    def show(self, event: RunEvent, view: dict[str, Any]) -> None:  # noqa: ARG002 - required by `Display`
         """Write a line for the event."""
         if event.kind == "progress" and not self._is_news(event.data):
             return
@@ -122,7 +122,7 @@ class LiveTable:
     def __exit__(self, *_: object) -> None:
         self._live.stop()
 
-    def show(self, event: RunEvent, view: dict[str, Any]) -> None:  # noqa: ARG002 - the display's form
+    def show(self, event: RunEvent, view: dict[str, Any]) -> None:  # noqa: ARG002 - required by `Display`
         """Show the run as it is now."""
         self._view, self._note = view, ""
 

@@ -1,4 +1,4 @@
-"""Commands that remove: delete a data set, run the janitor."""
+"""Commands that remove objects: delete a data set, run the janitor."""
 
 from __future__ import annotations
 

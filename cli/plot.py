@@ -30,20 +30,20 @@ def plot_forecast(
     targets: Sequence[str] = (),
     context_rows: int | None = None,
 ) -> Path:
-    """Write a picture of a forecast after the rows it was made from.
+    """Plot the last rows and the forecast that follows them, and write the picture to a file.
 
     Parameters
     ----------
     context : mapping
         The request: ``{"index_col", "data"}``.
     answer : mapping
-        What /predict answered.
+        The answer of /predict.
     path : Path
-        Where to; the ending (.png, .svg, .pdf) chooses the format.
+        The file to write; its ending (.png, .svg, .pdf) chooses the format.
     targets : sequence of str
-        Which targets; the first four unless given.
+        The targets to plot; by default the first four.
     context_rows : int, optional
-        How many of the last rows are drawn; twice the horizon, and at least 60, unless given.
+        The number of last rows to draw; by default twice the horizon, and at least 60.
 
     Returns
     -------
@@ -132,7 +132,7 @@ def _dates(times: Sequence[datetime]) -> np.ndarray[Any, Any]:
 
 
 def parse_time(value: object) -> datetime:
-    """Return an answer's or a request's time: ISO 8601 (naive is UTC) or epoch seconds."""
+    """Return a time of a request or an answer as UTC; accepts ISO 8601 (naive is UTC) and epoch seconds."""
     if isinstance(value, (int, float)):
         return datetime.fromtimestamp(value, UTC)
     moment = datetime.fromisoformat(str(value))

@@ -34,7 +34,7 @@ HEADERS_PROGRESS = ("stage", "state", "epoch", "loss", "elapsed")
 
 
 def progress_rows(view: Record, *, now: datetime | None = None) -> list[tuple[str, str, str, str, str]]:
-    """Return (stage, state, epoch, loss, elapsed) of each stage that has begun or is expected."""
+    """Return (stage, state, epoch, loss, elapsed) of each stage that has a record or live progress."""
     live: Mapping[str, Record] = view.get("progress") or {}
     rows = []
     seen = set()
@@ -62,7 +62,7 @@ def run_heading(view: Record) -> str:
 
 
 def event_line(kind: str, data: Record) -> str | None:
-    """Return one event of a run as one line, or None where there is nothing to say."""
+    """Return one event of a run as one line, or None for an unknown kind of event."""
     if kind == "state":
         return run_heading(data)
     if kind == "progress":
@@ -80,7 +80,7 @@ def event_line(kind: str, data: Record) -> str | None:
 
 
 def stage_table(view: Record) -> list[str]:
-    """Return where a run's time went, stage by stage, and how much of it the stages explain."""
+    """Return each stage's start and duration, and the share of the run's time that the stages cover."""
     stages = [stage for stage in view.get("stages") or () if stage.get("start")]
     rows = []
     begin = min((moment(stage["start"]) for stage in stages), default=None)
@@ -97,7 +97,7 @@ def stage_table(view: Record) -> list[str]:
 
 
 def explained_share(view: Record) -> float | None:
-    """Return the share of a finished run's time in which at least one stage was at work, or None."""
+    """Return the share of a finished run's time in which at least one stage ran, or None if times are missing."""
     total = view.get("elapsed_seconds")
     details = view.get("outcome_details") or {}
     spans = sorted(
@@ -117,7 +117,7 @@ def explained_share(view: Record) -> float | None:
 
 
 def upload_lines(answer: Record) -> list[str]:
-    """Return what the gateway found in an upload and which run it started."""
+    """Return the gateway's report of an upload, and the run that it started."""
     lines = [f"run {answer.get('pipeline_run_id')} on {answer.get('identifier')}"]
     if answer.get("repeated"):
         lines.append("the same upload had started this run before; nothing was doubled")
@@ -207,7 +207,7 @@ def models_table(answer: Record) -> list[str]:
 
 
 def forecast_table(answer: Record, *, targets: Sequence[str] = (), most_rows: int = 12) -> list[str]:
-    """Return a forecast with its intervals; long ones are shown by their first and last rows."""
+    """Return a forecast with its intervals; of more than ``most_rows`` rows only the first and last are shown."""
     predictions: Sequence[Record] = answer.get("predictions") or ()
     shown_targets = list(targets) or forecast_targets(answer)
     rows: list[tuple[object, ...]] = []
@@ -228,7 +228,7 @@ def forecast_table(answer: Record, *, targets: Sequence[str] = (), most_rows: in
 
 
 def forecast_targets(answer: Record) -> list[str]:
-    """Return the targets that an answer forecasts, in its order."""
+    """Return the names of an answer's targets, in the order of the answer."""
     predictions: Sequence[Record] = answer.get("predictions") or ({},)
     names = [str(name) for name in predictions[0] if name != "ts"]
     known = set(names)

@@ -1,4 +1,4 @@
-"""The last rows of a CSV as a request body, without pandas."""
+"""Read the last rows of a CSV as a body for /predict, without pandas."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ def body_from_csv(path: Path, *, rows: int, ignore: Sequence[str] = ()) -> dict[
     Raises
     ------
     RejectedError
-        If the file has no time column or a cell is not a number; ``field`` names the column.
+        If the file is not a CSV, has no rows, unequal rows or not one time column (``field`` is ``csv``), or a cell
+        is not a number (``field`` is its column).
     OSError
-        If it cannot be read.
+        If the file cannot be read.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:

@@ -14,7 +14,7 @@ Record = Mapping[str, Any]
 MARK = "*"
 ENDED_WITH_A_WINNER = frozenset({RunState.PROMOTED, RunState.SUPERSEDED})
 CODE = re.compile(r"^[a-z][a-z0-9_]*: ")
-"""The code at the start of a reason, which programs read."""
+"""The code at the start of a reason; it is for programs and is not shown to people."""
 
 
 def scoreboard_table(view: Record) -> list[str]:
@@ -49,7 +49,7 @@ def scoreboard_table(view: Record) -> list[str]:
 
 
 def target_table(view: Record, *, step: int = 1) -> list[str]:
-    """Return each contender's RMSE per target, in the target's own unit, at one step ahead."""
+    """Return the RMSE of each candidate and baseline per target, in the target's unit, ``step`` steps ahead."""
     board = view.get("scoreboard")
     if not board:
         return ["there is no scoreboard yet"]

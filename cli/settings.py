@@ -15,20 +15,20 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 
 
 class CliSettings(Settings):
-    """Every field is also an option of each command."""
+    """The settings of `flts`; options of the command line replace the address, the key and the key's file."""
 
     flts_url: str | None = Field(default=None, validation_alias=AliasChoices("FLTS_URL", "GATEWAY_URL", "flts_url"))
-    """Address of the gateway; the running embedded mode's, or http://127.0.0.1:8000, unless given."""
+    """Address of the gateway; by default the running embedded mode's, or http://127.0.0.1:8000."""
     flts_api_key: SecretStr | None = None
     """The gateway's API key."""
     flts_api_key_file: Path | None = None
-    """File that holds the key; the embedded mode's `FLTS_HOME/api-key` for a gateway on this machine unless given."""
+    """File that contains the key; by default `FLTS_HOME/api-key` of the embedded mode, for a local gateway only."""
     flts_home: Path = Path(".flts")
     """Data folder of the embedded mode."""
     flts_timeout_seconds: float = Field(default=30, gt=0)
-    """Longest wait for an answer of the gateway; uploads are given ten times as long."""
+    """Longest wait for an answer of the gateway; ten times as long for uploads, retrains, deletions and the janitor."""
     flts_reconnect_seconds: float = Field(default=120, gt=0)
-    """How long following a run goes on trying to reach a gateway that is away."""
+    """How long `flts`, while it follows a run, tries to reach a gateway that does not answer."""
 
     def url(self) -> str:
         """Return the gateway's address."""
@@ -41,14 +41,14 @@ class CliSettings(Settings):
             return DEFAULT_URL
 
     def api_key(self) -> str | None:
-        """Return the key, or None where there is none.
+        """Return the key, or None if there is none.
 
-        The embedded mode's key stays on this machine: it is not sent to a gateway elsewhere.
+        The embedded mode's key is sent only to a gateway on this machine.
 
         Raises
         ------
         OSError
-            If the file that was named cannot be read.
+            If the key's file cannot be read.
         """
         if self.flts_api_key is not None:
             return self.flts_api_key.get_secret_value()
@@ -61,7 +61,7 @@ class CliSettings(Settings):
 
 
 def is_local(url: str) -> bool:
-    """Return whether an address is on this machine."""
+    """Return whether an address is ``localhost`` or a loopback address."""
     host = urlsplit(url).hostname or ""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback

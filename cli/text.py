@@ -23,7 +23,7 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, right: It
 
 
 def duration(seconds: object) -> str:
-    """Return seconds as people read them: ``3.2 s``, ``2 min 05 s``, ``1 h 02 min``."""
+    """Return seconds as text: ``3.2 s``, ``2 min 05 s``, ``1 h 02 min``."""
     if not isinstance(seconds, (int, float)):
         return "-"
     if seconds < 60:  # noqa: PLR2004 - a minute
@@ -36,11 +36,11 @@ def duration(seconds: object) -> str:
 
 
 def number(value: object, *, digits: int = 4) -> str:
-    """Return a measured value with so many significant digits, without exponents where that can be read."""
+    """Return a number with ``digits`` significant digits; larger integer parts are complete, to the unit."""
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return "-"
     size = abs(value)
-    if size != 0 and (size < 1e-4 or size >= 1e15):  # noqa: PLR2004 - too many zeros to count
+    if size != 0 and (size < 1e-4 or size >= 1e15):  # noqa: PLR2004 - an exponent is easier to read than so many zeros
         return f"{value:.{digits - 1}e}"
     if size >= 10**digits:
         return f"{value:,.0f}"
@@ -48,14 +48,14 @@ def number(value: object, *, digits: int = 4) -> str:
 
 
 def fixed(value: object, *, decimals: int = 5) -> str:
-    """Return a scaled value with fixed decimals, so that a column of them can be compared at a glance."""
+    """Return a scaled value with fixed decimals, so that the values of a column are easy to compare."""
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return "-"
     return f"{value:.{decimals}f}" if abs(value) < 1000 else number(value)  # noqa: PLR2004 - no scaled error is as large
 
 
 def one_line(text: object) -> str:
-    """Return a text without line breaks and runs of spaces."""
+    """Return a text with each run of white space replaced by one space."""
     return " ".join(str(text).split())
 
 
@@ -64,10 +64,10 @@ def _cell(value: object) -> str:
 
 
 def utc(value: object) -> str:
-    """Return an ISO time to the second, or ``-``."""
+    """Return an ISO 8601 time to the second, without its zone, or ``-``."""
     return str(value)[:19].replace("T", " ") if value else "-"
 
 
 def moment(text: str) -> datetime:
-    """Return a time of a record."""
+    """Return the ISO 8601 time of a record."""
     return datetime.fromisoformat(text)
