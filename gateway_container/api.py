@@ -16,7 +16,7 @@ from gateway_container.receive import refuse_encoded
 from gateway_container.routes import datasets, dead_letters, forecasts, home, objects, operations, runs
 
 UNKNOWN = "unknown"
-"""The label of requests that no route takes."""
+"""The label of requests that match no route."""
 ROUTERS = (datasets.router, runs.router, forecasts.router, objects.router, operations.router, dead_letters.router)
 
 DESCRIPTION = """
@@ -54,7 +54,7 @@ def _refuse_encoded(request: Request) -> None:
 
 
 class CountRequests:
-    """Counts answers by route and outcome; the route's template, never a caller's text, is the label."""
+    """Counts answers by route and outcome; the label is the route's template, so clients cannot add labels."""
 
     def __init__(self, app: ASGIApp, *, gateway: Gateway) -> None:
         self._app = app

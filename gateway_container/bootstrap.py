@@ -44,7 +44,7 @@ NAME = "fastapi-app"
 
 
 def build_gateway(settings: GatewaySettings, adapters: Adapters, checks: ChecksFiles) -> Gateway:
-    """Return the gateway's parts, connected."""
+    """Return the gateway's parts with their dependencies."""
     live = LiveRuns(queue_size=settings.sse_queue_size)
 
     def publisher() -> Publisher:

@@ -1,7 +1,7 @@
 """Check uploaded files in a child process with limits on memory and time.
 
-`check_files` does the work and is a function of plain values. `FileChecks` calls it in a child process that stays
-alive.
+`check_files` does the work; its arguments and its result are plain values. `FileChecks` calls it in a child process
+that stays alive.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from gateway_container.settings import GatewaySettings
 log = get_logger(__name__)
 
 LEFT_TO_GATEWAY_BYTES = 32 * 2**20
-"""Part of the container's free memory that a check leaves to other requests."""
+"""Bytes of the container's free memory that checks leave to the gateway's other requests."""
 LEAST_BYTES = 64 * 2**20
 """Bytes that a check gets in any case. If the container has less, the kernel kills the check, not the gateway."""
 
 
 class CheckSettings(UploadLimits, RecipeSettings, WindowSettings):
-    """The settings of the child: limits, recipe and windows, and no secret."""
+    """The settings of the child process: limits, recipe and windows, and no secret."""
 
 
 class ChecksFiles(Protocol):
@@ -39,15 +39,15 @@ class ChecksFiles(Protocol):
 
 
 class FileChecks:
-    """Checks files in children.
+    """Checks files in child processes.
 
     Parameters
     ----------
     settings : GatewaySettings
-        How much memory and time a check may take.
+        Contains the limits of memory and time of one check.
     left : callable
-        Returns the bytes that the container has left, None where it has no limit: a check gets no more than that, and
-        where that is less than a check may take, one check is made at a time.
+        Returns the container's free bytes, or None if it has no limit. A check gets no more than these. If they are
+        less than the limit of one check, the checks run one at a time.
     """
 
     def __init__(self, settings: GatewaySettings, left: Callable[[], int | None] = memory_left_bytes) -> None:
@@ -59,21 +59,21 @@ class FileChecks:
         )
 
     def warm_up(self) -> None:
-        """Start a child, so that the first upload does not wait for its imports."""
+        """Start a child process, so that the first upload does not wait for its imports."""
         self._workers.warm_up()
 
     def close(self) -> None:
-        """End the children."""
+        """End the child processes."""
         self._workers.close()
 
     def check(self, train: Path, test: Path | None, settings: GatewaySettings) -> dict[str, Any]:
-        """Have a child read the files.
+        """Read the files in a child process.
 
         Raises
         ------
         RejectedError
-            What `check_files` raises; ``too_large`` if the files need more memory or time than a check may take,
-            ``unreadable`` if the child crashed on them. ``field`` is the file, ``train`` or ``test``.
+            The error of `check_files`. With ``field`` ``train`` or ``test``: ``too_large`` if the file needs more
+            memory or time than a check may use, ``unreadable`` if the child process crashed.
         """
         with self._shares.share() as share:
             try:
@@ -103,7 +103,7 @@ class FileChecks:
 
 
 def order_of(train: Path, test: Path | None, settings: GatewaySettings) -> dict[str, Any]:
-    """Return what `check_files` is asked; of the settings only those that it reads."""
+    """Return the argument of `check_files`; it contains only the settings that `check_files` reads."""
     return {
         "train": str(train),
         "test": None if test is None else str(test),
@@ -112,12 +112,12 @@ def order_of(train: Path, test: Path | None, settings: GatewaySettings) -> dict[
 
 
 def check_files(order: Mapping[str, Any], note: Callable[[str], None]) -> dict[str, Any]:
-    """Read both files and describe them; runs in the child.
+    """Read both files and report their content; runs in the child process.
 
     Raises
     ------
     RejectedError
-        Naming the column, setting or file that makes training impossible, and the rows needed.
+        If training is impossible; the message names the column, setting or file, and the number of rows needed.
     """
     settings = CheckSettings(**order["settings"])
     ignored = settings.ignore_columns

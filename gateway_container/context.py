@@ -1,4 +1,4 @@
-"""The objects that routes work with; the composition root stores them on the application."""
+"""The objects that routes use; `gateway_container.api.create_app` stores them on the application."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class Gateway:
     dead_letters: DeadLetterDesk
     metrics: Metrics
     validations: anyio.CapacityLimiter
-    """Uploads that are read at the same time: each holds a table in memory."""
+    """Limits the uploads that are checked or stored at the same time, because each check holds a table in memory."""
 
 
 def gateway_of(request: Request) -> Gateway:
-    """Return the parts that this application was made with."""
+    """Return the parts of the gateway that serves this request."""
     gateway = request.app.state.gateway
     assert isinstance(gateway, Gateway)
     return gateway

@@ -27,20 +27,20 @@ log = get_logger(__name__)
 CAUSE = "replay"
 FORECASTS = "inference-worker"
 NOTED_RUNS = 50
-"""Runs of one replay whose own history says so."""
+"""Most runs that one replay is recorded for; each record is one write to the store."""
 SHOWN_BYTES = 4096
-"""Of one header; the value is shown whole."""
+"""Bytes shown of one header; the record's value is shown completely."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Which letters."""
+    """The criteria that choose letters; None accepts every value."""
 
     error_code: str | None = None
     identifier: str | None = None
     topic: str | None = None
     waiting: bool = False
-    """Only those whose record was not replayed."""
+    """Only letters whose record was not replayed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class ReplayRequest:
     """A request to replay letters, with its client and reason."""
 
     ids: tuple[str, ...] | None
-    """None: those of the choice, oldest first."""
+    """None: the letters of ``choice``, oldest first."""
     choice: Choice
     limit: int
     rate: float | None
@@ -59,7 +59,7 @@ class ReplayRequest:
 
 
 class DeadLetterDesk:
-    """Everything people do with dead letters.
+    """Counts, lists, shows and replays dead letters.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ class DeadLetterDesk:
     marks : ReplayMarks
     replayer : Replayer
     operations : Operations
-        Where who asked and why is kept.
+        Records the client and the reason of each replay.
     settings : GatewaySettings
     metrics : Metrics
     """
@@ -93,7 +93,7 @@ class DeadLetterDesk:
         self._metrics = metrics
 
     def groups(self) -> list[dict[str, Any]]:
-        """Return each group: its letters by reason, and its share of every topic it reads."""
+        """Return each group: its letters by reason, and its account of every topic that it consumes."""
         accounts = self._accounting.accounts(self._marks.replayed)
         found = []
         for group in self._letters.groups():
@@ -118,12 +118,12 @@ class DeadLetterDesk:
         Parameters
         ----------
         after : str, optional
-            The last letter of the page before.
+            The id of the last letter of the previous page.
 
         Raises
         ------
         NotFoundError
-            If there is no such group, or no such letter to go on from.
+            If there is no such group, or the group has no letter ``after``.
         """
         chosen, answered = self._choose(group, choice)
         chosen.reverse()
@@ -142,7 +142,7 @@ class DeadLetterDesk:
         }
 
     def show(self, group: str, letter_id: str) -> dict[str, Any]:
-        """Return one letter: its record, and the reason why it was given up."""
+        """Return one letter: its record, the service's error, and its replay."""
         letter = self._letters.read(group, letter_id)
         heads = self._letters.heads(group)
         head = next((each for each in heads if each.id == letter_id), None)
@@ -166,14 +166,14 @@ class DeadLetterDesk:
         }
 
     def replay(self, group: str, request: ReplayRequest) -> dict[str, Any]:
-        """Send letters to their group again; return what became of each.
+        """Send letters to their group again; return the result of each letter.
 
         Raises
         ------
         NotFoundError
-            If the group or a letter is not known.
+            If the group or a letter does not exist.
         RetryableError
-            If a replay of this group is going on, or a backend is away.
+            If another replay of this group is running, or a backend is away.
         """
         ids, beyond = self._asked(group, request)
         rate = min(request.rate or self._settings.replay_per_second, self._settings.replay_per_second)
@@ -216,14 +216,14 @@ class DeadLetterDesk:
         }
 
     def measure(self) -> Sequence[Event]:
-        """Export the sum: a tick."""
+        """Set the metrics of every account; the service calls this as a tick."""
         for account in self._accounting.accounts(self._marks.replayed):
             for state, count in _states(account).items():
                 self._metrics.pipeline_messages.labels(account.topic, account.group, state).set(count)
         return ()
 
     def forget_old(self) -> Sequence[Event]:
-        """Remove marks of letters that the brokers have removed: a tick."""
+        """Remove the marks of letters that the brokers have removed; the service calls this as a tick."""
         removed = self._marks.forget_old()
         if removed:
             log.info("replay_marks_removed", removed=removed)
@@ -244,7 +244,7 @@ class DeadLetterDesk:
         return chosen, answered
 
     def _asked(self, group: str, request: ReplayRequest) -> tuple[list[str], list[str]]:
-        """Return the letters to be sent now, and those that are more than the limit."""
+        """Return the ids of the letters to send now, and the ids beyond the limit."""
         ids = request.ids
         if ids is None:
             chosen, _ = self._choose(group, request.choice)
@@ -270,7 +270,7 @@ class DeadLetterDesk:
         }
 
     def _note_runs(self, report: Report, details: dict[str, Any], reason: str | None, operation: str) -> None:
-        """Write into the history of each run that something of it was sent again."""
+        """Record the replay in the operations of each run whose letters were replayed."""
         of_run: dict[tuple[str, str], list[str]] = {}
         for result in report.results:
             if result.event is not None and result.outcome == "replayed":
@@ -282,7 +282,7 @@ class DeadLetterDesk:
 
 
 def check_run(run_store: RunStore) -> Callable[[str, Event], str | None]:
-    """Return what says which letters a replay cannot help, since their run has ended or is gone."""
+    """Return the check that refuses letters whose replay has no effect, because their run has ended or is gone."""
     runs = run_store.runs
 
     def check(group: str, event: Event) -> str | None:
@@ -332,7 +332,7 @@ def _iso(head: Head) -> str | None:
 
 
 def _shown(data: bytes | None) -> dict[str, Any]:
-    """Return bytes as text, or as base64 where they are none."""
+    """Return bytes as text, or as base64 if they are not UTF-8."""
     if data is None:
         return {"text": None}
     try:

@@ -1,4 +1,7 @@
-"""Delete a data set: refuse while runs are open, remove, notify replicas, record. Blocks: call it in a thread."""
+"""Delete a data set: refuse while it has unfinished runs, remove its objects, notify replicas, record the operation.
+
+The methods block, so routes call them in a thread.
+"""
 
 from __future__ import annotations
 
@@ -32,10 +35,10 @@ class Deleting:
     deletion : Deletion
     runs : Runs
     intake : Intake
-        Cancels open runs.
+        Cancels unfinished runs.
     operations : Operations
     publish : callable
-        Publishes events; replicas that hear nothing look by themselves within a minute.
+        Publishes events; a replica that misses an event reads the champion pointers within a minute.
     live : LiveRuns
     """
 
@@ -59,25 +62,25 @@ class Deleting:
         self._now = now
 
     def plan(self, identifier: str) -> dict[str, Any]:
-        """Return what would be removed, changing nothing.
+        """Return the number of objects that a deletion would remove, by bucket; change nothing.
 
         Raises
         ------
         NotFoundError
-            If there is nothing of this name, and never was.
+            If the identifier has no objects and was never deleted.
         """
         found = self._known(identifier)
         return {"identifier": identifier, "dry_run": True, "open_runs": self._open_runs(identifier), **_view(found)}
 
     def delete(self, identifier: str, *, cancel: bool, reason: str | None) -> dict[str, Any]:
-        """Remove all objects of an identifier, and return their list.
+        """Remove all objects of an identifier; return their number by bucket.
 
         Raises
         ------
         NotFoundError
-            If there is nothing of this name, and never was.
+            If the identifier has no objects and was never deleted.
         ConflictError
-            With code ``runs_under_way``, naming them, unless they are to be cancelled.
+            With code ``runs_under_way`` and the runs' ids, if there are unfinished runs and ``cancel`` is False.
         """
         self._known(identifier)
         cancelled = self._cancel(identifier, allowed=cancel, reason=reason)
@@ -89,7 +92,7 @@ class Deleting:
         return {"identifier": identifier, "dry_run": False, "operation_id": operation, "cancelled": cancelled, **view}
 
     def state(self, identifier: str) -> dict[str, Any] | None:
-        """Return whether a deletion has ended and whether MLflow knows of it; None if there never was one."""
+        """Return whether the deletion is unfinished and whether MLflow has recorded it; None if there was none."""
         if self._deletion.tombstones.before(identifier) is None:
             return None
         return {

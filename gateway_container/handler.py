@@ -12,13 +12,13 @@ SHOWN = ("service", "stage", "state", "epoch", "epochs", "loss", "elapsed", "det
 
 
 class WatchRuns:
-    """Keeps the live state of runs fresh; produces nothing."""
+    """Updates the live state of runs from events; publishes no event."""
 
     def __init__(self, live: LiveRuns) -> None:
         self._live = live
 
-    def __call__(self, event: Event, progress: Progress) -> Sequence[Event]:  # noqa: ARG002 - the handler's form
-        """Take in one event of any topic."""
+    def __call__(self, event: Event, progress: Progress) -> Sequence[Event]:  # noqa: ARG002 - the signature of every handler
+        """Update the live state of the event's run."""
         if isinstance(event, RunProgress):
             record = event.model_dump(mode="json", include=set(SHOWN))
             self._live.progressed(event.pipeline_run_id, event.stage, {**record, "at": event.created_at.isoformat()})

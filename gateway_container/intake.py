@@ -1,4 +1,4 @@
-"""From a file on disk to a run: check, store, record, announce, in this order."""
+"""Start a run from files on disk: check them, store them, record the run. The outbox then announces the run."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ CANCEL_REASON = "a person cancelled it"
 
 @dataclass(frozen=True, slots=True)
 class StartedRun:
-    """A run that exists now."""
+    """A run that is recorded."""
 
     event: RawData
     report: dict[str, Any] | None
     repeated: bool
-    """The same Idempotency-Key started it before."""
+    """Whether an earlier request with the same Idempotency-Key started the run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """Files that may be trained on."""
+    """Uploaded files that passed the check."""
 
     train: ReceivedFile
     test: ReceivedFile | None
@@ -62,16 +62,16 @@ class Checked:
 
 
 class Intake:
-    """Starts runs. Every method blocks: call it in a thread.
+    """Starts and cancels runs. Every method blocks, so routes call it in a thread.
 
     Parameters
     ----------
     store : ObjectStore
-        Where uploads go.
+        Stores the uploads.
     run_store : RunStore
-        Where runs are recorded.
+        Records the runs.
     settings : GatewaySettings
-        Limits, buckets and the defaults that overrides are checked on.
+        Limits, buckets, and the defaults that a run's overrides replace.
     checks : ChecksFiles
         Reads the files.
     """
@@ -102,7 +102,7 @@ class Intake:
         Raises
         ------
         RejectedError
-            Naming the column, setting or file that makes training impossible, and the rows needed.
+            If training is impossible; the message names the column, setting or file, and the number of rows needed.
         """
         check_overrides(request.settings, RecipeSettings, *(trainer.settings for trainer in TRAINERS))
         settings = self._settings.with_overrides(request.settings)
@@ -111,16 +111,18 @@ class Intake:
         return Checked(train, test, (train_rows, test_rows), found["columns"], found["report"])
 
     def start(self, checked: Checked, request: StartRequest, *, began: datetime) -> StartedRun:
-        """Store checked files under their content's address and record a run on them.
+        """Store checked files under the hash of their content and record a run on them.
 
         Raises
         ------
         ConflictError
-            If the Idempotency-Key was used for something else.
+            If the Idempotency-Key was used for another request, or the identifier is or was deleted meanwhile.
+        RejectedError
+            If the Idempotency-Key is empty, too long or not printable.
         """
         digest = upload_hash(checked.train.sha256, checked.test.sha256 if checked.test else None)
         run_id, repeated = self._claim_run_id(request, digest)
-        self._runs.refuse_deleted(request.identifier, run_id)  # checked before anything is stored
+        self._runs.refuse_deleted(request.identifier, run_id)  # checked before the files are stored
         test_claim = None
         if checked.test is not None:
             test_claim = self._put(
@@ -135,7 +137,7 @@ class Intake:
         )
         try:
             first = self._runs.create(event)
-        except ConflictError:  # the identifier was deleted during the upload: the deletion did not list these files
+        except ConflictError:  # the identifier was deleted during the upload; the deletion may have missed these files
             for claim in (train_claim, test_claim):
                 if claim is not None:
                     self._store.delete(claim.bucket, claim.object_key)
@@ -157,7 +159,7 @@ class Intake:
         return StartedRun(event, checked.report, repeated)
 
     def evaluate_again(self, identifier: str, of_run: str, reason: str | None = None) -> EvaluateRequest:
-        """Record a run that judges another run's candidates again; nothing is trained."""
+        """Record a run that evaluates another run's candidates again; nothing is trained."""
         event = evaluate_request(
             identifier=identifier,
             of_run=of_run,
@@ -174,7 +176,7 @@ class Intake:
         Raises
         ------
         NotFoundError
-            If there is nothing to go back to.
+            If there is no earlier champion, or ``of_run`` is not a run of this identifier.
         """
         current = self._pointers.current(identifier)
         if of_run is None and (current is None or not current[0].get("previous")):
@@ -194,14 +196,15 @@ class Intake:
         return event
 
     def cancel(self, identifier: str, run_id: str, reason: str | None = None) -> bool:
-        """End a run before eval decides it; return False if it had ended otherwise, or was cancelled before.
+        """End a run before eval decides it; return False if the run had ended already.
 
-        The decision is claimed first, as a refusal that eval adopts: only one of the two can have it.
+        The gateway first writes the decision, create-only, as a refusal. Eval adopts a decision that exists. So a run
+        is either cancelled or decided by eval.
 
         Raises
         ------
         ConflictError
-            With code ``already_decided`` if eval was first.
+            With code ``already_decided`` if eval wrote its decision first.
         """
         why = f"{CANCEL_REASON}: {reason}" if reason else CANCEL_REASON
         decision = self._evaluations.decision(identifier, run_id)
@@ -225,16 +228,18 @@ class Intake:
             raise ConflictError(msg, code="already_decided", field="pipeline_run_id")
         if self._runs.put_outcome(identifier, run_id, RunState.CANCELLED, reason=why):
             return True
-        # Eval may have found the decision and written the outcome first.
+        # Eval may have adopted this decision and written the outcome first.
         return claimed and self._runs.end(identifier, run_id) is RunState.CANCELLED
 
     def fetch_newest(self, identifier: str, folder: Path) -> tuple[ReceivedFile, ReceivedFile | None]:
-        """Bring an identifier's newest upload to disk, its hashes checked.
+        """Download an identifier's newest upload to a folder and check its hash.
 
         Raises
         ------
         NotFoundError
-            If nothing was uploaded under this name.
+            If nothing was uploaded as ``identifier``.
+        HashMismatchError
+            If the stored files are not the uploaded ones.
         """
         bucket = self._settings.bucket_raw_data
         newest = newest_upload(self._store, bucket, identifier)
@@ -250,7 +255,7 @@ class Intake:
         return train, test
 
     def land(self, target: IncomingKey, file: ReceivedFile, folder: Path) -> str | None:
-        """Store a file in the landing zone and, once there is a training file, both under their content's address.
+        """Store a file in the landing zone; once there is a training file, store the data set under its content's hash.
 
         The data set consists of the last train.csv and test.csv in the landing zone. No run is started.
 
@@ -281,13 +286,13 @@ class Intake:
         return self._store.head(bucket, key)
 
     def stream(self, bucket: str, key: str) -> Iterator[bytes]:
-        """Return an object's chunks. The first one is read already, so that a missing object raises here."""
+        """Return an object's chunks. The first chunk is read at once, so that a missing object raises here."""
         chunks = iter(self._store.stream(bucket, key))
         first = next(chunks, b"")
         return chain([first], chunks)
 
     def forget_idempotency_keys(self) -> int:
-        """Remove remembered keys older than their time; return how many."""
+        """Remove Idempotency-Keys older than ``idempotency_keep_days``; return their number."""
         bucket = self._settings.bucket_pipeline_runs
         oldest = self._now().timestamp() - self._settings.idempotency_keep_days * 86_400
         old = [info.key for info in self._store.list(bucket, layout.IDEMPOTENCY.prefix()) if info.modified < oldest]

@@ -22,12 +22,12 @@ class Note:
     """One message to a watcher."""
 
     kind: str
-    """``progress``, or ``changed``: something was written to the store, look again."""
+    """``progress``, or ``changed``: a record in the store may have changed, so the watcher reads the records again."""
     data: dict[str, Any] = field(default_factory=dict)
 
 
 class Watcher:
-    """One reader of a run's events, in the event loop that made it."""
+    """One client that follows a run; belongs to the event loop that created it."""
 
     def __init__(self, size: int) -> None:
         self._loop = asyncio.get_running_loop()
@@ -36,7 +36,7 @@ class Watcher:
         self.reason = ""
 
     def tell(self, note: Note) -> None:
-        """Hand over a note from any thread; a watcher whose queue is full is cut off."""
+        """Add a note to the queue, from any thread; if the queue is full, end the stream."""
         self._from_any_thread(lambda: self._put(note))
 
     def end(self, reason: str) -> None:
@@ -44,7 +44,7 @@ class Watcher:
         self._from_any_thread(lambda: self._end(reason))
 
     async def next(self, timeout_seconds: float) -> Note | None:
-        """Return the next note, or None after ``timeout_seconds``, or at once when the stream was ended."""
+        """Return the next note; None after ``timeout_seconds``, or at once if the stream was ended."""
         if self._ended.is_set():
             return None
         if not self._queue.empty():
@@ -122,14 +122,14 @@ class LiveRuns:
             return dict(run.progress) if run else {}
 
     def moved(self, run_id: str) -> float | None:
-        """Return the epoch seconds at which a message of this run came last, or None."""
+        """Return the epoch seconds of the run's last progress or change, or None."""
         with self._lock:
             run = self._runs.get(run_id)
             return run.moved if run else None
 
     @contextmanager
     def watching(self, run_id: str) -> Iterator[Watcher]:
-        """Give a watcher of one run; only inside an event loop."""
+        """Provide a watcher of one run; must be called inside an event loop."""
         watcher = Watcher(self._queue_size)
         with self._lock:
             closed = self._closed
@@ -146,12 +146,12 @@ class LiveRuns:
                     self._watchers.pop(run_id, None)
 
     def watchers(self) -> int:
-        """Return how many readers there are."""
+        """Return the number of watchers."""
         with self._lock:
             return sum(len(watchers) for watchers in self._watchers.values())
 
     def close(self) -> None:
-        """End every stream, now and later: the service stops."""
+        """End every stream, also those that begin later, because the service stops."""
         with self._lock:
             self._closed = True
             watchers = [watcher for group in self._watchers.values() for watcher in group]

@@ -1,4 +1,4 @@
-"""Announce each started run until the broker has acknowledged it, and again if the broker lost it."""
+"""Publish the event of each started run until the broker acknowledges it, and again if the broker lost it."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ Publish = Callable[[Sequence[Event]], None]
 
 
 class Outbox:
-    """Announces runs: ``run.json`` is written before anything is published, so nothing started is ever lost.
+    """Announces runs: ``run.json`` is written before the event is published, so no started run is lost.
 
     Parameters
     ----------
     run_store : RunStore
-        Holds the runs and what was announced.
+        Contains the runs, and the mark of each announced run.
     publish : callable
         Publishes events and returns when they are acknowledged.
     live : LiveRuns
-        Knows which runs moved.
+        Has the time of each run's last event.
     scan_seconds : float
-        Time between two looks into the store; the runs this process failed to announce are tried at each tick.
+        Seconds between two searches of the store; runs that this process could not announce are tried at each tick.
     grace_seconds : float
-        Seconds after which a run without announcement counts as left behind by its gateway.
+        Age in seconds from which a run without announcement is announced by any gateway, not only its own.
     """
 
     def __init__(
@@ -62,9 +62,10 @@ class Outbox:
         self._next_scan = 0.0
 
     def announce(self, event: StartingEvent) -> bool:
-        """Publish a run's event and note that it was acknowledged; False if the broker or the store is away.
+        """Publish a run's event and record the acknowledgement; return False if the broker or the store is away.
 
-        A run that another thread is announcing at this moment is left to it.
+        If another thread is announcing the run at this moment, this call returns True at once. The event of a deleted
+        run is not published.
         """
         run_id = event.pipeline_run_id
         with self._lock:
@@ -79,7 +80,7 @@ class Outbox:
                 self._announcing.discard(run_id)
 
     def tick(self) -> Sequence[Event]:
-        """Announce what waits; now and then look in the store for what another process left behind."""
+        """Announce the waiting runs; every ``scan_seconds`` search the store for runs that no process announced."""
         if self._clock() >= self._next_scan:
             for name in self._runs.unannounced():
                 event = self._event(name)
@@ -95,14 +96,14 @@ class Outbox:
         return ()
 
     def resume(self, older_than_seconds: float, *, only: str | None = None) -> list[str]:
-        """Announce again, with the same event_id, runs without an outcome that have not moved for a while.
+        """Announce again, with the same event_id, runs without an outcome that had no progress for a while.
 
         Parameters
         ----------
         older_than_seconds : float
-            Time without progress; 0 takes every unfinished run.
+            Seconds without progress; 0 chooses every unfinished run.
         only : str, optional
-            Look at this run alone.
+            Announce only this run.
 
         Returns
         -------
@@ -112,7 +113,7 @@ class Outbox:
         Raises
         ------
         RetryableError
-            If the broker is away; what was announced before stays so, and the rest is tried at the next ticks.
+            If the broker or the store is away; runs that are not announced yet are tried at the next ticks.
         """
         due = [event for event in self._unfinished(only) if self._clock() - self._moved(event) >= older_than_seconds]
         # All due runs are remembered first, so that none is lost if the broker fails at one of them.

@@ -30,7 +30,7 @@ def home_page(
     ----------
     runs : iterable of run summaries
     champions : mapping
-        Pointers by identifier.
+        Champion pointers by identifier.
     routes : iterable of (method, path, summary)
     mlflow_ui_url : str
         Empty: no link.
@@ -83,7 +83,7 @@ def home_page(
 
 
 class _Html(str):
-    """Text that is HTML already."""
+    """Text that is HTML and must not be escaped."""
 
     __slots__ = ()
 

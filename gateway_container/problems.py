@@ -67,7 +67,7 @@ def answer_to(error: FltsError) -> JSONResponse:
 
 
 def install_problems(app: FastAPI) -> None:
-    """Make the application answer every error in the one form."""
+    """Make the application answer every error in the format of this module."""
     app.add_exception_handler(FltsError, _on_flts_error)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
@@ -76,7 +76,7 @@ def install_problems(app: FastAPI) -> None:
 
 
 class UnexpectedErrors:
-    """Outermost: a bug is logged once, with its traceback, and answered without it."""
+    """The outermost middleware: logs an unexpected error with its traceback, and answers 500 without the traceback."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -125,7 +125,7 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": body}, status_code=status, headers=error.headers)
 
 
-async def _on_validation_error(request: Request, error: Exception) -> Response:  # noqa: ARG001 - the handler's form
+async def _on_validation_error(request: Request, error: Exception) -> Response:  # noqa: ARG001 - the signature of every exception handler
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     names = [str(part) for part in first["loc"] if part not in {"query", "path", "header", "body"}]
@@ -136,6 +136,6 @@ async def _on_validation_error(request: Request, error: Exception) -> Response: 
     return JSONResponse({"error": body}, status_code=422)
 
 
-async def _on_disconnect(request: Request, error: Exception) -> Response:  # noqa: ARG001 - the handler's form
+async def _on_disconnect(request: Request, error: Exception) -> Response:  # noqa: ARG001 - the signature of every exception handler
     # The client has disconnected and does not read this. The received part was removed with its folder.
     return JSONResponse({"error": {"code": "gone", "message": "the sender went away"}}, status_code=400)

@@ -17,13 +17,13 @@ class InferenceAwayError(FltsError):
 
 
 class InferenceBrokenError(FltsError):
-    """The inference service answered something that is no answer. HTTP 502."""
+    """The inference service's answer is incomplete, or not JSON. HTTP 502."""
 
     code = "inference_broken"
 
 
 class InferenceProxy:
-    """One client with bounded connections and times.
+    """One HTTP client of the inference service, with limits on connections and times.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ class InferenceProxy:
     timeout_seconds : float
         Longest wait for an answer.
     transport : httpx.AsyncBaseTransport, optional
-        Takes the place of the network.
+        Replaces the network in tests.
     """
 
     def __init__(self, url: str, *, timeout_seconds: float, transport: httpx.AsyncBaseTransport | None = None) -> None:
@@ -42,14 +42,14 @@ class InferenceProxy:
         self._client: httpx.AsyncClient | None = None
 
     async def send(self, method: str, path: str, headers: dict[str, str], body: bytes | None) -> httpx.Response:
-        """Return the inference service's answer, whatever its status.
+        """Return the inference service's answer, with any status.
 
         Raises
         ------
         InferenceAwayError
-            If it cannot be reached or does not answer in time.
+            If the service cannot be reached or does not answer in time.
         InferenceBrokenError
-            If its answer is not HTTP or not JSON.
+            If its answer is incomplete, or not JSON.
         """
         try:
             answer = await self._connected().request(method, self._url + path, headers=headers, content=body)

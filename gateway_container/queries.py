@@ -27,7 +27,7 @@ MOST_FINISHED = 2000
 
 
 class Queries:
-    """Reads; keeps the summaries of finished runs in memory, for they do not change any more."""
+    """Answers queries; keeps the summaries of finished runs in memory, so that a list reads fewer objects."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class Queries:
         return identifier
 
     def run(self, run_id: str, identifier: str | None = None) -> dict[str, Any]:
-        """Return all there is to know of a run.
+        """Return the complete view of a run.
 
         Raises
         ------
@@ -92,7 +92,7 @@ class Queries:
         return [summary for summary in summaries if summary is not None]
 
     def identifiers(self) -> list[str]:
-        """Return the names of everything that was uploaded or ever run."""
+        """Return the identifiers that have an upload or a run, ordered."""
         uploaded = {name for name in self._store.list_folders(self._raw_bucket) if IDENTIFIER_PATTERN.fullmatch(name)}
         return sorted(uploaded | set(self._runs.identifiers()))
 
@@ -101,7 +101,7 @@ class Queries:
         return [self._dataset(identifier) for identifier in self.identifiers()]
 
     def champions(self) -> dict[str, dict[str, Any]]:
-        """Return what each champion's pointer says."""
+        """Return the content of each champion pointer, by identifier."""
         return {name: views.champion_view(pointer) for name, pointer in self._pointers.champions().items()}
 
     def _dataset(self, identifier: str) -> dict[str, Any]:
@@ -137,7 +137,8 @@ class Queries:
             return None
         summary = views.summary_view(records, self._live.progress(run_id), now=self._now())
         if records.outcome is not None and "forecast" in records.stages:
-            # The forecast of the test rows is a run's last stage, so this summary does not change any more.
+            # The forecast of the test rows is a run's last stage. The kept summary is not computed again, so its stages
+            # keep the status that they have now.
             with self._lock:
                 self._finished[run_id] = summary
                 while len(self._finished) > MOST_FINISHED:

@@ -34,7 +34,7 @@ class EncodedBodyError(FltsError):
 
 
 class IdleUploadError(FltsError):
-    """The sender stopped sending. HTTP 408."""
+    """The client sent nothing for too long. HTTP 408."""
 
     code = "upload_stalled"
 
@@ -57,7 +57,7 @@ class ReceivedForm:
 
 
 class FileWriter:
-    """Writes one CSV, hashing, counting and looking whether it can be one."""
+    """Writes one CSV to disk; hashes and counts its bytes, and refuses bytes that cannot belong to a CSV."""
 
     def __init__(self, path: Path, *, name: str, limit: int) -> None:
         self._path = path
@@ -76,7 +76,7 @@ class FileWriter:
         TooLargeError
             As soon as the file is larger than the limit.
         RejectedError
-            As soon as its bytes can be no CSV's.
+            As soon as the bytes cannot belong to a CSV.
         """
         self._size += len(data)
         if self._size > self._limit:
@@ -87,7 +87,7 @@ class FileWriter:
         self._file.write(data)
 
     def close(self) -> ReceivedFile:
-        """Return the written file."""
+        """Close the file and return it."""
         self._file.close()
         return ReceivedFile(self._path, self._size, self._hash.hexdigest())
 
@@ -100,12 +100,12 @@ def hash_file(path: Path) -> ReceivedFile:
 
 
 def check_declared_length(headers: Mapping[str, str], *, limit: int, field_name: str, setting: str) -> None:
-    """Refuse a body whose declared length is larger than it may be, before a byte of it is read.
+    """Refuse a body whose declared length is above the limit, before the body is read.
 
     Raises
     ------
     TooLargeError
-        Naming ``field_name``.
+        With ``field_name`` as its field.
     """
     declared = headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
@@ -114,12 +114,12 @@ def check_declared_length(headers: Mapping[str, str], *, limit: int, field_name:
 
 
 def refuse_encoded(headers: Mapping[str, str]) -> None:
-    """Refuse a compressed body: nothing here unpacks what strangers packed.
+    """Refuse a compressed body, because the gateway decompresses nothing.
 
     Raises
     ------
     EncodedBodyError
-        Unless the body is sent as it is.
+        If ``Content-Encoding`` is not ``identity``.
     """
     encoding = headers.get("content-encoding", "identity").strip().lower()
     if encoding not in {"", "identity"}:
@@ -135,14 +135,14 @@ def is_multipart(headers: Mapping[str, str]) -> bool:
 async def receive_bytes(
     stream: AsyncIterator[bytes], *, limit: int, idle_seconds: float, field_name: str, setting: str
 ) -> bytes:
-    """Return a small body whole.
+    """Return a small body, complete.
 
     Raises
     ------
     TooLargeError
-        As soon as it is larger than ``limit``.
+        As soon as the body is larger than ``limit``.
     IdleUploadError
-        If nothing comes for ``idle_seconds``.
+        If no byte arrives for ``idle_seconds``.
     """
     body = bytearray()
     async for chunk in _pieces(stream, idle_seconds):
@@ -156,16 +156,16 @@ async def receive_bytes(
 async def receive_file(
     stream: AsyncIterator[bytes], folder: Path, *, name: str, limit: int, idle_seconds: float
 ) -> ReceivedFile:
-    """Take a raw body to disk.
+    """Write a raw body to disk.
 
     Raises
     ------
     TooLargeError
-        As soon as it is larger than ``limit``.
+        As soon as the body is larger than ``limit``.
     RejectedError
-        As soon as its bytes can be no CSV's.
+        As soon as the bytes cannot belong to a CSV.
     IdleUploadError
-        If nothing comes for ``idle_seconds``.
+        If no byte arrives for ``idle_seconds``.
     """
     writer = FileWriter(folder / name, name=name, limit=limit)
     try:
@@ -186,23 +186,23 @@ async def receive_form(
     limit: int,
     idle_seconds: float,
 ) -> ReceivedForm:
-    """Take a multipart form to disk.
+    """Write the files of a multipart form to disk, and return them with the text fields.
 
     Parameters
     ----------
     file_fields, text_fields : frozenset of str
-        The fields that are known; any other is refused by name, so that a misspelt one is not passed over.
+        The known fields. An unknown field is refused with its name, so that a misspelt field is not ignored.
     limit : int
-        Bytes of one file.
+        Largest size of one file, in bytes.
 
     Raises
     ------
     TooLargeError
-        Naming the field that is too large.
+        With the name of the field that is too large.
     RejectedError
-        For unknown or repeated fields, for what is no multipart form and for a file that can be no CSV.
+        For unknown or repeated fields, a body that is not a multipart form, and a file that cannot be a CSV.
     IdleUploadError
-        If nothing comes for ``idle_seconds``.
+        If no byte arrives for ``idle_seconds``.
     """
     _, options = parse_options_header(content_type)
     boundary = options.get(b"boundary")
@@ -238,7 +238,7 @@ async def receive_form(
 
 
 class _Form:
-    """What python_multipart's parser calls for each piece of a form."""
+    """The callbacks of python_multipart's parser for one form."""
 
     def __init__(self, folder: Path, *, file_fields: frozenset[str], text_fields: frozenset[str], limit: int) -> None:
         self.received = ReceivedForm()

@@ -22,19 +22,19 @@ class UnauthorizedError(FltsError):
 
 
 def is_valid_key(given: str, valid: tuple[str, ...]) -> bool:
-    """Return whether a key is one of the valid ones, in a time that does not depend on how much of it is right."""
+    """Return whether a key is valid, in a time that does not depend on the number of correct characters."""
     digest = hashlib.sha256(given.encode("utf-8", "surrogatepass")).digest()
     matches = [hmac.compare_digest(digest, hashlib.sha256(key.encode()).digest()) for key in valid]
     return any(matches)
 
 
 def require_key(request: Request) -> None:
-    """Refuse a request without a valid key, before anything of its body is read.
+    """Refuse a request without a valid key, before its body is read.
 
     Raises
     ------
     UnauthorizedError
-        Saying where the key belongs.
+        The message names the header of the key.
     """
     given = request.headers.get(API_KEY_HEADER)
     if given is None:

@@ -27,12 +27,12 @@ class GatewaySettings(
     RecipeSettings,
     WindowSettings,
 ):
-    """The gateway knows the pipeline's settings too: it checks an upload and its overrides against them."""
+    """The gateway's settings; they include the recipe and the windows, with which the gateway checks uploads."""
 
     gateway_api_key: SecretStr
-    """Key that writing and /download ask for (header `x-api-key`); two, `new,old`, while one replaces the other."""
+    """Key for writing, /download and /dead-letters (header `x-api-key`); two, `new,old`, during a change of the key."""
     inference_url: str = "http://inference:8000"
-    """Address of the inference service that /predict and /models are passed on to."""
+    """Address of the inference service, to which the gateway forwards /predict and /models."""
     mlflow_ui_url: str = ""
     """Address of MLflow for people's browsers; linked from the gateway's page."""
     proxy_timeout_seconds: float = Field(default=30, gt=0)
@@ -42,24 +42,24 @@ class GatewaySettings(
     upload_idle_seconds: float = Field(default=60, gt=0)
     """An upload that sends nothing for this long is ended."""
     parallel_validations: int = Field(default=2, ge=1, le=64)
-    """Uploads that are read and checked at the same time; others wait their turn."""
+    """Uploads that are read and checked at the same time; further uploads wait."""
     validation_memory_bytes: int = Field(default=3 * 2**30, ge=64 * 2**20)
-    """Memory that checking one upload may take, in a child process of its own, within what its container can spare; a
-    larger one is refused as too_large."""
+    """Bytes that the check of one upload may use in its child process, at most the container's free memory; an upload
+    that needs more is refused as too_large."""
     validation_seconds: float = Field(default=300, gt=0)
-    """Time that checking one upload may take."""
+    """Longest time of the check of one upload."""
     announce_wait_seconds: float = Field(default=5, gt=0)
-    """How long an upload's answer waits for the broker; the outbox goes on after it."""
+    """How long an upload's answer waits for the broker; the outbox then continues to announce the run."""
     outbox_scan_seconds: float = Field(default=10, gt=0)
-    """Time between two looks into the store for runs that were never announced."""
+    """Time between two searches of the store for runs that were never announced."""
     resume_after_seconds: float = Field(default=900, ge=0)
     """`flts resume` announces runs again that have been without progress for this long."""
     sse_queue_size: int = Field(default=256, ge=4)
-    """Events that wait for one reader of a run's events; a slower one is cut off and connects again."""
+    """Events that wait for one client that follows a run; a slower client is disconnected and connects again."""
     sse_keep_alive_seconds: float = Field(default=15, gt=0)
-    """Time between two signs of life in a stream of events."""
+    """Time between two keep-alive comments in a stream of events."""
     sse_poll_seconds: float = Field(default=2, gt=0)
-    """Time between two looks into the store while a run's events are read: messages are only hints."""
+    """Time between two reads of a run's records while a client follows the run, because messages are only hints."""
     replay_per_second: float = Field(default=50, gt=0, le=1_000)
     """Dead letters that are replayed in a second at most."""
     idempotency_keep_days: float = Field(default=7, gt=0)

@@ -21,15 +21,15 @@ from gateway_container.settings import GatewaySettings
 
 MOST_ROWS = 10_000
 MOST_CELLS = 2_000_000
-"""Of one tail, and of all that are kept: a hundred columns for each of 10,000 rows, twice over."""
+"""Cells of one tail, and of all kept tails together: twice 10,000 rows of 100 columns."""
 MOST_TAIL_BYTES = 64 * 2**20
-"""Of the lines that one tail is read from: 32 a cell."""
+"""Bytes of the lines that one tail is read from: 32 for each of `MOST_CELLS`."""
 SPARE_LINES = 3  # allowance for empty lines at the end of the file
 BLOCK_BYTES = 1 << 16
 
 
 class Tails:
-    """Reads tails; keeps the last ones, for an upload never changes under its hash. Blocks: call it in a thread."""
+    """Reads tails and keeps the last ones, because an upload never changes. Blocks, so routes call it in a thread."""
 
     def __init__(self, store: ObjectStore, runs: Runs, settings: GatewaySettings) -> None:
         self._store = store
@@ -39,14 +39,14 @@ class Tails:
         self._cache: OrderedDict[tuple[str, str, int], dict[str, Any]] = OrderedDict()
 
     def tail(self, identifier: str, rows: int) -> dict[str, Any]:
-        """Return the newest rows, without gaps: short ones become missing cells, a long one ends the tail.
+        """Return the newest rows after the last long gap; a short gap becomes rows of missing cells.
 
         Raises
         ------
         NotFoundError
             If nothing was uploaded as ``identifier``.
         RejectedError
-            If ``rows`` is out of its range, or they are too wide to be read at once: ``too_many_cells``.
+            If ``rows`` is not 1 to `MOST_ROWS`, or the rows have too many cells or bytes (``too_many_cells``).
         """
         if not 1 <= rows <= MOST_ROWS:
             msg = f"rows is 1 to {MOST_ROWS}; got {rows}"
@@ -78,7 +78,7 @@ class Tails:
         return body
 
     def _settings_of(self, identifier: str) -> GatewaySettings:
-        """Return the settings of the last run: which columns to leave out may have come with the upload."""
+        """Return the settings of the last run, because an upload can name the columns to ignore."""
         for run_id in self._runs.of(identifier)[:1]:
             record = self._runs.read(identifier, run_id)
             if record is not None:
@@ -93,12 +93,12 @@ class Tails:
 
 
 def last_lines(path: Path, count: int) -> bytes:
-    """Return a file's first line and its last ``count`` lines, reading only its ends.
+    """Return a file's first line and its last ``count`` lines; read only the start and the end of the file.
 
     Raises
     ------
     RejectedError
-        ``too_many_cells`` if the lines have more than `MOST_TAIL_BYTES`: what lies here may never have been checked.
+        ``too_many_cells`` if the lines have more than `MOST_TAIL_BYTES`: the rows of files from /upload are unchecked.
     """
     with path.open("rb") as file:
         header = file.readline(MAX_LINE_BYTES + 1)
@@ -121,7 +121,7 @@ def last_lines(path: Path, count: int) -> bytes:
 
 
 def tail_body(identifier: str, tables: list[RawTable], *, rows: int, max_gap_steps: int) -> dict[str, Any]:
-    """Return the last rows of tables that follow each other, as a /predict body."""
+    """Return the last rows of tables that follow each other in time, as a body for /predict."""
     last = tables[-1]
     series, _ = regularise(last.times, last.columns, last.values, max_gap_steps=max_gap_steps)
     if len(tables) > 1:
@@ -136,7 +136,7 @@ def tail_body(identifier: str, tables: list[RawTable], *, rows: int, max_gap_ste
 
 
 def _joined(tables: list[RawTable], step_seconds: int, max_gap_steps: int) -> Series | None:
-    """Return both files as one series, or None where the test does not go on where training ends."""
+    """Return both tables as one series, or None if their columns differ or the test does not follow the training."""
     earlier, later = tables
     if set(earlier.columns) != set(later.columns) or earlier.times[-1] >= later.times[0]:
         return None

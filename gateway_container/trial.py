@@ -1,4 +1,4 @@
-"""A trial of an installation: upload a small series, wait for its promotion, get a forecast, delete everything.
+"""A trial of an installation: upload a small series, wait for the decision, get a forecast, delete everything.
 
 `helm test` runs ``python -m gateway_container.trial``. It uses only the addresses of the gateway and of the inference
 service. Every wait ends within ``TRIAL_SECONDS``.
@@ -31,20 +31,20 @@ ANSWER_SECONDS = 30.0
 
 
 class TrialSettings(Settings):
-    """Where the trial goes."""
+    """The addresses and keys of the installation, and the trial's time limit."""
 
     gateway_url: str
     """Address of the gateway."""
     inference_url: str = "http://inference:8000"
     """Address of the inference service."""
     gateway_api_key: SecretStr
-    """Key that uploading and deleting ask for."""
+    """Key that uploads and deletions require."""
     inference_api_key: SecretStr | None = None
-    """Key that /predict asks for, where it asks for one."""
+    """Key of /predict, if the inference service requires one."""
     trial_seconds: float = Field(default=900, gt=0)
     """Longest time from the upload to the forecast."""
     trial_note: str = ""
-    """Printed at the end: what whoever started the trial knows about the installation."""
+    """Text about the installation, printed at the end of the trial."""
 
 
 class TrialError(FltsError):
@@ -54,7 +54,7 @@ class TrialError(FltsError):
 
 
 class Trial:
-    """One series' way through the installation."""
+    """One trial, with a data set of its own."""
 
     def __init__(self, settings: TrialSettings, client: httpx.Client) -> None:
         self._settings = settings
@@ -64,7 +64,7 @@ class Trial:
         self.identifier = f"trial-{uuid.uuid4().hex[:8]}"
 
     def run(self) -> None:
-        """Upload, wait, forecast, and delete whatever came of it.
+        """Upload a series, wait for the decision, request a forecast, and delete the data set.
 
         Raises
         ------
@@ -152,12 +152,12 @@ class Trial:
 
 
 def check_forecast(answer: dict[str, Any]) -> None:
-    """See that every step and column has a number.
+    """Check that every step and column has a finite number.
 
     Raises
     ------
     TrialError
-        Naming the first that has none.
+        If the number of steps is wrong, or a value is not a finite number.
     """
     predictions = answer.get("predictions") or []
     if len(predictions) != HORIZON_STEPS:
@@ -172,7 +172,7 @@ def check_forecast(answer: dict[str, Any]) -> None:
 
 
 def main() -> int:
-    """Try once; 0 if a forecast was served, 1 with one line that says how far it came."""
+    """Run the trial; return 0 if every step succeeded, else 1 after one line that names the failed step."""
     settings = TrialSettings.load()
     with httpx.Client(timeout=ANSWER_SECONDS) as client:
         try:

@@ -15,14 +15,14 @@ PARTS = ("train", "test")
 
 
 class ForbiddenError(FltsError):
-    """The caller may not do this here, whatever the key. HTTP 403."""
+    """No API key allows this request. HTTP 403."""
 
     code = "forbidden"
 
 
 @dataclass(frozen=True, slots=True)
 class IncomingKey:
-    """Where a file sent to ``/upload/raw-data/<identifier>/<part>.csv`` lands."""
+    """The target of a file that is sent to ``/upload/raw-data/<identifier>/<part>.csv``."""
 
     identifier: str
     part: str
@@ -35,10 +35,10 @@ class IncomingKey:
 
 
 def check_key(key: str) -> str:
-    """Return the key, or say why it cannot be one.
+    """Return the key, or refuse it if FLTS cannot have written it.
 
-    Only what this system writes itself is let through: plain segments, joined by single slashes. So ``..``, encoded
-    dots, backslashes, control characters and NUL never reach a store or a file system.
+    A valid key consists of plain segments, joined by single slashes. So ``..``, encoded dots, backslashes, control
+    characters and NUL never reach a store or a file system.
 
     Raises
     ------
@@ -59,12 +59,12 @@ def check_key(key: str) -> str:
 
 
 def incoming_target(bucket: str, key: str, *, raw_bucket: str) -> IncomingKey:
-    """Return where an upload to this bucket and key lands.
+    """Return the target of an upload to this bucket and key.
 
     Raises
     ------
     ForbiddenError
-        For any bucket but raw-data: a client must not forge a data set, a bundle or a champion's pointer.
+        For any bucket but raw-data: a client must not forge a data set, a bundle or a champion pointer.
     RejectedError
         For a key that is not ``<identifier>/train.csv`` or ``<identifier>/test.csv``.
     """
@@ -84,12 +84,12 @@ def incoming_target(bucket: str, key: str, *, raw_bucket: str) -> IncomingKey:
 
 
 def check_readable(bucket: str, *, readable: tuple[str, ...]) -> str:
-    """Return the bucket, or say that it is not one for people.
+    """Return the bucket, or refuse it if clients may not read it.
 
     Raises
     ------
     ForbiddenError
-        Naming the buckets that are.
+        The message names the readable buckets.
     """
     if bucket not in readable:
         msg = f"downloads come from {', '.join(readable)} only"

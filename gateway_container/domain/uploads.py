@@ -1,4 +1,4 @@
-"""From an upload to its keys, claims and the event that starts a run."""
+"""Read the fields of a request and make the event that starts a run."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from flts.contracts.ids import derived_event_id
 from flts.errors import RejectedError
 
 StartingEvent = RawData | EvaluateRequest | RollbackRequest
-"""The input of a run."""
+"""The event that starts a run."""
 
 LONGEST_REASON = 500
-"""Characters of a reason; events contain it."""
+"""Characters; events contain the reason, and an event has at most 16 KiB."""
 MOST_SETTINGS = 100
 LONGEST_VALUE = 2000
 MOST_SETTINGS_BYTES = 8 * 1024  # every event of the run contains the settings, and an event has at most 16 KiB
@@ -25,7 +25,7 @@ MOST_SETTINGS_BYTES = 8 * 1024  # every event of the run contains the settings, 
 
 @dataclass(frozen=True, slots=True)
 class StartRequest:
-    """How a run was asked for."""
+    """A request to start a run."""
 
     identifier: str
     settings: Mapping[str, Scalar]
@@ -37,7 +37,7 @@ class StartRequest:
 
 
 def parse_overrides(text: str | None) -> dict[str, Scalar]:
-    """Return a request's settings by their environment names.
+    """Return a request's settings by the names of their environment variables.
 
     Raises
     ------
@@ -87,12 +87,12 @@ def clean_overrides(value: object) -> dict[str, Scalar]:
 
 
 def parse_flag(text: str | None, *, field: str) -> bool:
-    """Return a form's or query's yes or no.
+    """Return the boolean of a form field; an empty or missing field is False.
 
     Raises
     ------
     RejectedError
-        For anything but true, false, 1, 0 in any case, or nothing.
+        For any text but true, 1, yes, on, false, 0, no and off, in any case.
     """
     word = (text or "").strip().lower()
     if word in {"true", "1", "yes", "on"}:
@@ -111,7 +111,7 @@ def raw_data_event(
     test: ClaimCheck | None,
     created_at: datetime,
 ) -> RawData:
-    """Return the event that starts a run; the same run always makes the same event_id."""
+    """Return the event that starts a run; its event_id is derived from the run's id, so it is always the same."""
     return RawData(
         event_id=derived_event_id(pipeline_run_id, RawData.HEADER_EVENT),
         identifier=request.identifier,
@@ -144,7 +144,7 @@ def parse_reason(text: str | None) -> str | None:
 def evaluate_request(
     *, identifier: str, of_run: str, pipeline_run_id: str, created_at: datetime, reason: str | None = None
 ) -> EvaluateRequest:
-    """Return the event that asks eval to judge another run's candidates again, as a run of its own."""
+    """Return the event that starts a run in which eval evaluates another run's candidates again."""
     return EvaluateRequest(
         event_id=derived_event_id(pipeline_run_id, EvaluateRequest.HEADER_EVENT),
         identifier=identifier,
@@ -158,7 +158,7 @@ def evaluate_request(
 def rollback_request(
     *, identifier: str, of_run: str | None, pipeline_run_id: str, created_at: datetime, reason: str | None = None
 ) -> RollbackRequest:
-    """Return the event that asks eval to make an earlier champion the current one again, as a run of its own."""
+    """Return the event that starts a run in which eval makes an earlier champion the current one again."""
     return RollbackRequest(
         event_id=derived_event_id(pipeline_run_id, RollbackRequest.HEADER_EVENT),
         identifier=identifier,
@@ -170,12 +170,12 @@ def rollback_request(
 
 
 def starting_event(record: Mapping[str, Any]) -> StartingEvent:
-    """Return the event that a run's record holds.
+    """Return the event that a run's record contains.
 
     Raises
     ------
     ValueError
-        If it is none of those that start a run.
+        If the record is not an event that starts a run.
     """
     kinds: dict[str, type[StartingEvent]] = {"evaluate": EvaluateRequest, "rollback": RollbackRequest}
     kind: type[StartingEvent] = RawData if "train" in record else kinds.get(str(record.get("cause")), RawData)

@@ -1,4 +1,4 @@
-"""The views of runs that people see, as pure functions of the records in the store."""
+"""The API's views of runs, as pure functions of the records in the store."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TRAINED_SHOWN = (
 
 @dataclass(frozen=True, slots=True)
 class RunRecords:
-    """All that the store holds of one run."""
+    """The records of one run in the store."""
 
     run: Record
     stages: Mapping[str, Record] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class RunRecords:
 
     @property
     def state(self) -> RunState:
-        """How far the run is."""
+        """The run's state, derived from its records."""
         return run_state(
             announced=self.announced,
             stages=self.stages,
@@ -57,12 +57,12 @@ class RunRecords:
 
     @property
     def verdict(self) -> Record:
-        """The decision, or nothing where it only kept eval from deciding a cancelled run."""
+        """The decision; empty for a cancelled run, whose decision only prevents a decision by eval."""
         return {} if self.decision is None or self.state is RunState.CANCELLED else self.decision
 
 
 def run_view(records: RunRecords, progress: Mapping[str, Record], *, now: datetime) -> dict[str, Any]:
-    """Return everything people may know of a run.
+    """Return the complete view of a run.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def run_view(records: RunRecords, progress: Mapping[str, Record], *, now: dateti
 
 
 def summary_view(records: RunRecords, progress: Mapping[str, Record], *, now: datetime) -> dict[str, Any]:
-    """Return one line of the list of runs."""
+    """Return the view of a run in the list of runs."""
     return plain_record(
         {
             "pipeline_run_id": records.run["pipeline_run_id"],
@@ -123,7 +123,7 @@ def summary_view(records: RunRecords, progress: Mapping[str, Record], *, now: da
 
 
 def shown_state(records: RunRecords, progress: Mapping[str, Record]) -> str:
-    """Return ``finished``, ``running`` or ``waiting`` (no service has begun with it)."""
+    """Return ``finished``, ``running`` or ``waiting`` (no service has begun to work on the run)."""
     if records.state.over:
         return "finished"
     return "running" if progress or records.state not in {RunState.RECORDED, RunState.ANNOUNCED} else "waiting"
@@ -135,7 +135,7 @@ def ordered_stages(stages: Mapping[str, Record]) -> list[tuple[str, Record]]:
 
 
 def stage_view(name: str, record: Record, *, now: datetime) -> dict[str, Any]:
-    """Return a stage with how long it took, or has taken so far."""
+    """Return a stage with its seconds from start to end, or to now if the stage has not ended."""
     start, end = moment(record.get("start")), moment(record.get("end"))
     seconds = None
     if start is not None:
@@ -144,20 +144,20 @@ def stage_view(name: str, record: Record, *, now: datetime) -> dict[str, Any]:
 
 
 def changed_stages(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the stages that are new or differ, but for the time that passes while one runs."""
+    """Return the stages that are new or changed; the growing seconds of a running stage are not a change."""
     known = {stage["stage"]: _steady(stage) for stage in before}
     return [stage for stage in after if known.get(stage["stage"]) != _steady(stage)]
 
 
 def expected_types(expected: Record | None) -> list[str]:
-    """Return the model types that eval waits for, or nothing while it does not know."""
+    """Return the model types that eval waits for; an empty list until eval has recorded them."""
     if expected is None:
         return []
     return [str(name) for name in expected.get("model_types") or expected.get("expected") or ()]
 
 
 def elapsed_seconds(records: RunRecords, *, now: datetime) -> float | None:
-    """Return the seconds from the upload to the outcome, or so far."""
+    """Return the seconds from the upload to the outcome, or to now if the run has no outcome."""
     starts = [moment(records.stages.get("upload", {}).get("start")), moment(records.run.get("created_at"))]
     known = [start for start in starts if start is not None]
     if not known:
@@ -169,7 +169,7 @@ def elapsed_seconds(records: RunRecords, *, now: datetime) -> float | None:
 
 
 def champion_view(pointer: Record) -> dict[str, Any]:
-    """Return a champion's pointer without its claims."""
+    """Return a champion pointer without its claim checks."""
     shown = ("run_id", "model_type", "config_hash", "score", "timestamp", "pipeline_run_id", "model_uri")
     return plain_record({name: pointer.get(name) for name in shown})
 
@@ -180,7 +180,7 @@ def default_identifier(identifier: str | None) -> str:
 
 
 def moment(value: object) -> datetime | None:
-    """Return a record's time, or None where there is none that can be read."""
+    """Return a record's time, or None if the value is not an ISO 8601 time with a zone."""
     if not isinstance(value, str):
         return None
     try:
@@ -202,7 +202,7 @@ def plain(value: Any) -> Any:
 
 
 def plain_record(record: Record) -> dict[str, Any]:
-    """Return a record as JSON can carry it."""
+    """Return the record with null for every number that is not finite, because JSON has no such numbers."""
     return {str(name): plain(value) for name, value in record.items()}
 
 

@@ -143,7 +143,7 @@ async def upload(identifier: str, request: Request) -> JSONResponse:
 async def roll_back(
     identifier: str, request: Request, of_run: str | None = None, reason: str | None = None
 ) -> JSONResponse:
-    """Ask eval, as a run of its own, for the champion of `of_run`, or for the one before the current one."""
+    """Start a run that makes the champion of `of_run`, or else the previous champion, the current one again."""
     gateway = gateway_of(request)
     check_identifier(identifier)
     event = await anyio.to_thread.run_sync(gateway.intake.roll_back, identifier, of_run, parse_reason(reason))
@@ -152,7 +152,7 @@ async def roll_back(
 
 @router.get("/datasets", summary="All data sets with their newest upload, last run and champion")
 def list_datasets(request: Request) -> dict[str, Any]:
-    """Return every identifier that was uploaded or ever run."""
+    """Return every identifier that has an upload or a run."""
     return {"datasets": gateway_of(request).queries.datasets()}
 
 
@@ -164,7 +164,7 @@ def tail(identifier: str, request: Request, rows: Annotated[int, Query(ge=1, le=
 
 
 async def announce(gateway: Gateway, event: StartingEvent) -> bool:
-    """Announce a run, waiting a moment for the broker; the outbox goes on where this ends."""
+    """Announce a run; wait for the broker at most ``announce_wait_seconds``, after which the outbox continues."""
     work = asyncio.ensure_future(anyio.to_thread.run_sync(gateway.outbox.announce, event))
     done, _ = await asyncio.wait({work}, timeout=gateway.settings.announce_wait_seconds)
     return work.result() if done else False
@@ -194,7 +194,7 @@ def started_view(started: StartedRun, *, announced: bool) -> dict[str, Any]:
 
 
 def requested_view(event: EvaluateRequest | RollbackRequest, *, announced: bool) -> dict[str, Any]:
-    """Return the answer to a run on a stored upload."""
+    """Return the answer to a request to evaluate again or to roll back."""
     run = f"/runs/{event.pipeline_run_id}"
     return {
         "identifier": event.identifier,

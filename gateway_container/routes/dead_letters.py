@@ -24,22 +24,22 @@ DEFAULT_LETTERS = 100
 
 
 class Replay(BaseModel):
-    """Which letters are sent again; one of ``ids``, ``all`` and ``error_code``."""
+    """The letters to replay: exactly one of ``ids``, ``all`` and ``error_code``."""
 
     model_config = ConfigDict(extra="forbid")
 
     ids: list[str] | None = Field(default=None, min_length=1, max_length=MOST_LETTERS)
     all: bool = False
-    """All that wait, oldest first."""
+    """All letters that wait, oldest first."""
     error_code: str | None = Field(default=None, max_length=200)
-    """All that wait with this reason, oldest first."""
+    """All letters that wait and have this reason, oldest first."""
     limit: int = Field(default=DEFAULT_LETTERS, ge=1, le=MOST_LETTERS)
     rate: float | None = Field(default=None, gt=0)
     """Letters a second; at most REPLAY_PER_SECOND."""
     again: bool = False
-    """Also those that were replayed before."""
+    """Also letters that were replayed before."""
     force: bool = False
-    """Also those that are refused since their run has ended."""
+    """Also letters that are refused because their run has ended."""
     reason: str | None = Field(default=None, max_length=LONGEST_REASON)
     by: str | None = Field(default=None, max_length=100)
     """The name that the client gives."""
@@ -77,7 +77,7 @@ def list_letters(
 
 @router.get("/{group}/{letter_id}", summary="A dead letter, whole")
 def show(group: str, letter_id: str, request: Request) -> JSONResponse:
-    """Return the record as it was read, the reason, the traceback, and who replayed it."""
+    """Return the record as the service read it, the error, the traceback and the replay."""
     return JSONResponse(gateway_of(request).dead_letters.show(group, letter_id))
 
 
@@ -89,7 +89,7 @@ def show(group: str, letter_id: str, request: Request) -> JSONResponse:
     summary="Send dead letters to their group again",
 )
 async def replay(group: str, request: Request) -> JSONResponse:
-    """Send letters to their source topic for this group alone; `remaining` are those that this call had no time for."""
+    """Send letters to this group only; `remaining` lists the letters beyond the limit or the time of one call."""
     gateway = gateway_of(request)
     body = await receive_bytes(
         request.stream(),

@@ -38,7 +38,7 @@ PREDICT_BODY: dict[str, Any] = {
 
 @router.post("/predict", openapi_extra=PREDICT_BODY, summary="A forecast by the champion, in raw units")
 async def predict(request: Request) -> Response:
-    """Pass a request on to the inference service; `GET /datasets/{identifier}/tail` gives a body to start from."""
+    """Forward a request to the inference service; `GET /datasets/{identifier}/tail` returns a body for it."""
     gateway = gateway_of(request)
     limit, setting = gateway.settings.max_predict_bytes, "MAX_PREDICT_BYTES"
     check_declared_length(request.headers, limit=limit, field_name="data", setting=setting)
@@ -54,7 +54,7 @@ async def predict(request: Request) -> Response:
 
 @router.get("/models", summary="The champions with their scores")
 async def models(request: Request) -> Response:
-    """Pass the question on to the inference service."""
+    """Forward the request to the inference service."""
     return await _pass_on(gateway_of(request), request, "GET", "/models", None)
 
 

@@ -1,4 +1,4 @@
-"""Operation: delete a data set, preview or run the janitor, list operations and their reasons."""
+"""Operations: delete a data set, preview or run the janitor, list operations and their reasons."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Reason = Annotated[str | None, Query(max_length=LONGEST_REASON, description="Why
 def delete(
     identifier: str, request: Request, *, dry_run: bool = False, cancel: bool = False, reason: Reason = None
 ) -> dict[str, Any]:
-    """Remove uploads, data, bundles, pointers, runs, logs and keys; 409 while runs are under way, unless `cancel`."""
+    """Remove uploads, data, bundles, pointers, runs, logs and keys; 409 if a run is unfinished and `cancel` not set."""
     deleting = gateway_of(request).deleting
     check_identifier(identifier)
     if dry_run:
@@ -30,14 +30,14 @@ def delete(
 
 @router.get("/janitor", summary="What a round of the janitor would remove, and why")
 def janitor_plan(request: Request) -> dict[str, Any]:
-    """Return, identifier by identifier, the runs and objects that would go; nothing is changed."""
+    """Return the runs and objects that a round would remove, by identifier; nothing is changed."""
     removals = [removal.view() for removal in gateway_of(request).janitor.plan()]
     return {"dry_run": True, "removals": [view for view in removals if view["runs"] or view["objects"]]}
 
 
 @router.post("/janitor", dependencies=WRITE, summary="Have the janitor do a round now")
 def janitor_round(request: Request, reason: Reason = None) -> dict[str, Any]:
-    """Run the janitor: remove what its preview lists; 409 while another round goes on."""
+    """Remove the runs and objects that `GET /janitor` lists; 409 while another round runs."""
     gateway = gateway_of(request)
     removals = [removal.view() for removal in gateway.janitor.round()]
     gone = [view for view in removals if view["runs"] or view["objects"]]
@@ -57,7 +57,7 @@ def operations(
     pipeline_run_id: str | None = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 20,
 ) -> dict[str, Any]:
-    """Return the operations on an identifier (on one of its runs), or those that concern none, as a janitor's round."""
+    """Return the operations on an identifier or one of its runs; else those on none, such as rounds of the janitor."""
     gateway = gateway_of(request)
     if identifier is None:
         return {"operations": gateway.operations.of(None, limit=limit), "deletion": None}

@@ -1,4 +1,4 @@
-"""Runs: start, list, show, follow live, announce again."""
+"""Runs: start, list, show, follow live, announce again, cancel, evaluate again."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class StartRun(BaseModel):
     force: bool = False
     """Compute everything again, also results that an earlier run has stored."""
     salt: str | None = Field(default=None, max_length=200)
-    """Another salt is another config_hash: everything is computed afresh (as the setting EXTRA_HASH_SALT)."""
+    """Sets EXTRA_HASH_SALT: a new salt makes a new config_hash, so everything is computed again."""
     reason: str | None = Field(default=None, max_length=LONGEST_REASON)
-    """The reason; it is kept with the run."""
+    """The reason; it is stored with the run."""
 
 
 @router.post(
@@ -89,7 +89,7 @@ def resume_all(
     older_than_seconds: Annotated[float | None, Query(ge=0, le=10**9)] = None,
     reason: str | None = None,
 ) -> dict[str, Any]:
-    """Announce again, with the same event_id, runs without an outcome that have not moved for so long."""
+    """Announce again, with the same event_id, runs without outcome and without progress for `older_than_seconds`."""
     gateway = gateway_of(request)
     older = gateway.settings.resume_after_seconds if older_than_seconds is None else older_than_seconds
     why = parse_reason(reason)
@@ -122,7 +122,7 @@ def resume_one(run_id: str, request: Request, reason: str | None = None) -> dict
 
 @router.post("/runs/{run_id}/cancel", dependencies=WRITE, summary="End a run without a decision")
 def cancel(run_id: str, request: Request, reason: str | None = None) -> dict[str, Any]:
-    """Record that a run has ended: work in hand goes on to its end, but nothing of it is promoted."""
+    """End a run without a decision; running work continues to its end, but none of its models is promoted."""
     gateway = gateway_of(request)
     identifier = gateway.queries.identifier_of(run_id)
     why = parse_reason(reason)
@@ -136,7 +136,7 @@ def cancel(run_id: str, request: Request, reason: str | None = None) -> dict[str
 
 @router.post("/runs/{run_id}/evaluate", status_code=202, dependencies=WRITE, summary="Judge a run's candidates again")
 async def evaluate_again(run_id: str, request: Request, reason: str | None = None) -> JSONResponse:
-    """Ask eval, as a run of its own, to judge the candidates of a run again; nothing is trained."""
+    """Start a run that evaluates the candidates of another run again; nothing is trained."""
     gateway = gateway_of(request)
 
     def work() -> EvaluateRequest:
@@ -150,7 +150,7 @@ async def evaluate_again(run_id: str, request: Request, reason: str | None = Non
 def list_runs(
     request: Request, identifier: str | None = None, limit: Annotated[int, Query(ge=1, le=200)] = 20
 ) -> dict[str, Any]:
-    """Return the newest runs first."""
+    """Return the newest runs, newest first."""
     if identifier is not None:
         check_identifier(identifier)
     return {"runs": gateway_of(request).queries.runs(identifier, limit)}
@@ -169,9 +169,9 @@ def get_run(run_id: str, request: Request) -> JSONResponse:
     response_class=StreamingResponse,
 )
 async def events(run_id: str, request: Request) -> StreamingResponse:
-    """Stream `state` (all of the run), then `progress` and `stage` as they come, then `end` at the outcome.
+    """Stream `state` (the complete run), then `progress` and `stage` as they happen, then `end` at the outcome.
 
-    A stream that breaks is opened again: it begins with the state, so nothing is missed.
+    If the stream breaks, connect again: each stream begins with `state`, so no change is missed.
     """
     gateway = gateway_of(request)
     identifier = await anyio.to_thread.run_sync(gateway.queries.identifier_of, run_id)
