@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace, settings: CliSettings) -> int:
-    if arguments.command == "doctor":  # doctor checks the gateway like any other backend
+    if arguments.command == "doctor":  # doctor needs no working gateway: it checks the gateway itself
         return doctor.doctor(settings, arguments)
     with GatewayClient(
         settings.url(),

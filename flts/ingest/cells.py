@@ -73,7 +73,8 @@ class BlockReader:
             return "error"
 
         header = self._header
-        # Columns are read by position, because ignored columns may have the same name and Arrow refuses duplicates.
+        # Arrow refuses two columns with the same name, but ignored columns may share one. So every column that is not
+        # used gets its position appended to its name.
         by_position = [
             column if column in header.numeric or column == header.time_column else f"{column}\n{at}"
             for at, column in enumerate(header.names)

@@ -140,7 +140,7 @@ def test_a_target_that_is_not_there_ends_the_connection() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         with FaultyProxy(unused.getsockname()[1]) as proxy:
-            # A connection with this fault may end while it is being established.
+            # The target's port has no listener. The proxy may close the client's connection before connect() returns.
             with suppress(BrokenPipeError, ConnectionResetError), connected(proxy) as client:
                 assert client.recv(1) == b""
             eventually(lambda: proxy.accepted == 1, "it was made")

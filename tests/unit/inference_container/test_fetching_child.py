@@ -186,7 +186,7 @@ def test_a_process_that_was_stopped_as_its_round_ended_has_no_other(by: str, mon
         facts_of(child)
         first = child._process
         assert first is not None
-        monkeypatch.setattr(first, "poll", lambda: None)  # the moment between the signal and the end of the process
+        monkeypatch.setattr(first, "poll", lambda: None)  # a process that got a signal still counts as running for a moment
         if by == "the server":
             with child._at_work:
                 child.interrupt()
@@ -194,7 +194,7 @@ def test_a_process_that_was_stopped_as_its_round_ended_has_no_other(by: str, mon
             others = timers()
             with child.round(LOOK, SILENCE_SECONDS) as facts:
                 assert list(facts) == []
-                [watchdog] = timers() - others  # the timer still runs after the last fact
+                [watchdog] = timers() - others  # the round's timeout still runs, until the round is closed
                 watchdog.function()
 
         assert facts_of(child) == []
