@@ -186,7 +186,7 @@ def test_a_process_that_was_stopped_as_its_round_ended_has_no_other(by: str, mon
         facts_of(child)
         first = child._process
         assert first is not None
-        monkeypatch.setattr(first, "poll", lambda: None)  # a process that got a signal still counts as running for a moment
+        monkeypatch.setattr(first, "poll", lambda: None)  # a killed process still counts as running for a moment
         if by == "the server":
             with child._at_work:
                 child.interrupt()
