@@ -1,1 +1,1 @@
-"""Kafka: the consume loop, the codec of messages, attempts and the publisher."""
+"""Kafka: the consume loop, the codec of records, the count of attempts, and the publisher."""

@@ -1,4 +1,4 @@
-"""Attempts are recorded in the store before the work begins, so that an out-of-memory kill does not lose the count."""
+"""Counts the attempts at each event. The store records an attempt before the work begins, so a kill loses no count."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DIED = "the process ended in the middle of the work (killed, or out of memory)"
 
 
 class AttemptsExhaustedError(Exception):
-    """All attempts at an event were used up; the message is the last attempt's error."""
+    """An event has no attempt left; the message is the error of its last attempt."""
 
     def __init__(self, last_error: str, attempts: int) -> None:
         super().__init__(last_error)
@@ -27,39 +27,40 @@ class AttemptsExhaustedError(Exception):
 
 
 class Attempts(Protocol):
-    """Counts attempts at events."""
+    """The count of attempts at each event."""
 
     def begin(self, event: Event, nonce: str | None = None) -> int:
-        """Record an attempt and return its number from 1; raises `AttemptsExhaustedError` if there is none left.
+        """Record an attempt and return its number from 1; raise `AttemptsExhaustedError` if the event has none left.
 
-        ``nonce`` names the attempt: a call that is repeated with it, since the answer was lost, counts once.
+        ``nonce`` identifies the attempt. A caller that lost the answer calls again with the same nonce, and the attempt
+        counts once.
         """
         ...
 
     def failed(self, event: Event, number: int, error: str) -> None:
-        """Record how an attempt ended."""
+        """Record the error of a failed attempt."""
         ...
 
     def withdraw(self, event: Event, number: int) -> None:
-        """Take an attempt back: a backend was away, or the service stops."""
+        """Remove an attempt that does not count, because a backend was away or the service stops."""
         ...
 
     def clear(self, event: Event, attempts: int) -> None:
-        """Remove an event's attempts when it is done or given up: a replay starts afresh."""
+        """Remove the attempts of an event that is done or dead-lettered, so that a replay begins at attempt 1."""
         ...
 
 
 class StoredAttempts:
-    """Attempts as one object each, created once.
+    """Attempts in the store: one object for each attempt, written create-only.
 
     Parameters
     ----------
     store, bucket
-        Where the runs are recorded.
+        The object store, and the bucket that holds the records of runs.
     group : str
-        The consumer group, which counts for itself.
+        The consumer group. Each group has its own count.
     max_attempts : int
-        Attempts that an event has.
+        Most attempts at one event.
     """
 
     def __init__(
@@ -78,34 +79,34 @@ class StoredAttempts:
         self._now = now
 
     def begin(self, event: Event, nonce: str | None = None) -> int:
-        """Record an attempt and return its number from 1; raises `AttemptsExhaustedError` if there is none left."""
-        # Without earlier failures this is one put. After failures it tries the next number until one is free.
+        """Record an attempt and return its number from 1; raise `AttemptsExhaustedError` if the event has none left."""
+        # A first attempt is one put. After failed attempts the loop tries each number until it finds a free key.
         nonce = nonce or uuid.uuid4().hex
         for number in range(1, self._max_attempts + 1):
             try:
                 self._put(event, number, None, nonce=nonce, create_only=True)
             except PreconditionFailedError:
-                # A record with the same nonce is this attempt's own: the answer to its put was lost.
+                # The record of this attempt has the same nonce: an earlier put succeeded, and its answer was lost.
                 if self._read(event, number).get("nonce") != nonce:
                     continue
             return number
         raise AttemptsExhaustedError(self._last_error(event), self._max_attempts)
 
     def failed(self, event: Event, number: int, error: str) -> None:
-        """Record how an attempt ended."""
+        """Record the error of a failed attempt."""
         self._put(event, number, error)
 
     def withdraw(self, event: Event, number: int) -> None:
-        """Take an attempt back: a backend was away, or the service stops."""
+        """Remove an attempt that does not count, because a backend was away or the service stops."""
         self._store.delete(self._bucket, self.key(event, number))
 
     def clear(self, event: Event, attempts: int) -> None:
-        """Remove an event's attempts when it is done or given up: a replay starts afresh."""
+        """Remove the attempts of an event that is done or dead-lettered, so that a replay begins at attempt 1."""
         for number in range(1, attempts + 1):
             self._store.delete(self._bucket, self.key(event, number))
 
     def key(self, event: Event, number: int) -> str:
-        """Return the key of an attempt."""
+        """Return the key of an attempt's object."""
         return layout.ATTEMPT(event.identifier, event.pipeline_run_id, self._group, event.event_id, str(number))
 
     def _put(
@@ -136,14 +137,14 @@ class StoredAttempts:
 
 
 class MemoryAttempts:
-    """Attempts of a replica that reads every message for itself: no other replica continues the count."""
+    """Attempts in memory, for a consumer without a group or a service without a store; a restart begins at 1."""
 
     def __init__(self, max_attempts: int) -> None:
         self._max_attempts = max_attempts
         self._errors: dict[str, list[str]] = {}
 
     def begin(self, event: Event, nonce: str | None = None) -> int:  # noqa: ARG002 - no answer is lost in memory
-        """Record an attempt and return its number from 1; raises `AttemptsExhaustedError` if there is none left."""
+        """Record an attempt and return its number from 1; raise `AttemptsExhaustedError` if the event has none left."""
         errors = self._errors.setdefault(event.event_id, [])
         if len(errors) >= self._max_attempts:
             raise AttemptsExhaustedError(errors[-1], len(errors))
@@ -151,15 +152,15 @@ class MemoryAttempts:
         return len(errors)
 
     def failed(self, event: Event, number: int, error: str) -> None:
-        """Record how an attempt ended."""
+        """Record the error of a failed attempt."""
         errors = self._errors.get(event.event_id, [])
-        if number <= len(errors):  # else the attempt was removed meanwhile
+        if number <= len(errors):  # otherwise another thread has removed the attempt
             errors[number - 1] = error
 
     def withdraw(self, event: Event, number: int) -> None:
-        """Take an attempt back: a backend was away, or the service stops."""
+        """Remove an attempt that does not count, because a backend was away or the service stops."""
         del self._errors.get(event.event_id, [])[number - 1 :]
 
-    def clear(self, event: Event, attempts: int) -> None:  # noqa: ARG002 - counted here
-        """Remove an event's attempts when it is done or given up."""
+    def clear(self, event: Event, attempts: int) -> None:  # noqa: ARG002 - the list has the count
+        """Remove the attempts of an event that is done or dead-lettered, so that a replay begins at attempt 1."""
         self._errors.pop(event.event_id, None)

@@ -1,4 +1,4 @@
-"""Events to Kafka records and back."""
+"""Encodes events as Kafka records and decodes records to events."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from flts.observability.tracing import Trace
 
 MAX_EVENT_BYTES = 16 * 1024
 MAX_HEADERS_BYTES = 16 * 1024
-"""Of all headers of a record together; ours have 150. A broker takes a megabyte."""
+"""Bytes of all headers of a record together; FLTS writes 150. A broker accepts a record with a megabyte of headers."""
 ONLY_GROUP = "only-group"
-"""Header of a replayed dead letter: the one group that is to read it."""
+"""Header of a replayed dead letter: the only group that processes the record. Other groups skip it."""
 REPLAY_OF = "replay-of"
-"""Header of a replayed dead letter: the letter it was."""
+"""Header of a replayed dead letter: the id of the letter."""
 LEFT_OUT = "headers-left-out"
-"""Header of a dead letter: how many of its record's headers did not fit."""
+"""Header of a dead letter: the number of headers of the original record that did not fit."""
 REASONS = (
     "source-topic",
     "source-partition",
@@ -30,7 +30,7 @@ REASONS = (
     "traceback",
     LEFT_OUT,
 )
-"""Headers that a dead letter has beside those of its record."""
+"""Headers that the consume loop adds to a dead letter, beside the headers of the original record."""
 
 Headers = list[tuple[str, bytes]]
 
@@ -41,7 +41,7 @@ def encode(event: Event, trace: Trace | None = None) -> tuple[bytes, bytes, Head
     Raises
     ------
     RejectedError
-        If the event is larger than 16 KiB: details belong into a claimed object.
+        If the event is larger than 16 KiB; larger data belong in an object that the event names (a claim check).
     """
     value = event.model_dump_json().encode()
     if len(value) > MAX_EVENT_BYTES:
@@ -54,12 +54,12 @@ def encode(event: Event, trace: Trace | None = None) -> tuple[bytes, bytes, Head
 
 
 def decode(topic: Topic, value: bytes | None, headers: Iterable[tuple[str, bytes | None]] | None) -> Event:
-    """Return the event that a record carries; unknown fields are ignored.
+    """Return the event in a record; unknown fields are ignored.
 
     Raises
     ------
     RejectedError
-        If the headers are too large or name no event of the topic, or the value does not validate. Code:
+        If the headers are too large or name no event of the topic, or if the value is invalid. Codes:
         headers_too_large, unknown_event, empty_message, not_json, unknown_version, bad_message.
     """
     headers = list(headers or ())
@@ -68,7 +68,7 @@ def decode(topic: Topic, value: bytes | None, headers: Iterable[tuple[str, bytes
         msg = f"a record on {topic.name} with {size} bytes of headers; there are at most {MAX_HEADERS_BYTES}"
         raise RejectedError(msg, code="headers_too_large", field="headers")
     word = header(headers, "event")
-    # On a topic with one kind of event a record needs no event header, so people can write one by hand.
+    # A topic with one kind of event needs no event header, so a person can publish such a record by hand.
     event_class = topic.event_class(word) if word is not None else (topic.events[0] if len(topic.events) == 1 else None)
     if event_class is None:
         msg = f"the header event={word!r} names no event of the topic {topic.name}"
@@ -89,7 +89,7 @@ def _refusal(event_class: type[Event], error: ValidationError) -> RejectedError:
     if found[0]["type"] == "json_invalid":
         code = "not_json"
     elif any(problem["loc"] == ("v",) for problem in found):
-        # A wrong version explains every other mismatch, so only the version is reported.
+        # A wrong version can cause all other mismatches, so the code and the field name the version.
         code, field = "unknown_version", "v"
     msg = f"not a valid {event_class.__name__}: {'; '.join(problems[:10])}"
     return RejectedError(msg, code=code, field=field)
@@ -107,10 +107,10 @@ def header(headers: Iterable[tuple[str, bytes | None]] | None, name: str) -> str
 def dead_letter_headers(
     original: Sequence[tuple[str, bytes | None]] | None, added: dict[str, str], *, limit_bytes: int
 ) -> list[tuple[str, bytes | None]]:
-    """Return a dead letter's headers: the reasons, then the original ones, cut so that together they fit.
+    """Return a dead letter's headers: the reasons, then the original headers that fit into the limit.
 
-    A replayed record's ``only-group`` and the reasons of an earlier death are left out: they no longer hold. How many
-    others did not fit stands in ``headers-left-out``.
+    ``only-group`` and the reasons of an earlier dead letter are left out, because they no longer apply. The header
+    ``headers-left-out`` contains the number of other headers that did not fit.
     """
     headers: list[tuple[str, bytes | None]] = []
     left = limit_bytes

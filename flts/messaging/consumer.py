@@ -1,7 +1,7 @@
-"""The consume loop of all services: it always polls, processes one event at a time, and commits last.
+"""The consume loop of all services. It processes one record at a time, and continues to poll while a handler works.
 
-The order of effects: decode the record, do the work, publish the results and wait for the acknowledgement, commit. The
-first three happen in `Delivery`, in a second thread. Only the loop's thread uses the Kafka consumer.
+The order is: decode the record, run the handler, publish the results and wait for their acknowledgement, commit the
+offset. `Delivery` does the first three in a second thread. Only the loop's thread uses the Kafka consumer.
 """
 
 from __future__ import annotations
@@ -31,29 +31,29 @@ log = get_logger(__name__)
 
 POLL_SECONDS = 0.2
 PATIENCE_SECONDS = 0.5
-"""Seconds; shorter work needs no pause, and a pause discards prefetched records."""
+"""Seconds of work before the loop pauses its partitions; a pause drops prefetched records, so short work needs none."""
 SILENT_SECONDS = 60.0
 REQUEST_SECONDS = 2.0
 LAG_PERIOD_SECONDS = 10.0
 RETRY_SECONDS = 1.0
 CLOSE_SECONDS = 3.0
 OVERDUE_SECONDS = 60.0
-"""Seconds beyond the work's deadline; then /healthz fails, and the orchestrator restarts the service."""
+"""Seconds of work beyond the deadline until the heartbeat of /healthz stops; it fails `SILENT_SECONDS` later."""
 
 
 class ConsumeLoop:
-    """Consumes one subscription until the service stops.
+    """Consumes the topics of one subscription until the service stops.
 
     Parameters
     ----------
     subscription : Subscription
         Topics, group and handler.
     delivery : Delivery
-        What becomes of each record.
+        Processes each record.
     client_id : str
         The service's name.
     on_fatal : function
-        Called with the reason if the service cannot go on.
+        Called with the reason when an error ends the loop; the service must then end.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class ConsumeLoop:
         self._recommit_at = 0.0
         self._connected = True
         self.abandoned = False
-        """Whether a thread was left that cannot be stopped: a handler, or the client."""
+        """Whether a thread that cannot be stopped still runs: a handler's, or the one that closes the client."""
         self._cluster_id: str | None = None
         self._ends: dict[Place, int] | None = None
         self._begun_at: dict[Place, int] = {}
@@ -100,14 +100,15 @@ class ConsumeLoop:
 
     @property
     def connected(self) -> bool:
-        """Whether the brokers answered when last asked."""
+        """Whether the brokers answer, as far as the latest request or error shows."""
         return self._connected
 
     def take_ends(self, timeout_seconds: float = REQUEST_SECONDS) -> None:
-        """Remember where the partitions end now, before the service reads its state from the store.
+        """Store the end offsets of the partitions, before the service reads its state from the store.
 
-        What is published from here on is read by `run`; what came before is in the state. Without this call, or if the
-        brokers do not answer, a replica that reads every partition begins at the beginning, which is right but longer.
+        Only for a replica that reads every partition without a group. The state covers earlier records, so `run` reads
+        from these offsets. Without this call, or if the brokers do not answer, `run` reads from the first record, which
+        is also correct and slower.
         """
         if self._group is not None:
             return
@@ -121,14 +122,14 @@ class ConsumeLoop:
             log.warning("ends_unknown", topics=list(self._topics), error=str(error))
 
     def run(self) -> None:
-        """Consume until `Stopping.asked`; call it in a thread of its own."""
+        """Consume until `Stopping.asked` is set; the caller provides a thread for this loop alone."""
         self._health.watch(self.name, silent_seconds=SILENT_SECONDS)
         self._crew.start()
         try:
             self._begin()
             while not self._stopping.asked.is_set():
                 self._round()
-        except Exception as error:  # after any error the service must end, because its loop has ended
+        except Exception as error:  # any error ends this loop, so the service must end too
             log.exception("consume_loop_error")
             self._on_fatal(f"the consume loop of {', '.join(self._topics)} failed: {type(error).__name__}: {error}")
         finally:
@@ -183,7 +184,7 @@ class ConsumeLoop:
             if self._alive():
                 self._health.beat(self.name)
             if self._stopping.over.is_set() and not job.done.wait(PATIENCE_SECONDS):
-                # A handler in a thread cannot be stopped. Its offset is not committed, and its attempt does not count.
+                # A handler in a thread cannot be stopped. The loop withdraws its attempt and commits no offset.
                 self._delivery.release()
                 job.outcome, self.abandoned = "interrupted", True
                 return
@@ -193,11 +194,11 @@ class ConsumeLoop:
                 continue
             if message.error() is not None:
                 self._on_error(message.error())
-            else:  # fetched before the pause took effect: the record is read again after it
+            else:  # the client fetched this record before the pause; after the seek the loop reads it again later
                 self._consumer.seek(TopicPartition(message.topic(), message.partition(), message.offset()))
 
     def _alive(self) -> bool:
-        # All attempts and waits for backends may take longer than this; one attempt's work may not.
+        # The limit is for the work of one attempt. All attempts and the waits for backends may last longer together.
         return self._delivery.seconds_working() < self._settings.work_deadline_seconds + OVERDUE_SECONDS
 
     def _keep_house(self) -> None:
@@ -240,7 +241,7 @@ class ConsumeLoop:
         self._connected = True
         log.info("brokers_answer_again")
         if self._group is None and self._cluster_id is not None and cluster_id != self._cluster_id:
-            # The embedded broker loses its topics when it ends. A new cluster is read from its first record.
+            # The embedded broker loses its topics when it ends, so the loop reads a new cluster from its first record.
             log.info("cluster_changed", cluster_id=cluster_id)
             self._cluster_id, self._ends, self._owned = cluster_id, None, set()
 
@@ -260,7 +261,7 @@ class ConsumeLoop:
         log.info("partitions_assigned", partitions=[f"{part.topic}/{part.partition}" for part in partitions])
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        if consumer is not self._consumer:  # a late callback of a client that was already replaced
+        if consumer is not self._consumer:  # a late callback of a client that `_renew` has replaced
             return
         gone = {(part.topic, part.partition) for part in partitions}
         self._owned -= gone
@@ -299,8 +300,8 @@ class ConsumeLoop:
             self._send_commits()
 
     def _send_commits(self) -> None:
-        # The loop does not wait for the broker's answer. A failed commit is sent again with the next one. If no commit
-        # succeeds, the record is delivered again.
+        # The loop does not wait for the broker's answer. It repeats a failed commit after RETRY_SECONDS or with the
+        # next commit. If no commit succeeds, the broker delivers the record again.
         offsets = [TopicPartition(topic, part, offset) for (topic, part), offset in self._uncommitted.items()]
         try:
             self._consumer.commit(offsets=offsets, asynchronous=True)
@@ -336,7 +337,7 @@ class ConsumeLoop:
                     stuck.append(place)
         except KafkaException:
             self._standstills.forget()
-            return  # error_cb reports the fault; the gauge keeps its last value
+            return  # `_on_error` reports the error; the gauge keeps its last value
         for name, behind_all in lag.items():
             # Two subscriptions of one service may read the same topic, so the label names the group.
             group = (self._subscription.group or self._client_id) if self._group is not None else EACH_REPLICA
@@ -345,7 +346,7 @@ class ConsumeLoop:
             self._renew(stuck)
 
     def _renew(self, stuck: list[Place]) -> None:
-        """Take a new client in the place of one that no longer reads everything."""
+        """Replace a Kafka client that has stopped reading some of its partitions."""
         log.warning("consumer_renewed", partitions=[f"{topic}/{part}" for topic, part in stuck])
         if self._group is None:
             read = self._consumer.position([TopicPartition(*place) for place in self._owned])
@@ -372,7 +373,7 @@ class ConsumeLoop:
                 self._consumer.commit(offsets=offsets, asynchronous=False)
         except KafkaException as error:
             log.warning("commit_refused", error=str(error))
-        # Leaving the group waits for the broker. Without an answer the session times out on the broker.
+        # `close` leaves the group and waits for the broker. If the broker does not answer, the session times out there.
         closing = threading.Thread(target=self._consumer.close, name=f"{self.name}-close", daemon=True)
         closing.start()
         closing.join(CLOSE_SECONDS)
@@ -405,11 +406,11 @@ class _Job:
     outcome: Outcome | None = None
     error: Exception | None = None
     lost: bool = False
-    """The partition went to another replica meanwhile: its commit is not ours."""
+    """The broker moved the partition to another replica during the work, so this replica commits no offset."""
 
 
 class _Crew:
-    """The one thread that works; it lives as long as the loop, since child processes end with the thread they have."""
+    """The thread that runs handlers. It lives as long as the loop: a child process ends with its starting thread."""
 
     def __init__(self, delivery: Delivery, name: str) -> None:
         self._delivery = delivery
@@ -431,7 +432,7 @@ class _Crew:
         while (job := self._jobs.get()) is not None:
             try:
                 job.outcome = self._delivery.deliver(job.record)
-            except Exception as error:  # noqa: BLE001 - the loop raises it in its own thread
+            except Exception as error:  # noqa: BLE001 - the loop raises the error in its own thread
                 job.error = error
             finally:
                 job.done.set()

@@ -1,4 +1,4 @@
-"""Process one Kafka record: decode it, work on it in bounded attempts, publish the results or a dead letter."""
+"""Processes one Kafka record: decodes it, runs the handler in a bounded number of attempts, publishes the results."""
 
 from __future__ import annotations
 
@@ -28,17 +28,16 @@ T = TypeVar("T")
 
 Outcome = Literal["done", "skipped", "dead_letter", "dropped", "interrupted", "failed"]
 MAX_WAIT_SECONDS = 30.0
-"""Seconds; the longest wait between two attempts to reach a backend that is away."""
+"""Seconds; the longest wait before the next request to a backend that is away."""
 MAX_BACKOFF_SECONDS = 60.0
 MAX_MESSAGE_CHARACTERS = 2_000
 HEADER_LIMITS_BYTES = (2**21, 32_768, 1_024, 128)
-"""A dead letter has all headers that its record had; where the brokers do not take it so, they are cut further and
-further until they do. Its value never is."""
+"""Bytes of a dead letter's headers. If the brokers refuse the size, the next limit is tried; the value is never cut."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A Kafka record, free of the client's own types."""
+    """A Kafka record without the types of the Kafka client."""
 
     topic: Topic
     full_topic: str
@@ -50,20 +49,20 @@ class Record:
 
 
 class Stopping:
-    """How a service ends: asked first, and some time later it is over."""
+    """The two phases of a service's end: first no new work begins, and DRAIN_SECONDS later running work is ended."""
 
     def __init__(self) -> None:
         self.asked = threading.Event()
-        """No new work or attempt begins."""
+        """Set when the service begins to stop: no new work or attempt begins."""
         self.over = threading.Event()
-        """Work in hand is given up."""
+        """Set when the time to stop is over: running work is ended and its attempt withdrawn."""
 
 
 class Sender(Protocol):
-    """The publisher, as a delivery uses it."""
+    """The part of the publisher that a delivery uses."""
 
     def publish_all(self, events: Iterable[Event], *, trace: Trace | None = None) -> None:
-        """Publish events and wait for their acknowledgement."""
+        """Publish events and wait for the brokers' acknowledgement."""
         ...
 
     def publish_soon(self, event: Event) -> None:
@@ -73,7 +72,7 @@ class Sender(Protocol):
     def publish_record(
         self, topic: str, key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes | None]]
     ) -> None:
-        """Publish a record as it is and wait for its acknowledgement."""
+        """Publish a record unchanged and wait for the brokers' acknowledgement."""
         ...
 
 
@@ -82,16 +81,17 @@ Work = Callable[[Event, Progress], Sequence[Event]]
 
 @dataclass
 class Delivery:
-    """Delivers a subscription's records, one at a time, in a thread that may wait.
+    """Processes the records of a subscription, one at a time. Its calls block, so the loop has a thread for them.
 
     Parameters
     ----------
     work : function
-        The handler, in this process or in a child.
+        The handler, in this process or in a child process.
     dead_letters : str or None
-        Full name of the topic of dead letters; None for a replica that reads everything for itself.
+        Full name of the topic of dead letters. None for a replica that reads every partition without a group: it drops
+        a record that fails.
     only_group : str
-        Bare name of the group: records meant for another are skipped.
+        Name of this group, without prefix. A record whose header ``only-group`` names another group is skipped.
     """
 
     service: str
@@ -109,12 +109,12 @@ class Delivery:
     _begun: float | None = field(default=None, init=False)
 
     def deliver(self, record: Record) -> Outcome:
-        """Bring a record to its end; the caller commits it unless it was interrupted.
+        """Process a record and return its outcome; the caller commits the offset unless it is ``interrupted``.
 
         Raises
         ------
         WorkerStartError
-            If the service cannot work at all.
+            If no child process can be started, so the service cannot process any record.
         """
         trace = Trace.parse(header(record.headers, "traceparent")) or Trace.start()
         position = {"topic": record.full_topic, "partition": record.partition, "offset": record.offset}
@@ -128,7 +128,7 @@ class Delivery:
         return outcome
 
     def release(self) -> None:
-        """Withdraw the running attempt: the partition went to another replica, which counts its own."""
+        """Withdraw the running attempt: another replica has the partition now, or the service stops during the work."""
         running = self._attempt
         if running is not None:
             try:
@@ -137,7 +137,7 @@ class Delivery:
                 log.warning("attempt_not_forgiven", error=str(error), event_id=running[0].event_id)
 
     def seconds_working(self) -> float:
-        """Return how long the handler has been at work on its event, in seconds; 0 between two attempts."""
+        """Return for how many seconds the handler has worked in the running attempt; 0 between two attempts."""
         begun = self._begun
         return 0.0 if begun is None else time.monotonic() - begun
 
@@ -155,7 +155,7 @@ class Delivery:
         ids = {"identifier": event.identifier, "pipeline_run_id": event.pipeline_run_id}
         fields = bind(**ids, config_hash=event.config_hash, event_id=event.event_id)
         with fields, replaying(replayed=meant_for is not None):
-            # Progress arrives every second and causes no work.
+            # A progress event arrives every second, so its line is only for debugging.
             write = log.debug if isinstance(event, RunProgress) else log.info
             write("kafka_receive", kind=type(event).__name__, object_key=getattr(event, "object_key", None))
             return self._attempt_until_done(record, event)
@@ -164,19 +164,19 @@ class Delivery:
         away = 0
         while True:
             try:
-                nonce = uuid.uuid4().hex  # the same in each retry of the put, so that an attempt counts once
-                number = self._patiently(lambda nonce=nonce: self.attempts.begin(event, nonce))  # type: ignore[misc] # a default binds it
+                nonce = uuid.uuid4().hex  # each retry of the put uses the same nonce, so an attempt counts once
+                number = self._patiently(lambda nonce=nonce: self.attempts.begin(event, nonce))  # type: ignore[misc] # the default binds the value
             except AttemptsExhaustedError as error:
                 return self._give_up(record, event, error, attempts=error.attempts)
             self._attempt = (event, number)
             try:
                 produced = self._work(event)
-                self._patiently(lambda produced=produced: self.publisher.publish_all(produced))  # type: ignore[misc] # a default binds it
+                self._patiently(lambda produced=produced: self.publisher.publish_all(produced))  # type: ignore[misc] # the default binds the value
             except (WorkInterruptedError, WorkerStartError):
                 self._withdraw(event, number)
                 raise
             except BackendAwayError as error:
-                self._patiently(lambda number=number: self.attempts.withdraw(event, number))  # type: ignore[misc] # a default binds it
+                self._patiently(lambda number=number: self.attempts.withdraw(event, number))  # type: ignore[misc] # the default binds the value
                 away += 1
                 wait = min(
                     MAX_WAIT_SECONDS, max(error.retry_after_seconds, self.backoff_seconds) * 2 ** min(away - 1, 8)
@@ -184,16 +184,16 @@ class Delivery:
                 log.warning("backend_away", error=str(error), wait_seconds=wait)
                 self._wait(wait)
             except RunDeletedError:
-                self._patiently(lambda number=number: self.attempts.clear(event, number))  # type: ignore[misc] # a default binds it
+                self._patiently(lambda number=number: self.attempts.clear(event, number))  # type: ignore[misc] # the default binds the value
                 return "skipped"
             except RejectedError as error:
                 return self._give_up(record, event, error, attempts=number)
-            except Exception as error:  # noqa: BLE001 - a bug or a retryable error: bounded attempts, then the dead letters
+            except Exception as error:  # noqa: BLE001 - a bug or a retryable error: retried, then dead-lettered
                 if number >= self.max_attempts:
                     return self._give_up(record, event, error, attempts=number)
                 self._defer(event, number, error)
             else:
-                self._patiently(lambda number=number: self.attempts.clear(event, number))  # type: ignore[misc] # a default binds it
+                self._patiently(lambda number=number: self.attempts.clear(event, number))  # type: ignore[misc] # the default binds the value
                 return "done"
             finally:
                 self._attempt = None
@@ -252,7 +252,7 @@ class Delivery:
             self._patiently(publish)
         except WorkInterruptedError:
             raise
-        except Exception:  # the dead letter is already stored; an error here must not cause an endless redelivery
+        except Exception:  # the dead letter is published; raising here would cause an endless redelivery
             log.exception("on_exhausted_error")
 
     def _publish_dead_letter(self, topic: str, record: Record, details: dict[str, str], attempts: int) -> None:
@@ -281,7 +281,7 @@ class Delivery:
         self._patiently(publish)
 
     def _patiently(self, action: Callable[[], T]) -> T:
-        """Do something, again and again while a backend is away; what was made so far is kept in hand."""
+        """Call the action until no backend is away. The results of the work stay in memory meanwhile."""
         wait = self.backoff_seconds
         while True:
             try:

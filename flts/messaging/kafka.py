@@ -1,4 +1,4 @@
-"""Kafka clients: their configuration by group protocol, the check of topics, and the publisher."""
+"""The configuration of all Kafka clients, the checks of brokers and topics at start, and the publisher."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ from flts.settings import KafkaSettings
 log = get_logger(__name__)
 
 FETCH_WAIT_MS = 50
-"""The embedded broker wakes a fetch only after this time; 15 ms of latency against 364 with the default of 500."""
+"""Milliseconds; the embedded broker answers a fetch only after this time. Latency: 15 ms, or 364 at the default 500."""
 RECONNECT_MAX_MS = 1_000
 REQUEST_SECONDS = 5.0
 TOPIC_LOOK_SECONDS = 0.1
 DELIVERY_MS = 20_000
 MAX_DEAD_LETTER_BYTES = 1_500_000
-"""The brokers' default for a record is 1,048,588; a dead letter is such a record and the reasons."""
+"""Bytes; the brokers accept records of 1,048,588 by default, and a dead letter is such a record plus its reasons."""
 DEAD_LETTER_RETENTION_SECONDS = 30 * 24 * 3600
 
 _TOO_LARGE = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE, KafkaError.RECORD_LIST_TOO_LARGE)
 
 REPEAT_SECONDS = 30.0
 PADDING_NAMES, PADDING_CHARACTERS = 480, 205
-"""Of the names in a request of 96 KiB; its answer is larger still."""
+"""480 topic names of 205 characters make a request of 96 KiB; the answer is larger."""
 
 RawHeaders = list[tuple[str, bytes | None]]
 
 
 def common_config(settings: KafkaSettings, client_id: str) -> dict[str, Any]:
-    """Return what all clients share."""
+    """Return the configuration that all Kafka clients share."""
     return {
         "bootstrap.servers": settings.kafka_bootstrap_servers,
         "client.id": client_id,
@@ -55,7 +55,7 @@ def common_config(settings: KafkaSettings, client_id: str) -> dict[str, Any]:
 
 
 def producer_config(settings: KafkaSettings, client_id: str) -> dict[str, Any]:
-    """Return the configuration of a producer whose acknowledgement can be relied upon."""
+    """Return the configuration of an idempotent producer: all in-sync replicas have a record that is acknowledged."""
     return {
         **common_config(settings, client_id),
         "enable.idempotence": True,
@@ -67,16 +67,16 @@ def producer_config(settings: KafkaSettings, client_id: str) -> dict[str, Any]:
 
 
 def consumer_config(settings: KafkaSettings, client_id: str, group: str | None) -> dict[str, Any]:
-    """Return the configuration of a consumer: nothing is committed but by the loop.
+    """Return the configuration of a consumer that commits no offset by itself; the consume loop commits.
 
     Parameters
     ----------
     group : str or None
-        The full name of the group; None for a replica that reads every partition by itself.
+        The full name of the group; None for a replica that reads every partition without a group.
     """
     config = {
         **common_config(settings, client_id),
-        # librdkafka demands a group.id also for assigned partitions. No client joins this group or commits to it.
+        # librdkafka requires a group.id even without a subscription. No client joins this group or commits to it.
         "group.id": group or f"{settings.namespace_prefix}{client_id}-no-group",
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
@@ -94,38 +94,38 @@ def consumer_config(settings: KafkaSettings, client_id: str, group: str | None) 
         **config,
         "group.protocol": "classic",
         "session.timeout.ms": min(10_000, settings.kafka_max_poll_interval_ms),
-        # Milliseconds. A member learns of a rebalance with the answer to its heartbeat.
+        # Milliseconds; the broker announces a rebalance in the answer to a heartbeat.
         "heartbeat.interval.ms": 1_000,
-        # When a replica joins, the others keep consuming the partitions that they keep.
+        # When a replica joins the group, each other replica continues with the partitions that it keeps.
         "partition.assignment.strategy": "cooperative-sticky",
     }
 
 
 def full_name(settings: KafkaSettings, name: str) -> str:
-    """Return a topic's or group's name in this installation."""
+    """Return the full name of a topic or group: this installation's prefix and the name."""
     return f"{settings.namespace_prefix}{name}"
 
 
 def check_broker(settings: KafkaSettings, client_id: str, *, timeout_seconds: float = REQUEST_SECONDS) -> None:
-    """Ask the brokers for their topics.
+    """Request the list of topics from the brokers.
 
     Raises
     ------
     BackendAwayError
-        Naming the address, if they do not answer in time.
+        If the brokers do not answer in time; the message names their address.
     """
     _list_topics(AdminClient(common_config(settings, client_id)), settings, timeout_seconds)
 
 
 def check_large_request(settings: KafkaSettings, client_id: str, *, timeout_seconds: float = REQUEST_SECONDS) -> None:
-    """Exchange 96 KiB with the brokers in each direction: what stalls after 64 KiB lets every small request pass.
+    """Send 96 KiB to the brokers and receive as much: a network path that stalls after 64 KiB passes small requests.
 
     The request names topics that do not exist, and does not create them.
 
     Raises
     ------
     BackendAwayError
-        Naming the address, if they do not answer in time.
+        If the brokers do not answer in time; the message names their address.
     """
     names = [f"_probe-{number:03d}-".ljust(PADDING_CHARACTERS, "x") for number in range(PADDING_NAMES)]
     admin = AdminClient(common_config(settings, client_id))
@@ -135,21 +135,21 @@ def check_large_request(settings: KafkaSettings, client_id: str, *, timeout_seco
         except (KafkaException, TimeoutError) as error:
             reason = error.args[0] if isinstance(error, KafkaException) else None
             if reason is not None and reason.code() > 0:
-                continue  # the error comes from a broker, so a broker has answered
+                continue  # a broker sent this error, so the brokers answer
             told = reason.str() if reason is not None else "no answer"
             msg = f"Kafka at {settings.kafka_bootstrap_servers} did not answer a request of 96 KiB: {told}"
             raise BackendAwayError(msg, code="kafka_away") from error
 
 
 def ensure_topics(settings: KafkaSettings, client_id: str, groups: Iterable[str] = ()) -> None:
-    """Create the topics that are missing: all of the pipeline, and the dead letters of these groups (bare names).
+    """Create the missing topics of the pipeline, and the dead-letter topics of these groups (names without prefix).
 
-    A time-out is all that publishing to a topic that does not exist ends in, so it is found out at start.
+    A service calls this at its start, because publishing to a missing topic ends only in a timeout.
 
     Raises
     ------
     BackendAwayError
-        If the brokers do not answer, or topics are missing that they do not let us create; it names them.
+        If the brokers do not answer, or if they refuse to create a missing topic; the message names the topics.
     """
     wanted = {
         full_name(settings, topic.name): {"retention.ms": str(topic.retention_seconds * 1000)} for topic in known.ALL
@@ -157,7 +157,7 @@ def ensure_topics(settings: KafkaSettings, client_id: str, groups: Iterable[str]
     for group in groups:
         wanted[full_name(settings, known.dead_letter_topic(group))] = {
             "retention.ms": str(DEAD_LETTER_RETENTION_SECONDS * 1000),
-            # Bytes: the largest record of any topic, and the dead letter's headers.
+            # Bytes: the largest record of any topic plus the headers that a dead letter adds.
             "max.message.bytes": str(MAX_DEAD_LETTER_BYTES),
         }
     admin = AdminClient(common_config(settings, client_id))
@@ -167,7 +167,7 @@ def ensure_topics(settings: KafkaSettings, client_id: str, groups: Iterable[str]
     refusal = _create(admin, settings, {name: wanted[name] for name in missing})
     deadline = time.monotonic() + REQUEST_SECONDS
     while missing := sorted(set(missing) - _list_topics(admin, settings, REQUEST_SECONDS)):
-        # After the controller created the topic, its metadata reaches the other brokers with a delay.
+        # The metadata of a new topic reaches the brokers other than the controller with a delay.
         if refusal is None and time.monotonic() < deadline:
             time.sleep(TOPIC_LOOK_SECONDS)
             continue
@@ -188,7 +188,7 @@ def _list_topics(admin: AdminClient, settings: KafkaSettings, timeout_seconds: f
 
 
 def _create(admin: AdminClient, settings: KafkaSettings, wanted: dict[str, dict[str, str]]) -> str | None:
-    """Try to create topics; return the last reason why one was not, or None if all were."""
+    """Create topics; return the reason of the last failure, or None if all topics exist now."""
     new = [NewTopic(name, settings.topic_partitions, -1, config=config) for name, config in wanted.items()]
     refusal = None
     for name, future in admin.create_topics(new, operation_timeout=REQUEST_SECONDS, request_timeout=10).items():
@@ -205,12 +205,12 @@ def _create(admin: AdminClient, settings: KafkaSettings, wanted: dict[str, dict[
 
 
 class Publisher:
-    """Publishes events and knows whether the brokers took them. Any thread may use it.
+    """Publishes events and checks the brokers' acknowledgement. Thread-safe.
 
     Parameters
     ----------
     settings : KafkaSettings
-        Where to.
+        The brokers' address and the prefix of the topics.
     client_id : str
         The service's name.
     acknowledge_seconds : float
@@ -236,8 +236,8 @@ class Publisher:
         RejectedError
             If an event is too large.
         BackendAwayError
-            If the brokers did not acknowledge in time. What they took stays taken: the caller publishes the same
-            events again, whose ids make the repeat harmless.
+            If the brokers did not acknowledge in time. They may have stored some of the events. The caller publishes
+            all of them again with the same ids, so the repeat is harmless.
         """
         step = trace or current_trace() or Trace.start()
         records = []
@@ -250,7 +250,7 @@ class Publisher:
             reached("produce.after", topic, key)
 
     def publish_soon(self, event: Event) -> None:
-        """Publish an event such as progress without waiting; it is dropped if the brokers are unavailable."""
+        """Publish an event such as progress without waiting; a failure drops the event."""
         key, value, headers = encode(event, current_trace())
         topic = full_name(self._settings, known.topic_of(event).name)
         try:
@@ -259,12 +259,12 @@ class Publisher:
             log.debug("progress_dropped", topic=topic)
 
     def publish_record(self, topic: str, key: bytes | None, value: bytes | None, headers: RawHeaders) -> None:
-        """Publish a record as it is, such as a dead letter, and wait until the brokers have acknowledged it.
+        """Publish a record unchanged, such as a dead letter, and wait until the brokers have acknowledged it.
 
         Raises
         ------
         RejectedError
-            With the code ``record_too_large``, if the brokers take no record of this size.
+            If the brokers accept no record of this size (code ``record_too_large``).
         BackendAwayError
             If the brokers did not acknowledge in time.
         """
@@ -272,7 +272,7 @@ class Publisher:
         reached("produce.after", topic, key)
 
     def close(self, timeout_seconds: float = 3.0) -> None:
-        """Publish the waiting events and stop."""
+        """Send the queued events and stop the thread."""
         self._closed.set()
         self._thread.join(timeout=2)
         self._producer.flush(timeout_seconds)
@@ -294,7 +294,7 @@ class Publisher:
         callback: Callable[[KafkaError | None, Any], None],
     ) -> None:
         def delivered(error: KafkaError | None, message: object) -> None:
-            if error is not None and error.code() == KafkaError._MSG_TIMED_OUT:  # noqa: SLF001 - its public name
+            if error is not None and error.code() == KafkaError._MSG_TIMED_OUT:  # noqa: SLF001 - the library's public name for it
                 self._worn = error
             callback(error, message)
 
@@ -313,8 +313,8 @@ class Publisher:
                 producer = self._producer
             producer.poll(0.1)
             if self._worn is not None:
-                # After a gap in its sequence an idempotent producer refuses every record; a new producer starts a new
-                # sequence. A producer whose records time out may lack a partition's new leader, though brokers answer.
+                # An idempotent producer with a gap in its sequence refuses every record; a new producer begins a new
+                # sequence. A producer whose records time out may not find a partition's new leader; a new one does.
                 log.warning("producer_renewed", error=self._worn.str())
                 with self._lock:
                     self._producer.purge()
@@ -328,14 +328,14 @@ class Publisher:
 
 
 class _NowAndThen(logging.Filter):
-    """Lets a line of librdkafka through once in a while: it repeats "connection refused" 20 times a second."""
+    """Passes each line of librdkafka once in `REPEAT_SECONDS`: it repeats "connection refused" 20 times a second."""
 
     def __init__(self) -> None:
         super().__init__()
         self._last: dict[str, float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        line = record.getMessage().partition(" [thrd")[0]  # keep the error's code and the client's name
+        line = record.getMessage().partition(" [thrd")[0]  # the error's code and the client's name, without the thread
         now = time.monotonic()
         if now - self._last.get(line, -REPEAT_SECONDS) < REPEAT_SECONDS:
             return False
@@ -351,7 +351,7 @@ def _library_log() -> logging.Logger:
 
 
 class _Acknowledgement:
-    """The brokers' answer for one record."""
+    """The brokers' acknowledgement of one record."""
 
     def __init__(self, topic: str, address: str) -> None:
         self._topic = topic

@@ -1,4 +1,4 @@
-"""Publish the progress of work at a limited rate."""
+"""Publishes the progress of a handler's work at a limited rate."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ LASTING = ("epoch", "epochs", "loss")
 
 
 class ProgressReporter:
-    """The `progress` that a handler calls: publishes at most once a second per stage, a new state at once.
+    """The `progress` that a handler calls. It publishes at most one report a second per stage; a new state at once.
 
     Parameters
     ----------
     publish : function
-        Called with each event; returns at once and does not raise.
+        Called with each report; must not block or raise.
     service : str
-        Who reports.
+        Name of the service that reports.
     event : Event
-        The event in work.
+        The event that the handler processes.
     """
 
     def __init__(
@@ -47,15 +47,15 @@ class ProgressReporter:
         self._known: dict[str, dict[str, Any]] = {}
 
     def __call__(self, stage: str, state: str, **details: Any) -> None:
-        """Report; details are epoch, epochs, loss and detail."""
+        """Report the state of a stage; details are epoch, epochs, loss and detail."""
         now = self._clock()
         with self._lock:
             begun = self._begun.setdefault(stage, now)
-            # Reports are rate limited. A later report repeats the latest epoch and loss of the reports left out.
+            # The rate limit drops reports, so each report repeats the latest epoch and loss of the dropped reports.
             known = self._known.setdefault(stage, {})
             known |= {name: details[name] for name in LASTING if details.get(name) is not None}
             report = RunProgress(
-                event_id=str(uuid.uuid4()),  # a random id: consumers do not deduplicate progress
+                event_id=str(uuid.uuid4()),  # a random id, because consumers do not deduplicate progress
                 identifier=self._event.identifier,
                 pipeline_run_id=self._event.pipeline_run_id,
                 config_hash=self._event.config_hash,
@@ -75,7 +75,7 @@ class ProgressReporter:
             self._publish(report)
 
     def flush(self) -> None:
-        """Publish the last report that the rate limit held back, because people want to see the last epoch."""
+        """Publish the report of each stage that the rate limit held back, so that users see the last epoch."""
         with self._lock:
             for report in self._held_back.values():
                 self._publish(report)

@@ -1,7 +1,7 @@
-"""Find partitions that a client no longer reads although they have records.
+"""Finds partitions that a Kafka client has stopped reading although they have records.
 
-After a broker lost and regained its partitions, librdkafka can treat a partition as without a leader for as long as the
-client exists.
+After a broker has lost and regained its partitions, librdkafka can treat a partition as leaderless until the client is
+replaced.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 STUCK_SECONDS = 30.0
 STUCK_POLLS = 20
-"""A partition with messages of which none comes, for so long and in so many looks that found nothing else either."""
+"""A partition with unread records is stuck if its offset has not moved for 30 s and 20 polls have returned nothing."""
 
 Place = tuple[str, int]
 """Topic and partition."""
@@ -25,22 +25,22 @@ class _Still:
 
 
 class Standstills:
-    """Watches how far each partition is read."""
+    """Detects partitions whose offset no longer moves."""
 
     def __init__(self) -> None:
         self._empty_polls = 0
         self._still: dict[Place, _Still] = {}
 
     def nothing_came(self) -> None:
-        """Count a poll that found nothing, of a client that has not paused its partitions."""
+        """Count a poll that returned nothing while the partitions were not paused."""
         self._empty_polls += 1
 
     def forget(self) -> None:
-        """Begin anew: the brokers were away, or the client is another one."""
+        """Discard all observations, because the brokers were away or the client was replaced."""
         self._still.clear()
 
     def stands_still(self, place: Place, offset: int, end: int) -> bool:
-        """Note how far a partition is read, and where it ends; return whether its client has stopped reading it."""
+        """Record a partition's offset and end offset; return whether the client has stopped reading it."""
         known = self._still.get(place)
         if offset >= end:
             self._still.pop(place, None)
