@@ -1,1 +1,1 @@
-"""Dead letters: list, count and replay them, and account for every message."""
+"""Dead letters: list, count and replay them, and account for every record of a topic."""

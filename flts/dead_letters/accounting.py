@@ -1,22 +1,22 @@
-"""Account for every message: sent = done + in flight + dead letters, for each topic and group, from Kafka's offsets.
+"""Accounts for every record: sent = done + in flight + dead letters, for each topic and group, from Kafka's offsets.
 
 The terms, for one group and one topic:
 
 sent
-    Records in the topic: end offsets minus log start offsets. Records that retention removed are counted nowhere.
+    Records in the topic: end offsets minus log start offsets. Records that retention removed are not counted.
 in flight
     Sent, and not committed by the group: waiting or being processed. A record with a dead letter but without a commit
     (the service was killed between the two) is in flight, because it will be delivered again.
 dead letters
-    Committed, with a dead letter that was not replayed. Two letters of one record, which such a kill can leave, count
-    once.
+    Committed, with a dead letter that was not replayed. Such a kill can cause two dead letters of one record, which
+    count once.
 done
     Committed and not a dead letter. Records that the group skipped, because they are replays for another group, are
     done.
 replayed
-    Letters that were published again. A replay is a record of its own and is part of ``sent``. The original record then
-    counts as done. Example: 10 sent, 2 dead letters, both replayed with success: sent 12, done 12. The number of
-    original records is ``sent`` minus the topic's replays: 10.
+    Records with a dead letter that was published again. A replay is a new record and is part of ``sent``. The original
+    record then counts as done. Example: 10 sent, 2 dead letters, both replayed with success: sent 12, done 12. The
+    number of original records is ``sent`` minus the topic's replays: 10.
 
 The sum is exact unless records are missing: retention removed them before the group read them (``lost``), or the topic
 was created again and has fewer records than the group has committed (``ahead``).
@@ -42,11 +42,11 @@ from flts.messaging.kafka import REQUEST_SECONDS, common_config, full_name
 from flts.settings import KafkaSettings
 
 Replayed = Callable[[str], Collection[str]]
-"""Returns the uids (`Head.uid`) of a group's letters that were replayed."""
+"""Returns the uids (`Head.uid`) of a group's replayed dead letters."""
 Offsets = dict[tuple[str, int], int]
 ANSWER_SECONDS = 8.0
 LOOK_SECONDS = 0.2
-LOST = (KafkaError._TIMED_OUT, KafkaError._TRANSPORT)  # noqa: SLF001 - their public names
+LOST = (KafkaError._TIMED_OUT, KafkaError._TRANSPORT)  # noqa: SLF001 - the library's public names for them
 MOVING = (
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.LEADER_NOT_AVAILABLE,
@@ -55,13 +55,13 @@ MOVING = (
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
     KafkaError.REQUEST_TIMED_OUT,
 )
-"""A topic that was just made has no leader yet; a group's coordinator may have moved."""
+"""Errors that pass: a new topic has no leader yet, or a group's coordinator has moved to another broker."""
 NO_GROUP = (KafkaError.GROUP_ID_NOT_FOUND, KafkaError.UNKNOWN_TOPIC_OR_PART)
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The account of one group and one topic, with names without prefix."""
+    """The account of one group and one topic. Both names are without prefix."""
 
     topic: str
     group: str
@@ -71,13 +71,13 @@ class Account:
     dead_letters: int
     replayed: int
     lost: int
-    """Removed by retention before the group had read them."""
+    """Records that retention removed before the group had committed them."""
     ahead: int
-    """Committed beyond the topic's end: it was made anew."""
+    """Committed offsets beyond the topic's end, because the topic was created again."""
 
     @property
     def holds(self) -> bool:
-        """Whether every record that was sent is done, in flight or a dead letter."""
+        """Whether each record that was sent is done, in flight or a dead letter."""
         parts = (self.done, self.in_flight, self.dead_letters)
         return min(parts) >= 0 and sum(parts) == self.sent and not self.lost and not self.ahead
 
@@ -87,18 +87,19 @@ class Account:
 
 
 class Accounting:
-    """Computes the accounts of an installation; any thread may ask.
+    """Computes the accounts of an installation. Thread-safe.
 
     Parameters
     ----------
     settings : KafkaSettings
-        Where the brokers are, and the prefix of the installation.
+        The brokers' address and the prefix of the installation.
     client_id : str
         Kafka client id.
     consumers : mapping, optional
-        The topics of each group (bare names); else every group that has dead letters, by `consumed_by`.
+        The topics of each group (names without prefix). The default is every group that has a dead-letter topic, with
+        the topics that `consumed_by` returns.
     letters : DeadLetters, optional
-        Shared, so that letters are read once.
+        A reader that the caller uses too, so that each dead letter is read once.
     """
 
     def __init__(
@@ -117,12 +118,13 @@ class Accounting:
         self._admin: AdminClient | None = None
 
     def accounts(self, replayed: Replayed | None = None) -> list[Account]:
-        """Return the account of each topic and group, ordered by them.
+        """Return the account of each topic and group, ordered by topic and group.
 
         Parameters
         ----------
         replayed : function, optional
-            Which letters were replayed (`flts.dead_letters.replay.ReplayMarks.replayed`); none unless given.
+            Returns the replayed dead letters of a group (`flts.dead_letters.replay.ReplayMarks.replayed`). Without it
+            no dead letter counts as replayed.
 
         Raises
         ------
@@ -137,8 +139,8 @@ class Accounting:
 
     def _account(self, group: str, topic: Topic, replayed: Replayed | None) -> Account:
         full = full_name(self._settings, topic.name)
-        # Offsets are read in this order, so that no record is missed: a record is published before its dead letter,
-        # and its dead letter before its offset is committed.
+        # The order of these reads lets no record be missed: a record is published before its dead letter, and its dead
+        # letter before its offset is committed.
         starts = self._offsets(full, OffsetSpec.earliest())
         committed = self._committed(full_name(self._settings, group), list(starts))
         letters = self._letters(group, full)
@@ -186,7 +188,7 @@ class Accounting:
         return self._ask(ask)
 
     def _committed(self, full_group: str, parts: list[tuple[str, int]]) -> Offsets:
-        """Return where the group is, for the partitions of which it has committed anything; it is not joined."""
+        """Return the group's committed offsets without joining the group; partitions without a commit are left out."""
         if not parts:
             return {}
         # A consumer reads the committed offsets, because librdkafka 2.16 crashes on the answer to the admin client's
@@ -225,7 +227,7 @@ class Accounting:
                     msg = f"Kafka at {self._settings.kafka_bootstrap_servers} did not answer: {reason.str()}"
                     raise BackendAwayError(msg, code="kafka_away") from error
                 if reason.code() in LOST:
-                    # The client would keep sending requests to its old coordinator after the cluster was replaced.
+                    # After the cluster was replaced, an old client keeps sending requests to the old coordinator.
                     with self._lock:
                         self._admin = None
             time.sleep(LOOK_SECONDS)

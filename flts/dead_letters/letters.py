@@ -1,7 +1,7 @@
-"""Read a group's dead letters. Reading joins no consumer group, removes nothing and can be repeated.
+"""Reads a group's dead letters ("letters" below). Reading joins no consumer group and removes nothing.
 
-The id of a letter is its place in the dead-letter topic, ``<partition>-<offset>``. The offsets of the embedded broker
-begin at 0 again after a restart, so a letter also has a digest of its content, and both together identify it.
+The id of a letter is its position in the dead-letter topic, ``<partition>-<offset>``. After a restart of the embedded
+broker the offsets begin at 0 again. So a letter also has a digest of its content, and both together identify it.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from flts.settings import KafkaSettings
 
 POLL_SECONDS = 0.5
 SILENT_SECONDS = 10.0
-"""A broker that gives none of the letters it says it has for so long is away."""
+"""Seconds; a broker that sends no record for so long, although its end offsets show more, counts as away."""
 MOST_HEADS = 50_000
-"""Letters kept per group, the newest ones; the summary of a letter takes about 1 KB of memory."""
+"""Newest letters kept in memory per group; the summary of a letter needs about 1 KB."""
 HEAD_CHARACTERS = 400
 
 Place = tuple[str, int, int]
@@ -36,14 +36,14 @@ _LETTER_ID = re.compile(r"(\d{1,9})-(\d{1,18})")
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """One dead letter, whole.
+    """One dead letter with its full value and headers.
 
     Parameters
     ----------
     group : str
-        The group that gave it up; bare name.
+        The group that dead-lettered the record; name without prefix.
     headers
-        All of them: the reasons and those of the record as it was.
+        The reasons, and the headers of the original record that fitted.
     """
 
     group: str
@@ -56,12 +56,12 @@ class Letter:
 
     @property
     def id(self) -> str:
-        """Its place among the dead letters."""
+        """Position in the dead-letter topic, ``<partition>-<offset>``."""
         return f"{self.partition}-{self.offset}"
 
     @property
     def digest(self) -> str:
-        """Digest of the content: it differs from that of a letter at the same place of an earlier broker."""
+        """Digest of the content. It distinguishes letters at the same position of two embedded brokers."""
         parts = [self.key or b"", self.value or b"", str(self.at and self.at.timestamp()).encode()]
         parts += [part for name, value in self.headers for part in (name.encode(), value or b"")]
         digest = hashlib.sha256()
@@ -71,7 +71,7 @@ class Letter:
 
     @property
     def source(self) -> Place:
-        """Where the record was read."""
+        """Position of the original record: topic (full name), partition and offset."""
         return (
             header(self.headers, "source-topic") or "",
             _number(header(self.headers, "source-partition")),
@@ -79,13 +79,13 @@ class Letter:
         )
 
     def original_headers(self) -> RawHeaders:
-        """Return the headers that the record had, but for those that did not fit into the letter."""
+        """Return the headers of the original record, without those that did not fit into the letter."""
         return [(name, value) for name, value in self.headers if name not in REASONS]
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The summary of a letter that is kept in memory: enough to list, filter and count it."""
+    """The summary of a letter that is kept in memory, for listing, filtering and counting."""
 
     id: str
     digest: str
@@ -101,7 +101,7 @@ class Head:
 
     @property
     def uid(self) -> str:
-        """Its name for ever, also where a broker began again at 0."""
+        """Id and digest, which stay unique when an embedded broker begins again at offset 0."""
         return f"{self.id}-{self.digest}"
 
 
@@ -122,16 +122,16 @@ def head_of(letter: Letter) -> Head:
 
 
 class DeadLetters:
-    """The dead letters of every group of an installation; any thread may ask.
+    """Reads the dead letters of every group of an installation. Thread-safe.
 
-    Each letter is fetched once; later calls fetch only newer letters.
+    The summary of a letter is fetched once; later calls fetch only newer letters.
 
     Parameters
     ----------
     settings : KafkaSettings
-        Where the brokers are.
+        The brokers' address and the prefix of the topics.
     client_id : str
-        Who reads.
+        Kafka client id.
     """
 
     def __init__(self, settings: KafkaSettings, client_id: str, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -144,7 +144,7 @@ class DeadLetters:
         self._shelves: dict[str, _Shelf] = {}
 
     def groups(self) -> list[str]:
-        """Return the groups that have a dead-letter topic, ordered; bare names.
+        """Return the groups that have a dead-letter topic, in order of name, without prefix.
 
         Raises
         ------
@@ -171,12 +171,12 @@ class DeadLetters:
             return sorted(shelf.heads.values(), key=lambda head: (head.at or _EPOCH, head.id))
 
     def read(self, group: str, letter_id: str) -> Letter:
-        """Return one letter, whole.
+        """Return one letter with its full value and headers.
 
         Raises
         ------
         NotFoundError
-            If there is no such letter, or the brokers have removed it meanwhile.
+            If the group has no such letter, or the brokers removed it during the call.
         BackendAwayError
             If the brokers do not answer.
         """
@@ -186,12 +186,12 @@ class DeadLetters:
         return found[letter_id]
 
     def read_many(self, group: str, letter_ids: Collection[str]) -> dict[str, Letter]:
-        """Return letters, whole, by their ids; those that the brokers have removed meanwhile are missing.
+        """Return letters with their full content, by id. Letters that the brokers remove during the call are missing.
 
         Raises
         ------
         NotFoundError
-            If there never was such a letter.
+            If the group has no letter with one of these ids.
         BackendAwayError
             If the brokers do not answer.
         """
@@ -207,12 +207,12 @@ class DeadLetters:
                 ranges[place[0]] = (min(start, place[1]), max(end, place[1] + 1))
             if not ranges:
                 return {}
-            # One pass reads all records from the first to the last letter: a fetch per letter would wait 50 ms each.
+            # One pass reads all records from the first letter to the last, because each fetch can wait 50 ms.
             wanted = frozenset(letter_ids)
             return {letter.id: letter for letter in self._fetch(group, ranges) if letter.id in wanted}
 
     def close(self) -> None:
-        """End the connection."""
+        """Close the Kafka client."""
         with self._lock:
             self._drop()
 
@@ -226,7 +226,7 @@ class DeadLetters:
         wanted = {}
         for partition in partitions:
             low, high = self._ends(TopicPartition(full, partition))
-            if shelf.read.get(partition, 0) > high:  # the topic was created again: it has fewer records than were read
+            if shelf.read.get(partition, 0) > high:  # the topic was created again and has fewer records
                 shelf.forget(partition)
             shelf.remove_below(partition, low)
             start = max(low, shelf.read.get(partition, 0))
@@ -241,7 +241,7 @@ class DeadLetters:
         return shelf
 
     def _fetch(self, group: str, ranges: dict[int, tuple[int, int]]) -> Iterator[Letter]:
-        """Yield the letters of offset ranges (end exclusive), as far as the brokers still have them."""
+        """Yield the letters of offset ranges (end exclusive) that the brokers still have."""
         consumer = self._connected()
         full = full_name(self._settings, dead_letter_topic(group))
         left = {partition: end for partition, (_, end) in ranges.items()}
@@ -261,7 +261,7 @@ class DeadLetters:
                     if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - its public name
                         left.pop(message.partition(), None)
                     elif not error.retriable() and error.code() not in _PASSING:
-                        raise KafkaException(error)  # noqa: TRY301 - told as any other below
+                        raise KafkaException(error)  # noqa: TRY301 - handled below like the client's other errors
                     continue
                 partition, offset = message.partition(), message.offset()
                 end = left.get(partition)
@@ -289,7 +289,7 @@ class DeadLetters:
         except KafkaException as error:
             raise self._away(error) from error
         if self._cluster_id != known.cluster_id:
-            # The embedded broker loses its topics when it ends, so letters read from another cluster no longer exist.
+            # The embedded broker loses its topics when it ends, so letters of an earlier cluster no longer exist.
             self._cluster_id = known.cluster_id
             self._shelves.clear()
         return {name: sorted(topic.partitions) for name, topic in known.topics.items()}
@@ -316,7 +316,7 @@ class _Shelf:
 
     heads: dict[tuple[int, int], Head] = field(default_factory=dict)
     read: dict[int, int] = field(default_factory=dict)
-    """The next offset to be read, by partition."""
+    """The next offset to read, by partition."""
 
     def add(self, letter: Letter) -> None:
         self.heads[letter.partition, letter.offset] = head_of(letter)
@@ -337,7 +337,7 @@ class _Shelf:
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _PASSING = (
-    KafkaError._ALL_BROKERS_DOWN,  # noqa: SLF001 - their public names
+    KafkaError._ALL_BROKERS_DOWN,  # noqa: SLF001 - the library's public names for them
     KafkaError._TRANSPORT,  # noqa: SLF001
     KafkaError._RESOLVE,  # noqa: SLF001
 )

@@ -1,12 +1,12 @@
-"""Replay dead letters: publish their records again, for the one group that gave them up.
+"""Replays dead letters ("letters" below): publishes their records again, only for the group that dead-lettered them.
 
-For each letter the record is published and acknowledged first, and then marked as replayed by a create-only object.
-After a crash between the two steps the letter looks as if it was not replayed. Replayed again, its record arrives twice
-with the same event_id. The ids of everything made from it are derived from that event_id, so only the message is
-doubled. In the reverse order a crash would lose the letter: marked, and never published.
+For each letter the replayer publishes the record, waits for the acknowledgement, and then writes a mark, a create-only
+object. After a crash between the two steps the letter has no mark. A second replay publishes the record again, with the
+same event_id. The ids of all results are derived from that event_id, so only the record is doubled. In the reverse
+order a crash would lose the letter: it would be marked and never published.
 
-The name of a mark contains the letter's place and digest, so a mark of an earlier embedded broker hides no letter of
-the present one. Marks are kept for `KEEP_SECONDS` longer than the brokers keep the letters.
+The key of a mark contains the letter's id and digest, so a mark of an earlier embedded broker does not match a letter
+of the present one. A mark is kept for `KEEP_SECONDS`, a day longer than the brokers keep a letter.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ log = get_logger(__name__)
 
 KEEP_SECONDS = DEAD_LETTER_RETENTION_SECONDS + 24 * 3600
 LEASE_SECONDS = 60.0
-"""Longer than a batch and one acknowledgement: a second gateway waits for the first, or for this after its crash."""
+"""Seconds; longer than a batch and one acknowledgement. After a crash of a gateway, replays are refused for so long."""
 BATCH_SECONDS = 10.0
-"""Seconds for which one call publishes. The answer counts the letters that are left, and the client calls again."""
+"""Seconds for which one call publishes. The answer lists the remaining letters, and the client calls again."""
 READ_AHEAD = 50
 
 Sent = Literal["replayed", "refused", "already_replayed", "same_record"]
 
 
 class ReplayMarks:
-    """Which letters were replayed, by whom and why; kept in the store beside the runs.
+    """The marks of replayed letters: an object for each, with the time, the user and the reason.
 
     Parameters
     ----------
     store, bucket
-        Where the runs are recorded.
+        The object store, and the bucket that holds the records of runs.
     """
 
     def __init__(self, store: ObjectStore, bucket: str, *, now: Callable[[], float] = time.time) -> None:
@@ -61,20 +61,20 @@ class ReplayMarks:
         self._now = now
 
     def replayed(self, group: str) -> frozenset[str]:
-        """Return the uids of the letters that were replayed."""
+        """Return the uids of a group's replayed letters."""
         found = (layout.REPLAY.parse(key) for key in self._records.keys(layout.REPLAY.prefix(group)))
         return frozenset(parts["uid"] for parts in found if parts is not None)
 
     def mark(self, group: str, uid: str, record: Record) -> bool:
-        """Note that a letter was replayed; return whether this is the first time."""
+        """Write the mark of a replayed letter; return whether it is the first mark of this letter."""
         return self._records.create(layout.REPLAY(group, uid), {**record, "at": self._iso()})
 
     def read(self, group: str, uid: str) -> Record | None:
-        """Return when a letter was replayed, by whom and why; None if it was not."""
+        """Return the mark of a letter (time, user and reason), or None if the letter was not replayed."""
         return self._records.read(layout.REPLAY(group, uid))
 
     def forget_old(self) -> int:
-        """Remove the marks of letters that the brokers have removed; return their number."""
+        """Remove the marks older than `KEEP_SECONDS`, whose letters the brokers have removed; return their number."""
         oldest = self._now() - KEEP_SECONDS
         old = [info.key for info in self._store.list(self._bucket, layout.REPLAY.prefix()) if info.modified < oldest]
         for key in old:
@@ -87,7 +87,7 @@ class ReplayMarks:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of one letter."""
+    """The result of replaying one letter."""
 
     id: str
     outcome: Sent
@@ -99,21 +99,21 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What became of a request to replay."""
+    """The result of one call of `Replayer.replay`."""
 
     results: tuple[Result, ...]
     remaining: tuple[str, ...]
-    """Letters that were asked for and not reached in the time of one call."""
+    """Ids of the requested letters that one call had no time for."""
 
 
 Check = Callable[[str, Event], str | None]
-"""(group, event): raises a `RejectedError` if the replay would have no effect; returns a note for the user."""
+"""(group, event): raises a `RejectedError` if the replay would have no effect; returns a note for the user or None."""
 PublishRecord = Callable[[str, bytes | None, bytes | None, RawHeaders], None]
 
 
 @dataclass
 class Replayer:
-    """Replays a group's dead letters, some a second, each once unless asked again.
+    """Replays dead letters at a limited rate, and each record once unless the caller requests a repeat.
 
     Parameters
     ----------
@@ -121,11 +121,11 @@ class Replayer:
     letters : DeadLetters
     marks : ReplayMarks
     leases
-        So that two gateways do not replay the same letters at once.
+        Leases in the store, so that two gateways do not replay the same letters at the same time.
     publish : function
-        (topic, key, value, headers): publishes a record and returns when it is acknowledged.
+        (topic, key, value, headers): publishes a record and returns when the brokers have acknowledged it.
     check : function
-        Says which letters a replay cannot help.
+        Refuses letters whose replay would have no effect.
     """
 
     settings: KafkaSettings
@@ -149,27 +149,28 @@ class Replayer:
         force: bool = False,
         record: Record,
     ) -> Report:
-        """Send letters to their source topics, for this group alone.
+        """Publish letters to their source topics again, for this group only.
 
         Parameters
         ----------
         ids : sequence of str
-            The letters, in the order they are to be sent.
+            Ids of the letters, in the order of publishing.
         rate : float
-            Letters a second at most.
+            Most letters per second.
         again : bool
-            Also those that were replayed before.
+            Also publish letters that were replayed before.
         force : bool
-            Also those that `check` refuses.
+            Also publish letters that `check` refuses.
         record : dict
-            Who asked and why; kept with every mark.
+            The user and the reason; stored in each mark.
 
         Raises
         ------
         NotFoundError
-            If the group or a letter is not known.
+            If the group or a letter does not exist.
         RetryableError
-            If another replay of this group is going on, or a backend is away; what was sent until then is marked.
+            If another replay is running (of this group, or of any group in this process), or if a backend is away. The
+            letters published before have their marks.
         """
         heads = {head.id: head for head in self.letters.heads(group)}
         unknown = [letter_id for letter_id in ids if letter_id not in heads]
@@ -179,7 +180,7 @@ class Replayer:
         with self._alone(group):
             return self._send_all(group, [heads[each] for each in ids], heads.values(), record, rate, again, force)
 
-    def _send_all(  # noqa: PLR0917 - one request, as `replay` has it
+    def _send_all(  # noqa: PLR0917 - the arguments of one request, as in `replay`
         self,
         group: str,
         chosen: Sequence[Head],
@@ -201,7 +202,7 @@ class Replayer:
                 remaining = tuple(each.id for each in chosen[number:])
                 break
             if head.source in sent:
-                # A kill between dead letter and commit wrote the letter twice. The other letter was replayed already.
+                # A kill between dead letter and commit caused two letters of one record. The record was just replayed.
                 self.marks.mark(group, head.uid, {**record, "same_record": True})
                 results.append(Result(head.id, "same_record"))
                 continue
@@ -249,7 +250,7 @@ class Replayer:
         try:
             event = decode(topic, letter.value, letter.headers)
         except RejectedError as error:
-            # The event names no readable run, so no check applies. A replay helps if the reader was repaired.
+            # Without a decoded event no check is possible. The replay can succeed if the consumer was repaired.
             return None, f"it cannot be read here either: {error.message[:300]}"
         try:
             return event, self.check(group, event)
@@ -261,7 +262,7 @@ class Replayer:
     @contextmanager
     def _alone(self, group: str) -> Iterator[None]:
         name = f"replay-{group}"
-        # The lease excludes other processes. This lock excludes the other threads of this process.
+        # The lease excludes other processes. This lock excludes other threads of this process, for all groups.
         if not self._busy.acquire(blocking=False):
             raise _busy(group)
         try:
@@ -279,7 +280,7 @@ class Replayer:
 
 
 def answered_records(heads: Iterable[Head], replayed: Collection[str]) -> set[Place]:
-    """Return the records with a replayed letter. Two letters may belong to the same record."""
+    """Return the positions of the records with a replayed letter. Two letters may belong to the same record."""
     return {head.source for head in heads if head.uid in replayed}
 
 
