@@ -1,1 +1,1 @@
-"""Child processes: bounded work on untrusted input, and long work beside a consumer that must keep polling."""
+"""Child processes: for bounded work on untrusted input, and for long work while the consume loop polls."""

@@ -1,8 +1,8 @@
-"""Work on untrusted input in a child process with limits on memory and time.
+"""Runs work on untrusted input in child processes with limits on memory and time.
 
-A library that reads a hostile file may allocate any amount of memory, never return, or crash. The child is then killed
-and replaced, the caller gets an error that names the cause, and the service goes on. Children stay alive between calls,
-so a further call costs a message and no imports.
+A library that reads a hostile file may allocate any amount of memory, never return, or crash. The parent then kills and
+replaces the child, the caller gets an error with the cause, and the service continues. Children stay alive between
+calls, so only the first call of a child waits for imports.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from typing import Any, Literal
 from flts.errors import FltsError
 
 START_SECONDS = 120.0
-"""Longest time that a child may take to import its libraries on a busy machine."""
+"""Seconds for a child to import its libraries; importing is slow on a busy machine."""
 START_TRIES = 3
 LAST_WORDS_BYTES = 4096
 _OUT_OF_MEMORY = re.compile(rb"bad_alloc|out of memory|cannot allocate memory|can't start new thread", re.IGNORECASE)
-"""What C and C++ libraries say before they abort where Python would raise MemoryError."""
+"""Messages that C and C++ libraries write before they abort, where Python would raise MemoryError."""
 
 Cause = Literal["memory", "time", "crash"]
 
 
 class GaveUpError(Exception):
-    """The child did not live through the work.
+    """The child process ended before it finished the work.
 
     Parameters
     ----------
     cause : str
-        ``memory`` (more than it may have), ``time`` (longer than it may take) or ``crash``.
+        ``memory`` (above its limit), ``time`` (above its limit) or ``crash``.
     noted : str
-        What the work said last of where it is; empty if nothing.
+        The last ``note`` of the work about its position; empty without a note.
     detail : str
         How the process ended, for the log.
     """
@@ -52,32 +52,33 @@ class GaveUpError(Exception):
 
 
 class BoundedWorkError(Exception):
-    """A bug in the work, with the child's own traceback."""
+    """A bug in the work, with the child's traceback; also raised if no child starts."""
 
 
 class _DiedBeforeError(Exception):
-    """A child ended before it took the order."""
+    """A child process ended before it read the order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How a child is made and what it may take.
+    """The work of a child process and its limits.
 
-    ``work`` is ``module:function``, called in the child as ``function(order, note) -> answer``: plain JSON objects, and
-    ``note(text)`` remembers where the work is. ``memory_bytes`` counts from when the child was ready.
+    ``work`` is ``module:function``, called in the child as ``function(order, note) -> answer``. Order and answer are
+    JSON objects, and ``note(text)`` sends the position of the work to the parent. ``memory_bytes`` is the address space
+    that a child may add after its imports; ``seconds`` is the limit for one order.
     """
 
     work: str
     memory_bytes: int
     seconds: float
     idle_seconds: float = math.inf
-    """A child that was asked nothing for so long leaves."""
+    """A child without an order for so long ends."""
 
 
 class BoundedWorkers:
-    """Warm children that each answer one question at a time; as many as are asked at once.
+    """A pool of warm child processes. Each processes one order at a time, and the pool grows with concurrent calls.
 
-    Any thread may ask. A child ends by itself when this process does.
+    Thread-safe. A child ends by itself when this process ends.
 
     Parameters
     ----------
@@ -91,7 +92,7 @@ class BoundedWorkers:
         self._closed = False
 
     def warm_up(self) -> None:
-        """Start a child for the first question."""
+        """Start a child, so that the first call does not wait for its imports."""
         with self._lock:
             if not self._idle and not self._closed:
                 self._idle.append(_Child(self._bounds))
@@ -102,18 +103,18 @@ class BoundedWorkers:
         Parameters
         ----------
         order : dict
-            What the work is called with.
+            The argument of the work.
         memory_bytes : int, optional
-            What it may take beyond what the child holds now, where that is less than the bounds allow.
+            A smaller limit for this order: address space in bytes beyond what the child has now.
 
         Raises
         ------
         FltsError
-            What the work raised on purpose, of the same class.
+            The error that the work raised, of the same class.
         GaveUpError
-            If the child needed more than it may have, or crashed.
+            If the child exceeded its memory or time, or crashed.
         BoundedWorkError
-            If the work has a bug.
+            If the work has a bug, or no child lives until it has read the order.
         """
         child, answer = self._answer(order, memory_bytes)
         if answer.pop("retires"):
@@ -123,7 +124,7 @@ class BoundedWorkers:
         return _result(answer, child.noted)
 
     def close(self) -> None:
-        """End the children that wait; one at work ends with its answer."""
+        """End the idle children; a working child ends after its answer."""
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
@@ -131,7 +132,7 @@ class BoundedWorkers:
             child.kill()
 
     def pids(self) -> list[int]:
-        """Return the children that wait."""
+        """Return the process ids of the idle children."""
         with self._lock:
             return [child.pid for child in self._idle]
 
@@ -140,7 +141,7 @@ class BoundedWorkers:
             child = self._take()
             try:
                 return child, child.ask(order, self._bounds.seconds, memory_bytes)
-            except _DiedBeforeError:  # the child died before it read this order, so the order is not the cause
+            except _DiedBeforeError:  # the child ended before it read this order, so the order is not the cause
                 child.kill()
             except BaseException:
                 child.kill()
@@ -166,12 +167,12 @@ class BoundedWorkers:
 
 
 class _Child:
-    """The parent's side of ``flts.processes.bounded_child``."""
+    """The parent's side of a ``flts.processes.bounded_child`` process."""
 
     def __init__(self, bounds: Bounds) -> None:
         self.noted = ""
         self._ready = False
-        self._process = subprocess.Popen(  # noqa: S603 - this program's own module, named by the service
+        self._process = subprocess.Popen(  # noqa: S603 - the module is part of FLTS, and the service names the work
             [sys.executable, "-m", "flts.processes.bounded_child", *_arguments(bounds)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -235,7 +236,7 @@ class _Child:
         self._process.kill()
 
     def _hear(self) -> None:
-        """Pass on what the child and its libraries say to standard error, and remember the end of it."""
+        """Copy the child's standard error to this process's, and keep the last bytes."""
         assert self._process.stderr is not None
         while words := os.read(self._process.stderr.fileno(), LAST_WORDS_BYTES):
             self._last_words = (self._last_words + words)[-LAST_WORDS_BYTES:]
@@ -247,7 +248,7 @@ class _Child:
         if self._timed_out or code == -signal.SIGALRM:
             return GaveUpError("time", self.noted, "it was stopped at its deadline")
         self._hearing.join()
-        # SIGKILL comes from the kernel's OOM killer: `oom_score_adj` makes it choose these children first.
+        # The kernel's OOM killer sends SIGKILL: `oom_score_adj` makes it choose these children first.
         starved = code == -signal.SIGKILL or _OUT_OF_MEMORY.search(self._last_words)
         cause: Cause = "memory" if starved else "crash"
         return GaveUpError(cause, self.noted, f"the child ended with code {code}")

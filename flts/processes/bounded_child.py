@@ -1,4 +1,4 @@
-"""The child process of `flts.processes.bounded`, which starts ``python -m flts.processes.bounded_child``."""
+"""The child process of `flts.processes.bounded`, started as ``python -m flts.processes.bounded_child``."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from flts.observability.process import rss_bytes
 
 FIRST_TO_GO = "1000"  # oom_score_adj: at the container's memory limit the kernel kills this process and not the service
 RETIRE_BYTES = 256 * 2**20
-"""A child that still holds this much more than at its start leaves after its answer, so that it is given back."""
+"""Bytes; a child that holds this much more memory than at its start ends after its answer, which frees the memory."""
 ALARM_MARGIN_SECONDS = 5
-"""The parent stops a late child; without a parent the alarm does."""
+"""Seconds; the parent kills a late child, and without a parent SIGALRM ends it this much later."""
 MOST_TRACEBACK = 10_000
 
 Work = Callable[[dict[str, Any], Callable[[str], None]], dict[str, Any]]
 
 
 def main() -> None:
-    """Answer orders from standard input, one line each, until it ends."""
+    """Process orders from standard input, one per line, until the parent closes it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     say = _speaker()
     module, _, name = sys.argv[1].partition(":")
@@ -65,12 +65,12 @@ def _answer(work: Work, order: dict[str, Any], note: Callable[[str], None]) -> d
         return {"error": error.to_dict()}
     except MemoryError as error:
         return {"memory": repr(error)[:200]}
-    except Exception:  # noqa: BLE001 - the parent raises it again, with this traceback
+    except Exception:  # noqa: BLE001 - the parent raises the error again, with this traceback
         return {"bug": traceback.format_exc()[-MOST_TRACEBACK:]}
 
 
 def _speaker() -> Callable[[dict[str, Any]], None]:
-    """Return what writes one line to the parent; a library's own words go to standard error from here on."""
+    """Return a function that writes one line to the parent, and redirect standard output to standard error."""
     pipe = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
 
@@ -79,7 +79,7 @@ def _speaker() -> Callable[[dict[str, Any]], None]:
             pipe.write(json.dumps(message).encode() + b"\n")
             pipe.flush()
         except OSError:
-            os._exit(1)  # the parent is gone
+            os._exit(1)  # the parent has ended
 
     return say
 
@@ -87,17 +87,17 @@ def _speaker() -> Callable[[dict[str, Any]], None]:
 def _listen(orders: queue.Queue[dict[str, Any]]) -> None:
     for line in sys.stdin.buffer:
         orders.put(json.loads(line))
-    os._exit(0)  # the parent is gone, so the work's result has no reader
+    os._exit(0)  # the parent has closed the pipe, so no process reads the result
 
 
 def _leave() -> NoReturn:
-    """End at once: an orderly end would abort on the lock of the stream that the other thread reads."""
+    """End at once: a normal exit would abort, because the thread `_listen` holds the lock of standard input."""
     sys.stderr.flush()
     os._exit(0)
 
 
 def _limit_memory(more_bytes: int) -> None:
-    """Let the process have so much more address space than it has now; Linux keeps to that, macOS does not."""
+    """Limit the address space to its present size plus ``more_bytes``; Linux enforces the limit, macOS does not."""
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(FIRST_TO_GO)
     with contextlib.suppress(OSError, ValueError):
@@ -106,7 +106,7 @@ def _limit_memory(more_bytes: int) -> None:
 
 
 def _narrow_memory(more_bytes: int | None) -> None:
-    """Let the process have so much more than it has now for one order; with None what the hard limit allows."""
+    """Lower the soft limit of the address space for one order; None restores the hard limit."""
     with contextlib.suppress(OSError, ValueError):
         _, hard = resource.getrlimit(resource.RLIMIT_AS)
         limit = hard if more_bytes is None else _below_hard_limit(_address_space_bytes() + more_bytes)

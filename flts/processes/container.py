@@ -1,4 +1,4 @@
-"""The memory that the container of this process has left."""
+"""The memory that the container of this process has left, and its division among concurrent work."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 
 _CGROUP_ROOT = Path("/sys/fs/cgroup")
 _NO_LIMIT = 1 << 60
-"""What version 1 of control groups calls no limit is a little less than 2**63."""
+"""Bytes; control groups of version 1 report a missing limit as a number slightly below 2**63."""
 
 
 def memory_left_bytes(cgroup_root: Path = _CGROUP_ROOT) -> int | None:
-    """Return what the container may use beyond what it holds now (cgroup v2 or v1), or None without a limit.
+    """Return the memory that the container may still allocate (cgroup v2 or v1), or None without a limit.
 
-    Files that the kernel merely remembers are no use: it gives them up when memory is asked for.
+    The kernel's cache of files counts as free, because the kernel drops it when a process needs memory.
     """
     version_1 = cgroup_root / "memory"
     try:
@@ -33,18 +33,18 @@ def memory_left_bytes(cgroup_root: Path = _CGROUP_ROOT) -> int | None:
 
 
 class MemoryShares:
-    """Divides what the container has left among those who work at the same time: enough for each, or they take turns.
+    """Divides the container's free memory among concurrent callers; a caller waits until a full share is free.
 
     Parameters
     ----------
     enough : int
-        Bytes that one of them takes at most.
+        Bytes of a full share.
     kept : int
-        Bytes that none of them gets.
+        Bytes that are never shared.
     least : int
-        Bytes that one gets in any case.
+        Bytes that a caller gets in any case.
     left : callable
-        Returns the bytes that the container has left, None where it has no limit.
+        Returns the free bytes of the container, or None if it has no limit.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class MemoryShares:
 
     @contextmanager
     def share(self) -> Iterator[int | None]:
-        """Wait for a share and hold it: its bytes, or None without a limit."""
+        """Wait for a share, and hold it inside the ``with`` block; yield its bytes, or None without a limit."""
         with self._turn:
             while (free := self._free()) is not None and free < self._enough and self._given:
                 self._turn.wait()
@@ -73,7 +73,7 @@ class MemoryShares:
                 self._turn.notify_all()
 
     def _free(self) -> int | None:
-        # Memory that the other children already use is counted twice, because their use is not measured.
+        # The memory that running children already use is subtracted twice, because their use is not measured.
         left = self._left()
         return None if left is None else left - self._kept - sum(self._given)
 

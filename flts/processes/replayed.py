@@ -1,4 +1,4 @@
-"""Mark the message in work as a replay that a person requested: some work is done only for such a message."""
+"""Marks a message as a replay that a person requested. Some handlers do work only for such a message."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ _replayed: ContextVar[bool] = ContextVar("replayed", default=False)
 
 
 def is_replayed() -> bool:
-    """Return whether a person requested a replay of this message, as opposed to a redelivery by the broker."""
+    """Return whether the message is a replay that a person requested, and not a redelivery by the broker."""
     return _replayed.get()
 
 
 @contextmanager
 def replaying(*, replayed: bool) -> Iterator[None]:
-    """Say so of the message that is worked on inside, in this thread."""
+    """Set the value that `is_replayed` returns in this thread inside the ``with`` block."""
     token = _replayed.set(replayed)
     try:
         yield

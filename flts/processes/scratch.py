@@ -1,4 +1,4 @@
-"""Folders for temporary files. A killed process leaves its folder behind, and the next process removes it."""
+"""Folders for temporary files. A killed process leaves its folder behind, and the next process removes the folder."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _NAME = re.compile(r"flts-[a-z]+-(\d+)-[^/]+")
 
 @contextmanager
 def scratch_folder(what: str) -> Iterator[Path]:
-    """Give a folder that is removed afterwards; its name says whose it is."""
+    """Create a folder and remove it at the end of the ``with`` block; its name contains this process's id."""
     with tempfile.TemporaryDirectory(prefix=f"flts-{what}-{os.getpid()}-") as name:
         yield Path(name)
 
 
 def remove_left_behind() -> list[str]:
-    """Remove the folders of processes that are gone and return their names; to be called before any is made.
+    """Remove the folders of processes that have ended, and return their names.
 
-    What bears this process's own number is an earlier one's too: a container's processes have the same numbers after
-    each start.
+    A process calls this before it creates a folder. Folders with its own process id are removed too, because a
+    container's processes get the same ids after each start.
     """
     home = Path(tempfile.gettempdir())
     found = {

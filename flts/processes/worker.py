@@ -1,4 +1,4 @@
-"""Long work in a child process: watched for progress, ended at a deadline, ended with its parent."""
+"""Runs long work in a child process, which is killed without progress, at a deadline, and when its parent ends."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ log = get_logger(__name__)
 
 LOOK_SECONDS = 0.1
 START_SECONDS = 180.0
-"""Longest time a child may take to import its libraries (torch on a busy machine) and say that it is ready."""
+"""Seconds for a child to import its libraries and send ``ready``; importing torch is slow on a busy machine."""
 START_TRIES = 3
 STACK_SECONDS = 2.0
 
 
 class WorkInterruptedError(Exception):
-    """The service stops: the work was given up without being a try."""
+    """The service stops, so the work was ended; the attempt does not count."""
 
 
 class WorkerStartError(Exception):
-    """The child process cannot be started, which no message is to blame for."""
+    """The child process cannot be started; the message is not the cause."""
 
 
 class WorkerDiedError(RetryableError):
@@ -50,19 +50,19 @@ class WorkerDiedError(RetryableError):
 
 
 class WorkStuckError(RetryableError):
-    """The work made no progress for too long and was stopped."""
+    """The work reported no progress for too long, and the child process was killed."""
 
     code = "work_stuck"
 
 
 class WorkOverdueError(RetryableError):
-    """The work took longer than its deadline and was stopped."""
+    """The work exceeded its deadline, and the child process was killed."""
 
     code = "work_overdue"
 
 
 class ChildError(Exception):
-    """A bug in the child process; carries the child's own traceback."""
+    """A bug in the handler in the child process, with the child's traceback."""
 
     def __init__(self, message: str, code: str, remote_traceback: str) -> None:
         super().__init__(message)
@@ -84,7 +84,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One event to work on."""
+    """The message with one event for the child's handler."""
 
     event: Event
     log_fields: dict[str, Any]
@@ -94,12 +94,12 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An exception, as it crosses the pipe."""
+    """An exception of the handler, as the child sends it through the pipe."""
 
     class_name: str
     message: str
     error: dict[str, Any] | None
-    """`FltsError.to_dict` of an error raised on purpose, None for a bug."""
+    """`FltsError.to_dict` of an `FltsError`; None for any other exception, which is a bug."""
     traceback: str
 
     def rebuild(self) -> Exception:
@@ -107,13 +107,13 @@ class Failure:
         if self.error is None:
             return ChildError(f"{self.class_name}: {self.message}", self.class_name, self.traceback)
         error = FltsError.from_dict(self.error)
-        error.remote_traceback = self.traceback  # type: ignore[attr-defined] # read by logs.traceback_of
+        error.remote_traceback = self.traceback  # type: ignore[attr-defined] # logs.traceback_of reads it
         return error
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerSpec:
-    """How a child process is made and how long it may take.
+    """The handler of a child process and its time limits.
 
     ``factory`` is ``module:function``, called in the child as ``function(settings, adapters) -> Handler``;
     ``settings_class`` is the import path of the settings class that the child loads from the environment.
@@ -127,14 +127,14 @@ class WorkerSpec:
     stuck_seconds: float = 120.0
     deadline_seconds: float = 3600.0
     stuck_event: str = "work_stuck"
-    """Name of the log event of work without progress."""
+    """Name of the log event for work without progress."""
 
 
 class ChildWorker:
-    """Keeps one warm child process and has it work on one event at a time.
+    """Keeps one warm child process, which processes one event at a time.
 
-    A child ends with the thread that started it (Linux), so `start` and `run` belong to threads that live as long as
-    the worker does.
+    On Linux a child ends when the thread that started it ends, so the threads that call `start` and `run` must live as
+    long as the worker.
     """
 
     def __init__(self, spec: WorkerSpec, metrics: Metrics) -> None:
@@ -144,24 +144,24 @@ class ChildWorker:
 
     @property
     def pid(self) -> int | None:
-        """The process id of the child, while there is one."""
+        """The process id of the child; None while no child runs."""
         child = self._child
         return child.process.pid if child is not None and child.process.poll() is None else None
 
     def start(self) -> None:
-        """Start the child process; it warms up by itself."""
+        """Start the child process without waiting for its imports; a running child is ended first."""
         self.stop()
         reached("child-start.before")
         self._child = _Child(self._spec, self._metrics)
         reached("child-start.after")
 
     def wait_until_ready(self, stopping: threading.Event) -> None:
-        """Wait until the child that was started can work, or the service stops.
+        """Wait until the started child is ready or the service stops.
 
         Raises
         ------
         WorkerStartError
-            If it ended instead: its libraries or settings are at fault, which another try would not mend.
+            If the child ended, or was not ready within `START_SECONDS`.
         """
         child = self._child
         assert child is not None
@@ -172,14 +172,14 @@ class ChildWorker:
                 raise WorkerStartError(msg)
 
     def run(self, event: Event, progress: Progress, interrupted: threading.Event) -> Sequence[Event]:
-        """Let the child process an event, and return its results.
+        """Have the child process an event, and return the events that its handler returned.
 
         Raises
         ------
         WorkInterruptedError
-            When ``interrupted`` was set; the child is gone then.
+            If ``interrupted`` was set; a child that was working is killed.
         WorkStuckError, WorkOverdueError, WorkerDiedError
-            The child is gone; the next call starts another.
+            If the child was killed or ended; the next call starts a new child.
         WorkerStartError
             If no child can be started.
         FltsError, ChildError
@@ -195,7 +195,7 @@ class ChildWorker:
             child.end()
 
     def stop(self) -> None:
-        """End the child process and whatever it started."""
+        """Kill the child process and the processes that it started."""
         if self._child is not None:
             self._child.kill()
             self._child = None
@@ -273,18 +273,18 @@ class _Child:
     def __post_init__(self) -> None:
         ours, theirs = socket.socketpair()
         self._lifeline_read, self._lifeline = os.pipe()
-        self._stack_file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
+        self._stack_file = tempfile.TemporaryFile()  # noqa: SIM115 - the file stays open as long as the child runs
         self._progress: Progress | None = None
         stack_fd = self._stack_file.fileno()
         try:
-            self.process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+            self.process = subprocess.Popen(  # noqa: S603 - this interpreter and a module of FLTS
                 [
                     *(sys.executable, "-m", "flts.runtime.child"),
                     *(str(theirs.fileno()), str(self._lifeline_read), str(stack_fd), str(os.getpid())),
                 ],
                 stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(), self._lifeline_read, stack_fd),
-                # A process group of its own: Ctrl-C does not reach the child, and its own children (Stan) end with it.
+                # With its own process group the child gets no Ctrl-C, and one kill ends its own children (Stan) too.
                 process_group=0,
             )
         finally:
@@ -304,12 +304,12 @@ class _Child:
         self._progress = None
 
     def send(self, message: Start | Work) -> None:
-        # A write to a dead child fails here without an error; the reader of its answer reports the death.
+        # A failed write means that the child has ended; the thread that reads its answers reports that.
         with contextlib.suppress(OSError), self._sending:
             self._pipe.send(message)
 
     def stack(self) -> str:
-        """Return the stacks of the child's threads; works while it is inside a library's C code."""
+        """Return the stacks of the child's threads; works also while the child executes C code of a library."""
         before = os.fstat(self._stack_file.fileno()).st_size
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.process.pid, signal.SIGUSR1)
@@ -351,7 +351,7 @@ class _Child:
             try:
                 kind, content = self._pipe.recv()
             except (EOFError, OSError):
-                self._kill_group()  # the processes that the dead child had started
+                self._kill_group()  # ends the processes that the ended child had started
                 self.answers.put(None)
                 self._pipe.close()
                 return
@@ -370,7 +370,7 @@ class _Child:
     def _observe(self, observation: Observation) -> None:
         try:
             repeat(self.metrics, observation)
-        except (AttributeError, ValueError) as error:  # a child of another version
+        except (AttributeError, ValueError) as error:  # the child has another version of FLTS
             log.warning("metric_unknown", metric=observation.metric, error=str(error))
 
 
@@ -378,7 +378,7 @@ def settings_path(settings: object) -> str:
     """Return the import path of a settings object's class, for `WorkerSpec.settings_class`."""
     kind = type(settings)
     module = kind.__module__
-    if module == "__main__":  # started with ``python -m``: the child's __main__ is another module
+    if module == "__main__":  # the service was started with ``python -m``, and the child's __main__ is another module
         spec = sys.modules["__main__"].__spec__
         module = spec.name if spec is not None else module
     return f"{module}:{kind.__qualname__}"
