@@ -1,1 +1,1 @@
-"""Running a service: its connections, its start, its child processes and its end."""
+"""Runs a service: its connections to the backends, its start, its child processes and its end."""

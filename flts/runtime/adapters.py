@@ -1,4 +1,4 @@
-"""The connections of a service, made from its settings. Each is imported and connected at its first use."""
+"""The adapters of a service (store, MLflow, publisher, metrics), made from its settings."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ T = TypeVar("T")
 
 
 class Adapters:
-    """What `build_service` and the factories of child processes are given.
+    """The adapters that `build_service` and the factories of child processes receive.
 
     Parameters
     ----------
     store, run_store : object or None
-        The object store and its layout of runs; None for a service without one (the inference server).
+        The object store and its records of runs; None for a service without a store (the inference server).
     tracker : Tracker, a function that makes one, or None
-        MLflow; a function is called at the first use, so that only the process that trains pays for the import.
+        MLflow's adapter. A function is called at the first use, so that only processes that call MLflow import it.
     metrics : Metrics
         This process's metrics.
     settings : Settings
-        What all of it was made from.
+        The settings from which the adapters were made.
     """
 
     def __init__(
@@ -64,19 +64,19 @@ class Adapters:
 
     @property
     def tracker(self) -> Tracker | None:
-        """MLflow's adapter; None for a service that keeps no record there."""
+        """MLflow's adapter; None for a service that does not use MLflow."""
         if callable(self._tracker):
             self._tracker = self._tracker()
         return self._tracker
 
     @property
     def tracking(self) -> bool:
-        """Whether there is a tracker, without making it."""
+        """Whether the service uses MLflow; reading this property does not import MLflow."""
         return self._tracker is not None
 
     @property
     def publisher(self) -> Publisher:
-        """The producer; there is one once the service has started, and none in a child process."""
+        """The Kafka publisher. The runner sets it at the service's start; a child process has no publisher."""
         return _present(self._publisher, "a publisher (before the service has started, and in a child process)")
 
     @publisher.setter
@@ -85,24 +85,24 @@ class Adapters:
 
     @property
     def has_publisher(self) -> bool:
-        """Whether the publisher is there yet."""
+        """Whether the runner has set the publisher."""
         return self._publisher is not None
 
 
 def connect(settings: Settings, *, tracking: bool = False) -> Adapters:
-    """Make the adapters that a service's settings describe; no request leaves before they are used.
+    """Make the adapters for a service's settings. An adapter sends no request before its first use.
 
     Parameters
     ----------
     settings : Settings
-        A service's settings; without `StoreSettings` among its bases there is no store.
+        A service's settings. Settings without the base class `StoreSettings` give no store.
     tracking : bool
-        Whether to keep a record in MLflow (`TrackingSettings`).
+        Whether the service records runs in MLflow; its settings then need the base class `TrackingSettings`.
     """
     metrics = default_metrics()
     store, run_store = None, None
     if isinstance(settings, StoreSettings):
-        # Imported here: the inference server has no store and need not load boto3.
+        # Imported here, because the inference server has no store and needs no boto3.
         from flts.storage.connect import open_store  # noqa: PLC0415
         from flts.storage.run_store import RunStore  # noqa: PLC0415
 
@@ -116,7 +116,7 @@ def connect(settings: Settings, *, tracking: bool = False) -> Adapters:
         tracking_settings = settings
 
         def make_tracker() -> Tracker:
-            from flts.tracking.mlflow import Tracker  # noqa: PLC0415 - 164 MB, only where runs are recorded
+            from flts.tracking.mlflow import Tracker  # noqa: PLC0415 - the import needs 164 MB
 
             bucket = settings.bucket_pipeline_runs if isinstance(settings, StoreSettings) else "pipeline-runs"
             return Tracker(tracking_settings, store, bucket)

@@ -1,4 +1,4 @@
-"""The checks of a service's backends at its start: real requests with time limits; a failure names address and step."""
+"""Checks a service's backends at its start, by real requests with time limits. Errors name the address and the step."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DEFAULT_CHECK_SECONDS = 30.0
 RETRY_SECONDS = 0.5
 ANSWER_SECONDS = 5.0
 LEAST_SECONDS = 2.0
-"""Least timeout of a step, so that a step that begins just before the end is not blamed for the lack of time."""
+"""Seconds; least timeout of a step, so that a step that begins near the end of the check can still succeed."""
 
 Check = Callable[[], None]
 
@@ -31,13 +31,13 @@ class Problem:
 
     reason: str
     refused: bool
-    """Whether it answers and cannot be used, so that waiting would change nothing."""
+    """Whether the backend answers and cannot be used, so that waiting does not help."""
 
 
 def backend_checks(
     settings: Settings, adapters: Adapters, client_id: str, groups: Iterable[str], asked: threading.Event
 ) -> dict[str, Check]:
-    """Return the check of each backend that these settings name; each ends by itself within its time."""
+    """Return a check for each backend that these settings name; each check has a time limit."""
     checks: dict[str, Check] = {}
     if isinstance(settings, StoreSettings) and adapters.has_store:
         checks["store"] = lambda: _check_store(settings, adapters)
@@ -47,14 +47,14 @@ def backend_checks(
 
 
 def record_checks(settings: Settings, adapters: Adapters, asked: threading.Event) -> dict[str, Check]:
-    """Return the check of what no service waits for: MLflow, the record."""
+    """Return the check of MLflow, for which no service waits."""
     if adapters.tracking and isinstance(settings, TrackingSettings):
         return {"mlflow": lambda: _check_mlflow(settings, asked)}
     return {}
 
 
 def run_checks(checks: dict[str, Check], metrics: Metrics) -> list[Problem]:
-    """Make all checks side by side; return each backend that failed."""
+    """Run all checks in parallel; return the problem of each backend that failed."""
     problems: dict[str, Problem] = {}
 
     def make(name: str, check: Check) -> None:
@@ -62,7 +62,7 @@ def run_checks(checks: dict[str, Check], metrics: Metrics) -> list[Problem]:
             check()
         except FltsError as error:
             problems[name] = Problem(error.message, isinstance(error, RejectedError))
-        except Exception as error:  # an unexpected error in a check must not count as a reachable backend
+        except Exception as error:  # after an unexpected error the backend must not count as reachable
             log.exception("backend_check_error", backend=name)
             problems[name] = Problem(f"{name}: {type(error).__name__}: {error}", refused=False)
         metrics.backend_up.labels(backend=name).set(name not in problems)
@@ -110,7 +110,7 @@ def _check_kafka(settings: KafkaSettings, client_id: str, groups: tuple[str, ...
 
 
 def _check_mlflow(settings: TrackingSettings, asked: threading.Event) -> None:
-    from flts.tracking.checks import check_mlflow  # noqa: PLC0415 - only for services that keep a record
+    from flts.tracking.checks import check_mlflow  # noqa: PLC0415 - only for services that use MLflow
 
     started = time.monotonic()
     check_mlflow(settings, seconds=check_seconds(settings), stop=asked)
@@ -118,5 +118,5 @@ def _check_mlflow(settings: TrackingSettings, asked: threading.Event) -> None:
 
 
 def check_seconds(settings: Settings) -> float:
-    """Return the longest time for the checks at start."""
+    """Return the time limit of the checks at start, in seconds."""
     return settings.backend_check_seconds if isinstance(settings, BackendSettings) else DEFAULT_CHECK_SECONDS

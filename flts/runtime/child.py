@@ -1,4 +1,4 @@
-"""The code of the child process of `flts.processes.worker`, which starts ``python -m flts.runtime.child``."""
+"""The child process of `flts.processes.worker`, started as ``python -m flts.runtime.child``."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ MAX_TRACEBACK = 20_000
 
 
 def main() -> int:
-    """Serve events until the parent ends."""
+    """Process events until the parent ends."""
     pipe_fd, lifeline_fd, stack_fd, parent = map(int, sys.argv[1:5])
     for descriptor in (pipe_fd, lifeline_fd, stack_fd):
-        os.set_inheritable(descriptor, False)  # noqa: FBT003 - its only form
-    # The parent handles Ctrl-C and lets the work finish.
+        os.set_inheritable(descriptor, False)  # noqa: FBT003 - the function has no keyword argument
+    # The parent handles Ctrl-C and gives the work time to finish.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _end_with_parent(parent, lifeline_fd)
     faulthandler.register(signal.SIGUSR1, file=stack_fd, all_threads=True)
@@ -56,7 +56,7 @@ def main() -> int:
 
 
 class _Pipe:
-    """The connection to the parent; any thread may send."""
+    """The pipe to the parent. Any thread may send."""
 
     def __init__(self, connection: Connection[Any, Any]) -> None:
         self._connection = connection
@@ -66,7 +66,7 @@ class _Pipe:
         try:
             return self._connection.recv()
         except (EOFError, OSError):
-            os._exit(1)  # the parent is gone
+            os._exit(1)  # the parent has ended
 
     def send(self, kind: str, content: object) -> None:
         try:
@@ -96,7 +96,7 @@ def _serve(handler: Handler, work: Work, pipe: _Pipe) -> None:
     killpoints.reached("work.before", type(work.event).__name__, work.event.identifier)
     try:
         produced = list(handler(work.event, pipe.send_progress))
-    except Exception as error:  # noqa: BLE001 - whatever it is, the parent's loop decides what to do next
+    except Exception as error:  # noqa: BLE001 - the parent's consume loop handles every error
         pipe.send("failed", _describe(error))
     else:
         killpoints.reached("work.after", type(work.event).__name__, work.event.identifier)
@@ -119,7 +119,7 @@ def _end_with_parent(parent: int, lifeline_fd: int) -> None:
             os._exit(1)
 
     def watch() -> None:
-        os.read(lifeline_fd, 1)  # returns when the parent, or the kernel at its end, closes the other end of the pipe
+        os.read(lifeline_fd, 1)  # returns when the pipe's other end is closed, by the parent or at its end
         os.killpg(0, signal.SIGKILL)
 
     threading.Thread(target=watch, name="lifeline", daemon=True).start()

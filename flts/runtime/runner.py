@@ -32,23 +32,23 @@ from flts.settings import KafkaSettings, ServiceSettings, StoreSettings
 log = get_logger(__name__)
 
 CLOSE_SECONDS = 4.0
-"""Beyond DRAIN_SECONDS: closing clients, before the pod is killed."""
+"""Seconds beyond DRAIN_SECONDS in which the threads may end and close their clients, before the pod is killed."""
 TICK_SILENT_SECONDS = 900.0
 RECHECK_SECONDS = 5.0
 RECORD_RECHECK_SECONDS = 30.0
 
 
 def run(service: Service, settings: ServiceSettings, adapters: Adapters) -> int:
-    """Run a service until it is asked to stop (SIGTERM, SIGINT) or cannot go on.
+    """Run a service until a signal stops it (SIGTERM, SIGINT) or an error ends it.
 
-    Child processes are started first, before any Kafka client. Then the health paths answer, the backends are checked,
-    `on_start` is called, and messages are read.
+    The runner starts the child processes first, before any Kafka client. Then the health paths answer, and the runner
+    checks the backends, calls `on_start` and starts the consume loops.
 
     Returns
     -------
     int
-        0 if it was asked to stop, 2 if a backend cannot be used whatever one waits for, as for wrong settings; 1
-        otherwise. The reason is logged as ``service_stopped``.
+        0 after a signal; 2 if a backend answers and cannot be used, for example because of wrong settings; 1
+        otherwise. The log event ``service_stopped`` contains the reason.
     """
     configure_logs(service.name, settings.log_level, secrets=secret_values(settings))
     if settings.kill_points is not None:
@@ -89,8 +89,8 @@ class _Runner:
         self._require()
         starter = threading.Thread(target=self._start, name="start", daemon=True)
         with listener, self._signals():
-            # Children start from this thread, which lives as long as the process: on Linux PR_SET_PDEATHSIG acts when
-            # the thread that started the child ends.
+            # Child processes start from this thread, which lives as long as the process. On Linux PR_SET_PDEATHSIG
+            # kills a child when the thread that started it ends.
             self._start_children()
             starter.start()
             try:
@@ -127,7 +127,7 @@ class _Runner:
         for what, holds in self._service.ready.items():
             health.require(what, holds)
         if self._service.requires_backends and self._service.api is None:
-            # A service that answers requests is ready without Kafka. A service that only consumes is not.
+            # A service with an API is ready without Kafka. A service that only consumes is not.
             health.require("kafka", lambda: all(loop.connected for loop in self._loops))
 
     def _start_children(self) -> None:
@@ -150,7 +150,7 @@ class _Runner:
 
     def _start(self) -> None:
         try:
-            # The shutdown does not wait for this thread: the check changes nothing.
+            # The shutdown does not wait for this thread, because the check changes nothing.
             threading.Thread(target=self._check_record, name="record", daemon=True).start()
             if isinstance(self._settings, KafkaSettings):
                 self._adapters.publisher = Publisher(self._settings, self._service.name)
@@ -166,7 +166,7 @@ class _Runner:
             else:
                 self._spawn("backends", self._check_in_background)
             self._begin_work()
-        except Exception as error:  # after any error a service that did not start must report it and end
+        except Exception as error:  # a service that cannot start must log any error and end
             log.exception("start_error")
             self._stop(f"start failed: {type(error).__name__}: {error}", asked=False)
 
@@ -228,7 +228,7 @@ class _Runner:
         if not (isinstance(self._settings, StoreSettings) and self._adapters.has_store):
             return work
         from flts.housekeeping.deletion import Deletion  # noqa: PLC0415 - the inference server has no store
-        from flts.housekeeping.guard import unless_deleted  # noqa: PLC0415 - see above
+        from flts.housekeeping.guard import unless_deleted  # noqa: PLC0415 - the inference server has no store
 
         deletion = Deletion(self._adapters.store, self._adapters.run_store.runs, self._settings)
         return unless_deleted(work, deletion)
@@ -254,7 +254,7 @@ class _Runner:
         self._backends_answer.set()
 
     def _check_record(self) -> None:
-        """Log that MLflow is unavailable, once for each reason. The service does not wait for it."""
+        """Check MLflow until it answers, and log the reason when it changes. The service does not wait for MLflow."""
         checks = record_checks(self._settings, self._adapters, self._stopping.asked)
         told = ""
         while (problems := run_checks(checks, self._metrics)) and not self._stopping.asked.is_set():
@@ -303,14 +303,14 @@ class _Runner:
                 signal.signal(number, handler)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        # A signal handler interrupts the main thread at any point, so another thread takes locks and writes logs.
+        # A signal interrupts the main thread at any point, also while it holds a lock; another thread does the work.
         if self._stopping.asked.is_set():
             self._stopping.over.set()
         name = signal.Signals(number).name
         threading.Thread(target=self._stop, args=(name,), kwargs={"asked": True}, daemon=True).start()
 
     def _stop(self, reason: str, *, asked: bool) -> None:
-        """Begin to stop; the first reason counts."""
+        """Begin to stop the service. Only the first call has an effect."""
         with self._lock:
             if self._reason is not None:
                 return
@@ -341,7 +341,7 @@ class _Runner:
         level("service_stopped", reason=self._reason, exit_code=code)
         sys.stdout.flush()
         if any(loop.abandoned for loop in self._loops):
-            # A handler thread that is still running could crash in C code while the interpreter shuts down.
+            # A thread that is still running could crash in C code while the interpreter shuts down.
             os._exit(code)
         return code
 
@@ -349,7 +349,7 @@ class _Runner:
         assert callable(hook)
         try:
             hook()
-        except Exception:  # the remaining callbacks must still be called
+        except Exception:  # the remaining hooks must still be called
             log.exception("stop_error")
 
     def _kafka(self) -> KafkaSettings:

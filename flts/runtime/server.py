@@ -1,4 +1,4 @@
-"""Run uvicorn in the main thread, and leave the signals to the runner."""
+"""Runs uvicorn in the main thread, and leaves the signals to the runner."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import uvicorn
 from flts.observability.health import AsgiApp
 
 GRACE_SECONDS = 5
-"""Time for requests in flight; a stream of server-sent events never ends by itself."""
+"""Seconds for running requests at the end; a stream of server-sent events never ends by itself."""
 
 KEEP_ALIVE_SECONDS = 75
-"""Seconds; longer than clients and proxies keep idle connections, so that a request never meets a closed one."""
+"""Seconds; longer than clients and proxies keep idle connections, so that no request uses a closed connection."""
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Take a port before anything else starts.
+    """Return a socket that is bound to the port, so that a taken port is reported before the service starts.
 
     Raises
     ------
     OSError
-        If it is taken.
+        If the port is taken or the address cannot be used.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
@@ -38,7 +38,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 class HttpServer(uvicorn.Server):
-    """uvicorn, whose own handlers would end the process by the signal instead of with our exit code."""
+    """uvicorn without its signal handlers, which would end the process by the signal and not with FLTS's exit code."""
 
     def __init__(self, app: AsgiApp) -> None:
         config = uvicorn.Config(
@@ -53,5 +53,5 @@ class HttpServer(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave the signals alone."""
+        """Install no signal handlers."""
         yield
