@@ -1,4 +1,4 @@
-"""/healthz, /readyz and /metrics, the same in every service, in front of the service's own API."""
+"""The paths /healthz, /readyz and /metrics, the same in every service, in front of the service's own API."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PATHS = ("/healthz", "/readyz", "/metrics")
 
 
 class Health:
-    """The liveness of loops and the conditions of readiness. Thread-safe."""
+    """The heartbeats of loops (/healthz) and the conditions of readiness (/readyz). Thread-safe."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -29,48 +29,48 @@ class Health:
         self._conditions: dict[str, Callable[[], bool]] = {}
 
     def watch(self, loop: str, *, silent_seconds: float) -> None:
-        """Expect a loop to beat at least this often from now on."""
+        """Expect a heartbeat of a loop within every ``silent_seconds``, from now on."""
         with self._lock:
             self._beats[loop] = (self._clock(), silent_seconds)
 
     def beat(self, loop: str) -> None:
-        """Say that a loop went round."""
+        """Record a heartbeat of a loop."""
         with self._lock:
             if loop in self._beats:
                 self._beats[loop] = (self._clock(), self._beats[loop][1])
 
     def forget(self, loop: str) -> None:
-        """Stop expecting beats of a loop that ended on purpose."""
+        """Expect no more heartbeats of a loop, because it has ended normally."""
         with self._lock:
             self._beats.pop(loop, None)
 
     def require(self, what: str, holds: Callable[[], bool]) -> None:
-        """Add a condition of readiness with its name."""
+        """Add a named condition of readiness."""
         with self._lock:
             self._conditions[what] = holds
 
     def stalled(self) -> list[str]:
-        """Return the loops that have not gone round for too long."""
+        """Return the loops whose last heartbeat is too old."""
         now = self._clock()
         with self._lock:
             return sorted(loop for loop, (last, silent) in self._beats.items() if now - last > silent)
 
     def waiting_for(self) -> list[str]:
-        """Return the conditions of readiness that do not hold; one that fails to answer does not hold."""
+        """Return the names of the conditions of readiness that are false or raise an error."""
         with self._lock:
             conditions = list(self._conditions.items())
         return [what for what, holds in conditions if not _holds(holds)]
 
 
 class HealthApp:
-    """ASGI application that answers the three paths and passes everything else on.
+    """ASGI application that answers the three paths and passes all other requests to the service's API.
 
     Parameters
     ----------
     health, metrics
-        The state that is shown.
+        The state that the paths show.
     api : ASGI application or None
-        The service's own; without one every other path is a 404.
+        The service's API. Without an API every other path is answered with 404.
     """
 
     def __init__(self, health: Health, metrics: Metrics, api: AsgiApp | None = None) -> None:
@@ -79,7 +79,7 @@ class HealthApp:
         self._api = api
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answer one connection."""
+        """Handle one ASGI connection."""
         if scope["type"] == "http" and scope["path"] in PATHS:
             await self._answer(scope, send)
         elif self._api is not None:
@@ -98,7 +98,7 @@ class HealthApp:
                 send, 503 if stalled else 200, {"status": "stalled" if stalled else "ok", "stalled": stalled}
             )
         elif scope["path"] == "/readyz":
-            # A condition may wait for a lock or a file, so it is evaluated outside the event loop.
+            # A condition may wait for a lock or a file, so a thread outside the event loop evaluates it.
             waiting = await asyncio.to_thread(self._health.waiting_for)
             body = {"status": "waiting" if waiting else "ready", "waiting_for": waiting}
             await _send_json(send, 503 if waiting else 200, body)
@@ -110,7 +110,7 @@ class HealthApp:
 def _holds(condition: Callable[[], bool]) -> bool:
     try:
         return bool(condition())
-    except Exception:  # noqa: BLE001 - whatever went wrong, it is what is waited for
+    except Exception:  # noqa: BLE001 - a condition that raises any error does not hold
         return False
 
 

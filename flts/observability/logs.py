@@ -1,4 +1,4 @@
-"""JSON lines on standard output. The event of a line is a constant; its data are fields."""
+"""Logs: JSON lines on standard output. The event of a line is a constant string, and its data are fields."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from pydantic import BaseModel, SecretStr
 from flts.observability.tracing import current_trace
 
 MAX_TEXT = 8_000
-"""Characters kept of one field: a traceback's end says most, a data frame's text says nothing."""
+"""Characters kept of an event, of an error and its traceback (the end), and of a value that JSON does not have."""
 SECRET_NAMES = re.compile(r"(password|passwd|secret|token|api_?key|authorization|credential)", re.IGNORECASE)
 MIN_SECRET = 4
-"""Characters of a secret that is masked; a shorter one would blot out ordinary words."""
+"""Characters; a shorter secret is not masked, because its text is part of ordinary words."""
 HIDDEN = "***"
 _USERINFO_AT = re.compile(r"(?<=://)[^/\s]*@")
 _USERINFO = re.compile(r"://([^/\s]+)@")
 
-_bound: ContextVar[Mapping[str, Any]] = ContextVar("flts_log_fields", default={})  # noqa: B039 - never changed, replaced
+_bound: ContextVar[Mapping[str, Any]] = ContextVar("flts_log_fields", default={})  # noqa: B039 - the mapping is replaced and never changed
 
 
 class Log:
-    """A module's log: ``log.info("train_success", run_id=run_id)``."""
+    """A module's logger: ``log.info("train_success", run_id=run_id)``."""
 
     def __init__(self, name: str) -> None:
         self._logger = logging.getLogger(name)
 
     def debug(self, event: str, **fields: Any) -> None:
-        """Log what only a developer needs."""
+        """Log an event that only a developer needs."""
         self._log(logging.DEBUG, event, fields)
 
     def info(self, event: str, **fields: Any) -> None:
-        """Log what happened."""
+        """Log a normal event."""
         self._log(logging.INFO, event, fields)
 
     def warning(self, event: str, **fields: Any) -> None:
@@ -53,7 +53,7 @@ class Log:
         self._log(logging.ERROR, event, fields)
 
     def exception(self, event: str, **fields: Any) -> None:
-        """Log the error being handled, with its class, message and traceback."""
+        """Log the exception that is being handled, with its class, message and traceback."""
         self._log(logging.ERROR, event, {"error": sys.exc_info()[1], **fields})
 
     def _log(self, level: int, event: str, fields: dict[str, Any]) -> None:
@@ -62,13 +62,13 @@ class Log:
 
 
 def get_logger(name: str) -> Log:
-    """Return the log of a module (``__name__``)."""
+    """Return the logger of a module (``__name__``)."""
     return Log(name)
 
 
 @contextmanager
 def bind(**fields: Any) -> Iterator[None]:
-    """Add fields to every line that this thread or task logs inside; None is left out."""
+    """Add fields to every line that this thread or task logs inside the ``with`` block; None is left out."""
     known = {name: value for name, value in fields.items() if value is not None}
     token = _bound.set({**_bound.get(), **known})
     try:
@@ -78,25 +78,25 @@ def bind(**fields: Any) -> Iterator[None]:
 
 
 def bound_fields() -> dict[str, Any]:
-    """Return the fields bound here, e.g. to hand them to a child process."""
+    """Return the bound fields of this thread or task, for example to send them to a child process."""
     return dict(_bound.get())
 
 
 def configure_logs(
     service: str, level: str = "INFO", *, secrets: Iterable[str] = (), stream: TextIO | None = None
 ) -> None:
-    """Send every log line of this process, the libraries' too, as JSON to standard output.
+    """Write every log line of this process, also of libraries, as JSON to standard output.
 
     Parameters
     ----------
     service : str
         The field ``service`` of every line.
     level : str
-        Least severe level that is logged; libraries are held at WARNING or above.
+        Least severe level that is logged. Libraries log at WARNING or above.
     secrets : iterable of str
-        Values that no line may show, wherever they come from.
+        Values that are masked in every line.
     stream : TextIO, optional
-        Where the lines go instead.
+        Written to instead of standard output.
     """
     handler = logging.StreamHandler(stream or sys.stdout)
     handler.setFormatter(JsonFormatter(service, secrets))
@@ -108,11 +108,11 @@ def configure_logs(
     for name in ("flts", "cli", "embedded", *_SERVICES):
         logging.getLogger(name).setLevel(level)
     for name in list(logging.root.manager.loggerDict):
-        # A library with handlers of its own (uvicorn) writes through the root handler.
+        # A library with its own handlers (uvicorn) then writes through the root handler.
         library = logging.getLogger(name)
         library.handlers.clear()
         library.propagate = True
-    # No log line per request: the load balancer can log requests, and /metrics counts them.
+    # Requests are not logged: the load balancer can log them, and /metrics counts them.
     logging.getLogger("uvicorn.access").disabled = True
     logging.captureWarnings(capture=True)
 
@@ -129,10 +129,10 @@ _SERVICES = (
 
 
 def secret_values(settings: BaseModel) -> list[str]:
-    """Return the values of a settings object that no line may show.
+    """Return the values of a settings object that must be masked in log lines.
 
-    A secret with commas may be a list (``GATEWAY_API_KEY``), so its parts are secret too; so is the ``user:password``
-    of an address.
+    A secret with commas may be a list (``GATEWAY_API_KEY``), so each part is a secret too. The ``user:password`` of an
+    address is also a secret.
     """
     secrets: list[str] = []
     for name in type(settings).model_fields:
@@ -146,22 +146,22 @@ def secret_values(settings: BaseModel) -> list[str]:
 
 
 def without_userinfo(text: str) -> str:
-    """Return a text whose addresses have lost their ``user:password@``."""
+    """Return the text without the ``user:password@`` of its addresses."""
     return _USERINFO_AT.sub("", text)
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats a record as one line of JSON."""
+    """Formats a log record as one line of JSON."""
 
     def __init__(self, service: str, secrets: Iterable[str] = ()) -> None:
         super().__init__()
         self._service = service
-        # Escaped as in a JSON text. The longest secret first: a list of keys contains each single key.
+        # Secrets are escaped as in JSON, and the longest is masked first: a list of keys contains each single key.
         shown = sorted((secret for secret in secrets if len(secret) >= MIN_SECRET), key=len, reverse=True)
         self._secrets = [json.dumps(secret, ensure_ascii=False)[1:-1] for secret in shown]
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line, without its end."""
+        """Return the line without a newline."""
         line: dict[str, Any] = {
             "ts": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -198,7 +198,7 @@ def error_fields(error: BaseException) -> dict[str, str]:
 
 
 def traceback_of(error: BaseException) -> str:
-    """Return an exception's traceback; for one that crossed a pipe the child's own."""
+    """Return an exception's traceback; for an exception from a child process, the child's traceback."""
     remote = getattr(error, "remote_traceback", None)
     if isinstance(remote, str):
         return remote
@@ -210,7 +210,7 @@ def traceback_of(error: BaseException) -> str:
 def _to_json(line: dict[str, Any]) -> str:
     try:
         return json.dumps(line, default=_plain, ensure_ascii=False, allow_nan=False)
-    except (ValueError, TypeError):  # the value contains a NaN, a cycle or a key that JSON cannot hold
+    except (ValueError, TypeError):  # a value contains a NaN, a cycle, or a key that JSON does not have
         return json.dumps(_finite(line), default=_plain, ensure_ascii=False, allow_nan=False)
 
 
@@ -228,7 +228,7 @@ def _plain(value: Any) -> Any:
 def _finite(value: Any, depth: int = 0) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
-    if depth > 8:  # noqa: PLR2004 - deeper than any field of ours: a circle
+    if depth > 8:  # noqa: PLR2004 - deeper than any field of FLTS, so it is a cycle
         return str(value)[:MAX_TEXT]
     if isinstance(value, Mapping):
         return {str(key): _finite(inner, depth + 1) for key, inner in value.items()}

@@ -1,4 +1,4 @@
-"""Every metric of FLTS, declared in one place on a registry passed in."""
+"""All metrics of FLTS, declared in one class on a registry that the caller passes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
-disable_created_metrics()  # type: ignore[no-untyped-call] # a time of birth per series doubles the page
+disable_created_metrics()  # type: ignore[no-untyped-call] # a creation time per series would double the page
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 TRAINING_BUCKETS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600)
 LATENCY_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
@@ -31,7 +31,7 @@ UPLOAD_OUTCOMES = ("accepted", "refused")
 HTTP_OUTCOMES = ("2xx", "4xx", "5xx")
 MLFLOW_OUTCOMES = ("done", "failed", "refused")
 EACH_REPLICA = "each-replica"
-"""Label of the group if a replica reads all partitions by itself."""
+"""Value of the label ``group`` for a replica that reads all partitions without a consumer group."""
 
 
 class Metrics:
@@ -40,7 +40,7 @@ class Metrics:
     Parameters
     ----------
     registry : CollectorRegistry
-        Where they are declared; a registry takes them once.
+        The registry on which the metrics are declared. A registry accepts each name once.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -127,10 +127,10 @@ class Metrics:
 
 
 def begin_at_zero(metric: MetricWrapperBase, *labels: Iterable[str]) -> None:
-    """Make the series of every combination of labels.
+    """Create the series of every combination of label values, with the value 0.
 
-    A series that begins with its first event has no earlier value to differ from: a rate, and an alert on it, would
-    miss that event.
+    If a series began with its first event, it would have no earlier value. A rate, and an alert on that rate, would
+    miss the event.
     """
     for values in itertools.product(*labels):
         metric.labels(*values)
@@ -141,8 +141,8 @@ _default: Metrics | None = None
 
 
 def default_metrics() -> Metrics:
-    """Return this process's metrics, with those of the process itself (memory, CPU, collections)."""
-    global _default  # noqa: PLW0603 - one registry per process is what a scrape sees
+    """Return this process's metrics, including memory, CPU and garbage collections."""
+    global _default  # noqa: PLW0603 - a process has one registry, which Prometheus scrapes
     with _lock:
         if _default is None:
             registry = CollectorRegistry()
@@ -155,10 +155,10 @@ def default_metrics() -> Metrics:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One call on a metric of a child process, to be repeated on its parent's."""
+    """One call on a metric in a child process. The parent repeats the call on its own metric."""
 
     metric: str
-    """The attribute's name in `Metrics`."""
+    """Name of the attribute in `Metrics`."""
     labels: tuple[str, ...]
     labels_by_name: tuple[tuple[str, str], ...]
     call: str
@@ -167,22 +167,22 @@ class Observation:
 
 
 def send_metrics_to(send: Callable[[Observation], None]) -> Metrics:
-    """Make this process's metrics pass each call on, for a child whose parent answers /metrics.
+    """Replace this process's metrics by senders that pass each call to the parent, which answers /metrics.
 
-    Repeating calls needs no merging of samples, and loses nothing but what a killed child had not yet said.
+    The parent repeats the calls and merges no samples. Only calls that a killed child has not yet sent are lost.
     """
     metrics = Metrics(CollectorRegistry())
     for name, metric in vars(metrics).items():
         if isinstance(metric, MetricWrapperBase):
             setattr(metrics, name, cast("Any", _Sender(name, send)))
-    global _default  # noqa: PLW0603 - a child is a process of its own
+    global _default  # noqa: PLW0603 - a child is a separate process
     with _lock:
         _default = metrics
     return metrics
 
 
 def repeat(metrics: Metrics, observation: Observation) -> None:
-    """Make a child's call on this process's metrics."""
+    """Repeat a child's call on this process's metrics."""
     metric = getattr(metrics, observation.metric)
     if observation.labels or observation.labels_by_name:
         metric = metric.labels(*observation.labels, **dict(observation.labels_by_name))
@@ -190,7 +190,7 @@ def repeat(metrics: Metrics, observation: Observation) -> None:
 
 
 class _Sender:
-    """One metric in a child process."""
+    """A metric in a child process, whose calls are sent to the parent."""
 
     def __init__(
         self,
@@ -222,8 +222,8 @@ class _Sender:
 
     @contextmanager
     def time(self) -> Iterator[None]:
-        """Observe (or, on a gauge, set) the seconds spent inside."""
-        import time  # noqa: PLC0415 - shadowed by this method's name above
+        """Observe the seconds spent inside the ``with`` block; for a histogram only."""
+        import time  # noqa: PLC0415 - only this method needs it
 
         started = time.perf_counter()
         try:

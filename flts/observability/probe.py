@@ -1,4 +1,4 @@
-"""Request a health path of the service in this container; exit with 0 if it answers 200, and print the answer.
+"""Requests a health path of the service in this container, and prints the answer. The exit code is 0 for status 200.
 
 Every container runs this file every few seconds: ``python -I -S flts/observability/probe.py [/healthz]``. It imports no
 other module of FLTS, because loading the settings alone takes ten times as long as the request.
@@ -15,9 +15,9 @@ DEFAULT_PATH = "/readyz"
 
 
 def main() -> int:
-    """Ask once."""
+    """Send one request, print the answer and return the exit code."""
     path = sys.argv[1] if len(sys.argv) > 1 else DEFAULT_PATH
-    port = int(os.environ.get("SERVICE_PORT") or 8000)  # noqa: TID251 - see above
+    port = int(os.environ.get("SERVICE_PORT") or 8000)  # noqa: TID251 - loading the settings takes too long here
     try:
         status, body = ask("127.0.0.1", port, path)
     except OSError as error:
@@ -28,7 +28,7 @@ def main() -> int:
 
 
 def ask(host: str, port: int, path: str) -> tuple[str, str]:
-    """Return the status and the body of an answer; an OSError if there is none."""
+    """Send a GET request and return the status and body of the answer; raise an OSError if there is no answer."""
     with socket.create_connection((host, port), timeout=TIMEOUT_SECONDS) as connection:
         connection.sendall(f"GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
         with connection.makefile("rb") as file:

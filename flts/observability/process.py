@@ -1,4 +1,4 @@
-"""Facts about the current process, without other libraries."""
+"""The memory of the current process, by the standard library only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _STATM = Path("/proc/self/statm")
 
 
 def rss_bytes() -> int:
-    """Return the memory that this process holds now; where the system does not say (macOS), the most it has held."""
+    """Return the resident memory of this process in bytes; on macOS its peak, because /proc does not exist there."""
     try:
         return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
@@ -19,6 +19,6 @@ def rss_bytes() -> int:
 
 
 def peak_rss_bytes() -> int:
-    """Return the most memory that this process has held."""
+    """Return the peak resident memory of this process in bytes."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

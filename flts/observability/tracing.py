@@ -1,4 +1,4 @@
-"""The W3C header ``traceparent``: passed on to the messages that a message causes, and part of every log line."""
+"""The W3C header ``traceparent``. Results of a message carry its trace id, and each log line contains the trace id."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Trace:
     """One step of a trace."""
 
     trace_id: str
-    """32 hex digits, the same from upload to forecast."""
+    """32 hex digits, the same in all steps from upload to forecast."""
     span_id: str
-    """16 hex digits, another for each message."""
+    """16 hex digits, different for each message."""
     flags: str = "01"
 
     @classmethod
@@ -29,7 +29,7 @@ class Trace:
 
     @classmethod
     def parse(cls, header: str | bytes | None) -> Trace | None:
-        """Return the step that a header names; None for what the standard says to ignore."""
+        """Return the step in a header, or None for a header that the W3C standard requires to be ignored."""
         text = header.decode("ascii", "replace") if isinstance(header, bytes) else header or ""
         match = _HEADER.fullmatch(text.strip())
         if match is None or match[1] == "ff" or (match[1] == "00" and match[5]):
@@ -39,7 +39,7 @@ class Trace:
         return cls(match[2], match[3], match[4])
 
     def next(self) -> Trace:
-        """Return the next step of this trace."""
+        """Return a new step of this trace: the same trace id and a new span id."""
         return Trace(self.trace_id, secrets.token_hex(8), self.flags)
 
     def header(self) -> str:
@@ -51,13 +51,13 @@ _current: ContextVar[Trace | None] = ContextVar("flts_trace", default=None)
 
 
 def current_trace() -> Trace | None:
-    """Return the step this thread or task works in, if any."""
+    """Return the current step of this thread or task, or None."""
     return _current.get()
 
 
 @contextmanager
 def use_trace(trace: Trace | None) -> Iterator[None]:
-    """Work in this step: what is published inside carries its trace."""
+    """Set the current step inside the ``with`` block; events published there carry its trace id."""
     token = _current.set(trace)
     try:
         yield
