@@ -1,1 +1,1 @@
-"""Removal from the store: old runs by the janitor, and data sets that a person deletes."""
+"""Removal from the store: the janitor removes old runs, and a deletion removes a data set."""

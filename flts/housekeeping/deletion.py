@@ -1,8 +1,8 @@
-"""Delete all objects of an identifier, in an order in which a crash at any point can be repaired by a repetition.
+"""Deletes all objects of an identifier. After a crash at any point a repeated deletion removes the rest.
 
-The pointer is removed first, so that serving ends at once. The index of runs is removed last, because a repetition
-finds the remaining objects by it. A run that is in work meanwhile finds the tombstone when it ends, and removes its own
-objects (`flts.housekeeping.guard`).
+The deletion removes the champion pointer first, so that replicas stop serving at once. It removes the index of runs
+last, because a repeated deletion finds the remaining objects by the index. A service that works on a run of the
+identifier meanwhile reads the tombstone after its work and removes the run's objects (`flts.housekeeping.guard`).
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ log = get_logger(__name__)
 SPOOLS = (layout.SPOOLED, layout.SPOOL_REJECTED)
 REMOVED_FIRST = (layout.CURRENT, layout.CURRENT_OF_CONFIG, layout.RUN)
 PARALLEL = 8
-"""Deletions at the same time: on S3 each is a round trip."""
+"""Concurrent deletions of objects; on S3 each deletion is a round trip."""
 
 Tell = Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Objects of one kind."""
+    """The objects of one kind in one bucket."""
 
     bucket: str
     what: str
@@ -45,12 +45,12 @@ class Held:
     size_bytes: int
 
     def view(self) -> dict[str, Any]:
-        """Return the answer for people."""
+        """Return the counts for the API's answer."""
         return {"bucket": self.bucket, "what": self.what, "objects": len(self.keys), "bytes": self.size_bytes}
 
 
 class Deletion:
-    """Deletes identifiers.
+    """Deletes all objects of an identifier, and the objects that its deleted runs write later.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ class Deletion:
         self.tombstones = Tombstones(store, settings)
 
     def plan(self, identifier: str) -> list[Held]:
-        """Return all that there is of an identifier, in the order in which it is removed."""
+        """Return all objects of an identifier, in the order of their removal."""
         settings, runs_bucket = self._settings, self._settings.bucket_pipeline_runs
         runs = self._known_runs(identifier)
         below = layout.below(identifier)
@@ -90,20 +90,22 @@ class Deletion:
         ]
 
     def carry_out(self, identifier: str, *, told: Tell, before: str | None = None) -> list[Held]:
-        """Remove all that there is now, and whatever a run from before now still adds to it; return what was removed.
+        """Remove all objects of an identifier and return them.
 
-        May be repeated: after a crash in the middle the next call finds what is left.
+        The tombstone that it writes makes services remove what an older run still writes. The call can be repeated:
+        after a crash the next call removes the remaining objects.
 
         Parameters
         ----------
         told : callable
-            Called when the champion is gone and again when all is, so that replicas look at once.
+            Called after the champion pointer was removed and again at the end. The gateway then publishes an event, so
+            that the replicas read the store at once.
         before : str, optional
-            A UUIDv7: the runs older than it are deleted; those older than this moment unless given.
+            A UUIDv7: runs with an earlier id are deleted. The default is a new id, which deletes all present runs.
         """
         cut = before or new_pipeline_run_id()
         self.tombstones.bury(identifier, cut)
-        # Runs are listed after the tombstone is written: a run recorded earlier is on the list, a later one is refused.
+        # The plan is made after the tombstone: it contains every run recorded before, and a later old run is refused.
         found = self.plan(identifier)
         for number, held in enumerate(found):
             self._remove(held.bucket, held.keys)
@@ -116,12 +118,12 @@ class Deletion:
         return found
 
     def sweep(self, identifier: str, *, record: bool = True) -> int:
-        """Remove what runs from before the tombstone have left since; return how many objects.
+        """Remove the objects that runs older than the tombstone have written since; return their number.
 
         Parameters
         ----------
         record : bool
-            Whether something of it may have reached MLflow.
+            Whether MLflow may have a record of such a run, so that its deletion there is spooled again.
         """
         cut = self.tombstones.before(identifier)
         if cut is None:
@@ -139,12 +141,13 @@ class Deletion:
         return len(left)
 
     def leftovers(self, identifier: str) -> list[tuple[str, str, int]]:
-        """Return (bucket, key, bytes) of what runs from before the tombstone have left since."""
+        """Return (bucket, key, bytes) of the objects that runs older than the tombstone have written since."""
         cut = self.tombstones.before(identifier)
         if cut is None:
             return []
         settings, below = self._settings, layout.below(identifier)
-        # Objects are listed before newer runs: a newer run is recorded first, so none of its objects is on this list.
+        # Objects are listed before runs. A run is recorded before it writes objects, so if one of these objects belongs
+        # to a newer run, `_known_runs` below returns that run.
         made = [
             (bucket, info)
             for bucket in (
@@ -173,12 +176,12 @@ class Deletion:
         return [(bucket, info.key, info.size) for bucket, info in (*pointers, *made, *records)]
 
     def recorded(self, identifier: str) -> bool:
-        """Return whether MLflow has recorded the deletion; otherwise it was spooled."""
+        """Return whether MLflow has recorded the deletion; until then a document in the spool requests it."""
         waiting = self._spool.keys()
         return layout.SPOOLED_FORGET(identifier) not in waiting
 
     def _known_runs(self, identifier: str) -> set[str]:
-        """Return the runs that have a record, or only an index."""
+        """Return the runs that have records, or only an entry in the index."""
         indexed = {name.pipeline_run_id for name in self._runs.recent() if name.identifier == identifier}
         return indexed | set(self._runs.of(identifier))
 
@@ -191,7 +194,7 @@ class Deletion:
         return [key for key in keys if (self._read(bucket, key) or {}).get("pipeline_run_id") in runs]
 
     def _spooled(self, identifier: str) -> list[str]:
-        """Return the documents for MLflow of this identifier, but for the one that says to forget it."""
+        """Return the keys of this identifier's spooled documents for MLflow, without the document of its deletion."""
         bucket = self._settings.bucket_pipeline_runs
         keys = [info.key for kind in SPOOLS for info in self._store.list(bucket, kind.prefix())]
         keys = [key for key in keys if key != layout.SPOOLED_FORGET(identifier)]
@@ -230,9 +233,9 @@ class Deletion:
 
 
 def _turn(key: str) -> int:
-    """Return when an object is removed: once all of the turns before are gone, side by side with those of its own."""
+    """Return an object's turn: objects of one turn are removed in parallel, after all objects of earlier turns."""
     if any(kind.parse(key) is not None for kind in REMOVED_FIRST):
-        return 0  # pointers, so that replicas drop the champion; run.json, so that no service resumes the run
+        return 0  # pointers first, so that replicas drop the champion; run.json, so that no service resumes the run
     if layout.INDEX_MARK.parse(key) is not None:
-        return 2  # the index goes last: it lets a repeated deletion find the rest after a crash
+        return 2  # the index last, because after a crash a repeated deletion finds the rest by it
     return 1

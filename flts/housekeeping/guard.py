@@ -1,4 +1,4 @@
-"""Work on a run that was deleted meanwhile leaves nothing: its messages are not published, its objects are removed."""
+"""Guards handlers against deleted runs: their events are not published, and their objects are removed."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Work = Callable[["Event", "Progress"], Sequence["Event"]]
 
 
 def unless_deleted(work: Work, deletion: Deletion) -> Work:
-    """Return the work, but for events of deleted runs, which raise `RunDeletedError`.
+    """Return a handler that raises `RunDeletedError` for an event of a deleted run.
 
-    Looked at before the work and after it: who deletes does not wait for a training of an hour.
+    The guard reads the tombstone before and after the work, because a deletion does not wait for a training of an hour.
     """
 
     def guarded(event: Event, progress: Progress) -> Sequence[Event]:
@@ -30,7 +30,7 @@ def unless_deleted(work: Work, deletion: Deletion) -> Work:
             produced = work(event, progress)
         except BackendAwayError:
             raise
-        except Exception:  # a run of a deleted data set may fail in any way
+        except Exception:  # work on a deleted data set may fail with any error
             refuse_deleted(deletion, event.identifier, event.pipeline_run_id, worked=True)
             raise
         refuse_deleted(deletion, event.identifier, event.pipeline_run_id, worked=True)
@@ -40,12 +40,12 @@ def unless_deleted(work: Work, deletion: Deletion) -> Work:
 
 
 def refuse_deleted(deletion: Deletion, identifier: str, pipeline_run_id: str, *, worked: bool = False) -> None:
-    """Remove the objects that a deleted run has left.
+    """Raise `RunDeletedError` if the run was deleted, and remove the objects that its identifier's deleted runs wrote.
 
     Parameters
     ----------
     worked : bool
-        Whether something was done for it, which may have reached MLflow too.
+        Whether the handler has run, so that MLflow may have a record of the run.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The janitor removes old runs, artefacts that only they refer to, old forecast logs, remains of deletions."""
+"""The janitor removes old runs, the artefacts that only these runs name, old forecast logs, remains of deletions."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ log = get_logger(__name__)
 
 LEASE = "janitor-round"
 LEASE_SECONDS = 600.0
-"""Renewed with each identifier."""
+"""Seconds; the janitor renews the lease before it removes the objects of each identifier."""
 SHOWN_KEYS = 100
 
 UNREADABLE = (RejectedError, AttributeError, LookupError, TypeError, ValueError)
-"""Raised by a record that is no JSON, or holds something else than it should."""
+"""Errors that a record raises if it is not JSON or has an unexpected content."""
 
 
 @dataclass(frozen=True, slots=True)
 class Doomed:
-    """An object that goes."""
+    """An object that a round removes, with the reason."""
 
     bucket: str
     key: str
@@ -55,11 +55,11 @@ class Removal:
     objects: tuple[Doomed, ...]
     why_runs: str = ""
     run_objects: int = 0
-    """Records of the runs that go."""
+    """Number of records of the removed runs."""
     run_bytes: int = 0
 
     def view(self) -> dict[str, Any]:
-        """Return the answer for people; of each bucket the first hundred keys."""
+        """Return the removal as JSON, with the first hundred keys of each bucket and reason."""
         groups: dict[tuple[str, str], list[Doomed]] = defaultdict(list)
         for one in self.objects:
             groups[one.bucket, one.why].append(one)
@@ -83,7 +83,7 @@ class Removal:
 
 
 class Janitor:
-    """Plans and does rounds.
+    """Plans and runs rounds of removal.
 
     Parameters
     ----------
@@ -116,9 +116,9 @@ class Janitor:
         self._deletion = Deletion(store, run_store.runs, settings)
 
     def plan(self) -> Iterator[Removal]:
-        """Yield what would be removed, identifier by identifier, changing nothing.
+        """Yield the removal of each identifier without removing anything.
 
-        Nothing of an identifier goes unless all of its records can be read; the others do not wait for it.
+        An identifier with an unreadable record is skipped as a whole; the round continues with the next identifier.
         """
         deleted = self._deletion.tombstones.identifiers()
         for identifier in sorted({*self._runs.identifiers(), *deleted}):
@@ -133,7 +133,7 @@ class Janitor:
         Raises
         ------
         ConflictError
-            With code ``janitor_busy`` while another round goes on.
+            With code ``janitor_busy`` while another round runs.
         """
         removals = []
         with self._alone() as renew:
@@ -144,7 +144,7 @@ class Janitor:
         return removals
 
     def carry_out(self, removal: Removal) -> None:
-        """Remove the planned objects; may be repeated. Data are removed before the records by which they are found."""
+        """Remove the planned objects before the records of the runs. The call can be repeated after a crash."""
         removed = 0
         for one in removal.objects:
             self._store.delete(one.bucket, one.key)
@@ -173,7 +173,7 @@ class Janitor:
 
     def _plan(self, identifier: str, *, deleted: bool) -> Removal:
         settings = self._settings
-        # Artefacts are listed before runs: the artefacts of a run that begins meanwhile are not on the list.
+        # Artefacts are listed before runs, so that the list has no artefacts of a run that begins meanwhile.
         artefacts = {
             bucket: {info.key: info for info in self._store.list(bucket, layout.below(identifier))}
             for bucket in (settings.bucket_processed_data, settings.bucket_model_bundles)
@@ -243,7 +243,7 @@ class Janitor:
         )
 
     def _current_and_previous(self, identifier: str) -> list[Mapping[str, Any]]:
-        """Return the current pointer and its predecessor."""
+        """Return the champion pointer and its predecessor."""
         current = self._pointers.current(identifier)
         if current is None:
             return []
@@ -251,7 +251,7 @@ class Janitor:
         return [current[0], previous] if previous else [current[0]]
 
     def _config_pointers(self, identifier: str) -> list[Mapping[str, Any]]:
-        """Return the pointers of single configurations: their bundles stay, the data that made them may go."""
+        """Return the pointers of single configurations. Their bundles stay; their processed data may be removed."""
         listed = self._store.list(self._settings.promotion_bucket, layout.below(identifier))
         named = (layout.CURRENT_OF_CONFIG.parse(info.key) for info in listed)
         found = (

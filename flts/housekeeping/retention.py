@@ -1,4 +1,4 @@
-"""Choose the objects that the janitor may remove: a pure function of a listing of the store."""
+"""Chooses the objects that the janitor may remove, by pure functions of a listing of the store."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ class RunFacts:
     """The facts about a pipeline run that the selection needs."""
 
     pipeline_run_id: str
-    """UUIDv7, so that its order is the order of time."""
+    """UUIDv7, so ids are ordered by time."""
     finished: bool
-    """It has an outcome."""
+    """Whether the run has an outcome and needs no more work."""
     config_hash: str | None
-    """None while preprocess has not computed it."""
+    """None until eval has recorded the run's training data."""
     created: float
     """Epoch seconds."""
     bundle_folders: frozenset[str] = frozenset()
-    """Folders of the bundles that its records name."""
+    """Folders of the bundles that the run's records name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What to remove of one identifier, and what stays."""
+    """The runs of one identifier to remove, and the artefacts that stay."""
 
     runs: tuple[str, ...]
-    """Pipeline runs whose records go."""
+    """Pipeline runs whose records are removed."""
     kept_configs: frozenset[str]
     """Configurations whose processed data stay."""
     kept_bundles: frozenset[str]
     """Folders of bundles that stay."""
     artefacts: bool
-    """False while a young run's configuration is not known yet: it may be about to reuse any bundle."""
+    """Whether artefacts may be removed: not while a young run has no configuration, since it may reuse any bundle."""
 
 
 UNKNOWN_SECONDS = 86_400.0
-"""A run without a configuration for longer was given up by preprocess, which makes anew what a replay of it needs."""
+"""Seconds; a run that has no configuration for longer counts as failed in preprocess. A replay makes its data again."""
 
 
 def select_runs(
@@ -59,7 +59,7 @@ def select_runs(
     now : float
         Epoch seconds.
     pointed_runs, pointed_configs, pointed_bundles : collections
-        What the current pointers and their predecessors name: run ids, config hashes, bundle folders.
+        The run ids, config hashes and bundle folders that pointers and their predecessors name.
     """
     ordered = sorted(runs, key=lambda run: run.pipeline_run_id, reverse=True)
     protected = set(pointed_runs)
@@ -87,16 +87,16 @@ def select_artefacts(
     unfinished_configs: Collection[str] = (),
     min_age_seconds: float = 24 * 3600,
 ) -> tuple[str, ...]:
-    """Choose the objects of data sets and bundles that nothing kept names.
+    """Choose the objects of data sets and bundles that no kept run and no pointer names.
 
     Parameters
     ----------
     objects : mapping
         Epoch seconds of the last change by key.
     unfinished_configs : collection
-        Configurations of unfinished runs: a trainer may be about to reuse any bundle below them.
+        Configurations of unfinished runs, whose objects stay: a trainer may reuse any bundle of them.
     min_age_seconds : float
-        Younger objects stay: their run's record may not have been listed yet.
+        Younger objects stay, because the listing may be older than their run's record.
     """
     if not selection.artefacts:
         return ()
@@ -111,6 +111,6 @@ def select_artefacts(
 
 
 def select_logs(keys: Iterable[str], *, today: date, retain_days: int) -> tuple[str, ...]:
-    """Choose forecast logs older than ``retain_days``; odd keys stay."""
+    """Choose forecast logs older than ``retain_days``; a key without a date stays."""
     oldest = today - timedelta(days=retain_days)
     return tuple(key for key in keys if (day := layout.day_of(key)) is not None and day < oldest)
