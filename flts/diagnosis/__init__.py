@@ -1,1 +1,1 @@
-"""Diagnosis of the backends, step by step from the user's machine: the first step that fails, and its remedy."""
+"""Diagnoses the backends step by step from the user's machine; reports the first step that fails, and its remedy."""

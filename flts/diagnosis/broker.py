@@ -1,4 +1,4 @@
-"""The steps that diagnose the broker."""
+"""The steps that diagnose the Kafka broker."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SETTING = "KAFKA_BOOTSTRAP_SERVERS"
 
 
 def broker(settings: KafkaSettings, *, start: str) -> Backend:
-    """Return the broker's steps: name, TCP, request, the addresses it gives its clients, topics."""
+    """Return the broker's steps: name, TCP, request, the addresses that it advertises to clients, topics."""
     look = _Look(settings)
     addresses = [_address(server) for server in settings.kafka_bootstrap_servers.split(",") if server.strip()]
     steps = [

@@ -1,4 +1,4 @@
-"""The first two steps for every backend with an address: resolve its name, connect to its port."""
+"""The first two steps for every backend with a network address: resolve its name, connect to its port."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Address = tuple[str, int]
 
 
 def address_of(url: str) -> Address:
-    """Return the host and port of an address.
+    """Return the host and port of a URL.
 
     Raises
     ------
     ValueError
-        If it is none.
+        If the text is no http or https URL with a host.
     """
     parts = urlsplit(url)
     if parts.scheme not in PORTS or not parts.hostname:
@@ -30,14 +30,14 @@ def address_of(url: str) -> Address:
 
 
 def network_steps(addresses: Sequence[Address], *, setting: str, start: str) -> list[Step]:
-    """Return the steps that resolve and reach addresses.
+    """Return the steps that resolve addresses and connect to them.
 
     Parameters
     ----------
     setting : str
-        The variable that names them.
+        The environment variable that contains the addresses.
     start : str
-        How one starts what should listen there.
+        Remedy if the port is closed: how to start the server.
     """
 
     def resolve() -> str:

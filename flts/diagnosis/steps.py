@@ -12,7 +12,7 @@ from flts.errors import FltsError
 from flts.observability.logs import without_userinfo
 
 STEP_SECONDS = 4.0
-"""A server that accepts and never answers is named after this."""
+"""Seconds of a step. A server that accepts a connection and never answers fails the step after this time."""
 WRITE_SECONDS = 15.0
 Status = Literal["ok", "failed", "skipped"]
 LONGEST_DETAIL = 400
@@ -20,9 +20,9 @@ LONGEST_DETAIL = 400
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One thing to try.
+    """One step of a diagnosis.
 
-    The action returns what is worth telling, or raises; the remedy is made from what it raised.
+    ``act`` returns a detail for the user, or raises. ``remedy`` returns the remedy for the raised exception.
     """
 
     name: str
@@ -44,29 +44,29 @@ class Finding:
     remedy: str | None = None
 
     def view(self) -> dict[str, Any]:
-        """Return the finding as JSON carries it."""
+        """Return the finding as a JSON object."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """A backend and the steps of looking at it, in order."""
+    """A backend and the steps of its diagnosis, in order."""
 
     name: str
     address: str
     steps: Sequence[Step] = ()
     why_not: str | None = None
-    """Why this backend is not checked: its address is not set."""
+    """Reason why the backend is not checked, for example because its address is not set; None if it is checked."""
 
 
 class StepTimeoutError(FltsError):
-    """A step took longer than it may."""
+    """A step exceeded its time limit."""
 
     code = "timeout"
 
 
 def examine(backends: Sequence[Backend]) -> list[Finding]:
-    """Look at all backends side by side; return the findings in their order."""
+    """Diagnose all backends in parallel; return the findings in the order of the backends."""
     found: dict[str, list[Finding]] = {}
     threads = [
         threading.Thread(target=lambda one=backend: found.__setitem__(one.name, look_at(one)), daemon=True)
@@ -80,7 +80,7 @@ def examine(backends: Sequence[Backend]) -> list[Finding]:
 
 
 def look_at(backend: Backend) -> list[Finding]:
-    """Take a backend's steps until one fails; the rest is skipped."""
+    """Run a backend's steps until a step fails; the remaining steps are reported as skipped."""
     address = without_userinfo(backend.address)
     if backend.why_not is not None:
         return [Finding(backend.name, address, "setting", "skipped", None, backend.why_not)]
@@ -93,7 +93,7 @@ def look_at(backend: Backend) -> list[Finding]:
         began = time.perf_counter()
         try:
             detail, status, remedy = _bounded(step), "ok", None
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is what is wrong with this backend
+        except Exception as error:  # noqa: BLE001 - any error is the finding of this step
             failed = step.name
             detail, status, remedy = _reason(error), "failed", step.remedy(error)
         taken = round((time.perf_counter() - began) * 1000, 1)
@@ -103,13 +103,13 @@ def look_at(backend: Backend) -> list[Finding]:
 
 
 def _bounded(step: Step) -> str:
-    """Do it in a thread of its own: what cannot be stopped is left behind."""
+    """Run the step in a separate thread; after the time limit the thread is abandoned, because it cannot be stopped."""
     outcome: list[str | Exception] = []
 
     def act() -> None:
         try:
             outcome.append(step.act())
-        except Exception as error:  # noqa: BLE001 - handed to the thread that waits
+        except Exception as error:  # noqa: BLE001 - the waiting thread raises it
             outcome.append(error)
 
     thread = threading.Thread(target=act, name=f"doctor-{step.name}", daemon=True)

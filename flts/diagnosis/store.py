@@ -19,7 +19,7 @@ MAKE_BUCKETS = "start any FLTS service: each creates the buckets that are missin
 
 
 def object_store(settings: StoreSettings, namespace_prefix: str, *, start: str) -> Backend:
-    """Return the store's steps: to S3 name, TCP, request, signature; then writing, reading back, conditional puts."""
+    """Return the store's steps. S3: name, TCP, request; a folder: its existence. Then both: listing, writing, puts."""
     store = open_store(settings, namespace_prefix)
     if settings.store == "filesystem":
         path = settings.store_path or Path()
@@ -55,11 +55,11 @@ def _folder(path: Path) -> str:
 
 
 def _any_answer(url: str) -> str:
-    request = urllib.request.Request(url, method="GET")  # noqa: S310 - http or https, as address_of has checked
+    request = urllib.request.Request(url, method="GET")  # noqa: S310 - address_of has checked: http or https
     try:
-        with urllib.request.urlopen(request, timeout=STEP_SECONDS) as answer:  # noqa: S310 - see above
+        with urllib.request.urlopen(request, timeout=STEP_SECONDS) as answer:  # noqa: S310 - address_of has checked the URL
             return f"answers {answer.status}"
-    except urllib.error.HTTPError as error:  # the server refuses an unsigned request, as it should
+    except urllib.error.HTTPError as error:  # an S3 server refuses an unsigned request: it answers
         return f"answers {error.code} to a request without a signature"
 
 

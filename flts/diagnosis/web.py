@@ -16,18 +16,18 @@ from flts.errors import FltsError
 ANSWER_SECONDS = 3.5
 MOST_BYTES = 1 << 20
 HARMLESS = "/runs/resume?older_than_seconds=1000000000"
-"""Needs the gateway's key and resumes nothing: no run has been silent for thirty years."""
+"""A request that needs the gateway's key and resumes no run, because no run is thirty years old."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An HTTP answer, whatever its status."""
+    """An HTTP answer of any status."""
 
     status: int
     text: str
 
     def json(self) -> Any:
-        """Return the body, or None where it is no JSON."""
+        """Return the body as JSON, or None if it is not JSON."""
         try:
             return json.loads(self.text)
         except ValueError:
@@ -35,7 +35,7 @@ class Answer:
 
 
 class WrongAnswerError(FltsError):
-    """An answer that a healthy backend would not give."""
+    """An answer that a healthy backend does not send."""
 
     code = "wrong_answer"
 
@@ -43,7 +43,7 @@ class WrongAnswerError(FltsError):
 def ask(
     url: str, *, method: str = "GET", headers: Mapping[str, str] | None = None, body: Mapping[str, Any] | None = None
 ) -> Answer:
-    """Send one request, past no proxy: proxies are for the world, backends are near."""
+    """Send one request without a proxy, because the backends are in the local network."""
     data = None if body is None else json.dumps(body).encode()
     sent = {"content-type": "application/json", **(headers or {})}
     request = urllib.request.Request(url, data=data, headers=sent, method=method)  # noqa: S310 - address_of has checked
@@ -63,7 +63,7 @@ def mlflow(url: str, *, start: str) -> Backend:
 
     def host_check() -> str:
         answer = ask(search, method="POST", body={"max_results": 1})
-        if answer.status == 403:  # noqa: PLR2004 - what MLflow 3 answers to a Host header that it does not know
+        if answer.status == 403:  # noqa: PLR2004 - MLflow 3 answers 403 to a Host header that is not allowed
             msg = f"403 to the Host header {host}: {answer.text[:120]}"
             raise WrongAnswerError(msg)
         return f"the Host header {host} is accepted"
