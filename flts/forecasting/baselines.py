@@ -17,21 +17,21 @@ from flts.forecasting.splits import Tails
 from flts.forecasting.windows import Float32Array, sliding_windows
 
 STEPS = 60
-"""Rows that persistence and the last season forecast in one pass; they roll on without a limit."""
+"""Most steps that persistence and the last season forecast in one pass; longer horizons feed forecasts back."""
 SEASON_MAX_CELLS = 50_000
-"""Numbers in a window of one season; the bundle holds such a window as its probe, 1 MB of JSON at this size."""
+"""Numbers in a window of one season; the bundle contains a window as its probe, 1 MB of JSON at this size."""
 RIDGE_MAX_INPUTS = 2_000
-"""Numbers in one window; the fit takes their cube in operations, 3 s at this size."""
+"""Numbers in one window; the operations of the fit grow with their cube, 3 s at this size."""
 RIDGE_MAX_COEFFICIENTS = 4_000_000
-"""Inputs times outputs: 32 MB of doubles in the bundle, and several times that during the fit."""
+"""Inputs times outputs: 32 MB of float64 in the bundle, and several times that during the fit."""
 RIDGE_MAX_CELLS = 100_000_000
-"""Numbers in all windows that it is fitted on; of more only the newest, 0.4 GB, are taken."""
+"""Numbers in all windows that Ridge is fitted on, 0.4 GB of float32; older rows are left out."""
 RIDGE_LEAST_ROWS = 1_000
-"""Rows that it is fitted on however wide they are."""
+"""Rows that Ridge is fitted on even if `RIDGE_MAX_CELLS` allows fewer."""
 
 
 class NoBaselineError(RejectedError):
-    """The training rows have no such baseline."""
+    """The baseline cannot be fitted on these training rows."""
 
     code = "no_baseline"
 
@@ -47,7 +47,7 @@ class Repeat:
     rows : tuple of H positions
         The row of the window that each step repeats.
     columns : tuple of m positions
-        The varying targets among the window's columns.
+        Positions of the varying targets among the window's columns.
     """
 
     window_rows: int
@@ -62,7 +62,7 @@ class Repeat:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Constant:
-    """The same answer at any time.
+    """A model that forecasts the same values at any time.
 
     Parameters
     ----------
@@ -75,19 +75,19 @@ class Constant:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Baseline:
-    """A fitted baseline and the rows as it sees them."""
+    """A fitted baseline with its recipe and its training rows."""
 
     model: Repeat | RidgeModel | Constant
     window_rows: int
-    """0 of a model without a window."""
+    """Rows of the model's window, 0 for a model without a window."""
     recipe: FittedRecipe
     features: Features
-    """The training rows by that recipe."""
+    """The training rows, transformed by ``recipe``."""
 
 
 @dataclass(frozen=True, slots=True)
 class WindowShape:
-    """Lengths of the windows that models of this run see."""
+    """Window and horizon of the run's models, in rows."""
 
     input_seq_len: int
     output_seq_len: int
@@ -96,22 +96,22 @@ class WindowShape:
 def fit_baseline(
     model_type: str, features: Features, recipe: FittedRecipe, tails: Tails, shape: WindowShape
 ) -> Baseline:
-    """Fit one of the baselines.
+    """Fit one baseline.
 
     Parameters
     ----------
     model_type : {"PERSISTENCE", "SEASONAL_NAIVE", "RIDGE", "MEAN"}
     features : Features
-        Of the training rows, by `recipe`.
+        Features of the training rows, made with `recipe`.
     tails : Tails
-        Of ``len(features)`` rows: the calibration tail is not fitted on.
+        Split of the ``len(features)`` rows; no baseline is fitted on the calibration tail.
     shape : WindowShape
-        Of Ridge.
+        Window and horizon of Ridge.
 
     Raises
     ------
     NoBaselineError
-        If these rows have no such baseline; the message says why.
+        If the baseline cannot be fitted on these rows; the message contains the reason.
     """
     if not recipe.varying_targets:
         _refuse("no target ever changes")

@@ -1,4 +1,4 @@
-"""Residuals for the intervals: forecasts from many origins of rows that the model was not fitted on."""
+"""Compute residuals for the intervals: forecasts from many origins, of rows that the model was not fitted on."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from flts.forecasting.splits import Tails
 from flts.forecasting.windows import target_rows
 
 MAX_ROLLED_ORIGINS = 128
-"""Evenly spread origins for the steps beyond one pass: neighbours say the same, and each costs hundreds of passes."""
+"""Most origins for steps beyond one pass: each can cost hundreds of passes, and neighbours have similar residuals."""
 BATCH_ORIGINS = 1024
-"""Most origins rolled forward together."""
+"""Most origins in one batch of windows."""
 
 
 def rolled_residuals(
@@ -30,16 +30,16 @@ def rolled_residuals(
 ) -> dict[int, FloatArray]:
     """Return residuals (actual - forecast, raw units) by steps ahead, (n, m) each, for `intervals.calibrate`.
 
-    Every row of the calibration tail is an origin for the steps of one pass; further steps are rolled from an evenly
-    spread part of them. NaN where the actual is missing, was imputed or lies beyond a cut. A recipe that does not
-    forecast its inputs has one pass only.
+    Every row of the calibration tail with enough rows before it is an origin for the steps of one pass. Further steps
+    are forecast from evenly spread origins. A residual is NaN if the actual value is missing, was imputed or is after a
+    gap. If the recipe has inputs that no model forecasts, only the steps of one pass are returned.
 
     Parameters
     ----------
     features : Features
-        Of the training rows.
+        Features of the training rows.
     tails : Tails
-        Of ``len(features)`` rows.
+        Split of the ``len(features)`` rows.
     """
     scaled = features.values[:, : len(recipe.columns)]
     actual = observed_targets(recipe, features)

@@ -15,14 +15,14 @@ from flts.forecasting.series import FloatArray, IntArray
 from flts.forecasting.time_features import TIME_FEATURES
 
 RECIPE_VERSION = 1
-"""Raised by any change of what a recipe does or of its Parquet layout; part of config_hash."""
+"""Version; a change of the recipe's numbers or of its Parquet layout raises it. Part of config_hash."""
 LAYOUTS_REMEMBERED = 64
-"""Orders of request columns whose positions are kept; callers send the same few."""
+"""Column orders whose positions are cached; requests use few different orders."""
 
 
 @dataclass(frozen=True)
 class FittedRecipe:
-    """What `fit_recipe` learnt from the training rows; travels in ``meta.json`` and in every bundle.
+    """The numbers that `fit_recipe` computed from the training rows; stored in ``meta.json`` and in every bundle.
 
     A value x of a kept column becomes ``(clip(fill(x)) - offset) / scale + add``.
     """
@@ -34,7 +34,7 @@ class FittedRecipe:
     dropped: dict[str, str]
     """Raw columns that are accepted and ignored, with the reason."""
     fill: tuple[float, ...]
-    """For cells that have no earlier value in their segment: the training median."""
+    """Training median of each column, for missing cells without an earlier value in their segment."""
     clip_lower: tuple[float, ...] | None
     clip_upper: tuple[float, ...] | None
     offset: tuple[float, ...]
@@ -42,10 +42,10 @@ class FittedRecipe:
     add: float
     time_features: bool
     lags: tuple[int, ...]
-    """Rows back."""
+    """Rows that each lag reaches back."""
     targets: tuple[str, ...]
     constants: dict[str, float]
-    """Columns that had one value in all training rows, with that value; a target among them is answered with it."""
+    """Columns with one value in all training rows, and that value, which is also the forecast of such a target."""
     nans_drop_rows: bool
     handle_nans: bool
 
@@ -54,7 +54,7 @@ class FittedRecipe:
 
     @cached_property
     def varying_targets(self) -> tuple[str, ...]:
-        """Targets that models forecast, in the order of their outputs: all but the constants."""
+        """Targets that are not constant, in the order of a model's outputs."""
         return tuple(name for name in self.targets if name not in self.constants)
 
     @cached_property
@@ -65,12 +65,12 @@ class FittedRecipe:
 
     @property
     def warmup_rows(self) -> int:
-        """Rows before a row that its features need."""
+        """Number of earlier rows that the lags of a row need."""
         return max(self.lags, default=0)
 
     @property
     def drops_rows(self) -> bool:
-        """Whether rows with missing cells are left out rather than filled."""
+        """Whether rows with missing cells are left out instead of filled."""
         return self.nans_drop_rows or not self.handle_nans
 
     @cached_property
@@ -90,7 +90,7 @@ class FittedRecipe:
 
     @cached_property
     def scaled_constants(self) -> FloatArray:
-        """The scaled row of a column layout in which only constants are known, (k,); the others are 0."""
+        """A scaled row, (k,), with the constants in their columns and 0 in all other columns."""
         row = np.zeros(len(self.columns))
         at = self.constant_columns
         row[at] = (np.array(list(self.constants.values())) - self.offsets[at]) / self.scales[at] + self.add
@@ -129,7 +129,7 @@ class FittedRecipe:
         return self.scales[self.varying_columns]
 
     def positions_in(self, columns: tuple[str, ...]) -> IntArray | None:
-        """Return the positions of this recipe's columns in a table, or None if they are the table's columns.
+        """Return the positions of the recipe's columns among ``columns``, or None if both are equal.
 
         Raises
         ------
@@ -146,7 +146,7 @@ class FittedRecipe:
         return positions
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values; `from_dict` gives back an equal recipe, to the last bit."""
+        """Return plain JSON values, from which `from_dict` restores every number exactly."""
         return {
             field.name: list(value) if isinstance(value := getattr(self, field.name), tuple) else value
             for field in fields(self)
@@ -154,7 +154,7 @@ class FittedRecipe:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> FittedRecipe:
-        """Read what `to_dict` wrote, trusting nothing.
+        """Read a recipe that `to_dict` wrote, and check every field.
 
         Raises
         ------

@@ -1,7 +1,7 @@
-"""Split-conformal intervals: order statistics of residuals that the model was not fitted on.
+"""Split-conformal intervals: order statistics of residuals in rows that the model was not fitted on.
 
-Lei et al., Distribution-Free Predictive Inference for Regression (2018), with each bound calibrated by itself, as the
-residuals of measured loads are skewed.
+Lei et al., Distribution-Free Predictive Inference for Regression (2018). Each bound is calibrated separately, because
+the residuals of measured loads are skewed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from flts.errors import RejectedError
 from flts.forecasting.series import FloatArray
 
 LEAST_RESIDUALS = 9
-"""With fewer not even a one-sided 90 % bound exists: (n + 1) * 0.9 > n."""
+"""Residuals per target; with fewer, not even a one-sided 90 % bound exists: (n + 1) * 0.9 > n."""
 FIRST_STEPS = (1, 2, 5, 10, 30, 60)
 
 
@@ -31,7 +31,7 @@ class Intervals:
         Share of actuals that the interval is to cover.
     steps : tuple of s step counts, increasing
     lower, upper : (s, m), or None
-        None where there were too few residuals: bounds are then null.
+        None if there were too few residuals; the bounds of a forecast are then null.
     """
 
     nominal: float
@@ -41,7 +41,7 @@ class Intervals:
 
     @property
     def calibrated_steps(self) -> int:
-        """The longest step that was calibrated; 0 for none. Beyond it bounds are widened, not measured."""
+        """Longest calibrated step, 0 without one; bounds of later steps are extrapolated."""
         return self.steps[-1] if self.steps else 0
 
     def to_dict(self) -> dict[str, Any]:
@@ -61,7 +61,7 @@ class Intervals:
         Raises
         ------
         RejectedError
-            ``bad_intervals`` unless steps increase and both bounds are finite, of one shape, the lower not above.
+            ``bad_intervals`` unless steps increase, both bounds are finite and of one shape, and lower <= upper.
         """
         try:
             nominal = float(values["nominal"])
@@ -108,16 +108,16 @@ def calibration_steps(tail_rows: int) -> tuple[int, ...]:
 
 
 def calibrate(residuals: Mapping[int, FloatArray], nominal: float = 0.9) -> Intervals:
-    """Take each bound from the residuals' order statistics, with the finite-sample correction.
+    """Return intervals whose bounds are order statistics of the residuals, with the finite-sample correction.
 
-    Of n residuals the lower bound is the floor((n + 1) a / 2)-th smallest and the upper the
-    ceil((n + 1) (1 - a / 2))-th, a = 1 - nominal; where these lie outside 1..n, the smallest and the largest.
+    Of n residuals the lower bound is the floor((n + 1) a / 2)-th smallest and the upper bound the
+    ceil((n + 1) (1 - a / 2))-th smallest, with a = 1 - nominal. A rank below 1 becomes 1, and a rank above n becomes n.
 
     Parameters
     ----------
     residuals : steps ahead -> (n, m)
         Actual minus forecast in raw units; NaN (the actual was missing) is left out. A step is calibrated if every
-        target has at least 9.
+        target has at least `LEAST_RESIDUALS`.
     nominal : float
         Share of actuals to cover.
     """
@@ -133,22 +133,22 @@ def calibrate(residuals: Mapping[int, FloatArray], nominal: float = 0.9) -> Inte
 
 
 def bounds(intervals: Intervals | None, mean: FloatArray, first_step: int = 1) -> tuple[FloatArray, FloatArray] | None:
-    """Return lower and upper bounds of a forecast, or None where nothing was calibrated.
+    """Return lower and upper bounds of a forecast, or None if nothing was calibrated.
 
-    Between calibrated steps the quantiles are interpolated; beyond the last they go on with its slope, where that
-    widens them.
+    Between calibrated steps the quantiles are interpolated. After the last calibrated step they continue with the slope
+    between the last two, if that widens the interval.
 
     Parameters
     ----------
     mean : (h, m)
         Forecast in raw units.
     first_step : int
-        Steps ahead of its first row.
+        Steps ahead of the forecast's first row.
 
     Raises
     ------
     RejectedError
-        ``bad_shape`` if the forecast has other targets than were calibrated.
+        ``bad_shape`` if the forecast and the intervals have different numbers of targets.
     """
     if intervals is None or intervals.lower is None or intervals.upper is None:
         return None

@@ -1,7 +1,7 @@
-"""The recipe: the preparation of rows before a model sees them, the same in training and in serving.
+"""The recipe prepares rows for a model, in the same way in training and in serving.
 
-Statistics are fitted only on a `TrainSplit`. `transform` and `scaled_rows` use only earlier rows. The tests of this
-module check both properties, because a violation of either would leak the future into training.
+Statistics are fitted only on a `TrainSplit`. `transform` and `scaled_rows` compute a row from no later row. The tests
+of this module check both properties, because a violation of either would leak the future into training.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ __all__ = [
 ]
 
 LARGEST_SCALED = 1e30
-"""Beyond this a scaled value squared is no float32 any more."""
+"""Scaled units; models compute in float32, whose largest number is 3.4e38."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecipeSpec:
-    """The recipe's settings that matter to the numbers; names, meaning and defaults as in ``RecipeSettings``."""
+    """The settings that determine the recipe's numbers; names, meanings and defaults as in ``RecipeSettings``."""
 
     handle_nans: bool = True
     nans_threshold: float = 0.33
@@ -60,27 +60,27 @@ class RecipeSpec:
 
     @classmethod
     def of(cls, settings: object) -> RecipeSpec:
-        """Take the fields of the same names from a settings object."""
+        """Copy the fields of the same names from a settings object."""
         return cls(**{field.name: getattr(settings, field.name) for field in fields(cls)})
 
     @property
     def lags(self) -> tuple[int, ...]:
-        """Rows back of each lag: 1, 2, ... ``lags_n`` times ``lags_step``."""
+        """Rows that each lag reaches back: 1, 2, ... ``lags_n`` times ``lags_step``; empty if lags are off."""
         return tuple(self.lags_step * number for number in range(1, self.lags_n + 1)) if self.lags_enable else ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Features:
-    """Rows as models see them.
+    """Rows as a model reads them.
 
     Parameters
     ----------
     times : (n,)
         Epoch seconds.
     names : tuple of f names
-        As ``FittedRecipe.feature_names``: the first k are the recipe's columns.
+        Equal to ``FittedRecipe.feature_names``; the first k are the recipe's columns.
     values : (n, f)
-        Scaled; no cell is missing, but for lags before the warm-up where that was kept.
+        Scaled. Only the lags of warm-up rows are NaN, if `transform` kept these rows.
     imputed : (n, k)
         True where the raw cell was missing.
     step_seconds : int
@@ -96,21 +96,21 @@ class Features:
         return len(self.times)
 
     def segments(self) -> list[slice]:
-        """Return the longest runs of rows that are exactly one step apart."""
+        """Return the longest sequences of rows that are exactly one step apart."""
         return segments_of(self.times, self.step_seconds)
 
 
 def fit_recipe(train: TrainSplit, spec: RecipeSpec, *, ignored: tuple[str, ...] = ()) -> FittedRecipe:
-    """Learn a recipe's numbers from the training rows.
+    """Fit a recipe's numbers on the training rows.
 
-    All statistics are of observed cells: a missing cell (NaN; infinities count as missing) has no part in them.
+    Every statistic is computed from observed cells only. NaN and infinite cells count as missing.
 
     Parameters
     ----------
     train : TrainSplit
     spec : RecipeSpec
     ignored : tuple of names
-        Columns of the file that were left out on purpose; requests may send them too.
+        Columns of the file that IGNORE_COLUMNS left out; forecast requests may contain them.
 
     Raises
     ------
@@ -161,15 +161,15 @@ def fit_recipe(train: TrainSplit, spec: RecipeSpec, *, ignored: tuple[str, ...] 
 def transform(recipe: FittedRecipe, series: Series, *, drop_warmup: bool = True) -> Features:
     """Turn raw rows into features; a row's features depend on no later row.
 
-    Rows with missing cells are left out where the recipe says so, which cuts the series there.
+    If ``recipe.drops_rows``, rows with missing cells are left out, and each leaves a gap in the series.
 
     Parameters
     ----------
     recipe : FittedRecipe
     series : Series
-        Has the recipe's columns in any order; dropped ones are ignored.
+        Contains the recipe's columns in any order; columns that the recipe dropped are ignored.
     drop_warmup : bool
-        Leave out each segment's first ``warmup_rows`` rows, whose lags are unknown; otherwise these are NaN.
+        Leave out each segment's first ``warmup_rows`` rows, whose lags are unknown; if false, these lags are NaN.
 
     Raises
     ------
@@ -200,9 +200,8 @@ def transform(recipe: FittedRecipe, series: Series, *, drop_warmup: bool = True)
 def scaled_rows(recipe: FittedRecipe, series: Series) -> tuple[FloatArray, BoolArray]:
     """Return the measured columns imputed, clipped and scaled, and which cells were missing; both (n, k).
 
-    Every row is answered: whether rows with missing cells are to be left out is `kept_rows`' business.
-    A column that was constant in training is taken as that constant, whatever the rows say: models have learnt
-    nothing of its changes, and their weights for it are where chance put them.
+    Every row is returned; `kept_rows` returns which rows to leave out. A column that was constant in training gets its
+    constant in every row: a model cannot learn the effect of such a column, so its weights for the column are random.
     """
     raw, missing = imputed_rows(recipe, series)
     bounds = recipe.bounds
@@ -218,10 +217,10 @@ def scaled_rows(recipe: FittedRecipe, series: Series) -> tuple[FloatArray, BoolA
 
 
 def imputed_rows(recipe: FittedRecipe, series: Series) -> tuple[FloatArray, BoolArray]:
-    """Return the measured columns in raw units with missing cells filled, and which were missing; both (n, k).
+    """Return the measured columns in raw units with missing cells filled, and which cells were missing; both (n, k).
 
-    A missing cell takes the last value of its column within its segment, else the column's training median. The
-    result may share the series' memory.
+    A missing cell gets the last earlier value of its column in the same segment, or else the column's training median.
+    The result may share the series' memory.
     """
     positions = recipe.positions_in(series.columns)
     raw = series.values if positions is None else series.values.take(positions, axis=1)
@@ -232,7 +231,7 @@ def imputed_rows(recipe: FittedRecipe, series: Series) -> tuple[FloatArray, Bool
 
 
 def kept_rows(recipe: FittedRecipe, series: Series) -> BoolArray:
-    """Return which rows the recipe works with, (n,): all, or the complete ones where it drops the others."""
+    """Return which rows the recipe uses, (n,): all rows, or only complete rows if ``recipe.drops_rows``."""
     if not recipe.drops_rows:
         return np.ones(len(series), dtype=bool)
     positions = recipe.positions_in(series.columns)
@@ -242,29 +241,29 @@ def kept_rows(recipe: FittedRecipe, series: Series) -> BoolArray:
 
 
 def raw_rows(recipe: FittedRecipe, features: Features) -> Series:
-    """Return the measured columns in raw units, missing cells filled: the inverse of `transform` but for clipping."""
+    """Return the measured columns in raw units, missing cells filled: the inverse of `transform` without clipping."""
     values = (features.values[:, : len(recipe.columns)] - recipe.add) * recipe.scales + recipe.offsets
     values[:, recipe.constant_columns] = list(recipe.constants.values())
     return Series(features.times, recipe.columns, values, features.step_seconds)
 
 
 def observed_targets(recipe: FittedRecipe, features: Features) -> FloatArray:
-    """Return the varying targets in raw units, (n, m), NaN where they were missing."""
+    """Return the varying targets in raw units, (n, m), NaN where the cell was missing."""
     at = recipe.varying_columns
     return np.where(features.imputed[:, at], np.nan, unscale_targets(recipe, features.values[:, at]))
 
 
 def targets_only(recipe: FittedRecipe, features: Features) -> tuple[FittedRecipe, Features]:
-    """Return the recipe of a model that sees nothing but the targets, and the training rows by it.
+    """Return the recipe of a model whose only inputs are the targets, and the training rows transformed by it.
 
-    Its forecasts can always be fed back. Nothing is clipped, and training rows are scaled to 0..1 whatever the other
-    models' scaler: a window is float32, which keeps few digits of a value far from 0.
+    The forecasts of such a model can always be fed back. The recipe clips nothing and scales the training rows to 0..1
+    for every setting of the scaler: a window is float32, which keeps few digits of a value far from 0.
 
     Parameters
     ----------
     recipe : FittedRecipe
     features : Features
-        Of the training rows, by `recipe`.
+        Features of the training rows, made with `recipe`.
     """
     kept = tuple(name for name in recipe.columns if name in recipe.targets)
     at = [recipe.columns.index(name) for name in kept]
@@ -292,7 +291,7 @@ def targets_only(recipe: FittedRecipe, features: Features) -> tuple[FittedRecipe
 
 
 def scale_targets(recipe: FittedRecipe, raw: FloatArray) -> FloatArray:
-    """Return the varying targets scaled, (..., m) of raw units; never clipped."""
+    """Scale varying targets, (..., m) in raw units, without clipping."""
     return (raw - recipe.offsets_of_targets) / recipe.scales_of_targets + recipe.add
 
 
@@ -302,7 +301,7 @@ def unscale_targets(recipe: FittedRecipe, scaled: FloatArray) -> FloatArray:
 
 
 def all_targets(recipe: FittedRecipe, varying: FloatArray) -> FloatArray:
-    """Return every target in raw units in the order of ``targets``, (..., M), given the varying ones, (..., m)."""
+    """Return every target in raw units in the order of ``targets``, (..., M), from the varying ones, (..., m)."""
     if len(recipe.varying_targets) == len(recipe.targets):
         return varying
     complete = np.empty((*varying.shape[:-1], len(recipe.targets)))
@@ -381,7 +380,7 @@ def _fill(raw: FloatArray, missing: BoolArray, starts: IntArray, fills: FloatArr
 
 
 def _lagged(targets: FloatArray, lags: tuple[int, ...], starts: IntArray) -> FloatArray:
-    """Return earlier values, (n, m * lags), target by target; NaN where they would lie before the segment."""
+    """Return lagged values, (n, m * lags), target by target; NaN where a lag reaches before the segment."""
     n, m = targets.shape
     lagged = np.full((n, m, len(lags)), np.nan)
     for position, lag in enumerate(lags):

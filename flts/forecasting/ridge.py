@@ -11,9 +11,9 @@ from flts.forecasting.series import FloatArray
 from flts.forecasting.windows import Float32Array, Windows
 
 ALPHAS = tuple(10.0 ** (power / 2) for power in range(-8, 9))
-"""Strengths of the penalty that are tried, on scaled values; half decades, as whole ones step over the best."""
+"""Penalties that are tried, for scaled values; in half decades, because whole decades are too coarse."""
 CHUNK_WINDOWS = 16_384
-"""Windows turned into doubles at once."""
+"""Windows that are converted to float64 at once; limits the memory."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,7 +29,7 @@ class RidgeModel:
     alphas : (H * m,)
         The penalty chosen for each output.
     stop_mse : (H * m,)
-        Mean squared error on the stopping windows, by which it was chosen.
+        Mean squared error on the stopping windows, by which the penalty was chosen.
     """
 
     coefficients: FloatArray
@@ -47,9 +47,9 @@ class RidgeModel:
 def fit_ridge(fit: Windows, stop: Windows, alphas: tuple[float, ...] = ALPHAS) -> RidgeModel:
     """Fit a linear model on flattened windows.
 
-    Minimises ``||y - X w - c||^2 + alpha ||w||^2`` by the normal equations in doubles, the intercept c unpenalised, as
-    scikit-learn's ``Ridge`` does. Each output takes the penalty with the least error on the stopping windows, so that
-    a target's forecast does not depend on the other targets. One eigendecomposition serves all penalties.
+    Minimises ``||y - X w - c||^2 + alpha ||w||^2`` by the normal equations in float64, the intercept c unpenalised, as
+    scikit-learn's ``Ridge`` does. Each output uses the penalty with the least error on the stopping windows, so that
+    the penalty of a target does not depend on the other targets. One eigendecomposition serves all penalties.
 
     Raises
     ------
@@ -84,7 +84,7 @@ def fit_ridge(fit: Windows, stop: Windows, alphas: tuple[float, ...] = ALPHAS) -
 
 
 def _better(one: RidgeModel, other: RidgeModel) -> RidgeModel:
-    """Return the model that takes each output from whichever of the two errs less on the stopping windows."""
+    """Return a model with, for each output, the coefficients of the model with the lower stopping error."""
     use_other = other.stop_mse < one.stop_mse
     return RidgeModel(
         np.where(use_other, other.coefficients, one.coefficients),

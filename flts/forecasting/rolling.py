@@ -1,4 +1,4 @@
-"""Horizons longer than one pass: the model's forecasts are fed back to it."""
+"""Forecast horizons longer than one pass of the model: the forecasts of a pass are inputs of the next pass."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from flts.forecasting.windows import Float32Array
 WindowModel = Callable[[Float32Array], NDArray[np.floating[Any]]]
 """Windows (b, L, f) in, scaled varying targets (b, H, m) out."""
 SPARE_ROWS = 64
-"""Rows made room for at once: time features cost far less by the dozen."""
+"""Rows that are allocated at once; a call that computes time features for many rows costs less per row."""
 BATCH_CELLS = 2**20
-"""Numbers in the windows that are rolled forward together: some 16 MB, in singles and doubles."""
+"""Numbers in the windows of one batch; about 16 MB, because float32 and float64 arrays hold them."""
 
 
 class RollState:
-    """A batch of origins that are rolled forward together.
+    """The rows and features of a batch of origins, which forecasts extend.
 
-    Made by `start` from scaled measured rows, or by `at_origins` from rows of one series. Cleaning and clipping lie
-    behind: what is appended is taken as it is.
+    `start` makes it from scaled measured rows, `at_origins` from the rows of one series. Appended forecasts are not
+    clipped.
     """
 
     __slots__ = ("_end", "_features", "_input_seq_len", "_lags", "_last_times", "_need", "_recipe", "_rows")
@@ -46,19 +46,19 @@ class RollState:
 
     @classmethod
     def start(cls, recipe: FittedRecipe, *, scaled: FloatArray, last_times: IntArray, input_seq_len: int) -> RollState:
-        """Begin after the last of the rows given.
+        """Return a state whose forecasts begin after the last given row.
 
         Parameters
         ----------
         scaled : (b, r, k)
             Scaled measured rows, as `scaled_rows` makes them; the last ``input_seq_len + warmup_rows`` are used.
         last_times : (b,)
-            Time of the last row of each.
+            Time of the last row of each origin, epoch seconds.
 
         Raises
         ------
         SeriesTooShortError
-            If there are fewer rows; the message names the number needed.
+            If ``scaled`` has fewer rows; the message names the number needed.
         """
         need = input_seq_len + recipe.warmup_rows
         if scaled.shape[1] < need:
@@ -70,7 +70,7 @@ class RollState:
     def at_origins(
         cls, recipe: FittedRecipe, *, scaled: FloatArray, times: IntArray, origins: IntArray, input_seq_len: int
     ) -> RollState:
-        """Begin before each of the rows ``origins`` (b,) of one series, scaled (n, k) with times (n,)."""
+        """Return a state whose forecasts begin at the rows ``origins`` (b,) of a series: scaled (n, k), times (n,)."""
         need = input_seq_len + recipe.warmup_rows
         if len(origins) and origins.min() < need:
             msg = f"a forecast needs the {need} rows before it; row {origins.min()} has fewer"
@@ -87,12 +87,12 @@ class RollState:
         return self._last_times[:, None] + self._recipe.step_seconds * np.arange(1, steps + 1)
 
     def append(self, predictions: NDArray[np.floating[Any]]) -> None:
-        """Take forecasts (b, H, m), scaled varying targets, as the next H rows.
+        """Append forecasts (b, H, m), scaled varying targets, as the next H rows.
 
         Raises
         ------
         RejectedError
-            ``horizon_too_long`` where the recipe has inputs that are not forecast.
+            ``horizon_too_long`` if the recipe has inputs that no model forecasts.
         """
         recipe = self._recipe
         if not recipe.forecasts_its_inputs:
@@ -106,7 +106,7 @@ class RollState:
         self._write_features(first, self._end)
 
     def _make_room(self, spare: int) -> None:
-        """Keep the rows still needed, and lay out new ones with constants and times filled in."""
+        """Keep the rows that the next window needs, and allocate new rows with constants and time features."""
         kept = slice(self._end - self._need, self._end)
         rows = np.empty((len(self._rows), self._need + spare, self._rows.shape[2]))
         rows[:, : self._need] = self._rows[:, kept]
@@ -133,7 +133,7 @@ class RollState:
 
 
 def roll_forecast(model: WindowModel, recipe: FittedRecipe, state: RollState, horizon_steps: int) -> FloatArray:
-    """Forecast any horizon: each pass appends all the steps that the model gives, the last one is cut.
+    """Forecast any horizon: append the forecasts of each pass to the rows, and cut the last pass at the horizon.
 
     Returns
     -------
@@ -143,7 +143,7 @@ def roll_forecast(model: WindowModel, recipe: FittedRecipe, state: RollState, ho
     Raises
     ------
     RejectedError
-        ``horizon_too_long`` beyond one pass where the recipe has inputs that are not forecast.
+        ``horizon_too_long`` beyond one pass if the recipe has inputs that no model forecasts.
     """
     passes = []
     done = 0
@@ -159,7 +159,7 @@ def roll_forecast(model: WindowModel, recipe: FittedRecipe, state: RollState, ho
 
 
 def origins_a_batch(recipe: FittedRecipe, input_seq_len: int, *, most: int) -> int:
-    """Return how many origins to roll forward together, at most so many and fewer with wide windows."""
+    """Return the number of origins per batch: at most ``most``, and fewer if `BATCH_CELLS` requires it."""
     return max(1, min(most, BATCH_CELLS // (input_seq_len * len(recipe.feature_names))))
 
 
@@ -169,7 +169,7 @@ def can_roll(recipe: FittedRecipe) -> bool:
 
 
 def horizon_too_long(recipe: FittedRecipe, longest_steps: int) -> RejectedError:
-    """Return the refusal of a horizon beyond one pass, naming the inputs that no model forecasts."""
+    """Return the error for a horizon beyond one pass; it names the inputs that no model forecasts."""
     inputs = [name for name in recipe.columns if name not in recipe.targets and name not in recipe.constants]
     shown = ", ".join(inputs)
     msg = f"the longest horizon is {longest_steps} steps: the model's inputs {shown} are not among its targets"

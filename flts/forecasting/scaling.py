@@ -13,15 +13,15 @@ ClipMethod = Literal["iqr", "percentile", "sigma"]
 Scaler = Literal["MinMaxScaler", "StandardScaler", "RobustScaler", "MaxAbsScaler", "none"]
 
 UNBOUNDED = float(np.finfo(np.float64).max)
-"""A bound that clips nothing, yet is a number in JSON."""
+"""Bound that clips nothing; a finite number, because JSON has no infinity."""
 
 
 def clip_bounds(values: FloatArray, method: ClipMethod, factor: float) -> tuple[float, float]:
     """Return the bounds outside which a value counts as an outlier.
 
     ``iqr``: quartiles -+ factor x interquartile range; ``sigma``: mean -+ factor x standard deviation; ``percentile``:
-    ``factor`` per cent cut off each side. Bounds that would fall together (more than half of the values are equal)
-    are no bounds at all, since they would flatten the column: such a column is not clipped.
+    ``factor`` per cent cut off each side. A column whose two bounds are equal (more than half of the values are equal)
+    is not clipped, because clipping would make it constant.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def clip_bounds(values: FloatArray, method: ClipMethod, factor: float) -> tuple[
     Raises
     ------
     RejectedError
-        If ``percentile`` would cut off everything.
+        If ``percentile`` would cut off all values.
     """
     if method == "percentile":
         if factor >= 50:  # noqa: PLR2004 - per cent cut off each of two sides
@@ -51,16 +51,16 @@ def clip_bounds(values: FloatArray, method: ClipMethod, factor: float) -> tuple[
 
 
 def offset_and_scale(values: FloatArray, scaler: Scaler) -> tuple[float, float]:
-    """Return the numbers of ``(x - offset) / scale``, as scikit-learn's scalers of these names choose them.
+    """Return offset and scale of ``(x - offset) / scale``, as scikit-learn's scalers of these names compute them.
 
-    A constant column gets its constant as offset and the scale 1 (with ``none``: 0 and 1). Where the range that
-    ``RobustScaler`` divides by is zero in a column that does vary, the standard deviation takes its place:
-    scikit-learn would leave such a column in raw units, next to others around 1.
+    A constant column gets its constant as offset and 1 as scale (with ``none``: 0 and 1). If the interquartile range of
+    a varying column is zero, ``RobustScaler`` divides by the standard deviation here. scikit-learn would divide by 1,
+    which leaves the column in raw units.
 
     Parameters
     ----------
     values : (n,)
-        The observed training values of a column, clipped if they are to be.
+        The observed training values of a column, after clipping.
     """
     lowest, highest = float(values.min()), float(values.max())
     if scaler == "none":

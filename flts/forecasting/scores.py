@@ -30,7 +30,7 @@ class Metrics:
     mape_share: float
     """Share of the scored actuals that are not 0."""
     mase: float | None
-    """MAE over the naive forecast's MAE in the training rows."""
+    """MAE divided by the naive forecast's MAE in the training rows."""
     r2: float | None
     coverage: float | None
     """Share of the scored actuals inside the interval."""
@@ -51,16 +51,16 @@ def measure(
     lower: FloatArray | None = None,
     upper: FloatArray | None = None,
 ) -> tuple[Metrics, ...]:
-    """Score each target by itself.
+    """Score each target separately.
 
     Parameters
     ----------
     actual, forecast : (n, m)
         In the same units; ``actual`` is NaN where it was missing.
     naive_scale : (m,), optional
-        As of `naive_errors`; without it there is no MASE.
+        The result of `naive_errors`; without it MASE is None.
     lower, upper : (n, m), optional
-        Without them there is no coverage.
+        Bounds of the interval; without them coverage is None.
     """
     _same_shape(actual, forecast)
     scored = []
@@ -116,7 +116,7 @@ def mape(actual: FloatArray, forecast: FloatArray) -> tuple[float | None, float]
 
 
 def mase(mean_absolute_error: float, naive_error: float) -> float | None:
-    """Return the MAE over the naive forecast's MAE in training; None where the latter is 0 or unknown."""
+    """Return the MAE divided by the naive forecast's MAE in training; None if the divisor is 0 or not finite."""
     return mean_absolute_error / naive_error if naive_error > 0 and math.isfinite(naive_error) else None
 
 
@@ -138,14 +138,14 @@ def coverage(actual: FloatArray, lower: FloatArray, upper: FloatArray) -> float 
 
 
 def naive_errors(values: FloatArray, segments: list[slice], season_steps: int = 1) -> FloatArray:
-    """Return the mean absolute error of repeating the value of one season before, (m,): the scale of MASE.
+    """Return the mean absolute error of the naive forecast (the value one season earlier), (m,): the scale of MASE.
 
     Parameters
     ----------
     values : (n, m)
         Training rows; NaN is left out.
     segments : list of slices
-        No difference is taken across their borders.
+        Differences are computed within each segment only.
     """
     differences = [
         np.abs(values[segment][season_steps:] - values[segment][:-season_steps])

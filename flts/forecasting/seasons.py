@@ -6,9 +6,9 @@ from flts.forecasting.time_features import DAY_SECONDS, WEEK_DAYS
 
 
 def season_steps(step_seconds: int, train_rows: int) -> int | None:
-    """Return the season in rows: one day, else a week, if training holds two of them; None without a season.
+    """Return the season in rows: a day, or else a week, if the training rows contain two of it; or None.
 
-    A season is a whole number of rows, at least two (one would be persistence).
+    A season is a whole number of rows, at least two, because a season of one row would be persistence.
     """
     for seconds in (DAY_SECONDS, WEEK_DAYS * DAY_SECONDS):
         steps, remainder = divmod(seconds, step_seconds)

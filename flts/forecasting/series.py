@@ -15,9 +15,9 @@ IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
 GAPS_NAMED = 20
-"""A report names this many gaps, the longest first, and counts the others."""
+"""Gaps; a report lists this many, the longest first, and counts all of them."""
 INSERTED_PER_ROW = 10
-"""More missing rows than this per row that is there: the times have no step."""
+"""Inserted rows per given row; if more were needed, the times have no common step."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,16 +65,16 @@ class Series:
         return Series(self.times[start:stop], self.columns, self.values[start:stop], self.step_seconds)
 
     def segments(self) -> list[slice]:
-        """Return the longest runs of rows that are exactly one step apart."""
+        """Return the longest sequences of rows that are exactly one step apart."""
         return segments_of(self.times, self.step_seconds)
 
     def concat(self, later: Series) -> Series:
-        """Return this series followed by a later one, whose columns are found by name.
+        """Return this series followed by a later series, whose columns are matched by name.
 
         Raises
         ------
         RejectedError
-            If the steps differ, a column is missing or the other does not begin after this one ends.
+            If the steps differ, a column is missing or the later series does not begin after the end of this series.
         """
         if later.step_seconds != self.step_seconds:
             msg = f"the steps differ: {self.step_seconds} s and {later.step_seconds} s"
@@ -99,22 +99,22 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class GridReport:
-    """What `regularise` found and did."""
+    """The gaps that `regularise` found, and how it treated them."""
 
     step_seconds: int
     rows: int
-    """Rows of the result, inserted ones included."""
+    """Rows of the result, inserted rows included."""
     inserted_rows: int
     """Missing rows that were inserted with missing cells."""
     filled_gaps: int
-    """Gaps that were filled so."""
+    """Gaps that were filled with inserted rows."""
     cut_gaps: int
-    """Gaps too long for that, or off the grid: the series is cut there."""
+    """Gaps at which the series is cut: too long to fill, or no multiple of the step."""
     off_grid_gaps: int
-    """Those of them whose length is no multiple of the step."""
+    """Cut gaps whose length is no multiple of the step."""
     segments: int
     gaps: list[dict[str, str | float]] = field(default_factory=list)
-    """The longest, at most `GAPS_NAMED`: ``after`` (the last time before it), ``steps``, ``action`` (filled, cut)."""
+    """The longest gaps, at most `GAPS_NAMED`: ``after`` (last time before it), ``steps``, ``action`` (filled, cut)."""
 
     def as_dict(self) -> dict[str, object]:
         """Return the report as plain JSON values."""
@@ -127,7 +127,7 @@ def iso(seconds: float) -> str:
 
 
 def segments_of(times: IntArray, step_seconds: int) -> list[slice]:
-    """Return the longest runs of times that are exactly one step apart."""
+    """Return the longest sequences of times that are exactly one step apart."""
     if len(times) == 0:
         return []
     cuts = (np.flatnonzero(np.diff(times) != step_seconds) + 1).tolist()
@@ -144,14 +144,14 @@ def segment_starts(times: IntArray, step_seconds: int) -> IntArray:
 
 
 def most_common_step(times: IntArray) -> int:
-    """Return the most common difference between neighbours in seconds, the smaller one where two are equally common.
+    """Return the most common difference between neighbouring times in seconds; of equally common ones, the smallest.
 
     Raises
     ------
     SeriesTooShortError
         With fewer than two rows.
     """
-    if len(times) < 2:  # noqa: PLR2004 - two ends make a difference
+    if len(times) < 2:  # noqa: PLR2004 - a difference needs two times
         msg = f"a step needs at least 2 rows; there are {len(times)}"
         raise SeriesTooShortError(msg)
     steps, counts = np.unique(np.diff(times), return_counts=True)
@@ -164,7 +164,7 @@ def check_order(times: IntArray, *, time_column: str = "time") -> None:
     Raises
     ------
     RejectedError
-        ``unordered_times`` or ``duplicate_times``; ``field`` is the time column, the row is named.
+        ``unordered_times`` or ``duplicate_times``; ``field`` is the time column, and the message names the row.
     """
     steps = np.diff(times)
     if len(steps) == 0 or steps.min() > 0:
@@ -177,7 +177,7 @@ def check_order(times: IntArray, *, time_column: str = "time") -> None:
 
 
 def check_grid(times: IntArray, step_seconds: int, *, time_column: str = "time") -> None:
-    """Refuse times that are not exactly one step apart: what a request for a forecast must be.
+    """Refuse times that are not exactly one step apart, as the rows of a forecast request must be.
 
     Raises
     ------
@@ -202,7 +202,7 @@ def regularise(
     step_seconds: int | None = None,
     time_column: str = "time",
 ) -> tuple[Series, GridReport]:
-    """Put rows on a grid: short gaps become missing rows, longer ones cut the series.
+    """Put rows on a grid: fill short gaps with missing rows, and cut the series at longer gaps.
 
     Parameters
     ----------
@@ -212,20 +212,19 @@ def regularise(
     values : (n, k)
         NaN is a missing cell.
     max_gap_steps : int
-        Most rows that may be missing in one gap for them to be inserted. A gap that is no multiple of the step cuts
-        the series however short it is.
+        Most missing rows of a gap that is filled. A gap that is no multiple of the step always cuts the series.
     step_seconds : int, optional
-        The grid's step; the most common difference unless given (a test file takes the training file's).
+        The grid's step, by default the most common difference. Test rows are put on the step of the training rows.
     time_column : str
-        Named in refusals.
+        Name of the time column in error messages.
 
     Raises
     ------
     RejectedError
-        ``unordered_times``, ``duplicate_times``, or ``irregular_times`` where far more rows would be inserted than
-        there are.
+        ``unordered_times``, ``duplicate_times``, or ``irregular_times`` if more than `INSERTED_PER_ROW` rows per given
+        row would be inserted.
     SeriesTooShortError
-        If the step is asked for and there are fewer than two rows.
+        If no step is given and there are fewer than two rows.
     """
     check_order(times, time_column=time_column)
     step = most_common_step(times) if step_seconds is None else step_seconds

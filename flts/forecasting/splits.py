@@ -11,14 +11,14 @@ from flts.forecasting.series import Series
 
 @dataclass(frozen=True, slots=True)
 class TrainSplit:
-    """The training rows, and nothing after them."""
+    """The training rows, without any test row."""
 
     series: Series
 
 
 @dataclass(frozen=True, slots=True)
 class Tails:
-    """How the training rows are shared out: fit [0, fit_stop), early stopping [fit_stop, stop_stop), calibration."""
+    """Split of the training rows: fit [0, fit_stop), early stopping [fit_stop, stop_stop), then calibration."""
 
     fit_stop: int
     stop_stop: int
@@ -31,12 +31,12 @@ class Tails:
 
 
 def as_train(series: Series) -> TrainSplit:
-    """Declare a series the training part: it holds no row of the test."""
+    """Mark a series as training rows; the caller ensures that it contains no test row."""
     return TrainSplit(series)
 
 
 def tails(n_rows: int, *, stop_tail: float, calibration_tail: float) -> Tails:
-    """Share out training rows; the shares are of all of them, rounded up together, so that no row is lost."""
+    """Split training rows by shares of all rows; both tails together are rounded up, and the calibration tail too."""
     _check_shares(stop_tail, calibration_tail)
     both = _ceil(n_rows * (stop_tail + calibration_tail))
     return Tails(n_rows - both, n_rows - _ceil(n_rows * calibration_tail), n_rows)
@@ -45,14 +45,14 @@ def tails(n_rows: int, *, stop_tail: float, calibration_tail: float) -> Tails:
 def rows_needed(
     *, input_seq_len: int, output_seq_len: int, warmup_rows: int, stop_tail: float, calibration_tail: float
 ) -> int:
-    """Return the smallest number of rows in one piece with which training works, as it does with any larger one.
+    """Return the smallest number of rows without a gap from which on training works.
 
-    Each of the three parts holds at least one window: fit rows hold its inputs and targets, the tails its targets.
+    The fit rows must hold the inputs and targets of one window, and each tail the targets of one window.
     """
     _check_shares(stop_tail, calibration_tail)
     window = input_seq_len + output_seq_len
     rows = window
-    # Start at floor(share * n), a lower bound of both tails. Each condition stays true for more rows.
+    # floor(share * rows) is a lower bound of each tail's length. A condition that is met stays met for more rows.
     while (
         rows - _ceil(rows * (stop_tail + calibration_tail)) < window
         or min(_floor(rows * stop_tail), _floor(rows * calibration_tail)) < output_seq_len
@@ -68,7 +68,7 @@ def _check_shares(stop_tail: float, calibration_tail: float) -> None:
 
 
 def _ceil(rows: float) -> int:
-    return math.ceil(round(rows, 9))  # rounded before the ceiling: 0.1 * 30 is a little more than 3 in floating point
+    return math.ceil(round(rows, 9))  # rounded before the ceiling: (0.1 + 0.2) * 10 is a little more than 3
 
 
 def _floor(rows: float) -> int:

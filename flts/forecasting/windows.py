@@ -1,4 +1,4 @@
-"""Windows and their targets. No window crosses a cut of the series."""
+"""Cut rows into windows and the target rows after them. No window crosses a gap of the series."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Float32Array = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Windows:
-    """Windows and their targets; neighbours may share memory, so do not write into them.
+    """Windows and their targets. Neighbouring windows may share memory, so callers must not write into them.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ class Windows:
     targets : (n, H, m)
         Scaled varying targets.
     target_rows : (n,)
-        Row of the first target.
+        Index of each window's first target row.
     """
 
     inputs: Float32Array
@@ -41,7 +41,7 @@ class Windows:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingWindows:
-    """The training rows' windows by their use."""
+    """Windows of the training rows: to fit on, to stop early by, and to calibrate with."""
 
     fit: Windows
     stop: Windows
@@ -65,11 +65,11 @@ def sliding_windows(
     features : (n, f)
     targets : (n, m)
     segments : list of slices
-        Runs of evenly spaced rows; a window is inside one.
+        Evenly spaced rows; a window and its targets are inside one segment.
     window_steps, horizon_steps : int
         L rows of input, then H rows of targets.
     first_target_row, last_target_row : int
-        All target rows of a window are in [first, last); its inputs may be earlier.
+        All target rows of a window are in [first, last); its input rows may be earlier.
     """
     last = len(features) if last_target_row is None else last_target_row
     rows = target_rows(
@@ -87,8 +87,8 @@ def target_rows(
 ) -> IntArray:
     """Return the rows in [first_row, last_row) at which a forecast can begin.
 
-    Before each lie ``context_rows`` rows, and from it on ``horizon_steps`` rows, the last before ``last_row``, all in
-    its segment.
+    A returned row has ``context_rows`` rows before it and ``horizon_steps`` rows from itself on, all in its segment and
+    before ``last_row``.
     """
     ranges = [
         np.arange(
@@ -109,14 +109,14 @@ def training_windows(
     Parameters
     ----------
     features : Features
-        Of the training rows.
+        Features of the training rows.
     tails : Tails
-        Of ``len(features)`` rows.
+        Split of the ``len(features)`` rows.
 
     Raises
     ------
     SeriesTooShortError
-        If there is no window to fit on, or none to stop by.
+        If there is no window to fit on, or no window to stop by.
     """
     values = features.values.astype(np.float32)
     targets = values[:, recipe.varying_columns]
@@ -124,8 +124,8 @@ def training_windows(
 
     def between(first: int, last: int) -> Windows:
         return sliding_windows(
-            values,  # type: ignore[arg-type]  # float32 already: cut once, not three times
-            targets,  # type: ignore[arg-type]  # the same
+            values,  # type: ignore[arg-type]  # converted to float32 once, not in each of three calls
+            targets,  # type: ignore[arg-type]  # as above
             segments=segments,
             window_steps=input_seq_len,
             horizon_steps=output_seq_len,
@@ -148,7 +148,7 @@ def training_windows(
 
 
 def _cut(rows: FloatArray | Float32Array, starts: IntArray, length: int) -> Float32Array:
-    """Return ``rows[start : start + length]`` for each start; a view where the starts are consecutive."""
+    """Return ``rows[start : start + length]`` for each start; a view if the starts are consecutive."""
     if len(starts) == 0:
         return np.empty((0, length, rows.shape[1]), dtype=np.float32)
     source = np.ascontiguousarray(rows, dtype=np.float32)
