@@ -1,4 +1,4 @@
-"""From an uploaded CSV to arrays. A file that cannot be read or trained on is refused with the name of the field."""
+"""Convert an uploaded CSV to arrays. A file that cannot be read or trained on is refused with the name of the field."""
 
 from flts.ingest.csv_reader import read_csv
 from flts.ingest.report import ValidationReport, validation_report

@@ -29,14 +29,14 @@ _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 
 @dataclass(frozen=True, slots=True)
 class Cells:
-    """One block: time cells as text, numbers as numbers."""
+    """The cells of one block: times as text, other cells as float64."""
 
     times: pa.ChunkedArray[Any]
     values: FloatArray
 
 
 class BlockReader:
-    """Reads blocks of whole lines whose columns a header named."""
+    """Reads blocks of whole lines, whose columns the header names."""
 
     def __init__(self, header: Header, name: str) -> None:
         self._header = header
@@ -82,7 +82,7 @@ class BlockReader:
         types = dict.fromkeys(header.numeric, kind) | {header.time_column: pa.string()}
         if block.startswith(_BYTE_ORDER_MARK):
             # Arrow removes a byte order mark at the start of every block. Inside a file these bytes belong to a cell,
-            # so one is added that Arrow may remove.
+            # so a second byte order mark is put before them, and Arrow removes only that.
             block = _BYTE_ORDER_MARK + block
         try:
             return csv.read_csv(
@@ -127,7 +127,7 @@ class BlockReader:
         raise RejectedError(msg, code="not_a_number", field=column)
 
     def _check_rows(self, block: bytes, rows: int, first_row: int) -> None:
-        """Refuse a block whose lines and rows differ in number: a quote swallowed a line."""
+        """Refuse a block whose numbers of lines and rows differ, because a quoted cell contains a line break."""
         if rows == block.count(b"\n") + (not block.endswith(b"\n")):
             return
         lines = sum(1 for line in block.splitlines() if line)

@@ -1,6 +1,6 @@
 """Read an uploaded CSV block by block, and refuse a file that is not a CSV with the reason.
 
-Limits are checked while the bytes arrive, so a hostile file needs at most one block more memory than a valid one.
+Limits are checked while the bytes arrive, so a hostile file needs at most one block more memory than a valid file.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def read_csv(
     ignore_columns: tuple[str, ...] = (),
     name: str = "file",
 ) -> RawTable:
-    """Read a CSV with one time column and otherwise numbers.
+    """Read a CSV with one time column, whose other columns are numbers.
 
     UTF-8 (a byte order mark is accepted), separated by commas, semicolons or tabs, decimals with a point. Empty cells,
     ``NA``, ``NaN`` and ``null`` are missing.
@@ -41,14 +41,14 @@ def read_csv(
     source
         A path, or a binary stream that is read once and not closed.
     ignore_columns
-        Columns to leave out, whatever they hold.
+        Columns to leave out; their cells are not checked.
     name
-        What errors about the whole file call it in ``field``: ``file``, ``train``, ``test``.
+        Value of ``field`` in errors about the whole file: ``file``, ``train``, ``test``.
 
     Raises
     ------
     RejectedError
-        With code, field (the column, or ``name``) and, where there is one, the row; data rows count from 1.
+        With code and field (the column, or ``name``). The message names the row of a cell; data rows count from 1.
     """
     if isinstance(source, str | Path):
         with Path(source).open("rb") as stream:
@@ -85,7 +85,7 @@ def _read(stream: BinaryIO, limits: UploadLimits, ignore_columns: tuple[str, ...
 
 
 def _whole_lines(stream: BinaryIO, *, max_bytes: int, name: str) -> Iterator[bytes]:
-    """Yield blocks that end where a line ends, each checked to be text."""
+    """Yield blocks of whole lines, each checked to be text."""
     total = 0
     kept = b""
     while chunk := stream.read(BLOCK_BYTES):
@@ -173,7 +173,7 @@ def _check_order(times: IntArray, column: str) -> None:
 
 
 def _gather(blocks: list[FloatArray], rows: int, columns: int) -> FloatArray:
-    """Put the blocks into one array, letting go of each as it is copied, so that the peak is one copy."""
+    """Copy the blocks into one array and free each copied block, so that memory holds the values about once."""
     values = np.empty((rows, columns))
     at = rows
     while blocks:

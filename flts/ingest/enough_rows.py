@@ -17,23 +17,23 @@ class UsableRows:
     """The rows that remain after a recipe was applied."""
 
     train_rows: int
-    """Training rows before that."""
+    """Training rows before the recipe was applied."""
     train_pieces: tuple[int, ...]
-    """Lengths of the segments that can hold windows, each without its warm-up."""
+    """Lengths of the segments, each without its warm-up rows."""
     test_rows: int
     test_pieces: tuple[int, ...]
     warmup_rows: int
     joined: bool
-    """The end of the training rows is the context of the test."""
+    """Whether the test follows the training rows without a cut, so that their end is its context."""
 
 
 def check_enough_rows(rows: UsableRows, windows: WindowSettings, *, split_share: float | None) -> int:
-    """Return the training rows needed in one piece.
+    """Return the number of training rows that are needed without a gap, or refuse rows that are not enough.
 
     Parameters
     ----------
     split_share
-        Share of the upload's rows that train, where the test was cut off the same file.
+        Share of training rows in the upload; None if the test has its own file or training rows are sampled.
 
     Raises
     ------
@@ -73,7 +73,7 @@ def check_enough_rows(rows: UsableRows, windows: WindowSettings, *, split_share:
 
 
 def piece_lengths(series: Series, recipe: FittedRecipe, *, warmup_rows: int) -> tuple[int, ...]:
-    """Return the lengths of the pieces between gaps and rows that the recipe drops, each without its warm-up."""
+    """Return the lengths of the pieces between gaps and dropped rows, each without its warm-up rows."""
     times = series.times[kept_rows(recipe, series)]
     lengths = (piece.stop - piece.start - warmup_rows for piece in segments_of(times, series.step_seconds))
     return tuple(length for length in lengths if length > 0)
@@ -84,7 +84,7 @@ def _without(lost: int) -> str:
 
 
 def _part_without_window(pieces: tuple[int, ...], windows: WindowSettings) -> str | None:
-    """Return the part of the training rows that holds no window's targets, or None."""
+    """Return the part of the training rows (fit or stopping) that contains the targets of no window, or None."""
     parts = tails(sum(pieces), stop_tail=windows.stop_tail, calibration_tail=windows.calibration_tail)
     for name, first, last in (("fit", 0, parts.fit_stop), ("stopping", parts.fit_stop, parts.stop_stop)):
         start = 0

@@ -12,12 +12,12 @@ LONGEST_MAGIC = 6
 
 
 class TextGuard:
-    """Watches the bytes of one file as they come, in pieces of any size.
+    """Checks the bytes of one file while they arrive, in pieces of any size.
 
     Parameters
     ----------
     name : str
-        What errors call the file in ``field``.
+        Value of ``field`` in errors.
     """
 
     def __init__(self, name: str) -> None:
@@ -28,13 +28,13 @@ class TextGuard:
         self._line_cells = 0
 
     def feed(self, piece: bytes) -> None:
-        """Look at the next piece.
+        """Check the next piece.
 
         Raises
         ------
         RejectedError
-            ``not_csv`` or ``wrong_encoding`` by the first bytes, ``not_text`` for NUL, ``line_too_long`` or
-            ``too_many_columns`` for a line without an end.
+            ``not_csv`` or ``wrong_encoding`` by the first bytes, ``not_text`` for NUL bytes, ``line_too_long`` or
+            ``too_many_columns`` for a line above `MAX_LINE_BYTES`.
         """
         if not self._known:
             self._start += piece[:LONGEST_MAGIC]
@@ -54,12 +54,12 @@ class TextGuard:
 
 
 def refuse_long_line(size: int, commas: int, name: str) -> None:
-    """Refuse a line that is longer than any header or row.
+    """Refuse a line that is longer than `MAX_LINE_BYTES`.
 
     Raises
     ------
     RejectedError
-        ``line_too_long``, or ``too_many_columns`` where it is made of many short cells.
+        ``line_too_long``, or ``too_many_columns`` if the line consists of many short cells.
     """
     if size <= MAX_LINE_BYTES:
         return
@@ -71,6 +71,6 @@ def refuse_long_line(size: int, commas: int, name: str) -> None:
 
 
 def refuse_nul(name: str) -> NoReturn:
-    """Refuse a file that holds NUL."""
+    """Refuse a file that contains NUL bytes."""
     msg = "the file contains NUL bytes: it is not text"
     raise RejectedError(msg, code="not_text", field=name)

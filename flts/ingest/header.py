@@ -31,7 +31,7 @@ _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The columns of a file and what each is."""
+    """The column names of a file, by use: times, numbers, ignored."""
 
     names: tuple[str, ...]
     delimiter: str
@@ -41,12 +41,12 @@ class Header:
 
 
 def refuse_other_formats(start: bytes, name: str) -> None:
-    """Refuse, by the first bytes, what is not a text file.
+    """Refuse a file whose first bytes show another format than UTF-8 text.
 
     Raises
     ------
     RejectedError
-        ``not_csv`` or ``wrong_encoding``, naming the format.
+        ``not_csv`` or ``wrong_encoding``; the message names the format.
     """
     for magic, what, remedy in MAGIC:
         if start.startswith(magic):

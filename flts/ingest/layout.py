@@ -21,21 +21,22 @@ class Layout:
     train_grid: GridReport
     test_grid: GridReport
     joined: bool
-    """The test follows the training rows without a cut: these are its context."""
+    """Whether the test follows the training rows without a cut, so that their end is its context."""
     has_test_file: bool
 
 
 def lay_out(train: RawTable, test: RawTable | None, recipe: RecipeSettings) -> Layout:
-    """Split by time, or check that the test file belongs to the training file, and put both on the training step.
+    """Split by time, or check that the test file fits the training file, and put both on the step of the training rows.
 
-    The split comes before the grid: nothing of the training part, not even its step, depends on what comes later.
+    The rows are split before they are put on a grid, so that no number of the training part depends on later rows, not
+    even its step.
 
     Raises
     ------
     RejectedError
         ``missing_column``, ``unknown_column``, ``step_differs`` or ``test_overlaps_train``.
     SeriesTooShortError
-        If a side would have no rows, or there are too few to know the step.
+        If a part would have no rows, or the training part has too few rows to compute the step.
     """
     has_test_file = test is not None
     if test is None:
@@ -45,7 +46,7 @@ def lay_out(train: RawTable, test: RawTable | None, recipe: RecipeSettings) -> L
         train, test = train.split(recipe.train_test_split)
     else:
         test = _like(train, test)
-    if train.rows < 2 or test.rows == 0:  # noqa: PLR2004 - a step lies between two rows
+    if train.rows < 2 or test.rows == 0:  # noqa: PLR2004 - a step needs two rows
         msg = f"{train.rows} training and {test.rows} test row(s): a step needs at least 2 training rows and a test row"
         raise SeriesTooShortError(msg, field="train")
     series, train_grid = regularise(
@@ -90,7 +91,7 @@ def _check_follows(train: RawTable, test: RawTable, step_seconds: int) -> None:
 
 
 def _grid_after(train: Series, test: RawTable, max_gap_steps: int) -> tuple[Series, GridReport, bool]:
-    """Put the test rows on the grid; rows missing before the first of them become missing test rows."""
+    """Put the test rows on the training rows' grid; a short gap before them is filled with missing test rows."""
     gap = int(test.times[0] - train.times[-1])
     step = train.step_seconds
     joined = gap % step == 0 and gap // step - 1 <= max_gap_steps

@@ -16,26 +16,26 @@ from flts.ingest.table import RawTable
 from flts.settings import RecipeSettings, WindowSettings
 
 NOTABLE_SHARE = 0.05
-"""Columns with a larger share missing are worth a warning even where they are kept."""
+"""Share of missing cells; a column with a larger share gets a warning even if it is kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class PartReport:
-    """The training or the test rows."""
+    """The report on the training rows or on the test rows."""
 
     rows: int
     """Rows as uploaded."""
     start: str
     end: str
     inserted_rows: int
-    """Rows that short gaps were filled with, as missing cells."""
+    """Rows of missing cells that fill short gaps."""
     segments: int
-    """Pieces that longer gaps cut the rows into."""
+    """Pieces between the longer gaps."""
     gaps: list[dict[str, str | float]]
-    """The longest gaps: after which time, how many steps, filled or cut."""
+    """The longest gaps: the time before the gap, its steps, and ``filled`` or ``cut``."""
     gap_count: int
     missing_share: dict[str, float]
-    """Share of missing cells per column, those of inserted rows included."""
+    """Share of missing cells per column, inserted rows included."""
     duplicate_times: int = 0
     """Always 0: duplicates are refused."""
 
@@ -54,12 +54,12 @@ class ValidationReport:
     test_from: str
     """``file``, or ``split``: the last rows of the training file, in time."""
     test_follows_train: bool
-    """Without a cut: the end of the training rows is the test's context."""
+    """Whether the test follows without a cut, so that the end of the training rows is its context."""
     constant_columns: dict[str, float]
     dropped_columns: dict[str, str]
-    """Name to reason."""
+    """Reason by column name."""
     rows_needed: int
-    """Training rows in one piece that these windows and tails need at least."""
+    """Least number of training rows without a gap for these windows and tails."""
     warnings: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
@@ -73,20 +73,20 @@ def validation_report(
     recipe_settings: RecipeSettings,
     window_settings: WindowSettings,
 ) -> ValidationReport:
-    """Describe an upload, or refuse what cannot be trained on.
+    """Describe an upload, or refuse an upload that cannot be trained on.
 
     Parameters
     ----------
     train, test
-        What `read_csv` read; without a test file the last rows of ``train`` are the test.
+        The tables that `read_csv` returned; without a test file the last rows of ``train`` are the test.
 
     Raises
     ------
     RejectedError
-        What `flts.ingest.layout.lay_out` and `flts.forecasting.recipe.fit_recipe` refuse, e.g. a target that the data
-        lack (``field`` is ``TARGETS``).
+        By `flts.ingest.layout.lay_out` and `flts.forecasting.recipe.fit_recipe`, e.g. for a target that is no column
+        (``field`` is ``TARGETS``).
     SeriesTooShortError
-        ``too_few_rows``, naming the number that is needed.
+        ``too_few_rows``; the message names the number needed.
     """
     layout = lay_out(train, test, recipe_settings)
     recipe = fit_recipe(as_train(layout.train), RecipeSpec.of(recipe_settings), ignored=train.ignored)
@@ -114,14 +114,14 @@ def validation_report(
 
 
 def split_share(layout: Layout, settings: RecipeSettings) -> float | None:
-    """Return the share of the file's rows that train, or None where the test has a file or rows were sampled."""
+    """Return the share of training rows in the file, or None if the test has a file or training rows are sampled."""
     if layout.has_test_file or settings.sample_train_rows is not None:
         return None
     return settings.train_test_split
 
 
 def describe(train: RawTable, layout: Layout, recipe: FittedRecipe, *, rows_needed: int) -> ValidationReport:
-    """Return the report of rows that were laid out and a recipe that was fitted on them."""
+    """Return the report on the arranged rows and on the recipe that was fitted on them."""
     report = ValidationReport(
         time_column=train.time_column,
         columns=train.columns,
@@ -177,5 +177,5 @@ def _warnings(report: ValidationReport) -> list[str]:
 
 
 def _sampled(layout: Layout, settings: RecipeSettings) -> tuple[Series, Series]:
-    """Return as many rows as sampling will keep."""
+    """Return the first rows of each part, as many as sampling will keep."""
     return layout.train.rows(0, settings.sample_train_rows), layout.test.rows(0, settings.sample_test_rows)

@@ -1,9 +1,9 @@
 """The data set that FLTS ships: generated with a fixed seed, so that a recurrent network beats a linear model on it.
 
-Seven weeks of ten-minute readings of a server room. The load follows the day and the week. A controller overshoots
-around this course: the further the load is from its target, to either side, the larger the next swing back. This is a
-threshold law (a noisy tent map). The last value explains little of the next one, a linear model of the last ten rows
-explains half of it, and a network that has learnt the threshold leaves only the noise.
+Seven weeks of ten-minute readings of a server room. The load has a daily and a weekly course. A controller overshoots
+around it: the further the load is from its target, to either side, the larger the next swing back. This is a threshold
+law (a noisy tent map). The last value explains little of the next value, a linear model of the last ten rows explains
+half of it, and the error of a network that has learnt the threshold is only the noise.
 
 The length is the shortest at which networks with the default ten epochs beat the linear model clearly. On 3,000 rows
 GRU only equals Ridge. On 6,000 rows GRU has half of Ridge's error, and LSTM has a tenth less.

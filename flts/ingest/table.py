@@ -1,4 +1,4 @@
-"""A table as uploaded: numbers and times, nothing cleaned."""
+"""The numbers and times of an uploaded file, before any cleaning."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class RawTable:
         return len(self.times)
 
     def split(self, train_share: float) -> tuple[RawTable, RawTable]:
-        """Cut into the first rows and the last ``1 - train_share``, in time: the very first step of all."""
+        """Split the rows in time, before any other step: the first ``train_share`` of them, and the later rows."""
         cut = math.floor(round(self.rows * train_share, 9))  # 0.29 * 100 is a little less than 29 in floating point
         return self._rows(0, cut), self._rows(cut, self.rows)
 

@@ -1,4 +1,4 @@
-"""Convert time cells to epoch seconds: ISO 8601 (without an offset UTC) or epoch seconds."""
+"""Convert time cells to epoch seconds. A cell is ISO 8601 (UTC if it has no offset) or epoch seconds."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ _OFFSET = re.compile(r"(?:[zZ]|[+-]\d{2}(?::?\d{2})?)$")
 
 
 def find_time_column(names: list[str], *, ignored: frozenset[str], field: str) -> int:
-    """Return the position of the one column that holds the times.
+    """Return the position of the only column that contains times.
 
     Raises
     ------
     RejectedError
-        ``no_time_column`` or ``two_time_columns``, naming what was found.
+        ``no_time_column`` or ``two_time_columns``; the message names the columns.
     """
     found = [at for at, name in enumerate(names) if name.lower() in TIME_COLUMNS and name not in ignored]
     if not found:
-        shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")  # noqa: PLR2004 - enough to recognise it
+        shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")  # noqa: PLR2004 - enough to recognise the file
         msg = (
             f"no time column: one column must be named {', '.join(TIME_COLUMNS[:-1])} or {TIME_COLUMNS[-1]}; "
             f"the first line names {shown}"
@@ -59,7 +59,7 @@ def parse_times(cells: pa.Array[Any], *, column: str, first_row: int) -> IntArra
     Raises
     ------
     RejectedError
-        ``missing_time`` or ``bad_time``, naming the row and the cell.
+        ``missing_time`` or ``bad_time``; the message names the row and the column.
     """
     if cells.null_count:
         row = first_row + int(np.flatnonzero(cells.is_null().to_numpy(zero_copy_only=False))[0])
@@ -75,11 +75,11 @@ def parse_times(cells: pa.Array[Any], *, column: str, first_row: int) -> IntArra
 
 
 def _parse_iso_block(cells: pa.Array[Any]) -> IntArray | None:
-    """Return the seconds of a block written in one usual ISO form, or None: then each cell is looked at alone."""
+    """Return the seconds of a block whose cells have one common form, or None: the caller then parses each cell."""
     first = cells[0].as_py()
     if _NUMBER.fullmatch(first):
         return _parse_epoch_block(cells)
-    # Arrow must be given the presence of offsets in advance. Mixed columns are parsed row by row.
+    # Arrow's type states whether the cells have an offset. A block with and without offsets is parsed cell by cell.
     zone = "UTC" if _OFFSET.search(first[len("2024-01-31") :]) else None
     try:
         microseconds = whole_numbers(pc.cast(cells, pa.timestamp("us", tz=zone)))
@@ -135,9 +135,9 @@ def _is_plausible(seconds: NDArray[Any]) -> BoolArray:
 
 
 def _is_compact_date(cell: str) -> bool:
-    """Say whether digits such as 20240131 are meant as a date rather than as a second of August 1970."""
+    """Return whether digits such as 20240131 are a date; as epoch seconds they would be in August 1970."""
     match = _COMPACT_DATE.fullmatch(cell)
-    if match is None or not 1900 <= int(match[1]) <= 2100:  # noqa: PLR2004 - the centuries people measure in
+    if match is None or not 1900 <= int(match[1]) <= 2100:  # noqa: PLR2004 - years of plausible measurements
         return False
     try:
         date(int(match[1]), int(match[2]), int(match[3]))

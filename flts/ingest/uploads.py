@@ -20,7 +20,7 @@ class RawUpload:
 
 
 def upload_hash(train_sha256: str, test_sha256: str | None = None) -> str:
-    """Return the SHA-256 of both files: of their hashes, one a line, so that neither file is needed again."""
+    """Return the SHA-256 of the files' hashes, one per line, so that no file is read again."""
     text = "\n".join(digest for digest in (train_sha256, test_sha256) if digest)
     return hashlib.sha256(text.encode()).hexdigest()
 
