@@ -1,4 +1,4 @@
-"""The events of trainers. The module imports little, because the process that waits for the training child uses it."""
+"""The events of trainers. The module imports few modules, because the parent of the training child process uses it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """How a training ended well."""
+    """The result of a training that succeeded."""
 
     model_type: str
     run_id: str
@@ -35,7 +35,7 @@ class Announcement:
 
 
 def model_training(event: TrainingData, done: Announcement) -> ModelTraining:
-    """Return the event of a training that ended well."""
+    """Return the event of a training that succeeded."""
     return ModelTraining(
         event_id=derived_event_id(event.event_id, f"trained-{done.model_type}"),
         identifier=event.identifier,

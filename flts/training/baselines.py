@@ -1,4 +1,4 @@
-"""From the training rows to the bundle of a baseline, which has the format of every bundle."""
+"""Make the bundle of a baseline from the training rows; it has the format of every bundle."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from flts.training.fitting import FittedModel, TrainingSet
 from flts.training.onnx_file import GraphBuilder, to_bytes
 
 BASELINE_VERSION = 1
-"""Raised by any change that makes another baseline of the same rows; part of train_hash."""
+"""Version; a change of the code that makes another baseline of the same rows raises it. Part of train_hash."""
 
 
 def baseline_identity(event: TrainingData, model_type: str, settings: WindowSettings) -> Identity:
@@ -40,18 +40,18 @@ def make_baseline(
     data : TrainingSet
         All training rows.
     identity : Identity
-        Its model type is the baseline's.
+        Names of the bundle; its model type selects the baseline.
     settings : WindowSettings
         With the run's overrides.
     threads : int
-        Of the exported model, while it is checked.
+        Threads of the exported model while it is checked.
     alive : callable
-        Called between passes of the calibration.
+        Called before each pass of the calibration.
 
     Raises
     ------
     NoBaselineError
-        If these rows have no such baseline; the message says why.
+        If the baseline cannot be fitted on these rows; the message contains the reason.
     RejectedError
         As `make_bundle`.
     """
@@ -63,7 +63,7 @@ def make_baseline(
 
 
 def _window(baseline: Baseline, seen: TrainingSet) -> FittedModel:
-    """Return a window model with the last window of the training rows that has its steps after it."""
+    """Return the baseline as a window model, to be checked on the last training window that a row follows."""
     model, features = baseline.model, seen.features
     assert not isinstance(model, Constant)
     rows = target_rows(features.segments(), context_rows=baseline.window_rows, last_row=len(features))

@@ -1,4 +1,4 @@
-"""From a fitted model to a bundle: exported, compared with the trainer's own predictions, calibrated."""
+"""Make the bundle of a fitted model: compare its ONNX file with the trainer's predictions, calibrate its intervals."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from flts.observability.logs import get_logger
 from flts.training.fitting import FittedModel, TrainingSet
 
 ROLLED_WINDOWS = 40_000
-"""Windows that the calibration may cost, at 20 to 35 us each; origins are thinned out for it, not steps."""
+"""Windows that the calibration may compute, at 20 to 35 us each; this limits the origins and not the steps."""
 LEAST_ORIGINS = 48
 
 log = get_logger(__name__)
@@ -30,7 +30,7 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Under which names a bundle is stored."""
+    """The names in the key of a bundle."""
 
     identifier: str
     config_hash: str
@@ -39,7 +39,7 @@ class Identity:
 
 
 def identity_of(event: TrainingData, model_type: str, parts: Mapping[str, Any]) -> Identity:
-    """Return the names of a bundle that is made of an event's rows; `parts` are all else that decides on it.
+    """Return the names of the bundle of an event's rows; ``parts`` contains all else that determines the model.
 
     Raises
     ------
@@ -60,22 +60,22 @@ def make_bundle(
     threads: int,
     alive: Callable[[], None],
 ) -> Bundle:
-    """Return the bundle of a fitted model, which has repeated the trainer's own predictions.
+    """Return the bundle of a fitted model, after checking that its ONNX file repeats the trainer's predictions.
 
     Parameters
     ----------
     fitted, data, identity
         The fitted model, its data and its names.
     threads : int
-        Of the exported model, while it is checked.
+        Threads of the exported model while it is checked.
     alive : callable
-        Called between passes of the calibration.
+        Called before each pass of the calibration.
 
     Raises
     ------
     RejectedError
-        ``export_mismatch`` if the ONNX file answers held-out inputs more than 1e-4 away from the trainer;
-        ``bad_bundle`` if a reader would not accept it.
+        ``export_mismatch`` if the ONNX file's forecasts of held-out inputs differ from the trainer's by more than 1e-4;
+        ``bad_bundle`` if a reader would not accept the bundle.
     """
     recipe = data.recipe
     window = fitted.input_kind == "window"
@@ -122,7 +122,7 @@ def make_bundle(
 
 
 def export_difference(model: BundleModel, fitted: FittedModel) -> float:
-    """Return how far the exported model's answers to held-out inputs are from the trainer's own, relatively."""
+    """Return the relative difference between the exported model's and the trainer's forecasts of held-out inputs."""
     if fitted.input_kind == "window":
         answers = model.run_windows(fitted.check_inputs)
     else:

@@ -1,4 +1,4 @@
-"""The model of a data set without variation: every target is forecast as its constant."""
+"""The model of a data set in which no target varies: it forecasts every target as its constant."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ METRICS = ("train_loss", "train_rmse", "train_mae", "val_loss", "val_rmse", "val
 
 
 def constant_model(data: TrainingSet) -> FittedModel:
-    """Return a model that takes times and answers one column of zeros, beside which a reader puts the constants."""
+    """Return a model that reads times and returns one column of zeros, which a reader replaces by the constants."""
     graph = GraphBuilder()
     time = graph.node("Cast", [SECONDS_INPUT], to=TensorProto.DOUBLE)
     nothing = graph.node("Mul", [time, graph.constant(np.array(0.0))])

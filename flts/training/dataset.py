@@ -1,4 +1,4 @@
-"""Read the rows and the recipe that an event claims, and log what they contain."""
+"""Read the rows and the recipe that an event's claim checks name, and log their shapes."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ log = get_logger(__name__)
 
 
 def claimed_training_set(store: ObjectStore, event: TrainingData, settings: WindowSettings) -> TrainingSet:
-    """Fetch an event's rows, checked against their claim.
+    """Read an event's rows and check them against their claim check.
 
     Raises
     ------
     HashMismatchError, ObjectNotFoundError
-        If the store does not hold the claimed object.
+        If the claimed object is missing or differs from its claim check.
     RejectedError
-        ``bad_meta`` if the recipe is not that of the rows.
+        ``bad_meta`` if the recipe does not match the rows.
     """
     log.info("download_start", object_key=event.object_key, size_bytes=event.size)
     recipe = _claimed_recipe(store, event)
@@ -47,7 +47,7 @@ def claimed_training_set(store: ObjectStore, event: TrainingData, settings: Wind
 
 
 def log_feature_summary(data: TrainingSet, settings: WindowSettings) -> None:
-    """Log the shapes of all windows, before the tails are cut."""
+    """Log the shapes of the windows of all training rows, tails included."""
     features, horizon = data.features, settings.output_seq_len
     windows = len(
         target_rows(

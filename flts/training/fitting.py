@@ -1,4 +1,4 @@
-"""The contract of a model type: from rows to a model file and to predictions that check it."""
+"""The interface of a model type: it makes a model file of training rows, and predictions to check the file with."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SettingsT_contra = TypeVar("SettingsT_contra", contravariant=True)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingSet:
-    """The training rows as a trainer gets them."""
+    """The training rows with their recipe and their tails."""
 
     features: Features
     recipe: FittedRecipe
@@ -38,28 +38,28 @@ class FittedModel:
     check_inputs: NDArray[Any]
     """Held-out windows (b, L, f) float32, or held-out times (b,) int64."""
     check_outputs: FloatArray
-    """The trainer's own scaled predictions for them, (b, H, m) or (b, m): what the ONNX file must repeat."""
+    """The trainer's scaled predictions for ``check_inputs``, (b, H, m) or (b, m); the ONNX file must repeat them."""
     metrics: Mapping[str, float | None]
-    """Of the model that is shipped: ``train_`` and ``val_`` loss, rmse, mae, in scaled units."""
+    """Metrics of this model: ``train_`` and ``val_`` loss, rmse, mae, in scaled units."""
     rows_required: int
-    """Rows that a request must bring: of a window model its window and the rows that its lags reach back."""
+    """Rows that a forecast request must contain; for a window model its window and the rows that its lags need."""
     residuals: Mapping[int, FloatArray] | None = None
-    """Residuals in raw units by steps ahead; None: the exported model is rolled over the calibration tail."""
+    """Residuals in raw units by steps ahead; None: computed with the exported model on the calibration tail."""
     history: tuple[Mapping[str, float | None], ...] = ()
     """Metrics of each epoch."""
 
     @property
     def window_steps(self) -> int:
-        """Rows of a window; 1 of a model of times."""
+        """Rows of a window; 1 for a model of times."""
         return self.check_inputs.shape[1] if self.input_kind == "window" else 1
 
     @property
     def horizon_steps(self) -> int:
-        """Steps that one pass forecasts; 1 of a model of times."""
+        """Steps that one pass forecasts; 1 for a model of times."""
         return self.check_outputs.shape[1] if self.input_kind == "window" else 1
 
     def probe(self, rows: int = 2) -> dict[str, list[Any]]:
-        """Return the first held-out inputs and the trainer's answers as plain numbers."""
+        """Return the first held-out inputs and the trainer's predictions as plain numbers."""
         return {
             "inputs": self.check_inputs[:rows].tolist(),
             "outputs": np.asarray(self.check_outputs[:rows], dtype=np.float64).tolist(),
@@ -67,14 +67,14 @@ class FittedModel:
 
 
 class Report(Protocol):
-    """A fit reports its progress through it."""
+    """The receiver of a fit's progress."""
 
     def alive(self, detail: str) -> None:
-        """Say that work goes on within an epoch; cheap, call it as often as you like."""
+        """Report that work goes on within an epoch; a fit may call it often."""
         ...
 
     def epoch_done(self, epoch: int, epochs: int, metrics: Mapping[str, float | None], *, loss: float | None) -> None:
-        """Say that an epoch (from 1 on), or one of several fits, is done, and with what loss on held-out rows."""
+        """Report that an epoch (counted from 1) or one of several fits is done, and its loss on held-out rows."""
         ...
 
 
@@ -82,9 +82,9 @@ class Fitter(Protocol[SettingsT_contra]):
     """A model type's fit: an object or a module with these functions."""
 
     def hash_parts(self, settings: SettingsT_contra) -> Mapping[str, Any]:
-        """Return all that decides on the fit besides the data and the model's own settings: versions of libraries.
+        """Return all that determines the fit besides the data and the model's own settings: versions of libraries.
 
-        Enters train_hash and is shown in the record.
+        These values are part of train_hash and are parameters of the MLflow run.
         """
         ...
 

@@ -34,7 +34,7 @@ from flts.training.settings import TrainerSettings
 from flts.training.threads import default_threads
 
 TRAINER_VERSION = 1
-"""Raised by any change of ours that makes another model of the same rows; part of train_hash."""
+"""Version; a change of FLTS that makes another model of the same rows raises it. Part of train_hash."""
 
 SettingsT = TypeVar("SettingsT", bound=TrainerSettings)
 
@@ -42,17 +42,17 @@ log = get_logger(__name__)
 
 
 class TrainOnDataset(Generic[SettingsT]):
-    """Train on a data set, unless its bundle is there already, and say so.
+    """Train a model on a data set, unless its bundle is stored already, and return the event that announces it.
 
     Parameters
     ----------
     adapters : Adapters
     settings : TrainerSettings and the fitter's own
-        A run's overrides are put over them.
+        A run's overrides replace them.
     trainer : Trainer
         The model type's entry in the registry.
     fitter : Fitter
-        Its fit.
+        The model type's fit.
     """
 
     def __init__(self, adapters: Adapters, settings: SettingsT, trainer: Trainer, fitter: Fitter[SettingsT]) -> None:
@@ -63,9 +63,9 @@ class TrainOnDataset(Generic[SettingsT]):
         self._stage = trainer.deployment
 
     def __call__(self, event: TrainingData, progress: Progress) -> Sequence[ModelTraining]:
-        """Return the one event that says how the training ended; a repeat returns the same.
+        """Return the event with the result of the training; a repeated delivery returns the same event.
 
-        Nothing is returned, or trained, for a run that ended without this model: nobody waits for it any more.
+        If the run ended without this model, the trainer trains nothing and returns no event: eval does not wait for it.
         """
         model_type = self._trainer.model_type
         run_id = derived_run_id(event.event_id, model_type)
@@ -78,9 +78,10 @@ class TrainOnDataset(Generic[SettingsT]):
             return [self._announce(event, run_id, progress)]
 
     def _announced(self, event: TrainingData, run_id: str, stage: Mapping[str, Any]) -> ModelTraining | None:
-        """Return what this very training announced before, or None if that can no longer be relied on.
+        """Return the event that this training returned before, or None if its stage or its bundle is not usable.
 
-        A record delivered again must not record the run in MLflow again: its history would grow with each repeat.
+        A record that is delivered again must not be recorded in MLflow again, because each repeat would lengthen
+        MLflow's history of the run.
         """
         try:
             claim = ClaimCheck.model_validate(stage["bundle"])
@@ -118,7 +119,7 @@ class TrainOnDataset(Generic[SettingsT]):
         duration = time.perf_counter() - clock
         metrics = self._adapters.metrics
         metrics.trainings.labels(identity.model_type, "done" if found is None else "reused").inc()
-        if found is None:  # a reused bundle would be measured as a training of milliseconds
+        if found is None:  # a reused bundle would count as a training of milliseconds
             metrics.training_duration.labels(identity.model_type).observe(duration)
         stages.put(
             event.identifier,
@@ -163,7 +164,7 @@ class TrainOnDataset(Generic[SettingsT]):
         return identity_of(event, self._trainer.model_type, parts)
 
     def _own(self, settings: SettingsT) -> dict[str, Any]:
-        """Return the model's own settings; another model's hyperparameter does not train this one again."""
+        """Return the settings of this model type; a hyperparameter of another type does not change train_hash."""
         return {name: getattr(settings, name) for name in self._trainer.settings.model_fields}
 
     def _reuse(
@@ -230,7 +231,7 @@ class TrainOnDataset(Generic[SettingsT]):
 
 
 def is_wanted(runs: RunStore, event: TrainingData) -> bool:
-    """Return whether a model of these rows is still of use: not once the run has ended without it."""
+    """Return whether to train for this event: not if the run has ended, unless the event is a replay."""
     # A replayed dead letter trains the model although its run has ended: a later run reuses the bundle.
     if is_replayed():
         return True
@@ -243,9 +244,9 @@ def is_wanted(runs: RunStore, event: TrainingData) -> bool:
 def reusable_bundle(
     store: ObjectStore, bucket: str, event: TrainingData, identity: Identity
 ) -> tuple[ClaimCheck, Bundle] | None:
-    """Return the stored bundle of the same data and settings that still answers its probe.
+    """Return the stored bundle of the same data and settings if it passes its check, else None.
 
-    None also where the event asks for a new one and this one is older than its run.
+    If the event forces a new training, a bundle that is older than the event's run is not reused.
     """
     names = (identity.identifier, identity.config_hash, identity.model_type, identity.train_hash)
     found = find_bundle(store, bucket, *names)

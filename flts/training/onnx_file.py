@@ -1,4 +1,4 @@
-"""Write ONNX files: one opset, checked, and the same bytes for the same numbers."""
+"""Build and check ONNX files of one opset; the same numbers give the same bytes."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from onnx import TensorProto, checker, helper, numpy_helper
 from flts.bundle.model import OUTPUT, SECONDS_INPUT, WINDOW_INPUT
 
 OPSET = 17
-"""Old enough for any runtime of these years, new enough for all that is used."""
+"""Version of the ONNX operators; it has all operators that FLTS uses, and current runtimes support it."""
 IR_VERSION = 8
 
 
 class GraphBuilder:
-    """Collects nodes and constants under running names, and ends them as a bundle's model."""
+    """Collects nodes and constants under numbered names, and returns them as the model of a bundle."""
 
     def __init__(self) -> None:
         self._nodes: list[Any] = []
         self._constants: list[Any] = []
 
     def constant(self, values: NDArray[Any]) -> str:
-        """Add numbers, a scalar as a scalar; return their name."""
+        """Add an array or a scalar; return its name."""
         name = f"c{len(self._constants)}"
         # np.ascontiguousarray would turn a scalar into an array of one element.
         self._constants.append(numpy_helper.from_array(np.asarray(values, order="C"), name))
@@ -45,11 +45,11 @@ class GraphBuilder:
         return names
 
     def window_model(self, answer: str, *, window: tuple[int, int], forecast: tuple[int, int]) -> onnx.ModelProto:
-        """Return a model of windows (batch, L, f) float32 that answers (batch, H, m) float32."""
+        """Return a model of windows (batch, L, f) float32 that returns (batch, H, m) float32."""
         return self._model(answer, (WINDOW_INPUT, TensorProto.FLOAT, window), (TensorProto.FLOAT, forecast))
 
     def timestamps_model(self, answer: str, *, targets: int) -> onnx.ModelProto:
-        """Return a model of epoch seconds (batch,) int64 that answers (batch, m) doubles."""
+        """Return a model of epoch seconds (batch,) int64 that returns (batch, m) float64."""
         return self._model(answer, (SECONDS_INPUT, TensorProto.INT64, ()), (TensorProto.DOUBLE, (targets,)))
 
     def _model(
@@ -67,7 +67,7 @@ class GraphBuilder:
 
 
 def to_bytes(model: onnx.ModelProto) -> bytes:
-    """Return a model's bytes after ONNX's own checker has passed it."""
+    """Return a model's bytes after ONNX's checker accepted it."""
     checker.check_model(model, full_check=True)
     data: bytes = model.SerializeToString(deterministic=True)
     return data

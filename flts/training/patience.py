@@ -14,25 +14,25 @@ T = TypeVar("T")
 FIRST_WAIT_SECONDS = 1.0
 LAST_WAIT_SECONDS = 10.0
 PATIENCE_SECONDS = 900.0
-"""After this the work ends as if never tried, and is done again once the store answers."""
+"""Seconds; after this the attempt is withdrawn, and the work is repeated once the store is available."""
 
 log = get_logger(__name__)
 
 
 def patiently(action: Callable[[], T], *, alive: Callable[[], None]) -> T:
-    """Do something, again and again while a backend is away.
+    """Call ``action``, and repeat the call while a backend is unavailable.
 
     Parameters
     ----------
     action : callable
-        May be repeated.
+        Must be safe to repeat.
     alive : callable
-        Called before each try, so that the wait is not taken for being stuck.
+        Called before each call of ``action``, so that the waiting work does not count as stuck.
 
     Raises
     ------
     BackendAwayError
-        If it stays away for `PATIENCE_SECONDS`.
+        If the backend stays unavailable for `PATIENCE_SECONDS`.
     """
     deadline, wait = time.monotonic() + PATIENCE_SECONDS, FIRST_WAIT_SECONDS
     while True:

@@ -22,18 +22,18 @@ PREPROCESS_CONFIG = "preprocess/preprocess_config.json"
 
 
 class Record:
-    """One tracked run, from its start to its end whatever happens in between.
+    """The MLflow run of one training; as a context manager it ends the run also after an error.
 
     Parameters
     ----------
     tracker : Tracker or None
-        None keeps no record.
+        None records nothing.
     event : TrainingData
     run_id : str
     parameters : mapping
-        Shown as the run's parameters.
+        Parameters of the MLflow run.
     reused : bool
-        Whether a stored bundle is only announced again.
+        Whether the trainer announces a stored bundle instead of a new one.
     """
 
     def __init__(
@@ -78,14 +78,14 @@ class Record:
             self._run.finish("FAILED")
 
     def epoch(self, epoch: int, metrics: Mapping[str, float | None]) -> None:
-        """Record an epoch's metrics, and the machine's."""
+        """Record an epoch's metrics and the system metrics of the machine."""
         self._last_epoch = epoch
         if self._run is not None:
             self._run.log_metrics(epoch, **_numbers(metrics))
             self._run.log_system_metrics(epoch)
 
     def final(self, metrics: Mapping[str, float | None]) -> None:
-        """Record the shipped model's metrics: as ``final_...``, and as the last value of each epoch's metric."""
+        """Record the metrics of the bundle's model: as ``final_...``, and as the last value of each epoch metric."""
         if self._run is None:
             return
         shipped = _numbers(metrics)
@@ -98,12 +98,12 @@ class Record:
             self._run.log_bytes(LOSS_PLOT, loss_plot(epochs))
 
     def close(self, event: TrainingData, claim: ClaimCheck, bundle: Bundle) -> str | None:
-        """Add copies of the bundle and of how its rows were made, register the model and end the run.
+        """Add the bundle and the description of its rows as artifacts, register the model and end the run.
 
         Returns
         -------
         str or None
-            MLflow's own id of the run, unless MLflow is away.
+            MLflow's id of the run; None if MLflow is unavailable or nothing is recorded.
         """
         self._closed = True
         if self._run is None:

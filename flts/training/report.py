@@ -1,4 +1,4 @@
-"""Report the progress of a fit to people, to the log and to the record."""
+"""Report the progress of a fit as progress of the run, in the log and in MLflow."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ log = get_logger(__name__)
 
 
 class ProgressReport:
-    """The receiver of a fit's progress reports.
+    """Receives a fit's progress reports.
 
     Parameters
     ----------
     stage : str
     progress : Progress
-        Of the message in work; it thins the reports out.
+        Callback of the message that is being handled.
     """
 
     def __init__(self, stage: str, progress: Progress) -> None:
         self._stage = stage
         self._progress = progress
         self.record: Record | None = None
-        """Where epochs are recorded, once there is a run."""
+        """The MLflow record of the epochs; None before the training begins."""
 
     def state(self, state: str) -> None:
-        """Say that the work entered another state."""
+        """Report that the work entered another state."""
         self._progress(self._stage, state)
 
     def alive(self, detail: str) -> None:
-        """Say that work goes on within an epoch."""
+        """Report that work goes on within an epoch."""
         self._progress(self._stage, "training", detail=detail)
 
     def epoch_done(self, epoch: int, epochs: int, metrics: Mapping[str, float | None], *, loss: float | None) -> None:
-        """Say that an epoch, counted from 1, is done."""
+        """Report that an epoch, counted from 1, is done."""
         log.info("epoch_done", epoch=epoch, epochs=epochs, rss_bytes=resident_bytes(), **metrics)
         self._progress(self._stage, "training", epoch=epoch, epochs=epochs, loss=loss)
         if self.record is not None:

@@ -1,4 +1,4 @@
-"""A trainer as a service: it trains in a child process, and announces a training that failed for good."""
+"""The service of a trainer: it trains in a child process, and publishes an event if the last attempt failed."""
 
 from __future__ import annotations
 

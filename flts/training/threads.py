@@ -11,25 +11,25 @@ import os
 from pathlib import Path
 
 MOST_THREADS = 8
-"""Batches of 256 windows keep no more busy."""
+"""Threads; a batch of 256 windows does not use more."""
 _CGROUP_ROOT = Path("/sys/fs/cgroup")
 
 
 def cap_threads(threads: int) -> None:
     """Limit OpenMP to ``threads`` that sleep while they wait; call before torch or ONNX Runtime is imported.
 
-    OpenMP reads its variables once, when its library is loaded, so they cannot be settings of ours: `TRAIN_THREADS` is,
-    and is passed on here.
+    OpenMP reads its environment variables once, when its library is loaded. This function writes them, because the
+    setting of FLTS is `TRAIN_THREADS`.
     """
     for name, value in (("OMP_NUM_THREADS", str(threads)), ("OMP_WAIT_POLICY", "PASSIVE")):
         os.environ[name] = value  # noqa: TID251 - written for the library, never read
 
 
 def default_threads(cgroup_root: Path = _CGROUP_ROOT) -> int:
-    """Return the CPU limit of this container, or half of the machine's cores where there is none; at least one.
+    """Return the CPU limit of this container, or half of the machine's cores without a limit; 1 to `MOST_THREADS`.
 
-    Half, because the trainers of GRU and LSTM run side by side on a machine that nobody has divided: one thread each
-    takes 6.5 s for what takes 9.8 s one after the other with two.
+    Half, because without limits the trainers of GRU and LSTM run at the same time on the same cores: both trainings
+    take 6.5 s side by side with one thread each, and 9.8 s one after the other with two threads.
     """
     limit = cpu_limit(cgroup_root)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -55,7 +55,7 @@ def cpu_limit(cgroup_root: Path = _CGROUP_ROOT) -> float | None:
 
 
 def resident_bytes() -> int:
-    """Return this process's resident memory; 0 where the system does not say."""
+    """Return this process's resident memory in bytes; 0 if the system does not report it."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     except (OSError, ValueError, IndexError):
