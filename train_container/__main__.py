@@ -9,7 +9,7 @@ from train_container.settings import TrainSettings
 
 
 def main() -> int:
-    """Read the settings, connect, run until asked to stop."""
+    """Run the service until it is asked to stop."""
     settings = TrainSettings.load()
     adapters = connect(settings, tracking=True)
     return run(build_service(settings, adapters), settings, adapters)

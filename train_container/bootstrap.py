@@ -10,5 +10,5 @@ from train_container.settings import TrainSettings
 
 
 def build_service(settings: TrainSettings, adapters: Adapters) -> Service:
-    """Return the trainer as a value; the work runs in a child process, which alone pays for torch."""
+    """Return the trainer's service; it trains in a child process, and only this process imports torch."""
     return trainer_service(trainer_of(settings.model_type), adapters, child="train_container.handler:train_in_child")

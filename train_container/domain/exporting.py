@@ -14,16 +14,16 @@ from flts.bundle.model import OUTPUT, WINDOW_INPUT
 from train_container.domain.shape import Shape
 
 OPSET = 18
-"""The oldest that torch's exporter writes."""
+"""The oldest version of the ONNX operators that torch's exporter writes."""
 RECURRENT = {"GRU": (5,), "LSTM": (5, 6), "RNN": (5,)}
-"""Inputs of recurrent operators that hold the initial state; without one it is zero."""
+"""Positions of the initial states among the inputs of recurrent operators; a state without an input is zero."""
 
 
 def exported(network: nn.Module, shape: Shape) -> onnx.ModelProto:
-    """Return a network as ONNX: ``window`` (batch, L, f) in, ``forecast`` (batch, H, m) out.
+    """Return a network as ONNX, with the input ``window`` (batch, L, f) and the output ``forecast`` (batch, H, m).
 
-    Recurrent layers that start from zero are supported; other shapes that depend on the batch are refused by the
-    reader of bundles (`flts.bundle.graph`), and so is every operator that it does not know.
+    Recurrent layers that start from zero are supported. The reader of bundles (`flts.bundle.graph`) refuses other
+    shapes that depend on the batch, and operators that it does not support.
     """
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # suppresses a warning about the missing torchvision
     with warnings.catch_warnings():

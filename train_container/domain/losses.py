@@ -6,18 +6,18 @@ import torch
 from torch import Tensor
 
 ABSOLUTE_WEIGHT = 0.2
-"""Weight of the absolute beside the squared error; measured in docs/decisions/0001-training-defaults.md."""
+"""Weight of the absolute error; the squared error has 1. Measured in docs/decisions/0001-training-defaults.md."""
 LEAST_DEVIATION = 1e-6
-"""A target that hardly moves in the fit rows would otherwise drown all others."""
+"""Scaled units; dividing by a smaller deviation would make a nearly constant target dominate the loss."""
 
 
 class ScaledLoss:
-    """Squared and a little absolute error, in units of each target's standard deviation over the fit rows.
+    """Squared error plus weighted absolute error, in units of each target's standard deviation over the fit rows.
 
     Parameters
     ----------
     targets : (n, H, m)
-        Of the fit rows.
+        Targets of the fit rows.
     """
 
     def __init__(self, targets: Tensor) -> None:

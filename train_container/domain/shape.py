@@ -1,4 +1,4 @@
-"""The lengths that a network is built for."""
+"""The sizes of a network's input and output."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ class Shape:
 
     @property
     def outputs(self) -> int:
-        """Numbers per answer, H x m."""
+        """Numbers per forecast, H x m."""
         return self.horizon_steps * self.targets

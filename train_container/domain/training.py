@@ -1,4 +1,4 @@
-"""Fit a network: one-cycle Adam with a fixed batch size; the best epoch on the stopping tail is kept."""
+"""Fit a network with Adam and a one-cycle learning rate, and keep the best epoch on the stopping tail."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ class NeuralFitter:
         self._model = model
         self._threads = threads
 
-    def hash_parts(self, settings: TrainingSettings) -> Mapping[str, Any]:  # noqa: ARG002 - as every Fitter
+    def hash_parts(self, settings: TrainingSettings) -> Mapping[str, Any]:  # noqa: ARG002 - every Fitter has this parameter
         """Return torch's version."""
         return {"torch": importlib.metadata.version("torch")}
 
     def fit(self, data: TrainingSet, settings: TrainingSettings, report: Report) -> FittedModel:
-        """Fit on the fit part, stop by the stopping tail; the calibration tail is not looked at.
+        """Fit on the fit rows and stop early by the stopping tail; the calibration tail only checks the ONNX file.
 
         Raises
         ------
@@ -156,5 +156,5 @@ def _score(network: nn.Module, pairs: _Pairs, loss: ScaledLoss) -> Scores:
 
 
 def _tensors(windows: Windows) -> _Pairs:
-    """Return tensors that share the windows' memory: neighbouring windows overlap, and a batch copies only its own."""
+    """Return tensors that share the memory of overlapping windows; only the windows of a batch are copied."""
     return _Pairs(torch.from_numpy(windows.inputs), torch.from_numpy(windows.targets))

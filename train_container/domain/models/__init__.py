@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Build(Protocol):
-    """Makes a network."""
+    """The function of a module that makes a network."""
 
     def __call__(self, shape: Shape, settings: TrainingSettings) -> torch.nn.Module:
         """Return a new network."""
@@ -30,16 +30,16 @@ class Build(Protocol):
 
 
 class ToOnnx(Protocol):
-    """Writes a network's graph."""
+    """The function of a module that returns a network as ONNX."""
 
     def __call__(self, network: torch.nn.Module, shape: Shape) -> onnx.ModelProto:
-        """Return ``window`` (batch, L, f) in, ``forecast`` (batch, H, m) out."""
+        """Return a model with the input ``window`` (batch, L, f) and the output ``forecast`` (batch, H, m)."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class NeuralModel:
-    """A registered network."""
+    """The functions of a registered network."""
 
     build: Build
     to_onnx: ToOnnx

@@ -20,5 +20,5 @@ def build(shape: Shape, settings: TrainingSettings) -> torch.nn.Module:
 
 
 def to_onnx(network: torch.nn.Module, shape: Shape) -> onnx.ModelProto:
-    """Return the network as ONNX; torch's gates r, z, n become ONNX's z, r, h, with the reset inside the bias."""
+    """Return the network as ONNX; torch's gates r, z, n become ONNX's z, r, h, and the reset includes the bias."""
     return recurrent_to_onnx(network, shape, "GRU", gates=(1, 0, 2), linear_before_reset=1)

@@ -1,4 +1,4 @@
-"""Shared by GRU and LSTM: the network around torch's recurrent layers, and its ONNX graph."""
+"""The network of GRU and LSTM, built of torch's recurrent layers, and its ONNX graph."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def recurrent_to_onnx(
     kind : {"GRU", "LSTM"}
         The ONNX operator.
     gates : tuple of int
-        For each gate of the operator, in its order, torch's position of it.
+        For each gate of the operator, in the operator's order, its position in torch's weights.
     **attributes
         Further attributes of the operator.
     """
