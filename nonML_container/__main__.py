@@ -10,9 +10,9 @@ from nonML_container.settings import NonmlSettings
 
 
 def main() -> int:
-    """Read the settings, connect, run until asked to stop."""
+    """Run the service until it is asked to stop."""
     settings = NonmlSettings.load()
-    # Baselines have no run in MLflow.
+    # Baselines are not recorded in MLflow.
     adapters = connect(settings, tracking=not trainer_of(settings.model_type).baselines)
     return run(build_service(settings, adapters), settings, adapters)
 

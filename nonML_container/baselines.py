@@ -28,15 +28,15 @@ log = get_logger(__name__)
 
 
 class TrainBaselines:
-    """Make the baselines of a data set, those whose bundles are there already left as they are, and announce each.
+    """Make the baselines of a data set whose bundles are not stored yet, and return an event for every baseline.
 
-    None has a run in MLflow: what there is to know of a baseline is in its bundle and in the scoreboard.
+    Baselines are not recorded in MLflow: their bundles and the scoreboard contain their results.
 
     Parameters
     ----------
     adapters : Adapters
     settings : NonmlSettings
-        A run's overrides are put over them.
+        A run's overrides replace them.
     trainer : Trainer
         The entry of the baselines in the registry.
     """
@@ -47,7 +47,7 @@ class TrainBaselines:
         self._trainer = trainer
 
     def __call__(self, event: TrainingData, progress: Progress) -> Sequence[ModelTraining]:
-        """Return an event for each baseline that the data set has; a repeat returns the same."""
+        """Return an event for each baseline that could be fitted; a repeated delivery returns the same events."""
         runs, stage = self._adapters.run_store, self._trainer.deployment
         if not is_wanted(runs, event):
             return []
@@ -64,7 +64,7 @@ class TrainBaselines:
             return claimed_training_set(self._adapters.store, event, settings)
 
         announced = []
-        # A repetition checks the bundles of the first attempt. It does not try baselines that these rows cannot have.
+        # A repeated delivery checks the bundles of the first. It does not try baselines that cannot be fitted.
         for model_type in before.get("bundles", self._trainer.model_types):
             report.alive(model_type)
             with bind(run_id=derived_run_id(event.event_id, model_type), model_type=model_type):

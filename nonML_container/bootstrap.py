@@ -10,5 +10,5 @@ from nonML_container.settings import NonmlSettings
 
 
 def build_service(settings: NonmlSettings, adapters: Adapters) -> Service:
-    """Return the trainer as a value; the work runs in a child process, which alone pays for the model's library."""
+    """Return the trainer's service; it trains in a child process, and only this process imports the model's library."""
     return trainer_service(trainer_of(settings.model_type), adapters, child="nonML_container.handler:train_in_child")

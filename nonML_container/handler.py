@@ -11,7 +11,7 @@ from nonML_container.settings import NonmlSettings
 
 
 def train_in_child(settings: NonmlSettings, adapters: Adapters) -> Handler:
-    """Return the handler; the model's library is imported here, once the number of threads is settled."""
+    """Return the handler; the model's library is imported here, after the number of threads is set."""
     cap_threads(settings.train_threads or default_threads())
     from flts.training.handler import TrainOnDataset  # noqa: PLC0415 - ONNX Runtime reads the limit when imported
 

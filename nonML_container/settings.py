@@ -12,7 +12,7 @@ from flts.training.settings import TrainerSettings
 
 
 class NonmlSettings(TrainerSettings, ProphetSettings):
-    """The environment of a trainer of models that are no network."""
+    """The environment of a trainer of models that are not networks."""
 
     service_port: int = Field(default=8022, ge=1, le=65535)
     """Port of /healthz, /readyz and /metrics."""

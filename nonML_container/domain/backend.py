@@ -1,4 +1,4 @@
-"""The optimiser given to Prophet: the exact solution where there is one, else Prophet's own search."""
+"""The optimiser that Prophet uses here: the exact solution if the problem has one, else Prophet's own search."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ExactBackend:
     def __init__(self, stan: Any) -> None:
         self._stan = stan
         self.stan_fit: Any = None
-        """Prophet copies it; there is none without Stan."""
+        """Stan's result, which Prophet copies; None if Stan did not run."""
 
     def fit(self, stan_init: dict[str, Any], stan_data: dict[str, Any], **options: Any) -> dict[str, NDArray[Any]]:
         """Return the most likely parameters, each (1, length), as Prophet's backends do."""

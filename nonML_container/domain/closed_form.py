@@ -58,8 +58,8 @@ def prophets_to_onnx(models: Sequence[Prophet], recipe: FittedRecipe) -> onnx.Mo
     Raises
     ------
     RejectedError
-        ``unsupported_model`` for what the graph does not hold: holidays, regressors, conditional seasonalities, growth
-        that is not linear, sampled parameters.
+        ``unsupported_model`` for parts that the graph does not have: holidays, regressors, conditional seasonalities,
+        growth that is not linear, sampled parameters.
     """
     stack = stack_models(models)
     graph = GraphBuilder()

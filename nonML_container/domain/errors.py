@@ -13,9 +13,9 @@ def error_metrics(prefix: str, actual: FloatArray, forecast: FloatArray) -> dict
     Parameters
     ----------
     prefix : str
-        Put before each name: ``val_``.
+        Start of each metric's name, for example ``val_``.
     actual, forecast : (..., m)
-        Scaled. An actual that is not finite is left out; the metrics are None where none is left.
+        Scaled. An actual that is not finite is left out; the metrics are None if no actual is finite.
     """
     error = np.where(np.isfinite(actual), actual - forecast, np.nan).reshape(-1, actual.shape[-1])
     seen = np.isfinite(error).any(axis=0)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class _AtLeast(logging.Filter):
-    """Passes records of at least this level."""
+    """Passes log records of at least this level."""
 
     def __init__(self, level: int) -> None:
         super().__init__()
@@ -54,9 +54,9 @@ def fit_prophet(times: IntArray, values: FloatArray, options: ProphetSettings, o
     Prophet
         Fitted, without uncertainty samples: intervals are calibrated on residuals.
     """
-    from prophet import Prophet  # noqa: PLC0415 - after its loggers are quiet
+    from prophet import Prophet  # noqa: PLC0415 - after its loggers have their filters
 
-    from nonML_container.domain.backend import ExactBackend  # noqa: PLC0415 - beside it
+    from nonML_container.domain.backend import ExactBackend  # noqa: PLC0415 - as above
 
     model = Prophet(
         changepoint_prior_scale=options.prophet_changepoint_prior_scale,

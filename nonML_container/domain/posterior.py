@@ -19,7 +19,7 @@ Array = NDArray[np.float64]
 TREND_DEVIATION = 5.0
 """Prior deviation of the trend's rate and offset, in prophet.stan."""
 NOISE_DEVIATION = 0.5
-"""Prior deviation of the noise level, there too."""
+"""Prior deviation of the noise level, in prophet.stan."""
 LEAST_NOISE = 1e-9
 MAX_ROUNDS = 200
 MAX_SEARCH_STEPS = 2_000
@@ -110,9 +110,9 @@ def sparse_minimum(quadratic: Array, linear: Array, penalty: Array, start: Array
         Symmetric, positive definite on the unknowns that are not 0.
     linear : (p,)
     penalty : (p,)
-        At least 0; where it is 0 the unknown is free.
+        At least 0; an unknown whose penalty is 0 is free.
     start : (p,)
-        Where the search begins.
+        Starting point of the search.
 
     Raises
     ------
@@ -143,9 +143,9 @@ def sparse_minimum(quadratic: Array, linear: Array, penalty: Array, start: Array
 def _step(
     quadratic: Array, linear: Array, penalty: Array, state: tuple[Array, Array, NDArray[np.bool_]]
 ) -> tuple[Array, bool]:
-    """Go to the best point between here and the active unknowns' minimum with these signs.
+    """Return the best point between ``x`` and the minimum of the active unknowns for these signs.
 
-    Return it, and whether it is that minimum, signs and all.
+    The second value states whether the point is that minimum and has these signs.
     """
     x, sign, active = state
     at = np.flatnonzero(active)
@@ -163,7 +163,7 @@ def _step(
     best, best_value = x, np.inf
     for share in shares[(shares > 0) & (shares <= 1)]:
         point = x + share * move
-        # Exactly 0 at a crossing of 0, where rounding would leave a tiny value.
+        # An unknown that reaches 0 is set to exactly 0, because rounding would leave a tiny value.
         point[crosses & np.isclose(-x / np.where(move == 0, 1.0, move), share, rtol=1e-12, atol=0)] = 0.0
         value = float(point @ quadratic @ point / 2 - linear @ point + penalty @ np.abs(point))
         if value < best_value:

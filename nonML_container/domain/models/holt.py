@@ -30,36 +30,36 @@ if TYPE_CHECKING:
     from nonML_container.settings import NonmlSettings
 
 FIT_VERSION = 1
-"""Raised by any change here that makes another model of the same rows."""
+"""Version; a change of this module that makes another model of the same rows raises it."""
 LOWEST, HIGHEST = np.array([0.01, 0.0, 0.8]), np.array([1.0, 1.0, 0.98])
-"""Bounds of alpha, beta and phi; a phi below 0.8 damps too soon to be a trend, one above 0.98 hardly at all (FPP3)."""
+"""Bounds of alpha, beta, phi; a phi below 0.8 damps a trend too soon, a phi above 0.98 hardly at all (FPP3)."""
 PERSISTENCE = np.array([1.0, 0.0, 0.8])
-"""Repeats the last value; kept unless other parameters err less."""
+"""Parameters that repeat the last value; used unless other parameters have a smaller error."""
 FIRST_POINTS, POINTS, HALVINGS = 13, 5, 6
-"""Values per parameter in the first grid, in those around the best, and how often the distance between them halves."""
+"""Values per parameter in the first grid, values per parameter in each finer grid, number of finer grids."""
 LONGEST_WINDOW = 128
-"""Rows; even with an alpha of 0.05 the first of them has a weight of 0.0015."""
+"""Rows; even with an alpha of 0.05 the first row has a weight of 0.0015."""
 START_TOLERANCE = 0.01
-"""Most that a shorter window may move a forecast, in root mean squares, as a share of the one-step error."""
+"""Most root mean square change of a forecast by a shorter window, as a share of the root mean square one-step error."""
 CHUNK_WINDOWS = 8192
 CHECKED_WINDOWS = 32
 """Held-out windows on which the ONNX file must repeat the recursion."""
 SCORED_WINDOWS, SCORED_CELLS = 4096, 4_000_000
-"""Most windows, evenly spread, and most forecasts in all that an error is measured on."""
+"""Most windows (evenly spread) and most forecast values that an error is measured on."""
 
 
-def hash_parts(settings: NonmlSettings) -> Mapping[str, Any]:  # noqa: ARG001 - as every Fitter
-    """Return the version of this fit, which needs no library."""
+def hash_parts(settings: NonmlSettings) -> Mapping[str, Any]:  # noqa: ARG001 - every Fitter has this parameter
+    """Return the version of this fit, which uses no forecasting library."""
     return {"holt": FIT_VERSION}
 
 
 def fit(data: TrainingSet, settings: NonmlSettings, report: Report) -> FittedModel:
-    """Fit on the fit rows; both tails are only measured.
+    """Fit on the fit rows; the stopping tail only measures the error.
 
     Raises
     ------
     SeriesTooShortError
-        If a target has no observed value after another row of its segment among the fit rows.
+        If a target has no observed value among the fit rows that have a whole window before them.
     """
     features, columns = data.features, data.recipe.varying_columns
     segments, stop = features.segments(), data.tails.fit_stop
@@ -87,7 +87,7 @@ def fit(data: TrainingSet, settings: NonmlSettings, report: Report) -> FittedMod
             prefix, actual[measured[:, None] + np.arange(horizon)], forecast(values, measured, found, rows, horizon)
         )
 
-    # The last origins, unless every segment is shorter than a window.
+    # The last origins; there is none if every segment is shorter than a window.
     checked = target_rows(segments, context_rows=rows, last_row=len(features))[-CHECKED_WINDOWS:]
     return FittedModel(
         model_bytes=_onnx(found, rows, horizon, columns, features=len(features.names)),
@@ -125,7 +125,7 @@ def forecast(
     ----------
     values : (n, m)
     origins : (b,)
-        Row of the first forecast step of each.
+        Rows of the first forecast steps.
     parameters : (m, 3)
 
     Returns
@@ -137,16 +137,16 @@ def forecast(
 
 
 def damping(parameters: FloatArray, horizon_steps: int) -> FloatArray:
-    """Return by how many trends the level has moved at each step ahead, (m, horizon_steps) of parameters (m, 3)."""
+    """Return the factor of the trend at each step ahead, (m, horizon_steps), for parameters (m, 3)."""
     total: FloatArray = np.cumsum(parameters[:, [2]] ** np.arange(1, horizon_steps + 1), axis=1)
     return total
 
 
 def weights(parameters: FloatArray, rows: int) -> tuple[FloatArray, FloatArray]:
-    """Return the weights of a window's rows in its level and in its trend, (c, rows) each, of parameters (c, 3).
+    """Return the weights of a window's rows in its level and in its trend, (c, rows) each, for parameters (c, 3).
 
-    A row's weight depends on nothing but how long ago it was. The first row has the rest: the level of a constant
-    window is the constant, its trend 0.
+    A row's weight depends only on its distance from the end of the window. The first row gets the remainder: the level
+    weights add up to 1 and the trend weights to 0, because a constant window has its constant as level and no trend.
     """
     of_level, of_trend = np.zeros((2, len(parameters), rows))
     level, trend = np.zeros((2, len(parameters)))
@@ -158,7 +158,7 @@ def weights(parameters: FloatArray, rows: int) -> tuple[FloatArray, FloatArray]:
 
 
 def window_limit(segments: list[slice], fit_stop: int) -> int:
-    """Return the longest window to fit with: half of the fit rows, at least, must have a whole one before them."""
+    """Return the longest window, in rows, that at least half of the fit rows have completely before them."""
     for rows in range(LONGEST_WINDOW, 1, -1):
         if 2 * len(target_rows(segments, context_rows=rows, last_row=fit_stop)) >= fit_stop:
             return rows
@@ -168,8 +168,8 @@ def window_limit(segments: list[slice], fit_stop: int) -> int:
 def second_moments(values: FloatArray, origins: IntArray, rows: int, report: Report) -> FloatArray:
     """Return the mean products of a window's rows and its target, (rows + 1, rows + 1), the target last.
 
-    All are taken relative to the window's last row: one-step weights add up to 1, so the errors are the same, and the
-    differences of a series that moves little lose no digits.
+    The window's last row is subtracted first. The one-step weights add up to 1, so the errors stay the same. Without
+    the subtraction, a series with small changes around a large value would lose digits.
     """
     pairs = sliding_window_view(values, rows + 1)
     total = np.zeros((rows + 1, rows + 1))
@@ -182,7 +182,7 @@ def second_moments(values: FloatArray, origins: IntArray, rows: int, report: Rep
 
 
 def search(moments: FloatArray) -> FloatArray:
-    """Return alpha, beta and phi, (3,), of least squared error: the best of a grid, then of finer ones around it."""
+    """Return alpha, beta and phi, (3,), of least squared error, by a grid, then finer grids around the best point."""
     best, least = PERSISTENCE, _squared_errors(PERSISTENCE[None], moments)[0]
     centre, reach, points = (LOWEST + HIGHEST) / 2, (HIGHEST - LOWEST) / 2, FIRST_POINTS
     for _ in range(1 + HALVINGS):
@@ -196,15 +196,15 @@ def search(moments: FloatArray) -> FloatArray:
 
 
 def window_rows(parameters: FloatArray, moments: FloatArray, horizon_steps: int) -> int:
-    """Return the shortest window whose start hardly matters: see `START_TOLERANCE`.
+    """Return the shortest window, in rows, that changes a forecast by at most `START_TOLERANCE`.
 
     Parameters
     ----------
     parameters : (3,)
     moments : (rows + 1, rows + 1)
-        Of the longest windows.
+        Second moments of the longest windows.
     horizon_steps : int
-        The step ahead whose forecast is compared, at which the trend counts most.
+        The step ahead whose forecasts are compared; the weight of the trend is largest at the last step.
     """
     longest = len(moments) - 1
     [of_level], [of_trend] = weights(parameters[None], longest)
@@ -213,7 +213,7 @@ def window_rows(parameters: FloatArray, moments: FloatArray, horizon_steps: int)
     for rows in range(1, longest):
         moved = -whole
         moved[longest - rows + 1 :] = 0.0
-        moved[longest - rows] = whole[: longest - rows].sum()  # the weights of all rows before a shorter window
+        moved[longest - rows] = whole[: longest - rows].sum()  # the first row gets the weights of all earlier rows
         if moved @ moments[:-1, :-1] @ moved <= allowed:
             return rows
     return longest
@@ -229,20 +229,20 @@ def _step(
 
 
 def _one_step(parameters: FloatArray, rows: int) -> FloatArray:
-    """Return the weights of a window's rows in the one-step forecast, (c, rows) of parameters (c, 3)."""
+    """Return the weights of a window's rows in the one-step forecast, (c, rows), for parameters (c, 3)."""
     of_level, of_trend = weights(parameters, rows)
     return of_level + parameters[:, [2]] * of_trend
 
 
 def _squared_errors(parameters: FloatArray, moments: FloatArray) -> FloatArray:
-    """Return the mean squared one-step error, (c,) of parameters (c, 3)."""
+    """Return the mean squared one-step error, (c,), for parameters (c, 3)."""
     weighted = np.column_stack([-_one_step(parameters, len(moments) - 1), np.ones(len(parameters))])
     errors: FloatArray = ((weighted @ moments) * weighted).sum(axis=1)
     return errors
 
 
 def _onnx(parameters: FloatArray, rows: int, horizon_steps: int, columns: IntArray, *, features: int) -> bytes:
-    """Write two products per target: of the window with its weights, of level and trend with the steps ahead."""
+    """Return an ONNX file that multiplies, per target, the window by the weights and the result by the damping."""
     states = np.stack(weights(parameters, rows), axis=-1)  # (m, rows, 2)
     ahead = damping(parameters, horizon_steps)
     steps = np.stack([np.ones_like(ahead), ahead], axis=1)  # (m, 2, horizon_steps)

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from nonML_container.settings import NonmlSettings
 
 CHECKED_TIMES = 32
-"""The last rows, and as many times after them, at which the ONNX file must repeat Prophet's own forecast."""
+"""Number of last rows, and of times after them, at which the ONNX file must repeat Prophet's own forecast."""
 SCORED_ROWS = 4096
-"""Training rows, evenly spread, that the training error is taken on: forecasting a million again takes long."""
+"""Most training rows, evenly spread, for the training error; forecasting a million rows again is slow."""
 
 
 def hash_parts(settings: NonmlSettings) -> Mapping[str, Any]:
@@ -34,7 +34,7 @@ def hash_parts(settings: NonmlSettings) -> Mapping[str, Any]:
 
 
 def fit(data: TrainingSet, settings: NonmlSettings, report: Report) -> FittedModel:
-    """Fit one Prophet per varying target on all training rows, with residuals from fits without the tail.
+    """Fit one Prophet per varying target on all training rows; residuals are from fits without the calibration tail.
 
     Raises
     ------
