@@ -1,4 +1,4 @@
-"""Read settings, connect adapters, run."""
+"""Run preprocess: ``python -m preprocess_container``."""
 
 from __future__ import annotations
 

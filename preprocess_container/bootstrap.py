@@ -13,7 +13,7 @@ NAME = "preprocess"
 
 
 def build_service(settings: PreprocessSettings, adapters: Adapters) -> Service:
-    """Return the service: uploads are read in a child process, so that a hostile one costs a child."""
+    """Return the service; it reads uploads in a child process, so that a hostile upload ends only the child process."""
     begin_at_zero(adapters.metrics.datasets_preprocessed, PREPROCESS_OUTCOMES)
     return Service(
         name=NAME,

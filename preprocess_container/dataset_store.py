@@ -1,4 +1,4 @@
-"""Data sets in the bucket processed-data: written once under their config_hash, and read back before the event."""
+"""Data sets in the bucket processed-data: written once under their config_hash, and verified before the event."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from preprocess_container.domain.dataset import Dataset
 
 FORMAT_VERSION = 1
 BROKEN = "stored_dataset_broken"
-"""Code of the refusal to announce a data set whose stored objects do not fit together."""
+"""Error code of a data set whose stored objects do not belong together; it is not announced."""
 
 log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class StoredDataset:
-    """A stored data set, verified."""
+    """A stored data set whose objects were verified."""
 
     train: ClaimCheck
     test: ClaimCheck
@@ -45,7 +45,7 @@ class StoredDataset:
 
 
 class DatasetStore:
-    """Where data sets are kept.
+    """Reads and writes data sets in the object store.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ class DatasetStore:
         try:
             data, _ = self._store.get(self._bucket, key)
         except ObjectNotFoundError:
-            return None  # meta.json is written last, so the data set is incomplete
+            return None  # this object is written last, so the data set is incomplete
         try:
             return self._read(key, data)
         except RetryableError:
@@ -75,15 +75,15 @@ class DatasetStore:
     def save(
         self, identifier: str, config_hash: str, dataset: Dataset, *, recipe_values: dict[str, Any], raw: dict[str, Any]
     ) -> StoredDataset:
-        """Write a data set, with the description of the training rows last, and return the stored one.
+        """Write a data set, with the description of the training rows last, and return the stored data set.
 
-        Every object is create-only: what is there already stays, and a difference is counted. A repeat after a kill
-        at any line writes the same bytes.
+        Every object is create-only: an existing object stays, and a difference is counted. A repeat after a kill at any
+        line writes the same bytes.
 
         Raises
         ------
         RejectedError
-            `BROKEN` if objects of this name exist that belong to no whole data set.
+            `BROKEN` if the stored objects of this hash do not form a whole data set.
         """
         train = self._put(identifier, config_hash, layout.TRAIN_ROWS, features_to_parquet(dataset.train))
         test = self._put(identifier, config_hash, layout.TEST_ROWS, features_to_parquet(dataset.test))
@@ -166,7 +166,7 @@ class DatasetStore:
         )
 
     def _check(self, claimed: dict[str, Any]) -> ClaimCheck:
-        """Return a table's claim after its bytes and its shape were compared with it."""
+        """Return a table's claim check after comparing the stored bytes and their shape with it."""
         claim = ClaimCheck.model_validate(claimed)
         shape = parquet_shape(read_claimed(self._store, claim))
         if shape != (claim.rows, claim.columns):

@@ -54,7 +54,8 @@ class PreprocessUpload:
         Raises
         ------
         RejectedError
-            If the upload cannot be trained on; the run is then ended as rejected.
+            If the upload cannot be trained on; the run then ends as rejected. If a stored object is missing or differs
+            from its claim check, the run stays open.
         """
         ended = self._runs.end(event.identifier, event.pipeline_run_id)
         if ended is not None:
@@ -91,7 +92,7 @@ class PreprocessUpload:
         return [training, inference]
 
     def give_up(self, event: Event, error: FltsError | None, message: str) -> Sequence[Event]:
-        """Record that the last attempt failed. Unless the data were rejected, the run stays open for a replay."""
+        """Record a failed last attempt, except after a rejection; the run stays open for a replay."""
         if not isinstance(error, RejectedError):
             self._metrics.datasets_preprocessed.labels(outcome="failed").inc()
             self._stages.put(
@@ -107,7 +108,7 @@ class PreprocessUpload:
         if not (event.force or settings.force_reprocess):
             stored = self._datasets.find(event.identifier, digest)
             if stored is not None:
-                # The stored rows were checked for the windows of another run; this run may need longer ones.
+                # The stored rows were checked for the windows of another run; this run may need longer windows.
                 check_enough_rows(stored.usable, settings, split_share=stored.split_share)
                 log.info("preprocess_skip_duplicate", config_hash=digest, **_shapes(stored))
                 return stored, digest, True

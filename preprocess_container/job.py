@@ -1,7 +1,7 @@
 """The Job: start a run on the data set that ``DATASET_NAME`` names, once per data set and recipe.
 
-The Job joins no group and preprocesses nothing. It does the same as the gateway after an upload, so that ``docker
-compose up`` and ``helm install`` alone end in a served forecast.
+The Job joins no consumer group and preprocesses nothing. It does the same as the gateway after an upload, so that
+``docker compose up`` and ``helm install`` alone end in a served forecast.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class DatasetJob:
         Raises
         ------
         NotFoundError
-            If nothing was uploaded under this name; the message has the command that does.
+            If nothing was uploaded under this name; the message contains the upload command.
         """
         identifier = check_identifier(self._settings.dataset_name)
         began = self._now()
@@ -96,7 +96,7 @@ class DatasetJob:
         return event
 
     def finish(self, event: RawData) -> None:
-        """Note that the broker has the run's event."""
+        """Record that the broker acknowledged the run's event."""
         self._runs.mark_announced(event.identifier, event.pipeline_run_id)
 
     def _claims(self, identifier: str) -> tuple[ClaimCheck, ClaimCheck | None]:
@@ -146,7 +146,7 @@ class DatasetJob:
 
 
 def main() -> int:
-    """Start the run; 0 also if it was started before, 1 with one line that says what to do."""
+    """Start the run; return 0 also if it was started before, and 1 after an error, which is logged in one line."""
     settings = JobSettings.load()
     secret = settings.aws_secret_access_key
     configure_logs(NAME, settings.log_level, secrets=[secret.get_secret_value()] if secret else [])
@@ -167,7 +167,7 @@ def main() -> int:
 
 
 def _publish(event: RawData, settings: JobSettings) -> None:
-    """Publish once the broker, which may be starting too, has the topics."""
+    """Publish the event once the topics exist; wait for a broker that is still starting."""
     deadline = time.monotonic() + settings.backend_check_seconds
     while True:
         try:

@@ -22,15 +22,14 @@ def read_raw(
     ignore_columns: tuple[str, ...],
     name: str,
 ) -> RawTable:
-    """Return the table behind a claim, in constant memory but for the table itself.
+    """Return the table of a claimed object; apart from the table, the memory is constant.
 
     Raises
     ------
     ObjectNotFoundError, HashMismatchError
-        If the object is missing or not the one that was claimed; this is found out before anything else is said
-        about its content.
+        If the object is missing or differs from its claim check; this error precedes any refusal of the content.
     RejectedError
-        What `read_csv` refuses.
+        By `read_csv`.
     """
     source = _HashedObject(store.stream(claim.bucket, claim.object_key))
     try:
@@ -63,7 +62,7 @@ class _HashedObject(io.RawIOBase):
         return len(part)
 
     def check(self, claim: ClaimCheck) -> None:
-        """Read the rest and compare with the claim."""
+        """Read the remaining bytes, and compare size and hash with the claim check."""
         while self._size <= claim.size and self._next():
             pass
         if self._size != claim.size or self._digest.hexdigest() != claim.sha256:

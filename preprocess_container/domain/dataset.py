@@ -1,4 +1,4 @@
-"""From two tables to a data set: split, sampled, on its grid, with a recipe fitted on the training rows only."""
+"""Make a data set of an upload: split, put on a grid, sampled, with a recipe fitted on the training rows only."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MOST_CONTEXT_ROWS = 20_000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dataset:
-    """What preprocess makes of an upload."""
+    """The data set that preprocess makes of an upload."""
 
     recipe: FittedRecipe
     train: Features
@@ -51,18 +51,17 @@ def make_dataset(
 ) -> Dataset:
     """Make a data set of an upload.
 
-    The order matters: split, then sample, then fit, so that no number of the recipe has seen a row outside the
-    training part.
+    The order is split, then sample, then fit, so that the recipe's numbers depend on training rows only.
 
     Parameters
     ----------
     tell
-        Called with the step that begins.
+        Called with the name of a step when the step begins.
 
     Raises
     ------
     RejectedError
-        For what `flts.ingest` refuses, e.g. too few rows.
+        By `flts.ingest`, e.g. for too few rows.
     """
     tell("split")
     layout = lay_out(train, test, recipe_settings)
@@ -115,7 +114,7 @@ def _is_start(test_rows: Series, layout: Layout) -> bool:
 
 
 def _context(train_rows: Series) -> Series:
-    """Return the last training rows: a week, and at least the context of the longest horizon."""
+    """Return the last training rows: a week, at least `LEAST_CONTEXT_ROWS` and at most `MOST_CONTEXT_ROWS`."""
     rows = min(max(WEEK_SECONDS // train_rows.step_seconds, LEAST_CONTEXT_ROWS), MOST_CONTEXT_ROWS)
     return train_rows.rows(max(len(train_rows) - rows, 0))
 
@@ -137,6 +136,6 @@ def _lengths(features: Features) -> tuple[int, ...]:
 
 def _report(train: RawTable, layout: Layout, recipe: FittedRecipe, rows_needed: int) -> dict[str, Any]:
     report = describe(train, layout, recipe, rows_needed=rows_needed).as_dict()
-    # Windows do not enter config_hash, so a record under this hash must not depend on them.
+    # Window settings are no part of config_hash, so an object under this hash must not depend on them.
     del report["rows_needed"]
     return report
