@@ -1,4 +1,4 @@
-"""Read settings, connect adapters, run."""
+"""Run eval: ``python -m eval_container``."""
 
 from __future__ import annotations
 

@@ -13,11 +13,11 @@ from flts.runtime.adapters import Adapters
 from flts.service import Service, Subscription, Tick
 
 MAX_JANITOR_TICK_SECONDS = 3600.0
-"""The lease says when a round is due; looking each hour makes it daily across restarts and replicas."""
+"""Seconds; the lease states when a round is due, and an hourly check keeps the period across restarts and replicas."""
 
 
 def build_service(settings: EvalSettings, adapters: Adapters) -> Service:
-    """Put eval together; models run in the child process, which alone pays for ONNX Runtime."""
+    """Return the service of eval; models run in its child process, and only this process imports ONNX Runtime."""
     signs = SignsOfLife()
     begin_at_zero(adapters.metrics.promotions, DECISIONS)
     janitor_tick_seconds = min(settings.janitor_period_seconds, MAX_JANITOR_TICK_SECONDS)

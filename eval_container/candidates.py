@@ -37,7 +37,7 @@ def load_candidates(
     missing: Mapping[str, Reason],
     recipe: FittedRecipe,
 ) -> list[Candidate]:
-    """Return every expected type with its forecaster, or with the reason why it has none."""
+    """Return a candidate for every expected type, with its forecaster or with the reason why it has none."""
     loaded = []
     for model_type in expected:
         event = trained.get(model_type)
@@ -53,7 +53,7 @@ def load_candidates(
 
 
 def reaching(candidate: Candidate, horizon: int) -> Candidate:
-    """Return the candidate, refused if it does not forecast that many steps."""
+    """Return the candidate; refuse it if its longest forecast is shorter than ``horizon`` steps."""
     forecaster = candidate.forecaster
     if forecaster is None or forecaster.max_horizon is None or forecaster.max_horizon >= horizon:
         return candidate
@@ -81,11 +81,11 @@ def load_baselines(
     trained : mapping
         The final event of each model type that sent one.
     train : TrainingSet
-        Of the run.
+        The run's training rows.
     settings : WindowSettings
         With the run's overrides.
     horizon : int
-        Steps that each has to forecast.
+        Steps that each baseline must forecast.
     alive : callable
         Called while baselines are made.
 
@@ -107,12 +107,12 @@ def load_baselines(
 
 
 def load_forecaster(store: ObjectStore, claim: ClaimCheck) -> Forecaster:
-    """Return the forecaster of a bundle, its hashes and its probe checked, and proved in a child first.
+    """Return the forecaster of a bundle after checking its hashes and its probe, first in a child process.
 
     Raises
     ------
     RejectedError
-        If a hash, the document or the model is not right, or an object is gone.
+        If a hash, the document or the model is wrong, or an object is missing.
     """
     bundle, model_bytes = fetch_bundle(store, claim)
     proof.prove(bundle, model_bytes)

@@ -24,14 +24,14 @@ log = get_logger(__name__)
 
 STAGE = "eval"
 SCORE_METRICS = {"test_rmse": "rmse", "test_mae": "mae", "test_mse": "mse", "test_loss": "score", "test_skill": "skill"}
-"""Metrics of MLflow by the name that the scoreboard has for them; all scaled, means over targets and scored steps."""
+"""MLflow's metric and the scoreboard's field; errors in scaled units, means over targets and scored steps."""
 
 
 _RUN_ID: TypeAdapter[str | None] = TypeAdapter(RunId | None)
 
 
 class Ending:
-    """The order of effects after a choice: decision, pointer, record, outcome, message.
+    """Carries out a choice in this order: decision, champion pointer, MLflow record, outcome, message.
 
     Parameters
     ----------
@@ -54,16 +54,16 @@ class Ending:
         Parameters
         ----------
         event : ModelSelected
-            What is to be told.
+            The message of the decision.
         pointer : mapping, optional
-            The champion's pointer that goes with it: the new one, or the one that stays.
+            The champion pointer that belongs to the decision: the new pointer, or the pointer that stays.
         """
         document = {**event.model_dump(mode="json"), "pointer": pointer}
         decision, _ = self._evaluations.decide(event.identifier, event.pipeline_run_id, document)
         return self.finish(decision)
 
     def refuse(self, event: Event, reason: Reason) -> list[Event]:
-        """Decide a run that cannot be judged, and end it."""
+        """Decide that a run is refused because it cannot be judged, and end it."""
         previous, unreadable = self._previous(event.identifier)
         selected = ModelSelected(
             event_id=derived_event_id(event.pipeline_run_id, "promotion"),
@@ -78,7 +78,7 @@ class Ending:
         return self.decide(selected, None)
 
     def give_up(self, event: Event, error: FltsError | None, message: str) -> Sequence[Event]:
-        """End a run that could not be decided in any attempt, so that clients do not wait for ever."""
+        """End a run whose last attempt failed, so that clients do not wait for ever."""
         del error
         decision = self._evaluations.decision(event.identifier, event.pipeline_run_id)
         if decision is not None:
@@ -90,7 +90,7 @@ class Ending:
     def finish(self, decision: Mapping[str, Any]) -> list[Event]:
         """Carry out a decision and return its event; no event for a run that ended in another way.
 
-        A run that has its outcome only gets the message again, under the same event_id.
+        If the run already has its outcome, only the event is returned again, with the same event_id.
         """
         event = ModelSelected.model_validate(decision)
         identifier, run = event.identifier, event.pipeline_run_id
@@ -98,7 +98,7 @@ class Ending:
         if outcome is not None:
             return _as_ended(event, outcome)
         if is_cancellation(decision):
-            # The gateway claimed the cancellation. It was killed before it wrote the outcome, or is about to write it.
+            # The gateway wrote this decision. It was killed before it wrote the outcome, or is about to write it.
             why = event.reasons[0].removeprefix(CANCELLED_REASON)
             self._runs.put_outcome(identifier, run, RunState.CANCELLED, reason=why)
             return []
@@ -123,7 +123,10 @@ class Ending:
         return _as_ended(event, self._runs.outcome(identifier, run) or {"outcome": event.decision})
 
     def _previous(self, identifier: str) -> tuple[str | None, list[str]]:
-        """Return the champion's run_id and no reason, or none and why it cannot be read: a refusal moves nothing."""
+        """Return the champion's run_id, or None and the reason why the champion pointer cannot be read.
+
+        A broken pointer does not prevent a refusal, because a refusal moves no pointer.
+        """
         try:
             current = self._pointers.current(identifier)
             return _RUN_ID.validate_python(current[0].get("run_id") if current else None), []
@@ -132,7 +135,7 @@ class Ending:
             return None, [Reason("pointer_unreadable", f"the champion's pointer of {identifier} is broken").as_text()]
 
     def _promote(self, event: ModelSelected, pointer: Mapping[str, Any]) -> ModelSelected:
-        """Move the pointers forward; a run that a newer one overtook is superseded and moves nothing."""
+        """Move the champion pointers to this run, or return it as superseded if a newer run was promoted first."""
         moved = self._pointers.move_current(event.identifier, pointer)
         if moved == "superseded" and not self._was_current(event):
             reason = "newer_run: a newer run was decided first, its champion stays"
@@ -143,18 +146,21 @@ class Ending:
         return event
 
     def _was_current(self, event: ModelSelected) -> bool:
-        """Return whether this run was current until just now: killed after the move, overtaken before the next line."""
+        """Return whether the champion before the current one is of this run.
+
+        This is the case if eval was killed after it moved the pointer, and a newer run was promoted before the repeat.
+        """
         current = self._pointers.current(event.identifier)
         previous = (current[0].get("previous") if current else None) or {}
         return previous.get("pipeline_run_id") == event.pipeline_run_id
 
     def _is_current(self, event: ModelSelected) -> bool:
-        """Return whether the pointer names this run now: one that comes again late must not move the alias back."""
+        """Return whether the champion pointer names this run; a late repeat must not move MLflow's alias back."""
         current = self._pointers.current(event.identifier)
         return current is not None and current[0].get("pipeline_run_id") == event.pipeline_run_id
 
     def _record(self, event: ModelSelected, decision: Mapping[str, Any]) -> None:
-        """Record in MLflow every candidate's scores on the test rows, and the champion. MLflow may be unavailable."""
+        """Record every candidate's scores on the test rows and the champion in MLflow, which may be unavailable."""
         tracker = self._adapters.tracker
         if tracker is None:
             return

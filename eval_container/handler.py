@@ -41,8 +41,8 @@ def build_handler(settings: EvalSettings, adapters: Adapters) -> DecideRun:
 class DecideRun:
     """Records the results of a run's trainers, and decides the run when all of them are final.
 
-    The state is the store's: what arrives is recorded there first, and every message looks at what stands there, so
-    order and repetition of messages do not matter.
+    The handler first records each message in the store. It then reads the state of the run from the store, so the order
+    and the repetition of messages do not matter.
     """
 
     def __init__(self, settings: EvalSettings, adapters: Adapters, *, now: Callable[[], float] = time.time) -> None:
@@ -56,7 +56,7 @@ class DecideRun:
         self._ending = Ending(adapters, now)
 
     def __call__(self, event: Event, progress: Progress) -> Sequence[Event]:
-        """Take in one event of training-data or model-training."""
+        """Handle one event of training-data or model-training."""
         decision = self._evaluations.decision(event.identifier, event.pipeline_run_id)
         if decision is not None:
             return self._ending.finish(decision)
@@ -97,7 +97,7 @@ class DecideRun:
         return self._decide(identifier, run, progress)
 
     def _decide(self, identifier: str, run: str, progress: Progress) -> Sequence[Event]:
-        """Decide a run with what its trainers delivered so far."""
+        """Decide a run by the results that its trainers delivered so far."""
         expected = self._evaluations.expected(identifier, run)
         if expected is None:
             log.warning("nothing_to_evaluate")
@@ -141,7 +141,7 @@ class DecideRun:
         trained: Mapping[str, ModelTraining],
         pointer: Mapping[str, Any] | None,
     ) -> tuple[ModelSelected, Mapping[str, Any] | None]:
-        """Return the decision's message and the pointer that goes with it."""
+        """Return the message of the decision and the champion pointer that belongs to it."""
         choice = judgement.choice
         now = at(self._now())
         common: dict[str, Any] = {
@@ -178,9 +178,9 @@ class DecideRun:
         return selected, new_pointer(winner, score=score, coverage=coverage, timestamp=now.isoformat())
 
     def _evaluate(self, request: EvaluateRequest, progress: Progress) -> Sequence[Event]:
-        """Judge another run's candidates under a new run: its records are copied, nothing is trained.
+        """Judge another run's candidates under a new run: eval copies the records, and no model is trained.
 
-        A request of a run for itself is the tick's: it has waited long enough.
+        If a request names its own run, eval's tick published it: the run is decided without further waiting.
         """
         if request.of_run == request.pipeline_run_id:
             return self._decide(request.identifier, request.pipeline_run_id, progress)
@@ -201,7 +201,7 @@ class DecideRun:
         return self._decide(request.identifier, request.pipeline_run_id, progress)
 
     def _roll_back(self, request: RollbackRequest) -> Sequence[Event]:
-        """Make an earlier champion the current one again, whatever its score."""
+        """Make an earlier champion the current champion again, independent of its score."""
         identifier, run = request.identifier, request.pipeline_run_id
         self._stages.put(identifier, run, STAGE, "started", cause=request.cause)
         current = self._pointer(identifier)
@@ -239,7 +239,7 @@ class DecideRun:
     def _rollback_target(
         self, request: RollbackRequest, current: Mapping[str, Any] | None
     ) -> tuple[Mapping[str, Any] | None, Reason]:
-        """Return the pointer to go back to, or why there is none."""
+        """Return the champion pointer to go back to, and the reason that applies if it is None."""
         if request.of_run is None:
             previous = current.get("previous") if current else None
             return previous, Reason("no_predecessor", f"{request.identifier} has no champion before the current one")
@@ -257,5 +257,5 @@ def _is_newer(pointer: Mapping[str, Any] | None, run: str) -> bool:
 
 
 def _means(card: Scorecard | None) -> dict[str, float]:
-    """Return the numbers of a decision's message; none where nothing was scored."""
+    """Return the scores for the message of a decision; empty if no model was scored."""
     return {} if card is None else {"score": card.score, "rmse": card.rmse, "mae": card.mae, "mse": card.mse}

@@ -28,19 +28,19 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 SETTLE_SECONDS = 30.0
-"""A run that has all it needs is being decided, or its message comes again; only after this is it asked for."""
+"""Seconds from the last result of a run to a request; before this, the message of the result leads to a decision."""
 REMIND_SECONDS = 60.0
-"""A run that was asked for and is still open is asked for again after this."""
+"""Seconds between two requests for a run that is still open."""
 SPOOL_LEASE_SECONDS = 120.0
 SPOOL_DOCUMENTS = 50
-"""Handed to MLflow at one go at most; it ends sooner once half the lease is over."""
+"""Most documents that one tick records in MLflow; a tick also ends after half of the lease."""
 
 
 class SignsOfLife:
     """The time of the last event or progress of each model type, in any run.
 
-    Kept in memory, so after a restart the allowed silence of each type begins again. The longest duration of a run is
-    counted from its record in the store.
+    The times are in memory, so after a restart the allowed silence of each type begins again. The longest duration of a
+    run is counted from its record in the store.
     """
 
     def __init__(self, now: Callable[[], float] = time.time) -> None:
@@ -49,7 +49,7 @@ class SignsOfLife:
         self._seen: dict[str, float] = {}
 
     def __call__(self, event: Event, progress: Progress) -> Sequence[Event]:
-        """Take in an event of run-progress or model-training; others say nothing."""
+        """Record the time of an event of run-progress or model-training; other events are ignored."""
         del progress
         model_types: tuple[str, ...] = ()
         if isinstance(event, RunProgress):
@@ -60,15 +60,15 @@ class SignsOfLife:
         return []
 
     def last(self, model_types: Sequence[str]) -> dict[str, float]:
-        """Return epoch seconds of each type's last sign; the start of this process where there was none."""
+        """Return epoch seconds of each type's last event or progress, or else of the start of this process."""
         return {kind: self._seen.get(kind, self._since) for kind in model_types}
 
 
 class Overdue:
     """Finds runs that waited too long, or that were left between decision and outcome.
 
-    It decides nothing: it asks for a decision on model-training, where the run's partition has one owner and models
-    run in the child process.
+    It decides nothing. It publishes a request to the topic model-training: there one replica owns the run's partition,
+    and models run in the child process.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Overdue:
         return requests
 
     def _is_due_if_readable(self, name: RunName, now: float) -> bool:
-        """Return whether a run is due; one broken record must not hold up the other runs."""
+        """Return whether a run is due; a broken record must not delay the other runs."""
         try:
             return self._is_due(name, now)
         except UNREADABLE:
@@ -138,7 +138,7 @@ class DrainSpool:
         self._owner = uuid.uuid4().hex
 
     def __call__(self) -> Sequence[Event]:
-        """Drain some of the spool."""
+        """Record some of the spooled documents."""
         waiting = len(self._spool.keys())
         self._adapters.metrics.spool_documents.set(waiting)
         # The tracker, and with it MLflow's 164 MB, is loaded only if a document waits.
@@ -153,7 +153,7 @@ class DrainSpool:
         return []
 
     def _drain(self, tracker: Tracker, waiting: int) -> int:
-        """Hand on one document after another, for half the lease: a last one has the other half for itself."""
+        """Record one document after another during half of the lease; the other half is left for the last document."""
         began = self._clock()
         drained = 0
         limit = 1
@@ -168,11 +168,11 @@ class DrainSpool:
 
 
 STALE_SECONDS = 86_400.0
-"""Longer than any training: WORK_DEADLINE_SECONDS times its tries."""
+"""Seconds; longer than any training, which is limited by WORK_DEADLINE_SECONDS times its attempts."""
 
 
 class JanitorTick:
-    """Has the janitor do a round, in one replica, once a period; ends what MLflow shows as running for ever."""
+    """Runs a round of the janitor, in one replica, once per period, and ends stale runs in MLflow."""
 
     def __init__(self, settings: EvalSettings, adapters: Adapters, *, now: Callable[[], float] = time.time) -> None:
         self._settings = settings
@@ -183,7 +183,7 @@ class JanitorTick:
         self._now = now
 
     def __call__(self) -> Sequence[Event]:
-        """Do a round, unless a replica did one within the period."""
+        """Do a round, unless a replica did a round within the period."""
         # The lease is not released: its expiry also marks when the next round is due.
         period = self._settings.janitor_period_seconds
         if self._leases.acquire("janitor", uuid.uuid4().hex, period * 0.99):
@@ -195,7 +195,7 @@ class JanitorTick:
         return []
 
     def _end_stale_records(self) -> None:
-        """End runs that MLflow shows as running though their trainer is long gone."""
+        """End runs that MLflow shows as running although their trainer ended long ago."""
         started = [run_created_seconds(name.pipeline_run_id) for name in self._runs.recent()]
         # If no run is old enough, none can be stale, and MLflow is not imported.
         if any(self._now() - seconds > STALE_SECONDS for seconds in started) and self._adapters.tracker is not None:

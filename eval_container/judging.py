@@ -1,4 +1,4 @@
-"""Judge a run: score candidates, baselines and champion on the same held-out rows, and choose."""
+"""Judge a run: score candidates, baselines and champion on the same held-out rows, and choose the decision."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ log = get_logger(__name__)
 
 STAGE = "eval"
 LEAST_SHARED_ORIGINS = 0.5
-"""A champion that needs so much history that a smaller share of the candidates' origins remains is not compared."""
+"""Share of the candidates' origins; a champion that can forecast fewer of them is not compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def judge(
     pointer: Mapping[str, Any] | None,
     progress: Progress,
 ) -> Judgement:
-    """Score every expected type of a run and choose.
+    """Score every expected model type of a run, and choose the decision.
 
     Parameters
     ----------
@@ -72,14 +72,14 @@ def judge(
     trained : mapping
         The final event of each type that sent one, baselines among them.
     missing : mapping
-        Why each other type is not waited for.
+        For each type without a final event, the reason why eval no longer waits for it.
     pointer : mapping, optional
-        The current champion's pointer.
+        The champion pointer.
 
     Raises
     ------
     RejectedError
-        If the run's own data are not what its claims promise.
+        If the run's own objects do not match their claim checks.
     """
     began = time.perf_counter()
     recipe = FittedRecipe.from_dict(json.loads(read_claimed(store, data.meta))["recipe"])
@@ -116,11 +116,11 @@ class _Evaluation:
         self._steps = settings.horizons(settings.output_seq_len)
 
     def refuse(self, candidates: Sequence[Candidate]) -> Judgement:
-        """Decide a run in which there is nothing to score."""
+        """Return the judgement of a run without a model that can be scored."""
         return self._unscored(choose(candidates, None, self._rules), candidates)
 
     def judge_constants(self, candidates: Sequence[Candidate], champion: Champion | None) -> Judgement:
-        """Promote the cheapest bundle of a data set in which nothing varies: there is nothing to score."""
+        """Choose the cheapest bundle of a data set in which no target varies, so that no model can be scored."""
         able = [one for one in candidates if one.forecaster]
         best = min(able, key=lambda one: (one.serving_cost, one.model_type))
         reasons = [Reason("all_constant", "no target ever changes: the constants are answered")]
@@ -179,7 +179,7 @@ class _Evaluation:
         return Judgement(choice, build_scoreboard(self._data, choice, candidates, weights=weights, seconds=seconds))
 
     def _usable(self, test: Series, candidates: Sequence[Candidate]) -> IntArray:
-        """Return the rows that every candidate, and Ridge, can forecast from."""
+        """Return the rows from which every candidate and Ridge can forecast."""
         first = self._data.raw_test_context_rows
         usable = target_rows(
             test.segments(),
@@ -195,7 +195,7 @@ class _Evaluation:
     def _load_champion(
         self, champion: Champion | None, candidates: Sequence[Candidate], test: Series, usable: IntArray
     ) -> tuple[Champion | None, IntArray]:
-        """Return the champion, loaded if it can be compared, and the rows that it can forecast too."""
+        """Return the champion, loaded if it can be compared, and the usable rows from which it can forecast too."""
         if champion is None or not self._rules.against_champion:
             return champion, usable
         if any(one.forecaster and one.bundle_sha256 == champion.bundle_sha256 for one in candidates):
@@ -269,7 +269,7 @@ class _Evaluation:
             return replace(candidate, card=_card(candidate.forecaster, test, held_out))
         except RetryableError:
             raise
-        except Exception as error:  # noqa: BLE001 - a hostile or broken model must not take the run along
+        except Exception as error:  # noqa: BLE001 - a hostile or broken model must not fail the run
             log.warning("candidate_not_scored", model_type=candidate.model_type, error=error)
             return candidate.refused(Reason("not_scored", f"its model failed on the test rows: {error}"[:500]))
 
@@ -321,9 +321,9 @@ def _contender(forecaster: Forecaster, test: Series, targets: tuple[str, ...]) -
 def _with_history(
     forecaster: Forecaster, test: Series, history: Series, targets: tuple[str, ...], otherwise: Contender
 ) -> Contender:
-    """Return a forecast that needs more rows than the test brings: the training rows before it are its history.
+    """Return a contender whose window is longer than the test's context; training rows are put before the test.
 
-    Where no whole window lies before an origin in its segment, the other contender answers.
+    At an origin without a whole window before it in its segment, the contender ``otherwise`` forecasts.
     """
     required = forecaster.rows_required
     before = int(np.searchsorted(history.times, test.times[0]))

@@ -27,13 +27,13 @@ class EvalSettings(ServiceSettings, KafkaSettings, RetentionSettings, TrackingSe
     expected_model_types: CommaSeparated = DEFAULT_MODEL_TYPES
     """Model types that a run is decided on, `GRU,LSTM,PROPHET`: those whose trainers are deployed."""
     eval_silence_seconds: float = Field(default=300, gt=0)
-    """A missing model type without event or progress of any run for this long is not waited for."""
+    """Eval stops waiting for a model type that sent no event or progress in any run for this long."""
     eval_max_seconds: float = Field(default=7200, gt=0)
     """Longest time from a run's training data to its decision."""
     eval_tick_seconds: float = Field(default=5, gt=0)
     """Time between two looks for runs that waited too long or were left half finished."""
     gate_min_skill: float = Field(default=0.0, le=1)
-    """Least skill against persistence that a promotion takes; below 0 also switches the test of significance off."""
+    """Least skill against persistence that a promotion needs; below 0 also switches the test of significance off."""
     gate_significance: float = Field(default=0.02, gt=0, lt=1)
     """Chance that a run promotes a candidate whose skill is luck; see docs/decisions/0002-gate.md."""
     gate_against_champion: bool = True

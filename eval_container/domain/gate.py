@@ -13,16 +13,15 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
 EVENT_CHARACTERS = 300
-"""Of a reason in an event: a dozen of them fit into a message, in any alphabet."""
+"""Most characters of a reason in an event; twelve such reasons fit into a message in any alphabet."""
 
 EQUAL = 1e-6
-"""Mean losses this close, relative to the reference's, are equal: a model that repeats the last value in single
-precision differs from persistence by rounding, and rounding can be systematic."""
+"""Relative difference up to which mean losses are equal; rounding to float32 alone can cause such a difference."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why something was decided: a constant for programs, a sentence for people."""
+    """The reason of a decision: a code for programs and a sentence for people."""
 
     code: str
     message: str
@@ -32,7 +31,7 @@ class Reason:
         return {"code": self.code, "message": self.message}
 
     def as_text(self) -> str:
-        """Return the reason as an event carries it: cut, since a message has 16 KiB; the scoreboard has it whole."""
+        """Return the reason for an event, cut because a message has 16 KiB; the scoreboard contains all of it."""
         text = f"{self.code}: {self.message}"
         return text if len(text) <= EVENT_CHARACTERS else f"{text[: EVENT_CHARACTERS - 4]} ..."
 
@@ -44,24 +43,24 @@ class GateRules:
     min_skill: float = 0.0
     """Least skill against persistence; below 0 the test of significance is off."""
     significance: float = 0.02
-    """Chance, over all candidates of a run, that one without skill passes."""
+    """Probability that a run has a candidate that passes without skill."""
     against_champion: bool = True
-    """The current champion keeps its place unless beaten."""
+    """Whether the current champion is kept unless a candidate beats it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Advantage:
-    """How much lower one forecast's losses are than another's, and how likely that is luck."""
+    """The difference between the losses of two forecasts, and the probability that it is luck."""
 
     mean: float
     """Mean difference of the losses; positive if the first forecast is better."""
     p_value: float
-    """One-sided: the chance of such a mean if there were no advantage."""
+    """One-sided: the probability of such a mean if there were no advantage."""
     origins: int
 
 
 def skill(score: float, persistence_score: float) -> float:
-    """Return ``1 - score / score(persistence)``; where persistence makes no error, 0 or minus infinity."""
+    """Return ``1 - score / score(persistence)``; if persistence makes no error, 0 for a score of 0, else -infinity."""
     if persistence_score == 0:
         return 0.0 if score == 0 else -math.inf
     return 1.0 - score / persistence_score
@@ -70,21 +69,22 @@ def skill(score: float, persistence_score: float) -> float:
 def advantage(losses: FloatArray, reference_losses: FloatArray, *, horizon_steps: int) -> Advantage:
     """Test whether a forecast's expected loss is below a reference's (Diebold and Mariano, 1995; one-sided).
 
-    The variance of the mean difference is Newey and West's (1987), since errors of neighbouring origins are alike; the
-    statistic has Harvey, Leybourne and Newbold's (1997) correction for few origins and is compared with Student's t.
+    The variance of the mean difference is Newey and West's (1987), because errors of neighbouring origins are
+    correlated. The statistic has Harvey, Leybourne and Newbold's (1997) correction for few origins and is compared with
+    Student's t.
 
     Parameters
     ----------
     losses, reference_losses : (n,)
         Loss of both forecasts at the same origins, in order of time.
     horizon_steps : int
-        Steps ahead that a loss reaches; forecasts of origins closer than this overlap.
+        Steps ahead that a loss covers; the forecasts of two origins closer than this overlap.
     """
     differences = reference_losses - losses
     n = len(differences)
     mean = float(differences.mean()) if n else math.nan
     overlap = (n + 1 - 2 * horizon_steps + horizon_steps * (horizon_steps - 1) / n) / n if n else 0.0
-    if n < 2 or overlap <= 0 or not math.isfinite(mean):  # noqa: PLR2004 - a variance needs two
+    if n < 2 or overlap <= 0 or not math.isfinite(mean):  # noqa: PLR2004 - a variance needs two values
         return Advantage(mean, 1.0, n)
     if mean <= EQUAL * float(np.abs(reference_losses).mean()):
         return Advantage(mean, 1.0, n)
@@ -120,15 +120,16 @@ def skill_reasons(
     rules: GateRules,
     candidates: int,
 ) -> tuple[Reason, ...]:
-    """Return why a score does not earn a promotion; nothing if it does.
+    """Return the reasons against a promotion; empty if the score passes the gate.
 
     Parameters
     ----------
     test : Advantage, optional
-        Of the candidate over persistence made worse by ``rules.min_skill``; not looked at where that is below 0.
+        Advantage over persistence, whose losses are first multiplied by ``1 - rules.min_skill``; not used if
+        ``rules.min_skill`` is below 0.
     candidates : int
-        How many were scored: each is tested at its share of the significance (Bonferroni), as the best of several
-        lucky ones is the luckiest.
+        Number of scored candidates. Each is tested at an equal share of the significance (Bonferroni), because the best
+        of several candidates without skill is the one with the most luck.
     """
     if not math.isfinite(score):
         return (Reason("not_finite", "its forecasts hold values that are not finite numbers"),)
@@ -156,6 +157,6 @@ def skill_reasons(
 
 
 def _lags(n: int, horizon_steps: int) -> int:
-    """Return how many neighbours count: those whose forecasts overlap, at least Newey and West's rule of thumb."""
+    """Return the number of lags: the overlap of the forecasts, or Newey and West's rule of thumb if that is larger."""
     rule_of_thumb = math.floor(4 * (n / 100) ** (2 / 9))
     return int(min(max(horizon_steps - 1, rule_of_thumb), n - 1))

@@ -15,7 +15,7 @@ from flts.contracts.events import ModelTraining
 Decision = Literal["promoted", "kept", "refused", "superseded"]
 
 TIE = 1e-6
-"""Scores this close, relative to the best, are equal: the cost of serving decides, and a champion is not beaten."""
+"""Relative difference up to which scores are equal: then the serving cost decides, and a champion is not beaten."""
 POINTER_FIELDS = (
     "model_uri",
     "run_id",
@@ -32,7 +32,7 @@ POINTER_FIELDS = (
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One expected model type of a run; loading, scoring and the gate each return it with more filled in."""
+    """One expected model type of a run; loading, scoring and the gate each return a copy with more fields set."""
 
     model_type: str
     event: ModelTraining | None = None
@@ -42,22 +42,22 @@ class Candidate:
     forecaster: Forecaster | None = None
     """None unless the status is scored."""
     serving_cost: tuple[int, int] = (0, 0)
-    """Lower is cheaper: timestamps before windows, then bytes of the model. Known once its bundle is loaded."""
+    """Lower is cheaper: timestamps before windows, then bytes of the model. Set when the bundle is loaded."""
     card: Scorecard | None = None
-    """Its scores on the held-out rows; None before scoring and where it cannot be scored."""
+    """Its scores on the held-out rows; None before scoring and if it cannot be scored."""
     advantage: Advantage | None = None
-    """Over persistence, as the gate tests it; None before the gate and where the score is not finite."""
+    """Advantage over persistence, as the gate tests it; None before the gate and if the score is not finite."""
     reasons: tuple[Reason, ...] = ()
     """Why it cannot be promoted; empty if it passes the gate."""
 
     @property
     def score(self) -> float:
-        """The score, NaN without one."""
+        """The score, NaN if the candidate was not scored."""
         return math.nan if self.card is None else self.card.score
 
     @property
     def bundle_sha256(self) -> str | None:
-        """The hash that its trainer announced, None without a bundle."""
+        """The bundle's hash that the trainer announced, None without a bundle."""
         return None if self.event is None or self.event.bundle is None else self.event.bundle.sha256
 
     def refused(self, reason: Reason) -> Candidate:
@@ -72,9 +72,9 @@ class Champion:
     pointer: Mapping[str, Any]
     """The document ``current.json``."""
     forecaster: Forecaster | None = None
-    """None where it is not compared, and where a candidate has the same bundle and is scored for it."""
+    """None if the champion is not compared, or if a candidate with the same bundle is scored instead."""
     card: Scorecard | None = None
-    """None where it could not be scored, so that it cannot defend its place."""
+    """None if the champion could not be scored; then a candidate that passes the gate replaces it."""
     why_not_scored: Reason | None = None
 
     @property
@@ -94,16 +94,16 @@ class Champion:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The outcome of a run's candidates."""
+    """The decision on a run's candidates."""
 
     decision: Decision
     winner: str | None
-    """Model type of the candidate that was promoted, or would have been."""
+    """Model type of the best candidate that passes the gate: promoted, or not better than the champion."""
     reasons: tuple[Reason, ...]
 
 
 def choose(candidates: Sequence[Candidate], champion: Champion | None, rules: GateRules) -> Choice:
-    """Choose the lowest score among those that pass the gate, unless the champion holds its place."""
+    """Choose the candidate with the lowest score among those that pass the gate, unless the champion is kept."""
     passing = ranked([candidate for candidate in candidates if not candidate.reasons])
     if not candidates:
         return Choice("refused", None, (Reason("no_candidate", "no trainer delivered a model"),))
@@ -124,7 +124,7 @@ def choose(candidates: Sequence[Candidate], champion: Champion | None, rules: Ga
 
 
 def ranked(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Return candidates by score; those that tie with the best of the rest by cost of serving, then by name."""
+    """Return candidates by score; candidates with equal scores by serving cost, then by name."""
     rest = sorted(candidates, key=lambda candidate: (candidate.score, candidate.model_type))
     ordered: list[Candidate] = []
     while rest:
@@ -139,7 +139,7 @@ def ranked(candidates: Sequence[Candidate]) -> list[Candidate]:
 def new_pointer(
     candidate: ModelTraining, *, score: float | None, coverage: float | None, timestamp: str
 ) -> dict[str, Any]:
-    """Return the document ``current.json`` for a promoted candidate; the store adds what it replaces.
+    """Return the document ``current.json`` for a promoted candidate; the store adds the pointer that it replaces.
 
     ``coverage`` is the least share, over targets, of test rows inside the interval one step ahead.
     """
@@ -161,13 +161,13 @@ def new_pointer(
 
 
 def moved_pointer(target: Mapping[str, Any], *, pipeline_run_id: str, timestamp: str) -> dict[str, Any]:
-    """Return the pointer of a rollback: an earlier champion under the new run's id, so that it moves forward."""
+    """Return the pointer of a rollback: an earlier champion with the new run's id, as a pointer only moves forward."""
     pointer = {name: target.get(name) for name in POINTER_FIELDS}
     return {**pointer, "pipeline_run_id": pipeline_run_id, "timestamp": timestamp}
 
 
 def _defence(best: Candidate, champion: Champion, rules: GateRules) -> tuple[bool, Reason]:
-    """Say whether the champion holds its place against the best candidate, and why."""
+    """Return whether the champion is kept against the best candidate, and why."""
     if best.bundle_sha256 == champion.bundle_sha256:
         return True, Reason("same_bundle", f"{best.model_type} is the champion already")
     if not rules.against_champion:

@@ -37,7 +37,7 @@ def build_scoreboard(
     Parameters
     ----------
     baselines : sequence
-        Scored, in the order of their rows; each says in its row that it is one.
+        Scored baselines in the order of their rows; each row has ``baseline``: true.
     """
     scores = {one.model_type: one.score for one in baselines}
     persistence, linear = scores.get("PERSISTENCE"), scores.get("RIDGE")
@@ -68,7 +68,7 @@ def build_scoreboard(
         ]
         board["left_out_cells"] = max((one.card.left_out for one in baselines if one.card), default=0)
     board["candidates"] = [_candidate(candidate, persistence, linear) for candidate in candidates]
-    # The baselines keep the key of scoreboards from before they were models, for older readers.
+    # Older readers find the baselines under the key ``references``, which earlier releases used.
     board["references"] = [_baseline(one, persistence) for one in baselines]
     board["champion"] = None if champion is None else _champion(champion, persistence)
     return board
@@ -130,7 +130,7 @@ def _scores(card: Scorecard, persistence: float | None) -> dict[str, Any]:
 
 
 def _warnings(card: Scorecard, linear: float | None) -> list[dict[str, str]]:
-    """Return what people should know though the gate does not ask for it."""
+    """Return warnings for people; the gate does not use them."""
     warnings = []
     low = [row for row in card.coverage if row["low"]]
     if low:

@@ -1,7 +1,7 @@
 """Score forecasts on the same held-out rows.
 
-A model is a function from origins to forecasts here. Candidates, the champion and the baselines are therefore scored by
-the same code.
+In this module a model is a function from origins to forecasts. The same code therefore scores candidates, the champion
+and the baselines.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ ForecastAt = Callable[[IntArray, int], FloatArray]
 """(origins (n,), horizon) -> raw forecasts (n, horizon, m); an origin is the row of the first forecast step."""
 
 MAX_CELLS = 4_000_000
-"""Most forecast cells of one pass, 32 MB an array; longer tests are thinned evenly."""
+"""Most forecast values of one pass, 32 MB per array; in a longer test, evenly spread origins are scored."""
 INFORMATIVE_ORIGINS = {10: 200, 60: 64}
-"""Further steps ahead that the scoreboard shows, and the number of origins for each."""
+"""Further steps ahead that the scoreboard shows, and the most origins for each."""
 SEASON_ORIGINS = 12
 MAX_INFORMATIVE_STEPS = 2_016
-"""Steps; a longer season adds no row to the scoreboard, because rolling a forecast so far takes long."""
+"""Steps; a longer season adds no row to the scoreboard, because such long forecasts are slow."""
 MAX_TABLE_CELLS = 3_000
-"""Most rows of one contender's table; further horizons are thinned evenly."""
+"""Most rows of one contender's table; if the steps need more, evenly spread steps are shown."""
 NOMINAL_SLACK = 0.10
 """Coverage this far below nominal is flagged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """Forecasts of one length from the same origins for everybody."""
+    """The origins and the scored steps of forecasts that every contender makes."""
 
     steps: tuple[int, ...]
     """Steps ahead that are measured, 1-based."""
@@ -50,7 +50,7 @@ class Pass:
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """What forecasts are compared with."""
+    """The held-out values and the rules by which every contender is scored."""
 
     actual: FloatArray
     """(rows, m) raw values of the varying targets, NaN where missing."""
@@ -72,9 +72,9 @@ class Contender:
 
     forecast: ForecastAt
     max_horizon: int | None = None
-    """Longest forecast; None is without a limit."""
+    """Longest forecast in steps; None without a limit."""
     intervals: Intervals | None = None
-    """Columns as the forecasts'."""
+    """Intervals with the same columns as the forecasts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ class Scorecard:
 def origins_for(
     usable: IntArray, segments: Sequence[slice], *, first_row: int, horizon: int, limit: int | None = None
 ) -> IntArray:
-    """Return the origins from ``first_row`` on whose whole horizon is in their segment, thinned evenly to a limit."""
+    """Return at most ``limit`` evenly spread origins from ``first_row`` on whose horizon is inside their segment."""
     ends = np.zeros(max((segment.stop for segment in segments), default=0) + 1, dtype=np.int64)
     for segment in segments:
         ends[segment] = segment.stop
@@ -126,14 +126,14 @@ def plan_passes(
     targets: int,
     season_steps: int | None,
 ) -> tuple[Pass, tuple[Pass, ...]]:
-    """Choose the origins of the scored steps (all that fit) and of the informative ones (a few).
+    """Choose the origins of the scored steps (all, up to `MAX_CELLS`) and of the informative steps (a few).
 
     Parameters
     ----------
     usable : (n,)
         Rows that have a whole window before them, for every contender.
     season_steps : int, optional
-        One season, where the training rows hold two.
+        One season; None if the training rows do not contain two.
     """
     horizon = max(scored_steps)
     limit = max(1_000, MAX_CELLS // (horizon * max(targets, 1)))
@@ -150,7 +150,7 @@ def plan_passes(
 
 
 def score(contender: Contender, held_out: HeldOut) -> Scorecard:
-    """Measure a contender on all passes; only the scored one enters the score."""
+    """Measure a contender on all passes; only the scored pass is part of the score."""
     began = time.perf_counter()
     scored = held_out.scored
     forecasts = contender.forecast(scored.origins, scored.horizon)
@@ -194,15 +194,15 @@ def actual_at(held_out: HeldOut, chosen: Pass) -> FloatArray:
 def origin_losses(
     errors: FloatArray, *, known: BoolArray, weights: tuple[float, float, float]
 ) -> tuple[FloatArray, float, float, float]:
-    """Spread the score over the origins, so that it can be tested.
+    """Return one loss per origin, whose mean is the score, so that the gate can test the score.
 
-    RMSE is no mean over origins, but ``e ** 2 / (2 RMSE) + RMSE / 2`` has it as its mean and is the root's tangent, so
-    differences of these losses behave like differences of scores (delta method).
+    RMSE is not a mean over origins. ``e ** 2 / (2 RMSE) + RMSE / 2`` has RMSE as its mean and is the tangent of the
+    root, so differences of these losses behave like differences of scores (delta method).
 
     Parameters
     ----------
     errors : (n, h, m)
-        Scaled; what ``known`` excludes is not looked at.
+        Scaled; cells that ``known`` excludes are not used.
     known : (n, h, m)
         Cells with an actual value.
     weights : (3,)
@@ -226,7 +226,7 @@ def origin_losses(
     divisor = np.where(rmse > 0, 2 * rmse, 1.0)
     by_rmse, by_mae, by_mse = weights
     cells = by_rmse * (error**2 / divisor + rmse / 2) + by_mae * np.abs(error) + by_mse * error**2
-    share = np.where(used, len(errors) / count, 0.0)  # a mean over origins times this is one over known cells
+    share = np.where(used, len(errors) / count, 0.0)  # turns a mean over origins into a mean over known cells
     losses = (np.where(known, cells, 0.0) * share).sum(axis=(1, 2)) / used.sum()
     return losses, float(rmse[used].mean()), float(mae[used].mean()), float(mse[used].mean())
 
@@ -250,9 +250,9 @@ def _table(
 def _coverage(
     contender: Contender, forecasts: FloatArray, actual: FloatArray, held_out: HeldOut, *, done: int
 ) -> list[Mapping[str, Any]]:
-    """Measure coverage at calibrated steps that this pass reaches and no shorter one did."""
+    """Measure coverage at the calibrated steps that this pass reaches and no shorter pass reached."""
     intervals = contender.intervals
-    # Bounds are offsets from the mean, equal at every origin: those of a forecast of zeros are the offsets.
+    # Bounds are offsets from the forecast, equal at every origin. The bounds of a forecast of zeros are the offsets.
     widths = bounds(intervals, np.zeros(forecasts.shape[1:]))
     if intervals is None or widths is None:
         return []

@@ -1,4 +1,4 @@
-"""How long eval waits for a trainer: pure functions of times."""
+"""The rules for how long eval waits for a trainer, as pure functions of times."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Patience:
 
 
 def missing_types(expected: Collection[str], final: Collection[str]) -> tuple[str, ...]:
-    """Return the expected types without a final event, in the order of expectation."""
+    """Return the expected types without a final event, in the order of ``expected``."""
     return tuple(model_type for model_type in expected if model_type not in final)
 
 
@@ -31,16 +31,16 @@ def given_up(
     last_sign: Mapping[str, float],
     patience: Patience,
 ) -> bool:
-    """Say whether waiting ends: every missing type is silent, or the run is too old.
+    """Return whether eval stops waiting: every missing type is silent, or the run is too old.
 
-    One that still shows life is waited for even if another is silent, since its candidate may be the best.
+    While one missing type still sends events or progress, eval waits for all, because its candidate may be the best.
 
     Parameters
     ----------
     now, started : float
-        Epoch seconds; of this look and of the run's start.
+        The current time and the run's start, epoch seconds.
     last_sign : mapping
-        Epoch seconds of the last event or progress of any run, by model type; the run's start where there was none.
+        Epoch seconds of the last event or progress in any run, by model type; the run's start for a type without one.
     """
     if now - started >= patience.max_seconds:
         return True
@@ -48,7 +48,7 @@ def given_up(
 
 
 def why_missing(model_type: str, *, now: float, started: float, patience: Patience) -> Reason:
-    """Return the reason that the scoreboard gives for a type that was not waited for any longer."""
+    """Return the scoreboard's reason for a model type that eval no longer waits for."""
     waited = now - started
     if waited >= patience.max_seconds:
         return Reason("too_long", f"{model_type} sent no result within {patience.max_seconds:g} s of the run's start")
