@@ -250,7 +250,7 @@ class Publisher:
             reached("produce.after", topic, key)
 
     def publish_soon(self, event: Event) -> None:
-        """Publish an event such as progress without waiting; a failure drops the event."""
+        """Publish an event such as progress without waiting; drop it if the producer or the brokers refuse it."""
         key, value, headers = encode(event, current_trace())
         topic = full_name(self._settings, known.topic_of(event).name)
         try:
