@@ -36,8 +36,8 @@ from tests.prometheus import (
     panels,
     program,
     queries,
+    running_jobs,
 )
-from tests.trainers import OFF
 from tests.trainers import SETTINGS as TRAINER_SETTINGS
 
 SETTINGS: dict[str, type[ServiceSettings]] = {
@@ -200,7 +200,7 @@ def _subcommands() -> list[str]:
 
 def test_a_service_of_which_no_replica_is_left_counts_as_down() -> None:
     named = {value for metric, label, _, value in matchers(alerts()["FltsServiceDown"]["expr"]) if metric == "up"}
-    assert named == set(jobs()) - {trainer.deployment for trainer in OFF}
+    assert named == running_jobs()
 
 
 def test_every_alert_has_a_case_that_makes_it_fire() -> None:

@@ -26,10 +26,10 @@ from tests.prometheus import (
     alerts,
     hurried,
     impatient,
-    jobs,
     metric_names,
     program,
     queries,
+    running_jobs,
     running_prometheus,
 )
 from tests.reports import report
@@ -125,9 +125,9 @@ def watched(folder: Path) -> Iterator[tuple[FreezablePipeline, Prometheus]]:
 
 
 def all_up(prometheus: Prometheus) -> bool:
-    """Whether every service of prometheus.yml has a target, and every target answers."""
+    """Whether every running service of prometheus.yml has a target, and every target answers."""
     up = prometheus.up()
-    return up.keys() >= jobs().keys() and all(up.values())
+    return up.keys() >= running_jobs() and all(up.values())
 
 
 def without_data(seen: Observed) -> set[str]:
