@@ -36,7 +36,7 @@ PACKAGES = {
     "train_container": Package("train", 8021, "768", "150m", "288Mi", shared_memory_setting=True),
     "nonML_container": Package("nonml", 8022, "416", "100m", "256Mi", shared_memory_setting=False),
 }
-BASELINES = Package("nonml", 8022, "224", "25m", "128Mi", shared_memory_setting=False)
+BASELINES = Package("nonml", 8022, "304", "25m", "128Mi", shared_memory_setting=False)
 """The trainer of the baselines, whose child imports no model library and works for 1 to 2 s."""
 
 

@@ -102,7 +102,7 @@ def test_selectors_never_change(tmp_path: Path) -> None:
     [
         ({"config__EPOCHS": "20"}, {"train-gru", "train-lstm"}),
         ({"config__GATE_MIN_SKILL": "0.1"}, {"eval"}),
-        ({"config__PROPHET_OPTIMISER": "stan"}, {"nonml-prophet"}),
+        ({"config__PROPHET_OPTIMISER": "stan"}, {"nonml-prophet", "nonml-baseline"}),
         ({"config__MAX_HORIZON_STEPS": "100"}, {"inference"}),
         ({"config__SAMPLE_TRAIN_ROWS": "50"}, {"preprocess", "preprocess-job", "fastapi-app"}),
         ({"services__trainLstm__env__EPOCHS": "3"}, {"train-lstm"}),
