@@ -1,4 +1,4 @@
-"""One running pipeline for the journeys that can share it, and the data they upload."""
+"""The pipeline that the end-to-end tests share, and the data sets that they upload."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.targets import TARGET
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
-    """All three trainers with small networks; journeys use identifiers of their own."""
+    """Yield a pipeline with the default trainers and small networks; each test uses its own identifiers."""
     folder = tmp_path_factory.mktemp("pipeline")
     if TARGET == "compose":
         with running_compose(folder, **SMALL) as composed:
@@ -34,21 +34,21 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
 
 @pytest.fixture(scope="session")
 def seasonal(stack: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """A decided run whose champion is Prophet."""
+    """Return a decided run whose champion is Prophet."""
     file = seasonal_csv(tmp_path_factory.mktemp("seasonal") / "train.csv")
     return stack.wait_decided(stack.upload("seasonal", file, settings={"EPOCHS": 1}))
 
 
 @pytest.fixture(scope="session")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The shipped sample's train and test file."""
+    """Return the train and test file of the shipped sample."""
     train, test = write_sample(tmp_path_factory.mktemp("sample"))
     return train, test
 
 
 @pytest.fixture(scope="session")
 def poblesec() -> tuple[Path, Path]:
-    """The LTE measurements beside the project, read where they lie."""
+    """Return the LTE measurements in `../shared/data`; skip the test without them."""
     folder = Path(__file__).resolve().parents[3] / "shared" / "data"
     if not (folder / "PobleSec.csv").exists():
         pytest.skip("no ../shared/data: the PobleSec measurements are not beside the project")

@@ -1,8 +1,8 @@
-"""Store, broker and MLflow away, slow or silent in the middle of a run: late at most, never wrong, always served.
+"""Store, broker or MLflow is away, slow or silent in the middle of a run: the run is delayed, and forecasts continue.
 
-The long form takes each backend away for a minute (`FLTS_FAULT_SECONDS`), through a proxy; the store is the real S3
-server that `FLTS_TEST_S3_*` name, else the tests' own. The short form stops MLflow and the broker of the shared
-pipeline for some seconds.
+The tests with a `journey` make each backend unavailable for a minute (`FLTS_FAULT_SECONDS`) through a proxy. Their
+store is the real S3 server that `FLTS_TEST_S3_*` name, or else the tests' own server. The last test stops MLflow and
+the broker of the shared pipeline for some seconds.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ from tests.stores import why_no_s3
 
 FAULT_SECONDS = float(os.environ.get("FLTS_FAULT_SECONDS", "60"))
 RECOVERY_SECONDS = 180.0
-"""From the end of a fault to the run's decision."""
+"""Timeout in seconds from the end of a fault to the end of the run."""
 RECORD_SECONDS = 120.0
 LATER_SECONDS = 15.0
-"""How much later a training may end that MLflow does not answer."""
+"""Seconds by which a training may take longer while MLflow does not answer."""
 EPOCHS = 12
 FAULTS = {
     "refused": REFUSE,
@@ -54,13 +54,13 @@ CASES = [
     *((backend, fault, "training") for backend in ("store", "mlflow", "kafka") for fault in FAULTS),
     *((backend, "black hole", "upload") for backend in ("store", "mlflow", "kafka")),
 ]
-"""Backend, fault, and what is going on when it begins."""
-CASES.remove(("store", "frozen", "training"))  # the store is a folder and has no process to freeze
+"""Backend, fault, and the step of the run in which the fault begins."""
+CASES.remove(("store", "frozen", "training"))  # the launcher has no S3 process to freeze
 
 
 @dataclass
 class Journey:
-    """The pipeline, what is uploaded, a champion that is asked all the time, and the figures so far."""
+    """The pipeline, the uploaded files, the forecast request that is sent all the time, and the figures so far."""
 
     fragile: FragileStack
     sample: tuple[Path, Path]
@@ -79,7 +79,7 @@ class Journey:
 
 @pytest.fixture(scope="module")
 def journey(tmp_path_factory: pytest.TempPathFactory, sample: tuple[Path, Path]) -> Iterator[Journey]:
-    """Prints the figures of all cases at the end, and writes them where ``FLTS_REPORTS`` says."""
+    """Yield a pipeline with one champion; at the end write the figures of all cases into ``FLTS_REPORTS``."""
     home = tmp_path_factory.mktemp("fragile") / "home"
     with fragile_stack(home, **SMALL, SPOOL_DRAIN_SECONDS="3") as fragile:
         journey, stack = Journey(fragile, sample, {}, []), fragile.stack
@@ -223,7 +223,7 @@ def taken_away(fragile: FragileStack, backend: str, mode: Mode | None) -> Abstra
 
 
 def eventually_or_not(check: Any, *, seconds: float) -> float | None:
-    """Return when the check first held, None if it did not within the time."""
+    """Return the time of the check's first success, or None without a success within `seconds`."""
     deadline = now() + seconds
     while now() < deadline:
         if check():

@@ -1,4 +1,4 @@
-"""All that /predict is sent, in one table, over HTTP to a running inference server; and what it costs the server."""
+"""Bad requests to /predict, sent over HTTP to running servers: the answer to each of them, and the servers' memory."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ pytestmark = pytest.mark.timeout(300)
 
 NAME = "asked-badly"
 SERVER_BYTES = 400 * MIB
-"""The server's own memory, as its README promises: whatever is sent."""
+"""Limit in bytes of the inference server's own process, for any request; its README states it."""
 GATEWAY_BYTES = 350 * MIB
 BODY_LIMIT = 4 * MIB
-"""MAX_REQUEST_BYTES."""
+"""MAX_REQUEST_BYTES of inference."""
 PASSED_ON_LIMIT = 16 * MIB
-"""The gateway's MAX_PREDICT_BYTES."""
+"""MAX_PREDICT_BYTES of the gateway."""
 GIGABYTE = 2**30
 PIECE = 2**18
 ROWS = 12
@@ -43,7 +43,7 @@ def throne(stack: RunningStack) -> Iterator[Throne]:
 
 
 def data(count: int = ROWS, **columns: Any) -> dict[str, Any]:
-    """Good rows, with some columns replaced; None leaves one out."""
+    """Return good rows, with some columns replaced; a column that is None is removed."""
     good: dict[str, Any] = {"time": [START + STEP_SECONDS * at for at in range(count)]}
     good |= {name: [float(at % 5) for at in range(count)] for name in ("a", "b")}
     return {name: values for name, values in (good | columns).items() if values is not None}
@@ -54,7 +54,7 @@ def body(columns: dict[str, Any] | None = None, **more: Any) -> bytes:
 
 
 def raw(column: str, text: bytes) -> bytes:
-    """A good request in which one column is this very text."""
+    """Return a good request in which this JSON text replaces the values of one column."""
     return body(data(**{column: "HERE"})).replace(b'"HERE"', text)
 
 
@@ -63,7 +63,7 @@ def at_steps(*steps: int) -> bytes:
 
 
 def numbers(at: int, text: str) -> bytes:
-    """Numbers of column a, one of which is this text."""
+    """Return a JSON list of numbers in which this text replaces the number at index `at`."""
     cells = ["1.5"] * ROWS
     cells[at] = text
     return ("[" + ",".join(cells) + "]").encode()
@@ -75,7 +75,7 @@ def endless(piece: bytes, total: int, start: bytes = b'{"data": {"a": [') -> Ite
 
 @dataclass(frozen=True)
 class Case:
-    """What is sent, and the answer it must get."""
+    """One request and the expected answer."""
 
     name: str
     body: bytes | Iterable[bytes]
@@ -86,7 +86,7 @@ class Case:
     headers: dict[str, str] = field(default_factory=dict)
     declared: int | None = None
     most_sent: int | None = None
-    """Bytes after which the answer must have come at the latest."""
+    """Most bytes that the client may have sent before the answer."""
 
 
 STEPS = list(range(ROWS))
@@ -349,7 +349,7 @@ def test_every_bad_request_is_refused_to_the_letter_and_costs_the_server_little(
 
 @pytest.mark.usefixtures("throne")
 def test_rows_without_a_single_number_are_answered_and_counted(stack: RunningStack) -> None:
-    """Cells that are not known are filled as in training; a forecast of nothing but fill is the caller's to judge."""
+    """Missing cells are filled as in training; the answer counts them, so that the caller can judge the forecast."""
     answer = stack.predict(json.loads(body(data(a=[None] * ROWS, b=[None] * ROWS))))
 
     assert answer.status_code == 200, answer.text

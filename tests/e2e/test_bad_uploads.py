@@ -1,7 +1,7 @@
-"""All that people and attackers upload, in one table, over HTTP to a running gateway; and what it costs the gateway.
+"""Bad uploads, sent over HTTP to a running gateway: the answer to each of them, and the gateway's memory.
 
-Each refusal is checked to the letter; nothing of it is stored; the gateway's memory stays below its documented limit
-(gateway_container/README.md); afterwards a good upload becomes a served forecast.
+The tests check status, code, field and message of each refusal, and that the gateway stores nothing. The gateway's
+memory stays below the limit in gateway_container/README.md. Afterwards a good upload becomes a served forecast.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ pytestmark = pytest.mark.timeout(300)
 
 BAD = "bad-uploads"
 GATEWAY_BYTES = 350 * MIB
-"""The gateway's own memory, as its README promises: whatever is sent."""
+"""Limit in bytes of the gateway's own process, for any upload; its README states it."""
 CHILD_BYTES = 150 * MIB
-"""What a checking child has before its first file, which its bound does not count."""
+"""Bytes of a checking child process before its first file; VALIDATION_MEMORY_BYTES excludes them."""
 GIGABYTE = 2**30
 PIECE = 2**18
 
@@ -52,7 +52,7 @@ def rows(count: int, *, start: int = 0, step: int = 60) -> list[str]:
 
 
 def repeated(start: bytes, piece: bytes, total: int) -> Callable[[], Body]:
-    """A body of any size that is nowhere whole."""
+    """Return a function that yields a body of about `total` bytes in pieces, so that no process holds all of it."""
     return lambda: itertools.chain([start], itertools.repeat(piece * (PIECE // len(piece)), total // PIECE))
 
 
@@ -71,7 +71,7 @@ def parquet_bomb() -> Body:
 
 
 def many_cells() -> Body:
-    """Ten million cells in 20 MB: within every limit but the memory that one check may have."""
+    """Yield ten million cells in 20 MB: within every limit except the memory of one check."""
     yield b"time," + b",".join(b"c%d" % at for at in range(900)) + b"\n"
     row = b"," + b",".join([b"1"] * 900) + b"\n"
     for block in range(0, 11_000, 100):
@@ -80,7 +80,7 @@ def many_cells() -> Body:
 
 @dataclass(frozen=True)
 class Case:
-    """What is sent, and the answer it must get."""
+    """One upload and the expected answer."""
 
     name: str
     body: Callable[[], Body]
@@ -89,12 +89,12 @@ class Case:
     field: str | None
     words: str
     file: str = "train"
-    """The form's field that carries it; a good training file goes along with a bad test file."""
+    """Form field of the bad file; a bad test file is sent together with a good training file."""
     headers: dict[str, str] = field(default_factory=dict)
     declared: int | None = None
-    """Content-Length; without it the body goes out in chunks."""
+    """Content-Length; if None, the client sends the body in chunks."""
     most_sent: int | None = None
-    """Bytes after which the answer must have come at the latest."""
+    """Most bytes that the client may have sent before the answer."""
 
 
 GOOD = rows(200)
@@ -309,7 +309,7 @@ LANDING = [
         headers={"Content-Encoding": "gzip"},
     ),
 ]
-"""What is sent to /upload/raw-data/<identifier>/train.csv, which stores a file without reading it."""
+"""Bodies for /upload/raw-data/<identifier>/train.csv, which checks bytes and line lengths and parses no rows."""
 
 
 def test_nothing_lands_that_can_be_no_csv(stack: RunningStack) -> None:
@@ -338,7 +338,7 @@ def test_nothing_lands_that_can_be_no_csv(stack: RunningStack) -> None:
 
 
 def odd_csv(path: Path) -> Path:
-    """The seasonal measurements with a constant, an empty and a quoted column, a short and a long gap."""
+    """Write the seasonal data set with a constant, an empty and a quoted column, a short and a long gap."""
     header, *measured = seasonal_csv(path).read_text().splitlines()
     odd = [f'{line},7,,"{at % 48}.5"' for at, line in enumerate(measured)]
     del odd[700:703]
@@ -349,7 +349,7 @@ def odd_csv(path: Path) -> Path:
 
 @pytest.mark.long
 def test_odd_but_honest_data_are_described_trained_on_and_answered(stack: RunningStack, tmp_path: Path) -> None:
-    """After all the bad ones, a good upload becomes a served forecast; so does one in which nothing ever changes."""
+    """Valid uploads with unusual columns and gaps, or with constant columns only, become served forecasts."""
     file = odd_csv(tmp_path / "odd.csv").read_bytes()
     (tmp_path / "still.csv").write_bytes(b"".join(lines(*(f"{60 * at},7,0.5" for at in range(200)))()))
 

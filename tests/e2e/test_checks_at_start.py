@@ -1,4 +1,4 @@
-"""Every service behind a proxy that never answers, or stalls after 64 KiB: it says which backend that is, in time."""
+"""Each service starts behind a proxy that never answers or stalls after 64 KiB, and names the backend in time."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from tests.tiny_s3 import running_s3
 pytestmark = pytest.mark.timeout(120)
 
 CHECK_SECONDS = {"store": 12, "kafka": 5, "mlflow": 6}
-"""Where a fault is waited for; of the store several steps succeed before the one that stalls."""
+"""BACKEND_CHECK_SECONDS of the tests, by backend; several checks of the store succeed before the check that stalls."""
 START_SECONDS = 30
-"""For imports, on a machine that does other things too."""
+"""Seconds for the imports of a service on a busy machine."""
 SERVICES = {
     "fastapi-app": ("gateway_container", {"GATEWAY_API_KEY": "a-key-that-only-this-test-knows"}),
     "preprocess": ("preprocess_container", {}),
@@ -45,9 +45,9 @@ SERVICES = {
 }
 JOB = ("preprocess_container.job", {"DATASET_NAME": "sample"})
 RECORDING = ("train-gru", "nonml-prophet", "eval")
-"""Those that tell MLflow; it is the record, so they go on without it."""
+"""Services that write to MLflow; MLflow is optional, so they start without it."""
 SERVING = ("inference",)
-"""Goes on with the champions that it has."""
+"""Services that continue without a backend, with the champions that they have."""
 STALL = stall_after(64 * 1024)
 FAULTS = {"never answers": BLACKHOLE, "stalls after 64 KiB": STALL}
 STEPS = {
@@ -59,7 +59,7 @@ STEPS = {
     ("mlflow", "stalls after 64 KiB"): "search with a body of 96 KiB",
 }
 IN_SHORT = {("preprocess", "kafka"), ("eval", "mlflow")}
-"""Stalls that are among the short tests."""
+"""(Service, backend) pairs whose stall is not marked `long`."""
 
 
 @dataclass
@@ -70,7 +70,7 @@ class Backends:
     store: dict[str, str]
     proxies: dict[str, FaultyProxy]
     settings: StoreSettings
-    """Of the store, past its proxy."""
+    """Settings of the store without its proxy."""
     figures: list[dict[str, object]] = field(default_factory=list)
 
     def addresses(self) -> dict[str, str]:
@@ -93,7 +93,7 @@ class Backends:
 
 
 class _Record(BaseHTTPRequestHandler):
-    """As much of MLflow as the check asks for."""
+    """The part of MLflow that the check at start uses."""
 
     protocol_version = "HTTP/1.1"
 
@@ -106,7 +106,7 @@ class _Record(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Write no access log."""
 
 
 @contextmanager
@@ -140,7 +140,7 @@ def cases() -> Iterator[ParameterSet]:
                 continue
             for fault, mode in FAULTS.items():
                 if (service, backend, fault) == ("inference", "store", "stalls after 64 KiB"):
-                    continue  # without a champion inference reads nothing of this size; the next test has one
+                    continue  # without a champion inference reads nothing of this size; the next test has a champion
                 short = (service, backend) in IN_SHORT and mode == STALL
                 marks = () if short else (pytest.mark.long,)
                 yield pytest.param(service, backend, fault, id=f"{service}, {backend} {fault}", marks=marks)
@@ -170,7 +170,7 @@ def test_the_backend_that_cannot_be_worked_with_is_named_in_time_and_no_other(
         seconds = time.monotonic() - began
 
     addresses = backends.addresses()
-    if (backend, name) != ("store", "inference"):  # only inference's child uses the store, in every round
+    if (backend, name) != ("store", "inference"):  # inference does not check the store at start
         assert f"{backend} {addresses[backend]}: '{STEPS[backend, fault]}" in told
         assert f"did not succeed within {limit} s" in told
     assert addresses[backend] in told

@@ -1,4 +1,4 @@
-"""`python -m embedded demo`: the front door, as a person and as a script use it."""
+"""`python -m embedded demo`: its output, its exit codes, its second start, and its end by a signal."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def demo(home: Path, **environment: str) -> subprocess.Popen[str]:
 
 
 def ended(process: subprocess.Popen[str], seconds: float) -> tuple[str, str]:
-    """Return what it said until it ended; end it and fail where it does not."""
+    """Wait for the end of the process and return its output and errors; after `seconds`, terminate it and fail."""
     try:
         return process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
@@ -106,7 +106,7 @@ def test_a_run_that_was_cut_off_goes_on_at_the_next_start_and_nothing_is_left_be
     assert not [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
     assert not list(stages.glob("*/decision.json"))
     if number is signal.SIGINT:
-        return  # the case of SIGTERM below covers the rest
+        return  # only the case of SIGTERM tests the second start
 
     again = demo(home, ONCE="1", **SMALL)
     output, errors = ended(again, 200)

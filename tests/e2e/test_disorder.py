@@ -1,4 +1,4 @@
-"""Messages that come twice, late and in any order change nothing."""
+"""Messages that are repeated, late or out of order change no object, no record in MLflow and no forecast."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ pytestmark = pytest.mark.timeout(300)
 
 TIMES = 3
 STAY_SECONDS = 3.0
-"""A tick of the inference worker and one of eval, after the last message was read."""
+"""Seconds to wait after the last message was read; the inference worker reacts to a message within 0.5 s."""
 
 
 def replay(
     stack: RunningStack, identifiers: tuple[str, ...], *, seed: int, also: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """Produce all records of these identifiers again, three times in random order, and compare what is kept."""
+    """Produce all records of these identifiers again, three times in random order; assert that no result changes."""
     address = stack.state["kafka"]
     settled(stack, identifiers)
     before = Kept.of(stack, identifiers)
@@ -122,7 +122,7 @@ def test_an_older_run_that_decides_after_a_newer_ones_promotion_is_superseded(
 
 
 def assert_superseded(stack: RunningStack, run: dict[str, Any]) -> None:
-    """An outcome that says so, one decision, the message, and what a person is shown."""
+    """Check the outcome, the single decision, the published message and the output of `flts why`."""
     assert run["outcome"] == "superseded", run["decision"]
     assert any("newer" in reason for reason in run["outcome_details"]["reasons"])
     assert len(stack.decisions(run["identifier"], run["pipeline_run_id"])) == 1
@@ -161,7 +161,7 @@ def run_store_of(stack: RunningStack) -> RunStore:
 
 
 def ask(stack: RunningStack, event: RawData | RollbackRequest) -> str:
-    """Record a run as a gateway does before it publishes anything, and have the gateway announce it."""
+    """Record a run as the gateway does before it publishes, and make the gateway announce the run."""
     run_store_of(stack).runs.create(event)
     announce(stack, event.pipeline_run_id)
     return event.pipeline_run_id
@@ -174,7 +174,7 @@ def announce(stack: RunningStack, run_id: str) -> None:
 
 @pytest.mark.long
 def test_an_older_run_that_is_announced_late_is_superseded(stack: RunningStack, sample: tuple[Path, Path]) -> None:
-    """The gateway that recorded it was killed before the broker had its message."""
+    """The older run is recorded and not announced, as after the kill of a gateway between these two steps."""
     example = stack.wait_decided(stack.upload("late", *sample, settings={"EPOCHS": 2}))
     older = RawData(
         **of_a_new_run("late"),
@@ -232,7 +232,7 @@ def test_the_whole_log_of_runs_that_ended_in_every_way_changes_nothing(
 
 
 def rejected_by_preprocess(identifier: str, example: dict[str, Any]) -> RawData:
-    """An upload that the gateway of today would refuse; preprocess, which looks for itself, rejects it."""
+    """Return an upload that the gateway would refuse; preprocess also checks it, and rejects it."""
     return RawData(
         **of_a_new_run(identifier), train=ClaimCheck.model_validate(example["train"]), settings={"INPUT_SEQ_LEN": 9_000}
     )

@@ -1,4 +1,4 @@
-"""What a target needs for the real LTE measurements: seconds from upload to served forecast, and memory."""
+"""Resources for the real LTE measurements: seconds from the upload to the served forecast, and memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DEFAULTS = {
     name.upper(): TrainingSettings.model_fields[name].default
     for name in ("epochs", "hidden_size", "num_layers", "batch_size")
 }
-"""The services' own, where the shared pipeline of the journeys has smaller ones."""
+"""Default training settings; the shared pipeline of the tests has smaller values."""
 SERVED_SECONDS = 90.0
 RETRIED = "train_retry_defer"
 SAMPLE_SECONDS = 2.0

@@ -1,4 +1,4 @@
-"""The first run of all, on a pipeline of one trainer: before the champion, and how Prophet becomes it."""
+"""A new pipeline with one trainer: before the first champion, Prophet's promotion, and a restart without backends."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_the_last_champion_survives_a_restart_and_the_loss_of_every_backend(prop
 
 @contextmanager
 def every_backend_away(stack: RunningStack) -> Iterator[None]:
-    """The broker and MLflow accept and never answer; where the store was is something that is no folder."""
+    """Suspend the broker and MLflow, so that they never answer; replace the store's folder with a file."""
     frozen = [psutil.Process(stack.pid(name)) for name in ("kafka", "mlflow")]
     frozen += [child for process in frozen for child in process.children(recursive=True)]
     hidden = stack.store.with_name("store-away")

@@ -1,4 +1,4 @@
-"""A new inference replica with an empty disk, before a store that cannot be reached."""
+"""A new inference replica with an empty disk starts while the store cannot be reached."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SERIES = small_series()
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreSettings]:
-    """An S3 server with one champion."""
+    """Yield the settings of an S3 server that has one champion."""
     with running_s3(tmp_path_factory.mktemp("s3")) as settings:
         store = S3Store(settings)
         for bucket in BUCKETS:

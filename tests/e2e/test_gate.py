@@ -1,4 +1,4 @@
-"""The gate, end to end: luck promotes nothing, and a champion keeps its place unless beaten on the new test rows."""
+"""The gate, end to end: no promotion on a random walk, and none of a model that is worse than the champion."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FAST = {"EPOCHS": 20, "HIDDEN_SIZE": 32, "NUM_LAYERS": 1, "BATCH_SIZE": 64}
 
 
 def write_walk(path: Path, seed: int) -> Path:
-    """A random walk: nothing that was seen says where it goes next, so persistence is the best forecast."""
+    """Write a random walk: its next step does not depend on earlier rows, so persistence is the best forecast."""
     start = datetime(2024, 1, 1, tzinfo=UTC)
     values = np.cumsum(np.random.default_rng(seed).normal(size=ROWS))
     lines = [f"{start + timedelta(minutes=10 * at):%Y-%m-%dT%H:%M:%SZ},{value:.6f}" for at, value in enumerate(values)]

@@ -1,4 +1,4 @@
-"""Bundles by somebody with write access to the bucket: none is loaded, the reason is named, the champion stays."""
+"""Hostile bundles of an attacker with write access to the bucket: none is loaded, and the old champion stays."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SHORT = {
     "a pickle as model",
     "a zip with .. as model",
 }
-"""One of each kind; `make test` puts every attack of the table to the same code in its units."""
+"""One attack of each kind; the unit tests of `make test` run every attack of the table against the same code."""
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def test_an_identifier_with_nothing_but_a_hostile_champion_is_unavailable_and_no
 def test_eval_refuses_hostile_candidates_by_their_reasons_and_judges_the_good_ones(
     stack: RunningStack, throne: Throne, seasonal: dict[str, Any]
 ) -> None:
-    """Judged again after their records in the store were forged: GRU now hungers for 8 GiB, LSTM is a pickle."""
+    """The test first forges records of a decided run: the GRU bundle needs 8 GiB, and the LSTM bundle is a pickle."""
     identifier, of_run = seasonal["identifier"], seasonal["pipeline_run_id"]
     forged = {
         "GRU": next(each for each in ATTACKS if each.name == "2^31 cells out of small weights"),
@@ -135,7 +135,7 @@ def test_eval_refuses_hostile_candidates_by_their_reasons_and_judges_the_good_on
 
 
 def _forge(throne: Throne, identifier: str, run: str, model_type: str, attack: Attack) -> None:
-    """Have a run's record of a trained model name a hostile bundle."""
+    """Replace the bundle in a run's record of a trained model with a hostile bundle."""
     key = f"{identifier}/{run}/trained/{model_type}.json"
     event = ModelTraining.model_validate(json.loads(throne.store.get("pipeline-runs", key)[0]))
     assert event.bundle is not None

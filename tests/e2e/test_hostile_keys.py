@@ -1,4 +1,4 @@
-"""A thousand names that no honest caller would choose, to the letter, wherever a path or a body takes one."""
+"""A thousand hostile names, sent unchanged in each path and body of the API that accepts a name."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Sender = Callable[[RunningStack, bytes], RawAnswer]
 
 
 def names() -> Iterator[bytes]:
-    """Names of one to five parts, the same each time; the whole list of single parts comes first."""
+    """Yield each single part, then random names of one to five parts; the seed is fixed."""
     yield from PARTS
     chance = random.Random(SEED)
     for _ in range(COUNT - len(PARTS)):
@@ -73,7 +73,7 @@ def upload(stack: RunningStack, name: bytes) -> RawAnswer:
 
 
 def in_a_body(url: str, path: str) -> Sender:
-    """The name as the identifier in JSON; bytes that are no text become what Latin-1 calls them."""
+    """Return a sender that puts the name into JSON as the identifier, decoded as Latin-1."""
 
     def sender(stack: RunningStack, name: bytes) -> RawAnswer:
         document = {"identifier": name.decode("latin-1").replace("%00", "\0").replace("%E2%80%AE", "\u202e")}
@@ -102,7 +102,7 @@ PLACES: dict[str, Sender] = {
     "POST /predict, in the body": in_a_body("inference_url", "/predict"),
 }
 NOT_HTTP = b"Invalid HTTP request received."
-"""The HTTP server's own answer to a request line that is none: it never reaches the application."""
+"""Body of the HTTP server's answer to an invalid request line, which does not reach the application."""
 
 
 def test_a_thousand_hostile_names_reach_nothing_and_break_nothing(stack: RunningStack) -> None:
@@ -133,7 +133,7 @@ def test_a_thousand_hostile_names_reach_nothing_and_break_nothing(stack: Running
 
 
 def wrong_with(answer: RawAnswer) -> str | None:
-    """Return what an answer is not as it should be: never a 500, always the one form of errors."""
+    """Return the problem of an answer, or None: errors have the common form, and 503 is the only status above 499."""
     if answer.status >= 500 and answer.status != 503:
         return answer.body[:200].decode("latin-1")
     if answer.status == 400 and answer.body == NOT_HTTP:
@@ -148,14 +148,14 @@ def wrong_with(answer: RawAnswer) -> str | None:
 
 
 def outside(stack: RunningStack) -> dict[str, list[str]]:
-    """Return what lies beside the store and in the folders above it, where dots would lead to."""
+    """Return the uploaded file names in the store's folder and its parents, where a name with dots could lead."""
     folders = [stack.store, *list(stack.store.parents)[:-1]]
     ours = re.compile(r"train\.csv|current\.json")
     return {str(folder): sorted(path.name for path in folder.iterdir() if ours.search(path.name)) for folder in folders}
 
 
 def strays(stack: RunningStack) -> list[str]:
-    """Return files with the canary that are not where an upload of a good name lands."""
+    """Return the files with the canary that are outside of the folders for uploads with a valid name."""
     found = []
     for path in files_below(stack.home):
         if not path.is_file() or path.stat().st_size > 10 * len(CANARY) or CANARY not in path.read_bytes():

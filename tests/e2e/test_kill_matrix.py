@@ -1,7 +1,7 @@
-"""The kill matrix: every service is killed at every point that a run passes in it, and the run survives each time.
+"""The kill matrix: each service is killed at each kill point that a run passes, and the run survives each kill.
 
-The points are not listed here: an undisturbed run tells which there are, so that a new one cannot be forgotten. What is
-listed is what must be among them, so that none disappears unnoticed either.
+The test reads the points from an undisturbed run, so it also covers new points. `MUST_PASS` lists the points that the
+run must contain, so that the test fails when a point disappears.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ MUST_PASS = {
         "forecast.json",
     ),
 }
-"""Words that the points of a service must hold, each before and after."""
+"""Words that must occur in the names of a service's points, each in a point `.before` and a point `.after`."""
 
 GIVES_UP = {
     "preprocess": "raw-data",
@@ -133,7 +133,7 @@ def missing(cases: list[Case]) -> Iterator[str]:
 
 
 def not_passed(cases: list[Case]) -> list[dict[str, Any]]:
-    """Return a row for each kind of point that a service does not pass."""
+    """Return a row for each service and kind of point that the service does not pass."""
     kinds = sorted({case.point for case in cases})
     passed = {(case.program, case.point) for case in cases}
     return [

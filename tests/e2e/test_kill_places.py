@@ -1,6 +1,6 @@
-"""Kill -9 in the middle of the work: each run still ends with one decision and a served forecast, and nothing is lost.
+"""A service is killed with SIGKILL in the middle of its work: each run still has one decision and a served forecast.
 
-Seven places of the kill matrix (`test_kill_matrix`), which has them all; the gravest of each service.
+The cases are seven points of the kill matrix: the most critical point of each service. `test_kill_matrix` tests all.
 """
 
 from __future__ import annotations

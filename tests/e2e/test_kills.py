@@ -1,4 +1,4 @@
-"""Kill -9 in the middle of the work: the run still ends with exactly one decision and a served forecast."""
+"""A service is killed with SIGKILL in the middle of its work: the run still has one decision and a served forecast."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MIDDLE = {
     "eval": "model_evaluate_start",
 }
 SHORT = ("train-gru",)
-"""Killed in `make test` too, where `test_kill_places` has the others' turn."""
+"""Services that `make test` kills here; `test_kill_places` kills one process of each service there."""
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The load test itself: it passes on a pipeline that answers, and fails where it has a reason to."""
+"""`tools.load`: the load test passes on a pipeline that answers, and fails with its reason otherwise."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.stack import ROOT, RunningStack
 pytestmark = [pytest.mark.long, pytest.mark.timeout(500)]
 
 PATIENT = ("--max-median-ms", "1000", "--max-p95-ms", "8000")
-"""What is measured here is Locust, beside tests that hold the cores."""
+"""Wide latency limits: the test checks the load test itself, and other tests use the cores at the same time."""
 
 
 def load(home: Path, folder: Path, *options: str) -> tuple[int, str, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Work that takes longer than the broker's patience, is ended in the middle, hangs, or is killed for its memory."""
+"""Trainings that exceed the maximum poll interval, are ended by SIGTERM, hang, or are killed for lack of memory."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(2400)]
 
 LONG_SECONDS = 90.0
 PATIENCE = 300.0
-"""Longest wait for a step of a long test; what must be fast is measured."""
+"""Timeout in seconds of one step of a test; the tests assert shorter times where a step must be fast."""
 POLL_SECONDS = 10
 STUCK_SECONDS = 40
-"""Importing torch or MLflow's client says nothing meanwhile, and takes 10 s and more on a busy machine."""
+"""A child process reports nothing while it imports torch or MLflow's client: 10 s and more on a busy machine."""
 DRAIN_SECONDS = 5
 TRIES = 3
 GROUP = "train-gru"
@@ -57,7 +57,7 @@ def test_a_trainer_whose_child_is_killed_for_its_memory_tries_again(
 
 @pytest.fixture(scope="module")
 def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
-    """A broker that takes partitions away after 10 s without a poll, and a stuck-detector of 40 s."""
+    """Yield a pipeline with a maximum poll interval of 10 s, in which a training without progress for 40 s is stuck."""
     with running_stack(
         tmp_path_factory.mktemp("long-work") / "home",
         **SMALL,
@@ -73,7 +73,7 @@ def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack
 
 @pytest.fixture(scope="module")
 def epoch_seconds(impatient: RunningStack, sample: tuple[Path, Path]) -> float:
-    """How long an epoch takes on this machine, at this moment."""
+    """Return the seconds of one epoch, measured now on this machine."""
     run_id = impatient.upload("measured", *sample, settings={"EPOCHS": 20, "EARLY_STOPPING": False})
     run = impatient.wait_decided(run_id, timeout=PATIENCE)
     assert run["trained"]["GRU"]["status"] == "SUCCESS", run["trained"]["GRU"]
@@ -94,7 +94,7 @@ def test_a_training_of_ninety_seconds_keeps_its_partition_while_others_move_on(
         wait_shared([first, second], "training-data")
         busy, free = identifier_for(first, "training-data", "busy"), identifier_for(second, "training-data", "free")
         began = time.time()
-        # A margin of a half: the machine may be faster now than when an epoch was measured.
+        # 50 % more epochs, because the machine may be faster now than during the measurement.
         long_run = stack.upload(busy, *sample, settings=settings_for(LONG_SECONDS * 1.5, epoch_seconds))
         eventually(lambda: first.events("train_start", long_run), "the long training", timeout=PATIENCE)
         others = []
@@ -232,7 +232,7 @@ def kill_child(trainer: Instance) -> None:
 
 
 def kill_all(trainer: Instance) -> None:
-    """As version 2 of Linux's control groups does: everything in the group at once."""
+    """Kill a trainer and its children at once, as Linux does for a control group (version 2) without memory."""
     for process in [*trainer.children(), psutil.Process(trainer.pid)]:
         process.kill()
 
@@ -242,7 +242,7 @@ LEFT_BYTES = 8 * 2**20
 
 
 def limit_memory(trainer: Instance) -> None:
-    """Put the child under a limit that its next pages break, so that the kernel kills it."""
+    """Put the child processes under a memory limit that their next pages exceed, so that the kernel kills them."""
     try:
         MEMORY_GROUP.mkdir(exist_ok=True)
         (MEMORY_GROUP / "memory.limit_in_bytes").write_text(str(LEFT_BYTES))
@@ -326,7 +326,7 @@ def _killed_each_time(
 
 
 def launched_again(stack: RunningStack) -> Instance:
-    """Return the launcher's trainer, once it runs."""
+    """Wait until the launcher's trainer runs, and return it."""
 
     def found() -> Instance | None:
         with contextlib.suppress(AssertionError):
@@ -337,7 +337,7 @@ def launched_again(stack: RunningStack) -> Instance:
 
 
 def tries_recorded(stack: RunningStack, identifier: str, run_id: str) -> list[Path]:
-    """Return the records of tries of a trainer's message that were not cleared."""
+    """Return the records of attempts at a trainer's message that the trainer has not removed."""
     return list(files_below(stack.store / "pipeline-runs" / identifier / run_id / "attempts" / GROUP, ".json"))
 
 

@@ -1,4 +1,4 @@
-"""The real LTE measurements beside the project: shapes, the seeds' sampled scenario, a decision after two trainers."""
+"""Runs on the real LTE measurements: array shapes, 50 sampled rows, a decision after two trainers, one target."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every program and backend is killed, and evicted, in the middle of a run: one promotion, and forecasts never stop."""
+"""Each program and backend is killed or evicted in the middle of a run: one promotion, and forecasts continue."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ PROGRAMS = (*("fastapi-app", "preprocess", *INSTALLED, "eval", "inference", "inf
 DEATHS = ("kill", "eviction")
 DECIDED_SECONDS = 300
 UNNOTICED_SECONDS = 5.0
-"""How long requests may still be sent to a replica that was killed, where nothing repeats them on their way."""
+"""Seconds in which requests may still reach a killed replica, where no balancer repeats them."""
 
 
 @pytest.fixture(scope="module")
 def question(stack: Pipeline, sample: tuple[Path, Path]) -> dict[str, Any]:
-    """A champion that is asked all the time, and what it is asked."""
+    """Promote a champion, and return the request that is sent to it all the time."""
     run = stack.wait_decided(stack.upload("steady", *sample), timeout=DECIDED_SECONDS)
     assert run["outcome"] == "promoted", run["decision"]
     stack.wait_served("steady", run["decision"]["run_id"], timeout=60)

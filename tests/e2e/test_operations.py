@@ -1,4 +1,4 @@
-"""Operating a running pipeline: roll back, delete everywhere, clean up, look for what is wrong; figures are printed."""
+"""Operations on a running pipeline: rollback, retrain, cancel, deletion, janitor and doctor, with their durations."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
 @pytest.fixture(scope="module")
 def replicas(stack: RunningStack) -> Iterator[list[Instance]]:
-    """The launcher's inference server and a second one."""
+    """Yield the launcher's inference replica and a second replica."""
     with replica(stack, "inference") as second:
         yield [launched(stack, "inference"), second]
 
@@ -44,7 +44,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="module")
 def champions(stack: RunningStack, replicas: list[Instance], files: tuple[Path, Path]) -> tuple[str, str]:
-    """Two promoted models of one identifier, the second of which is the current one on every replica."""
+    """Promote two models of one identifier; return their run_ids once every replica serves the second model."""
     first = stack.wait_decided(stack.upload(NAME, *files, settings={"EPOCHS": 3}))
     assert first["outcome"] == "promoted", first["decision"]
     second = stack.wait_decided(stack.upload(NAME, *files, settings={"EPOCHS": 12, "HIDDEN_SIZE": 24}))
@@ -60,7 +60,7 @@ def body(stack: RunningStack, identifier: str = NAME) -> dict[str, Any]:
 
 
 def served(one: Instance, request: dict[str, Any] | None = None) -> str | None:
-    """The run_id that a replica answers with, or None while it has no champion."""
+    """Return the run_id of a replica's forecast or, without a request, of its champion; None without a champion."""
     if request is not None:
         answer = httpx.post(f"{one.url}/predict", json=request, timeout=10)
         return str(answer.json()["run_id"]) if answer.status_code == 200 else None
@@ -69,7 +69,7 @@ def served(one: Instance, request: dict[str, Any] | None = None) -> str | None:
 
 
 def flts(stack: RunningStack, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line as a person would beside the running pipeline."""
+    """Run `flts` with only FLTS_HOME set, from which it reads the pipeline's addresses and key."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("FLTS_", "GATEWAY_"))}
     return subprocess.run(
         [sys.executable, "-m", "cli", *arguments],
@@ -199,9 +199,9 @@ def test_a_deleted_data_set_is_gone_everywhere_though_a_trainer_was_at_work_on_i
     report("delete", [{"seconds_to_404": seconds, "objects": counts["objects"], "bytes": counts["bytes"]}])
     assert {code for _, code in answers.values()} == {"unknown_identifier"}
     assert counts["cancelled"] == [busy]
-    # Both working trainers find the tombstone at their end, and remove their objects.
+    # A trainer reads the tombstone before and after its work, and removes the objects of a deleted run.
     for pid in _training(stack):
-        os.kill(pid, signal.SIGKILL)  # saves the time of 400 epochs: the next attempt finds the tombstone
+        os.kill(pid, signal.SIGKILL)  # saves the time of 400 epochs: the next attempt reads the tombstone
     eventually(lambda: len(stack.log_events("train-gru", "run_deleted")) > trained_before, "told", timeout=90)
     eventually(lambda: not _left(stack), f"left: {_left(stack)}", timeout=60)
     assert not list(stack.home.glob(f"inference*/{NAME}"))
@@ -225,7 +225,7 @@ def _trains(stack: RunningStack, run_id: str) -> bool:
 
 
 def _training(stack: RunningStack) -> list[int]:
-    """The child processes of both trainers of networks."""
+    """Return the pids of the child processes of both trainers of networks."""
     return [child.pid for name in ("train-gru", "train-lstm") for child in launched(stack, name).children()]
 
 

@@ -1,4 +1,4 @@
-"""Messages that nobody can work on: each group gives them up with the reason, good ones go on, and a replay mends."""
+"""Messages that no service can process: each group dead-letters them with the reason; a replay repairs some of them."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ GROUPS = {
     "inference-data": ("inference-worker",),
     "model-training": ("eval",),
 }
-"""Who gives up what cannot be read; topics that are not here have no group."""
+"""Consumer groups that dead-letter an unreadable message, by topic; topics without such a group are omitted."""
 MENDED = {"raw-data": ("preprocess",), "training-data": INSTALLED, "inference-data": ("inference-worker",)}
-"""Who gives up what a claim is wrong in. Eval reads objects when it decides; then the gate says what is wrong."""
+"""Groups that dead-letter a message with a wrong claim. Eval reads the objects later, and its gate names the error."""
 ONCE = Counter((kind, status) for kind in DEFAULT_MODEL_TYPES for status in ("FAILED", "SUCCESS"))
 READING_ALL = {topic.name: ["fastapi-app"] for topic in ALL} | {
     "model-selected": ["fastapi-app", "inference", "inference-worker"],
@@ -56,7 +56,7 @@ READING_ALL = {topic.name: ["fastapi-app"] for topic in ALL} | {
 
 @dataclass
 class Scene:
-    """A pipeline with a decided run, whose messages are the pattern of all others."""
+    """A pipeline with a decided run, whose messages are the patterns of the poison."""
 
     stack: Pipeline
     bus: Bus
@@ -84,7 +84,7 @@ class Scene:
         }
 
     def poison(self, kind: str, topic: str) -> Poison:
-        """Return poison of a run of its own, which is recorded and not announced."""
+        """Return poison with a new run id; a run with a wrong claim is also recorded, and marked as announced."""
         pattern = self.patterns()[topic]
         run, event_id = new_pipeline_run_id(), str(uuid.uuid4())
         if kind in CLAIMED:
@@ -134,7 +134,7 @@ def scene(stack: Pipeline, sample: tuple[Path, Path], tmp_path_factory: pytest.T
 
 @pytest.fixture(scope="module")
 def poisoned(scene: Scene, sample: tuple[Path, Path]) -> tuple[list[Poison], dict[str, Any]]:
-    """Eight kinds on every topic, and a good run among them."""
+    """Publish each kind of poison on each topic that it applies to, with a good upload among them."""
     before = {
         (service, topic): scene.dropped(service, topic) for topic in READING_ALL for service in READING_ALL[topic]
     }
@@ -154,7 +154,7 @@ def poisoned(scene: Scene, sample: tuple[Path, Path]) -> tuple[list[Poison], dic
 
 
 def expected_letters(made: list[Poison]) -> Counter[tuple[str, str, str, int]]:
-    """Return (group, topic, code, tries) of every letter that there must be."""
+    """Return the expected number of dead letters for each (group, topic, error code, attempts)."""
     found: Counter[tuple[str, str, str, int]] = Counter()
     for each in made:
         for group in GROUPS.get(each.topic, ()):
@@ -202,7 +202,7 @@ def test_replicas_that_read_everything_drop_poison_and_go_on(
     def counted() -> bool:
         for (service, topic), before in about["dropped"].items():
             if service == "inference" and scene.stack.replicas > 1:
-                continue  # a replica exports only its own metrics; the log, checked below, has all
+                continue  # a replica exports only its own metrics; the log, checked below, has all lines
             assert scene.dropped(service, topic) - before == len(UNREADABLE), (service, topic)
         return True
 
@@ -223,7 +223,7 @@ def test_replicas_that_read_everything_drop_poison_and_go_on(
 
 @pytest.fixture(scope="module")
 def mended(scene: Scene, poisoned: tuple[list[Poison], dict[str, Any]]) -> list[Poison]:
-    """What a claim was wrong in, with the object where the claim says: nothing is replayed yet."""
+    """Write the objects that the wrong claims name; return these messages, which are not replayed yet."""
     found = [each for each in poisoned[0] if each.kind in CLAIMED and each.topic in MENDED]
     for each in found:
         each.mend(scene.store)
@@ -238,7 +238,7 @@ def mended(scene: Scene, poisoned: tuple[list[Poison], dict[str, Any]]) -> list[
 
 @pytest.fixture(scope="module")
 def replayed(scene: Scene, mended: list[Poison]) -> dict[str, Any]:
-    """The mended ones are sent again, twice; returns what was there before."""
+    """Replay the mended messages twice; return the earlier decisions and the earlier number of dead letters."""
     decided = {each.event.pipeline_run_id: decision(scene, each) for each in of_topic(mended, "training-data")}
     letters = {}
     for group in (group for topic in MENDED for group in MENDED[topic]):
@@ -310,7 +310,7 @@ def decision(scene: Scene, each: Poison) -> dict[str, Any] | None:
 
 
 def produced(scene: Scene, topic: str, each: Poison) -> int:
-    """Return how many messages of a topic are of the poison's run, the poison itself and its replays left out."""
+    """Return the number of messages of the poison's run on a topic, without the poison and its replays."""
     return len(values_of_run(scene, topic, each))
 
 

@@ -1,4 +1,4 @@
-"""A real Prometheus over a pipeline that has worked, and has had trouble: every panel and every alert has data."""
+"""A real Prometheus scrapes a pipeline with work and faults: every panel and every alert has data."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ ZERO_WITHOUT_TROUBLE_OF_ITS_KIND = {
     "FLTS serving: Dropped",
     "FLTS Kafka: Lag of each replica",
     "FLTS Kafka: Missing from the sum",
-    "FLTS Kafka: Replayed",  # happens once; Prometheus shows an increase only from the second time on
+    "FLTS Kafka: Replayed",  # one replay happens here; `increase` is above zero only from the second replay on
 }
-"""Panels that show a line at zero here; all others must have moved."""
+"""Panels whose values may all be zero in this test; every panel that is not listed must show another value."""
 FIRED_FOR_REAL = {
     "FltsTrainingFailures",
     "FltsTrainingStuck",
@@ -70,7 +70,7 @@ FIRED_FOR_REAL = {
     "FltsMlflowAway",
     "FltsServiceDown",
 }
-"""The others need a day, a loss of interval coverage, or a broken disk; promtool makes them fire."""
+"""Alerts that fire here; the rest need a day, a loss of interval coverage or a broken disk (see `alert_cases`)."""
 
 
 BROKEN = {"identifier": "broken", "data": {}}
@@ -78,7 +78,7 @@ BROKEN = {"identifier": "broken", "data": {}}
 
 @dataclass
 class Observed:
-    """A pipeline under Prometheus, and what its panels showed before anything had worked."""
+    """A pipeline that Prometheus scrapes, and the panels that had no data before the first run."""
 
     stack: FreezablePipeline
     prometheus: Prometheus
@@ -101,7 +101,7 @@ def observed(tmp_path_factory: pytest.TempPathFactory, sample: tuple[Path, Path]
 
 @contextmanager
 def watched(folder: Path) -> Iterator[tuple[FreezablePipeline, Prometheus]]:
-    """A pipeline that has done nothing yet, and its Prometheus: under Compose the one of its profile."""
+    """Yield a pipeline without runs and its Prometheus; under Compose, the Prometheus of the `observe` profile."""
     if TARGET == "compose":
         files = folder / "prometheus"
         files.mkdir(mode=0o755)
@@ -125,13 +125,13 @@ def watched(folder: Path) -> Iterator[tuple[FreezablePipeline, Prometheus]]:
 
 
 def all_up(prometheus: Prometheus) -> bool:
-    """Whether every running service of prometheus.yml has a target, and every target answers."""
+    """Return whether every running job of prometheus.yml has a target, and every target answers."""
     up = prometheus.up()
     return up.keys() >= running_jobs() and all(up.values())
 
 
 def without_data(seen: Observed) -> set[str]:
-    """The panels that show nothing, or nothing but zero."""
+    """Return the panels without values, or with zeros only."""
     return {query.name for query in queries() if not any(shown(seen, query))}
 
 
@@ -140,13 +140,13 @@ def shown(seen: Observed, query: Query) -> list[float]:
 
 
 def fired(prometheus: Prometheus) -> set[str]:
-    """The alerts that have fired since Prometheus began."""
+    """Return the alerts that fired within the last hour; the test is shorter than an hour."""
     found = prometheus.get("query", query='max_over_time(ALERTS{alertstate="firing"}[1h])')["result"]
     return {series["metric"]["alertname"] for series in found}
 
 
 def work(stack: FreezablePipeline, sample: tuple[Path, Path]) -> None:
-    """What a working day has: two uploads, one refused, a rollback, forecasts."""
+    """Make two uploads, a refused upload, a rollback, forecasts, and a refused forecast."""
     first = stack.wait_decided(stack.upload("observed", *sample))
     assert first["outcome"] == "promoted", first
     second = stack.wait_decided(stack.upload("observed", *sample, settings={"EXTRA_HASH_SALT": "x"}, force=True))
@@ -167,7 +167,7 @@ def work(stack: FreezablePipeline, sample: tuple[Path, Path]) -> None:
 
 
 def trouble(stack: FreezablePipeline, prometheus: Prometheus, sample: tuple[Path, Path]) -> None:
-    """A training that hangs at every try beside an MLflow that hangs, a broken bundle, a record that is no event."""
+    """Cause faults: a training that hangs in each attempt, a frozen MLflow, a broken bundle, an invalid record."""
     settings = {"EPOCHS": 60, "EARLY_STOPPING": False, "EXTRA_HASH_SALT": "hangs"}
     run_id = stack.upload("hanging", *sample, settings=settings)
     stack.freeze("mlflow")
@@ -192,7 +192,7 @@ def trouble(stack: FreezablePipeline, prometheus: Prometheus, sample: tuple[Path
 
 
 def hang(stack: FreezablePipeline, run_id: str, tries: int) -> bool:
-    """Stop the GRU trainer's child in the middle of its training."""
+    """Freeze the GRU trainer's child once attempt number `tries` has begun; return whether it has begun."""
     begun = [record for record in stack.log_events("train-gru", "train_start") if record["pipeline_run_id"] == run_id]
     if len(begun) < tries:
         return False
@@ -201,12 +201,12 @@ def hang(stack: FreezablePipeline, run_id: str, tries: int) -> bool:
 
 
 def code(stack: FreezablePipeline) -> str:
-    """Return the error that a forecast of the broken champion is answered with."""
+    """Return the error code of a forecast request to the broken champion."""
     return str(stack.predict(BROKEN).json()["error"]["code"])
 
 
 def crowd(stack: FreezablePipeline) -> None:
-    """Let messages pile up behind the training that hangs; they are meant for a group that does not exist."""
+    """Publish 150 records for a group that does not exist behind the hanging training, and an invalid record."""
     producer = Producer({"bootstrap.servers": stack.state["kafka"]})
     for number in range(150):
         producer.produce("training-data", key=f"x{number}", value=b"{}", headers=[(ONLY_GROUP, b"nobody")])
@@ -267,7 +267,7 @@ def test_trouble_fires_the_alerts_that_speak_of_it_and_they_read_well(observed: 
 
 
 def test_every_message_is_done_in_flight_or_a_dead_letter(observed: Observed) -> None:
-    """The sum over all that has worked and failed here, as the metrics have it."""
+    """The metrics account for every message of the pipeline's work and faults."""
     prometheus = observed.prometheus
 
     def accounts() -> dict[tuple[str, str], dict[str, float]]:
@@ -286,7 +286,7 @@ def test_every_message_is_done_in_flight_or_a_dead_letter(observed: Observed) ->
         assert each["sent"] == each["done"] + each["in_flight"] + each["dead_letter"]
         assert each["lost"] == 0
     assert found["training-data", "train-gru"]["dead_letter"] == 1  # the training that hung
-    assert found["raw-data", "preprocess"]["dead_letter"] == 1  # the record is no event, even when replayed
+    assert found["raw-data", "preprocess"]["dead_letter"] == 1  # the invalid record; its replay adds none
     assert found["training-data", "train-gru"]["sent"] > 150
     groups = {"preprocess", *INSTALLED, "eval", "inference-worker"}
     assert {group for _, group in found} == groups

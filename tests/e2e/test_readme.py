@@ -1,4 +1,4 @@
-"""Every command of the README runs and does what it says."""
+"""Each command of the README succeeds, each make target runs one known program, and each link names a file."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_make_target_is_one_line_that_runs_what_the_tests_run(command: str) ->
     lines = subprocess.run(
         [*command.split(), "--dry-run", "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.splitlines()
-    # Each recipe prepares the environment and then runs one program. This suite runs both programs itself.
+    # Each recipe prepares the environment and then runs one program. Other tests run these programs.
     programs = [line for line in lines if "tools.environment" not in line]
     assert len(programs) == 1, programs
     assert (

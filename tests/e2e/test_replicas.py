@@ -1,4 +1,4 @@
-"""Services that are there twice: nothing is done twice, and either goes on where the other ends."""
+"""Two replicas of each service: no work is done twice, and a remaining replica continues the work of a lost replica."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ from tests.what_remains import Kept, settled
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(2400)]
 PATIENCE = 600.0
-"""Longest wait for a step; what must be fast is measured."""
+"""Timeout in seconds of one step; the tests assert shorter times where a step must be fast."""
 STAY_SECONDS = 3.0
-"""A tick of the inference worker and one of eval, after the last message was read."""
+"""Seconds to wait after the last message was read; the inference worker reacts to a message within 0.5 s."""
 
 SHARED = {
     "eval": ("training-data", "model-training"),
     "inference-worker": ("inference-data",),
     "train-gru": ("training-data",),
 }
-"""Services that are there twice, and the topics whose partitions their two instances share."""
+"""Services with two replicas, and the topics whose partitions the two replicas share."""
 MIDDLE = {"eval": "model_evaluate_start", "inference-worker": "kafka_receive", "train-gru": "epoch_done"}
 SHOWN = ("outcome", "decisions", "decided by", "performance-eval", "train-gru")
 QUICK = {"EPOCHS": 3}
 FREEZE_SECONDS = 12.0
-"""Twice the embedded broker's session."""
+"""Twice the session timeout of the embedded broker."""
 
 
 @contextlib.contextmanager
 def twice(stack: RunningStack, *services: str) -> Iterator[dict[str, list[Instance]]]:
-    """Start a further instance of each service and wait until it has its share of the partitions."""
+    """Start a second replica of each service, and yield both once they share the partitions."""
     with contextlib.ExitStack() as further:
         pairs = {name: [launched(stack, name), further.enter_context(replica(stack, name))] for name in services}
         for name in services:
@@ -57,7 +57,7 @@ def twice(stack: RunningStack, *services: str) -> Iterator[dict[str, list[Instan
 
 
 def upload_to(gateway: str, stack: RunningStack, identifier: str, sample: tuple[Path, Path], **more: Any) -> str:
-    """Upload through one of the gateways; return the pipeline_run_id."""
+    """Upload through the gateway at this address; return the pipeline_run_id."""
     files = {part: (f"{part}.csv", path.read_bytes()) for part, path in zip(("train", "test"), sample, strict=True)}
     key = {"x-api-key": (stack.home / "api-key").read_text().strip()}
     answer = httpx.post(
@@ -72,7 +72,7 @@ def upload_to(gateway: str, stack: RunningStack, identifier: str, sample: tuple[
 
 
 def follow(gateway: str, run_id: str) -> list[tuple[str, dict[str, Any]]]:
-    """Return what a gateway's live stream tells of a run until its end: (event, data)."""
+    """Return the (event, data) pairs of a gateway's live stream of a run, up to the end of the run."""
     told = []
     with httpx.stream("GET", f"{gateway}/runs/{run_id}/events", timeout=PATIENCE) as answer:
         kind = ""
@@ -89,7 +89,7 @@ def follow(gateway: str, run_id: str) -> list[tuple[str, dict[str, Any]]]:
 def once_each(
     stack: RunningStack, runs: list[dict[str, Any]], pairs: dict[str, list[Instance]]
 ) -> list[dict[str, Any]]:
-    """Assert that nothing was done twice for these runs; return a row of counts for each."""
+    """Return a row of counts for each run: decisions, trainings, forecasts, and ids of published messages."""
     rows = []
     messages = whole_log.read_log(stack.state["kafka"], ["model-selected", "performance-eval", "model-training"])
     for run in runs:
@@ -225,7 +225,7 @@ def _killed(stack: RunningStack, sample: tuple[Path, Path], service: str) -> dic
 
 
 def _gateway_killed(stack: RunningStack, sample: tuple[Path, Path]) -> dict[str, Any]:
-    """Kill the gateway that took an upload while somebody follows the run there; it goes on at the other one."""
+    """Kill the gateway that received an upload while a client follows the run; the second gateway continues."""
     with twice(stack, "fastapi-app") as pairs, ThreadPoolExecutor(1) as pool:
         other, victim = pairs["fastapi-app"]
         run_id = upload_to(victim.url, stack, "killed-gateway", sample)

@@ -1,4 +1,4 @@
-"""The embedded mode on an S3 server: a real one where the environment names it, and one that must be refused."""
+"""The embedded mode on a real S3 server that the environment names, and on a server that FLTS must refuse."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_the_demo_says_at_once_that_it_cannot_use_such_a_server(tmp_path: Path) 
 
 
 class _Forgetful(BaseHTTPRequestHandler):
-    """As much of S3 as the checks at start need; conditions are not read, as on some servers."""
+    """The part of S3 that the checks at start use; it ignores conditional headers, as some servers do."""
 
     protocol_version = "HTTP/1.1"
 
@@ -130,12 +130,12 @@ class _Forgetful(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Write no access log."""
 
 
 @contextmanager
 def forgetful_server() -> Iterator[dict[str, str]]:
-    """Yield the variables of a store on a server that overwrites what it was told to keep."""
+    """Yield the variables of a store whose server overwrites objects in spite of conditional headers."""
     with serving(ThreadingHTTPServer(("127.0.0.1", 0), _Forgetful)) as server:
         yield {
             "STORE": "s3",

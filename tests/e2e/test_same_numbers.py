@@ -1,4 +1,4 @@
-"""The same upload is the same configuration and the same Prophet, wherever the pipeline runs."""
+"""The same upload has the same config_hash and the same Prophet scores on each target."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 METRICS = ("score", "rmse", "mae", "mse", "skill")
 ROUNDING = 1e-6
-"""Relative: libraries may add in another order on another machine."""
+"""Relative tolerance: libraries may add numbers in another order on another machine."""
 
 
 def test_a_target_computes_what_the_embedded_mode_computes(

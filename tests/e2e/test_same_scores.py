@@ -1,4 +1,4 @@
-"""A data set keeps its scores, to the last digit, from one release to the next; nothing is trained again."""
+"""The last release and this code compute the same scores to the last digit, with reused and with new bundles."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]
 
 IDENTIFIER = "poblesec"
 NUMBERS = ("score", "rmse", "mae", "mse")
-"""Without the skill: it is relative to persistence, which has been a bundle of float32 numbers since e796467."""
+"""Without `skill`: its reference is persistence, which has been a bundle of float32 numbers since e796467."""
 TABLES = ("table", "coverage")
 COMMIT = RELEASES[-1].commit
 
@@ -60,6 +60,6 @@ def scores(run: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
 
 
 def differences(run: Mapping[str, Any], released: Mapping[str, Any]) -> dict[tuple[str, ...], tuple[Any, Any]]:
-    """Return the numbers that are not the release's; a number that the release did not compute may be added."""
+    """Return (this code, release) for each number that differs; numbers that the release lacks are ignored."""
     found, expected = scores(run), scores(released)
     return {name: (found.get(name), value) for name, value in expected.items() if found.get(name) != value}
