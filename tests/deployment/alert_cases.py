@@ -1,4 +1,4 @@
-"""For each alert, series that leave it quiet first and then make it fire."""
+"""Series for each alert: the alert is quiet at first, and fires later."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ALL_UP = {
 
 @dataclass(frozen=True)
 class Case:
-    """Series in promtool's notation, a time at which the alert is quiet and one at which it fires."""
+    """Series in promtool's notation, a time at which the alert is quiet, and a time at which it fires."""
 
     series: dict[str, str]
     quiet: str
@@ -25,7 +25,7 @@ class Case:
 
 
 def stalled(job: str, *, ended: str, at_work: str) -> dict[str, str]:
-    """Return a group's series, with messages that wait from the fifth minute on."""
+    """Return the series of a group whose consumer lag is above zero from the fifth minute on."""
     return {
         f'flts_consumer_lag{{job="{job}",group="{job}",topic="training-data"}}': "0x5 3x90",
         f'flts_messages_total{{job="{job}",topic="training-data",outcome="done"}}': ended,
@@ -34,7 +34,7 @@ def stalled(job: str, *, ended: str, at_work: str) -> dict[str, str]:
 
 
 def summed(group: str, **states: str) -> dict[str, str]:
-    """Return what the gateway says of one group and topic, from two replicas."""
+    """Return the message counts of one group and topic that two replicas of the gateway export."""
     return {
         f'flts_pipeline_messages{{instance="{replica}",group="{group}",topic="t",state="{state}"}}': values
         for replica in ("a", "b")
@@ -43,7 +43,7 @@ def summed(group: str, **states: str) -> dict[str, str]:
 
 
 CASES = {
-    # One service does not answer; the only replica of another one is no longer discovered.
+    # One service does not answer; the only replica of a second service is no longer discovered.
     "FltsServiceDown": Case(
         {**ALL_UP, 'up{job="eval",instance="eval"}': "1x10 0x20", 'up{job="train-gru",instance="train-gru"}': "1x10"},
         quiet="11m",

@@ -114,7 +114,7 @@ def test_chart_and_project_have_one_version() -> None:
 
 
 def objects(part: Any, path: str = "values") -> dict[str, Any]:
-    """Every object of the schema, by where it stands."""
+    """Return every object of the schema, by its path."""
     if isinstance(part, list):
         return {key: found for at, each in enumerate(part) for key, found in objects(each, f"{path}[{at}]").items()}
     if not isinstance(part, dict):
@@ -196,7 +196,7 @@ def test_a_value_that_makes_no_sense_is_refused(wrong: str) -> None:
 
 
 def defaults() -> dict[str, str]:
-    """Every setting with its default, as somebody would write it; a number where there is none."""
+    """Return the default of every setting as text, by its variable; a setting without a default has 7."""
     found = {}
     for name, path in READERS:
         if name in {"embedded mode", "make demo", "flts"}:
@@ -289,7 +289,7 @@ def leaves(values: Any, path: str = "") -> Iterator[tuple[str, str]]:
 
 
 def marked(path: str, key: str, number: int) -> tuple[str, str, str] | None:
-    """Return a value's path, one that nothing else has, and the line that it must make; None for a word or a switch."""
+    """Return path, unique value and the line that the chart must render for it; None for other kinds of values."""
     if path.startswith("nodePorts."):
         return path, str(31_000 + number), f"nodePort: {31_000 + number}\n"
     if key == "env":

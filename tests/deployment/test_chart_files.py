@@ -1,4 +1,4 @@
-"""What the chart gives to Prometheus, Grafana and the S3 server: Compose's files."""
+"""The files that the chart mounts for Prometheus, Grafana and the S3 server are those of Compose."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_it_is_told_when_inference_has_all_the_replicas_that_it_may_have(tmp_pat
         "tests": [
             {
                 "interval": "1m",
-                # Three replicas at the end. The one that does not answer counts too, because it was requested.
+                # Three replicas at the end. The replica that does not answer counts too, because it has a target.
                 "input_series": [
                     {"series": 'up{job="inference",instance="a"}', "values": "1x60"},
                     {"series": 'up{job="inference",instance="b"}', "values": "1x60"},

@@ -1,4 +1,4 @@
-"""What a person is told after an installation, and what `helm test` does."""
+"""The notes that Helm prints after an installation, and the pod of `helm test`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.helm import (
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Return what NOTES.txt says: `helm template` leaves it out, so a copy of the chart has it in a document."""
+    """Return a renderer of the notes: `helm template` omits NOTES.txt, so a copy of the chart has it in a document."""
     copy = tmp_path_factory.mktemp("notes") / "chart"
     shutil.copytree(CHART, copy)
     probe = 'kind: Notes\nmetadata: {name: notes}\ntext: {{ include "flts.notes" . | toJson }}\n'

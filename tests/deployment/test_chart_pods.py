@@ -1,4 +1,4 @@
-"""The chart's pods and what is around them: rights, probes, secrets, volumes, who reaches whom."""
+"""The chart's pods: rights, probes, secrets, volumes, ports and network policies."""
 
 from __future__ import annotations
 

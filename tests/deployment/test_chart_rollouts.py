@@ -1,4 +1,4 @@
-"""What an upgrade of the chart changes, and what never does: the Job's name, selectors, rolled pods, replicas."""
+"""The effects of an upgrade of the chart on the Job's name, the selectors, the pods and the replicas."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Compose file and the Dockerfiles, read: hardening, ports, variables, and that they agree with the code."""
+"""The content of the Compose file and the Dockerfiles: hardening, ports, variables, agreement with the code."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SETTINGS = {
 }
 OPENED = "${PUBLISHED_ADDRESS:-127.0.0.1}"
 OPENABLE = {"fastapi-app": ":8000", "kafka": ":9094", "minio": ":9000", "mlflow": ":5000"}
-"""What somebody else's cluster may use; all of it asks for a key but Kafka and MLflow."""
+"""Services that another cluster may reach, with the port; all except Kafka and MLflow require a key."""
 ENDPOINTS = ROOT / ".helm" / "config" / "endpoints.env"
 DOCKERFILES = sorted(ROOT.glob("*_container/Dockerfile"))
 
@@ -52,7 +52,7 @@ def declared(settings: type[Settings]) -> set[str]:
 
 
 def defaults() -> dict[str, str]:
-    """Every variable with a default that the file fills in, by name."""
+    """Return the default of each variable that has one in the Compose file."""
     return dict(re.findall(r"\$\{([A-Z0-9_]+):-([^}]*)\}", (ROOT / "docker-compose.yaml").read_text()))
 
 
@@ -121,7 +121,7 @@ def test_ports_are_those_of_the_embedded_mode() -> None:
 def test_what_a_service_stands_on_is_waited_for_until_it_is_healthy(name: str) -> None:
     for other, how in SERVICES[name].get("depends_on", {}).items():
         assert other in SERVICES
-        if other == "preprocess-job":  # services wait for the end of the Job, not for its success
+        if other == "preprocess-job":  # with `required: false` a failed Job stops no service
             assert how == {"condition": "service_completed_successfully", "required": False}
         else:
             assert how == {"condition": "service_healthy"}
@@ -228,7 +228,7 @@ def test_limits_of_memory_fit_a_docker_desktop_of_six_gigabytes(
     chosen = [f"--profile={profile}" for profile in profiles]
     services = json.loads(made.compose(*chosen, "config", "--format", "json"))["services"]
     limits = {name: int(each["mem_limit"]) * int(each.get("scale", 1)) for name, each in services.items()}
-    # The engine and its machine need the remaining half gigabyte.
+    # The Docker engine and its virtual machine need the remaining half gigabyte.
     assert sum(limits.values()) <= most_gib * 2**30, {name: limit / 2**20 for name, limit in limits.items()}
 
 
@@ -246,7 +246,7 @@ def test_more_data_can_be_given_more_memory(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_what_is_written_into_memory_fits_the_limit(name: str) -> None:
-    """A tmpfs counts as the container's memory: full, it must leave half of the limit to the processes."""
+    """A full tmpfs counts as memory of the container and must leave half of the limit to the processes."""
     sizes = re.findall(r"size=(\d+)m", str(SERVICES[name].get("tmpfs", "")))
     limit = int(re.findall(r"(\d+)m", str(SERVICES[name]["mem_limit"]))[0])
     assert sum(map(int, sizes)) <= limit / 2
@@ -279,7 +279,7 @@ def test_every_service_has_one() -> None:
 
 
 def like_train(path: Path) -> list[str]:
-    """A Dockerfile's instructions as train's would be, comments and blank lines left out."""
+    """Return a Dockerfile's instructions with the names and port of train, without comments and blank lines."""
     folder, text = path.parent.name, path.read_text()
     service = folder.removesuffix("_container").lower()
     text = text.replace(folder, "train_container").replace(f'".[{service}]"', '".[train]"')
@@ -303,7 +303,7 @@ def test_a_dockerfile_is_its_siblings_once_the_names_are_swapped(path: Path) -> 
 
 
 def test_no_two_dockerfiles_are_of_one_size() -> None:
-    """BuildKit takes a file of the same size and time for the one that it has, and a checkout writes all at once."""
+    """BuildKit treats files of equal size and time as the same file, and a checkout gives all files one time."""
     sizes = {path: path.stat().st_size for path in {ROOT / image.dockerfile for image in IMAGES}}
     assert len(set(sizes.values())) == len(sizes), sizes
 

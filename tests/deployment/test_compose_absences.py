@@ -1,4 +1,4 @@
-"""Real backends that go away for longer than a time-out: runs end well, records are made once, forecasts go on."""
+"""Real backends are away for longer than a timeout: runs end, MLflow has each record once, forecasts continue."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 DECIDED_SECONDS = 300
 RECORDED_SECONDS = 120
-"""Eval drains what MLflow has not taken once in SPOOL_DRAIN_SECONDS."""
+"""Timeout in seconds; eval sends spooled documents to MLflow every SPOOL_DRAIN_SECONDS."""
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ ABSENCES = [
     Absence("postgres", "frozen", 30),
     Absence("mlflow", "stopped", 120),
     Absence("mlflow", "frozen", 60),
-    Absence("kafka", "frozen", 30),  # longer than the broker's session: the controller fences it
+    Absence("kafka", "frozen", 30),  # longer than the broker's session timeout, so the controller fences the broker
     Absence("kafka", "killed"),
 ]
 
@@ -97,7 +97,7 @@ def test_a_run_survives_a_backend_that_is_away_in_its_middle(
     def recorded() -> bool:
         try:
             assert_recorded_once(stack, identifier, run)
-        except (httpx.HTTPError, AssertionError):  # the gateway is restarting, or has not received all events yet
+        except (httpx.HTTPError, AssertionError):  # MLflow is restarting, or lacks some records so far
             return False
         return True
 

@@ -1,4 +1,4 @@
-"""The Compose installation as a newcomer meets it: up, a served forecast, more replicas, down and up again."""
+"""The Compose installation from `up` to a served forecast, with more replicas, and after `down` and `up`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files of the tree agree with each other, and nothing in them belongs to one machine."""
+"""The files of the repository agree with each other and contain no path of one machine."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_the_version_is_said_once() -> None:
 
 
 def test_no_tracked_file_names_a_machine_path_or_a_package_host() -> None:
-    # The words are written in pieces, so that the search does not find this file.
+    # The patterns are written in pieces, so that the search does not find this file.
     wrong = re.compile(
         "|".join(["/" + "root/", "/" + "work/", "pypi" + r"\.org", "/" + "Users/", "github" + "usercontent"])
     )

@@ -1,6 +1,6 @@
-"""The cluster itself fails: its API server is away for a minute, and its node is stopped in mid-run and started again.
+"""The cluster itself fails: its API server is away for a minute; its node is stopped and restarted during a run.
 
-How that is done is the cluster's own affair: commands that the environment names.
+The commands that stop and start them depend on the cluster; the environment names them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 
 AWAY_SECONDS = 60.0
 BACK_SECONDS = 120.0
-"""From when the API server of a node that was started again answers until forecasts do."""
+"""Longest time in seconds from the first answer of the restarted node's API server to the first forecast."""
 COMMAND_SECONDS = 300
 DECIDED_SECONDS = 600
 SERVED_DATA = "sample"
@@ -41,7 +41,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Release]:
 
 
 def commands(*names: str) -> list[list[str]]:
-    """Return the commands of these variables; skip, saying why, without them."""
+    """Return the commands in these variables; skip the test if a variable is not set."""
     missing = [name for name in names if not os.environ.get(name)]
     if missing:
         pytest.skip(f"{' and '.join(missing)} not set: this cluster is neither stopped nor started by tests")

@@ -1,4 +1,4 @@
-"""The chart's services on backends outside of the cluster: those of a running Compose installation."""
+"""The chart's services with backends outside of the cluster: the backends of a running Compose installation."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ IN_THE_CLUSTER = {
     *("preprocess", "preprocess-job", *INSTALLED, "eval", "inference", "inference-worker"),
 }
 CHECK_SECONDS = 30
-"""BACKEND_CHECK_SECONDS, and what the cluster needs to start a container beside it."""
+"""Default of BACKEND_CHECK_SECONDS; TOLD_SECONDS adds the time in which the cluster starts a container."""
 TOLD_SECONDS = CHECK_SECONDS + 90
 WATCHED = "eval"
 
 
 @pytest.fixture(scope="module")
 def machine() -> str:
-    """The address at which pods reach this machine: the node's, where the node runs on it."""
+    """Return the address at which pods reach this machine: FLTS_TEST_MACHINE, or else the node's internal address."""
     require_cluster()
     named = os.environ.get("FLTS_TEST_MACHINE", "")
     [node, *_] = json.loads(kubectl("get", "nodes", "--output", "json"))["items"]
@@ -48,7 +48,7 @@ def machine() -> str:
 
 @pytest.fixture(scope="module")
 def compose(machine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    """Compose's backends and gateway, open to the cluster."""
+    """Yield Compose's backends and gateway, published at an address that the cluster reaches."""
     require_docker()
     folder = tmp_path_factory.mktemp("outside")
     override = folder / "names.json"
@@ -66,7 +66,7 @@ def compose(machine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 def values(compose: Installation, machine: str, **instead: str) -> dict[str, Any]:
-    """Return the chart's values for these backends, or for others at some of their addresses."""
+    """Return the chart's values for these backends; `instead` replaces some of their addresses."""
     at = {name: f"{machine}:{compose.variables[f'{name}_PORT']}" for name in ("KAFKA", "MLFLOW", "MINIO", "GATEWAY")}
     at |= instead
     secrets = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "GATEWAY_API_KEY")

@@ -1,4 +1,4 @@
-"""The autoscaler of inference under load, by the cluster's own events: from 2 replicas to 4 and more, and back."""
+"""The autoscaler of inference under load goes from 2 replicas to at least 4 and back; the cluster's events prove it."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from tools.scaling import ScalingWatch, reasons_to_fail
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 
 FEWEST, ENOUGH, MOST = 2, 4, 6
-"""Replicas; the chart's 20 would be more than a small machine holds."""
+"""Replicas; the chart's maximum of 20 exceeds the memory of a small machine."""
 USERS, LOAD_SECONDS = 20, 150
 PATIENT = ("--max-median-ms", "1000", "--max-p95-ms", "8000", "--upload-seconds", "60")
-"""What is measured here is the autoscaler, on a machine that makes the load too."""
+"""Wide latency limits: the test checks the autoscaler, and the load runs on the same machine."""
 LIGHT_SECONDS = 1.0
-"""Between two requests of those who ask while replicas go: load enough for none of them to stay."""
+"""Seconds between two requests of an `Asker` during the scale-in; so little load keeps no additional replica."""
 BACK_SECONDS = 720
-"""One replica a minute, a minute after the load has ended."""
+"""Timeout in seconds of the scale-in: one replica a minute, from a minute after the end of the load."""
 SCALED = {"services": {"inference": {"autoscaling": {"maxReplicas": MOST}}}}
 
 

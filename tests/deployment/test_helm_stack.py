@@ -1,4 +1,4 @@
-"""The chart as a newcomer meets it: an installation, a served forecast, upgrades in mid-run, gone and back again."""
+"""The chart from installation to a served forecast, upgraded and rolled back during a run, and installed again."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 SERVED_SECONDS = 600
 DECIDED_SECONDS = 600
 REQUESTED_BYTES, REQUESTED_CPUS = 4e9, 1.5
-"""What the project promises to ask of a node, with Locust and this many replicas of inference."""
+"""Largest sum of all requests in bytes and CPUs, with Locust and `REPLICAS` replicas of inference."""
 REPLICAS = 4
 MEMORY_SECONDS = 2.0
 SERVED_DATA = "sample"
 TRIAL = "trial"
 CHANGED = {"MLFLOW_TIMEOUT_SECONDS": 4, "MAX_REQUEST_ROWS": 19_999}
-"""Settings that some read and others do not, inference among them."""
+"""Settings that only some workloads read; inference reads MAX_REQUEST_ROWS."""
 READERS: dict[str, list[str]] = json.loads((CHART / "config" / "readers.json").read_text())
 
 
@@ -49,7 +49,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Release]:
 
 
 class Peaks:
-    """The most memory that each workload, and all together, held while it watched."""
+    """Samples the memory of all pods, and keeps the highest value of each workload and the highest sum."""
 
     def __init__(self, made: Release) -> None:
         self._made = made
@@ -198,12 +198,12 @@ def test_what_is_gone_in_a_minute_tells_its_volumes_and_comes_back_with_its_cham
 
 
 def left(made: Release) -> list[str]:
-    """Return the pods of the release, but for that of `helm test`, which Helm leaves for its log."""
+    """Return the components that have pods, without the pod of `helm test`, which Helm keeps for its log."""
     return [name for pod in made.get("pods") if (name := component(pod)) != TRIAL]
 
 
 def uids(made: Release) -> dict[str, set[str]]:
-    """Return the pods of each workload that the chart keeps running."""
+    """Return the uids of the running pods of each workload, without the Job and the pod of `helm test`."""
     found: dict[str, set[str]] = {name: set() for name in SPECS}
     for pod in made.pods():
         if component(pod) in found and pod["status"]["phase"] == "Running":
@@ -212,5 +212,5 @@ def uids(made: Release) -> dict[str, set[str]]:
 
 
 def settled(made: Release, before: dict[str, set[str]]) -> bool:
-    """Return whether each workload has only old pods, or only new ones."""
+    """Return whether each workload has only old pods or only new pods."""
     return all(each and (each == before[name] or not each & before[name]) for name, each in uids(made).items())

@@ -1,4 +1,4 @@
-"""Every image: it builds, starts on a read-only root without rights, imports, reports health, stops when asked to."""
+"""Each image builds, starts with a read-only root and no capabilities, imports its packages, is healthy, and stops."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tools.images import IMAGES, Image, build_command, environment, size_bytes
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]
 SERVING_BYTES = 200e6
-"""Beyond Python's own image, which is another one on machines without a registry: at most 360 MB on one of 160 MB."""
+"""Bytes above Python's image, whose size depends on the registry: at most 360 MB on a base of 160 MB."""
 GRACE_SECONDS = 35  # stop_grace_period of the Compose file
 IDENTITY = {"train": {"MODEL_TYPE": "GRU"}, "gateway": {"GATEWAY_API_KEY": "a-key-of-this-test-only"}}
 NEEDS = {
@@ -60,7 +60,7 @@ class Container:
 
 @pytest.fixture(scope="module", autouse=True)
 def built() -> None:
-    """All images, built; from the cache where nothing changed."""
+    """Build all images; Docker reuses cached layers of unchanged files."""
     require_docker()
     for image in IMAGES:
         answer = subprocess.run(
@@ -71,7 +71,7 @@ def built() -> None:
 
 @pytest.fixture(scope="module", params=SERVICES, ids=lambda image: image.name)
 def running(request: pytest.FixtureRequest) -> Iterator[tuple[Image, Container]]:
-    """A service by itself, still looking for a broker that is not there."""
+    """Yield a container of a service without its broker; the service stays in its checks at start."""
     image: Image = request.param
     name = f"flts-test-{uuid.uuid4().hex[:8]}"
     variables = {

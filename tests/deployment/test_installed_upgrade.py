@@ -32,9 +32,9 @@ pytestmark = [
 ]
 COMMIT = RELEASES[-1].commit
 SERVED = "served"
-"""Has a champion of the release."""
+"""Identifier whose champion the release promoted."""
 SECONDS = 600
-"""For a run: a machine that starts two installations one after the other is busy."""
+"""Timeout of a run in seconds; the machine is busy, because it starts two installations in succession."""
 
 
 @dataclass(frozen=True)
@@ -48,18 +48,18 @@ class Installation:
 
 @dataclass
 class Seen:
-    """What an installation answered."""
+    """Answers and runs of an installation before, between and after the replacements."""
 
     forecasts: list[dict[str, Any]] = field(default_factory=list)
-    """Of the release's champion: before the upgrade, after it, and after the rollback."""
+    """Forecasts of the release's champion: before the upgrade, before the rollback, and after the rollback."""
     runs: list[dict[str, Any]] = field(default_factory=list)
-    """That were in training when the code was replaced: by the upgrade, by the rollback."""
+    """Runs that were in training during the upgrade and during the rollback."""
     retrained: dict[str, Any] = field(default_factory=dict)
     """A run of the new code on the data and settings of the release's champion."""
     newcomer: list[dict[str, Any]] = field(default_factory=list)
-    """A forecast of the champion that the new code promoted, before the rollback and after it."""
+    """Forecasts of the champion that the new code promoted: before and after the rollback."""
     outcomes: list[dict[str, str]] = field(default_factory=list)
-    """Of all runs, before each replacement and at the end."""
+    """Outcomes of all runs: before each replacement and at the end."""
     dead_letters: int = 0
 
 

@@ -1,4 +1,4 @@
-"""Dashboards, alerts and scrape configuration name what the code exports, and every alert fires."""
+"""Dashboards, alerts and scrape configuration name metrics and ports of the code, and every alert can fire."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ SCRAPED_LABELS = {"job", "instance"}
 
 
 def exported() -> dict[str, set[str]]:
-    """Every sample that a service's page may have, with its labels."""
+    """Return the name of each sample that a service can export, with its labels."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     found = {f"{family.name}{end}": set() for family in registry.collect() for end in SAMPLES[family.type]}
@@ -74,7 +74,7 @@ def exported() -> dict[str, set[str]]:
 
 
 def asked() -> list[tuple[str, str]]:
-    """Every (name, expression): panels, then alerts."""
+    """Return (name, expression) of each panel and each alert."""
     return [
         *((query.name, query.expression) for query in queries()),
         *((name, rule["expr"]) for name, rule in alerts().items()),

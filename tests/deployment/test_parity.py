@@ -1,4 +1,4 @@
-"""Compose, the chart and the embedded mode run the same thing, but for what stands in `EXCEPTIONS` with its reason."""
+"""Compose, the chart and the embedded mode run the same services, except for the differences in `EXCEPTIONS`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ READ = {name: declared(settings_of(name)) for name in sorted(set(OURS) - TOOLS)}
 
 @dataclass(frozen=True)
 class Meant:
-    """A difference that is meant."""
+    """An intended difference between Compose and another target."""
 
     between: str
     service: str
@@ -67,7 +67,7 @@ EXCEPTIONS = (
 
 
 def unmeant(between: str, one: Installation, other: Installation, **more: Any) -> list[str]:
-    """Return the differences that no exception has, a line each."""
+    """Return the differences without an exception, one line for each."""
     known = [each for each in EXCEPTIONS if each.between == between]
     return [
         f"{service}.{field}: {what}"
