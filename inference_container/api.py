@@ -30,7 +30,7 @@ Send = Callable[[Message], Awaitable[None]]
 JSON = (b"content-type", b"application/json")
 CLOSE = (b"connection", b"close")
 DISCARDED_BYTES = 16 * 2**20
-"""Bytes of a too large body that are still read; a body that the gateway forwards (MAX_PREDICT_BYTES) is below."""
+"""Bytes of a too large body that are read and discarded: enough for any body that the gateway forwards."""
 PREDICT = "/predict"
 KEYED_PATHS = frozenset({PREDICT, "/models"})
 EXAMPLE = {
@@ -41,7 +41,7 @@ EXAMPLE = {
 
 
 class Starts(Protocol):
-    """Something that runs in a thread of its own."""
+    """A background part with a thread of its own."""
 
     def start(self) -> None:
         """Start, once."""
@@ -58,9 +58,9 @@ class InferenceApi:
     metrics : Metrics
     max_body_bytes : int
     api_key : str, optional
-        Asked for in ``x-api-key`` by /predict and /models.
+        Required in ``x-api-key`` by /predict and /models.
     background : sequence of objects with ``start``
-        Started when the server begins to listen, so that they wait for no backend.
+        Started with the HTTP server, before any backend has answered.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class InferenceApi:
         self._rest = _rest(champions, background)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answer one connection's message."""
+        """Answer a request for ``/predict``; pass every other one to the FastAPI application."""
         if scope["type"] != "http":
             await self._rest(scope, receive, send)
             return
@@ -149,7 +149,7 @@ def status_of(error: FltsError) -> int:
 
 
 class _TooLargeError(Exception):
-    """The body is larger than it may be."""
+    """The body exceeds the limit."""
 
 
 async def _read_body(scope: Message, receive: Receive, limit: int) -> bytes | None:
@@ -174,7 +174,7 @@ async def _read_body(scope: Message, receive: Receive, limit: int) -> bytes | No
 
 
 async def _discard(receive: Receive) -> None:
-    """Let a sender finish that is nearly done: one whose connection is closed while it sends never reads the answer."""
+    """Discard up to DISCARDED_BYTES: a client whose connection is closed while it sends never reads the answer."""
     discarded = 0
     while discarded <= DISCARDED_BYTES:
         message = await receive()
@@ -226,14 +226,14 @@ def _rest(champions: Champions, background: Sequence[Starts]) -> FastAPI:
         openapi_extra={"requestBody": {"content": {"application/json": {"example": EXAMPLE}}, "required": True}},
     )
     async def predict() -> Response:
-        """Columns by name in any order, `null` where a value is not known; the time column is `index_col`, or the only
-        one of time, timestamp, ts, date, as ISO 8601 or epoch seconds. Answered ahead of this application.
+        """Send a list per column in `data`, in any order, with `null` for an unknown value. The time column is
+        `index_col`, or the only one of time, timestamp, ts and date; its values are ISO 8601 or epoch seconds.
         """  # noqa: D205 - the text of the page
         raise HTTPException(404)
 
     @app.get("/models", summary="The champions and their scores")
     def models() -> dict[str, Any]:
-        """List every identifier that has a champion, whether it is loaded, and what keeps a promotion from serving."""
+        """List the identifiers with a champion, whether it is loaded, and why the latest promotion is not served."""
         return {"models": champions.describe(), "default": champions.default(), "known": champions.known}
 
     @app.exception_handler(HTTPException)

@@ -1,4 +1,4 @@
-"""The inference worker: a run's test rows wait in the store until eval has decided the run, then they are forecast.
+"""The inference worker forecasts a run's test rows in batch, after eval has decided the run.
 
 The worker keeps no state in memory: each round begins with the list of waiting forecasts in the store, so a killed
 worker resumes where it stopped. Its objects are create-only and its events have derived ids, so a repetition changes
@@ -48,7 +48,7 @@ METRICS_BYTES = 8_000  # bytes, in an event of at most 16 KiB; forecast.json has
 
 
 class Publishes(Protocol):
-    """The publisher, as the worker uses it."""
+    """The method of the publisher that the worker calls."""
 
     def publish_all(self, events: Sequence[Event]) -> None:
         """Publish and wait for the acknowledgement."""
@@ -56,7 +56,7 @@ class Publishes(Protocol):
 
 
 class BatchForecasts:
-    """Looks for runs that were decided and forecasts their test rows.
+    """Finds decided runs whose test rows wait, and forecasts these rows.
 
     Parameters
     ----------
@@ -86,12 +86,12 @@ class BatchForecasts:
         self._attempts = StoredAttempts(store, settings.bucket_pipeline_runs, STAGE, settings.failure_max_retries)
 
     def hint(self, identifier: str) -> None:
-        """Look at the next tick: a run of this identifier was decided."""
+        """Poll the store at the next tick, because a run of this identifier was decided."""
         log.debug("forecast_hint", identifier=identifier)
         self._hinted.set()
 
     def tick(self) -> Sequence[Event]:
-        """Look if it is time to, or if a message said that there is something to see."""
+        """Process the waiting runs after a hint, or once FORECAST_TICK_SECONDS have passed."""
         if not self._hinted.is_set() and time.monotonic() < self._next_look:
             return ()
         self._hinted.clear()
@@ -100,10 +100,10 @@ class BatchForecasts:
         return ()
 
     def look(self) -> None:
-        """Forecast every waiting run that is decided; a failure of one does not stop the others.
+        """Forecast every waiting run that is decided; an error in one run does not stop the others.
 
-        The event is published here and not by the tick's caller, since the claim may be forgotten only after the
-        acknowledgement.
+        The worker publishes the event itself and does not return it: the run may leave the list of waiting runs only
+        after the broker's acknowledgement.
         """
         for identifier, run in self._forecasts.waiting():
             with bind(identifier=identifier, pipeline_run_id=run):
@@ -114,7 +114,7 @@ class BatchForecasts:
                     continue
                 except RetryableError as error:
                     log.warning("forecast_waits", error=error)
-                except Exception:  # counts as an attempt; after the last one the forecast is given up
+                except Exception:  # counts as an attempt; after the last attempt the worker skips the forecast
                     log.exception("forecast_error")
 
     def _look_at(self, identifier: str, run: str) -> None:
@@ -152,7 +152,7 @@ class BatchForecasts:
 
     @contextmanager
     def _lease(self, run: str) -> Iterator[bool]:
-        """Take the run's lease and keep it; gives whether it is ours."""
+        """Acquire and renew the run's lease during the block; yield whether this replica holds it."""
         # Leases are not removed, so all runs share 256 of them. Two runs with the same lease wait for each other.
         name = f"{STAGE}-{run[-2:]}"
         if not self._leases.acquire(name, self._owner, LEASE_SECONDS):
@@ -175,7 +175,7 @@ class BatchForecasts:
         while not ended.wait(RENEWAL_SECONDS):
             try:
                 self._leases.acquire(name, self._owner, LEASE_SECONDS)
-            except FltsError as error:  # tried again; without the lease another replica repeats the work
+            except FltsError as error:  # tried again; if the lease expires, another replica repeats the work
                 log.warning("forecast_lease_not_renewed", error=error)
 
     def _is_decided(self, identifier: str, run: str) -> bool:
@@ -184,8 +184,8 @@ class BatchForecasts:
         decision = self._evaluations.decision(identifier, run)
         if decision is None:
             return False
-        # A promotion counts once the pointer names the run. If the pointer names a newer run, this run was either
-        # replaced or superseded; its outcome, which follows, states which.
+        # A promoted run counts as decided once the pointer names it. If the pointer names a newer run, this run was
+        # promoted and replaced, or superseded; only the outcome, which eval writes last, states which.
         pointer = self._pointers.current(identifier)
         return decision.get("decision") != "promoted" or (
             pointer is not None and pointer[0].get("pipeline_run_id") == run
@@ -271,7 +271,7 @@ class BatchForecasts:
     def _skip(self, event: InferenceData, reason: str) -> None:
         identifier, run = event.identifier, event.pipeline_run_id
         if self._forecasts.read(identifier, run) is not None:
-            return  # another replica took the lease over and has written it
+            return  # another replica acquired the lease and wrote the result
         self._stages.put(identifier, run, STAGE, "skipped", reason=reason)
         self._publish(event, "skipped", reason=reason, config_hash=event.config_hash)
         self._forecasts.put(identifier, run, "skipped", reason=reason)
@@ -290,7 +290,7 @@ class BatchForecasts:
 
 
 def _small(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the metrics of as many targets as a message has room for, in their order."""
+    """Return the metrics of the first targets, up to METRICS_BYTES."""
     kept: dict[str, Any] = {}
     size = 0
     for target, of_target in metrics.items():

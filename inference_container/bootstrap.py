@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from flts.runtime.adapters import Adapters
     from inference_container.settings import InferenceSettings, WorkerSettings
 
-WAKE_SECONDS = 0.5  # period in which hints are noticed; without a hint the store is polled every FORECAST_TICK_SECONDS
+WAKE_SECONDS = 0.5  # between two checks for hints; without a hint the worker polls every FORECAST_TICK_SECONDS
 
 
 def build_service(settings: InferenceSettings, adapters: Adapters) -> Service:

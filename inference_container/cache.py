@@ -1,9 +1,9 @@
 """The champions on disk: one folder per promotion, and a list of pointers.
 
 ``<CACHE_DIR>/pointers.json`` is the last list of pointers. ``<identifier>/<pipeline_run_id>-<bundle sha256>/`` holds a
-bundle and its pointer. Each is written to a temporary place and then renamed, so a killed process leaves a complete one
-or none. The newest promotion whose bundle passes its proof is served, and older ones are removed then. Names that begin
-with ``_`` cannot be identifiers.
+bundle and its pointer. Each is written under a temporary name and then renamed, so a killed process leaves a complete
+entry or none. The replica serves the newest promotion whose bundle loads, and then removes the older ones. Names that
+begin with ``_`` cannot be identifiers.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ UNFINISHED_PREFIX = "_unfinished-"
 
 @dataclass(frozen=True, slots=True)
 class Pointers:
-    """Which identifiers there are."""
+    """The list of pointers: identifiers with a champion, and those that wait for one."""
 
     champions: tuple[str, ...]
     waiting: tuple[str, ...]
@@ -58,14 +58,14 @@ class ChampionCache:
         self.path.mkdir(parents=True, exist_ok=True)
 
     def pointers(self) -> Pointers | None:
-        """Return the list as last seen; None where this disk never held one."""
+        """Return the list that was written last, or None if the disk holds none."""
         document = _read(self.path / POINTERS_FILE)
         if document is None:
             return None
         return Pointers(tuple(document.get("champions", ())), tuple(document.get("waiting", ())))
 
     def put_pointers(self, pointers: Pointers) -> None:
-        """Remember the list."""
+        """Write the list to disk."""
         document = {"champions": pointers.champions, "waiting": pointers.waiting}
         reached("cache-write.before", "pointers")
         self._write(self.path / POINTERS_FILE, document)
@@ -78,7 +78,7 @@ class ChampionCache:
                 yield entry.name
 
     def folder(self, promotion: Promotion) -> Path:
-        """Return the place of a promotion's bundle; names sort by time, as pipeline_run_ids do."""
+        """Return the folder of a promotion's bundle; folder names sort by time, because pipeline_run_ids do."""
         return self.path / promotion.identifier / f"{promotion.pipeline_run_id}-{promotion.bundle.sha256}"
 
     def holds(self, promotion: Promotion) -> bool:
@@ -110,7 +110,7 @@ class ChampionCache:
         Raises
         ------
         RejectedError
-            If it is gone or malformed.
+            If the pointer is missing or malformed.
         """
         document = _read(folder / POINTER_FILE)
         if document is None:
@@ -119,14 +119,14 @@ class ChampionCache:
         return Promotion.read(identifier, document)
 
     def read_bundle(self, promotion: Promotion, folder: Path) -> tuple[Bundle, bytes]:
-        """Read a bundle, its hashes checked against the pointer's.
+        """Read a bundle and check its SHA-256 against the pointer's.
 
         Raises
         ------
         RejectedError
-            If it is damaged.
+            If the bundle is damaged.
         """
-        from flts.bundle.load import read_bundle_folder  # noqa: PLC0415 - the fetching child, which never reads, needs no numpy
+        from flts.bundle.load import read_bundle_folder  # noqa: PLC0415 - imports numpy, which the fetching child does not need
 
         bundle, model = read_bundle_folder(folder)
         digest = hashlib.sha256((folder / BUNDLE_FILE).read_bytes()).hexdigest()
@@ -137,31 +137,31 @@ class ChampionCache:
         return bundle, model
 
     def folders(self, identifier: str) -> Sequence[Path]:
-        """Return the whole bundles of an identifier, the latest promotion last."""
+        """Return the folders of an identifier's complete bundles, the latest promotion last."""
         home = self.path / identifier
         whole = [folder for folder in home.iterdir() if (folder / POINTER_FILE).exists()] if home.is_dir() else []
         return sorted(whole)
 
     def keep_only(self, folder: Path) -> None:
-        """Remove an identifier's other bundles."""
+        """Remove every bundle of the identifier except this one."""
         for other in self.folders(folder.parent.name):
             if other != folder:
                 self.drop_folder(other)
 
     def drop_folder(self, folder: Path) -> None:
-        """Remove a bundle that does not serve, so that it is fetched afresh."""
+        """Remove a bundle. If it is the promoted one, the next round of the fetching child downloads it again."""
         shutil.rmtree(folder, ignore_errors=True)
 
     def drop(self, identifier: str) -> None:
-        """Forget an identifier."""
+        """Remove the bundles of an identifier."""
         shutil.rmtree(self.path / identifier, ignore_errors=True)
 
     def drop_logs(self, identifier: str) -> None:
-        """Forget an identifier's forecast logs."""
+        """Remove an identifier's forecast logs that wait for the store."""
         shutil.rmtree(self.spool / identifier, ignore_errors=True)
 
     def remove_unfinished(self) -> None:
-        """Remove temporary files of a killed process."""
+        """Remove the temporary folders that a killed process left."""
         for folder in self.path.glob(f"{UNFINISHED_PREFIX}*"):
             shutil.rmtree(folder, ignore_errors=True)
 

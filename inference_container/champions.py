@@ -1,7 +1,7 @@
-"""The champions of a replica: their list, their state, and the swap of one for another.
+"""The champions of a replica: their list, their state, and the swap to a new champion.
 
-The event loop only reads. One thread at a time changes the champions. A swap is one assignment, made after the new
-champion was loaded, proved and warmed beside the old one.
+The event loop only reads the list. One thread at a time changes it. A swap is one assignment, after the new champion
+was loaded, has answered its probe and was warmed, while the old one served.
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ RETRY_AFTER_SECONDS = 5
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What this replica knows of one identifier; replaced, never changed."""
+    """The state of one identifier in this replica. An entry is replaced and never changed."""
 
     identifier: str
     champion: Champion | None = None
     folder: Path | None = None
-    """Where the champion was loaded from."""
+    """Folder that the champion was loaded from."""
     problem: str | None = None
-    """Why the latest promotion does not serve."""
+    """Reason why the latest promotion is not served."""
 
 
 class Champions:
-    """All champions.
+    """The champions of this replica.
 
     Parameters
     ----------
     cache : ChampionCache
     metrics : Metrics
     default_identifier : str, optional
-        ``IDENTIFIER``: asked for where a request names none.
+        ``IDENTIFIER``: its champion answers requests that name no identifier.
     max_loaded : int
-        Champions in memory.
+        Most champions in memory.
     max_horizon_steps : int
     """
 
@@ -73,25 +73,25 @@ class Champions:
         self._entries: dict[str, Entry] = {}
         self._waiting: frozenset[str] = frozenset()
         self._gone: frozenset[str] = frozenset()
-        """Identifiers that were here and are no more: unknown, also where nothing else is left."""
+        """Deleted identifiers: a request for one is answered 404, also if no champion is left."""
         self._used: dict[str, float] = {}
         self._changing = threading.RLock()
         self._frozen = False
         begin_at_zero(metrics.model_load, MODEL_LOAD_OUTCOMES)
         self.known = False
-        """Whether the list of pointers is known, from the store or from a disk that holds one."""
+        """Whether the list of pointers was read, from the store or from this replica's disk."""
 
     def resolve(self, identifier: str | None) -> str:
-        """Return the identifier that a request is about.
+        """Return the identifier whose champion answers a request.
 
         Raises
         ------
         RetryableError
-            ``no_champion`` (503): it has no champion yet, or the list is not known.
+            ``no_champion`` (503): the identifier has no champion yet, or the list of pointers was not read yet.
         NotFoundError
             The identifier of the request is unknown.
         RejectedError
-            ``identifier_needed``: the request names none and there are several.
+            ``identifier_needed``: the request names no identifier, and there are several.
         """
         entries = self._entries
         if identifier is not None:
@@ -115,7 +115,7 @@ class Champions:
         raise RejectedError(msg, code="identifier_needed", field="identifier")
 
     def default(self) -> str | None:
-        """Return the identifier of requests that name none: ``IDENTIFIER``, global, the only one, or None."""
+        """Return the identifier for requests without one: ``IDENTIFIER``, else global, else the only one, else None."""
         entries = self._entries
         for name in (self._default_identifier, GLOBAL_IDENTIFIER):
             if name is not None and name in entries:
@@ -123,7 +123,7 @@ class Champions:
         return next(iter(entries)) if len(entries) == 1 else None
 
     def loaded(self, identifier: str) -> Champion | None:
-        """Return an identifier's champion if it is in memory, and note that it was asked for."""
+        """Return an identifier's champion if it is in memory, and record the time of this use."""
         entry = self._entries.get(identifier)
         if entry is None or entry.champion is None:
             return None
@@ -131,12 +131,12 @@ class Champions:
         return entry.champion
 
     def load(self, identifier: str) -> Champion:
-        """Return an identifier's champion, loading it from disk where it is not in memory; blocks.
+        """Return an identifier's champion; load it from disk, which blocks, if it is not in memory.
 
         Raises
         ------
         RetryableError
-            ``champion_unavailable`` (503): its bundle is not here yet, or is broken.
+            ``champion_unavailable`` (503): its bundle is not on disk yet, or cannot be loaded.
         """
         with self._changing:
             champion = self.loaded(identifier)
@@ -155,7 +155,7 @@ class Champions:
             return champion
 
     def read_disk(self) -> None:
-        """Take over the list that an earlier process left; its champions are loaded when asked for."""
+        """Read the list that an earlier process wrote, without loading a champion."""
         pointers = self._cache.pointers()
         with self._changing:
             self._cache.remove_unfinished()
@@ -172,7 +172,7 @@ class Champions:
             self.known = pointers is not None
 
     def load_from_disk(self) -> None:
-        """Load what `read_disk` found: the default champion first, others as far as memory may go."""
+        """Load the champions that `read_disk` found: the default one first, at most ``max_loaded``."""
         found = sorted(self._entries, key=lambda name: name != self.default())
         for identifier in found[: self._max_loaded]:
             with self._changing:
@@ -181,7 +181,7 @@ class Champions:
         self._report()
 
     def list_changed(self, champions: Iterable[str], waiting: Iterable[str]) -> None:
-        """Take over the store's list: pointers that are gone take their champions along."""
+        """Adopt the store's list, and drop the champions whose pointers were removed."""
         pointers = Pointers(tuple(sorted(champions)), tuple(sorted(waiting)))
         with self._changing:
             for identifier in set(self._entries) - set(pointers.champions):
@@ -197,9 +197,9 @@ class Champions:
         self._report()
 
     def fetched(self, identifier: str, folder_name: str) -> bool:
-        """Load the promotion that came to disk beside the old one and swap; return whether the latest one is good.
+        """Load a promotion that the fetching child put on disk, and swap; return whether the latest one can be served.
 
-        If memory is full of other champions, the bundle stays on disk until a request needs it.
+        If ``max_loaded`` other champions are in memory, the bundle stays on disk until a request needs it.
         """
         with self._changing:
             entry = self._entries.setdefault(identifier, Entry(identifier))
@@ -217,7 +217,7 @@ class Champions:
             return self._entries[identifier].problem is None
 
     def failed(self, identifier: str, reason: str) -> None:
-        """Note that the latest promotion could not be fetched; the old champion stays."""
+        """Record that the latest promotion could not be fetched; the old champion stays."""
         self._metrics.model_load.labels("fetch_failed").inc()
         log.warning("model_load_failed", identifier=identifier, error=reason)
         with self._changing:
@@ -225,12 +225,12 @@ class Champions:
             self._entries[identifier] = replace(entry, problem=reason)
 
     def removed(self, identifier: str, *, waiting: bool) -> None:
-        """Note that an identifier, of which a message spoke, has no champion.
+        """Record that an identifier, which a message named, has no pointer.
 
         Parameters
         ----------
         waiting : bool
-            Whether it has runs that may bring one; else it was deleted.
+            Whether it has runs, which may promote a model. Without runs it was deleted.
         """
         with self._changing:
             self._waiting = self._waiting | {identifier} if waiting else self._waiting - {identifier}
@@ -242,7 +242,7 @@ class Champions:
         self._report()
 
     def ready(self) -> bool:
-        """Return whether requests without an identifier are answered as well as they can be."""
+        """Return whether the list was read and the default champion, if there is one, is in memory."""
         default = self.default()
         return self.known and (default is None or self._entries[default].champion is not None)
 
@@ -260,7 +260,7 @@ class Champions:
         return listed
 
     def _keep_list(self) -> None:
-        """Write the list to disk, where a restart finds it; one that was never read whole is not kept."""
+        """Write the list to disk for the next start, unless no list was read yet."""
         pointers = Pointers(tuple(sorted(self._entries)), tuple(sorted(self._waiting)))
         if self.known and self._cache.pointers() != pointers:
             self._cache.put_pointers(pointers)
@@ -285,9 +285,9 @@ class Champions:
         return None
 
     def _load_latest(self, identifier: str) -> None:
-        """Load the latest promotion on disk that proves itself, and put it in the old one's place.
+        """Load the latest promotion on disk whose bundle loads and answers its probe, and swap to it.
 
-        A broken one is removed, so that it is fetched afresh.
+        A bundle that fails is removed, so that the fetching child downloads it again.
         """
         entry = self._entries[identifier]
         folders = self._cache.folders(identifier)
@@ -336,7 +336,7 @@ class Champions:
                 window_seconds=champion.row_seconds,
             )
         if not self._frozen:
-            # The objects that exist now are long-lived. Frozen, they are not scanned by each garbage collection.
+            # The objects that exist now are long-lived. gc.freeze keeps garbage collections from scanning them.
             self._frozen = True
             gc.freeze()
         return champion

@@ -42,11 +42,11 @@ from inference_container.settings import FetchSettings
 SCORES = ("rmse", "mae", "mse", "coverage")
 NICENESS = 5  # lower priority than the server in the same container, which answers requests
 MOST_ROUNDS = 60
-"""An hour of looks at the default POINTER_REFRESH_SECONDS."""
+"""Rounds per child: one hour at the default POINTER_REFRESH_SECONDS, so that a leak cannot grow longer."""
 
 
 def main() -> int:
-    """Read orders from standard input, carry them out, say each fact on standard output."""
+    """Read orders from standard input, carry them out, and write each fact to standard output."""
     os.nice(NICENESS)
     settings = FetchSettings.load()
     configure_logs("inference-fetch", settings.log_level, secrets=secret_values(settings), stream=sys.stderr)
@@ -89,7 +89,7 @@ def fetch_champions(
     Returns
     -------
     bool
-        Whether there was nothing to bring and nothing failed.
+        Whether no bundle had to be downloaded and nothing failed.
     """
     idle = True
     try:
@@ -125,12 +125,12 @@ def fetch_champions(
 
 
 def ship_logs(store: ObjectStore, bucket: str, cache: ChampionCache, say: Callable[[Fact], None]) -> bool:
-    """Write each waiting file as a whole new object, then remove it; a repeat meets its own object and goes on.
+    """Upload each waiting file as a new object, then remove the file; an existing object is not written again.
 
     Returns
     -------
     bool
-        Whether the store took what there was.
+        Whether every waiting file is in the store.
     """
     shipped, taken = 0, True
     try:
@@ -147,7 +147,7 @@ def ship_logs(store: ObjectStore, bucket: str, cache: ChampionCache, say: Callab
 
 
 def _pointers(stored: Pointers, identifiers: list[str]) -> tuple[dict[str, dict[str, Any]], dict[str, RejectedError]]:
-    """Return the pointers that there are, and why the others that there are cannot be read."""
+    """Return the pointers that can be read, and the error of each one that cannot."""
     pointers: dict[str, dict[str, Any]] = {}
     unreadable: dict[str, RejectedError] = {}
     for identifier in identifiers:
@@ -162,16 +162,16 @@ def _pointers(stored: Pointers, identifiers: list[str]) -> tuple[dict[str, dict[
 def _fetch(
     store: ObjectStore, evaluations: Evaluations, cache: ChampionCache, identifier: str, document: dict[str, Any]
 ) -> tuple[str, bool]:
-    """Return the folder in the cache that has the bundle, and whether it was there before."""
+    """Put a bundle into the cache; return its folder's name, and whether it was there before."""
     promotion = Promotion.read(identifier, document)
     if cache.holds(promotion):
         return cache.folder(promotion).name, True
-    # Imported here: these import numpy, half of the child's start-up time, and most rounds find nothing new.
+    # Imported here: numpy would double the child's start-up time, and most rounds find nothing new.
     from flts.bundle import proof  # noqa: PLC0415 - see above
     from flts.bundle.load import fetch_bundle  # noqa: PLC0415 - see above
 
     proof.warm_up()  # starts while the bundle is downloaded
-    # The pointer holds the score. The decision holds the other figures that are shown.
+    # The pointer holds the score. The decision holds the other figures of GET /models.
     decision = evaluations.decision(identifier, promotion.pipeline_run_id) or {}
     scores = {name: decision[name] for name in SCORES if isinstance(decision.get(name), int | float)}
     promotion = Promotion.read(identifier, {**scores, **document})

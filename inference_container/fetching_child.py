@@ -1,7 +1,7 @@
-"""The server's side of the fetching child: one process serves rounds until a round downloads, fails or hangs.
+"""The server's side of the fetching child, which serves rounds until a round downloads, fails or hangs.
 
 A round in a running child takes milliseconds. A new child imports the store's client first, and an autoscaler would
-count that CPU time as load. After a leak, a hang or an error the next round starts a new child.
+count that CPU time as load. After a child has ended, the next round starts a new one.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ FETCH = (sys.executable, "-m", "inference_container.fetch")
 
 
 class ChildFailedError(Exception):
-    """The child did not end its round; the message says how it went."""
+    """The child did not finish its round; the message contains the reason."""
 
 
 class FetchingChild:
-    """One process at a time, started by the first round that needs it.
+    """The fetching child: one process at a time, started by the first round that needs it.
 
-    Any thread may have a round; another waits until it has ended.
+    Any thread may start a round; it waits until the round of another thread has ended.
 
     Parameters
     ----------
     command : sequence of str
-        How it is started.
+        The child's command line.
     """
 
     def __init__(self, command: Sequence[str] = FETCH) -> None:
@@ -42,20 +42,20 @@ class FetchingChild:
 
     @contextmanager
     def round(self, order: Order, silence_seconds: float) -> Iterator[Iterator[Fact]]:
-        """Give an order and the facts that come of it, as they come; a child that fails is ended.
+        """Send an order and yield the facts that the child reports, as they arrive; a child that fails is ended.
 
         Parameters
         ----------
         order : Order
         silence_seconds : float
-            A child that says nothing for this long is stopped.
+            A child that reports no fact for this long is stopped.
 
         Raises
         ------
         ChildFailedError
-            If it was stopped or ended before it was done.
+            If the child was stopped, or ended before it reported ``Done``.
         OSError, msgspec.MsgspecError
-            If it cannot be started or understood.
+            If the child cannot be started, or a fact cannot be decoded.
         """
         with self._at_work:
             process = self._living()
@@ -79,7 +79,7 @@ class FetchingChild:
                     self.close()
 
     def interrupt(self) -> None:
-        """End the child if it is at work; its round then fails."""
+        """End the child if a round is under way; the round then fails."""
         process = self._process
         if process is not None and self._at_work.locked():
             self._stop(process)
@@ -99,7 +99,7 @@ class FetchingChild:
                 continue
 
     def _stop(self, process: subprocess.Popen[bytes]) -> None:
-        # The round may have ended meanwhile, and a killed process still counts as alive for a moment.
+        # The process is remembered: if its round has ended meanwhile, poll() counts it as alive for a moment.
         self._stopped = process
         process.kill()
 
@@ -116,7 +116,7 @@ class FetchingChild:
 
 
 class _Facts:
-    """The facts that a child reports of a round, up to the last one."""
+    """The facts that a child reports in a round, up to ``Done``."""
 
     def __init__(self, lines: Iterator[bytes]) -> None:
         self._lines = lines

@@ -33,11 +33,11 @@ class ForecastLog:
         Folder that batches are written to.
     metrics : Metrics
     queue_bytes : int
-        Bytes that may wait in memory.
+        Most bytes that wait in memory.
     spool_bytes : int
-        Bytes that may wait on disk while the store is away.
+        Most bytes that wait on disk while the store is away.
     period_seconds : float
-        Between two writes.
+        Seconds between two writes.
     """
 
     def __init__(
@@ -60,11 +60,11 @@ class ForecastLog:
             self._thread.start()
 
     def stop(self) -> None:
-        """Stop the writer; what waits is written by the last `flush`."""
+        """Stop the writer; the refresher, which stops later, calls `flush` a last time."""
         self._stop.set()
 
     def add(self, promotion: Promotion, body: bytes) -> None:
-        """Queue a served answer, or drop and count it; costs the request next to nothing."""
+        """Queue a served answer, without I/O; if the queue is full, drop and count the answer."""
         if self._waiting_bytes + len(body) > self._queue_bytes:
             self._metrics.forecast_log_dropped.inc()
             return
@@ -72,9 +72,9 @@ class ForecastLog:
         self._queue.append((time.time(), promotion, body))
 
     def flush(self) -> bool:
-        """Write all that waits, one file per identifier and day; return whether any file waits for the store.
+        """Write the queue, one file per identifier and day; return whether any file waits for the store.
 
-        What cannot be written is dropped and counted.
+        Answers that cannot be written are dropped and counted.
         """
         with self._flushing:
             batches: dict[str, list[bytes]] = defaultdict(list)
@@ -108,7 +108,7 @@ class ForecastLog:
 
 
 def _line(when: str, promotion: Promotion, body: bytes) -> bytes:
-    """Return the answer as it was served, two fields before it: encoding it again would cost requests their turn."""
+    """Return the served bytes with two fields put before them; encoding the answer again would delay requests."""
     return b'{"created_at":"%b","pipeline_run_id":"%b",%b\n' % (
         when.encode(),
         promotion.pipeline_run_id.encode(),

@@ -1,4 +1,4 @@
-"""The handlers of inference: events become hints for the server, and claims and hints for the worker."""
+"""The handlers of inference: the server and the worker get hints, and the worker stores claims of test rows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = get_logger(__name__)
 
 
 class OnModelSelected:
-    """Takes the message as a hint: the pointer in the store is the authority.
+    """Handles the message as a hint: the pointer in the store is authoritative.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ class OnModelSelected:
 
 
 class OnInferenceData:
-    """Keeps the claim of a run's test rows as an object and returns at once; the tick does the work.
+    """Stores the claim of a run's test rows and returns at once; the worker's tick forecasts the rows.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ class OnInferenceData:
         Raises
         ------
         RejectedError
-            If the test rows are not there, or are others: a claim that cannot be kept is known now, not after the run.
+            If the object is missing or differs from its claim; this check reports it now and not after the run.
         """
         # Imported here: the server imports this module too, and it has no store.
         from flts.storage.claims import check_claimed  # noqa: PLC0415

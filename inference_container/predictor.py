@@ -20,7 +20,7 @@ from inference_container.forecast_log import ForecastLog
 
 
 class Predictor:
-    """Answers ``POST /predict``; holds nothing of any request.
+    """Answers ``POST /predict``; keeps no state of a request.
 
     Parameters
     ----------
@@ -28,9 +28,9 @@ class Predictor:
     batcher : Batcher
     metrics : Metrics
     max_rows : int
-        Rows of one request.
+        Most rows of one request.
     forecast_log : ForecastLog, optional
-        Where served forecasts are noted.
+        Receives the served forecasts.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Predictor:
         Raises
         ------
         RejectedError
-            If the request is wrong; says in what.
+            If the request is wrong; the message names the field.
         RetryableError
             ``no_champion``, ``champion_unavailable``, ``overloaded`` or ``deadline_exceeded``.
         """

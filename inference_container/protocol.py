@@ -13,11 +13,11 @@ class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     first: list[str] = []
     """Identifiers to fetch before all others."""
     only: list[str] | None = None
-    """Look at these alone (a message named them); None looks at all and says which there are."""
+    """Identifiers whose pointers alone are read, because messages named them; None reads and lists all pointers."""
     skip: list[str] = []
-    """Identifiers that failed just now and are left alone this time."""
+    """Identifiers that failed a short time ago and are not fetched in this round."""
     ship_logs: bool = False
-    """Take waiting forecast logs to the store."""
+    """Upload the waiting forecast logs."""
 
 
 class Listed(msgspec.Struct, frozen=True, tag="listed"):
@@ -36,11 +36,11 @@ class Fetched(msgspec.Struct, frozen=True, tag="fetched"):
 
 
 class Removed(msgspec.Struct, frozen=True, tag="removed"):
-    """An identifier that was asked for has no pointer."""
+    """An identifier of ``only`` has no pointer."""
 
     identifier: str
     waiting: bool
-    """It has runs, which may bring one; without any it is unknown, or was deleted."""
+    """Whether it has runs, which may promote a model. Without runs it is unknown or was deleted."""
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
@@ -52,7 +52,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
 
 
 class Shipped(msgspec.Struct, frozen=True, tag="shipped"):
-    """Forecast logs reached the store."""
+    """Forecast logs were uploaded."""
 
     objects: int
 
@@ -68,7 +68,7 @@ class Done(msgspec.Struct, frozen=True, tag="done"):
     """The round has ended."""
 
     lasts: bool
-    """The child waits for another order; else it ends now."""
+    """Whether the child waits for another order; if not, it ends now."""
 
 
 Fact = Listed | Fetched | Removed | Failed | Shipped | Away | Done

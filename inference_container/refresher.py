@@ -25,8 +25,8 @@ from inference_container.protocol import (
 
 log = get_logger(__name__)
 
-FIRST_WAIT_SECONDS = 1.0  # seconds after a failure; doubles up to the ordinary poll period
-LAST_SHIPMENT_SECONDS = 10.0  # seconds for the logs of a stopping server; Kubernetes kills a pod after 30
+FIRST_WAIT_SECONDS = 1.0  # seconds of the first wait after a failure; each further failure doubles the wait
+LAST_SHIPMENT_SECONDS = 10.0  # seconds for the last logs, within the grace period of 40 s (chart) or 35 s (Compose)
 
 
 @dataclass(slots=True)
@@ -36,22 +36,21 @@ class _Backoff:
 
 
 class Refresher:
-    """The thread that keeps champions fresh and sends forecast logs away.
+    """The thread that refreshes the champions and uploads forecast logs, by orders to the fetching child.
 
     Parameters
     ----------
     champions : Champions
     metrics : Metrics
     period_seconds : float
-        Between two looks at all pointers.
+        Seconds between two polls of all pointers.
     phase_seconds : float
-        When in each period this replica looks. One of its own for each: what replicas use that all look in the same
-        seconds, an autoscaler takes for load, and lets none of them go.
+        Time of this replica's poll within each period, a random one per replica. If all replicas polled in the same
+        second, an autoscaler would count the CPU time as load and keep all of them.
     silence_seconds : float
-        A child that says nothing for this long is stopped.
+        A child that reports no fact for this long is stopped.
     flush_logs : callable
-        Writes waiting forecasts to the cache folder, before a child takes them to the store; returns whether there is
-        anything to take.
+        Writes waiting forecasts to the cache folder, from which the child uploads them; returns whether any file waits.
     """
 
     def __init__(
@@ -84,26 +83,26 @@ class Refresher:
         with self._wake:
             if self._thread is not None or self._stopping:
                 return
-            # Before the first request: after a restart the cached champions are served, also without the store.
+            # Before the first request, so that a restarted replica serves its cached champions also without the store.
             self._champions.read_disk()
             self._thread = threading.Thread(target=self._run, name="refresher", daemon=True)
             self._thread.start()
 
     def look(self) -> None:
-        """Look at all pointers now: once more after the offsets were noted, so that no message falls between."""
+        """Poll all pointers now. Called after the start offsets were read, so that no promotion is missed between."""
         with self._wake:
             self._due = True
             self._wake.notify()
 
     def hint(self, identifier: str) -> None:
-        """Look at one identifier's pointer now: a message says that it moved."""
+        """Read one identifier's pointer now, because a message reports that it moved."""
         with self._wake:
             self._hints.add(identifier)
             self._backoffs.pop(identifier, None)
             self._wake.notify()
 
     def stop(self) -> None:
-        """Stop the thread and its child, then send the last forecast logs within a few seconds."""
+        """Stop the thread and its child, then upload the last forecast logs within LAST_SHIPMENT_SECONDS."""
         with self._wake:
             self._stopping = True
             self._wake.notify()
@@ -152,14 +151,14 @@ class Refresher:
             self._round(Order(first=first, skip=self._held_back(), ship_logs=True))
 
     def _round(self, order: Order, *, silence_seconds: float | None = None) -> None:
-        """Have the child carry an order out, and take each fact in as it comes."""
+        """Send an order to the child, and apply each fact as it arrives."""
         try:
             with self._child.round(order, silence_seconds or self._silence_seconds) as facts:
                 for fact in facts:
                     self._take_in(fact)
         except ChildFailedError as error:
             if not self._stopping:
-                log.error("fetch_error", error=f"the fetching child {error}")  # noqa: TRY400 - it says all
+                log.error("fetch_error", error=f"the fetching child {error}")  # noqa: TRY400 - the message is complete
                 self._hold_store()
         except (OSError, msgspec.MsgspecError):
             log.exception("fetch_error")
@@ -184,7 +183,7 @@ class Refresher:
             case Removed(identifier, waiting):
                 self._backoffs.pop(identifier, None)
                 if not waiting:
-                    self._flush_logs()  # log lines in memory are dropped with the data set
+                    self._flush_logs()  # log lines in memory go to disk, where `removed` deletes them
                 self._champions.removed(identifier, waiting=waiting)
             case Away("pointers", reason):
                 self._metrics.backend_up.labels("store").set(0)
@@ -206,8 +205,8 @@ class Refresher:
         self._store_wait = min(max(2 * self._store_wait, FIRST_WAIT_SECONDS), self._period_seconds)
 
     def _wait_seconds(self) -> float:
-        """Return the time to the next look: sooner where something failed, but for a store that is away."""
-        if self._store_wait > 0:  # the store does not answer, so back-offs that ran out still have to wait
+        """Return the seconds until the next poll, at the end of the period or of a back-off."""
+        if self._store_wait > 0:  # the store does not answer, so back-offs that have ended must wait too
             return self._store_wait
         waits = [self._period_seconds - (time.monotonic() - self._phase_seconds) % self._period_seconds]
         waits += [max(0.0, backoff.until - time.monotonic()) for backoff in list(self._backoffs.values())]

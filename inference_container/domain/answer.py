@@ -1,4 +1,4 @@
-"""The JSON of an answer."""
+"""The JSON body of an answer to ``POST /predict``."""
 
 from __future__ import annotations
 

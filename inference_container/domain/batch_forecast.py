@@ -20,12 +20,12 @@ class BatchForecast:
 
     table: Series
     """Raw units by time: per target ``<t>``, ``<t>_lower``, ``<t>_upper``, ``<t>_actual`` for one step, and
-    ``<t>_long``, ``<t>_long_lower``, ``<t>_long_upper`` for the long forecast; NaN where there is none."""
+    ``<t>_long``, ``<t>_long_lower``, ``<t>_long_upper`` for the long forecast; NaN where there is no value."""
     metrics: dict[str, dict[str, dict[str, float | int | None]]]
     """``{target: {steps: {rmse, mae, coverage, rows}}}`` in raw units; rows without an actual are left out."""
     long_steps: int
     left_out_rows: int
-    """Test rows before those covered, where there were more than a batch may have."""
+    """Number of test rows that were left out at the start, because there were more than ``max_rows``."""
 
 
 def forecast_test_rows(
@@ -43,7 +43,7 @@ def forecast_test_rows(
     Raises
     ------
     RejectedError
-        ``wrong_step``, or a column that the recipe misses.
+        ``wrong_step``, ``not_finite``, or a column of the recipe is missing.
     SeriesTooShortError
         If no test row has a whole window before it.
     """
@@ -79,7 +79,7 @@ def forecast_test_rows(
 @dataclass(frozen=True, slots=True)
 class _Forecasts:
     rows: IntArray
-    """(n,) row of the series that each is of."""
+    """(n,) index in the series of each forecast row."""
     mean: FloatArray
     """(n, M)"""
     lower: FloatArray

@@ -1,7 +1,8 @@
 """Micro-batches: all requests that wait for a champion share one model call per turn of the event loop.
 
-A long horizon takes one pass per turn beside the other requests, so it does not delay a short one. Each champion has a
-lane, which a request enters on admission. After a swap the requests in the old lane finish with the old champion.
+A request with a long horizon makes one pass per turn together with the other requests, so it does not delay a short
+one. Each champion has a lane, which a request enters on admission. After a swap the requests in the old lane finish
+with the old champion.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ if TYPE_CHECKING:
 FloatArray = NDArray[np.float64]
 
 ROLLING_SHARE = 16  # places of a batch that are reserved for requests beyond the model's own steps
-CLOCK_POINTS = 4096  # times per call of a model whose only input is time
+CLOCK_POINTS = 4096  # most times per call of a model whose only input is time
 SLOW_THREADS = 2  # threads for calls too slow for the event loop; ONNX Runtime releases the GIL
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A forecast in raw units, made by one champion alone."""
+    """A forecast in raw units, made by exactly one champion."""
 
     champion: Champion
     times: NDArray[np.int64]
@@ -63,7 +64,7 @@ class Batcher:
     Parameters
     ----------
     max_waiting : int
-        Requests under way at once; further ones are refused.
+        Most requests under way; further requests are refused.
     deadline_seconds : float
         Longest time from admission to answer.
     """
@@ -78,12 +79,14 @@ class Batcher:
         self._backlog_seconds = 0.0
 
     def submit(self, champion: Champion, series: Series, horizon_steps: int) -> asyncio.Future[Answer]:
-        """Admit a request; the future fails with the request's own error alone.
+        """Admit a request and return the future of its answer.
+
+        A request that cannot be forecast fails alone. An unexpected error of a model call fails all its requests.
 
         Raises
         ------
         RetryableError
-            ``overloaded`` if too many wait, or if the work ahead would outlast the deadline.
+            ``overloaded`` if ``max_waiting`` requests are under way, or if the work ahead would exceed the deadline.
         """
         loop = asyncio.get_running_loop()
         cost = _passes(champion, horizon_steps) * champion.row_seconds
@@ -107,7 +110,7 @@ class Batcher:
         return future
 
     def close(self) -> None:
-        """Let go of the threads."""
+        """Shut down the threads for slow models."""
         self._slow.shutdown(wait=False, cancel_futures=True)
 
     def _forget(self, champion: Champion) -> None:
@@ -122,7 +125,7 @@ class _Job:
     future: asyncio.Future[Answer]
     imputed_cells: int = 0
     passes: Passes | None = None
-    """The rolling forecast under way, and the windows it waits for an answer to."""
+    """The rolling forecast under way; ``windows`` is its next model input."""
     windows: NDArray[np.float32] | None = None
 
 
@@ -147,7 +150,7 @@ class _Lane:
         self._clock = champion.bundle.input_kind == "timestamps"
 
     def add(self, job: _Job) -> None:
-        """Queue a job and see to it that a turn comes: the next one of the loop, with whatever else arrives by then."""
+        """Queue a job, and schedule a turn in the event loop if none is due; jobs queued until then share the turn."""
         if self._clock or job.horizon_steps <= self._one_pass:
             self._short.append(job)
         else:
@@ -164,7 +167,7 @@ class _Lane:
         try:
             with np.errstate(all="ignore"):  # huge values overflow to infinity, which _answer refuses
                 call = self._clock_call(short) if self._clock else self._window_call(short, rolling)
-        except Exception as error:  # noqa: BLE001 - a bug must answer the requests that met it, not stop the lane
+        except Exception as error:  # noqa: BLE001 - a bug must fail the requests of this turn and not stop the lane
             self._fail([*short, *rolling], error)
             self._next()
             return
@@ -192,7 +195,7 @@ class _Lane:
         self._on_empty(self._champion)
 
     def _take(self) -> tuple[list[_Job], list[_Job]]:
-        """Take this turn's jobs; those that are too late, or whose client left, fall out."""
+        """Remove this turn's jobs from the queues; return those that are neither finished nor past their deadline."""
         now = self._loop.time()
         places = FULL_BATCH - min(ROLLING_SHARE, len(self._rolling))
         points = 0
@@ -263,7 +266,7 @@ class _Lane:
         return [jobs[at] for at in stack.usable]
 
     def _start(self, job: _Job) -> bool:
-        """Make a rolling job's first windows; False if its rows cannot be used."""
+        """Start a rolling job, unless it has started; return False if its rows cannot be used."""
         if job.passes is not None:
             return True
         try:
@@ -311,7 +314,7 @@ _Call = tuple[Callable[[], FloatArray], Callable[[FloatArray], None], list[_Job]
 
 
 def _passes(champion: Champion, horizon_steps: int) -> int:
-    """Return the rows that a request costs the model."""
+    """Return the number of windows (or of times) that the model computes for a request."""
     if champion.bundle.input_kind == "timestamps":
         return horizon_steps
     return -(-horizon_steps // champion.bundle.output_seq_len)

@@ -1,4 +1,4 @@
-"""A champion: one promoted bundle, loaded, proved and immutable. An answer comes from exactly one champion."""
+"""A champion: one promoted bundle, loaded, probed and immutable. An answer comes from exactly one champion."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FloatArray = NDArray[np.float64]
 class Champion:
     """A promotion whose bundle is loaded, has answered its probe and is warm.
 
-    Frozen and compared by identity: a request binds one at admission and keeps it, whatever is promoted meanwhile.
+    Frozen and compared by identity: a request keeps the champion of its admission, also after a swap.
     """
 
     promotion: Promotion
@@ -36,18 +36,18 @@ class Champion:
     forecaster: Forecaster
     needs: Needs
     offsets: FloatArray
-    """(h, M, 3): what is added to a forecast for itself (0), its lower and its upper bound at each step up to the
-    longest horizon, raw units; NaN where there were too few residuals."""
+    """(h, M, 3) offsets in raw units. A forecast plus its offsets gives the forecast itself (offset 0), its lower and
+    its upper bound, at each step up to the longest horizon; NaN where there were too few residuals."""
     answer_keys: tuple[str, ...]
     """Names of an answer's numbers: per target ``<t>``, ``<t>_lower``, ``<t>_upper``."""
     row_seconds: float
-    """Measured cost of one window (or one time) in a full batch."""
+    """Measured processor seconds per window (or per time) of a full batch."""
     inline: bool
     """Whether a full batch is quick enough to run inside the event loop."""
 
     @property
     def identifier(self) -> str:
-        """The series set that it forecasts."""
+        """The identifier of the data set that it forecasts."""
         return self.promotion.identifier
 
     @property
@@ -56,7 +56,7 @@ class Champion:
         return self.bundle.targets
 
     def describe(self) -> dict[str, Any]:
-        """Return what ``GET /models`` says of the bundle."""
+        """Return the bundle's fields of ``GET /models``."""
         return {
             "input_kind": self.bundle.input_kind,
             "targets": list(self.targets),
@@ -75,7 +75,7 @@ class Champion:
 
 
 def load_champion(promotion: Promotion, bundle: Bundle, model_bytes: bytes, *, max_horizon_steps: int) -> Champion:
-    """Load a bundle beside whatever serves now, prove it on its probe and warm it on a real window.
+    """Load a bundle, compare its answers to its probe, and warm it with a full batch.
 
     Raises
     ------
@@ -116,7 +116,7 @@ def _needs(bundle: Bundle, forecaster: Forecaster, limit: int) -> Needs:
 
 
 def _interval_offsets(forecaster: Forecaster, horizon_steps: int) -> FloatArray:
-    """Return the bounds of a forecast of zeros: residual quantiles are added to a forecast, whatever it is."""
+    """Return the bounds of a forecast of zeros: the offsets, residual quantiles, are the same for every forecast."""
     recipe, intervals = forecaster.recipe, forecaster.bundle.intervals
     varying = [at for at, name in enumerate(recipe.targets) if name not in recipe.constants]
     offsets = np.zeros((horizon_steps, len(recipe.targets), 3))
@@ -128,9 +128,9 @@ def _interval_offsets(forecaster: Forecaster, horizon_steps: int) -> FloatArray:
 
 
 def _warm(forecaster: Forecaster) -> float:
-    """Run a full batch on the probe's real window; return the quickest run's seconds.
+    """Run a full batch of the probe's windows WARM_RUNS times; return the least processor time in seconds.
 
-    Of this thread's processor time, since a neighbour's load must not make the model look slow for good.
+    Elapsed time would include the load of other processes, and ``inline`` keeps its value until the next swap.
     """
     bundle, model = forecaster.bundle, forecaster.model
     quickest = np.inf

@@ -26,7 +26,7 @@ class Promotion:
     pipeline_run_id: str
     bundle: ClaimCheck
     document: Mapping[str, Any]
-    """The pointer as it was stored."""
+    """The stored pointer; the fetching child adds the decision's scores."""
 
     @staticmethod
     def read(identifier: str, document: Mapping[str, Any]) -> Promotion:
@@ -35,7 +35,7 @@ class Promotion:
         Raises
         ------
         RejectedError
-            ``bad_pointer`` if it lacks what serving needs.
+            ``bad_pointer`` if a field is missing or malformed.
         """
         try:
             return Promotion(
@@ -52,7 +52,7 @@ class Promotion:
             raise RejectedError(msg, code="bad_pointer", field="identifier") from error
 
     def describe(self) -> dict[str, Any]:
-        """Return what ``GET /models`` says of the promotion."""
+        """Return the pointer's fields of ``GET /models``."""
         names = ("run_id", "model_type", "config_hash", "score", "rmse", "mae", "pipeline_run_id", "model_uri")
         shown = {name: self.document.get(name) for name in names}
         return {"identifier": self.identifier, **shown, "promoted": self.document.get("timestamp")}

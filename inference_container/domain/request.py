@@ -22,7 +22,7 @@ Name = Annotated[str, msgspec.Meta(max_length=256)]
 
 
 class PredictRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of ``POST /predict``; columns stay raw until the champion says which are needed."""
+    """The body of ``POST /predict``; only the columns that the champion needs are decoded later."""
 
     data: dict[str, msgspec.Raw]
     identifier: Name | None = None
@@ -40,18 +40,18 @@ class Needs:
     ignored: frozenset[str]
     """Raw columns that are accepted and not read."""
     reads_values: bool
-    """False for models that only look at the clock."""
+    """False for models whose only input is the times."""
     rows_required: int
     step_seconds: int
     max_horizon_steps: int
     """Longest horizon: the bundle's, or the server's limit."""
     bundle_limits_horizon: bool
-    """Whether the horizon ends there because the bundle cannot be rolled."""
+    """Whether ``max_horizon_steps`` is the limit of a bundle that cannot be rolled further."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """The rows of a request, checked: ordered, evenly spaced, enough."""
+    """The rows of a request, checked: ordered, evenly spaced, and as many as the champion needs."""
 
     times: NDArray[np.int64]
     """(n,) epoch seconds."""
@@ -95,7 +95,7 @@ def check_horizon(request: PredictRequest, needs: Needs) -> None:
     Raises
     ------
     RejectedError
-        ``bad_horizon``, naming the longest one.
+        ``bad_horizon``, naming the longest horizon.
     """
     longest = needs.max_horizon_steps
     if 1 <= request.inference_length <= longest:
@@ -187,7 +187,7 @@ def _read_values(data: dict[str, msgspec.Raw], needs: Needs, time_column: str, c
             columns.append(column)
     if not columns:
         return np.empty((count, 0))
-    # One np.array of lists takes a quarter of the time of filling columns; None becomes NaN.
+    # np.array of the lists needs a quarter of the time of filling columns; None becomes NaN.
     return np.array(columns, dtype=np.float64).T
 
 

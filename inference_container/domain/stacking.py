@@ -22,18 +22,18 @@ class Stack:
     windows: NDArray[np.float32]
     """(b, L, f)"""
     usable: list[int]
-    """Which request each window is of, (b,)."""
+    """(b,) index of each window's request."""
     imputed_cells: dict[int, int]
-    """Cells filled in a request's window, where there were any."""
+    """Number of cells filled in a request's window, by the request's index; only if not 0."""
     refused: dict[int, RejectedError]
-    """Why the others cannot be used."""
+    """The error of each request whose rows cannot be used, by the request's index."""
 
 
 def stack_windows(champion: Champion, requests: Sequence[Series]) -> Stack:
     """Scale the last rows of all requests at once and cut their windows.
 
-    Without nulls a row's scaled values depend on that row alone, so the requests lie one behind the other; those with
-    nulls in their window are filled each from its own rows.
+    Without nulls a row's scaled values depend on that row alone, so all requests are scaled as one table. A request
+    with nulls in its window is scaled separately, because its cells are filled from its own earlier rows.
     """
     recipe, rows = champion.bundle.recipe, champion.needs.rows_required
     values = np.array([series.values[-rows:] for series in requests])
@@ -58,7 +58,7 @@ def stack_windows(champion: Champion, requests: Sequence[Series]) -> Stack:
 
 
 def _filled(champion: Champion, series: Series) -> tuple[FloatArray, int]:
-    """Return a scaled window whose nulls were filled from all rows before them, and how many there were."""
+    """Return a scaled window whose nulls were filled from the rows before them, and the number of filled cells."""
     rows, recipe = champion.needs.rows_required, champion.bundle.recipe
     scaled, imputed = scaled_rows(recipe, series)
     if recipe.drops_rows:

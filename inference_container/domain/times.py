@@ -24,7 +24,7 @@ SECOND = timedelta(seconds=1)
 
 @dataclass(frozen=True, slots=True)
 class TimeStyle:
-    """How a request writes its times, so that the answer writes them alike."""
+    """The form of a request's times, in which the answer writes its times too."""
 
     form: Literal["iso", "integer", "float"]
     separator: str = "T"
@@ -33,7 +33,7 @@ class TimeStyle:
     """``""`` for naive times (UTC), ``"Z"`` or ``"+00:00"``."""
 
     def write(self, times: NDArray[np.int64]) -> list[str] | list[int] | list[float]:
-        """Return epoch seconds in this style; offsets have become UTC."""
+        """Return epoch seconds in this style; all times are UTC, whatever the offset of the request was."""
         if self.form == "integer":
             whole: list[int] = times.tolist()
             return whole
@@ -79,7 +79,7 @@ def read_epoch(numbers: Sequence[float], *, field: str, integers: bool) -> tuple
     Raises
     ------
     RejectedError
-        Code ``bad_time``, where one is no whole second between the years 1 and 9999.
+        Code ``bad_time`` if a number is not a whole second between the years 1 and 9999.
     """
     seconds = np.array(numbers, dtype=np.float64)
     wrong = (seconds != np.rint(seconds)) | (seconds < FIRST_SECOND) | (seconds > LAST_SECOND)
@@ -115,7 +115,7 @@ def _read_one(text: str, row: int, field: str) -> int:
 
 
 def _read_uniform(texts: Sequence[str]) -> NDArray[np.int64] | None:
-    """Read many texts of one plain form at once; None where they are not: the loop then reads or refuses them."""
+    """Read texts that all have the same plain form at once; return None for others, which `_read_one` handles."""
     length = len(texts[0])
     if length not in (PLAIN_LENGTH, PLAIN_LENGTH + 1) or any(len(text) != length for text in texts):
         return None
