@@ -20,7 +20,7 @@ class Stopped(BaseException):
 
 
 def main() -> int:
-    """Run one of the two commands."""
+    """Run one of the two commands and return the exit code."""
     command = sys.argv[1:]
     if command not in (["up"], ["demo"]):
         sys.stderr.write(USAGE)

@@ -2,8 +2,8 @@
 
 librdkafka, which every service uses as its client, contains a mock cluster for its own tests. It implements the real
 protocol, group protocols and idempotent producers included. It stores nothing: topics and offsets are lost when this
-process ends, and its starter must announce unfinished runs again. It needs 5 MiB of memory per partition, which is one
-reason why messages carry claim checks instead of rows.
+process ends, so the launcher has the gateway publish unfinished runs again. It keeps the latest 5 MiB of a partition,
+which is one reason why messages carry claim checks instead of rows.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ NUDGE_SECONDS = 0.005
 
 
 class BrokerSettings(Settings):
-    """The topics' names."""
+    """Settings of the embedded broker: its topics and their partitions."""
 
     namespace_prefix: str = ""
-    """Put before topics and groups."""
+    """Prefix of the topics' names."""
     topic_partitions: int = 6
     """Partitions of each topic."""
     expected_model_types: CommaSeparated = DEFAULT_MODEL_TYPES
-    """Model types whose trainers run. The gateway counts the messages of every group that has a dead-letter topic; of
-    a trainer that does not run they would stay in flight."""
+    """Model types whose trainers run. A trainer that does not run gets no dead-letter topic: the gateway counts the
+    messages of every group that has one, and its messages would stay in flight."""
 
     _split = split_commas("expected_model_types")
 
     def topic_names(self, groups: list[str]) -> list[str]:
-        """Return all topics, the dead letters of these groups and of those of the services that run included."""
+        """Return the names of all topics, with the dead-letter topics of the running services and of these groups."""
         trainers = [trainer.deployment for trainer in trainers_for(known_model_types(self.expected_model_types))]
         running = ["preprocess", *trainers, "eval", "inference-worker"]
         names = [topic.name for topic in topics.ALL]
@@ -53,7 +53,7 @@ class BrokerSettings(Settings):
 
 
 class MockCluster:
-    """librdkafka's mock cluster of one broker, reached by clients under an address of our choice.
+    """librdkafka's mock cluster with one broker, which advertises a given address.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ class MockCluster:
         library.rd_kafka_mock_set_group_consumer_heartbeat_interval_ms(self._cluster, 1_000)
 
     def create_topics(self, names: Iterable[str], partitions: int) -> None:
-        """Create topics, all before anybody may connect: a topic that is asked for too early gets other partitions.
+        """Create topics before any client connects: a topic that a client requests first gets the default partitions.
 
         Raises
         ------
@@ -171,7 +171,7 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 def _library() -> ctypes.CDLL:
-    """Return librdkafka as the Python client's wheel brings it."""
+    """Load the librdkafka that the wheel of confluent-kafka contains."""
     found = importlib.util.find_spec("confluent_kafka")
     if found is None or found.origin is None:
         msg = "the embedded broker is part of confluent-kafka, which is not installed"

@@ -27,7 +27,7 @@ from flts.errors import NotFoundError, RejectedError
 from flts.ingest.sample import SAMPLE_IDENTIFIER, write_sample
 
 SERVED_SECONDS = 60.0
-"""Longest wait for a promoted champion to be served; replicas take seconds."""
+"""Longest wait in seconds until a promoted champion is served; a replica needs a few seconds."""
 CONTEXT_ROWS = 200
 SHOWN_PROCESSES = 4
 SHOWN_TARGETS = 4
@@ -46,7 +46,7 @@ class DataSet:
 
 
 def run_demo(settings: EmbeddedSettings, demo: DemoSettings, say: Say) -> int:
-    """Start everything, show one data set's way to its forecast, and serve.
+    """Start the pipeline, run one data set up to a served forecast, show the progress, and serve.
 
     Returns
     -------
@@ -80,7 +80,7 @@ def choose_dataset(settings: EmbeddedSettings, demo: DemoSettings) -> DataSet:
     Raises
     ------
     RejectedError
-        If a file is not there, or the name cannot be an identifier.
+        If a file does not exist, TEST comes without DATA, or the name cannot be an identifier.
     """
     for field, path in (("DATA", demo.data), ("TEST", demo.test)):
         if path is not None and not path.is_file():
@@ -101,7 +101,7 @@ def choose_dataset(settings: EmbeddedSettings, demo: DemoSettings) -> DataSet:
 def _run_to_decision(
     client: GatewayClient, dataset: DataSet, timeout_seconds: float, say: Say
 ) -> tuple[dict[str, Any], float | None, bool]:
-    """Return the decided run, when its upload began where this start made it, and whether it ended just now."""
+    """Return the decided run, the time of its upload (None if it was there before), and whether it ended just now."""
     earlier = _earlier_run(client, dataset)
     began: float | None = None
     if earlier is not None:
@@ -145,7 +145,7 @@ def _show_forecast(
 ) -> float | None:
     """Print a forecast of the champion and write its plot; return when it was served, or None.
 
-    ``fresh``: the run ended under this start, so that its champion, and no earlier one, is to answer.
+    ``fresh``: the run ended in this session, so its champion must answer and not an earlier one.
     """
     identifier = str(view["identifier"])
     body, answer = _first_forecast(client, identifier, view if fresh else {}, horizon)
@@ -168,7 +168,7 @@ def _show_forecast(
 def _first_forecast(
     client: GatewayClient, identifier: str, view: dict[str, Any], horizon: int
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Ask until the champion that this run's decision left in place answers."""
+    """Request a forecast until the model that this run promoted answers, or any model if it promoted none."""
     decision = view.get("decision") or {}
     promoted = decision.get("run_id") if decision.get("decision") == "promoted" else None
     body = client.tail(identifier, rows=CONTEXT_ROWS)

@@ -14,7 +14,7 @@ PERIOD_SECONDS = 1.0
 class MemoryMeter:
     """Samples memory once a second while it is entered; ``peak_bytes`` is the highest sum seen.
 
-    A page that processes share counts once in all (PSS) where the kernel measures it, else once in each (RSS).
+    A shared page counts once in the sum (PSS) if the kernel measures it, else once for each process (RSS).
     """
 
     def __init__(self) -> None:

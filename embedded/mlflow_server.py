@@ -1,4 +1,4 @@
-"""MLflow's server on SQLite and a folder, ended with its parent."""
+"""Run MLflow's server on SQLite and a folder, and end it with its parent process."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 LOWEST = 20_000
 EPHEMERAL_LOW = 32_768
-"""Where the ports that the kernel gives to outgoing connections begin, unless it says otherwise."""
+"""Linux's default for the lowest port of outgoing connections, used if the kernel's own value cannot be read."""
 TRIES = 200
 _given: set[int] = set()
 
@@ -16,12 +16,12 @@ _given: set[int] = set()
 def free_port() -> int:
     """Return a free port that the kernel will not assign to an outgoing connection in the meantime.
 
-    A port that the kernel itself chooses is one of those: MLflow takes 10 s to listen, and then it may be gone.
+    The kernel's own choice (port 0) is such a port: MLflow listens only after 10 s, and the port may be in use then.
 
     Raises
     ------
     OSError
-        Where none is found.
+        If no free port is found.
     """
     for _ in range(TRIES):
         port = LOWEST + secrets.randbelow(_ephemeral_low() - LOWEST)

@@ -18,11 +18,11 @@ from pathlib import Path
 PR_SET_PDEATHSIG = 1
 RESTART_SECONDS = (0.2, 1.0, 3.0, 10.0)  # waits before the first, second, ... restart
 WRONG_SETTINGS = 2
-"""Exit code of a service whose settings or store cannot be used; starting it again would change nothing."""
+"""Exit code of a service whose settings or store cannot be used; the supervisor does not start it again."""
 READY_LOOK_SECONDS = 0.25
-"""Between two questions whether a program is ready: eleven of them start at once, and need the cores themselves."""
+"""Seconds between two readiness checks of a program; eleven programs start at once and need the cores."""
 STEADY_SECONDS = 10.0
-"""A program that was ready for this long is in no loop of crashes: its waits begin afresh, however often it ended."""
+"""Seconds of readiness after which an end is no crash loop: the next wait is the first of RESTART_SECONDS again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +34,11 @@ class Program:
     environment: Mapping[str, str]
     log: Path
     ready: Callable[[], bool]
-    """Asked until it answers True after each start."""
+    """Called after each start until it returns True."""
     on_ready: Callable[[], None] | None = None
     """Called when the program is ready again after it died."""
     backend: bool = False
-    """Ended after all that are not: a service that stops still commits and publishes."""
+    """Whether it ends after the services: a service that stops still commits and publishes."""
 
 
 @dataclass
@@ -47,7 +47,7 @@ class _Running:
     process: subprocess.Popen[bytes] | None
     restarts: int = 0
     hasty_ends: int = 0
-    """How often it ended since it last was steady."""
+    """Number of ends since it was last ready for STEADY_SECONDS."""
     ready_since: float = 0.0
     next_look: float = 0.0
     next_start: float | None = None
@@ -59,8 +59,8 @@ class _Running:
 class Supervisor:
     """Keeps programs running until it is stopped.
 
-    All processes are started by one thread that lives as long as they do: the kernel ends them with that thread, so
-    that even a killed launcher leaves nothing behind (Linux; elsewhere they are ended by `stop` only).
+    One thread starts all processes and lives as long as they do. On Linux the kernel ends a process with the thread
+    that started it, so that a killed launcher leaves no process behind. Elsewhere only `stop` ends them.
     """
 
     def __init__(self, say: Callable[[str], None], *, stop_seconds: float) -> None:
@@ -74,7 +74,7 @@ class Supervisor:
         self._thread.start()
 
     def start(self, program: Program) -> None:
-        """Have a program started, and kept running."""
+        """Add a program, which the supervisor's thread starts and keeps running."""
         with self._lock:
             self._wanted.append(program)
 
@@ -104,7 +104,7 @@ class Supervisor:
             return {name: running.restarts for name, running in self._running.items()}
 
     def stop(self) -> None:
-        """End every program: asked first, killed after ``stop_seconds``; in the reverse order of their start."""
+        """End every program, the services before the backends: SIGTERM, then SIGKILL after ``stop_seconds``."""
         self._stop.set()
         self._thread.join(timeout=self._stop_seconds * 2 + 10)
 
@@ -138,7 +138,7 @@ class Supervisor:
     def _launch(self, running: _Running) -> None:
         try:
             running.process = _launch(running.program)
-        except OSError as error:  # no memory or file descriptors; the thread goes on, since the processes end with it
+        except OSError as error:  # no memory or file descriptors; if this thread ended, the processes would too
             self._say(f"{running.program.name} cannot be started now: {error}")
             running.next_start = time.monotonic() + RESTART_SECONDS[-1]
             return
@@ -184,7 +184,7 @@ class Supervisor:
 
 
 def why_stopped(log: Path) -> str:
-    """Return the reason that a service gave at the very end of its log; empty where it gave none."""
+    """Return the reason in a log's last line if that is ``service_stopped``, else an empty string."""
     with contextlib.suppress(OSError, ValueError, IndexError, AttributeError):
         last = json.loads(log.read_text(errors="replace").splitlines()[-1])
         if last.get("event") == "service_stopped":
@@ -193,7 +193,7 @@ def why_stopped(log: Path) -> str:
 
 
 def end_group(pid: int, number: signal.Signals, *, group: bool = True) -> None:
-    """Send a signal to a process, or to all of its group; no error where it is gone."""
+    """Send a signal to a process or to its whole group; do nothing if it has ended."""
     try:
         if group:
             os.killpg(pid, number)

@@ -13,7 +13,7 @@ Port = int
 
 
 class EmbeddedSettings(Settings):
-    """One machine, no Docker. A port of 0 is chosen freely."""
+    """One machine, no Docker. For a port of 0 the launcher chooses a free one."""
 
     flts_home: Path = Path(".flts")
     """Folder of everything the embedded mode keeps: store, MLflow's database, logs, the gateway's key."""
@@ -48,15 +48,15 @@ class EmbeddedSettings(Settings):
     mlflow_advertised: str | None = None
     """Address, `host:port`, at which services reach MLflow through a proxy."""
     expected_model_types: CommaSeparated = DEFAULT_MODEL_TYPES
-    """Trainers that are started beside that of the baselines, and whose candidates eval waits for."""
+    """Model types whose trainers run beside that of the baselines, and whose candidates eval waits for."""
     gateway_api_key: SecretStr | None = None
-    """The gateway's API key; made and kept in `FLTS_HOME/api-key` unless given."""
+    """The gateway's API key; if unset, the one in `FLTS_HOME/api-key`, which the first start creates."""
     store: str = "filesystem"
     """`filesystem`, or `s3` with an S3 server's address and keys in the environment."""
     start_seconds: float = Field(default=120, gt=0)
     """Longest wait for all services to be ready."""
     stop_seconds: float = Field(default=20, gt=0)
-    """Time the services get to end before they are killed."""
+    """Time that the services have to end before they are killed."""
 
     _split = split_commas("expected_model_types")
 
@@ -71,14 +71,14 @@ class EmbeddedSettings(Settings):
 
 
 class DemoSettings(Settings):
-    """What `make demo` runs on."""
+    """The data set and the forecast of `make demo`."""
 
     data: Path | None = Field(default=None, validation_alias=AliasChoices("DATA", "data"))
-    """CSV of the training rows; the shipped generator's sample unless given."""
+    """CSV of the training rows; if unset, the generated sample."""
     test: Path | None = Field(default=None, validation_alias=AliasChoices("TEST", "test"))
-    """CSV of the test rows; without it the last fifth of DATA is the test."""
+    """CSV of the test rows; if unset, the last fifth of the rows of DATA."""
     name: str = ""
-    """Identifier of the data set; DATA's file name unless given."""
+    """Identifier of the data set; if empty, DATA's file name, or `sample`."""
     once: bool = False
     """Stop after the first served forecast instead of serving until Ctrl-C."""
     horizon: int = Field(default=60, ge=1)

@@ -34,14 +34,14 @@ DRAIN_MARGIN_SECONDS = 6.0
 
 
 class StartError(FltsError):
-    """The embedded mode cannot start; the message says what to do."""
+    """The embedded mode cannot start; the message names the remedy or the log."""
 
     code = "cannot_start"
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """Where everything listens."""
+    """The ports of the programs."""
 
     gateway: int
     inference: int
@@ -51,12 +51,12 @@ class Endpoints:
 
     @property
     def gateway_url(self) -> str:
-        """Return the address people and programs talk to."""
+        """Return the gateway's address."""
         return f"http://{HOST}:{self.gateway}"
 
     @property
     def inference_url(self) -> str:
-        """Return the inference service's own address."""
+        """Return the inference service's address."""
         return f"http://{HOST}:{self.inference}"
 
     @property
@@ -66,7 +66,7 @@ class Endpoints:
 
 
 def choose_ports(settings: EmbeddedSettings) -> Endpoints:
-    """Return the ports to use, freely chosen where the setting is 0.
+    """Return the ports of the settings, with a free port in place of 0.
 
     Raises
     ------
@@ -140,7 +140,7 @@ class Stack:
         Raises
         ------
         StartError
-            Naming the programs that are not, and their logs, after ``start_seconds``.
+            After ``start_seconds``, naming the programs that are not ready and their logs; at once for wrong settings.
         """
         deadline = time.monotonic() + self.settings.start_seconds
         while waiting := self.supervisor.waiting_for():
@@ -158,9 +158,9 @@ class Stack:
         self.announce_again()
 
     def announce_again(self) -> None:
-        """Have the gateway publish unfinished runs again: the embedded broker forgets everything when it ends.
+        """Have the gateway publish unfinished runs again: the embedded broker loses its messages when it ends.
 
-        Tried until the gateway answers: after a crash of both, the broker may be back first.
+        Repeated until the gateway answers: after a crash of both, the broker may be ready first.
         """
         wait = 0.5
         while not self._stopping.is_set():
@@ -201,11 +201,11 @@ class Stack:
         settings, endpoints = self.settings, self.endpoints
         trainers = settings.trainers()
         kafka = settings.kafka_advertised or f"{HOST}:{endpoints.kafka}"
-        given = dict(os.environ)  # noqa: TID251 - what the caller set goes on to the services, which read it by their classes
+        given = dict(os.environ)  # noqa: TID251 - passed on to the services, whose settings classes read it
         shared = {
             # All trainers may work at the same time, so they share the cores.
             "TRAIN_THREADS": str(max(1, (os.cpu_count() or 1) // max(1, len(trainers)))),
-            # Before the launcher kills it, a service releases its work without counting an attempt.
+            # Ends before the launcher kills a service, which then releases its work without counting an attempt.
             "DRAIN_SECONDS": f"{max(1.0, settings.stop_seconds - DRAIN_MARGIN_SECONDS):g}",
             **{name: value for name, value in given.items() if value},
             "KAFKA_BOOTSTRAP_SERVERS": kafka,
@@ -271,7 +271,7 @@ class Stack:
 
 
 def _answers(url: str) -> bool:
-    # Polled ten times a second. http.client is used, because httpx reads all certificates at each call.
+    # Called often while programs start. http.client is used, because httpx reads all certificates at each call.
     address = urlsplit(url)
     connection = http.client.HTTPConnection(address.netloc, timeout=READY_TIMEOUT_SECONDS)
     try:
@@ -309,7 +309,7 @@ def _api_key(settings: EmbeddedSettings, home: Path) -> str:
 
 
 def _last_words(log: Path) -> str:
-    """Return why a service ended: what it says of wrong settings is no JSON, what its backends refused is."""
+    """Return why a service ended: the reason of its ``service_stopped``, else its last lines that are no JSON."""
     lines = log.read_text(errors="replace").splitlines()[-20:]
     plain = [line.strip() for line in lines if line.strip() and not line.startswith("{")]
     return why_stopped(log) or "; ".join(plain[-5:]) or f"see {log}"
