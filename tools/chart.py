@@ -1,7 +1,8 @@
-"""Write the parts of the chart that have another source: ``python -m tools.chart [--check]``.
+"""Write the generated parts of the chart: ``python -m tools.chart [--check]``.
 
 A chart reads only files in its folder, so `.helm` gets copies of the files that Compose mounts from `deploy`. The
-readers of each setting come from the settings classes. `docs/helm-values.md` is the schema of the values as a table.
+settings that each workload reads come from the settings classes. `docs/helm-values.md` is the schema of the values as a
+table.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ NOT_CHOSEN = frozenset(
     }
 )
 TRAINS = "Trains "
-"""How the description of a trainer's values begins."""
+"""Prefix of the description of a trainer's values."""
 INTRODUCTION = """\
 # Values of the chart
 
@@ -67,7 +68,7 @@ decides itself (ports, folders, which workload it is) and less secrets.
 
 
 def main() -> int:
-    """Write the files, or with ``--check`` say which are stale."""
+    """Write the files; with ``--check`` print the stale ones and return 1 if there are any."""
     wanted = files()
     there = {path for name in COPIED for path in (CHART / "files" / name).rglob("*") if path.is_file()}
     if "--check" in sys.argv[1:]:
@@ -109,7 +110,7 @@ def readers() -> dict[str, list[str]]:
 
 
 def schema() -> dict[str, Any]:
-    """Return the values' schema with the settings there are; the rest of it is written by hand."""
+    """Return the values' schema with its settings and trainers filled in; the rest of it is written by hand."""
     values = {name: value for _, loaded in _classes() for name, value in values_of(loaded).items()}
     chosen = sorted(set().union(*readers().values()))
     found: dict[str, Any] = json.loads(SCHEMA.read_text(encoding="utf-8"))
@@ -143,7 +144,7 @@ def document() -> str:
 
 
 def keys(part: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield every key that has a meaning of its own, with it."""
+    """Yield every key that has a description, with its description."""
     definitions = json.loads(SCHEMA.read_text(encoding="utf-8"))["definitions"]
     for name, entry in part.get("properties", {}).items():
         kind = definitions[entry["$ref"].rpartition("/")[2]] if "$ref" in entry else entry

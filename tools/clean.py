@@ -10,7 +10,7 @@ MADE = (".venv", ".venv.lock", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".
 
 
 def main() -> int:
-    """Remove each of them."""
+    """Remove the environment and all caches."""
     for name in MADE:
         path = ROOT / name
         if path.is_dir():

@@ -74,7 +74,7 @@ class Section:
 
 
 def main() -> int:
-    """Write the document; with ``--check`` return 1 if that would change it."""
+    """Write the document; with ``--check`` only return 1 if it is stale."""
     text = document()
     if sys.argv[1:] == ["--check"]:
         if TARGET.is_file() and TARGET.read_text(encoding="utf-8") == text:
@@ -92,7 +92,7 @@ def document() -> str:
 
 
 def sections() -> list[Section]:
-    """Return the declaring classes, shared ones first, each with its variables and who reads them."""
+    """Return the declaring classes, shared ones first, each with its variables and their readers."""
     found: dict[type[Settings], Section] = {}
     for reader, path in READERS:
         module, _, name = path.partition(":")
@@ -108,7 +108,7 @@ def sections() -> list[Section]:
 
 
 def _place(section: Section) -> tuple[int, int, str]:
-    """Return where a section stands: flts.settings in its order, then the rest of flts, then by who reads it."""
+    """Return a section's sort key: flts.settings in its order, then the rest of flts, then by the first reader."""
     module = section.owner.__module__
     names = list(vars(importlib.import_module(module)))
     readers = [name for name, _ in READERS]

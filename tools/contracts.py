@@ -15,7 +15,7 @@ GOLDEN = ROOT / "tests" / "contract" / "golden"
 
 
 def schema(event: type[Event]) -> str:
-    """Return the JSON schema of an event, in the one form that is compared."""
+    """Return the JSON schema of an event, in the form of the golden files."""
     return json.dumps(event.model_json_schema(), indent=2, sort_keys=True) + "\n"
 
 
@@ -44,7 +44,7 @@ def document() -> str:
 
 
 def main() -> int:
-    """Write the files, or with ``--check`` say which are stale."""
+    """Write the files; with ``--check`` print the stale ones and return 1 if there are any."""
     wanted = {GOLDEN / f"{event.__name__}.json": schema(event) for topic in topics.ALL for event in topic.events}
     wanted[ROOT / "docs" / "contracts.md"] = document()
     if "--check" in sys.argv[1:]:

@@ -31,7 +31,7 @@ GROUPS = 'group!="each-replica"'
 
 @dataclass(frozen=True)
 class Panel:
-    """One panel: ``queries`` are (expression, legend)."""
+    """One panel; each of its ``queries`` is (expression, legend)."""
 
     title: str
     text: str
@@ -46,7 +46,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Dashboard:
-    """A file: its name is its uid."""
+    """One dashboard; its uid is the name of its file."""
 
     uid: str
     title: str
@@ -74,12 +74,12 @@ def quantiles(metric: str, by: str, where: str = "", window: str = "$__rate_inte
 
 
 def counted(metric: str, by: str, where: str = "", window: str = "$__rate_interval") -> str:
-    """Return the query of how many events a counter saw within a window."""
+    """Return the query for the increase of a counter within a window."""
     return f"sum by ({by}) (increase({metric}{where}[{window}]))"
 
 
 def processes(where: str) -> tuple[Panel, ...]:
-    """Return what every dashboard says of the processes it is about."""
+    """Return the panels about memory, CPU and open files of a dashboard's processes."""
     return (
         lines("Memory", "Resident memory of the service's own process; its child processes come on top.", "bytes",
               (f"process_resident_memory_bytes{{{where}}}", "{{job}} {{instance}}")),
@@ -264,7 +264,7 @@ DASHBOARDS = (PIPELINE, TRAINING, SERVED, KAFKA)
 
 
 def main() -> int:
-    """Write the files, or with ``--check`` say which are stale."""
+    """Write the files; with ``--check`` print the stale ones and return 1 if there are any."""
     wanted = {FOLDER / f"{dashboard.uid}.json": text(dashboard) for dashboard in DASHBOARDS}
     if "--check" in sys.argv[1:]:
         stale = [path for path, wants in wanted.items() if not path.exists() or path.read_text() != wants]
@@ -279,7 +279,7 @@ def main() -> int:
 
 
 def text(dashboard: Dashboard) -> str:
-    """Return a dashboard's file."""
+    """Return the content of a dashboard's file."""
     document = {
         "uid": dashboard.uid,
         "title": dashboard.title,

@@ -18,14 +18,14 @@ PLAIN = {"AWS_ACCESS_KEY_ID": "flts"}  # a readable user name; random digits are
 
 
 def main() -> int:
-    """Create the file, or append what it lacks."""
+    """Create the file, or append the missing variables."""
     target = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / ".env"
     there = names(target.read_text(encoding="utf-8")) if target.exists() else set()
     missing = [name for name in sorted(names(EXAMPLE.read_text(encoding="utf-8"))) if name not in there]
     if not missing:
         print(f"{target.name} is there and holds every secret; nothing was changed")
         return 0
-    # Created with mode 0600, because a later chmod would leave a moment in which others can read the file.
+    # Created with mode 0600: before a later chmod other users could read the file.
     with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a", encoding="utf-8") as file:
         if there and not target.read_text(encoding="utf-8").endswith("\n"):
             file.write("\n")
@@ -42,7 +42,7 @@ def names(text: str) -> set[str]:
 
 
 def random_value(name: str) -> str:
-    """Return a value that needs no quoting anywhere."""
+    """Return a random value that needs no quotes in a shell, in YAML or in a URL."""
     if name in PLAIN:
         return f"{PLAIN[name]}-{secrets.token_hex(4)}"
     return secrets.token_hex(SECRET_BYTES)

@@ -26,7 +26,7 @@ EXTRAS = {
 
 
 def main() -> int:
-    """Install unless the environment already holds what is asked for."""
+    """Install one extra, unless the environment already contains it."""
     extra = sys.argv[1] if len(sys.argv) > 1 else "embedded"
     if extra not in EXTRAS:
         sys.stderr.write("usage: python3 -m tools.environment [load|embedded|dev]\n")
@@ -47,18 +47,18 @@ def main() -> int:
 
 
 def fingerprint() -> str:
-    """Return the hash of everything that decides what is installed."""
+    """Return the hash of the two files that determine the installed packages."""
     text = b"".join((ROOT / name).read_bytes() for name in ("pyproject.toml", "constraints.txt"))
     return hashlib.sha256(text).hexdigest()
 
 
 def is_current(extra: str) -> bool:
-    """Return whether this extra, or one that holds it, was installed from today's files."""
+    """Return whether this extra, or one that contains it, was installed from the current files."""
     return any(extra in EXTRAS[each] for each in installed())
 
 
 def installed() -> list[str]:
-    """Return the extras that were installed from today's files."""
+    """Return the extras that were installed from the current files."""
     stamp = VENV / "flts-installed"
     if not stamp.exists():
         return []

@@ -6,7 +6,7 @@ from tools import chart, configuration, contracts, dashboards, trainers
 
 
 def main() -> int:
-    """Run each generator; return the worst result."""
+    """Run each generator; return the highest exit code."""
     # The chart is last, because it reads the files that the others write.
     return max(trainers.main(), contracts.main(), configuration.main(), dashboards.main(), chart.main())
 

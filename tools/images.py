@@ -1,7 +1,7 @@
 """Build every image, one after the other, and print their sizes: ``python3 -m tools.images [NAME ...]``.
 
-It uses only the standard library. ``PIP_INDEX_URL`` and ``TORCH_INDEX_URL`` (an index of torch without CUDA, which
-takes 2.7 GB on x86) are passed on as build arguments if they are set. ``IMAGE_PLATFORM`` builds for another machine.
+It uses only the standard library. ``PIP_INDEX_URL`` and ``TORCH_INDEX_URL`` (an index of torch without CUDA, whose
+libraries have 2.7 GB on x86) are passed on as build arguments if they are set. ``IMAGE_PLATFORM`` selects the platform.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MEGABYTE = 1_000_000
 
 @dataclass(frozen=True)
 class Image:
-    """What is built, and from which file."""
+    """One image: its name, its Dockerfile and the target in it."""
 
     name: str
     dockerfile: str
@@ -95,7 +95,7 @@ def version() -> str:
 
 
 def commit() -> str:
-    """Return the commit the tree is at; empty where there is no git."""
+    """Return the checked-out commit, or an empty string without git."""
     try:
         answer = subprocess.run(
             ["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
@@ -106,7 +106,7 @@ def commit() -> str:
 
 
 def environment() -> dict[str, str]:
-    """Return the environment, BuildKit switched on where the engine is too old to prefer it."""
+    """Return the environment, with BuildKit switched on, because old engines do not use it by default."""
     return {"DOCKER_BUILDKIT": "1", **os.environ}  # noqa: TID251 - passed on to docker
 
 

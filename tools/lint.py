@@ -1,4 +1,4 @@
-"""Run all static checks: ``python -m tools.lint``. The exit code is that of the worst result."""
+"""Run all static checks: ``python -m tools.lint``. The exit code is the highest of all checks."""
 
 from __future__ import annotations
 

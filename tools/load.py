@@ -29,25 +29,25 @@ from tools.scaling import ScalingWatch, reasons_to_fail
 
 ROOT = Path(__file__).resolve().parent.parent
 FEWEST_USERS = 3
-"""One of each kind: forecasts, uploads, lists."""
+"""One user for each kind of request: forecasts, uploads, lists."""
 OWN = "load-"
 SAMPLE = "sample"
 STOP_SECONDS = 90
-"""What a user that waits for its run's decision gets to see it."""
+"""Seconds that a user has at the end to wait for its run's decision."""
 WORKERS_SECONDS = 180
-"""What the workers get to start, on a machine that is busy."""
+"""Seconds that the workers have to start, on a busy machine."""
 SPARE_SECONDS = WORKERS_SECONDS + 30
 DECIDED_SECONDS = 300.0
 UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
 class LoadError(Exception):
-    """The run cannot begin; the message says what to do."""
+    """The load test cannot begin; the message states the remedy."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where the load goes."""
+    """The addresses and the key of the pipeline under load."""
 
     gateway: str
     inference: str
@@ -55,7 +55,7 @@ class Target:
 
 
 def main() -> int:
-    """Find the target, see that it has a champion, run Locust."""
+    """Find the target, make sure that it serves a champion, and run Locust."""
     options = parse()
     try:
         target = find(options)
@@ -97,7 +97,7 @@ def seconds(text: str) -> int:
 
 
 def find(options: argparse.Namespace) -> Target:
-    """Return where the target of the options listens."""
+    """Return the target that the options name."""
     if options.target == "embedded":
         return embedded(options.home)
     if options.target == "compose":
@@ -106,7 +106,7 @@ def find(options: argparse.Namespace) -> Target:
 
 
 def embedded(home: Path) -> Target:
-    """Return where the embedded pipeline of a folder listens."""
+    """Return the target of the embedded pipeline that runs on a folder."""
     state, key = home / "embedded.json", home / "api-key"
     if not state.exists():
         msg = f"no embedded pipeline runs on {home}: start one with `make embedded`, or name its FLTS_HOME"
@@ -116,7 +116,7 @@ def embedded(home: Path) -> Target:
 
 
 def compose(env_file: Path) -> Target:
-    """Return where Compose publishes the gateway and the balancer of inference."""
+    """Return the target of the ports that Compose publishes for the gateway and the balancer of inference."""
     if not env_file.exists():
         msg = f"no {env_file.name}: `make env && docker compose up` first"
         raise LoadError(msg)
@@ -127,12 +127,12 @@ def compose(env_file: Path) -> Target:
 
 
 def helm(release: Release) -> Target:
-    """Return where the node publishes the gateway and inference of an installed chart."""
+    """Return the target of the node's ports for the gateway and inference of an installed chart."""
     return Target(release.url("fastapi-app"), release.url("inference"), release.secret("GATEWAY_API_KEY"))
 
 
 def check(options: argparse.Namespace, target: Target) -> None:
-    """Refuse what cannot be, or must not be, before anything is sent."""
+    """Refuse wrong options, and targets on other machines, before a request is sent."""
     if options.scale_to is not None and options.target != "helm":
         msg = f"--scale-to: nothing scales by itself on {options.target}"
         raise LoadError(msg)
@@ -146,11 +146,11 @@ def check(options: argparse.Namespace, target: Target) -> None:
 
 
 def prepare(target: Target) -> None:
-    """See that somebody's data is served: upload the shipped sample where nothing is."""
+    """Upload the generated sample and wait for its champion, unless a data set is served already."""
     with httpx.Client(timeout=30) as client:
         if served(client, target):
             return
-        from flts.ingest.sample import write_sample  # noqa: PLC0415 - imports that only this case pays for
+        from flts.ingest.sample import write_sample  # noqa: PLC0415 - slow imports that only this case needs
 
         print(f"nothing is served yet: uploading the shipped sample as {SAMPLE}", flush=True)
         with tempfile.TemporaryDirectory() as folder:
@@ -170,13 +170,13 @@ def prepare(target: Target) -> None:
 
 
 def served(client: httpx.Client, target: Target) -> bool:
-    """Return whether there is a champion that no load test has made."""
+    """Return whether a champion is loaded whose data set is not of a load test."""
     models = client.get(f"{target.inference}/models").raise_for_status().json()["models"]
     return any(model["loaded"] and not model["identifier"].startswith(OWN) for model in models)
 
 
 def run_scaled(options: argparse.Namespace, target: Target, report: Path) -> int:
-    """Run Locust and see the autoscaler follow; without evidence of that nothing has passed."""
+    """Run Locust; fail also if the cluster's events do not show that the autoscaler added replicas."""
     with ScalingWatch(Release(options.namespace)) as watch:
         code = run(options, target, report)
     reasons = reasons_to_fail(watch.evidence, options.scale_to)
@@ -223,7 +223,7 @@ def run(options: argparse.Namespace, target: Target, report: Path) -> int:
 
 
 def show(report: Path) -> int:
-    """Print where the report lies; without one nothing has passed."""
+    """Return 0 if the report's summary states that the run passed, 1 if not or if there is no summary."""
     summary = report / "summary.json"
     if not summary.exists():
         sys.stderr.write("load failed: no summary was written\n")
@@ -249,10 +249,10 @@ def started(
 
 
 def environ() -> dict[str, str]:
-    """Return this process's variables, which Locust needs to start at all."""
+    """Return this process's variables, without which Locust does not start."""
     import os  # noqa: PLC0415 - this one use
 
-    return dict(os.environ)  # noqa: TID251 - handed on, not read
+    return dict(os.environ)  # noqa: TID251 - passed on to Locust
 
 
 if __name__ == "__main__":

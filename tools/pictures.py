@@ -35,11 +35,11 @@ from flts.ingest.sample import SAMPLE_IDENTIFIER, write_sample
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "pictures"
 TARGET = "power"
 HISTORY_ROWS = 144
-"""A day of the sample."""
+"""Rows: a day of the sample."""
 HORIZON_STEPS = 60
 SENT_ROWS = 200
 SERVED_SECONDS = 60.0
-"""Longest wait for the new champion to be served."""
+"""Longest wait until the new champion is served."""
 TIMEOUT_SECONDS = 1800.0
 """Longest wait for the decision."""
 WIDTH_INCHES = 8.3
@@ -50,7 +50,7 @@ COLUMNS = 100
 MARGIN_COLUMNS = 2
 POINTS_PER_INCH = 72
 ADVANCE = 0.602
-"""Width of a character of DejaVu Sans Mono, which matplotlib brings, in parts of the font's size."""
+"""Width of a character of DejaVu Sans Mono, a font of matplotlib, as a fraction of the font size."""
 CARD = "#ffffff"
 TERMINAL = "#1b2230"
 TEXT = "#e2e8f0"
@@ -60,7 +60,7 @@ BEST = "#7ee2a8"
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What the pictures show."""
+    """The content of the two pictures."""
 
     lines: list[str]
     """The command `flts why sample` and its output."""
@@ -83,7 +83,7 @@ def main() -> int:
 
 
 def run_sample(home: Path) -> Shown:
-    """Upload the sample to a pipeline of its own, and ask its champion for the last rows of the test file."""
+    """Upload the sample to a new pipeline, and request a forecast of the last rows of the test file."""
     free = {name: 0 for name in EmbeddedSettings.model_fields if name.endswith("_port")}
     settings = EmbeddedSettings.load().model_copy(update={"flts_home": home, "store": "filesystem", **free})
     train, test = write_sample(home / "sample")
@@ -134,7 +134,7 @@ def draw_forecast(shown: Shown) -> Figure:
     axis.set_axisbelow(True)
     axis.margins(x=0.01)
     axis.spines[["top", "right"]].set_visible(False)
-    locator = mdates.AutoDateLocator(minticks=4, maxticks=8)  # type: ignore[no-untyped-call] # matplotlib's
+    locator = mdates.AutoDateLocator(minticks=4, maxticks=8)  # type: ignore[no-untyped-call] # matplotlib has no types
     axis.xaxis.set_major_locator(locator)
     formatter = mdates.ConciseDateFormatter(locator, show_offset=False)  # type: ignore[no-untyped-call] # matplotlib's
     axis.xaxis.set_major_formatter(formatter)
@@ -159,7 +159,7 @@ def draw_lines(lines: Sequence[str]) -> Figure:
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write a PNG of `COLOURS` colours, a third of the size of one with all colours."""
+    """Write a PNG with a palette of `COLOURS` colours, which makes it a third as large."""
     FigureCanvasAgg(figure)
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png")
@@ -168,7 +168,7 @@ def save(figure: Figure, path: Path) -> Path:
 
 
 def _forecast(client: GatewayClient, body: Mapping[str, Any], *, run_id: str) -> dict[str, Any]:
-    """Ask until the champion of this run answers."""
+    """Request a forecast until the champion of this run answers."""
     deadline = time.monotonic() + SERVED_SECONDS
     while time.monotonic() < deadline:
         with suppress(ApiError):  # the replica is still fetching the champion

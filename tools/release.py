@@ -11,16 +11,16 @@ SECONDS = 30.0
 
 
 class ReleaseError(Exception):
-    """The cluster does not tell; the message says why."""
+    """kubectl gave no usable answer; the message contains the reason."""
 
 
 class Release:
-    """What the chart put into a namespace, as kubectl shows it.
+    """An installation of the chart in a namespace, read with kubectl.
 
     Parameters
     ----------
     namespace : str
-        Where it was installed.
+        Namespace of the installation.
     """
 
     def __init__(self, namespace: str) -> None:
@@ -32,7 +32,7 @@ class Release:
         Raises
         ------
         ReleaseError
-            If there is none, or no kubectl and no cluster.
+            If there is no such object, no kubectl or no cluster.
         """
         command = ["kubectl", "--namespace", self._namespace, "get", *what, "--output", "json"]
         try:
@@ -45,12 +45,12 @@ class Release:
         return dict(json.loads(answer.stdout))
 
     def url(self, service: str) -> str:
-        """Return the address of a Service's port of the node.
+        """Return the address of a Service on the node's port.
 
         Raises
         ------
         ReleaseError
-            If it has none.
+            If the Service has no port of the node.
         """
         for port in self.get("service", service)["spec"]["ports"]:
             if port.get("nodePort"):
@@ -59,6 +59,6 @@ class Release:
         raise ReleaseError(msg)
 
     def secret(self, name: str) -> str:
-        """Return one of the secrets that the chart made."""
+        """Return one value of the Secret that the chart created."""
         data = self.get("secret", "flts-secrets")["data"]
         return base64.b64decode(data[name]).decode()

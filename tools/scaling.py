@@ -18,17 +18,17 @@ from tools.release import Release, ReleaseError
 NAME = "inference"
 PERIOD_SECONDS = 5.0
 FEW = 5
-"""So many looks may be alike by chance."""
+"""Samples: up to this number may be equal by chance; if more are equal, the CPU was not measured."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """What the autoscaler knew at a moment."""
+    """One sample of the autoscaler's status."""
 
     seconds: float
     replicas: int
     percent: int | None
-    """CPU used, of what is requested; None while it has no figure."""
+    """CPU used, in percent of the request; None while the autoscaler has no value."""
 
 
 @dataclass(frozen=True)
@@ -42,25 +42,25 @@ class Rescale:
 
 @dataclass
 class Evidence:
-    """All that was seen of a run."""
+    """The samples and events of one load test."""
 
     looks: list[Look] = field(default_factory=list)
     rescales: list[Rescale] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON values."""
+        """Return the evidence as JSON values."""
         return asdict(self)
 
 
 def reasons_to_fail(evidence: Evidence, least: int, back_to: int | None = None) -> list[str]:
-    """Return why a run did not show the scaling that it is to show; nothing if it did.
+    """Return the reasons why a load test did not show the required scaling; an empty list if it did.
 
     Parameters
     ----------
     least : int
-        Replicas that it is to have had.
+        Number of replicas that the autoscaler must have reached.
     back_to : int, optional
-        Replicas that it is to have had after that.
+        Number of replicas that it must have returned to afterwards.
     """
     return [*_metrics(evidence.looks), *_events(evidence.rescales, least, back_to)]
 
@@ -89,7 +89,7 @@ def _events(rescales: Sequence[Rescale], least: int, back_to: int | None) -> lis
 
 
 class ScalingWatch:
-    """Looks at the autoscaler until it is left, and then reads the events of that time."""
+    """Samples the autoscaler inside the ``with`` block, and reads the events of that time at its end."""
 
     def __init__(self, release: Release) -> None:
         self._release = release
@@ -111,7 +111,7 @@ class ScalingWatch:
         self.read_events()
 
     def read_events(self) -> None:
-        """Read what the cluster has told since the beginning, oldest first."""
+        """Read the rescale events since the block began, oldest first."""
         new = [event for event in self._events() if _identity(event) not in self._before]
         self.evidence.rescales = sorted(map(_rescale, new), key=lambda rescale: rescale.time)
 
@@ -120,7 +120,7 @@ class ScalingWatch:
             try:
                 status = self._release.get("hpa", NAME)["status"]
             except ReleaseError:
-                continue  # a missing sample is no evidence
+                continue  # kubectl failed: this sample is missing
             look = Look(round(time.monotonic() - self._began, 1), status.get("currentReplicas", 0), _percent(status))
             self.evidence.looks.append(look)
 

@@ -1,8 +1,8 @@
-"""Train a data set under several seeds and compare with the reference rows, through the running pipeline.
+"""Train a data set with several seeds in the running pipeline, and compare the models with the baselines.
 
-``python -m tools.seeds TRAIN.csv [TEST.csv] [--target down] [--seeds 1,2,3] [--name seeds]``, beside `make embedded`.
-Prints one row per seed and model, scaled error one step ahead on the test rows, and the means against Ridge. Exits
-with 1 unless the means of GRU and LSTM are below Ridge in MAE and at most 1 % above it in RMSE.
+``python -m tools.seeds TRAIN.csv [TEST.csv] [--target down] [--seeds 1,2,3] [--name seeds]``, while `make embedded`
+runs. It prints the scaled error one step ahead on the test rows, a row per seed and model, and the means against Ridge.
+The exit code is 1 unless the means of GRU and LSTM are below Ridge in MAE and at most 1 % above it in RMSE.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MOST_RMSE = 1.01
 
 
 def main() -> int:
-    """Upload once per seed, wait for each decision, print the table."""
+    """Upload once per seed, wait for each decision, print the table; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tools.seeds")
     parser.add_argument("train", type=Path)
     parser.add_argument("test", type=Path, nargs="?")

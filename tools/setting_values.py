@@ -8,7 +8,7 @@ from flts.settings import Settings
 
 BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 NUMBERS = {"integer": r"^(-?[0-9]+)?$", "number": r"^(-?[0-9.]+([eE][-+]?[0-9]+)?)?$"}
-"""Numbers as texts, which `--set-string` and quotes make of them; nothing, since an empty variable counts as unset."""
+"""Patterns of numbers as texts, from `--set-string` or quotes; empty too, because an empty variable counts as unset."""
 BOOLEANS = [True, False, 1, 0, "true", "false", "True", "False", "1", "0", ""]
 
 

@@ -19,17 +19,17 @@ BEGIN, END = "# trainers ({}): written by `make generate`", "# end of trainers"
 
 @dataclass(frozen=True)
 class Package:
-    """What the deployments of one folder have in common."""
+    """The properties that the deployments of one folder share."""
 
     image: str
     port: int
-    """Within the container."""
+    """Port within the container."""
     memory: str
-    """Limit, of Compose and chart."""
+    """Memory limit in Compose and chart, MiB."""
     request_cpu: str
     request_memory: str
     shared_memory_setting: bool
-    """Whether one variable raises the limits of all of them."""
+    """Whether one Compose variable sets the memory limit of all of them."""
 
 
 PACKAGES = {
@@ -41,7 +41,7 @@ BASELINES = Package("nonml", 8022, "304", "25m", "128Mi", shared_memory_setting=
 
 
 def main() -> int:
-    """Write every block; with ``--check`` return 1 if that would change a file."""
+    """Write every block; with ``--check`` only return 1 if a file is stale."""
     stale = {path: text for path, text in files().items() if path.read_text(encoding="utf-8") != text}
     for path, text in stale.items():
         if "--check" in sys.argv[1:]:
@@ -52,7 +52,7 @@ def main() -> int:
 
 
 def files() -> dict[Path, str]:
-    """Return every file that holds blocks, with its text as it should be."""
+    """Return every file with blocks, with its current text after the blocks are filled."""
     blocks = {
         "docker-compose.yaml": {"services": compose},
         ".helm/config/workloads.yaml": {"workloads": workload, "clients": client},
@@ -72,7 +72,7 @@ def files() -> dict[Path, str]:
 
 
 def filled(text: str, block: str, lines: list[str]) -> str:
-    """Return a text with other lines in one of its blocks, indented as the comments around them.
+    """Return a text with one of its blocks replaced; the new lines are indented like the comments around them.
 
     Raises
     ------
@@ -132,7 +132,7 @@ def workload(trainer: Trainer) -> Iterator[str]:
 
 
 def client(trainer: Trainer) -> Iterator[str]:
-    """Yield the trainer as one that may connect to Kafka."""
+    """Yield the trainer's entry in the list of clients that may connect to Kafka."""
     yield f"- {trainer.deployment}"
 
 
@@ -153,7 +153,7 @@ def values(trainer: Trainer) -> Iterator[str]:
 
 
 def job(trainer: Trainer) -> Iterator[str]:
-    """Yield the lines of a job of Prometheus."""
+    """Yield the lines of a Prometheus scrape job."""
     name, port = trainer.deployment, _package(trainer).port
     yield f"- job_name: {name}"
     yield "  dns_sd_configs:"
@@ -161,7 +161,7 @@ def job(trainer: Trainer) -> Iterator[str]:
 
 
 def absent(trainer: Trainer) -> Iterator[str]:
-    """Yield the part of an alert that misses a trainer; one that is off by default may be absent."""
+    """Yield the alert's condition that a trainer is absent; none for a trainer that is off by default."""
     if trainer.enabled:
         yield f'or absent(up{{job="{trainer.deployment}"}})'
 
