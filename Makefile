@@ -1,4 +1,4 @@
-# Every command that a person or CI runs; each is one line, so it can be run without make as well.
+# The commands for people and CI. Every target only calls other programs, so its commands also work without make.
 PYTHON ?= python3
 PY := .venv/bin/python
 
@@ -34,25 +34,25 @@ images:         ## Build every image, one after the other, and print their sizes
 up: env         ## The whole pipeline on Docker, in the background, until it is healthy (PROFILES=observe)
 	@docker compose $(addprefix --profile ,$(PROFILES)) up --detach --wait
 
-down:           ## Stop it; its data stays
+down:           ## Stop the pipeline on Docker; its data stays
 	@docker compose --profile '*' rm --stop --force --volumes && docker compose --profile '*' down
 
-logs:           ## Follow its logs (SERVICE=eval)
+logs:           ## Follow the logs of the pipeline on Docker (SERVICE=eval)
 	@docker compose --profile '*' logs --follow --tail 100 $(SERVICE)
 
 test: setup     ## Every test that needs no Docker, the end-to-end runs included
 	@$(PY) -m pytest tests -n 2 --durations=10
 
-test-long: setup ## The long fault and load suites, an hour or so in all
+test-long: setup ## The long fault and load suites, about an hour
 	@$(PY) -m pytest tests -m long
 
-# What starts installations of its own, after the journeys': one at a time fits into the memory of a laptop.
+# Tests that start installations of their own. They run after the journeys: a laptop has memory for one at a time.
 INSTALLING_compose = tests/deployment/test_compose_stack.py tests/deployment/test_compose_absences.py \
   tests/e2e/test_prometheus.py
 INSTALLING_helm = tests/deployment/test_helm_stack.py tests/deployment/test_helm_scaling.py \
   tests/deployment/test_helm_faults.py tests/deployment/test_helm_outside.py
 
-test-e2e: setup  ## The same journeys, and a death of everything in mid-run, on TARGET=embedded|compose|helm
+test-e2e: setup  ## The journeys, and kills of every program in mid-run, on TARGET=embedded|compose|helm
 	@FLTS_TEST_TARGET=$(or $(TARGET),embedded) $(PY) -m pytest -m "long or not long" tests/e2e/test_journey.py \
 	  tests/e2e/test_mid_run.py tests/e2e/test_poison.py tests/e2e/test_figures.py tests/e2e/test_same_numbers.py
 	@$(if $(INSTALLING_$(TARGET)),FLTS_TEST_TARGET=$(TARGET) $(PY) -m pytest -m "long or not long" \
@@ -79,10 +79,10 @@ lint: setup     ## Style, imports between folders, format
 types: setup    ## mypy, strict
 	@$(PY) -m mypy
 
-format: setup   ## Put every file into the one format
+format: setup   ## Format every file
 	@$(PY) -m ruff format .
 
-chart: setup    ## Lint and render the chart with the Helm that is there, and compare it with Compose
+chart: setup    ## Lint and render the chart with the installed Helm, and compare it with Compose
 	@$(PY) -m pytest tests/deployment/test_chart*.py tests/deployment/test_parity.py
 
 generate: setup ## Write the generated documents
@@ -92,7 +92,7 @@ pictures:       ## Draw the README's pictures from a run of the sample, on a qui
 	@$(PYTHON) -m tools.environment embedded
 	@$(PY) -m tools.pictures
 
-check: lint types test ## All that needs no Docker
+check: lint types test ## Every check that needs no Docker
 
 clean:          ## Remove the environment and caches; data in .flts stays
 	@$(PYTHON) -m tools.clean
