@@ -87,7 +87,7 @@ def records_of(store: ObjectStore, identifier: str) -> dict[str, Record | None]:
         for info in list(store.list(bucket, f"{identifier}/")):
             try:
                 record = json.loads(store.get(bucket, info.key)[0])
-            except ObjectNotFoundError:  # the attempt's record was removed meanwhile
+            except ObjectNotFoundError:  # a service removed this attempt's record after the listing
                 continue
             except ValueError:
                 record = None
@@ -192,7 +192,8 @@ def _of_decision(store: ObjectStore, records: Records, identifier: str, run_id: 
         yield f"decided as {decided}, ended as {outcome}"
     if list(store.list("pipeline-runs", f"_open/{run_id}/")):
         yield "the run has ended and is still marked as open"
-    # A worker that is killed right after writing forecast.json leaves its attempt's record until the run is removed.
+    # An inference worker that is killed right after it wrote forecast.json leaves its attempt's record until the run is
+    # removed, so these records are no fault.
     if left := [name for name in of_run if "/attempts/" in name and "/attempts/forecast" not in name]:
         yield f"tries that nobody cleared: {left}"
     pointer = records.get(f"model-promotion/{identifier}/current.json")
@@ -211,7 +212,7 @@ def _of_training(records: Records) -> Iterator[str]:
             bundles.setdefault(record["bundle"]["object_key"], set()).add(record["bundle"]["sha256"])
         started_by = records.get("/".join([*name.split("/")[:3], "run.json"])) or {}
         if started_by.get("of_run"):
-            continue  # the run evaluates another run's models
+            continue  # this run only evaluated another run's models and trained none
         trainings[record["run_id"]] += 1
         event_id = derived_event_id(started_by["event_id"], "training-data")
         if record["run_id"] != derived_run_id(event_id, record["model_type"]):

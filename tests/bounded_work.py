@@ -15,7 +15,7 @@ from flts.errors import ConflictError
 KEPT: list[bytes] = []
 
 
-def misbehave(order: dict[str, Any], note: Callable[[str], None]) -> dict[str, Any]:  # noqa: C901 - a case for each
+def misbehave(order: dict[str, Any], note: Callable[[str], None]) -> dict[str, Any]:  # noqa: C901 - a case per order
     note(f"doing {order['do']}")
     match order["do"]:
         case "answer":
@@ -27,7 +27,7 @@ def misbehave(order: dict[str, Any], note: Callable[[str], None]) -> dict[str, A
         case "bug":
             return {"never": 1 // 0}
         case "fill":
-            return {"size": len(b"x" * order["size"])}  # the pages are written, so that the memory is really used
+            return {"size": len(b"x" * order["size"])}  # b"x" * size writes every page: the child uses the memory
         case "keep":
             KEPT.append(b"x" * order["size"])
         case "hang":

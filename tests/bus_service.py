@@ -61,7 +61,7 @@ class Journal:
 
     def read(self) -> list[dict[str, Any]]:
         text = self._path.read_text()
-        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]  # complete lines only
+        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]  # no unfinished last line
 
 
 class DoAsTold:

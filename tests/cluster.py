@@ -76,7 +76,7 @@ def load_images() -> None:
         return
     build_images()
     named = {str(container(pod)["image"]) for pod in pods(render("values-complete.yaml")).values()}
-    # Images that the engine lacks are pulled by the nodes.
+    # Only images that the local Docker engine has are loaded; the nodes pull the others from a registry.
     there = [image for image in sorted(named) if command("docker", "image", "ls", "--quiet", image)]
     command(*shlex.split(loading), *there, timeout=1100)
 
@@ -156,7 +156,7 @@ class Release(Namespace):
     def _helm(
         self, verb: str, files: tuple[str, ...], values: Mapping[str, Any], waiting: tuple[str, ...] | None = None
     ) -> None:
-        own = self.folder / f"{uuid.uuid4().hex}.json"  # JSON is valid YAML
+        own = self.folder / f"{uuid.uuid4().hex}.json"  # Helm reads JSON, because it is valid YAML
         own.write_text(json.dumps(values))
         named = [word for file in (*(self.chart / name for name in files), own) for word in ("--values", str(file))]
         try:
@@ -251,5 +251,5 @@ def release(kind: str, folder: Path, values: Mapping[str, Any] | None = None) ->
     with namespace(name, RESTRICTED):
         try:
             yield Release(name, folder, values or {})
-        finally:  # the chart also creates objects outside the namespace, which deleting the namespace leaves
+        finally:  # the deletion of the namespace does not remove the chart's objects outside it
             command("helm", "uninstall", RELEASE, "--namespace", name, "--ignore-not-found", check=False)

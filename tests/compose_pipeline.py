@@ -75,7 +75,7 @@ class ComposePipeline(FreezablePipeline):
         file = code / "docker-compose.yaml"
         known = yaml.safe_load(file.read_text())["services"]
         ports = {name: port for name, port in PORTS.items() if name in known}
-        patient = {"BACKEND_CHECK_SECONDS": "120"}  # all services start at once on a busy machine
+        patient = {"BACKEND_CHECK_SECONDS": "120"}  # seconds; services start slowly when all start at once
         changed = {name: {"environment": patient | dict(settings)} for name in (*ports, "inference", "preprocess-job")}
         # Compose reads this as a second Compose file, because JSON is valid YAML.
         self._override.write_text(json.dumps({"services": {**changed, **(services or {})}}))
@@ -196,7 +196,7 @@ def released_compose(folder: Path, code: Path, tag: str, **settings: str) -> Ite
 @contextmanager
 def _compose(folder: Path) -> Iterator[ComposePipeline]:
     folder.mkdir(parents=True, exist_ok=True)
-    # Fixed ports: Docker would choose new ones when it restarts a container.
+    # The test chooses the ports, because Docker would choose new ones whenever it restarts a container.
     ports = {name: str(free_port()) for name in PUBLISHED}
     with installation(f"flts-e2e-{uuid.uuid4().hex[:6]}", folder, ports) as made:
         yield ComposePipeline(made, folder / "settings.json")

@@ -12,7 +12,7 @@ from hypothesis import settings
 pytest_plugins = ("tests.costs", "tests.no_skips", "tests.workers")
 FOLDERS = ("unit", "contract", "e2e", "deployment")
 
-# No deadline per example: it would fail on a busy machine.
+# Hypothesis sets no deadline for an example, because examples are slow on a busy machine and would fail.
 settings.register_profile("flts", deadline=None)
 settings.load_profile("flts")
 

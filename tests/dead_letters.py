@@ -30,7 +30,7 @@ class LettersInMemory(DeadLetters):
         code: str = "hash_mismatch",
         *,
         value: bytes | None = None,
-        headers: RawHeaders = (),  # type: ignore[assignment] # read only
+        headers: RawHeaders = (),  # type: ignore[assignment] # never modified
         offset: int | None = None,
     ) -> Letter:
         """Add the letter of an event, or of other bytes in its place."""
@@ -45,7 +45,7 @@ class LettersInMemory(DeadLetters):
             offset=offset,
         )
 
-    def add(  # noqa: PLR0917 - a record, as Kafka has it
+    def add(  # noqa: PLR0917 - the parts of a Kafka record
         self,
         group: str,
         topic: str,

@@ -35,7 +35,7 @@ class BusContract:
         journal = str(bus.folder / "shared.journal")
         first = bus.start(BUS_JOURNAL=journal).until_ready()
 
-        event = bus.publish(do="die", times=1)  # kill -9 in the middle of the work
+        event = bus.publish(do="die", times=1)  # the first attempt kills its own process with SIGKILL
         first.ended()
         assert bus.committed("raw-data", GROUP) == 0
         second = bus.start(BUS_JOURNAL=journal)
@@ -59,7 +59,7 @@ class BusContract:
 
         events = [bus.publish(f"series-{number}") for number in range(24)]
 
-        all_ended(one, 24, REBALANCE_SECONDS, other)  # generous, because a busy machine delays the members too
+        all_ended(one, 24, REBALANCE_SECONDS, other)  # a rebalance takes longer on a busy machine
         done = [line["event_id"] for line in one.journal("end") + other.journal("end")]
         assert sorted(done) == sorted(event.event_id for event in events)
         assert one.journal("end")
@@ -142,7 +142,7 @@ class BusContract:
         events = [bus.publish(f"series-{number}") for number in range(8)]
 
         for replica in (one, other):
-            # A replica that did not get the end offsets in time reads from the beginning.
+            # A replica that did not get the end offsets in time reads from the beginning, so it also handles `earlier`.
             seen = [earlier, *events] if replica.logged("ends_unknown") else events
             all_ended(replica, len(seen))
             assert sorted(line["event_id"] for line in replica.journal("end")) == sorted(e.event_id for e in seen)
@@ -237,7 +237,7 @@ class TestEmbeddedBroker(BusContract):
             assert service.get("/healthz")[0] == 200
             started = time.monotonic()
             assert service.stop() == 0
-            assert time.monotonic() - started < 15  # a pod is killed after 30 s
+            assert time.monotonic() - started < 15  # seconds; Kubernetes kills a pod 30 s after SIGTERM
             assert len(service.logged("brokers_away")) == 1
 
     def test_a_broker_that_stalls_after_64_kib_answers_small_requests_and_is_found_out_by_a_large_one(

@@ -312,7 +312,7 @@ class ObjectStoreContract:
     def test_gives_what_a_claim_promises_and_nothing_else(self, store: ObjectStore, size: int) -> None:
         right = os.urandom(size)
         claim = put_claimed(store, BUCKET, f"claimed/{size}", right)
-        store.put_stream(BUCKET, f"claimed/{size}", [right])  # a large object is uploaded in parts
+        store.put_stream(BUCKET, f"claimed/{size}", [right])  # uploads a large object in parts; the claim still holds
         assert read_claimed(store, claim) == right
         check_claimed(store, claim)
 
@@ -399,7 +399,7 @@ class TestFilesystemStore(ObjectStoreContract):
             if path.name == "deep" and not refused_once:
                 refused_once.append(path)
                 raise FileExistsError(errno.EEXIST, "File exists", str(path))
-            mkdir(path, *arguments, **options)  # type: ignore[arg-type] # as it was called
+            mkdir(path, *arguments, **options)  # type: ignore[arg-type] # the arguments of the caller
 
         monkeypatch.setattr(Path, "mkdir", made_by_another_and_removed)
 

@@ -142,7 +142,7 @@ def read_series(release: Unpacked, found: Found) -> None:
 def read_bundle(release: Unpacked, found: Found) -> None:
     claim = release.claim(BUNDLES, f"{found['key'].rpartition('/')[0]}/bundle.json")
     bundle, model = fetch_bundle(release.store, claim)
-    BundleModel(bundle, model)  # raises unless the model's answer to the probe is right
+    BundleModel(bundle, model)  # raises an error unless the model reproduces the bundle's probe
     assert (bundle.identifier, bundle.config_hash) == (found["identifier"], found["hash"])
 
 
@@ -378,7 +378,7 @@ def test_the_runs_that_were_left_unfinished_are_open(unpacked: Unpacked) -> None
     assert [name.identifier for name in unpacked.run_store.runs.unannounced()] == ["recorded"]
 
 
-# Hashes that are computed again must be the same
+# Hashes: this release must compute the hashes that the older release stored
 
 
 def test_the_same_data_and_settings_have_the_config_hash_that_they_had(unpacked: Unpacked, environment: None) -> None:
@@ -414,7 +414,7 @@ def environment(unpacked: Unpacked, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STORE_PATH", str(unpacked.home / "store"))
 
 
-# The queue
+# Records of the topics: this release must read what the older release published
 
 
 @pytest.mark.parametrize("topic", topics.ALL, ids=lambda topic: topic.name)
@@ -444,7 +444,7 @@ def letter_of(record: Logged) -> Letter:
     return Letter(group, 0, 0, NOW, record.key, record.value, list(record.headers))
 
 
-# A replica's cache
+# The cache of an inference replica: this release must serve from the cache of the older release
 
 
 def test_the_cached_champions_answer_as_they_did(unpacked: Unpacked) -> None:

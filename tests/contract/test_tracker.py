@@ -59,7 +59,7 @@ def tracker(server: Mlflow, store: ObjectStore) -> Iterator[Tracker]:
 @pytest.fixture
 def mlflow(server: Mlflow, tracker: Tracker) -> Any:
     assert tracker.end_stale_runs() == 0  # the call makes the tracker import mlflow with its time limits
-    from mlflow import MlflowClient  # noqa: PLC0415 - see above
+    from mlflow import MlflowClient  # noqa: PLC0415 - the tracker must import it first
 
     return MlflowClient(tracking_uri=server.uri, registry_uri=server.uri)
 
@@ -171,7 +171,8 @@ class TrackerContract:
         eventually(lambda: run._cursor.params_sent, "the run is described")
         calls: list[str] = []
         both = threading.Event()
-        run._finishing.wait = lambda _=None: both.wait(30)  # type: ignore[method-assign] # as long as it takes to say both
+        # The run sends its metrics after this wait. It waits here until an epoch has logged both kinds of metrics.
+        run._finishing.wait = lambda _=None: both.wait(30)  # type: ignore[method-assign] # see the line above
         call = tracker._recorder._call
 
         def counted(name: str, *args: Any, **options: Any) -> Any:
@@ -260,7 +261,7 @@ class TrackerContract:
             thread.join()
 
         assert None not in answers
-        while tracker.drain_spool():  # on a busy machine a document may have been spooled
+        while tracker.drain_spool():  # a call that timed out on a busy machine left a document in the spool
             pass
         assert sorted(run.info.run_id for run in runs_of(mlflow, experiment)) == sorted(map(str, answers))
         assert sorted(one.tags["model_type"] for one in versions_of(mlflow, experiment)) == types
@@ -319,7 +320,7 @@ class TrackerContract:
 
         assert mlflow.get_experiment_by_name(experiment) is None
         assert versions_of(mlflow, experiment) == []
-        # The same tracker continues, with the old experiment and model in its memory.
+        # The tracker still has the ids of the deleted experiment and model in memory, and must create new ones.
         train_of(tracker, experiment, "01900000-0000-7000-8000-000000000003")
         assert mlflow.get_experiment_by_name(experiment).experiment_id != old
         assert len(runs_of(mlflow, experiment)) == len(versions_of(mlflow, experiment)) == 1
@@ -415,7 +416,7 @@ class TrackerContract:
         document, _ = store.get(BUCKET, f"_spool/{run_id}.json")
 
         assert tracker.drain_spool() == 3
-        # As after a drain that was killed between the last call to MLflow and the removal of the document.
+        # A drain that is killed between its last call to MLflow and the removal of the document leaves the document.
         store.put(BUCKET, f"_spool/{run_id}.json", document)
         assert tracker.drain_spool() == 1
 

@@ -43,7 +43,7 @@ def summed(group: str, **states: str) -> dict[str, str]:
 
 
 CASES = {
-    # One service does not answer; the only replica of a second service is no longer discovered.
+    # After minute 10 eval does not answer, and train-gru's only replica is no longer discovered. Both fire the alert.
     "FltsServiceDown": Case(
         {**ALL_UP, 'up{job="eval",instance="eval"}': "1x10 0x20", 'up{job="train-gru",instance="train-gru"}': "1x10"},
         quiet="11m",
@@ -58,7 +58,7 @@ CASES = {
         quiet="10m",
         fires="15m",
     ),
-    # A retried attempt counts, and so does a training that failed for good.
+    # A GRU training fails for good and an LSTM attempt is retried. Both fire the alert.
     "FltsTrainingFailures": Case(
         {
             'flts_trainings_total{job="train-gru",model_type="GRU",outcome="failed"}': "0x10 1x40",
@@ -80,7 +80,7 @@ CASES = {
     "FltsTrainingStuck": Case(
         {'flts_training_stuck_total{job="train-lstm",instance="a"}': "0x10 1x40"}, quiet="10m", fires="12m"
     ),
-    # No alert in the first 20 hours of an installation.
+    # A new installation gets no alert for a day, because the rule requires that eval was up 24 hours ago.
     "FltsNoPromotion": Case(
         {
             'flts_promotions_total{job="eval",decision="promoted"}': "0x12 1x400",
@@ -110,7 +110,7 @@ CASES = {
         quiet="10m",
         fires="12m",
     ),
-    # 4 % errors raise no alert, 8 % do.
+    # In the first 20 minutes 4 % of the forecasts fail, which is allowed. Then 8 % fail, which fires the alert.
     "FltsForecastErrors": Case(
         {
             'flts_predictions_total{job="inference",outcome="success"}': "0+96x60",
@@ -132,7 +132,7 @@ CASES = {
     "FltsForecastsNotLogged": Case(
         {'flts_forecast_log_dropped_total{job="inference",instance="a"}': "0x10 7x40"}, quiet="10m", fires="12m"
     ),
-    # A replica without a champion exports 0.
+    # Instance b has no champion and exports the coverage 0, which must not fire the alert.
     "FltsIntervalsTooNarrow": Case(
         {
             'flts_champion_coverage{job="inference",instance="a"}': "0x10 0.9x10 0.7x40",
@@ -150,7 +150,8 @@ CASES = {
         quiet="15m",
         fires="25m",
     ),
-    # Three consumers have waiting records: one commits, one is in a long training, one does neither.
+    # All three consumers have waiting records. train-lstm commits, nonml-prophet is in a long training, and train-gru
+    # does neither, so only train-gru fires the alert.
     "FltsConsumerStalled": Case(
         {
             **stalled("train-gru", ended="7x95", at_work="0x95"),
@@ -160,7 +161,8 @@ CASES = {
         quiet="20m",
         fires="60m",
     ),
-    # One group's sum lacks two records, one group lost three, and one has all records in flight.
+    # After minute 10 the sum of eval lacks two records, and preprocess has lost three: both fire the alert. train-gru
+    # has all records in flight, which is no fault.
     "FltsMessagesAstray": Case(
         {
             **summed("eval", sent="10x60", done="6x10 4x50", in_flight="3x60", dead_letter="1x60", lost="0x60"),

@@ -45,7 +45,7 @@ from tools.trainers import values_key
 EVERY_HELM = pytest.mark.parametrize("binary", helms() or [pytest.param("", id="no-helm")])
 EVERY_LAYERING = pytest.mark.parametrize("files", LAYERINGS.values(), ids=LAYERINGS)
 ENTRIES = {
-    # Entries of the values, and the workloads that they enable.
+    # For each entry of values.yaml, the workloads that it enables.
     **{f"services.{spec['values']}": [name] for name, spec in SPECS.items() if spec.get("part")},
     **{
         entry: [name for name, spec in SPECS.items() if spec["values"] == entry and not spec.get("part")]
@@ -54,7 +54,7 @@ ENTRIES = {
 }
 
 
-# ---- Every values file, every Helm
+# ---- Every combination of values files, with every version of Helm
 
 
 @EVERY_HELM
@@ -110,7 +110,7 @@ def test_chart_and_project_have_one_version() -> None:
     assert "dependencies" not in chart
 
 
-# ---- Strict values
+# ---- The schema refuses unknown values
 
 
 def objects(part: Any, path: str = "values") -> dict[str, Any]:
@@ -257,7 +257,7 @@ def test_a_setting_that_no_service_would_accept_is_refused(wrong: str) -> None:
 def test_a_setting_reaches_its_readers_as_it_was_written(right: str, tmp_path: Path) -> None:
     name, _, value = right.partition("=")
     reader = next(workload for workload, reads in readers().items() if name in reads)
-    # Once without quotes (a number or a boolean) and once with quotes.
+    # The value is written without quotes, where YAML may read a number or a boolean, and then with quotes.
     for text in (value or '""', f'"{value}"'):
         (tmp_path / "values.yaml").write_text(f"config: {{{name}: {text}}}\n")
         answer = template(require_helm(), (str(tmp_path / "values.yaml"),))
@@ -293,7 +293,7 @@ def marked(path: str, key: str, number: int) -> tuple[str, str, str] | None:
     if path.startswith("nodePorts."):
         return path, str(31_000 + number), f"nodePort: {31_000 + number}\n"
     if key == "env":
-        # Our services accept only settings; other images accept any variable.
+        # The chart accepts only known settings for FLTS services, and any variable for other images.
         name = "EXTRA_HASH_SALT" if path.startswith("services.") else "SENTINEL"
         return f"{path}.{name}", f"sentinel-{number}", f"value: sentinel-{number}\n"
     units = {"cpu": ("m", "cpu: "), "memory": ("Mi", "memory: "), "size": ("Gi", "storage: ")}
@@ -309,7 +309,7 @@ def marked(path: str, key: str, number: int) -> tuple[str, str, str] | None:
 
 def test_every_value_is_used() -> None:
     found = list(leaves(VALUES))
-    few = [each for each in found if each[1] in {"replicas", "workers"}]  # replicas and workers have a maximum of 100
+    few = [each for each in found if each[1] in {"replicas", "workers"}]  # the schema allows 100 at most
     numbered = [
         *enumerate(few, 31),
         *enumerate((each for each in found if each not in few), 101),
@@ -346,7 +346,7 @@ def test_what_is_switched_off_is_gone_and_nothing_else(entry: str) -> None:
     gone = {(each["kind"], each["metadata"]["name"]) for each in before} - {
         (each["kind"], each["metadata"]["name"]) for each in after
     }
-    # Without inference the chart has no trial.
+    # Without inference the chart also leaves out the trial of `helm test`, which needs a forecast.
     assert gone - {("Pod", "flts-trial")} == components(before)
     assert not components(after)
 
@@ -383,7 +383,7 @@ def test_complete_is_full_data_and_dev_is_small() -> None:
     for name, pod in dev.items():
         found = environment(pod)
         assert not sampled.keys() & environment(complete[name]).keys()
-        # Preprocess samples the rows, and the gateway checks whether an upload has enough of them.
+        # Only two programs read these settings: preprocess samples the rows, and the gateway checks their number.
         reads = name in {"preprocess", "preprocess-job", "fastapi-app"}
         assert {key: found[key] for key in sampled if key in found} == (sampled if reads else {}), name
     for name in ("train-gru", "train-lstm"):

@@ -22,7 +22,7 @@ from tests.helm import (
     template,
 )
 
-# ---- NOTES
+# ---- NOTES.txt: the text that `helm install` prints
 
 
 @pytest.fixture(scope="module")

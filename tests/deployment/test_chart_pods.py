@@ -63,7 +63,8 @@ def test_every_pod_passes_the_restricted_profile(files: tuple[str, ...]) -> None
 def test_nothing_waits_without_a_bound(files: tuple[str, ...]) -> None:
     rendered = render(*files)
     for name, pod in pods(rendered).items():
-        # A pod checks its backends itself, within a time limit, and its termination message names the failure.
+        # No init container waits for backends: a service checks them itself, within a time limit, and names a failure
+        # in the pod's termination message.
         assert "initContainers" not in pod["spec"], name
         assert container(pod)["terminationMessagePolicy"] == "FallbackToLogsOnError"
         assert container(pod)["resources"]["limits"].keys() == {"cpu", "memory"}
@@ -160,7 +161,7 @@ def test_what_the_cluster_has_wins_over_chance_and_what_is_given_over_both(tmp_p
     shutil.copytree(CHART, copy)
     file = copy / "templates" / "_environment.tpl"
     there = {name: base64.b64encode(f"kept-{name}".encode()).decode() for name in SECRETS}
-    del there["GRAFANA_ADMIN_PASSWORD"]  # as if an earlier version of the chart had no such secret
+    del there["GRAFANA_ADMIN_PASSWORD"]  # as if an earlier version of the chart had not created it
     asked = '(lookup "v1" "Secret" .Release.Namespace "flts-secrets")'
     assert file.read_text().count(asked) == 1
     file.write_text(file.read_text().replace(asked, f"(`{json.dumps({'data': there})}` | fromJson)"))
@@ -180,7 +181,8 @@ def test_what_the_cluster_has_wins_over_chance_and_what_is_given_over_both(tmp_p
 
 
 def test_templates_leave_the_values_as_they_are() -> None:
-    # Helm stores values with the release, and `helm upgrade --reuse-values` uses them again.
+    # Helm stores the values with the release for `helm upgrade --reuse-values`. A template that sets a value would
+    # change what is stored.
     for path in (CHART / "templates").rglob("*"):
         if path.is_file():
             assert not re.search(r"\bset \$?[\w.]*\.Values", path.read_text()), path.name
@@ -229,7 +231,7 @@ def test_each_store_keeps_its_data_beyond_the_release_if_it_is_to() -> None:
         volumes = pods(rendered)[name]["spec"]["volumes"]
         assert [each for each in volumes if each["name"] == "data" and "emptyDir" in each]
     for pod in pods(render()).values():
-        # `helm uninstall --wait` would wait for a finished pod that holds a volume claim.
+        # Pods that finish have no volume claim, because `helm uninstall --wait` would wait for such a pod.
         if pod["spec"].get("restartPolicy", "Always") != "Always":
             assert not any("persistentVolumeClaim" in each for each in pod["spec"]["volumes"])
 
@@ -245,7 +247,7 @@ def test_what_is_mounted_is_there() -> None:
             assert "persistentVolumeClaim" not in each or each["persistentVolumeClaim"]["claimName"] in claims
 
 
-# ---- Reaching it
+# ---- Ports, addresses and network policies
 
 
 def test_people_reach_it_at_the_designs_ports() -> None:

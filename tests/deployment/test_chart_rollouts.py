@@ -28,7 +28,7 @@ from tests.helm import (
 def test_the_same_job_keeps_its_name() -> None:
     assert re.fullmatch(r"preprocess-[0-9a-f]{10}", job_name())
     assert job_name() == job_name(*COMPLETE)
-    # Settings that the Job does not read.
+    # The Job does not read these settings, so its name must stay the same.
     for same in (
         {"config__EPOCHS": "20"},
         {"config__GATE_MIN_SKILL": "0.5"},
@@ -135,7 +135,8 @@ def test_the_autoscaler_is_the_designs_and_owns_the_replicas() -> None:
     assert (spec["minReplicas"], spec["maxReplicas"]) == (2, 20)
     assert [each["resource"]["target"]["averageUtilization"] for each in spec["metrics"]] == [70]
     up, down = spec["behavior"]["scaleUp"], spec["behavior"]["scaleDown"]
-    # The design has no delay. But a new champion costs each replica a second of CPU, which then counted as load.
+    # The chart scales up after 30 s, although the design names no delay: each replica uses a second of CPU to load a
+    # new champion, and this second must not count as load.
     assert (up["stabilizationWindowSeconds"], up["policies"]) == (
         30,
         [{"type": "Pods", "value": 4, "periodSeconds": 15}],
@@ -146,7 +147,7 @@ def test_the_autoscaler_is_the_designs_and_owns_the_replicas() -> None:
     )
     inference = of_kind(rendered, "Deployment")["inference"]
     assert "replicas" not in inference["spec"]
-    # The autoscaler's percentage refers to this request.
+    # The autoscaler's target of 70 % is a share of this CPU request.
     assert container(inference["spec"]["template"])["resources"]["requests"]["cpu"] == "50m"
 
 

@@ -155,7 +155,7 @@ def test_a_settings_class_declares_every_variable(name: str) -> None:
 
 def test_some_service_declares_every_endpoint() -> None:
     everything = set().union(*(declared(settings_of(name)) for name in set(OURS) - TOOLS))
-    # GATEWAY_URL is a setting of clients such as `flts`.
+    # GATEWAY_URL is a setting of clients such as `flts`, so no service declares it.
     assert names(ENDPOINTS.read_text()) - {"GATEWAY_URL"} <= everything
 
 
@@ -213,7 +213,7 @@ def test_data_lies_in_named_volumes() -> None:
 
 
 def test_the_comment_names_the_default_s3_image() -> None:
-    # Tools that search for image names find it in a comment, because the value itself is inside ${...}.
+    # The image's name is inside ${...}, where tools that search for image names miss it. So a comment repeats the name.
     assert f"S3_IMAGE={defaults()['S3_IMAGE']} " in (ROOT / "docker-compose.yaml").read_text()
 
 
@@ -228,7 +228,7 @@ def test_limits_of_memory_fit_a_docker_desktop_of_six_gigabytes(
     chosen = [f"--profile={profile}" for profile in profiles]
     services = json.loads(made.compose(*chosen, "config", "--format", "json"))["services"]
     limits = {name: int(each["mem_limit"]) * int(each.get("scale", 1)) for name, each in services.items()}
-    # The Docker engine and its virtual machine need the remaining half gigabyte.
+    # By itself the pipeline leaves half a gigabyte of Docker Desktop's 6 GiB to the engine and its virtual machine.
     assert sum(limits.values()) <= most_gib * 2**30, {name: limit / 2**20 for name, limit in limits.items()}
 
 
@@ -294,7 +294,8 @@ def test_a_dockerfile_is_its_siblings_once_the_names_are_swapped(path: Path) -> 
     if path.parent.name != "inference_container":
         assert like_train(path) == sibling
         return
-    # The two targets differ only in the worker's files, the names of stages, and the port.
+    # The Dockerfile of inference has two targets, the server and the worker, and each sets its own SERVICE_PORT. So the
+    # port is missing from the line that sets it in train_container's Dockerfile.
     own = like_train(path)
     missing = [line for line in sibling if line not in own]
     assert missing == ["    OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE SERVICE_PORT=8021"]
@@ -317,7 +318,7 @@ def test_an_image_is_built_like_every_other(image: Any) -> None:
     assert "STOPSIGNAL SIGTERM" in text
     assert re.search(r'(?m)^ENTRYPOINT \["(python|locust)"', text)
     assert "pip uninstall" in text
-    # A package index is a build argument with an empty default.
+    # The only URLs are those of package indexes: build arguments that are empty by default.
     assert set(re.findall(r"(?m)^ARG (\w+_URL)=(.*)$", text)) <= {("PIP_INDEX_URL", '""'), ("TORCH_INDEX_URL", '""')}
     assert not re.search(r"https?://(?!127|localhost|host\.docker|mlflow)", text)
 
@@ -326,7 +327,7 @@ def test_an_image_is_built_like_every_other(image: Any) -> None:
 def test_an_image_is_built_on_every_kind_of_processor(image: Any) -> None:
     text = (ROOT / image.dockerfile).read_text()
     assert not re.search(r"amd64|x86|arm64|aarch64|--platform|TARGETARCH", text)
-    # A build downloads only Python packages, and constraints.txt names no build for one processor.
+    # A build downloads only Python packages, so no other download can depend on the kind of processor.
     assert not re.search(r"\b(curl|wget|apt-get|ADD)\b", text)
 
 

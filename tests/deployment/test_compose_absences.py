@@ -57,7 +57,7 @@ ABSENCES = [
     Absence("postgres", "frozen", 30),
     Absence("mlflow", "stopped", 120),
     Absence("mlflow", "frozen", 60),
-    Absence("kafka", "frozen", 30),  # longer than the broker's session timeout, so the controller fences the broker
+    Absence("kafka", "frozen", 30),  # longer than the broker's session, so the controller fences the broker
     Absence("kafka", "killed"),
 ]
 

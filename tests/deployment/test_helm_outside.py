@@ -102,7 +102,8 @@ def test_pods_do_the_work_of_a_gateway_and_a_broker_outside(
         question = stack.question("outside")
 
         def forecast() -> dict[str, Any] | None:
-            given = stack.predict(question)  # from one replica; the other replica may fetch the champion later
+            # The request may reach a replica that has not fetched the champion yet.
+            given = stack.predict(question)
             return dict(given.json()) if given.is_success else None
 
         answer = eventually(forecast, "a forecast", timeout=15)

@@ -21,8 +21,8 @@ from tools.images import IMAGES, Image, build_command, environment, size_bytes
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]
 SERVING_BYTES = 200e6
-"""Bytes above Python's image, whose size depends on the registry: at most 360 MB on a base of 160 MB."""
-GRACE_SECONDS = 35  # stop_grace_period of the Compose file
+"""Beyond Python's own image, which is another one on machines without a registry: at most 360 MB on one of 160 MB."""
+GRACE_SECONDS = 35  # seconds; the stop_grace_period of the Compose file
 IDENTITY = {"train": {"MODEL_TYPE": "GRU"}, "gateway": {"GATEWAY_API_KEY": "a-key-of-this-test-only"}}
 NEEDS = {
     "gateway": ("fastapi", "pyarrow", "boto3", "confluent_kafka"),
@@ -34,7 +34,7 @@ NEEDS = {
     "inference-worker": ("onnxruntime", "boto3", "pyarrow", "inference_container.worker"),
     "mlflow": ("mlflow", "psycopg2", "boto3"),
 }
-# Only trainers have torch and Prophet. The serving images lack every package that they do not need.
+# Packages that an image must not contain: only trainers need torch and Prophet, and serving images must stay small.
 ABSENT = {
     "gateway": ("torch", "prophet", "onnxruntime", "mlflow"),
     "preprocess": ("torch", "prophet", "onnxruntime", "mlflow"),
@@ -188,7 +188,7 @@ def test_mlflow_answers_by_every_name_it_has(tmp_path: Path) -> None:
         assert status("somebody-elses.example") == 403
         assert status("localhost", "http://somebody-elses.example") == 403
 
-        # The same request from inside the network, with the service's name as host.
+        # MLflow must also accept a request from inside the Compose network, where the service's name is the host.
         script = "import urllib.request as r; print(r.urlopen('http://mlflow:5000/ajax-api/2.0/mlflow/experiments/get?experiment_id=0').status)"
         assert stack.compose("exec", "-T", "mlflow", "python", "-c", script).strip() == "200"
 

@@ -119,7 +119,7 @@ def embedded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., I
             monkeypatch.setenv(name, value)
         given = {"flts_home": tmp_path, "expected_model_types": EVERY_TYPE, **settings}
         stack = Stack(EmbeddedSettings(**given), lambda _line: None)
-        # The launcher sets these values at its start; no process starts in this test.
+        # The launcher sets these values when it starts the processes. This test starts none and sets the values itself.
         health = {name: 40_000 + at for at, name in enumerate(READ)}
         stack.endpoints = Endpoints(gateway=1, inference=2, mlflow=3, kafka=4, health=health)
         stack.api_key = "key-of-the-embedded-mode"
@@ -189,7 +189,7 @@ def test_every_exception_is_one(
             ), f"{each.service}.{field} is no difference any more"
 
 
-# ---- Each test changes one target, and the comparison must name the difference
+# ---- Each case changes one setting of one target (chart, Compose, embedded): the comparison must name the difference
 
 WORKLOADS = "config/workloads.yaml"
 IN_THE_CHART = {

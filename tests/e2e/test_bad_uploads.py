@@ -262,7 +262,7 @@ def test_every_bad_upload_is_refused_to_the_letter_and_costs_the_gateway_little(
     assert stack.pid("fastapi-app") == pid, "it was never started again"
     assert 0 < watch.itself["gateway"] < GATEWAY_BYTES
     assert watch.family["gateway"] < GATEWAY_BYTES + CHILD_BYTES + VALIDATION_BYTES
-    # The gateway receives one upload at a time, with two files within the limit each.
+    # The test sends one upload at a time, and an upload has at most two files of at most UPLOAD_BYTES each.
     assert watch.disk < 2 * UPLOAD_BYTES + MIB
 
 

@@ -140,7 +140,7 @@ def cases() -> Iterator[ParameterSet]:
                 continue
             for fault, mode in FAULTS.items():
                 if (service, backend, fault) == ("inference", "store", "stalls after 64 KiB"):
-                    continue  # without a champion inference reads nothing of this size; the next test has a champion
+                    continue  # inference reads 64 KiB only with a champion, as in the next test
                 short = (service, backend) in IN_SHORT and mode == STALL
                 marks = () if short else (pytest.mark.long,)
                 yield pytest.param(service, backend, fault, id=f"{service}, {backend} {fault}", marks=marks)
@@ -158,7 +158,7 @@ def test_the_backend_that_cannot_be_worked_with_is_named_in_time_and_no_other(
         began = time.monotonic()
         if backend == "mlflow":
             told = warned(service, "backend_away", "mlflow", limit)
-            service.until_ready(START_SECONDS)  # services start without MLflow
+            service.until_ready(START_SECONDS)  # MLflow is optional, so the service starts
         elif name in SERVING:
             told = warned(service, "store_away" if backend == "store" else "backend_away", proxy.address, limit)
             steady(lambda: service.process.poll() is None, 0.5, "it ended")
@@ -170,7 +170,8 @@ def test_the_backend_that_cannot_be_worked_with_is_named_in_time_and_no_other(
         seconds = time.monotonic() - began
 
     addresses = backends.addresses()
-    if (backend, name) != ("store", "inference"):  # inference does not check the store at start
+    # Only inference's child process uses the store, in every round. So the message names no step of a check at start.
+    if (backend, name) != ("store", "inference"):
         assert f"{backend} {addresses[backend]}: '{STEPS[backend, fault]}" in told
         assert f"did not succeed within {limit} s" in told
     assert addresses[backend] in told
@@ -197,7 +198,7 @@ def test_inference_names_the_store_that_stalls_while_it_fetches_a_champion(backe
     finally:
         store.delete(backends.settings.promotion_bucket, f"{bundle.identifier}/current.json")
 
-    assert told.startswith("model-bundles/tiny/")  # the address in the message was checked while waiting
+    assert told.startswith("model-bundles/tiny/")  # `warned` has found the store's address in it
 
 
 @pytest.mark.long
@@ -206,7 +207,8 @@ def test_inference_names_the_store_that_stalls_while_it_fetches_a_champion(backe
     [
         ("store", "never answers", "'ensure buckets' did not succeed"),
         ("store", "stalls after 64 KiB", "'put, read and delete 8 MiB' did not succeed"),
-        ("kafka", "never answers", "did not answer a metadata request"),  # the Job sends one small message and ends
+        # Kafka has no case of a stall, because the Job sends one small message and ends.
+        ("kafka", "never answers", "did not answer a metadata request"),
     ],
 )
 def test_the_job_fails_in_time_with_the_backend_that_cannot_be_worked_with(

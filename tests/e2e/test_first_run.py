@@ -72,7 +72,8 @@ def test_the_last_champion_survives_a_restart_and_the_loss_of_every_backend(prop
                 answer = prophet_stack.predict(body)
             except httpx.TransportError:
                 return None
-            assert answer.status_code == 200, answer.text  # 503 until the champion is loaded
+            # The replica answers 503 until the champion is loaded. `eventually` then repeats the request.
+            assert answer.status_code == 200, answer.text
             return answer
 
         answer = eventually(answers, "the restarted replica answers from its disk")

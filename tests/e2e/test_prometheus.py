@@ -55,7 +55,7 @@ ZERO_WITHOUT_TROUBLE_OF_ITS_KIND = {
     "FLTS serving: Dropped",
     "FLTS Kafka: Lag of each replica",
     "FLTS Kafka: Missing from the sum",
-    "FLTS Kafka: Replayed",  # one replay happens here; `increase` is above zero only from the second replay on
+    "FLTS Kafka: Replayed",  # one replay: increase() shows nothing for the first sample of a series
 }
 """Panels whose values may all be zero in this test; every panel that is not listed must show another value."""
 FIRED_FOR_REAL = {
@@ -92,7 +92,7 @@ def observed(tmp_path_factory: pytest.TempPathFactory, sample: tuple[Path, Path]
     with watched(folder) as (stack, prometheus):
         seen = Observed(stack, prometheus, time.time())
         eventually(lambda: all_up(prometheus), "every service answers Prometheus", timeout=60)
-        time.sleep(5)  # several scrapes of an idle pipeline
+        time.sleep(5)  # seconds; Prometheus scrapes the idle pipeline several times
         seen.idle = without_data(seen)
         work(stack, sample)
         trouble(stack, prometheus, sample)
@@ -109,7 +109,7 @@ def watched(folder: Path) -> Iterator[tuple[FreezablePipeline, Prometheus]]:
         (files / "rules.yml").write_text(impatient(RULES.read_text()))
         changed = {
             "prometheus": {"volumes": [f"{files}:/etc/flts:ro"]},
-            "grafana": {"scale": 0},  # the test sends the dashboards' queries to Prometheus itself
+            "grafana": {"scale": 0},  # not needed: the test itself sends the dashboards' queries
             "preprocess-job": {"profiles": ["never"]},  # the Job would start a run, and the pipeline must be idle
         }
         with running_compose(folder / "compose", profiles=["observe"], services=changed, **ENVIRONMENT) as composed:
@@ -285,8 +285,8 @@ def test_every_message_is_done_in_flight_or_a_dead_letter(observed: Observed) ->
     for each in found.values():
         assert each["sent"] == each["done"] + each["in_flight"] + each["dead_letter"]
         assert each["lost"] == 0
-    assert found["training-data", "train-gru"]["dead_letter"] == 1  # the training that hung
-    assert found["raw-data", "preprocess"]["dead_letter"] == 1  # the invalid record; its replay adds none
+    assert found["training-data", "train-gru"]["dead_letter"] == 1  # the record whose training hung
+    assert found["raw-data", "preprocess"]["dead_letter"] == 1  # this record is not a valid event
     assert found["training-data", "train-gru"]["sent"] > 150
     groups = {"preprocess", *INSTALLED, "eval", "inference-worker"}
     assert {group for _, group in found} == groups

@@ -40,7 +40,8 @@ def test_a_make_target_is_one_line_that_runs_what_the_tests_run(command: str) ->
     lines = subprocess.run(
         [*command.split(), "--dry-run", "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.splitlines()
-    # Each recipe prepares the environment and then runs one program. Other tests run these programs.
+    # Each make target prepares the environment and then runs one program: the demo or pytest. Other tests run the demo,
+    # so this test only reads the command line.
     programs = [line for line in lines if "tools.environment" not in line]
     assert len(programs) == 1, programs
     assert (

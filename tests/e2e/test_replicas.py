@@ -265,12 +265,13 @@ def _asleep(stack: RunningStack, sample: tuple[Path, Path], service: str) -> dic
         settled(stack, (identifier,))
         before = Kept.of(stack, (identifier,))
         sleeper.thaw()
-        # The replica has lost its partitions, or finds its results already written, and joins the group again.
+        # The replica that was frozen has lost its partitions, or finds its results already written. Then it joins the
+        # group again.
         wait_shared(pairs[service], topic)
         settled(stack, (identifier,))
         time.sleep(STAY_SECONDS)
-        # If two replicas trained at the same time, MLflow has the history of both. A scoreboard that came too late has
-        # a hash that no decision names; it is removed with its run.
+        # Two differences are allowed. If both replicas trained, MLflow ("records") has the history of both trainings.
+        # If both evaluated, the later scoreboard has another key that no decision names, and is removed with its run.
         changes = {
             name: words
             for name, words in before.changes(Kept.of(stack, (identifier,))).items()
