@@ -54,7 +54,7 @@ class FaultyProxy:
 
     def __init__(self, target_port: int, *, mode: Mode = PASS) -> None:
         self._target = ("127.0.0.1", target_port)
-        # Keeps the port reserved while no socket listens on it.
+        # This bound socket keeps the port reserved while the proxy does not listen.
         self._reserved = _socket(0)
         self.port = int(self._reserved.getsockname()[1])
         self._changed = threading.Condition()
@@ -114,7 +114,7 @@ class FaultyProxy:
 
     def _stop_listening(self) -> None:
         if self._listener is not None:
-            # Without shutdown the port stays open while the other thread is in accept().
+            # Without shutdown() the port stays open as long as the accepting thread is in accept().
             with contextlib.suppress(OSError):
                 self._listener.shutdown(socket.SHUT_RDWR)
             self._listener.close()
@@ -160,10 +160,10 @@ class FaultyProxy:
                     count = gate.wait(len(rest))
                     sink.sendall(rest[:count])
                     rest = rest[count:]
-            gate.wait(0)  # a fault delays the end of a connection too
+            gate.wait(0)  # a fault also delays the end of the stream
             sink.shutdown(socket.SHUT_WR)
         except OSError:
-            # The other direction has no peer any more.
+            # One peer has closed the connection, so both directions end.
             for end in (source, sink):
                 with contextlib.suppress(OSError):
                     end.shutdown(socket.SHUT_RDWR)
@@ -248,5 +248,5 @@ def _socket(port: int) -> socket.socket:
 def _reset(end: socket.socket) -> None:
     with contextlib.suppress(OSError):
         end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        end.shutdown(socket.SHUT_RDWR)  # wakes a thread that reads from it
+        end.shutdown(socket.SHUT_RDWR)  # wakes the thread that reads from this socket
         end.close()

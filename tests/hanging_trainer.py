@@ -41,7 +41,7 @@ def wait_for_what_never_comes() -> None:
 
 
 def train_in_child(settings: HangingTrainSettings, adapters: Adapters) -> Handler:
-    from train_container import handler  # noqa: PLC0415 - torch, which only the child needs
+    from train_container import handler  # noqa: PLC0415 - imports torch, which only the child process needs
 
     return HangOnce(handler.train_in_child(settings, adapters), settings.hang_file)
 

@@ -122,7 +122,7 @@ class Killing:
         run_id = self.upload(identifier)
         self.follow(identifier, run_id)
         wait_for(lambda: self._shipped(identifier), "the forecast log is in the store", 60)
-        time.sleep(1)  # a kill after a commit must happen within this second
+        time.sleep(1)  # seconds; the kill points after the last commit are passed meanwhile
         found: dict[Case, int] = {}
         for process, line in self._passed():
             case = _as_case(process, line, identifier)
@@ -136,7 +136,8 @@ class Killing:
         late = case.on_its_own or "{lease}" in case.detail
         armed = None if late else self.arm(case, identifier)
         if case.point.startswith("child-") and case.program != "inference":
-            # A child starts in the middle of a run after the previous child died.
+            # A service starts a child process during a run only after its previous child died. So that child is killed
+            # first, at another kill point.
             armed = self._arm_next_child(case, identifier)
         run_id = self.upload(identifier)
         if armed is None:
@@ -146,7 +147,7 @@ class Killing:
             armed = self.arm(case, identifier, run_id)
         served = self.follow(identifier, run_id)
         killed = self._claimed_at(armed, CLAIM_SECONDS if case.on_its_own else LATE_SECONDS)
-        time.sleep(0.2)  # a process that receives SIGKILL may still answer one request
+        time.sleep(0.2)  # seconds; a process may still answer one request after SIGKILL
         ready = self.wait_ready(case.program)
         done = {"inference": served, "inference-worker": self._written_at(identifier, run_id, "forecast")}
         decided = done.get(case.program, self._written_at(identifier, run_id, "outcome"))
@@ -234,7 +235,7 @@ class Killing:
             wait_for(claim.exists, f"somebody died at {claim.name}", seconds)
         except AssertionError as error:
             raise NotPassedError(str(error)) from None
-        return claim.stat().st_ctime  # the rename, just before the kill, set this time
+        return claim.stat().st_ctime  # the service renamed the file just before it killed itself
 
     def _record(self, identifier: str, run_id: str, name: str) -> Path:
         return self.stack.store / "pipeline-runs" / identifier / run_id / f"{name}.json"
@@ -300,7 +301,7 @@ class Matrix:
                 left = {program: sum(case.program == program for case in self._waiting) for program in SERVICES}
                 free = [case for case in self._waiting if case.program not in self._busy]
                 if free:
-                    # The service with most remaining cases first, so that the workers end together.
+                    # The service with the most remaining cases comes first, so that all workers end together.
                     case = max(free, key=lambda one: left[one.program])
                     self._waiting.remove(case)
                     self._busy.add(case.program)
@@ -321,7 +322,7 @@ class Matrix:
         began = time.monotonic()
         try:
             killed = self._passed_and_killed(worker, case, identifier)
-        except Exception as error:  # noqa: BLE001 - one case that fails must not hide the others
+        except Exception as error:  # noqa: BLE001 - the other cases must run after a failed case
             return row | {"result": f"{type(error).__name__}: {error}", "recovery_seconds": None, "failed": True}
         took = time.monotonic() - began
         return row | {
@@ -345,7 +346,7 @@ class Matrix:
                 self._killing.disarm(identifier)
             with self._lock:
                 identifier = self._identifier(worker, case)
-        raise AssertionError  # the last attempt returns or raises
+        raise AssertionError  # not reached: the last attempt returns or raises
 
 
 def partition_of(identifier: str) -> int:

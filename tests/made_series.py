@@ -37,7 +37,7 @@ def linear_model(recipe: FittedRecipe, *, window_steps: int, horizon_steps: int,
 
     def forecast(windows: Float32Array) -> FloatArray:
         flat = windows.reshape(len(windows), -1).astype(np.float64)
-        # Row by row: summed over a batch, the last digits would depend on its size.
+        # Each window is summed by itself, because sums over a whole batch are rounded differently for each batch size.
         answers = np.stack([(row[:, None] * weights).sum(axis=0) for row in flat])
         return answers.reshape(len(windows), horizon_steps, targets)
 

@@ -75,7 +75,7 @@ def reading(service: str, declared: Mapping[str, set[str]]) -> set[str]:
     return declared.get(service, set(OTHERS.get(service, ())))
 
 
-# ---- Our images: values that neither Compose nor the chart sets
+# ---- FLTS's images: their values apply where neither Compose nor the chart sets one
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,8 @@ class Pipeline(ABC):
 
     @property
     def gateway(self) -> httpx.Client:
-        # Plain HTTP. With verify=True each client would read all certificates, which takes longer than a request.
+        # The gateway speaks plain HTTP. With verify=True each new client would still read all certificates, which takes
+        # longer than a request.
         return httpx.Client(
             base_url=self.state["gateway_url"], headers={"x-api-key": self.api_key}, timeout=60, verify=False
         )
@@ -159,7 +160,8 @@ class Pipeline(ABC):
         """Return the champion of this identifier once all of inference serves the one that this model run made."""
 
         def served() -> dict[str, Any] | None:
-            # Replicas refresh independently, and the next request may reach another one, so several requests are sent.
+            # Each request may reach another replica, and each replica loads a new champion at its own time. So several
+            # requests must name the run.
             seen = [self.champion(identifier) for _ in range(4 * self.replicas - 3)]
             return seen[0] if all(found and found.get("run_id") == run_id for found in seen) else None
 

@@ -134,7 +134,7 @@ class Prometheus:
         step = max(1.0, (end - start) / 200)
         series = self.get("query_range", query=expression, start=start, end=end, step=step)["result"]
         found = [float(value) for one in series for _, value in one["values"]]
-        return [value for value in found if value == value and abs(value) != float("inf")]  # noqa: PLR0124 - NaN
+        return [value for value in found if value == value and abs(value) != float("inf")]  # noqa: PLR0124 - drops NaN
 
     def firing(self) -> dict[str, list[dict[str, Any]]]:
         found: dict[str, list[dict[str, Any]]] = {}

@@ -98,7 +98,7 @@ def _quoted(name: str) -> bytes:
 
 def _send_body(connection: socket.socket, pieces: Iterator[bytes], *, chunked: bool) -> int:
     sent = 0
-    # A server that has already answered may close the connection before the request is sent.
+    # A server that refuses a request early may answer and close the connection before the whole body is sent.
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         for piece in pieces:
             if not piece:

@@ -94,7 +94,7 @@ def replica(
     """
     running = psutil.Process(stack.pid(program))
     port, name = free_port(), f"{program}-{number}"
-    # The launcher runs ``python -m <module>``.
+    # The launcher started the program as ``python -m <module>``, so word 2 is the module.
     command = [sys.executable, "-m", module or running.cmdline()[2]]
     variables = {
         **running.environ(),
@@ -131,7 +131,7 @@ def owned_partitions(instance: Instance, topic: str) -> set[int]:
     """Return the partitions of a topic that an instance has, as its log tells."""
     owned: set[int] = set()
     for line in logged(instance.log):
-        if line.get("event") == "version_start":  # the launcher started it again
+        if line.get("event") == "version_start":  # the process is new and owns no partition yet
             owned = set()
         if line.get("event") in {"partitions_assigned", "partitions_revoked"} and "partitions" in line:
             named = {place.rpartition("/") for place in line["partitions"]}

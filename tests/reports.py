@@ -14,7 +14,7 @@ def report(name: str, rows: Sequence[Mapping[str, Any]]) -> None:
     columns = list(dict.fromkeys(column for row in rows for column in row))
     cells = [columns, *([_text(row.get(column)) for column in columns] for row in rows)]
     widths = [max(len(row[at]) for row in cells) for at in range(len(columns))]
-    print(f"\n{name}")  # noqa: T201 - what the suite is run for
+    print(f"\n{name}")  # noqa: T201 - a person reads these figures
     for row in cells:
         print("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())  # noqa: T201 - see above
     folder = os.environ.get("FLTS_REPORTS")

@@ -101,7 +101,7 @@ def clock_bundle(
     """Return a bundle that only looks at the clock, as Prophet's do."""
     recipe = fit_recipe(as_train(series), RecipeSpec())
     targets = len(recipe.varying_targets)
-    # The bundle of a constant data set returns one column of zeros, and every target is its constant.
+    # If all targets are constant, the model returns one column of zeros, and each target's forecast is its constant.
     slopes = np.random.default_rng(seed).uniform(0.1, 1, (1, targets)) if targets else np.zeros((1, 1))
     model = _model(
         [
@@ -164,7 +164,7 @@ def promote(
 ) -> dict[str, Any]:
     """Store a bundle and move its identifier's pointer to it."""
     bundle, model = made
-    bundle = replace(bundle, train_hash=bundle.model_sha256)  # a changed model needs another key
+    bundle = replace(bundle, train_hash=bundle.model_sha256)  # part of the bundle's key: each model needs its own
     claim = store_bundle(store, "model-bundles", bundle, model)
     pointer = pointer_of(bundle, claim, pipeline_run_id=pipeline_run_id)
     assert run_store.pointers.move_current(bundle.identifier, pointer) == "moved"
@@ -189,7 +189,7 @@ def request_of(series: Series, rows: slice | None = None, **more: Any) -> dict[s
     data: dict[str, Any] = {"time": times}
     for position, name in enumerate(series.columns):
         values = series.values[part, position].tolist()
-        data[name] = [None if value != value else value for value in values]  # noqa: PLR0124 - NaN
+        data[name] = [None if value != value else value for value in values]  # noqa: PLR0124 - true for NaN
     return {"data": data, **more}
 
 

@@ -141,7 +141,7 @@ def running_stack(home: Path, *, code: Path = ROOT, **environment: str) -> Itera
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        preexec_fn=end_with_parent,  # noqa: PLW1509 - a killed worker of pytest leaves no pipeline behind
+        preexec_fn=end_with_parent,  # noqa: PLW1509 - the pipeline ends even if pytest's worker is killed
     )
     try:
         stack = RunningStack(
@@ -157,7 +157,7 @@ def running_stack(home: Path, *, code: Path = ROOT, **environment: str) -> Itera
             if process.poll() is None:
                 process.kill()
             output.close()
-        # Child processes of a service end shortly after it.
+        # The child processes of a service end shortly after the service.
         _, left = psutil.wait_procs(family, timeout=10)
         left = [one for one in left if not _is_zombie(one)]
         for one in left:

@@ -83,7 +83,7 @@ def race(
         for name, answer in [(name, pool.submit(write, name)) for name in writers]:
             try:
                 winners += [name] if answer.result() else []
-            except Exception as error:  # noqa: BLE001 - told to the test
+            except Exception as error:  # noqa: BLE001 - the test checks the failures
                 failures.append(f"{name}: {error!r}")
     return winners, failures
 

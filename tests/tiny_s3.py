@@ -74,7 +74,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.flush()  # without a flush the client waits a second for "100 Continue" before each body
         return granted
 
-    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = do  # noqa: N815 - the base class looks for these
+    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = do  # noqa: N815 - http.server calls these names
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""

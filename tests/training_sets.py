@@ -27,7 +27,7 @@ from flts.storage.frames import features_to_parquet, series_to_parquet
 from flts.storage.run_store import RunStore
 
 STEP = 600
-START = 1_700_000_400  # a multiple of the step
+START = 1_700_000_400  # epoch seconds; a multiple of STEP
 ENVIRONMENT = {
     "KAFKA_BOOTSTRAP_SERVERS": "localhost:1",
     "STORE": "filesystem",

@@ -46,7 +46,7 @@ class Kept:
                 for identifier in identifiers
                 for run in gateway.get("/runs", params={"identifier": identifier, "limit": 200}).json()["runs"]
             ]
-            # The last progress report is not part of an ended run.
+            # A run's progress is in the gateway's memory and not in the store, so it is not compared.
             runs = {name: gateway.get(f"/runs/{name}").json() | {"progress": None} for name in names}
             forecasts = {}
             for identifier in sorted({run["identifier"] for run in runs.values() if run["outcome"] == "promoted"}):
@@ -104,7 +104,7 @@ def stored(stack: RunningStack) -> dict[str, str]:
         for bucket in LASTING
         for path in sorted(files_below(stack.store / bucket))
         if not (name := str(path.relative_to(stack.store))).startswith(LEASES)
-        and path.suffix != ".jsonl"  # forecast logs contain the tests' own requests
+        and path.suffix != ".jsonl"  # forecast logs have the tests' own requests, which differ
     }
 
 

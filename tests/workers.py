@@ -37,7 +37,7 @@ class WholeFilesAndJourneys(LoadFileScheduling):
 
 @pytest.hookimpl(optionalhook=True)  # the hook is missing with `-p no:xdist`
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> WholeFilesAndJourneys:
-    config.option.loadscopereorder = False  # not by the number of tests, which is unrelated to their duration
+    config.option.loadscopereorder = False  # a file with many tests need not take long
     return WholeFilesAndJourneys(config, log)
 
 

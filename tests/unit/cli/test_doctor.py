@@ -24,7 +24,7 @@ Environment = Callable[..., None]
 
 @pytest.fixture
 def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Environment:
-    import os  # noqa: PLC0415 - only this fixture empties it
+    import os  # noqa: PLC0415 - only this fixture uses os
 
     for name in list(os.environ):
         if name.startswith(("FLTS_", "GATEWAY_", "KAFKA_", "STORE", "MLFLOW_", "AWS_", "INFERENCE_", "NAMESPACE_")):

@@ -34,7 +34,7 @@ ROUNDING = 1e-4
 def flts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Installation:
     names = _run_names()
     monkeypatch.setattr("tests.evaluated_runs.new_pipeline_run_id", lambda: next(names))
-    monkeypatch.setattr("eval_container.settings.known_model_types", tuple)  # some model types have no trainer
+    monkeypatch.setattr("eval_container.settings.known_model_types", tuple)  # accepts types without a trainer
     return Installation(tmp_path, expected_model_types=TYPES)
 
 
@@ -94,7 +94,7 @@ def _decide(flts: Installation, run: Run, *trained: Any) -> ModelSelected:
 def _compare(name: str, flts: Installation, run: Run, selected: ModelSelected) -> None:
     """Compare the canonical bytes, once durations are taken out and rounding is evened out."""
     decision = dict(flts.run_store.evaluations.decision(IDENTIFIER, run.id) or {})
-    del decision["scoreboard"]  # its hash covers the durations, which differ each time
+    del decision["scoreboard"]  # its key has a hash over durations, which differ in each run
     measured = _without_durations({"scoreboard": flts.scoreboard(selected), "decision": decision})
     golden = json.loads((GOLDEN / f"{name}.json").read_text())
 

@@ -195,7 +195,7 @@ def test_a_reader_that_goes_away_is_forgotten(gateway: GatewayUnderTest, url: st
     run_id = upload(gateway)
     live = gateway.gateway.live
     with httpx.stream("GET", f"{url}/runs/{run_id}/events", timeout=30, trust_env=False) as answer:
-        texts = answer.iter_text()  # the reference keeps the connection open
+        texts = answer.iter_text()  # the name keeps the iterator, and so the connection, open
         next(texts)
         eventually(lambda: live.watchers() == 1, "the reader is known")
     gateway.hear(progress(run_id, NAME))
@@ -250,7 +250,7 @@ class TestLiveRuns:
         live.close()
 
     def test_only_so_many_runs_are_remembered(self) -> None:
-        now: Callable[[], float] = lambda: 1.0  # noqa: E731 - a clock
+        now: Callable[[], float] = lambda: 1.0  # noqa: E731 - a clock that always returns 1
         live = LiveRuns(queue_size=4, clock=now)
         for at in range(MOST_RUNS + 10):
             live.progressed(str(at), "stage", {"at": at})

@@ -382,7 +382,8 @@ class TestCancel:
     ) -> None:
         run_id = upload(gateway)
         gateway.run_store.evaluations.decide("x", run_id, {"decision": "promoted"})
-        monkeypatch.setattr(Evaluations, "decision", lambda *_: None)  # the check ran before eval decided
+        # The gateway's check finds no decision, as if eval decided between the check and the cancellation.
+        monkeypatch.setattr(Evaluations, "decision", lambda *_: None)
 
         answer = gateway.client().post(f"/runs/{run_id}/cancel")
 
@@ -498,8 +499,8 @@ class TestTail:
 
     def test_a_short_gap_becomes_missing_cells_and_a_long_one_ends_the_tail(self, gateway: GatewayUnderTest) -> None:
         lines = csv_text(400).decode().splitlines()
-        del lines[380:383]  # three rows
-        del lines[200:260]  # sixty
+        del lines[380:383]  # a short gap of three rows
+        del lines[200:260]  # a long gap of sixty rows
         gateway.client().post("/datasets/x", files={"train": ("a", "\n".join(lines).encode())})
 
         data = gateway.client().get("/datasets/x/tail?rows=300").json()["data"]
@@ -557,5 +558,5 @@ def test_the_page_shows_runs_champions_and_routes_and_escapes_names(gateway: Gat
     assert "<code>POST /datasets/{identifier}</code>" in answer.text
     assert "<script" not in answer.text
     assert "&lt;script&gt;" in answer.text
-    assert "//" not in answer.text.replace("<!doctype", "")  # no external resources
+    assert "//" not in answer.text.replace("<!doctype", "")  # the page loads nothing from another server
     assert "default-src 'none'" in answer.headers["content-security-policy"]

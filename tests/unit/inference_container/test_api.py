@@ -282,7 +282,7 @@ def test_a_champion_that_is_not_in_memory_is_loaded_once_for_all_who_wait(tmp_pa
     for identifier in ("a", "b", "c", "d"):
         server.promote(identifier)
     before = server.count("flts_model_load_total", outcome="success")
-    assert before == 3  # memory holds three
+    assert before == 3  # memory holds three champions, so d is not loaded
     body = json.dumps(request_of(SERIES, identifier="d")).encode()
 
     async def many(http: httpx.AsyncClient) -> list[httpx.Response]:

@@ -273,7 +273,7 @@ def test_a_repeat_after_a_lost_acknowledgement_says_and_writes_the_same(worker: 
     worker.decide(run, "promoted", window_bundle(TRAIN))
     worker.broker_away = True
     worker.forecasts.look()
-    assert worker.run_store.forecasts.read("tiny", run) is None  # the record is written only after the acknowledgement
+    assert worker.run_store.forecasts.read("tiny", run) is None  # written only after the broker's acknowledgement
     before = [(info.key, info.etag) for info in worker.store.list("inference-logs")]
     assert len(before) == 1
 

@@ -215,7 +215,7 @@ def test_a_restart_in_the_middle_of_a_swap_serves_the_newest_that_is_whole(tmp_p
     before.champions.list_changed(["tiny"], [])
     before.promote("tiny", seed=1)
     old = before.champions.load("tiny").promotion.run_id
-    before.bring(damaged(window_bundle(SERIES, seed=2)))  # on disk, but not loaded before a kill
+    before.bring(damaged(window_bundle(SERIES, seed=2)))  # the process is killed before it loads this bundle
     (tmp_path / "_unfinished-x").mkdir()
 
     after = Replica(tmp_path)
@@ -234,7 +234,7 @@ def test_memory_holds_no_more_champions_than_it_may_and_others_load_on_demand(tm
     assert loaded(replica) == {"a", "b"}
 
     assert replica.champions.load("c").identifier == "c"
-    assert loaded(replica) == {"a", "c"}  # b was used least recently; a is the default
+    assert loaded(replica) == {"a", "c"}  # b was used least recently; a is the default and stays
 
     assert replica.champions.load("b").identifier == "b"
     assert loaded(replica) == {"a", "b"}

@@ -89,7 +89,7 @@ def test_a_replica_learns_of_champions_at_start_and_of_a_new_one_from_a_hint(ins
     second = promote(installation.store, installation.run_store, window_bundle(SERIES, seed=2))
     replica.refresher.hint("tiny")
 
-    eventually(served(replica, second), "the second champion", timeout=20)  # sooner than the next poll after a minute
+    eventually(served(replica, second), "the second champion", timeout=20)  # by the hint: the next poll is in a minute
 
 
 def test_a_replica_without_champions_is_ready_once_the_store_said_that_there_are_none(
@@ -157,7 +157,7 @@ def test_forecast_logs_reach_the_store_as_whole_objects_even_as_the_server_stops
     folder = replica.cache.spool / "tiny" / "date=2024-01-01"
     folder.mkdir(parents=True)
     (folder / "batch.part").write_text('{"a": 1}\n')
-    (folder / "batch.part").rename(folder / "batch.jsonl")  # complete now; the first round may still search for it
+    (folder / "batch.part").rename(folder / "batch.jsonl")  # complete; the first round may still find it
 
     replica.refresher.stop()
 

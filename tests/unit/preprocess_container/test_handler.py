@@ -232,7 +232,7 @@ def test_scalers_and_add_val_do_what_their_names_say(pre: Preprocessing, scaler:
 
     seen = values[:80, 0]
     np.testing.assert_allclose(made.column("a"), (seen - offset(seen)) / scale(seen) + 2)
-    assert np.abs(made.train.values[:, 2:]).max() <= 1  # time features are not scaled
+    assert np.abs(made.train.values[:, 2:]).max() <= 1  # time features are not scaled and stay within -1 and 1
 
 
 def test_targets_train_test_split_salt_and_ignored_columns(pre: Preprocessing) -> None:
@@ -256,7 +256,7 @@ def test_max_gap_steps_decides_whether_a_gap_is_filled_or_cuts(pre: Preprocessin
     filled = pre.prepare(text)
     cut = pre.prepare(text, MAX_GAP_STEPS=2)
 
-    assert (len(filled.train), len(filled.train.segments())) == (80, 1)  # 77 of 97 rows and 3 inserted
+    assert (len(filled.train), len(filled.train.segments())) == (80, 1)  # 77 of the 97 rows and the 3 filled rows
     assert (len(cut.train), len(cut.train.segments())) == (77, 2)
     assert filled.train.imputed[40:43].all()
 
@@ -278,7 +278,7 @@ def test_head_sampling_stands_in_log_claim_and_description(
     assert made.meta()["sampling"] == expected
     assert [fields["part"] for fields in logged(caplog, "sampling_applied")] == ["train", "test"]
     assert logged(caplog, "sampling_applied")[0]["original_rows"] == 240
-    assert made.context_rows == 0  # the rows before the test are not in the sample
+    assert made.context_rows == 0  # the sample lacks the rows just before the test rows
     np.testing.assert_allclose(made.raw_test.values, values[240:270])
 
 
@@ -308,7 +308,7 @@ def test_context_is_a_week_or_what_the_longest_horizon_needs(pre: Preprocessing)
 
     made = pre.prepare(make_csv(values))
 
-    assert made.context_rows == 2_016  # a week has 1,008 rows of ten minutes
+    assert made.context_rows == 2_016  # the longest horizon; a week has only 1,008 rows of ten minutes
     np.testing.assert_array_equal(made.raw_test.values, values[2_080 - 2_016 :])
 
 
@@ -332,7 +332,7 @@ def test_missing_cells_stay_missing_in_the_raw_test_rows(pre: Preprocessing) -> 
     assert made.test.values[10, 1] == made.test.values[9, 1]
 
 
-# No leakage
+# No leakage: test rows must not influence the training rows
 
 
 def test_other_test_rows_change_nothing_of_the_training_rows(pre: Preprocessing) -> None:
@@ -343,7 +343,7 @@ def test_other_test_rows_change_nothing_of_the_training_rows(pre: Preprocessing)
 
     one, other = pre.prepare(make_csv(values)), pre.prepare(make_csv(later))
 
-    assert one.training.config_hash != other.training.config_hash  # another file
+    assert one.training.config_hash != other.training.config_hash  # the uploaded files differ
     assert one.training.sha256 == other.training.sha256  # the processed rows are the same bytes
     assert one.meta()["recipe"] == other.meta()["recipe"]
 
@@ -379,7 +379,7 @@ def test_the_recipe_is_fitted_on_the_sample_alone(pre: Preprocessing) -> None:
     assert made.meta()["recipe"] == json.loads(json.dumps(expected.to_dict()))
 
 
-# Refusals
+# Uploads that are refused
 
 
 def refusal_of(pre: Preprocessing, event: RawData) -> RejectedError:
@@ -468,7 +468,7 @@ def test_a_crash_after_the_last_try_is_recorded_and_leaves_the_run_open(pre: Pre
     assert pre.run_store.runs.outcome("series", event.pipeline_run_id) is None
 
 
-# Repeats
+# The same data or the same message again
 
 
 def objects(pre: Preprocessing) -> dict[str, str]:
@@ -511,7 +511,7 @@ def test_test_rows_wait_in_the_store_for_their_forecast_whatever_becomes_of_the_
 
     for event in (made, reused):
         first = pre.run(event)
-        pre.run(event)  # a redelivery
+        pre.run(event)  # as after a redelivery of the message
 
         assert pre.run_store.forecasts.inference("series", event.pipeline_run_id) == first.inference
 
@@ -575,7 +575,7 @@ def test_a_damaged_object_is_never_announced(pre: Preprocessing, name: str) -> N
 
     assert refusal.code == "stored_dataset_broken"
     assert f"processed-data/series/{first.training.config_hash}/" in refusal.message
-    assert pre.run_store.runs.outcome("series", event.pipeline_run_id) is None  # the store can be repaired
+    assert pre.run_store.runs.outcome("series", event.pipeline_run_id) is None  # not ended: the store can be repaired
 
 
 class KilledStore(FilesystemStore):

@@ -33,7 +33,7 @@ def make_job(
         store_path=tmp_path,
         kafka_bootstrap_servers="127.0.0.1:1",
         dataset_name=name,
-        **settings,  # type: ignore[arg-type] - checked by pydantic
+        **settings,  # type: ignore[arg-type] - pydantic checks the types
     )
     run_store = RunStore(store, used)
     return DatasetJob(store, run_store, used), run_store

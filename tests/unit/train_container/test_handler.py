@@ -152,7 +152,7 @@ def test_fifty_rows_give_forty_windows_and_a_bundle_that_forecasts(load: Any, tm
     assert event.model_type == kind
     assert forecast.mean.shape == (20, 11)
     assert np.isfinite(forecast.mean).all()
-    assert forecast.lower is None  # five residuals calibrate nothing
+    assert forecast.lower is None  # five residuals are too few to calibrate intervals
 
 
 def test_the_bundles_own_probe_is_a_held_out_window_and_its_answer(load: Any, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def test_nothing_has_skill_against_a_persistence_without_error() -> None:
 
 @pytest.mark.parametrize(
     ("statistic", "degrees", "tail"),
-    # Tables of Student's t: one-sided 5 %, 2.5 % and 1 %.
+    # From a table of Student's t distribution: one-sided tails of 5 %, 2.5 % and 1 %.
     [(2.015, 5, 0.05), (1.812, 10, 0.05), (2.228, 10, 0.025), (2.364, 100, 0.01), (1.645, 100_000, 0.05)],
 )
 def test_the_upper_tail_agrees_with_the_tables(statistic: float, degrees: int, tail: float) -> None:
@@ -41,9 +41,10 @@ def test_the_upper_tail_agrees_with_the_tables(statistic: float, degrees: int, t
 
 
 def test_the_long_run_variance_of_a_short_series_by_hand() -> None:
-    values = np.array([1.0, 3.0, 2.0, 6.0])  # mean 3, centred -2, 0, -1, 3
+    values = np.array([1.0, 3.0, 2.0, 6.0])  # the mean is 3, the deviations from it are -2, 0, -1, 3
 
-    # gamma0 = 14/4; gamma1 = (0 + 0 - 3)/4, weight 1/2 and counted twice
+    # The autocovariance is (4 + 0 + 1 + 9) / 4 = 3.5 at lag 0 and (0 + 0 - 3) / 4 = -0.75 at lag 1. The estimator
+    # counts lag 1 twice, with the weight 1/2.
     assert long_run_variance(values, lags=0) == pytest.approx(3.5)
     assert long_run_variance(values, lags=1) == pytest.approx(3.5 - 0.75)
 

@@ -25,7 +25,7 @@ def _known(errors: FloatArray) -> np.ndarray:
 
 
 def test_the_mean_of_the_losses_is_the_score_by_hand() -> None:
-    errors = np.array([3.0, -1.0, 1.0, 1.0])[:, None, None]  # mse 3, mae 1.5, rmse sqrt(3)
+    errors = np.array([3.0, -1.0, 1.0, 1.0])[:, None, None]  # their MSE is 3, MAE 1.5, RMSE sqrt(3)
 
     losses, rmse, mae, mse = origin_losses(errors, known=_known(errors), weights=WEIGHTS)
 
@@ -120,7 +120,7 @@ def _repeats(actual: FloatArray, **options: object) -> Contender:
 
 
 def test_a_table_row_by_hand() -> None:
-    actual = np.array([0.0, 2.0, 2.0, 6.0])  # errors of the last value, one step: -2, 0, -4
+    actual = np.array([0.0, 2.0, 2.0, 6.0])  # repeating the last value has the errors -2, 0, -4 (one step)
 
     card = score(_repeats(actual), _held_out(actual, 1))
 

@@ -107,7 +107,8 @@ def test_bounds_lie_around_the_mean_and_widen_with_the_last_slope() -> None:
 
     assert forecast.lower is not None
     assert forecast.upper is not None
-    # The bounds -1 at step 1 and -2 at step 3 are interpolated and extrapolated by -0.5 a step.
+    # The bundle has lower bounds for two steps: -1 at step 1 and -2 at step 3. Step 2 is interpolated, and later steps
+    # continue the slope of -0.5 per step.
     assert forecast.lower[:, 0] - forecast.mean[:, 0] == pytest.approx([-1, -1.5, -2, -2.5, -3])
     assert forecast.upper[:, 2] - forecast.mean[:, 2] == pytest.approx([3, 6, 9, 12, 15])
 

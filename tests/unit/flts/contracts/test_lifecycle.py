@@ -54,7 +54,7 @@ def test_a_run_that_ended_stays_so_whatever_comes_late(end: RunState) -> None:
 )
 def test_no_record_takes_a_run_back(order: list[str], end: RunState) -> None:
     order.remove("preprocess")
-    order.insert(order.index("preprocess done"), "preprocess")  # the same record, which only moves forward
+    order.insert(order.index("preprocess done"), "preprocess")  # a stage is never done before it starts
     records = {**NOTHING, "stages": {}}
     states = [run_state(**records)]
     for fact in order:

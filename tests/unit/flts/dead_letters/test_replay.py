@@ -44,7 +44,7 @@ class Desk:
             self.marks,
             leases=self.run_store.leases,
             publish=self._publish,
-            check=lambda *asked: self.refuse(*asked),  # noqa: PLW0108 - tests put another in its place
+            check=lambda *asked: self.refuse(*asked),  # noqa: PLW0108 - tests replace `refuse` later
             clock=lambda: self.now,
             sleep=self._sleep,
         )
@@ -122,7 +122,8 @@ def test_a_mark_says_who_and_why_and_hides_no_letter_of_another_broker(desk: Des
     assert mark is not None
     assert (mark["by"], mark["reason"], mark["letter"]) == ("ada", "mended", "2-0")
 
-    # The embedded broker restarted and lost its records; the next letter gets the offset of the last one.
+    # A restart of the embedded broker loses all records, so a new letter gets the offset of the replayed letter. The
+    # old mark must not hide the new letter.
     desk.letters.kept[GROUP].clear()
     desk.letters.give_up(GROUP, raw_data())
 
@@ -131,7 +132,7 @@ def test_a_mark_says_who_and_why_and_hides_no_letter_of_another_broker(desk: Des
 
 def test_a_crash_between_message_and_mark_costs_a_repeat_and_no_letter(desk: Desk) -> None:
     desk.letters.give_up(GROUP, raw_data())
-    mark, desk.marks.mark = desk.marks.mark, crash  # type: ignore[method-assign] # the process ends here
+    mark, desk.marks.mark = desk.marks.mark, crash  # type: ignore[method-assign] # crash before the mark
     with pytest.raises(KeyboardInterrupt):
         desk.replay()
 
@@ -238,7 +239,7 @@ def test_two_gateways_do_not_replay_a_group_at_the_same_time(desk: Desk) -> None
     first.join()
 
     assert len(desk.published) == 1
-    assert outcomes(desk.replay()) == ["already_replayed"]  # the lease was released
+    assert outcomes(desk.replay()) == ["already_replayed"]  # not replay_running: the first replay released its lease
 
 
 def test_marks_are_forgotten_when_the_brokers_have_removed_the_letters(desk: Desk) -> None:

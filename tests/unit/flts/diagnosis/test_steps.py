@@ -47,7 +47,7 @@ def answering(answer: Callable[[str, str], tuple[int, str]]) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(text.encode())
 
-        do_GET = do_POST = _respond  # noqa: N815 - the library's names
+        do_GET = do_POST = _respond  # noqa: N815 - http.server calls these names
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""
@@ -204,7 +204,7 @@ def test_a_store_without_folder_or_bucket_or_conditional_puts_is_said_so(
     ],
 )
 def test_what_s3_refuses_has_its_own_remedy(error: Exception, word: str) -> None:
-    from flts.diagnosis.store import _refused  # noqa: PLC0415 - S3's answers, without a server of each kind
+    from flts.diagnosis.store import _refused  # noqa: PLC0415 - private; no test server gives these answers
 
     assert word in _refused(error)
 

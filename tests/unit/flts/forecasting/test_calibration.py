@@ -39,7 +39,7 @@ def test_residuals_are_in_raw_units_at_each_step_ahead() -> None:
 
     assert list(residuals) == [1, 2, 5, 10]
     for step, found in residuals.items():
-        np.testing.assert_allclose(found, 3.0 * step, rtol=1e-3)  # windows are float32
+        np.testing.assert_allclose(found, 3.0 * step, rtol=1e-3)  # float32 windows round the values
 
 
 def test_one_pass_has_every_row_of_the_tail_as_origin_and_longer_ones_an_even_part() -> None:
@@ -61,7 +61,8 @@ def test_imputed_actuals_and_those_beyond_a_cut_are_missing() -> None:
     found = residuals_of(cut)
     assert len(found[1]) == 40 - WINDOW
     assert np.isfinite(found[1]).all()
-    # Origins 160..190 without the four rows after the cut. From origin 161 on the tenth step is beyond the cut.
+    # Ten steps fit after origins 160 to 190. Origins 170 to 173 are left out: their window would cross the cut at row
+    # 170. The tenth step of origins 161 to 169 is beyond the cut, so its residual is missing.
     assert np.isnan(found[10][:, 0]).tolist() == [False] + [True] * 9 + [False] * 17
 
 

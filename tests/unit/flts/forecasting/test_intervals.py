@@ -34,7 +34,8 @@ def test_steps_are_calibrated_up_to_a_third_of_the_tail(tail_rows: int, steps: t
 
 
 def test_bounds_are_the_order_statistics_counted_by_hand() -> None:
-    # n = 99: the floor(100 * 0.05) = 5th and the ceil(100 * 0.95) = 95th smallest of 1..99.
+    # For 99 residuals and 90 % coverage the bounds have the ranks floor(100 * 0.05) = 5 and ceil(100 * 0.95) = 95. The
+    # residuals are 1 to 99, so each is its own rank.
     residuals = np.random.default_rng(0).permutation(np.arange(1.0, 100.0))
 
     intervals = calibrate({1: column(residuals.tolist())})
@@ -45,7 +46,7 @@ def test_bounds_are_the_order_statistics_counted_by_hand() -> None:
 
 
 def test_bounds_are_counted_from_outside_where_the_number_is_not_whole() -> None:
-    # n = 24: floor(25 * 0.05) = 1 and ceil(25 * 0.95) = 24; n = 48: floor(49 * 0.05) = 2 and ceil(49 * 0.95) = 47.
+    # The bounds have the ranks floor((n + 1) * 0.05) and ceil((n + 1) * 0.95) among n residuals.
     for n, lower, upper in ((24, 1, 24), (48, 2, 47)):
         intervals = calibrate({1: column([float(value) for value in range(1, n + 1)])})
         assert intervals.lower is not None
@@ -54,7 +55,7 @@ def test_bounds_are_counted_from_outside_where_the_number_is_not_whole() -> None
 
 
 def test_another_share_takes_other_order_statistics() -> None:
-    # n = 19, 80 %: the 2nd and the 18th.
+    # For 19 residuals and 80 % coverage the ranks are floor(20 * 0.1) = 2 and ceil(20 * 0.9) = 18.
     intervals = calibrate({1: column([float(value) for value in range(1, 20)])}, nominal=0.8)
 
     assert intervals.lower is not None

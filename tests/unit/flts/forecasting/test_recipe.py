@@ -43,7 +43,7 @@ def test_the_spec_has_the_names_and_defaults_of_the_settings(monkeypatch: pytest
     settings_of_the_service = RecipeSettings()
 
     assert RecipeSpec.of(settings_of_the_service) == RecipeSpec()
-    elsewhere = {  # settings that preprocess and ingest apply before there is a training part
+    elsewhere = {  # no part of a recipe: applied before the recipe is fitted
         "train_test_split", "sample_train_rows", "sample_test_rows", "sample_strategy", "sample_seed",
         "extra_hash_salt", "max_gap_steps", "ignore_columns",
     }  # fmt: skip
@@ -169,7 +169,7 @@ def test_outliers_are_clipped_to_bounds_of_the_training_part_before_the_scaler_s
     recipe = fit_recipe(as_train(train), RecipeSpec(clip_enable=True))
     assert recipe.clip_upper is not None
     upper = recipe.clip_upper[0]
-    assert upper == 76 + 1.5 * 50  # quartiles of these 101 values: 26 and 76
+    assert upper == 76 + 1.5 * 50  # the quartiles of the 101 training values are 26 and 76
 
     scaled = transform(recipe, small(a=[1, 1e9, -1e9])).values[:, 0]
 
@@ -285,7 +285,7 @@ def test_a_missing_or_unknown_column_of_a_request_is_refused_by_name(
 ) -> None:
     recipe = fit_recipe(as_train(make_series(20)), RecipeSpec())
 
-    for _ in range(2):  # the refusal must not add the column to the known ones
+    for _ in range(2):  # twice: a refusal must not make the column known
         with pytest.raises(RejectedError) as refused:
             scaled_rows(recipe, make_series(5, columns))
         assert (refused.value.code, refused.value.field) == (code, field)

@@ -107,7 +107,7 @@ def test_one_decomposition_serves_all_penalties_of_ridge(monkeypatch: pytest.Mon
 
     fit_ridge(fit, stop)
 
-    assert shapes == [(170, 170)]  # one eigendecomposition for all penalties
+    assert shapes == [(170, 170)]  # a single call: one eigendecomposition serves all penalties
 
 
 def test_no_windows_make_no_ridge() -> None:

@@ -51,7 +51,8 @@ def test_a_robust_range_of_zero_in_a_column_that_varies_gives_way_to_the_deviati
 
 @pytest.mark.parametrize("scaler", ["MinMaxScaler", "StandardScaler", "RobustScaler", "MaxAbsScaler"])
 def test_a_constant_has_itself_as_offset_and_the_scale_1(scaler: Scaler) -> None:
-    # The mean of seven 0.1 is not exactly 0.1. Dividing by a deviation of 1e-17 would give huge values.
+    # The computed mean of seven values 0.1 is not exactly 0.1, so the standard deviation is about 1e-17 instead of 0.
+    # A division by it would give huge values.
     assert offset_and_scale(np.full(7, 0.1), scaler) == (0.1, 1.0)
 
 
@@ -62,7 +63,7 @@ def test_a_constant_has_itself_as_offset_and_the_scale_1(scaler: Scaler) -> None
         ("iqr", 1.5, 25.75 - 1.5 * 49.5, 75.25 + 1.5 * 49.5),
         ("iqr", 0.1, 25.75 - 0.1 * 49.5, 75.25 + 0.1 * 49.5),
         ("percentile", 5, 5.95, 95.05),
-        # variance of 1..n is (n^2 - 1) / 12
+        # The variance of 1..n is (n^2 - 1) / 12. Here n is 100.
         ("sigma", 2, 50.5 - 2 * (9999 / 12) ** 0.5, 50.5 + 2 * (9999 / 12) ** 0.5),
     ],
 )

@@ -16,7 +16,7 @@ FORECAST = np.array([[2.0], [1.0], [2.0], [9.0], [5.0]])
 
 
 def test_scores_are_as_computed_by_hand() -> None:
-    # Errors -1, -1, 2, 0 of four actuals; the missing one is left out.
+    # The four known actuals have the errors -1, -1, 2 and 0. The missing actual is left out.
     scored = measure(
         ACTUAL,
         FORECAST,
@@ -32,7 +32,7 @@ def test_scores_are_as_computed_by_hand() -> None:
     assert scored.mape == pytest.approx((1 / 1 + 2 / 4 + 0) / 3)
     assert scored.mape_share == 0.75
     assert scored.mase == 0.5
-    assert scored.r2 == pytest.approx(1 - 6 / 17)  # mean 2.5: 2.25 + 6.25 + 2.25 + 6.25 = 17
+    assert scored.r2 == pytest.approx(1 - 6 / 17)  # squares around the mean 2.5: 2.25 + 6.25 + 2.25 + 6.25 = 17
     assert scored.coverage == 0.75
 
 

@@ -24,7 +24,8 @@ def test_tails_that_leave_nothing_are_refused() -> None:
 
 
 def test_the_rows_needed_by_the_defaults_are_as_counted_by_hand() -> None:
-    # 14 rows: 11 to fit on (10 + 1), then the 20 % of 14 rounded up, 3, of which 2 calibrate and 1 stops.
+    # One window needs 10 + 1 = 11 rows to fit on. The two tails are 20 % of 14 rows, rounded up to 3: 2 rows calibrate
+    # the intervals and 1 stops the training.
     needed = rows_needed(input_seq_len=10, output_seq_len=1, warmup_rows=0, stop_tail=0.1, calibration_tail=0.1)
 
     assert needed == 14

@@ -140,7 +140,7 @@ def test_an_endless_body_is_given_up_after_a_few_blocks(line: bytes, code: str) 
     body = Endless(b"time,a\n", line)
 
     with pytest.raises(RejectedError) as refusal:
-        read_csv(body, limits=UploadLimits(max_upload_bytes=4 * BLOCK_BYTES))  # type: ignore[arg-type] - a raw stream will do
+        read_csv(body, limits=UploadLimits(max_upload_bytes=4 * BLOCK_BYTES))  # type: ignore[arg-type] - it has read()
 
     assert refusal.value.code == code
     assert body.taken <= 5 * BLOCK_BYTES
@@ -232,7 +232,7 @@ def test_bytes_of_any_kind_are_read_or_refused(data: bytes) -> None:
         try:
             table = read(head + data)
         except RejectedError as refusal:
-            answers.append(refusal.code != "rejected" and refusal.field is not None)  # a specific code
+            answers.append(refusal.code != "rejected" and refusal.field is not None)  # "rejected" is too general
         else:
             answers.append(table.values.shape == (table.rows, len(table.columns)))
     assert answers == [True, True]

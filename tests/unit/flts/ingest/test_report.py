@@ -30,7 +30,7 @@ def without_rows(table: RawTable, rows: slice) -> RawTable:
 
 
 def report_on(train: RawTable, test: RawTable | None = None, **settings: object) -> ValidationReport:
-    both = Both(**settings)  # type: ignore[arg-type] - checked by pydantic
+    both = Both(**settings)  # type: ignore[arg-type] - pydantic checks the types
     return validation_report(train, test, both, both)
 
 
@@ -76,7 +76,7 @@ def test_a_long_gap_cuts_the_rows_into_pieces() -> None:
 
 def test_only_the_longest_gaps_are_named_and_all_are_counted() -> None:
     table = make_table(400)
-    table = without_rows(table, np.arange(10, 310, 10))  # type: ignore[arg-type] - single rows
+    table = without_rows(table, np.arange(10, 310, 10))  # type: ignore[arg-type] - np.delete accepts row numbers too
 
     report = report_on(table, make_table(30, start=400 * STEP))
 
@@ -206,7 +206,7 @@ def test_nothing_of_the_test_moves_the_training_part() -> None:
     table = make_table(100)
     later = RawTable(table.times.copy(), table.columns, table.values.copy(), "time")
     later.values[80:] *= 1000
-    later.times[80:] += np.arange(20) * 7 * STEP  # irregular steps too
+    later.times[80:] += np.arange(20) * 7 * STEP  # the test rows also get irregular steps
 
     before, after = lay_out(table, None, Both()), lay_out(later, None, Both())
 

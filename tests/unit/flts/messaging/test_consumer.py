@@ -115,7 +115,8 @@ class LoopOnStage:
             if not self._errands.empty():
                 self._errands.get()()
 
-        self.loop._keep_house = keep_house_and_run_errands  # type: ignore[method-assign] # a door into its thread
+        # The loop calls _keep_house in its own thread, so this function runs a test's errands in that thread.
+        self.loop._keep_house = keep_house_and_run_errands  # type: ignore[method-assign] # see the line above
         self.thread = threading.Thread(target=self.loop.run, daemon=True)
         self.thread.start()
 
@@ -161,7 +162,7 @@ def test_nothing_is_committed_before_its_events_are_acknowledged(bus: Bus) -> No
             msg = "not acknowledged yet"
             raise BackendAwayError(msg)
 
-    stage = LoopOnStage(bus, lambda event: [selected(event)], look)  # type: ignore[arg-type] # raw data only
+    stage = LoopOnStage(bus, lambda event: [selected(event)], look)  # type: ignore[arg-type] # always RawData
     try:
         bus.publish()
         eventually(lambda: bus.committed("raw-data", "bus") == 1, "the commit")
@@ -178,7 +179,7 @@ def test_a_partition_that_is_taken_away_during_the_work_is_published_but_not_com
     def work(event: Event) -> Sequence[Event]:
         at_work.set()
         assert go_on.wait(20)
-        return [selected(event)]  # type: ignore[arg-type] # raw data only
+        return [selected(event)]  # type: ignore[arg-type] # always RawData
 
     stage = LoopOnStage(bus, work)
     try:
@@ -213,7 +214,7 @@ def test_partitions_that_arrive_during_the_work_are_paused_too(bus: Bus) -> None
         places = [("raw-data", number) for number in range(6)]
         stage.revoke(*places)
         stage.assign(*places)
-        stage.loop._consumer = watched = Watched(stage.loop._consumer)  # type: ignore[assignment] # a real one, seen
+        stage.loop._consumer = watched = Watched(stage.loop._consumer)  # type: ignore[assignment] # notes the polls
         behind = [bus.publish(f"series-{number}") for number in range(6)]
         steady(lambda: not watched.polled, 1.0, "nothing is read meanwhile, and put back")
         go_on.set()
@@ -232,7 +233,7 @@ def test_a_loop_that_cannot_go_on_says_so(bus: Bus) -> None:
         msg = "a bug in the loop"
         raise RuntimeError(msg)
 
-    stage.loop._keep_house = broken  # type: ignore[method-assign] # a bug that no test can wait for
+    stage.loop._keep_house = broken  # type: ignore[method-assign] # simulates a bug in the loop
 
     stage.thread.join(20)
     assert stage.fatal == ["the consume loop of raw-data failed: RuntimeError: a bug in the loop"]
@@ -298,7 +299,7 @@ def test_a_client_with_nothing_to_read_or_much_to_do_is_kept(bus: Bus, monkeypat
     monkeypatch.setattr(standstill, "STUCK_POLLS", 2)
 
     def work(_event: Event) -> Sequence[Event]:
-        time.sleep(0.9)  # three times STUCK_SECONDS, and more than the loop waits before it polls beside the work
+        time.sleep(0.9)  # seconds; three times STUCK_SECONDS, and so long that the loop polls during the work
         return []
 
     stage = LoopOnStage(bus, work)
@@ -314,7 +315,7 @@ def test_a_client_with_nothing_to_read_or_much_to_do_is_kept(bus: Bus, monkeypat
             count()
 
         monkeypatch.setattr(standstills, "nothing_came", nothing_came)
-        monkeypatch.setattr(standstill, "STUCK_POLLS", 10_000)  # on a slow machine many polls pass between two messages
+        monkeypatch.setattr(standstill, "STUCK_POLLS", 10_000)  # not reached by the empty polls between two messages
         for number in range(3):
             bus.publish(f"series-{number}")
         eventually(lambda: bus.committed("raw-data", "bus") == 3, "the work")

@@ -162,7 +162,7 @@ def test_a_try_whose_recording_was_not_answered_is_recorded_once(tmp_path: Path)
     stage = Stage(tmp_path, work, store=DeafStore(tmp_path, lost=1))
 
     assert stage.deliver(event) == "done"
-    assert [len(keys) for keys in seen] == [1, 2]  # the failed attempt does not count as an adopted one
+    assert [len(keys) for keys in seen] == [1, 2]  # the retry has a record of its own, beside the failed attempt's
     assert stage.tries() == []
 
 

@@ -19,7 +19,8 @@ def ask(app: AsgiApp, path: str, method: str = "GET", kind: str = "http") -> tup
     async def send(message: Message) -> None:
         sent.append(message)
 
-    asyncio.run(app({"type": kind, "path": path, "method": method}, receive, send))  # type: ignore[arg-type] # a coroutine
+    # The type of an ASGI app promises an awaitable. This app returns a coroutine, which asyncio.run needs.
+    asyncio.run(app({"type": kind, "path": path, "method": method}, receive, send))  # type: ignore[arg-type]
     return sent[0]["status"], sent[1]["body"]
 
 

@@ -148,7 +148,7 @@ def test_stuck_work_shows_where_it_is_is_stopped_and_counted_and_the_next_try_wo
     expect(worker, stuck_seconds=600)
     assert "wait_for_what_never_comes" in stuck.value.message
     (line,) = [record for record in caplog.records if record.message == "work_stuck"]
-    assert "wait_for_what_never_comes" in line.flts_fields["stack"]  # type: ignore[attr-defined] # set by our log
+    assert "wait_for_what_never_comes" in line.flts_fields["stack"]  # type: ignore[attr-defined] # set by FLTS's log
     assert metrics.registry.get_sample_value("flts_training_stuck_total") == 1
     assert worker.pid is None
     assert run(worker)
@@ -165,7 +165,7 @@ def test_progress_keeps_long_work_from_being_stuck_but_not_from_its_deadline(
         now += 0.4
 
     with monkeypatch.context() as only:
-        # A clock that advances only with progress reports.
+        # This clock advances by 0.4 s with each progress report only. So the work is never silent for 0.5 s.
         only.setattr("flts.processes.worker.time", SimpleNamespace(monotonic=lambda: now, sleep=time.sleep))
         assert worker.run(raw_data(told={"do": "work", "seconds": 1.2}), told, threading.Event())
     assert now > 0.5

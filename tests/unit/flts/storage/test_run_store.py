@@ -379,7 +379,7 @@ class TestChampions:
         assert answers[ids[-1]] == "moved"
         assert set(answers.values()) <= {"moved", "superseded"}
         before = current[0]["previous"]
-        if list(answers.values()).count("moved") == 1:  # this answer was the first "moved"
+        if list(answers.values()).count("moved") == 1:  # only the newest run moved the pointer
             assert before is None
         else:
             assert before["pipeline_run_id"] in ids[:-1]
@@ -393,7 +393,7 @@ class TestChampions:
             ) -> ObjectInfo:
                 info = super().put(bucket, key, data, create_only=create_only, if_match=if_match)
                 if key.endswith("current.json") and not self.lost:
-                    self.lost += 1  # the put succeeded but its answer is lost; the client's repetition is refused
+                    self.lost += 1  # the put succeeded, its answer was lost, and the client's retry is refused
                     msg = "exists already"
                     raise PreconditionFailedError(msg)
                 return info

@@ -104,7 +104,7 @@ def test_a_long_horizon_does_not_hold_up_a_short_one(champion: Champion, monkeyp
 
     async def work(batcher: Batcher) -> tuple[int, Answer]:
         long = batcher.submit(champion, window_at(50), 2000)
-        while len(sizes) < 20:  # noqa: ASYNC110 - turns of the loop are what is counted
+        while len(sizes) < 20:  # noqa: ASYNC110 - waits for model calls, not for time
             await asyncio.sleep(0)
         before = len(sizes)
         await batcher.submit(champion, window_at(60), 1)
@@ -174,7 +174,7 @@ def test_nulls_are_filled_from_the_rows_before_them_alone_and_counted(champion: 
     filled[-2:, 1] = values[-3, 1]
 
     async def work(batcher: Batcher) -> list[Answer]:
-        # One batch with other requests, whose rows must not be mixed up.
+        # All three requests share one batch, which must not mix up their rows.
         return await asyncio.gather(
             *(batcher.submit(champion, series, 1) for series in (window_at(90), holed, with_values(holed, filled)))
         )
@@ -211,7 +211,7 @@ def test_values_far_from_training_are_refused_and_hurt_no_neighbour(champion: Ch
         )
 
     *wild, one, three = in_loop(work)
-    for outcome in wild:  # tanh keeps the tiny model finite; the answer must not be NaN or another error
+    for outcome in wild:  # refused or, as tanh bounds this model, finite: no NaN and no other error
         assert isinstance(outcome, RejectedError) or np.isfinite(outcome.mean).all()
     np.testing.assert_array_equal(one.mean[0], three.mean[0])
     np.testing.assert_allclose(one.mean, champion.forecaster.forecast(window_at(90), 1).mean, rtol=1e-6)
@@ -283,7 +283,7 @@ def test_the_work_of_clients_that_left_is_dropped(champion: Champion, monkeypatc
 
     async def work(batcher: Batcher) -> None:
         long = batcher.submit(champion, window_at(50), 2000)
-        while len(sizes) < 5:  # noqa: ASYNC110 - as above
+        while len(sizes) < 5:  # noqa: ASYNC110 - waits for model calls, not for time
             await asyncio.sleep(0)
         long.cancel()
         await batcher.submit(champion, window_at(50), 1)

@@ -87,7 +87,8 @@ PARAMETERS = np.array([[0.5, 0.5, 0.8], [0.05, 0.9, 0.98], [1.0, 0.0, 0.8], [0.9
 
 
 def test_four_rows_come_out_as_worked_out_by_hand() -> None:
-    # Levels 10, 11, 11.2, 13.22; trends 0, 0.5, 0.3, 1.13; the trend counts 0.8, 1.44, 1.952 times.
+    # After each row the level is 10, 11, 11.2, 13.22 and the trend 0, 0.5, 0.3, 1.13. The damping 0.8 lets step h add
+    # 0.8 + ... + 0.8^h times the last trend to the last level: 0.8, 1.44 and 1.952 times.
     values = np.array([[10.0], [12.0], [11.0], [15.0]])
 
     forecast = holt.forecast(values, np.array([4]), PARAMETERS[:1], rows=4, horizon_steps=3)
@@ -255,7 +256,7 @@ def test_the_bundle_forecasts_as_the_textbook_does(load: Any, tmp_path: Path, va
     scaled = [textbook(column, found, 5) for column, found in zip(rows.T, report.parameters(), strict=True)]
     expected = np.array(scaled).T
     assert scale_targets(stored.recipe, forecast.mean)[0] == pytest.approx(expected[0], rel=1e-4)
-    # Beyond a pass the forecasts are fed back to a window that starts later.
+    # Steps after the first pass are less exact: the forecasts are appended to the window, which then starts later.
     assert scale_targets(stored.recipe, forecast.mean) == pytest.approx(expected, abs=0.01)
     assert event.model_type == "HOLT"
     assert forecaster.bundle.input_seq_len == forecaster.rows_required
@@ -275,7 +276,7 @@ def test_lags_lengthen_what_a_request_must_bring_and_change_no_forecast(load: An
     _, with_lags = trained(lagged, load(MODEL_TYPE="HOLT"))
 
     assert with_lags.rows_required == with_lags.bundle.input_seq_len + 6
-    # The first six rows have no lags: the fit has six rows less.
+    # The first six rows have no lags, so the fit with lags has six rows fewer and differs a little.
     spread = series.values.std(axis=0)
     assert with_lags.forecast(series, 3).mean / spread == pytest.approx(
         without.forecast(series, 3).mean / spread, abs=0.02

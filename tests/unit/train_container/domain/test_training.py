@@ -72,7 +72,7 @@ def test_the_epoch_with_the_least_stopping_loss_is_shipped_and_what_is_logged_is
     best = heard.metrics[int(np.argmin(losses))]
     assert fitted.metrics["val_rmse"] == pytest.approx(best["val_rmse"], rel=1e-5)
     assert set(best) == {f"{part}_{name}" for part in ("train", "val") for name in ("loss", "rmse", "mae")}
-    assert heard.alive_calls == 8 * 2  # 316 windows in batches of 256
+    assert heard.alive_calls == 8 * 2  # 8 epochs of 2 batches: 316 windows, at most 256 in a batch
 
 
 def test_training_stops_when_the_stopping_tail_gets_no_better() -> None:
@@ -98,7 +98,7 @@ def test_a_model_beats_persistence_on_rows_it_never_saw() -> None:
     rng = np.random.default_rng(3)
     values = np.zeros((1200, 1))
     for row in range(1, 1200):
-        values[row] = -0.8 * values[row - 1] + rng.normal()  # the next value has mostly the opposite sign
+        values[row] = -0.8 * values[row - 1] + rng.normal()  # the sign mostly alternates: persistence is bad
     data = training_set(Series(made_series(1200).times, ("c0",), values, STEP), RecipeSpec(time_features_enable=False))
 
     fitted = fit(data, training_settings(epochs=6, batch_size=64, learning_rate=0.02))
@@ -138,7 +138,7 @@ def test_one_row_in_each_tail_is_enough() -> None:
 
 
 def test_the_loss_is_squared_and_a_little_absolute_error_in_deviations() -> None:
-    targets = torch.tensor([[[0.0, 10.0]], [[2.0, 30.0]]])  # deviations 1 and 10
+    targets = torch.tensor([[[0.0, 10.0]], [[2.0, 30.0]]])  # the columns have standard deviations 1 and 10
     loss = ScaledLoss(targets)
 
     value = loss(torch.tensor([[[1.0, 10.0]]]), torch.tensor([[[0.0, 30.0]]]))
