@@ -59,7 +59,7 @@ class BusContract:
 
         events = [bus.publish(f"series-{number}") for number in range(24)]
 
-        all_ended(one, 24, REBALANCE_SECONDS, other)  # a rebalance takes longer on a busy machine
+        all_ended(one, 24, REBALANCE_SECONDS, other)  # long timeout: a rebalance is slow on a busy machine
         done = [line["event_id"] for line in one.journal("end") + other.journal("end")]
         assert sorted(done) == sorted(event.event_id for event in events)
         assert one.journal("end")

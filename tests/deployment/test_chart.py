@@ -326,7 +326,7 @@ def test_every_value_is_used() -> None:
     assert not [path for path, _, line in chosen if line not in text]
 
 
-# ---- Switches
+# ---- Parts of the pipeline that are switched off or on
 
 
 @pytest.mark.parametrize("entry", ENTRIES)

@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = {name: each for name, each in SERVICES.items() if "flts/" in each["image"]}
-TOOLS = {"mlflow", "locust-master", "locust-worker"}  # images of ours without a settings class
+TOOLS = {"mlflow", "locust-master", "locust-worker"}  # FLTS images without a settings class
 SETTINGS = {
     "fastapi-app": "gateway",
     "preprocess-job": "preprocess Job",

@@ -92,7 +92,7 @@ def test_load_scales_inference_out_and_its_end_scales_it_back_without_a_lost_req
 
 
 def test_without_its_events_a_load_test_does_not_pass(installed: Release, tmp_path: Path) -> None:
-    # The load test itself succeeds, but the scaling to 99 replicas that it must show is missing.
+    # All requests succeed, but the autoscaler does not scale to the required 99 replicas, so the load test must fail.
     code, said = run_load(installed.name, tmp_path, "5s", "--users", "3", "--scale-to", "99")
 
     assert code == 1

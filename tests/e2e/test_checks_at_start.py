@@ -140,7 +140,8 @@ def cases() -> Iterator[ParameterSet]:
                 continue
             for fault, mode in FAULTS.items():
                 if (service, backend, fault) == ("inference", "store", "stalls after 64 KiB"):
-                    continue  # inference reads 64 KiB only with a champion, as in the next test
+                    # Without a champion inference reads less than 64 KiB from the store. A test below has a champion.
+                    continue
                 short = (service, backend) in IN_SHORT and mode == STALL
                 marks = () if short else (pytest.mark.long,)
                 yield pytest.param(service, backend, fault, id=f"{service}, {backend} {fault}", marks=marks)
@@ -198,7 +199,7 @@ def test_inference_names_the_store_that_stalls_while_it_fetches_a_champion(backe
     finally:
         store.delete(backends.settings.promotion_bucket, f"{bundle.identifier}/current.json")
 
-    assert told.startswith("model-bundles/tiny/")  # `warned` has found the store's address in it
+    assert told.startswith("model-bundles/tiny/")  # `warned` found the store's address in this message
 
 
 @pytest.mark.long

@@ -188,7 +188,7 @@ def test_an_older_run_that_is_announced_late_is_superseded(stack: RunningStack, 
     assert newer["outcome"] == "promoted", newer["decision"]
     pointer = (stack.store / "model-promotion" / "late" / "current.json").read_bytes()
 
-    if not run_store.runs.announced("late", older.pipeline_run_id):  # the outbox may have announced it
+    if not run_store.runs.announced("late", older.pipeline_run_id):  # the gateway's outbox may have
         announce(stack, older.pipeline_run_id)
     run = stack.wait_decided(older.pipeline_run_id)
 

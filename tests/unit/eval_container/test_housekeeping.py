@@ -247,7 +247,7 @@ class TestJanitor:
         return {info.key for info in flts.store.list(bucket)}
 
     def test_old_runs_go_with_what_only_they_name_and_the_champions_stay(self, flts: Installation) -> None:
-        old = self._finished(flts, 0, 1.0)  # coefficient 1.0 makes it persistence, which the gate refuses
+        old = self._finished(flts, 0, 1.0)  # coefficient 1.0 is persistence, which the gate refuses
         champion = self._finished(flts, 1, 0.5)
         newest = self._finished(flts, 2, 1.0)
         self._later(flts)

@@ -94,7 +94,7 @@ def _decide(flts: Installation, run: Run, *trained: Any) -> ModelSelected:
 def _compare(name: str, flts: Installation, run: Run, selected: ModelSelected) -> None:
     """Compare the canonical bytes, once durations are taken out and rounding is evened out."""
     decision = dict(flts.run_store.evaluations.decision(IDENTIFIER, run.id) or {})
-    del decision["scoreboard"]  # its key has a hash over durations, which differ in each run
+    del decision["scoreboard"]  # the scoreboard's key has a hash over durations, which differ in each run
     measured = _without_durations({"scoreboard": flts.scoreboard(selected), "decision": decision})
     golden = json.loads((GOLDEN / f"{name}.json").read_text())
 

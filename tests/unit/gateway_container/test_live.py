@@ -195,7 +195,7 @@ def test_a_reader_that_goes_away_is_forgotten(gateway: GatewayUnderTest, url: st
     run_id = upload(gateway)
     live = gateway.gateway.live
     with httpx.stream("GET", f"{url}/runs/{run_id}/events", timeout=30, trust_env=False) as answer:
-        texts = answer.iter_text()  # the name keeps the iterator, and so the connection, open
+        texts = answer.iter_text()  # this name keeps the iterator alive and the connection open
         next(texts)
         eventually(lambda: live.watchers() == 1, "the reader is known")
     gateway.hear(progress(run_id, NAME))

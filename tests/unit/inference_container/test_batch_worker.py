@@ -273,7 +273,7 @@ def test_a_repeat_after_a_lost_acknowledgement_says_and_writes_the_same(worker: 
     worker.decide(run, "promoted", window_bundle(TRAIN))
     worker.broker_away = True
     worker.forecasts.look()
-    assert worker.run_store.forecasts.read("tiny", run) is None  # written only after the broker's acknowledgement
+    assert worker.run_store.forecasts.read("tiny", run) is None  # no record before the broker's acknowledgement
     before = [(info.key, info.etag) for info in worker.store.list("inference-logs")]
     assert len(before) == 1
 

@@ -50,7 +50,7 @@ def test_an_unreadable_pointer_fails_alone_and_its_old_champion_stays(
     [failed] = [fact for fact in facts if isinstance(fact, Failed)]
     assert (failed.identifier, failed.code) == ("broken", "corrupt_record")
     assert [fact.identifier for fact in facts if isinstance(fact, Fetched)] == ["tiny"]
-    assert len(facts) == (3 if only is None else 2)  # Failed, Fetched, and Listed for a whole look
+    assert len(facts) == (3 if only is None else 2)  # Failed, Fetched (and Listed): no champion is removed
     if only is None:
         assert isinstance(facts[0], Listed)
         assert sorted(facts[0].champions) == ["broken", "tiny"]

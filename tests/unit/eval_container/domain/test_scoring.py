@@ -25,7 +25,7 @@ def _known(errors: FloatArray) -> np.ndarray:
 
 
 def test_the_mean_of_the_losses_is_the_score_by_hand() -> None:
-    errors = np.array([3.0, -1.0, 1.0, 1.0])[:, None, None]  # their MSE is 3, MAE 1.5, RMSE sqrt(3)
+    errors = np.array([3.0, -1.0, 1.0, 1.0])[:, None, None]  # MSE 3, MAE 1.5, RMSE sqrt(3)
 
     losses, rmse, mae, mse = origin_losses(errors, known=_known(errors), weights=WEIGHTS)
 

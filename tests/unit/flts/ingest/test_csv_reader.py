@@ -140,7 +140,7 @@ def test_an_endless_body_is_given_up_after_a_few_blocks(line: bytes, code: str) 
     body = Endless(b"time,a\n", line)
 
     with pytest.raises(RejectedError) as refusal:
-        read_csv(body, limits=UploadLimits(max_upload_bytes=4 * BLOCK_BYTES))  # type: ignore[arg-type] - it has read()
+        read_csv(body, limits=UploadLimits(max_upload_bytes=4 * BLOCK_BYTES))  # type: ignore[arg-type] - a fake stream
 
     assert refusal.value.code == code
     assert body.taken <= 5 * BLOCK_BYTES

@@ -101,7 +101,7 @@ def server() -> MemoryMlflow:
 
 @pytest.fixture
 def recorder(server: MemoryMlflow, monkeypatch: pytest.MonkeyPatch) -> Recorder:
-    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")  # as the real client does; monkeypatch undoes it
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")  # Recorder sets this when it creates a real client
     settings = TrackingSettings(mlflow_tracking_uri="http://unused")
     recorder = Recorder(settings, None, Breaker(0), Metrics(CollectorRegistry()))
     recorder._client = server

@@ -14,7 +14,7 @@ SECONDS = st.integers(min_value=-62_135_596_800, max_value=253_402_300_799)
 
 
 def texts_of(seconds: list[int], *, separator: str = "T", suffix: str = "") -> list[str]:
-    start = datetime(1970, 1, 1)  # noqa: DTZ001 - naive on purpose
+    start = datetime(1970, 1, 1)  # noqa: DTZ001 - naive: `suffix` adds the offset
     return [(start + timedelta(seconds=second)).isoformat(sep=separator) + suffix for second in seconds]
 
 

@@ -41,7 +41,7 @@ def difference(options: ProphetSettings, values: np.ndarray = VALUES, **recipe: 
     data = to_bytes(prophets_to_onnx(models, fitted))
     check_graph(data)
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    # The times are inside the history, at its ends, far before it and far after it, and one is not on a full hour.
+    # The times are inside the history, at its ends, far before it and far after it, and some are not on a full hour.
     beyond = TIMES[-1] + np.array([1, 10**4, 10**8])
     seconds = np.concatenate([TIMES[::37], TIMES[:1] - 10**7, beyond])
     (answer,) = session.run(["forecast"], {"seconds": seconds})
