@@ -1,4 +1,4 @@
-"""Kubernetes for tests: commands with a time-out, and an installation of the chart that nothing else touches."""
+"""Kubernetes for tests: commands with a timeout, and an installation of the chart that only the tests use."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.helm import CHART, ROOT, VALUES, container, pods, render
 
 RELEASE = "flts"
 HOST = os.environ.get("FLTS_TEST_CLUSTER_HOST", "127.0.0.1")
-"""Where the ports of the node are reached from here."""
+"""Host at which the tests reach the node's ports."""
 NODE_PORTS = range(30_000, 32_768)
 RESTRICTED = {
     "pod-security.kubernetes.io/enforce": "restricted",
@@ -31,13 +31,13 @@ RESTRICTED = {
 }
 INSTALL_SECONDS = 600
 UNINSTALL_SECONDS = 60
-"""What the project promises."""
+"""Longest time of `helm uninstall` in seconds, and of the pods' end after it."""
 
 Document = dict[str, Any]
 
 
 def require_cluster() -> None:
-    """Skip, saying why, without a cluster that KUBECONFIG names: kubectl's choice may be one that people work with."""
+    """Skip the test if KUBECONFIG names no cluster; kubectl's default cluster may be in use for other work."""
     if not os.environ.get("KUBECONFIG"):
         pytest.skip("KUBECONFIG names no cluster: the chart is not installed")
     for name in ("kubectl", "helm"):
@@ -55,7 +55,7 @@ def require_cluster() -> None:
 
 
 def command(*words: str, timeout: float = 60, check: bool = True, given: str | None = None) -> str:
-    """Run a command at the root and return what it printed; its complaint is the failure's message."""
+    """Run a command in the repository's root and return its output; the failure's message has its stderr."""
     answer = subprocess.run(words, cwd=ROOT, input=given, capture_output=True, text=True, check=False, timeout=timeout)
     assert not check or answer.returncode == 0, f"{shlex.join(words)}: {answer.stderr.strip()[-3000:]}"
     return answer.stdout
@@ -67,9 +67,9 @@ def kubectl(*arguments: str, timeout: float = 60, check: bool = True, given: str
 
 
 def load_images() -> None:
-    """Build our images and bring all that the chart names to the nodes, by the command that the environment names.
+    """Build our images, and load the chart's images into the nodes with the command in FLTS_TEST_CLUSTER_LOAD.
 
-    Without one the images that the nodes have are tested as they are.
+    Without the variable the tests use the images that the nodes have.
     """
     loading = os.environ.get("FLTS_TEST_CLUSTER_LOAD", "")
     if not loading:
@@ -82,14 +82,14 @@ def load_images() -> None:
 
 
 def load_images_of(code: Path, tag: str) -> None:
-    """Build the images of another tree, with a tag of their own, and bring them to the nodes."""
+    """Build the images of another tree with this tag, and load them into the nodes."""
     loading = os.environ.get("FLTS_TEST_CLUSTER_LOAD", "")
     if loading:
         command(*shlex.split(loading), *build_images_of(code, tag), timeout=1100)
 
 
 def free_node_ports(count: int) -> list[int]:
-    """Return ports of the node that no Service has and nobody listens on."""
+    """Return random node ports that no Service uses and no process listens on."""
     services = json.loads(kubectl("get", "services", "--all-namespaces", "--output", "json"))["items"]
     taken = {port.get("nodePort") for service in services for port in service["spec"].get("ports", [])}
     taken |= set(VALUES["nodePorts"].values())  # reserved for an installation with the default ports
@@ -98,7 +98,7 @@ def free_node_ports(count: int) -> list[int]:
 
 
 class Namespace:
-    """A namespace of a test's own, with what the chart and the test put there."""
+    """A namespace of the tests, with kubectl and Helm commands for it."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -123,7 +123,7 @@ class Namespace:
 
 
 class Release(Namespace):
-    """The chart, installed with ports of the node of its own."""
+    """A Helm release of the chart in its own namespace, with free node ports."""
 
     def __init__(self, name: str, folder: Path, values: Mapping[str, Any]) -> None:
         super().__init__(name)
@@ -133,15 +133,15 @@ class Release(Namespace):
         self.chart = CHART
 
     def install(self, *files: str) -> None:
-        """Install it and wait until everything is ready."""
+        """Install the chart and wait until every workload is ready."""
         self._helm("install", files, self.values)
 
     def start(self) -> None:
-        """Install it and do not wait for anything."""
+        """Install the chart without waiting."""
         self._helm("install", (), self.values, waiting=())
 
     def upgrade(self, *files: str, **changed: Any) -> None:
-        """Upgrade to the same values but for these."""
+        """Upgrade the release, with the same values except for `changed`."""
         self._helm("upgrade", files, {**self.values, **changed})
 
     def rollback(self, revision: int) -> None:
@@ -149,7 +149,7 @@ class Release(Namespace):
         self.helm("rollback", RELEASE, str(revision), *_waiting(), timeout=INSTALL_SECONDS + 30)
 
     def uninstall(self) -> str:
-        """Uninstall it and return what Helm said."""
+        """Uninstall the release and return Helm's output."""
         waiting = ("--wait", "--timeout", f"{UNINSTALL_SECONDS}s")
         return self.helm("uninstall", RELEASE, *waiting, timeout=UNINSTALL_SECONDS + 30)
 
@@ -167,7 +167,7 @@ class Release(Namespace):
             raise AssertionError(msg) from error
 
     def complaints(self) -> str:
-        """Return what the cluster says of an installation that does not come up."""
+        """Return the pods and the last 30 events, which show why an installation is not ready."""
         events = self.kubectl("get", "events", "--sort-by", ".lastTimestamp", check=False).splitlines()
         return "\n".join([self.kubectl("get", "pods", check=False), *events[-30:]])
 
@@ -181,14 +181,14 @@ class Release(Namespace):
         return base64.b64decode(data[name]).decode()
 
     def pods(self, component: str = "") -> list[Document]:
-        """Return the pods, of one component if it is named, that are not on their way out."""
+        """Return the pods, of one component if it is given, that are not being deleted."""
         labels = f"app.kubernetes.io/instance={RELEASE}"
         if component:
             labels += f",app.kubernetes.io/component={component}"
         return [pod for pod in self.get("pods", "--selector", labels) if not pod["metadata"].get("deletionTimestamp")]
 
     def events(self, reason: str) -> list[Document]:
-        """Return the cluster's events of a kind."""
+        """Return the cluster's events with this reason."""
         return self.get("events", "--field-selector", f"reason={reason}")
 
 
@@ -197,19 +197,19 @@ def _waiting() -> tuple[str, ...]:
 
 
 def component(pod: Document) -> str:
-    """Return which workload a pod is of."""
+    """Return the name of a pod's workload."""
     return str(pod["metadata"]["labels"]["app.kubernetes.io/component"])
 
 
 def quantity(text: str) -> float:
-    """Return what Kubernetes calls 512Mi or 50m."""
+    """Return a Kubernetes quantity, for example 512Mi or 50m, as a number."""
     units = {"m": 1e-3, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "k": 1e3, "M": 1e6, "G": 1e9}
     number = text.rstrip("kKmMGi")
     return float(number) * units.get(text.removeprefix(number), 1)
 
 
 def memory_of(release: Release) -> list[dict[str, Any]]:
-    """Return each container's working set, as its kubelet measured it last, its limit and its request, in bytes."""
+    """Return the last measured working set of each container, its limit and its request, in bytes."""
     living = {pod["metadata"]["name"]: pod for pod in release.pods()}
     nodes = {pod["spec"].get("nodeName") for pod in living.values()} - {None}
     rows = []
@@ -231,7 +231,7 @@ def memory_of(release: Release) -> list[dict[str, Any]]:
 
 @contextmanager
 def namespace(name: str, labels: Mapping[str, str]) -> Iterator[Namespace]:
-    """Make a namespace, and remove it afterwards with all that is in it."""
+    """Create a namespace, and delete it with its content afterwards."""
     made = Namespace(name)
     manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": dict(labels)}}
     kubectl("create", "--filename", "-", given=json.dumps(manifest))
@@ -243,7 +243,7 @@ def namespace(name: str, labels: Mapping[str, str]) -> Iterator[Namespace]:
 
 @contextmanager
 def release(kind: str, folder: Path, values: Mapping[str, Any] | None = None) -> Iterator[Release]:
-    """Give a namespace that takes only restricted pods, for the chart to be installed in; all of it goes afterwards."""
+    """Yield a release in a new namespace that accepts only restricted pods, and remove both afterwards."""
     require_cluster()
     load_images()
     name = f"{kind}-{uuid.uuid4().hex[:6]}"

@@ -1,4 +1,4 @@
-"""The pipeline under Docker Compose, as the journeys of `tests/e2e` see it."""
+"""The pipeline on Docker Compose, for the tests of `tests/e2e`."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ PORTS = {
     "inference-worker": 8024,
     "fastapi-app": 8000,
 }
-"""Inside the containers."""
+"""Ports inside the containers."""
 REPLICAS = 2
-"""Of inference, so that one of them may be killed."""
+"""Replicas of inference; with two, a test may kill one replica while forecasts continue."""
 UP_SECONDS = 600
 FREEZE_WORK = """
 import contextlib, os, pathlib, signal
@@ -42,7 +42,7 @@ UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 
 class ComposePipeline(FreezablePipeline):
-    """A running Compose installation of a test's own."""
+    """A running Compose installation that only the tests use."""
 
     backends = ("kafka", "minio", "postgres", "mlflow")
     replicas = REPLICAS
@@ -61,16 +61,16 @@ class ComposePipeline(FreezablePipeline):
         profiles: Sequence[str] = (),
         services: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
-        """Bring it up from a tree, whatever ran before.
+        """Start the installation from a source tree, or replace the running containers.
 
         Parameters
         ----------
         code : Path
-            The tree whose Compose file is used.
+            Tree with the Compose file.
         settings : dict
-            Of every service.
+            Settings of every service.
         tag : str
-            Of the images; by default this tree's.
+            Tag of the images; by default the tag of the Compose file.
         """
         file = code / "docker-compose.yaml"
         known = yaml.safe_load(file.read_text())["services"]
@@ -122,7 +122,7 @@ class ComposePipeline(FreezablePipeline):
         return rows
 
     def kill(self, program: str) -> None:
-        """Kill one container; Docker takes that for a wish and starts it again only when it is told to."""
+        """Kill one container and start it; Docker's restart policy ignores containers that `docker kill` ended."""
         names = [name for name, each in self.made.containers().items() if each["Service"] == program]
         assert names, f"{program} does not run"
         docker("kill", names[0])
@@ -143,7 +143,7 @@ class ComposePipeline(FreezablePipeline):
 
 
 def in_bytes(text: str) -> int:
-    """Return what ``docker stats`` calls 1.5GiB."""
+    """Return the bytes of a size from ``docker stats``, for example 1.5GiB."""
     number = text.rstrip("BKMGTi")
     return int(float(number) * UNITS[text.removeprefix(number)])
 
@@ -156,16 +156,16 @@ def running_compose(
     services: Mapping[str, Mapping[str, Any]] | None = None,
     **settings: str,
 ) -> Iterator[ComposePipeline]:
-    """Build what changed, start the whole pipeline under Compose on free ports, and remove all of it afterwards.
+    """Build the images, start the pipeline on Compose with free ports, and remove all of it afterwards.
 
     Parameters
     ----------
     profiles : sequence of str
-        Extras to start with it.
+        Compose profiles to start in addition.
     services : dict
-        What is different in the Compose file for this test.
+        Changes of this test to services of the Compose file.
     settings : str
-        Of every service, like a ``config.env``.
+        Settings of every service, as in a ``config.env``.
     """
     require_docker()
     build_images()
@@ -176,14 +176,14 @@ def running_compose(
 
 @contextmanager
 def released_compose(folder: Path, code: Path, tag: str, **settings: str) -> Iterator[ComposePipeline]:
-    """Start the pipeline of a released tree, from images of its own; ``up(ROOT, settings)`` upgrades it to this tree.
+    """Start the pipeline of a released tree from that tree's images; ``up(ROOT, settings)`` upgrades it to this tree.
 
     Parameters
     ----------
     code : Path
         The released tree.
     tag : str
-        Of its images.
+        Tag of its images.
     """
     require_docker()
     build_images()

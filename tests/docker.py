@@ -1,4 +1,4 @@
-"""Docker for tests: commands with a time-out, and a Compose installation of its own that nothing else touches."""
+"""Docker for tests: commands with a timeout, and a Compose installation that only the tests use."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PORTS = (
 
 
 def require_docker() -> None:
-    """Skip, saying why, without an engine that answers and Compose v2."""
+    """Skip the test if the Docker engine does not answer or Compose v2 is missing."""
     if shutil.which("docker") is None:
         pytest.skip("no `docker` on the PATH: images and Compose are not tested")
     for command in (["docker", "version"], ["docker", "compose", "version"]):
@@ -37,7 +37,7 @@ def require_docker() -> None:
 
 
 def require_compose() -> None:
-    """Skip, saying why, without Compose v2; it reads its file without an engine."""
+    """Skip the test without Compose v2, which reads the Compose file without an engine."""
     if shutil.which("docker") is None:
         pytest.skip("no `docker` on the PATH: the Compose file is not read as Compose does")
     answer = subprocess.run(["docker", "compose", "version"], capture_output=True, text=True, check=False, timeout=30)
@@ -46,7 +46,7 @@ def require_compose() -> None:
 
 
 def docker(*arguments: str, timeout: float = 60, check: bool = True) -> str:
-    """Run a docker command and return what it printed; its complaint is the failure's message."""
+    """Run a docker command and return its output; the failure's message has its stderr."""
     answer = subprocess.run(
         ["docker", *arguments], cwd=ROOT, capture_output=True, text=True, check=False, timeout=timeout
     )
@@ -55,13 +55,13 @@ def docker(*arguments: str, timeout: float = 60, check: bool = True) -> str:
 
 
 def build_images() -> None:
-    """Build our images; what did not change comes from the engine's cache."""
+    """Build our images; Docker reuses cached layers of unchanged files."""
     for image in IMAGES:
         _build(image, ROOT)
 
 
 def build_images_of(code: Path, tag: str) -> list[str]:
-    """Build the images of another tree, with a tag of their own; return their names."""
+    """Build the images of another tree with this tag; return their names."""
     references = []
     for image in IMAGES:
         if (code / image.dockerfile).exists():
@@ -77,12 +77,12 @@ def _build(image: Image, code: Path, reference: str = "") -> None:
 
 
 def inspect(name: str) -> Any:
-    """Return what the engine knows of a container."""
+    """Return the output of `docker inspect` for a container."""
     return json.loads(docker("inspect", name))[0]
 
 
 class Installation:
-    """A Compose project with secrets and free ports of its own."""
+    """A Compose project with its own secrets, on free ports by default."""
 
     def __init__(self, name: str, folder: Path, variables: Mapping[str, str]) -> None:
         self.name = name
@@ -93,7 +93,7 @@ class Installation:
         self.variables = {**dict.fromkeys(PORTS, "0"), **variables}
 
     def compose(self, *arguments: str, timeout: float = 120, check: bool = True) -> str:
-        """Run a Compose command on this installation."""
+        """Run a Compose command for this installation and return its output."""
         command = ["docker", "compose", "--project-name", self.name, "--env-file", str(self.env_file), *arguments]
         answer = subprocess.run(
             command,
@@ -112,7 +112,7 @@ class Installation:
         return {name: value for name, value in os.environ.items() if name not in names(EXAMPLE.read_text())}
 
     def address(self, service: str, port: int) -> tuple[str, int]:
-        """Return where a port of a service is published."""
+        """Return the host and port at which Docker publishes a service's port."""
         host, _, published = self.compose("port", service, str(port)).strip().rpartition(":")
         return host, int(published)
 
@@ -122,7 +122,7 @@ class Installation:
         return lines[name]
 
     def containers(self) -> dict[str, Any]:
-        """Return what Compose says of each container, by its name."""
+        """Return the entry of `docker compose ps` for each container, by the container's name."""
         lines = self.compose("ps", "--all", "--format", "json").splitlines()
         return {each["Name"]: each for each in map(json.loads, lines)}
 
@@ -135,7 +135,7 @@ class Installation:
 
 @contextmanager
 def installation(name: str, folder: Path, variables: Mapping[str, str] | None = None) -> Iterator[Installation]:
-    """Give a Compose installation, and remove all of it afterwards, its data included."""
+    """Yield a Compose installation, and remove its containers and data afterwards."""
     made = Installation(name, folder, variables or {})
     try:
         yield made

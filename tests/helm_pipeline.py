@@ -1,4 +1,4 @@
-"""The pipeline on Kubernetes, installed by the chart, as the journeys of `tests/e2e` see it."""
+"""The pipeline on Kubernetes, installed by the chart, for the tests of `tests/e2e`."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from tests.node_kills import Killer, evict, killer
 from tests.pipeline import Pipeline
 
 REPLICAS = 2
-"""Of inference: the autoscaler, which would change it, has a test of its own."""
+"""Replicas of inference, without the autoscaler, which `tests/deployment/test_helm_scaling.py` tests."""
 RESERVED_CPU = "10m"
 DOOR = "flts-test"
 """Prefix of the tests' own Services."""
 KAFKA_PORT = 19092
-"""Of a listener that the broker gets beside its own, since clients go where it says that it is."""
+"""Port of a second listener of the broker, which advertises an address outside of the cluster to the tests."""
 
 
 class HelmPipeline(Pipeline):
-    """A running installation of a test's own."""
+    """A running installation that only the tests use."""
 
     backends = ("kafka", "minio", "postgres", "mlflow")
     replicas = REPLICAS
@@ -31,7 +31,7 @@ class HelmPipeline(Pipeline):
     balanced = False
 
     def __init__(self, made: Release, killing: Killer | None = None, kafka: int = 0) -> None:
-        """Find an installation that runs; without a killer and Kafka's port nobody is killed and no message read."""
+        """Read the addresses of a running installation; `killing` is needed for kills, and `kafka` to read messages."""
         self.made = made
         self._killing = killing
         gateway, inference = made.url("gateway"), made.url("inference")
@@ -64,7 +64,7 @@ class HelmPipeline(Pipeline):
         return self._store
 
     def log(self, program: str) -> str:
-        """Return what its containers have said; what an evicted pod had said is gone with it."""
+        """Return the logs of a program's containers; the log of an evicted pod is lost."""
         texts = []
         for pod in self.made.pods(program):
             name = pod["metadata"]["name"]
@@ -78,12 +78,12 @@ class HelmPipeline(Pipeline):
         return memory_of(self.made)
 
     def kill(self, program: str) -> None:
-        """Kill the first process of one of its containers with SIGKILL; the kubelet starts it again in its pod."""
+        """Kill process 1 of a program's container with SIGKILL; the kubelet restarts the container in its pod."""
         assert self._killing is not None
         self._killing.kill(self._victim(program))
 
     def evict(self, program: str) -> None:
-        """Have one of its pods evicted; another takes its place."""
+        """Evict a pod of a program; a new pod replaces it."""
         evict(self._victim(program))
 
     def _victim(self, program: str) -> Document:
@@ -94,12 +94,12 @@ class HelmPipeline(Pipeline):
 
 @contextmanager
 def running_helm(folder: Path, **settings: str) -> Iterator[HelmPipeline]:
-    """Install the chart in a namespace of its own, with doors for the tests, and remove all of it afterwards.
+    """Install the chart in a new namespace, with the tests' Services, and remove all of it afterwards.
 
     Parameters
     ----------
     settings : str
-        Of every service, like the values' ``config``.
+        Settings of every service, as in the values' ``config``.
     """
     with release("flts-e2e", folder, values(settings)) as made, killer(f"{made.name}-node") as killing:
         [kafka] = free_node_ports(1)
@@ -110,12 +110,12 @@ def running_helm(folder: Path, **settings: str) -> Iterator[HelmPipeline]:
 
 
 def values(settings: Mapping[str, str], specs: Mapping[str, Document] = SPECS) -> dict[str, Any]:
-    """Return the values of an installation without a data set of its own, with a fixed number of replicas.
+    """Return the values of an installation without a first run and with a fixed number of replicas.
 
     Parameters
     ----------
     settings : dict
-        Of every service, like the values' ``config``.
+        Settings of every service, as in the values' ``config``.
     specs : dict
         The chart's workloads.
     """
@@ -125,7 +125,7 @@ def values(settings: Mapping[str, str], specs: Mapping[str, Document] = SPECS) -
 
 
 def light(specs: Mapping[str, Document] = SPECS) -> dict[str, Any]:
-    """Return values by which pods reserve little CPU: another installation may have reserved most of the node."""
+    """Return values with small CPU requests, because another installation may have reserved most of the node."""
     found: dict[str, Any] = {"services": {}}
     for spec in specs.values():
         part = found["services"] if spec.get("part") else found
@@ -134,7 +134,7 @@ def light(specs: Mapping[str, Document] = SPECS) -> dict[str, Any]:
 
 
 def listener(address: str) -> dict[str, str]:
-    """Return the broker's variables with a listener more, for clients outside of the cluster."""
+    """Return the broker's variables with an additional listener for clients outside of the cluster."""
     added = {
         "KAFKA_LISTENERS": f"TESTS://:{KAFKA_PORT}",
         "KAFKA_ADVERTISED_LISTENERS": f"TESTS://{address}",
@@ -144,9 +144,9 @@ def listener(address: str) -> dict[str, str]:
 
 
 def doors(kafka: int) -> list[Document]:
-    """Return Services with ports of the node for what the chart gives none, and a policy that lets us in there.
+    """Return NodePort Services for workloads without a node port in the chart, and a policy that admits the tests.
 
-    Ports of the node outlive pods and the API server, which forwarded ones do not.
+    In contrast to forwarded ports, node ports work across restarts of pods and of the API server.
     """
     ports = {
         name: spec["ports"]["http"] for name, spec in SPECS.items() if spec.get("metrics") and not spec.get("nodePorts")

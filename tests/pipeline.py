@@ -1,4 +1,4 @@
-"""A running pipeline as a journey sees it, wherever it runs: by HTTP, by its store, by its logs."""
+"""A running pipeline on any target, as the end-to-end tests use it: its HTTP APIs, its store and its logs."""
 
 from __future__ import annotations
 
@@ -19,57 +19,57 @@ from flts.trainers import DEFAULT_MODEL_TYPES
 from tests.eventually import eventually
 
 WORK = "flts.runtime.child"
-"""The module of the processes that do long work."""
+"""Module of the child processes that do long work."""
 
 
 class Pipeline(ABC):
-    """Ways to ask a running pipeline things.
+    """A running pipeline, with requests to it and waits for its results.
 
     Attributes
     ----------
     state : dict
-        Where it answers: ``gateway_url``, ``inference_url``, ``mlflow_url``, ``kafka``, and ``health``, an address per
-        program.
+        Addresses: ``gateway_url``, ``inference_url``, ``mlflow_url``, ``kafka``, and ``health``, which has one URL for
+        each program.
     """
 
     state: dict[str, Any]
     backends: tuple[str, ...] = ("kafka", "mlflow")
-    """What can be killed beside the programs of ``state["health"]``."""
+    """Backends that a test can kill, in addition to the programs of ``state["health"]``."""
     replicas = 1
-    """Of inference; with more than one, forecasts go on while one of them is away."""
+    """Replicas of inference; with at least two, forecasts continue while one replica is away."""
     balanced = True
-    """Whether a request that a dying replica leaves without an answer is given to another one on its way."""
+    """Whether a balancer sends a request that a killed replica did not answer to another replica."""
     deaths: tuple[str, ...] = ("kill",)
-    """What can happen to its programs: ``kill``, ``eviction``."""
+    """Ways in which a test can end a program: ``kill``, ``eviction``."""
 
     @property
     @abstractmethod
     def api_key(self) -> str:
-        """The gateway's key."""
+        """API key of the gateway."""
 
     @property
     @abstractmethod
     def store_settings(self) -> StoreSettings:
-        """How its store is reached from here."""
+        """Settings with which the test reaches the pipeline's store."""
 
     @abstractmethod
     def log(self, program: str) -> str:
-        """Everything that a program has said."""
+        """Return the log of a program."""
 
     @abstractmethod
     def kill(self, program: str) -> None:
-        """Kill a program, or a backend, as a crash does; whoever watches over it starts it again."""
+        """Kill a program or a backend, as a crash does; the target starts it again."""
 
     def evict(self, program: str) -> None:
-        """End one politely and have another take its place, as for a machine that is to be emptied."""
+        """Evict a replica of a program, as for a drained machine; a new replica replaces it."""
         msg = f"nobody evicts {program} on this target"
         raise AssertionError(msg)
 
     @abstractmethod
     def memory(self) -> list[dict[str, Any]]:
-        """Return each program's ``bytes`` now, its children's among them, and its ``limit``: None where it has none.
+        """Return the memory of each program and its children: ``bytes`` now, and ``limit``, None without a limit.
 
-        Where the target reserves memory there is also what it has reserved, as ``request``.
+        If the target reserves memory, ``request`` has the reserved bytes.
         """
 
     @property
@@ -123,7 +123,7 @@ class Pipeline(ABC):
         return str(answer.json()["pipeline_run_id"])
 
     def start_training(self, identifier: str, train: Path, test: Path) -> str:
-        """Upload a data set whose results no other has, and return its run once it is in training."""
+        """Upload a data set with a unique hash salt; return its pipeline_run_id once a trainer has begun."""
         run_id = self.upload(identifier, train, test, settings={"EPOCHS": 8, "EXTRA_HASH_SALT": identifier})
         self.wait_in_training(run_id)
         return run_id
@@ -135,7 +135,7 @@ class Pipeline(ABC):
         return dict(answer.json())
 
     def wait_in_training(self, run_id: str) -> None:
-        """Return in the middle of the run: a trainer has begun."""
+        """Wait until a trainer of the run has begun."""
 
         def training() -> bool:
             return any(stage["stage"].startswith("train-") for stage in self.run(run_id)["stages"])
@@ -143,7 +143,7 @@ class Pipeline(ABC):
         eventually(training, f"training of {run_id} has begun", timeout=120, every=0.1)
 
     def wait_decided(self, run_id: str, *, timeout: float = 180, through_faults: bool = False) -> dict[str, Any]:
-        """Return the run once it has its outcome; through faults, a gateway that does not answer says "not yet"."""
+        """Wait for the run's outcome and return the run; `through_faults` ignores failed requests to the gateway."""
 
         def decided() -> dict[str, Any] | None:
             try:
@@ -157,7 +157,7 @@ class Pipeline(ABC):
         return eventually(decided, f"run {run_id} ends", timeout=timeout, every=0.3)
 
     def wait_served(self, identifier: str, run_id: str, *, timeout: float = 30) -> dict[str, Any]:
-        """Return the champion of this identifier once all of inference serves the one that this model run made."""
+        """Wait until every inference replica serves the model of this run_id; return it as `/models` lists it."""
 
         def served() -> dict[str, Any] | None:
             # Each request may reach another replica, and each replica loads a new champion at its own time. So several
@@ -168,13 +168,13 @@ class Pipeline(ABC):
         return eventually(served, f"{identifier} is served by {run_id}", timeout=timeout)
 
     def champion(self, identifier: str) -> dict[str, Any] | None:
-        """Return what inference serves for an identifier."""
+        """Return an identifier's champion as `/models` lists it, or None."""
         with self.inference as client:
             champions = client.get("/models").json()["models"]
         return next((dict(each) for each in champions if each["identifier"] == identifier), None)
 
     def question(self, identifier: str) -> dict[str, Any]:
-        """Return a request for a forecast that goes on from the last rows of a data set."""
+        """Return a request for a forecast of the steps after the last row of a data set."""
         with self.gateway as client:
             tail = client.get(f"/datasets/{identifier}/tail", params={"rows": 50}).raise_for_status().json()
         return {**tail, "identifier": identifier, "inference_length": 6}
@@ -193,7 +193,7 @@ class Pipeline(ABC):
             return dict(client.post(path, **request).raise_for_status().json())
 
     def questions(self) -> list[dict[str, Any]]:
-        """Return a request to every champion."""
+        """Return one forecast request for each champion."""
         with self.inference as client:
             champions = client.get("/models").raise_for_status().json()["models"]
         assert all(champion["problem"] is None for champion in champions), champions
@@ -206,35 +206,35 @@ class Pipeline(ABC):
         return {run["pipeline_run_id"]: run["outcome"] for run in runs if run["outcome"]}
 
     def dead_letters(self) -> int:
-        """Return how many dead letters all groups have."""
+        """Return the number of dead letters of all groups."""
         with self.gateway as client:
             groups = client.get("/dead-letters").raise_for_status().json()["groups"]
         return sum(group["letters"] for group in groups)
 
     def assert_undisturbed(self, identifier: str, run_id: str) -> None:
-        """Check that a run ended as if nothing had happened: all models trained, one decision, a promotion."""
+        """Check that a run ended as without a fault: all models trained, one decision, a promotion."""
         run = self.run(run_id)
         assert run["outcome"] == "promoted", run["decision"]
         assert {run["trained"][kind]["status"] for kind in DEFAULT_MODEL_TYPES} == {"SUCCESS"}
         assert len(self.decisions(identifier, run_id)) == 1
 
     def decisions(self, identifier: str, run_id: str) -> list[str]:
-        """Return the keys of a run's decisions; there is to be one."""
+        """Return the keys of a run's decisions; exactly one is expected."""
         bucket = self.store_settings.bucket_pipeline_runs
         return [info.key for info in self.objects.list(bucket, f"{identifier}/{run_id}/decision")]
 
 
 class FreezablePipeline(Pipeline):
-    """A running pipeline whose processes can be stopped without ending."""
+    """A running pipeline whose processes a test can suspend and resume."""
 
     @abstractmethod
     def freeze(self, program: str) -> None:
-        """Stop a program and what it started: it keeps its connections and answers nothing."""
+        """Suspend a program and its child processes: it keeps its connections and does not answer."""
 
     @abstractmethod
     def thaw(self, program: str) -> None:
-        """Let it go on."""
+        """Resume a suspended program."""
 
     @abstractmethod
     def freeze_work(self, program: str) -> None:
-        """Stop a program's child processes in the middle of their work; it stays as it is."""
+        """Suspend the child processes that do a program's long work; the program itself continues."""

@@ -1,9 +1,9 @@
-"""Write what this code stores, for every later release to read: ``python -m tests.release_store COMMIT``.
+"""Write the archive of a release, which the tests of later releases read: ``python -m tests.release_store COMMIT``.
 
-The embedded pipeline is started and brought into the states in which a release can be replaced: champions of each
-model type, runs with each outcome, runs left in each stage, dead letters, records that MLflow has not taken yet. The
-result is ``tests/releases/<COMMIT>.tar.xz`` (`tests.released` says what is in it). Ids and times differ from one
-execution to the next, so an archive is written once, when the commit is released, and only read after that.
+The module starts the embedded pipeline and makes the states in which a release can be replaced: champions of each model
+type, runs with each outcome, unfinished runs in each stage, dead letters, and records that MLflow does not have yet.
+The result is ``tests/releases/<COMMIT>.tar.xz`` (`tests.released` describes it). Ids and times differ between two
+executions, so an archive is written once, when the commit is released, and only read after that.
 """
 
 from __future__ import annotations
@@ -45,26 +45,26 @@ ENVIRONMENT = {
     "LEARNING_RATE": "0.02",
     "SEED": "2",
 }
-"""Settings that a later release needs too, in order to make the same config_hash and train_hash."""
+"""Settings that a later release also needs, because config_hash and train_hash depend on them."""
 WEAK = {"EPOCHS": 1, "HIDDEN_SIZE": 1}
-"""Settings of a run whose champion is beaten by the next run."""
+"""Settings of a run whose model is worse than the model of the next run."""
 OWN_ENVIRONMENT = {"STOP_SECONDS": "3", "RETRY_BACKOFF_SECONDS": "60"}
-"""A frozen service is killed 3 s after the end; a failed attempt is not repeated before its service is frozen."""
+"""Seconds: frozen services are killed soon at the end; no failed attempt is repeated before its service is frozen."""
 TRAINERS = ("train-gru", "train-lstm", "nonml-prophet")
 EVAL_DIES = "object-write.before", "pipeline-runs/{identifier}/*/decision.json"
-"""Kill point of eval's child: everything of the run is judged, nothing is decided."""
+"""Kill point of eval's child: every model is scored, and `decision.json` is not written."""
 
 SWINGING, SEASONAL, CONSTANT = "swinging", "seasonal", "constant"
 SWAPPED = "swapped"
-"""Has a second champion, so that the first one can return."""
+"""Identifier with a second champion, so that a rollback can return to the first champion."""
 LSTM_SEED = 42
-"""With it LSTM is the best model of the swinging data set; with the environment's seed GRU is."""
+"""Seed with which LSTM is the best model of the swinging data set; GRU is the best with the seed of `ENVIRONMENT`."""
 QUICK = {"EPOCHS": 2}
-"""Settings of the runs that a later release has to end."""
+"""Settings of the unfinished runs, which a later release ends."""
 
 
 def main() -> int:
-    """Write the archive of a commit whose product this checkout holds."""
+    """Write the archive of a commit; fail if the product code of this checkout differs from the commit."""
     commit = sys.argv[1]
     subprocess.run(["git", "diff", "--exit-code", "--stat", commit, "--", *PRODUCT], cwd=ROOT, check=True)
     archive = FOLDER / f"{commit}{ENDING}"
@@ -78,7 +78,7 @@ def main() -> int:
 
 
 def write_release(scratch: Path) -> Path:
-    """Return a folder with the content of an archive."""
+    """Make the states of a release; return a folder with the content of its archive."""
     home, points, files = scratch / "home", scratch / "points", Files(scratch / "files")
     points.mkdir()
     with running_stack(home, **ENVIRONMENT, **OWN_ENVIRONMENT, KILL_POINTS=str(points)) as stack:
@@ -98,12 +98,12 @@ def write_release(scratch: Path) -> Path:
 
 
 class Files:
-    """The data sets, small ones.
+    """Small data sets.
 
     Parameters
     ----------
     folder : Path
-        Where they are written.
+        Folder for the CSV files.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -126,12 +126,12 @@ class History:
     stack: RunningStack
     files: Files
     earlier: dict[str, Any] = field(default_factory=dict)
-    """The answer of the champion that was replaced, and its run."""
+    """pipeline_run_id, forecast request and answer of the first champion of `SWAPPED`."""
     unfinished: list[dict[str, str]] = field(default_factory=list)
-    """Runs without an outcome: where they were left, and the outcome that a later release gives them."""
+    """Runs without an outcome: the last finished step, and the outcome that is expected of a later release."""
 
     def decide(self) -> None:
-        """Leave champions, runs of every outcome and dead letters."""
+        """Make champions, ended runs and dead letters."""
         first = {
             "promoted": [
                 self._upload(SWAPPED, self.files.swinging, WEAK),
@@ -152,7 +152,7 @@ class History:
         self._give_up_a_record("poison")
 
     def leave_unfinished(self, points: Path) -> None:
-        """Leave runs in each stage, with a broker and without MLflow."""
+        """Make unfinished runs in each stage, with a broker and without MLflow."""
         stack = self.stack
         stack.freeze("mlflow")
         self._ends(self._post(f"/datasets/{SWINGING}/rollback", of_run=self._run_of(SWINGING)), "promoted")
@@ -175,19 +175,19 @@ class History:
         self._wait_for(self._leave("announced", "promoted"), "announced")
 
     def record_without_broker(self) -> None:
-        """Leave a run that no broker ever heard of; nothing can be read from the broker afterwards."""
+        """Make a recorded run whose event the broker has not received; the broker stays frozen afterwards."""
         self._freeze("kafka")
         self._leave("recorded", "promoted")
 
     def answer(self, identifier: str) -> dict[str, Any]:
-        """Return a request for a forecast and its answer."""
+        """Return a forecast request and its answer."""
         with self.stack.gateway as client:
             tail = client.get(f"/datasets/{identifier}/tail", params={"rows": 20}).raise_for_status().json()
         request = {**tail, "inference_length": 6}
         return {"request": request, "answer": self.stack.forecast(request)}
 
     def _overtake(self, identifier: str, champions_run: str) -> None:
-        """Have a run decided after a newer one was promoted."""
+        """Make a superseded run: eval decides it after the promotion of a newer run."""
         (child,) = psutil.Process(self.stack.pid("train-lstm")).children()
         child.suspend()
         older = self._upload(identifier, self.files.seasonal, WEAK)
@@ -197,7 +197,7 @@ class History:
         self._ends(older, "superseded")
 
     def _retrain_once(self, identifier: str) -> str:
-        """Start a run with a key under which it cannot be started twice."""
+        """Start a run with an Idempotency-Key."""
         answer = self.stack.post("/runs", json={"identifier": identifier}, headers={"Idempotency-Key": "once"})
         return str(answer["pipeline_run_id"])
 
@@ -209,7 +209,7 @@ class History:
         return self.stack.run_store.runs.of(identifier)[0]
 
     def _lose_the_rows(self, identifier: str) -> None:
-        """Have every trainer fail: the rows that were announced to them are gone."""
+        """Make every trainer fail: delete the rows of the training-data event before the trainers read it."""
         self._freeze(*TRAINERS)
         run = self._upload(identifier, self.files.swinging)
         self._wait_for((identifier, run), "stages/preprocess")
@@ -218,7 +218,7 @@ class History:
         self._ends(run, "refused")
 
     def _give_up_a_record(self, key: str) -> None:
-        """Have preprocess give a record up, and a person replay it."""
+        """Make preprocess dead-letter a record, and replay the dead letter."""
         producer = Producer({"bootstrap.servers": self.stack.state["kafka"]})
         producer.produce(RAW_DATA.name, b"no event \xff", key)
         assert producer.flush(30) == 0
@@ -229,7 +229,7 @@ class History:
             eventually(lambda: client.get(letters).json()["total"] == 2, "its replay is given up too")
 
     def _die_while_judging(self, points: Path, identifier: str) -> None:
-        """Have a run judged again and eval die before it decides."""
+        """Start an evaluation run, and kill eval's child before it writes the decision."""
         kill = Killing(self.stack, points, *self.files.swinging)
         died = kill.arm(Case("eval", "eval.child", *EVAL_DIES), identifier)
         run = self._post(f"/runs/{self._run_of(identifier)}/evaluate")
@@ -241,11 +241,11 @@ class History:
         self._freeze("eval")
 
     def _run_of(self, identifier: str) -> str:
-        """Return the oldest run of an identifier: an upload."""
+        """Return the oldest run of an identifier, which is an upload."""
         return self.stack.run_store.runs.of(identifier)[-1]
 
     def _leave(self, identifier: str, outcome: str) -> tuple[str, str]:
-        """Start a run that is left unfinished, in the state that its identifier names; return identifier and run."""
+        """Start a run that stays unfinished in the state that its identifier names; return (identifier, run)."""
         run = self._upload(identifier, self.files.swinging, QUICK)
         self.unfinished.append(
             {"left": identifier, "identifier": identifier, "pipeline_run_id": run, "outcome": outcome}
@@ -265,7 +265,7 @@ class History:
             self._wait_for((ended["identifier"], run), "forecast")
 
     def _wait_for(self, run: tuple[str, str], *records: str) -> None:
-        """Wait until a run has these records, and its stages among them are done."""
+        """Wait until a run has these records, and the status of each record with a status is final."""
         folder = self.stack.store.joinpath("pipeline-runs", *run)
 
         def there(record: str) -> bool:
@@ -308,7 +308,7 @@ def _record_of_no_machine(record: Logged) -> Logged:
 
 
 def _of_no_machine(data: bytes) -> bytes:
-    """Return bytes without this machine's paths and name, which tracebacks and attempts have."""
+    """Remove this machine's paths and host name, which tracebacks and attempts contain."""
     names = {f"{ROOT}/": "", sys.base_prefix: "python", f'"host": "{socket.gethostname()}"': '"host": "host"'}
     for name, instead in names.items():
         data = data.replace(name.encode(), instead.encode())
@@ -317,13 +317,13 @@ def _of_no_machine(data: bytes) -> bytes:
 
 
 def _seasonal(rows: int) -> FloatArray:
-    """Return a daily season of half-hours with noise, which a closed form forecasts best; (rows, 1)."""
+    """Return a daily season of half-hourly values with noise, on which Prophet is the best model; (rows, 1)."""
     phase = 2 * np.pi * (np.arange(rows) % 48) / 48
     return (100 + 40 * np.sin(phase) + np.random.default_rng(7).normal(0, 4, rows))[:, None]
 
 
 def _csv(path: Path, values: FloatArray) -> tuple[Path]:
-    """Write (rows, columns) half-hourly values."""
+    """Write half-hourly values of shape (rows, columns) as a CSV."""
     start = datetime(2024, 1, 1, tzinfo=UTC)
     columns = [f"c{number}" for number in range(values.shape[1])]
     lines = [",".join(["time", *columns])]

@@ -1,13 +1,13 @@
 """Stores, queues and replica caches that released code wrote: ``tests/releases/<commit>.tar.xz``.
 
-An archive holds
+An archive contains
 
-- ``store/<bucket>/<key>``: every object, with its time of modification;
-- ``inference/``: the cache folder of a replica of inference;
-- ``queue.jsonl``: one record a line, dead letters included: topic, key, headers, value;
-- ``expected.json``: the settings it was written with, and what a later release has to answer.
+- ``store/<bucket>/<key>``: every object, with its modification time;
+- ``inference/``: the cache folder of an inference replica;
+- ``queue.jsonl``: one record per line, dead letters included: topic, key, headers, value;
+- ``expected.json``: the settings of the release, and the answers that are expected of a later release.
 
-`tests.release_store` writes one.
+`tests.release_store` writes an archive.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ STORE = "store/"
 QUEUE = "queue.jsonl"
 EXPECTED = "expected.json"
 RELATIVE = 1e-6
-"""Kernels of another processor round differently; a model that was trained again differs by more than 1e-3."""
+"""Relative tolerance: processors round differently; a model that was trained again differs by more than 1e-3."""
 
 
 @dataclass(frozen=True)
 class Release:
-    """What one release wrote."""
+    """The archive of one release."""
 
     archive: Path
 
     @property
     def commit(self) -> str:
-        """The abbreviated hash of the released commit."""
+        """Abbreviated hash of the released commit."""
         return self.archive.name.removesuffix(ENDING)
 
     @cached_property
@@ -60,7 +60,7 @@ class Release:
         return [name.removeprefix(STORE) for name in files if name.startswith(STORE)]
 
     def unpack(self, folder: Path) -> None:
-        """Write everything below a folder, which thereby becomes a home of the embedded mode."""
+        """Extract the archive into a folder, which the embedded mode can then use as FLTS_HOME."""
         with tarfile.open(self.archive) as archive:
             archive.extractall(folder, filter="data")
 
@@ -71,7 +71,7 @@ class Release:
 
     @cached_property
     def records(self) -> list[Logged]:
-        """The records of the queue, topic by topic, each partition in its order."""
+        """The records of the queue: topic by topic, in the order of each partition."""
         return [_from_json(line) for line in self._read(QUEUE).splitlines()]
 
     @property
@@ -81,7 +81,7 @@ class Release:
 
     @property
     def good_records(self) -> list[Logged]:
-        """The records that no group of the release gave up."""
+        """The records that no group of the release dead-lettered."""
         given_up = {(letter.key, letter.value) for letter in self.dead_letters}
         return [record for record in self.records if (record.key, record.value) not in given_up]
 
@@ -96,13 +96,13 @@ RELEASES = tuple(Release(path) for path in sorted(FOLDER.glob(f"*{ENDING}")))
 
 
 def assert_same_answer(answer: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    """Check that a forecast is the expected one, its numbers within `RELATIVE`."""
+    """Check that a forecast equals the expected forecast; numbers may differ by `RELATIVE`."""
     assert _without_numbers(answer) == _without_numbers(expected)
     assert _numbers(answer) == pytest.approx(_numbers(expected), rel=RELATIVE)
 
 
 def code_of(commit: str, folder: Path) -> Path:
-    """Write the code of a commit into a folder; skip the test where git does not have the commit."""
+    """Write the code of a commit into a folder; skip the test if git does not have the commit."""
     packed = subprocess.run(["git", "archive", commit], cwd=ROOT, capture_output=True, check=False)
     if packed.returncode:
         pytest.skip(f"no commit {commit} in this repository: {packed.stderr.decode().strip()}")
@@ -112,12 +112,12 @@ def code_of(commit: str, folder: Path) -> Path:
 
 
 def write_queue(path: Path, records: Iterable[Logged]) -> None:
-    """Write records, one a line."""
+    """Write records, one per line."""
     path.write_text("".join(f"{json.dumps(_to_json(record))}\n" for record in records))
 
 
 def pack(folder: Path, archive: Path) -> None:
-    """Archive a folder; the same files, with the same times of modification, make the same bytes."""
+    """Archive a folder; equal files with equal modification times give the same bytes."""
 
     def nobodys(member: tarfile.TarInfo) -> tarfile.TarInfo:
         member.uid = member.gid = 0

@@ -1,4 +1,4 @@
-"""This code takes over what a release left behind, and the release takes it back: an upgrade and its rollback."""
+"""An upgrade and a rollback: this code runs on a release's store, queue and cache, and then the release does again."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from tests.stack import now, running_stack
 from tests.trainers import of_models
 
 SETTINGS = {"EVAL_MAX_SECONDS": "1e9", "SPOOL_DRAIN_SECONDS": "3600"}
-"""The unfinished runs began when the archive was made, which is no reason to decide them without their models. MLflow's
-database is not in the archive; eval would spend 20 s on records of runs that this MLflow does not know."""
+"""No maximum age of runs, because the unfinished runs are as old as the archive; no drain of the spool, because the
+archive has no MLflow database, and eval would spend 20 s on runs that this MLflow does not have."""
 ONE_TRAINER = {"EXPECTED_MODEL_TYPES": "PROPHET"}
-"""Nothing is trained after the rollback, and trainers are what takes longest to start."""
+"""One trainer, because no model is trained after the rollback, and trainers start slowest."""
 
 
 @dataclass(frozen=True)
 class Upgraded:
-    """What was seen while this code ran on a release's store, queue and cache."""
+    """Results of this code on a release's store, queue and cache."""
 
     release: Release
     home: Path
     first_answers: list[dict[str, Any]]
-    """Of the release's champions, to its requests, as soon as everything was started."""
+    """Answers of the release's champions to the archive's requests, directly after the start."""
     ended: dict[str, dict[str, Any]]
-    """The runs that the release had left unfinished, by where it had left them."""
+    """Runs that the release left unfinished, by the state in which it left them."""
     repeated: dict[str, Any]
-    """The gateway's answer to a request whose Idempotency-Key the release knew."""
+    """The gateway's answer to a request with an Idempotency-Key that the release received before."""
     retrained: dict[str, Any]
-    """A run on the data and settings of a champion."""
+    """A run on the data and settings of the release's champion."""
     returned: dict[str, Any]
-    """The answer of the champion that a rollback brought back."""
+    """The forecast of an earlier champion of the release after a rollback to it."""
     dead_letters: int
     last_answers: list[tuple[dict[str, Any], dict[str, Any]]]
-    """(request, answer) of every champion, just before the end."""
+    """(request, answer) of every champion, directly before the end."""
     outcomes: dict[str, str]
-    """Of all runs, just before the end."""
+    """Outcomes of all runs, directly before the end."""
 
 
 @pytest.fixture(scope="module", params=RELEASES, ids=lambda release: release.commit)
@@ -119,15 +119,15 @@ class TestThisCodeOnAReleasesStore:
 
 @dataclass(frozen=True)
 class RolledBack:
-    """What was seen while the release ran again, on what this code had left."""
+    """Results of the release on the store that this code used."""
 
     code: Path
     folders: set[str]
-    """That its processes ran in."""
+    """Working directories of the release's processes."""
     answers: list[dict[str, Any]]
     outcomes: dict[str, str]
     judged: dict[str, Any]
-    """A run of this code, judged again by the release."""
+    """The release's evaluation of the models of a run that this code ended."""
 
 
 @pytest.fixture(scope="module")
