@@ -1,1 +1,1 @@
-"""The tests; shared code of theirs is imported as ``tests.<module>``."""
+"""The tests; test modules import shared code as ``tests.<module>``."""

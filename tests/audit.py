@@ -1,8 +1,8 @@
-"""What must hold of a pipeline whatever happened to its processes, looked up in the store, in Kafka and in MLflow.
+"""Check the invariants of a pipeline, whatever happened to its processes, in the store, in Kafka and in MLflow.
 
-- A run has exactly one decision, and says the same wherever it is told.
-- Every object that anything refers to exists and has the hash that was promised; every record can be read.
-- No data set is lost, and nothing was trained twice to a different result.
+- A run has exactly one decision, and every record and message agrees with it.
+- Every object that a record refers to exists and has the promised hash; every record can be read.
+- No data set is lost, and no repeated training gave a different result.
 - sent = done + in flight + dead letters.
 """
 
@@ -33,7 +33,7 @@ Record = dict[str, Any]
 Records = Mapping[str, Record | None]
 CLAIM = ("bucket", "object_key", "size", "sha256")
 VOLATILE = ("created_at", "duration_seconds", "mlflow_run_id", "reused")
-"""What a repeated message may say differently: when, how long it took, and who recorded it."""
+"""Fields in which a repeated message may differ from the first one."""
 DECIDED = ("promoted", "kept", "refused", "superseded")
 TOLD = tuple(topic.name for topic in topics.ALL if topic is not topics.RUN_PROGRESS)
 
@@ -41,9 +41,9 @@ TOLD = tuple(topic.name for topic in topics.ALL if topic is not topics.RUN_PROGR
 def audit(
     stack: RunningStack, identifier: str, run_id: str, *, store: ObjectStore | None = None, settle: float = 90
 ) -> None:
-    """Assert all of it for one run that has ended, and for what its identifier has in common with other runs.
+    """Assert every invariant for a run that has ended and for its identifier.
 
-    What comes after a run's outcome (its message, the removal of its tries) has ``settle`` seconds to come.
+    The effects that follow a run's outcome (its message, the removal of its attempts) have ``settle`` seconds.
     """
     store = store or store_of(stack)
 
@@ -56,7 +56,7 @@ def audit(
 
 
 def audit_at_rest(stack: RunningStack, *, timeout: float = 60) -> list[Account]:
-    """Assert that nothing is in flight in the end and that the sum holds; return the accounts."""
+    """Assert that nothing is in flight and that the sum holds; return the accounts."""
 
     def at_rest() -> list[Account]:
         found = accounts(stack)
@@ -71,7 +71,7 @@ def audit_at_rest(stack: RunningStack, *, timeout: float = 60) -> list[Account]:
 
 
 def accounts(stack: RunningStack) -> list[Account]:
-    """Return how each group stands with each topic."""
+    """Return the account of each group and topic."""
     return Accounting(KafkaSettings(kafka_bootstrap_servers=stack.state["kafka"]), "audit").accounts()
 
 
@@ -108,7 +108,7 @@ def claims_in(value: object) -> Iterator[ClaimCheck]:
 
 
 def messages(address: str, names: Iterable[str], key: str | None = None) -> list[tuple[str, bytes]]:
-    """Return the topic and value of every record of these topics, of one key if given, that there is now."""
+    """Return the topic and value of every record that these topics hold now, of one key if given."""
     reader = Consumer({"bootstrap.servers": address, "group.id": "audit", "enable.auto.commit": False})
     try:
         known = reader.list_topics(timeout=10).topics
@@ -146,7 +146,7 @@ def _problems(stack: RunningStack, store: ObjectStore, identifier: str, run_id: 
 
 
 def _of_objects(store: ObjectStore, records: Records) -> Iterator[str]:
-    """Every record can be read, and every claim in it holds: that of the raw data is among them."""
+    """Yield the records that cannot be read and the claims that do not hold, those of the raw data included."""
     checked: set[tuple[str, ...]] = set()
     for name, record in records.items():
         if record is None:
@@ -202,7 +202,7 @@ def _of_decision(store: ObjectStore, records: Records, identifier: str, run_id: 
 
 
 def _of_training(records: Records) -> Iterator[str]:
-    """Each training has its own run_id, which a repeat would have too; what has the same hashes is the same bundle."""
+    """Yield trainings whose run_id is repeated or not derivable, and bundle keys with more than one content."""
     trainings: Counter[str] = Counter()
     bundles: dict[str, set[str]] = {}
     for name, record in records.items():
@@ -222,7 +222,7 @@ def _of_training(records: Records) -> Iterator[str]:
 
 
 def _of_messages(address: str, store: ObjectStore, identifier: str, groups: Iterable[str]) -> Iterator[str]:
-    """A repeat says the same, a run is decided once for all who listen, and what a dead letter claims exists."""
+    """Yield event ids with differing messages, runs with several decisions, and dead letters with false claims."""
     letters = {topics.dead_letter_topic(group) for group in groups}
     said: dict[tuple[str, str], set[str]] = {}
     selected: dict[str, set[str]] = {}
@@ -258,7 +258,7 @@ def _of_accounts(found: Iterable[Account]) -> Iterator[str]:
 
 
 def _of_mlflow(mlflow_url: str, store: ObjectStore, records: Records, identifier: str) -> Iterator[str]:
-    """MLflow has each training once, unless it is still to be told of it, and the alias where the pointer is."""
+    """Yield trainings that MLflow lacks or has twice, and a champion alias off the pointer; skip those in the spool."""
     waiting = " ".join(info.key for info in store.list("pipeline-runs", "_spool/"))
     with httpx.Client(base_url=f"{mlflow_url}/api/2.0/mlflow", timeout=30) as mlflow:
         recorded = _recorded(mlflow, identifier)
@@ -279,7 +279,7 @@ def _of_mlflow(mlflow_url: str, store: ObjectStore, records: Records, identifier
 
 
 def _recorded(mlflow: httpx.Client, experiment: str) -> dict[str, list[str]]:
-    """Return the states of MLflow's runs by our run_id."""
+    """Return the states of MLflow's runs by FLTS's run_id."""
     answer = mlflow.get("/experiments/get-by-name", params={"experiment_name": experiment})
     if answer.status_code == httpx.codes.NOT_FOUND:
         return {}

@@ -1,4 +1,4 @@
-"""A pipeline whose backends can be taken away, somebody who keeps asking it, and what there is to count."""
+"""A pipeline whose backends can be made unavailable, a client that requests forecasts, and counts of the results."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ANSWER_SECONDS = 10.0
 
 @dataclass
 class FragileStack:
-    """A pipeline that reaches each backend through a proxy of the test's own."""
+    """A pipeline that reaches each backend through a proxy of the test."""
 
     stack: RunningStack
     proxies: Mapping[str, FaultyProxy]
@@ -48,7 +48,7 @@ class FragileStack:
 
     @contextmanager
     def frozen(self, program: str) -> Iterator[None]:
-        """Stop a backend's processes where they are: the kernel accepts connections, and nobody answers."""
+        """Suspend a backend's processes: the kernel accepts connections, and the backend does not answer."""
         with frozen(self.stack, program):
             yield
 
@@ -65,7 +65,7 @@ class FragileStack:
 
 @contextmanager
 def fragile_stack(home: Path, **environment: str) -> Iterator[FragileStack]:
-    """Start a pipeline behind proxies, on the real S3 server that the environment names, else the tests' own."""
+    """Start a pipeline behind proxies, on the S3 server that the environment names, else on the tests' own."""
     with ExitStack() as closing:
         ports = {"kafka": free_port(), "mlflow": free_port()}
         proxies = {name: closing.enter_context(FaultyProxy(port)) for name, port in ports.items()}
@@ -87,7 +87,7 @@ def fragile_stack(home: Path, **environment: str) -> Iterator[FragileStack]:
 
 @contextmanager
 def frozen(stack: RunningStack, program: str) -> Iterator[None]:
-    """Stop a program and what it started, for the time of a block."""
+    """Suspend a program and its child processes until the end of the block."""
     stack.freeze(program)
     try:
         yield
@@ -96,7 +96,7 @@ def frozen(stack: RunningStack, program: str) -> Iterator[None]:
 
 
 def dead_letters(stack: RunningStack, prefix: str = "") -> dict[str, int]:
-    """Return how many messages each group gave up."""
+    """Return the number of dead letters of each group."""
     consumer = Consumer({"bootstrap.servers": stack.state["kafka"], "group.id": "counting"})
     try:
         counts = {}
@@ -111,7 +111,7 @@ def dead_letters(stack: RunningStack, prefix: str = "") -> dict[str, int]:
 
 
 def mlflow_runs(stack: Pipeline, identifier: str) -> list[dict[str, Any]]:
-    """Return what MLflow has of an identifier: one entry a run, its tags as a dictionary."""
+    """Return MLflow's runs of an identifier, each with its tags as a dictionary."""
     with httpx.Client(base_url=f"{stack.state['mlflow_url']}/api/2.0/mlflow", timeout=20) as client:
         found = client.get("/experiments/get-by-name", params={"experiment_name": identifier})
         if found.status_code == httpx.codes.NOT_FOUND:
@@ -129,7 +129,7 @@ def mlflow_versions(stack: Pipeline, identifier: str) -> list[dict[str, Any]]:
 
 
 def assert_recorded_once(stack: Pipeline, identifier: str, run: Mapping[str, Any]) -> None:
-    """Each trained model is one run in MLflow, ended well, and one version; the alias is at the champion's."""
+    """Assert that each trained model has one finished MLflow run and one version; the champion's has the alias."""
     wanted = sorted(trained["run_id"] for trained in of_models(run["trained"]).values())
     runs = mlflow_runs(stack, identifier)
     assert sorted(one["tags"].get("run_id") for one in runs) == wanted
@@ -144,7 +144,7 @@ def assert_recorded_once(stack: Pipeline, identifier: str, run: Mapping[str, Any
 
 
 def training_seconds(run: Mapping[str, Any]) -> dict[str, float]:
-    """Return how long each trainer's stage took."""
+    """Return the seconds of each trainer's stage."""
     stages = {stage["stage"]: stage for stage in run["stages"] if stage["stage"] in INSTALLED}
     return {
         name: (datetime.fromisoformat(stage["end"]) - datetime.fromisoformat(stage["start"])).total_seconds()
@@ -153,7 +153,7 @@ def training_seconds(run: Mapping[str, Any]) -> dict[str, float]:
 
 
 def wait_until_training(stack: RunningStack, run_id: str) -> None:
-    """Return when the GRU has begun to learn."""
+    """Return when the GRU trainer has finished an epoch of the run."""
     eventually(
         lambda: [one for one in stack.log_events("train-gru", "epoch_done") if one.get("pipeline_run_id") == run_id],
         f"{run_id} is in the middle of its training",
@@ -163,18 +163,18 @@ def wait_until_training(stack: RunningStack, run_id: str) -> None:
 
 @dataclass
 class Asker:
-    """Asks a served champion for a forecast, five times a second unless told otherwise, and counts what comes back."""
+    """A client that requests a forecast every ``every_seconds`` and counts the answers."""
 
     url: str
     body: Mapping[str, Any]
     path: str = "/predict"
     every_seconds: float = ASK_SECONDS
     keep_alive: bool = True
-    """Whether requests share a connection; else each finds its own way to a replica."""
+    """Whether requests share a connection; without it each request may reach another replica."""
     asked: int = 0
     failures: list[str] = field(default_factory=list)
     failed_at: list[float] = field(default_factory=list)
-    """When each failed request was begun, by the clock that only goes forward."""
+    """Start of each failed request, in seconds of the monotonic clock."""
     slowest_seconds: float = 0.0
 
     def __enter__(self) -> Self:

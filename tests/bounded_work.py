@@ -1,4 +1,4 @@
-"""Work for bounded children that goes wrong in every way."""
+"""Work for bounded child processes that fails in every way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Brokers, and services on them, as processes of a test's own."""
+"""Run brokers, and services that use them, as child processes of a test."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def lives(pid: int) -> bool:
 
 
 class EmbeddedBroker:
-    """The broker of the embedded mode in a process of its own, on an address that survives it."""
+    """The embedded mode's broker in a process of its own; its address stays the same after a restart."""
 
     def __init__(
         self, folder: Path, *, groups: str = "", prefixes: Sequence[str] = (), port: int = 0, advertised: str = ""
@@ -90,7 +90,7 @@ class EmbeddedBroker:
 
 @dataclass
 class Bus:
-    """A broker as a test sees it: publish messages, run services on it, read what came of them."""
+    """A broker for a test: publish messages, run services on it, read the results."""
 
     address: str
     folder: Path
@@ -107,7 +107,7 @@ class Bus:
         )
 
     def prepare(self, *groups: str) -> None:
-        """Have the topics created, as patiently as a service that starts."""
+        """Create the topics; retry as long as a starting service does."""
 
         def prepared() -> bool:
             try:
@@ -135,7 +135,7 @@ class Bus:
         return service
 
     def read(self, topic: str) -> list[dict[str, Any]]:
-        """Return all records of a topic: key, value (JSON where it is), headers."""
+        """Return all records of a topic: key, value (parsed if it is JSON), headers."""
         consumer = Consumer({"bootstrap.servers": self.address, "group.id": "reader", "fetch.wait.max.ms": 20})
         records = []
         try:
@@ -228,7 +228,7 @@ class RunningService:
             return 0, str(error)
 
     def metric(self, name: str) -> float:
-        """Return the value of a sample, written as in /metrics."""
+        """Return the value of the sample whose name is written as in /metrics; 0 if there is none."""
 
         def page() -> str:
             status, text = self.get("/metrics")
@@ -269,7 +269,7 @@ class RunningService:
 
 
 def raw_data(identifier: str = "PobleSec", told: Mapping[str, str | float] | None = None) -> RawData:
-    """Return an event whose settings tell `tests.bus_service` what to do."""
+    """Return an event whose settings contain the action for `tests.bus_service`."""
     claim = ClaimCheck(bucket="raw-data", object_key=f"{identifier}/train.csv", size=1, sha256="0" * 64)
     return RawData(
         event_id=str(uuid.uuid4()),
@@ -293,7 +293,7 @@ def embedded_bus(folder: Path, protocol: str = "consumer", groups: str = "bus") 
 
 
 def steady(holds: Callable[[], bool], seconds: float, what: str) -> None:
-    """Fail unless something goes on holding for a while."""
+    """Fail unless ``holds`` stays true for ``seconds``."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         assert holds(), what

@@ -1,6 +1,6 @@
-"""A service whose messages say what shall happen to them, run as a process of its own: ``python -m tests.bus_service``.
+"""A service that does what a message's settings state, as a process of its own: ``python -m tests.bus_service``.
 
-Each step is a line in a journal on disk, so that a test sees what a killed process had done.
+Each step writes a line to a journal on disk, so a test sees the steps of a killed process.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from flts.storage.claims import read_claimed
 from tests import fixed_reader
 
 EFFECTS = "effects/"
-"""Where `take` leaves an object for each event."""
+"""Prefix of the objects that the action ``take`` stores, one for each event."""
 
 
 class BusSettings(ServiceSettings, KafkaSettings, StoreSettings):
     bus_name: str = "bus"
     bus_mode: str = "group"
-    """group, all, or child."""
+    """``group``, ``all`` or ``child``."""
     bus_journal: Path
     bus_tick: bool = False
     bus_child: str = "tests.bus_service:make_handler"
     bus_fixed_reader: Path | None = None
-    """Folder of what `tests.fixed_reader` was taught."""
+    """Folder of the records that `tests.fixed_reader` accepts."""
 
 
 class Journal:
@@ -65,7 +65,7 @@ class Journal:
 
 
 class DoAsTold:
-    """Does what the message's settings say: ``do``, and ``seconds``, ``times``."""
+    """Does what the message's settings state: the action ``do``, with ``seconds`` and ``times``."""
 
     def __init__(self, settings: BusSettings, adapters: Adapters) -> None:
         self._settings = settings

@@ -1,4 +1,4 @@
-"""Put champions, good and hostile ones, where a running pipeline finds them: as somebody with write access would."""
+"""Put good and hostile champions into a running pipeline's store, as an attacker with write access would."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.stack import RunningStack
 
 
 class Throne:
-    """A running pipeline's store and topics, in an attacker's hands."""
+    """The store and the topics of a running pipeline, as an attacker uses them."""
 
     def __init__(self, stack: RunningStack) -> None:
         self._stack = stack
@@ -35,14 +35,14 @@ class Throne:
         self._publisher.close()
 
     def crown(self, bundle: Bundle, claim: ClaimCheck) -> Mapping[str, Any]:
-        """Move the identifier's pointer, and tell every replica."""
+        """Move the identifier's pointer, and publish the promotion to every replica."""
         pointer = pointer_of(bundle, claim, pipeline_run_id=new_pipeline_run_id())
         assert self.run_store.pointers.move_current(bundle.identifier, pointer) == "moved"
         self.hint(bundle.identifier, str(pointer["pipeline_run_id"]))
         return pointer
 
     def hint(self, identifier: str, run: str) -> None:
-        """Tell every replica that a pointer moved."""
+        """Publish to every replica that a pointer moved."""
         told = ModelSelected(
             event_id=derived_event_id(run, "promotion"),
             identifier=identifier,
@@ -60,15 +60,15 @@ class Throne:
         return pointer
 
     def listed(self, identifier: str) -> dict[str, Any]:
-        """Return what ``GET /models`` says of an identifier, {} if nothing."""
+        """Return the entry of an identifier in ``GET /models``, {} if there is none."""
         with self._stack.inference as client:
             models = client.get("/models").json()["models"]
         return next((dict(model) for model in models if model["identifier"] == identifier), {})
 
     def problem(self, identifier: str, *, words: str, more_refusals_than: float = 0) -> str:
-        """Return why the latest promotion of an identifier does not serve, once that is counted and said in such words.
+        """Return why the latest promotion is not served, once /models shows ``words`` and the refusal is counted.
 
-        Two bundles may be refused for the same reason, so the count tells one refusal from the other.
+        Two bundles may be refused for the same reason, so the count distinguishes one refusal from the next.
         """
 
         def said() -> str:
@@ -80,11 +80,11 @@ class Throne:
         return eventually(said, f"/models says of {identifier}: {words}", timeout=60)
 
     def refusals(self) -> float:
-        """Return how many champions were not loaded, whichever side of the fetching found out."""
+        """Return how many champions were not loaded, whether the download or the load failed."""
         return self.loads("fetch_failed") + self.loads("failed")
 
     def loads(self, outcome: str) -> float:
-        """Return how many loads ended so, by the server's own count."""
+        """Return the server's count of the loads with this outcome."""
         text = httpx.get(f"{self._stack.state['inference_url']}/metrics").text
         wanted = f'flts_model_load_total{{outcome="{outcome}"}} '
         return next((float(line.removeprefix(wanted)) for line in text.splitlines() if line.startswith(wanted)), 0.0)

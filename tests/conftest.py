@@ -1,4 +1,4 @@
-"""Marks each test with its folder, and keeps one test's logging from the next."""
+"""Mark each test with its folder, and restore the loggers after each test."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def logs_stay_with_their_test() -> Iterator[None]:
-    """Undo what a test that configures logs in this process did to the loggers of all."""
+    """Restore the loggers of this process after a test that configures them."""
     loggers = [logging.getLogger(), *map(logging.getLogger, logging.root.manager.loggerDict)]
     before = [(logger, logger.level, list(logger.handlers), logger.propagate) for logger in loggers]
     known = set(logging.root.manager.loggerDict)

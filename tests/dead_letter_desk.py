@@ -1,4 +1,4 @@
-"""What a gateway does with dead letters, without a gateway."""
+"""The gateway's operations on dead letters, without a gateway."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Desk:
         return found
 
     def account(self) -> Account:
-        """Return the account, which must hold at any moment."""
+        """Return the account, and assert that its sum holds."""
         found = self.look()
         assert found.holds, found
         return found

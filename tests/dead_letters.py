@@ -15,7 +15,7 @@ from flts.settings import KafkaSettings
 
 
 class LettersInMemory(DeadLetters):
-    """Takes letters as a service writes them, and gives them out as the broker would."""
+    """Dead letters in memory; a test adds letters in the form that a service writes."""
 
     def __init__(self, settings: KafkaSettings) -> None:
         super().__init__(settings, "tests")
@@ -33,7 +33,7 @@ class LettersInMemory(DeadLetters):
         headers: RawHeaders = (),  # type: ignore[assignment] # never modified
         offset: int | None = None,
     ) -> Letter:
-        """Add the letter of an event, or of other bytes in its place."""
+        """Add the dead letter of an event; ``value`` replaces the event's bytes."""
         key, encoded, own = encode(event)
         return self.add(
             group,

@@ -1,4 +1,4 @@
-"""Pipeline runs as eval finds them: data sets, small ONNX bundles and the events that announce them."""
+"""Pipeline runs for eval: stored data sets, small ONNX bundles and the events that announce them."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ WINDOW = 4
 
 
 def no_progress(*_: object, **__: object) -> None:
-    """Stand where nobody watches."""
+    """Ignore a progress report."""
 
 
 def autoregression(rows: int, coefficient: float, *, seed: int = 0, columns: tuple[str, ...] = ("down",)) -> Series:
-    """``x[t] = coefficient * x[t-1] + noise`` around 100 in every column; 1 is a random walk."""
+    """Return ``x[t] = coefficient * x[t-1] + noise`` around 100 in every column; 1 gives a random walk."""
     noise = np.random.default_rng(seed).normal(size=(rows, len(columns)))
     values = np.zeros_like(noise)
     for at in range(1, rows):
@@ -66,7 +66,7 @@ class Run:
 
 
 class Installation:
-    """A store in a folder, and eval on top of it; nothing else runs."""
+    """A store in a folder and eval on it; no other service runs."""
 
     def __init__(self, folder: Path, **settings: Any) -> None:
         self.settings = EvalSettings(
@@ -100,7 +100,7 @@ class Installation:
         return DecideRun(self.settings, self.adapters(store), now=self.now)
 
     def send(self, *events: Event) -> list[Event]:
-        """Hand events to a fresh eval, as after a restart, and return what it tells the others."""
+        """Pass events to a new handler of eval, as after a restart, and return the events that it returns."""
         handler = self.handler()
         return [told for event in events for told in handler(event, no_progress)]
 
@@ -167,7 +167,7 @@ class Installation:
         width: float = 2.0,
         padding: int = 0,
     ) -> ModelTraining:
-        """Store a bundle that forecasts ``coefficient`` times the last deviation from 100, and announce it."""
+        """Store a bundle that forecasts ``coefficient`` times the last deviation from 100; return its event."""
         if bundle is None:
             made, model = window_bundle(run, model_type, coefficient, width=width, padding=padding)
             bundle = store_bundle(self.store, self.settings.bucket_model_bundles, made, model)
@@ -184,7 +184,7 @@ class Installation:
         return document
 
     def everything(self) -> dict[tuple[str, str], bytes]:
-        """Return every object of runs and promotions, to compare before and after."""
+        """Return every object in the buckets of runs and promotions, to compare two moments."""
         buckets = (self.settings.bucket_pipeline_runs, self.settings.promotion_bucket)
         return {
             (bucket, info.key): self.store.get(bucket, info.key)[0]
@@ -223,7 +223,7 @@ def announced(
 def window_bundle(
     run: Run, model_type: str, coefficient: float, *, width: float = 2.0, padding: int = 0
 ) -> tuple[Bundle, bytes]:
-    """A linear window model; ``padding`` makes it dearer to serve, ``width`` is that of its intervals."""
+    """Return a linear window model; ``padding`` enlarges the model, ``width`` is half the width of its intervals."""
     recipe = run.recipe
     names, targets = recipe.feature_names, recipe.varying_targets
     weights = np.zeros((len(names), len(targets)), dtype=np.float32)
@@ -257,7 +257,7 @@ def window_bundle(
 
 
 def timestamps_bundle(run: Run, model_type: str = "PROPHET", level: float = 100.0) -> tuple[Bundle, bytes]:
-    """A model that answers ``level`` at any time; on a recipe of constants, a column of zeros."""
+    """Return a model that forecasts ``level`` at any time; for a recipe of constants, a column of zeros."""
     recipe = run.recipe
     centre = [(level - recipe.offset[column]) / recipe.scale[column] for column in recipe.varying_columns] or [0.0]
     graph = helper.make_graph(

@@ -1,4 +1,4 @@
-"""Wait for what a test expects, instead of sleeping."""
+"""Wait until a condition holds, instead of sleeping."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ T = TypeVar("T")
 
 
 def eventually(check: Callable[[], T | None], what: str, *, timeout: float = 60, every: float = 0.05) -> T:
-    """Return the first truthy answer of ``check``; fail naming ``what`` if there is none in time.
+    """Return the first truthy result of ``check``; fail with ``what`` if there is none within ``timeout`` seconds.
 
-    An AssertionError of ``check``, or that somebody does not answer it, counts as "not yet" and is shown at the end.
+    An error in `NOT_YET` counts as "not yet", and the last one is part of the failure's message.
     """
     deadline = time.monotonic() + timeout
     reason = ""

@@ -1,4 +1,4 @@
-"""A TCP proxy on 127.0.0.1 that can be told to fail, for backends that are away, slow or silent."""
+"""A TCP proxy on 127.0.0.1 with faults that tests switch on: unavailable, slow or silent backends."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from typing import Literal, Self
 
 CHUNK_BYTES = 1 << 16
 SLICES = 10
-"""Of a second: how often a slow connection lets bytes through."""
+"""Parts of a second: a slow connection passes bytes this many times a second."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mode:
-    """How the proxy treats connections, those that are open included."""
+    """How the proxy treats connections, including open ones."""
 
     kind: Literal["pass", "refuse", "blackhole", "slow", "stall"]
     amount: int = 0
-    """Bytes a second (slow), or bytes until nothing more comes (stall); in each direction of each connection."""
+    """Bytes per second (slow) or bytes until the stall (stall), in each direction of each connection."""
 
     @property
     def name(self) -> str:
@@ -32,9 +32,9 @@ class Mode:
 
 PASS = Mode("pass")
 REFUSE = Mode("refuse")
-"""Nobody listens; what was connected is reset."""
+"""The port has no listener, and open connections are reset."""
 BLACKHOLE = Mode("blackhole")
-"""Connections are accepted, and nothing is ever answered."""
+"""The proxy accepts connections and passes no bytes."""
 
 
 def slow(bytes_per_second: int) -> Mode:
@@ -42,14 +42,14 @@ def slow(bytes_per_second: int) -> Mode:
 
 
 def stall_after(count: int) -> Mode:
-    """Let so many bytes through from now on, then none, with the connection open."""
+    """Return the mode that passes ``count`` more bytes and then none, while connections stay open."""
     return Mode("stall", count)
 
 
 class FaultyProxy:
-    """Relays one port of 127.0.0.1 to another; `switch` changes how, at once and for every connection.
+    """Relays one port of 127.0.0.1 to another; `switch` changes the mode at once, for every connection.
 
-    What a client sent before it gave up is delivered when the fault ends, as a frozen server would find it.
+    Bytes that a client sent before it gave up are delivered after the fault, as a frozen server would read them.
     """
 
     def __init__(self, target_port: int, *, mode: Mode = PASS) -> None:
@@ -81,7 +81,7 @@ class FaultyProxy:
         self.close()
 
     def switch(self, mode: Mode) -> None:
-        """Treat all connections like this from now on."""
+        """Treat all connections in this mode from now on."""
         with self._changed:
             self._mode = mode
             self._turn += 1
@@ -98,7 +98,7 @@ class FaultyProxy:
 
     @contextmanager
     def fault(self, mode: Mode) -> Iterator[None]:
-        """Switch for the time of a block."""
+        """Use a mode until the end of the block, then pass all bytes."""
         self.switch(mode)
         try:
             yield
@@ -170,7 +170,7 @@ class FaultyProxy:
 
 
 class _Gate:
-    """Says how much of one direction may pass, as the proxy's mode changes."""
+    """Computes how many bytes of one direction may pass in the proxy's current mode."""
 
     def __init__(self, proxy: FaultyProxy) -> None:
         self._proxy = proxy
@@ -183,7 +183,13 @@ class _Gate:
         return max(1, mode.amount // SLICES) if mode.kind == "slow" else CHUNK_BYTES
 
     def wait(self, wanted: int) -> int:
-        """Return how many bytes may go now, at least one; 0 if that was asked for. Raises OSError at the end."""
+        """Return how many bytes may pass now: at least 1, or 0 if ``wanted`` is 0.
+
+        Raises
+        ------
+        ConnectionResetError
+            If the proxy is closed.
+        """
         proxy = self._proxy
         with proxy._changed:
             while True:
@@ -209,7 +215,7 @@ class _Gate:
 
 
 class _Connection:
-    """A client's connection and, once there is one, the server's."""
+    """A client's connection and, once it is open, the connection to the server."""
 
     def __init__(self, client: socket.socket) -> None:
         self.client = client

@@ -1,6 +1,7 @@
-"""A reader that was mended: it understands records that the one before gave up.
+"""A repaired decoder: it accepts records that the service's own decoder refused.
 
-What it understands lies in a folder, under the digest of every byte of a record, so it finds only what came back whole.
+A folder holds the event of each such record, named by the digest of the record's bytes. So the decoder accepts a
+record only if every byte is unchanged.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ Headers = Iterable[tuple[str, bytes | None]]
 
 
 def teach(folder: Path, poison: Poison) -> None:
-    """Have the reader take a piece of poison for the event that it was made of."""
+    """Make the decoder accept a poison record and return the event from which it was made."""
     folder.mkdir(exist_ok=True)
     name = f"{digest(poison.value, poison.headers)}.json"
     (folder / name).write_text(poison.event.model_dump_json())
 
 
 def install(folder: Path) -> None:
-    """Let this process read so from now on."""
+    """Use the repaired decoder in this process from now on, with the events in ``folder``."""
 
     def decode(topic: Topic, value: bytes | None, headers: Headers | None) -> Event:
         kept = list(headers or ())
@@ -43,6 +44,6 @@ def install(folder: Path) -> None:
 
 
 def digest(value: bytes | None, headers: Headers) -> str:
-    """Return what tells a record from every other, but for what a replay adds."""
+    """Return a digest of a record's value and headers, without the headers that a replay adds."""
     own = [(name, text) for name, text in headers if name not in (ONLY_GROUP, REPLAY_OF)]
     return hashlib.sha256(repr((value, own)).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""A gateway on a folder, with a broker that can be switched off, for tests."""
+"""A gateway for tests, on a store in a folder and with a broker that can be made unavailable."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ BUCKETS = ("raw-data", "processed-data", "model-bundles", "model-promotion", "pi
 
 
 class Broker:
-    """Takes events into memory; away when told so."""
+    """Keeps events in memory; refuses them while ``away`` is true."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
         self.records: list[tuple[str, bytes | None, bytes | None, RawHeaders]] = []
         self.away = False
         self.hold = threading.Event()
-        """Cleared: publishing takes until it is set."""
+        """While this is cleared, publishing waits for it, 10 s at most."""
         self.hold.set()
         self._lock = threading.Lock()
 
@@ -110,7 +110,7 @@ class GatewayUnderTest:
 
 
 class ChecksHere:
-    """Checks files in the tests' own process: no child has to start for each gateway."""
+    """Checks files in the tests' process, so that no child process has to start for each gateway."""
 
     def check(self, train: Path, test: Path | None, settings: GatewaySettings) -> dict[str, Any]:
         order = json.loads(json.dumps(order_of(train, test, settings)))
@@ -206,7 +206,7 @@ def csv_text(
 
 
 def following(rows_before: int, step_seconds: int = 120) -> datetime:
-    """Return the start of a test file that follows a training file of so many rows."""
+    """Return the start time of a test file that follows a training file of ``rows_before`` rows."""
     return datetime(2024, 1, 1, tzinfo=UTC) + timedelta(seconds=rows_before * step_seconds)
 
 

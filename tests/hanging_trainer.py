@@ -1,6 +1,6 @@
-"""A trainer of GRU that hangs once in the middle of its work: ``python -m tests.hanging_trainer``.
+"""A GRU trainer that hangs once in the middle of a training: ``python -m tests.hanging_trainer``.
 
-The file that HANG_FILE names says that it shall; whoever hangs removes it first, so that the next try goes through.
+The trainer hangs if the file that HANG_FILE names exists. It removes the file first, so the next attempt succeeds.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The chart, rendered by the Helm that is there, and what tests ask of the result."""
+"""Render the chart with the installed Helm, and read the result."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LAYERINGS = {
     "complete-dev": ("values-complete.yaml", "values-dev.yaml"),
 }
 KUBERNETES = "1.34.0"
-"""What is rendered for: a Helm that was built without a version of its own takes the oldest."""
+"""Version of Kubernetes to render for; a Helm that was built without a default version assumes the oldest one."""
 SECRETS = {
     "AWS_ACCESS_KEY_ID": "user-of-the-test",
     "AWS_SECRET_ACCESS_KEY": "store-key-of-the-test",
@@ -39,7 +39,7 @@ SPECS = {
     for name, spec in yaml.safe_load((CHART / "config" / "workloads.yaml").read_text()).items()
     if spec.get("trains") not in {trainer.model_type for trainer in OFF}
 }
-"""Workloads, but for trainers that are off until somebody asks for them."""
+"""Workloads without the trainers that are off by default."""
 EVERY_TRAINER = {f"services__{values_key(trainer)}__enabled": "true" for trainer in OFF}
 COMPLETE = LAYERINGS["complete"]
 WORKLOADS = ("Deployment", "StatefulSet", "Job")
@@ -48,7 +48,7 @@ Document = dict[str, Any]
 
 
 def helms() -> list[str]:
-    """Return every Helm there is: those that FLTS_TEST_HELM names, else `helm` and `helm3` of the PATH."""
+    """Return every Helm binary: those that FLTS_TEST_HELM names, else `helm` and `helm3` of the PATH."""
     named = os.environ.get("FLTS_TEST_HELM", "")
     if named:
         return named.split(os.pathsep)
@@ -56,7 +56,7 @@ def helms() -> list[str]:
 
 
 def require_helm() -> str:
-    """Return the first Helm; skip, saying why, where there is none."""
+    """Return the first Helm binary; skip the test with the reason if there is none."""
     found = helms()
     if not found:
         pytest.skip("no `helm` on the PATH, and FLTS_TEST_HELM names none: the chart is not rendered")
@@ -82,7 +82,7 @@ def template(
 
 
 def render(*files: str, **sets: str) -> list[Document]:
-    """Return the documents of the chart; keys of values are written with two underscores for each dot."""
+    """Return the documents of the chart; in ``sets`` two underscores replace the dot in a values key."""
     return list(_rendered(require_helm(), files, tuple(sorted(sets.items()))))
 
 
@@ -104,7 +104,7 @@ def of_kind(rendered: list[Document], *kinds: str) -> dict[str, Document]:
 
 
 def pods(rendered: list[Document]) -> dict[str, Document]:
-    """Return every pod template by its component, Jobs and the trial of `helm test` among them."""
+    """Return every pod template by its component, including Jobs and the pod of `helm test`."""
     found = {}
     for document in of_kind(rendered, *WORKLOADS).values():
         template = document["spec"]["template"]

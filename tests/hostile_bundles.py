@@ -1,5 +1,6 @@
-"""Bundles as somebody with write access to the bucket would make them, in one table: what is put there, and the reason
-that must be named."""
+"""A table of bundles that an attacker with write access to the bucket would make: the stored objects and the reason
+that the refusal must contain.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ BUNDLES = "model-bundles"
 
 @dataclass(frozen=True)
 class Planted:
-    """What lies in the bucket, and what the claim says of it beside the truth."""
+    """The objects in the bucket, and the fields in which the claim differs from them."""
 
     document: bytes
     model: bytes
@@ -38,16 +39,16 @@ class Planted:
 
 @dataclass(frozen=True)
 class Attack:
-    """A hostile bundle made of a good one."""
+    """A hostile bundle, made from a good one."""
 
     name: str
     make: Callable[[Bundle, bytes], Planted]
     words: str
-    """Part of the reason that must be named."""
+    """Text that the reason of the refusal must contain."""
 
 
 def hungry_onnx(bundle: Bundle) -> bytes:
-    """A column times a row of 46,341 makes 2^31 cells, 8 GiB, out of 370 kB of weights."""
+    """Return a model whose product of a column and a row of 46,341 has 2^31 cells: 8 GiB from 370 kB of weights."""
     graph, flat = _window(bundle)
     side = graph.constant(np.ones((46_341, 1), np.float32))
     other = graph.constant(np.ones((1, 46_341), np.float32))
@@ -55,7 +56,7 @@ def hungry_onnx(bundle: Bundle) -> bytes:
 
 
 def hungry_batch_onnx(bundle: Bundle) -> bytes:
-    """2^22 cells for each window: 16 MiB for the probe, 8 GiB for a full batch."""
+    """Return a model with 2^22 cells for each window: 16 MiB for the probe, 8 GiB for a full batch."""
     graph, flat = _window(bundle)
     first = graph.node("ReduceSum", [flat, graph.integers(1)], keepdims=1)
     wide = graph.node("Mul", [first, graph.constant(np.ones((1, 2_048), np.float32))])
@@ -64,7 +65,7 @@ def hungry_batch_onnx(bundle: Bundle) -> bytes:
 
 
 def endless_onnx(bundle: Bundle) -> bytes:
-    """Three thousand products of matrices, each of a quarter of a second."""
+    """Return a model of 3,000 matrix products; each product runs for a quarter of a second."""
     graph, flat = _window(bundle)
     first = graph.node("ReduceSum", [flat, graph.integers(0, 1)], keepdims=0)
     square = graph.node("Mul", [graph.constant(np.zeros((1_500, 1_500), np.float32)), first])
@@ -74,7 +75,7 @@ def endless_onnx(bundle: Bundle) -> bytes:
 
 
 def plant(store: ObjectStore, bundle: Bundle, planted: Planted) -> ClaimCheck:
-    """Write a bundle's objects as they are, unchecked; return the claim that names them."""
+    """Write a bundle's objects without any check; return the claim that names them."""
     digest = hashlib.sha256(planted.document + planted.model).hexdigest()
     folder = layout.folder_of(layout.BUNDLE(bundle.identifier, bundle.config_hash, bundle.model_type, digest))
     store.put(BUNDLES, f"{folder}/bundle.json", planted.document)
@@ -89,19 +90,19 @@ def plant(store: ObjectStore, bundle: Bundle, planted: Planted) -> ClaimCheck:
 
 
 def honest(bundle: Bundle, model: bytes) -> Planted:
-    """A bundle that names the model beside it, whatever that is."""
+    """Return a bundle with the true hash and size of ``model``, which may be invalid."""
     named = replace(bundle, model_sha256=hashlib.sha256(model).hexdigest(), model_size=len(model))
     return Planted(named.to_json(), model)
 
 
 def _zeros(bundle: Bundle) -> Bundle:
-    """The bundle of a model that answers zeros, so that its probe is right."""
+    """Return the bundle with a probe of zeros, which is right for a model that answers zeros."""
     outputs = np.zeros_like(np.asarray(bundle.probe["outputs"], dtype=float)).tolist()
     return replace(bundle, probe={**bundle.probe, "outputs": outputs})
 
 
 def _changed(change: Callable[[onnx.ModelProto], None]) -> Callable[[Bundle, bytes], Planted]:
-    """Change the good model and name what came out by its true hash."""
+    """Return a function that changes the good model and makes a bundle with the true hash of the result."""
 
     def make(bundle: Bundle, model: bytes) -> Planted:
         proto = onnx.load_from_string(model)
@@ -151,7 +152,7 @@ def _shape_from_request(proto: onnx.ModelProto) -> None:
 
 
 class Runs:
-    """Pickled, it runs a command when it is loaded."""
+    """An object that runs a command when it is unpickled."""
 
     def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
         return os.system, ("touch /tmp/flts-unpickled",)
@@ -221,7 +222,7 @@ def _window(bundle: Bundle) -> tuple[GraphBuilder, str]:
 
 
 def _finished(bundle: Bundle, graph: GraphBuilder, flat: str, load: str) -> bytes:
-    """Answer zeros of the right shape that hang on everything above."""
+    """Return a model that answers zeros of the right shape; the answer depends on ``load``, so it must be computed."""
     features = len(bundle.recipe.feature_names)
     horizon, columns = bundle.output_seq_len, bundle.output_columns
     total = graph.node("ReduceSum", [load], keepdims=0)

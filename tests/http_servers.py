@@ -1,4 +1,4 @@
-"""HTTP servers of the standard library in a thread of the test."""
+"""Run HTTP servers of the standard library in a thread of the test."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from http.server import HTTPServer
 from typing import TypeVar
 
 POLL_SECONDS = 0.01
-"""How long `shutdown` may have to wait; the library's own half a second is longer than most tests that end with it."""
+"""Seconds that `shutdown` waits at most; with the library's 0.5 s the wait is longer than most of the tests."""
 Server = TypeVar("Server", bound=HTTPServer)
 
 

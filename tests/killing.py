@@ -1,4 +1,4 @@
-"""Arm the kill points of a running pipeline, and see that a run survives the kill of a service at one of them."""
+"""Arm the kill points of a running pipeline, and check that a run survives the kill of a service at one of them."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ SERVICES = (
 )
 PARTITIONS = 6
 SIDE_BY_SIDE = 4
-"""Cases at a time, each in another service: a service that was killed waits more than it works."""
+"""Cases that run at a time, each in a different service: a killed service waits longer than it computes."""
 EVER_AGAIN = ("run-progress", "_leases/", "object-read", "message-read", "attempts/")
-"""Passed as often as time allows, without any effect, or for every message alike: the first time stands for all."""
+"""Parts of points that a run passes any number of times, or once for every message: the first passage is enough."""
 ON_THEIR_OWN = ("child-start.", "child-ready.", "cache-write.before pointers", "cache-write.after pointers")
-"""Points that tell of no run: passed when a process starts or looks around."""
+"""Prefixes of points that belong to no run: a process passes them when it starts or reads the pointers."""
 _VARIABLE = re.compile(
     r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{64}|(?<=date=)[0-9-]{10}|(?<=forecast-)[0-9a-f]{2}(?=\.json)"
     rf"|(?<=/)(?:{'|'.join((*DEFAULT_MODEL_TYPES, *BASELINES))})(?=[/.])"
@@ -50,16 +50,16 @@ _VARIABLE = re.compile(
 RESTART_SECONDS = 90.0
 RUN_SECONDS = 180.0
 CLAIM_SECONDS = 60.0
-"""Until a point is passed that tells of no run; POINTER_REFRESH_SECONDS and a start of the process lie within."""
+"""Seconds until a process passes a point that belongs to no run: POINTER_REFRESH_SECONDS or a start is shorter."""
 LATE_SECONDS = 15.0
-"""Until a point of a run is passed, from when the run is over and served."""
+"""Seconds until a process passes a point of a run, counted from the end of the run and its serving."""
 TRIES = 3
-"""Runs in which a point may be missed: some are passed only where one message overtakes another."""
+"""Runs of one case: a run misses the points that it passes only if one message overtakes another."""
 PREDICTED_STEPS = 3
 
 
 class NotPassedError(Exception):
-    """A run came to its end without passing the point."""
+    """A run ended and no process passed the point."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -68,12 +68,12 @@ class Case:
 
     program: str
     process: str
-    """The program, or ``<program>.child``."""
+    """``<program>`` or ``<program>.child``."""
     point: str
     detail: str
-    """A pattern in which ``{identifier}``, ``{partition}``, ``{key}`` and ``{lease}`` stand for the run's own."""
+    """A pattern; the run's own values replace ``{identifier}``, ``{partition}``, ``{key}`` and ``{lease}``."""
     hit: int = 1
-    """The how manieth time the point is passed for the run."""
+    """Number of the passage of the point within the run at which the process is killed, from 1."""
 
     def __str__(self) -> str:
         nth = "" if self.hit == 1 else f", time {self.hit}"
@@ -93,8 +93,9 @@ class Killed:
     run_id: str
     outcome: str
     recovery_seconds: float
-    """From the kill until the run was decided (where its forecast was killed: forecast; where its serving was: served)
-    and the service was ready again."""
+    """Seconds from the kill until the service is ready and the run is decided; for inference-worker: until the forecast
+    is stored; for inference: until the champion is served.
+    """
 
 
 @dataclass
@@ -107,7 +108,7 @@ class Killing:
         Started with ``KILL_POINTS`` set to ``folder``.
     folder : Path
     train, test : Path
-        Uploaded for every case, under an identifier of its own.
+        Uploaded for every case, under an identifier of the case.
     """
 
     stack: RunningStack
@@ -117,7 +118,7 @@ class Killing:
     settings: Mapping[str, object] = field(default_factory=dict)
 
     def observe(self, identifier: str) -> dict[Case, int]:
-        """Let one run pass undisturbed; return every point that was passed, and how often."""
+        """Follow one run without a kill; return every point that was passed, and how often."""
         began = time.time()
         run_id = self.upload(identifier)
         self.follow(identifier, run_id)
@@ -132,7 +133,7 @@ class Killing:
         return found
 
     def kill(self, case: Case, identifier: str) -> Killed:
-        """Start a run, kill the service where the case says, and return once all of it has come about nevertheless."""
+        """Start a run, kill the service at the case's point, and return after the run is finished and served."""
         late = case.on_its_own or "{lease}" in case.detail
         armed = None if late else self.arm(case, identifier)
         if case.point.startswith("child-") and case.program != "inference":
@@ -155,7 +156,7 @@ class Killing:
         return Killed(case, identifier, run_id, outcome, max(decided, ready) - killed)
 
     def spoil(self, case: Case, identifier: str, topic: str) -> float:
-        """Send a record that nobody can read, kill the service as it gives it up; return how long it was away."""
+        """Publish an invalid record and kill the service while it gives it up; return the seconds until it is ready."""
         armed = self.arm(case, identifier)
         errors: list[object] = []
         producer = Producer({"bootstrap.servers": self.stack.state["kafka"]})
@@ -167,7 +168,7 @@ class Killing:
         return self.wait_ready(case.program) - killed
 
     def arm(self, case: Case, identifier: str, run_id: str = "") -> Path:
-        """Have the process killed at this point of this run; return where the claim will lie."""
+        """Arm the kill at this point of this run; return the path to which the killed process moves the file."""
         own = {
             "identifier": identifier,
             "partition": str(partition_of(identifier)),
@@ -183,12 +184,12 @@ class Killing:
         return self.folder / CLAIMED / name
 
     def disarm(self, identifier: str) -> None:
-        """Take back what is still armed for a run."""
+        """Remove the kills that are still armed for a run."""
         for path in (self.folder / ARMED).glob(f"*@{identifier}.json"):
             path.unlink(missing_ok=True)
 
     def upload(self, identifier: str) -> str:
-        """Upload as a user does who sends it again, with the same key, until there is an answer."""
+        """Upload with an idempotency key, and repeat the request until the gateway answers it."""
 
         def send() -> str | None:
             files = {
@@ -208,7 +209,7 @@ class Killing:
         return wait_for(send, f"{identifier} is uploaded", RESTART_SECONDS)
 
     def follow(self, identifier: str, run_id: str) -> float:
-        """Wait until a run is decided, forecast and served, and a request is answered; return when it was served."""
+        """Wait until a run is decided, forecast and served, and answers a request; return the time of serving."""
         for name in ("outcome", "forecast"):
             record = self._record(identifier, run_id, name)
             wait_for(record.exists, f"{identifier} has its {name}", RUN_SECONDS)
@@ -219,7 +220,7 @@ class Killing:
         return served
 
     def wait_ready(self, program: str) -> float:
-        """Wait until a program answers that it is ready; return when."""
+        """Wait until a program is ready; return the time."""
         url = f"{self.stack.state['health'][program]}/readyz"
         wait_for(
             lambda: httpx.get(url, timeout=5, verify=False).is_success, f"{program} is ready again", RESTART_SECONDS
@@ -265,7 +266,7 @@ class Killing:
 
 
 class Matrix:
-    """Runs cases side by side, one at a time in each service, with messages in partitions of their own."""
+    """Runs cases in parallel, one at a time in each service; parallel cases use different partitions."""
 
     def __init__(self, killing: Killing) -> None:
         self._killing = killing
@@ -350,12 +351,12 @@ class Matrix:
 
 
 def partition_of(identifier: str) -> int:
-    """Return the partition of an identifier's messages, as librdkafka's default partitioner chooses it."""
+    """Return the partition of an identifier's messages; librdkafka's default partitioner uses the same CRC-32."""
     return zlib.crc32(identifier.encode()) % PARTITIONS
 
 
 def wait_for(check: Callable[[], T | None], what: str, timeout: float) -> T:
-    """Wait as `eventually` does; a service that is away just now is no failure."""
+    """Wait as `eventually` does; a service that is unavailable meanwhile is no failure."""
 
     def patient() -> T | None:
         try:
@@ -367,9 +368,9 @@ def wait_for(check: Callable[[], T | None], what: str, timeout: float) -> T:
 
 
 def cases_of(observed: Mapping[Case, int]) -> list[Case]:
-    """Return the kills that cover every point: the first time it is passed and, where that differs, the last.
+    """Return the kills that cover every point: its first passage and, if a repeat has an effect, its last passage.
 
-    Reads have no effect: one object of each bucket stands for all that a process reads there.
+    Reads have no effect, so one object per bucket represents every object that a process reads in the bucket.
     """
     chosen = []
     seen_reads = set()
@@ -387,7 +388,7 @@ def cases_of(observed: Mapping[Case, int]) -> list[Case]:
 
 
 def _as_case(process: str, line: Mapping[str, Any], identifier: str) -> Case | None:
-    """Return the case of a point that was passed, or None if it has to do with no run."""
+    """Return the case of a passed point; None if the point is neither of this run nor in `ON_THEIR_OWN`."""
     program, point, detail = process.removesuffix(".child"), line["point"], line["detail"]
     if point.startswith("commit."):
         topic, _, partition = detail.rpartition("/")

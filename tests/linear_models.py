@@ -1,4 +1,4 @@
-"""A trainer and bundles of a linear model: all that is around a fit, without waiting for one."""
+"""A trainer and bundles of a linear model, whose fit is fast."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CONFIG_HASH, TRAIN_HASH = "c" * 64, "d" * 64
 
 
 def linear_onnx(weights: np.ndarray, bias: np.ndarray, *, length: int, features: int, horizon: int) -> bytes:
-    """Return ``window @ weights + bias`` as a model, weights (L * f, H * m)."""
+    """Return ``window @ weights + bias`` as an ONNX model; weights have the shape (L * f, H * m)."""
     targets = len(bias) // horizon
     graph = GraphBuilder()
     flat = graph.node("Reshape", [WINDOW_INPUT, graph.integers(-1, length * features)])
@@ -36,7 +36,7 @@ def linear_onnx(weights: np.ndarray, bias: np.ndarray, *, length: int, features:
 
 
 LINEAR = Trainer("LINEAR", "train_container", "train-linear", TrainingSettings, port=0)
-"""In no registry: a trainer of the tests."""
+"""A trainer for tests; the registry does not contain it."""
 
 
 class LinearFitter:
@@ -87,7 +87,7 @@ def linear_bundle(
     intervals: bool = True,
     identifier: str = "made",
 ) -> tuple[Bundle, bytes]:
-    """Return a bundle of a linear model of a series."""
+    """Return a bundle of a linear model that is fitted to a series."""
     recipe = fit_recipe(as_train(series), spec or RecipeSpec())
     features = transform(recipe, series)
     shares = tails(len(features), stop_tail=0.1, calibration_tail=0.1)
@@ -123,7 +123,7 @@ def linear_bundle(
 
 
 def with_model(bundle: Bundle, model_bytes: bytes) -> Bundle:
-    """Return the bundle naming other model bytes."""
+    """Return the bundle with the hash and size of other model bytes."""
     return replace(bundle, model_sha256=hashlib.sha256(model_bytes).hexdigest(), model_size=len(model_bytes))
 
 

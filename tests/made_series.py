@@ -1,4 +1,4 @@
-"""Series and a linear model for tests of the numbers."""
+"""Series and a linear model for numerical tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ START = 1_517_874_000  # 2018-02-05 23:40 UTC
 def make_series(
     rows: int, columns: tuple[str, ...] = ("down", "up", "load"), *, seed: int = 0, missing: float = 0.0
 ) -> Series:
-    """A daily wave, a random walk and noise in each column, at scales that differ by thousands."""
+    """Return a daily wave plus a random walk in each column; the columns' scales differ by factors of 1,000."""
     rng = np.random.default_rng(seed)
     k = len(columns)
     wave = np.sin(np.arange(rows)[:, None] * 2 * np.pi / 720 + rng.uniform(0, 6, k))
@@ -30,7 +30,7 @@ def with_values(series: Series, values: FloatArray) -> Series:
 
 
 def linear_model(recipe: FittedRecipe, *, window_steps: int, horizon_steps: int, seed: int = 0) -> WindowModel:
-    """A window model whose forecasts stay bounded, as its weights add up to less than 1."""
+    """Return a window model whose forecasts stay bounded, because each output's absolute weights add up to 0.9."""
     features, targets = len(recipe.feature_names), len(recipe.varying_targets)
     weights = np.random.default_rng(seed).normal(size=(window_steps * features, horizon_steps * targets))
     weights *= 0.9 / np.abs(weights).sum(axis=0)

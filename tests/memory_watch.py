@@ -1,4 +1,4 @@
-"""The most memory that running processes and their children held, as the kernel counted it."""
+"""Measure the peak memory of running processes and their children, from the kernel's counters."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ MIB = 2**20
 
 
 class MemoryWatch:
-    """Looks at processes and their children until it is left.
+    """Samples processes and their children until the ``with`` block ends.
 
     Parameters
     ----------
     pids : mapping
         Process ids by name.
     folder : Path, optional
-        Whose files' size is watched, too.
+        Folder whose size is sampled too.
     """
 
     def __init__(self, pids: Mapping[str, int], folder: Path | None = None) -> None:
@@ -34,11 +34,11 @@ class MemoryWatch:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="memory-watch")
         self.itself = dict.fromkeys(pids, 0)
-        """Most bytes of the process alone: its high-water mark since it began, so no moment is missed."""
+        """Peak bytes of the process alone: the kernel's high-water mark, which includes peaks between two samples."""
         self.family = dict.fromkeys(pids, 0)
-        """Most bytes of the process and all of its children at one moment."""
+        """Largest sample of the process and its children together, in bytes."""
         self.disk = 0
-        """Most bytes in the folder."""
+        """Largest sample of the folder's size, in bytes."""
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -60,7 +60,7 @@ class MemoryWatch:
 
 
 def high_water(pid: int) -> int:
-    """Return a process's VmHWM, 0 where it is gone."""
+    """Return a process's VmHWM in bytes, 0 if the process has ended."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
@@ -69,7 +69,7 @@ def high_water(pid: int) -> int:
 
 
 def family_bytes(pid: int) -> int:
-    """Return what a process and its children hold now."""
+    """Return the resident bytes of a process and its children; shared pages count in each of them."""
     try:
         process = psutil.Process(pid)
         family = [process, *process.children(recursive=True)]
@@ -85,7 +85,7 @@ def family_bytes(pid: int) -> int:
 
 
 def folder_bytes(folder: Path) -> int:
-    """Return the size of a folder's files; those that vanish meanwhile count nothing."""
+    """Return the bytes of a folder's files, without the files that are removed meanwhile."""
     total = 0
     for path in files_below(folder):
         with suppress(OSError):

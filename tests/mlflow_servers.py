@@ -1,4 +1,4 @@
-"""MLflow servers for tests: a real one on SQLite, one that the environment names, and one that never answers."""
+"""MLflow servers for tests: a real server on SQLite, the server that the environment names, and a silent server."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from tests.eventually import eventually
 from tests.faulty_proxy import BLACKHOLE, PASS, FaultyProxy
 
 MLFLOW_ON_POSTGRES = "FLTS_TEST_MLFLOW"
-"""Names an MLflow server on 127.0.0.1 that keeps its records in Postgres, and that a test may fill and freeze."""
+"""Variable that names an MLflow server on 127.0.0.1 with records in Postgres; tests may fill and freeze the server."""
 
 
 @dataclass
 class MlflowServer:
-    """A running server; its processes form a group of their own."""
+    """A running server in a process group of its own."""
 
     uri: str
     process: subprocess.Popen[bytes]
 
     def freeze(self) -> None:
-        """Stop all its processes where they are: connections are accepted by the kernel and never answered."""
+        """Suspend all its processes: the kernel accepts connections, and the server does not answer."""
         os.killpg(self.process.pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
@@ -41,7 +41,7 @@ class MlflowServer:
 
 @dataclass
 class NamedMlflow:
-    """A server that somebody else runs, reached through a proxy, so that it can be frozen for its clients here."""
+    """A server that the tests did not start, behind a proxy that can freeze the server for the tests' clients."""
 
     proxy: FaultyProxy
 
@@ -61,7 +61,7 @@ Mlflow = MlflowServer | NamedMlflow
 
 @contextmanager
 def named_mlflow() -> Iterator[NamedMlflow]:
-    """Reach the server that the environment names until the end of the block."""
+    """Give the server that the environment names, behind a proxy, until the end of the block."""
     address = urlsplit(os.environ[MLFLOW_ON_POSTGRES])
     assert address.hostname in {"127.0.0.1", "localhost"}, "faults are for this machine's own servers"
     assert address.port is not None
@@ -70,7 +70,7 @@ def named_mlflow() -> Iterator[NamedMlflow]:
 
 
 def why_no_postgres() -> str | None:
-    """Return which variable the suite on Postgres would need, or None if it is there."""
+    """Return why the suite cannot run on Postgres, or None if it can."""
     if os.environ.get(MLFLOW_ON_POSTGRES):
         return None
     return f"no MLflow on Postgres: {MLFLOW_ON_POSTGRES} not set; the suite ran on SQLite only"

@@ -1,6 +1,6 @@
-"""``--no-skips``: a run that skipped anything has failed, and says what is missing.
+"""``--no-skips``: a test run fails if it skips a test, and lists the skipped suites with the reasons.
 
-A suite that may be left out is named by ``--may-skip``, part of its tests' names; that it was is told all the same.
+``--may-skip`` names a suite (by a part of its name) that may be skipped; the list contains the suite all the same.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import pytest
 
 
 class NoSkips:
-    """Watches what is skipped."""
+    """Collects the skipped tests, and fails the test run if one of them must not be skipped."""
 
     def __init__(self, allowed: list[str]) -> None:
         self._allowed = allowed
         self._skipped: Counter[tuple[str, str]] = Counter()
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Fail at once for want of what a mark asks for, rather than after all that can run has run."""
+        """Fail before any test runs if the condition of a skipif mark would skip a test."""
         for item in session.items:
             for reason in _unmet(item):
                 self._note(item.nodeid, reason)

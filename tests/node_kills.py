@@ -1,8 +1,8 @@
-"""Kill -9 of a container's first process, from its node, as the kernel does it for want of memory.
+"""Kill a container's first process with SIGKILL from its node, as the kernel does when memory runs out.
 
-From inside of a container it cannot be done: SIGKILL from its own process namespace does not reach process 1. So a pod
-that sees the processes of its node runs on each, in a namespace of its own. The kubelet then starts the container again
-in the same pod; ``kubectl delete pod --force`` would send SIGTERM first and make another pod.
+A process in the container cannot do so: SIGKILL from its own process namespace has no effect on process 1. So on each
+node a pod runs that sees the node's processes, in a namespace of its own. The kubelet then starts the container again
+in the same pod; ``kubectl delete pod --force`` would send SIGTERM first and replace the pod.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from tools.images import IMAGES
 NAME = "killer"
 PRIVILEGED = {"pod-security.kubernetes.io/enforce": "privileged"}
 IMAGE = next(image.reference for image in IMAGES if image.name == "gateway")
-"""Any that has Python."""
+"""Any image that contains Python."""
 CONTAINER_ID = 64
-"""Characters; less than that could be part of somebody else's."""
+"""Characters of a full id; a shorter id could match a part of another container's id."""
 KILL = """
 import os, pathlib, signal, sys
 for process in pathlib.Path("/proc").glob("[0-9]*"):
@@ -42,7 +42,7 @@ class Killer:
         self._made = made
 
     def kill(self, pod: Document) -> None:
-        """Kill the first process of a pod's only container, and with it all others."""
+        """Kill the first process of a pod's only container; the kernel then kills the container's other processes."""
         [status] = pod["status"]["containerStatuses"]
         number = status["containerID"].rpartition("/")[2]
         assert len(number) == CONTAINER_ID, status
@@ -57,7 +57,7 @@ class Killer:
 
 @contextmanager
 def killer(name: str) -> Iterator[Killer]:
-    """Run one on each node for a while."""
+    """Run a killing pod on each node until the end of the block."""
     with namespace(name, PRIVILEGED) as made:
         made.apply(_manifest())
         made.kubectl("rollout", "status", f"daemonset/{NAME}", "--timeout", "120s", timeout=130)
@@ -82,7 +82,7 @@ def _manifest() -> Document:
                             "name": NAME,
                             "image": IMAGE,
                             "command": ["python", "-c", "import signal; signal.pause()"],
-                            # Killing processes of other users needs CAP_KILL, which root has in a container by default.
+                            # CAP_KILL permits kills of other users' processes; root has it in a container by default.
                             "securityContext": {"runAsUser": 0},
                         }
                     ],
@@ -93,7 +93,7 @@ def _manifest() -> Document:
 
 
 def evict(pod: Document) -> None:
-    """Have a pod evicted, as for a drained node, once its disruption budget allows it."""
+    """Evict a pod, as when its node is drained, as soon as its disruption budget permits the eviction."""
     about = {name: pod["metadata"][name] for name in ("name", "namespace")}
     body = json.dumps({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": about})
     path = "/api/v1/namespaces/{namespace}/pods/{name}/eviction".format(**about)

@@ -1,4 +1,4 @@
-"""The trainer of models that are no network, all of it but Kafka: an event in, a bundle that forecasts."""
+"""The trainer of the models that are not networks, without Kafka: an event in, a bundle that forecasts out."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.training_sets import Progress, Stored, adapters_of
 def trained(
     stored: Stored, settings: NonmlSettings, progress: Progress | None = None
 ) -> tuple[ModelTraining, Forecaster]:
-    """Train on a stored data set; return what was announced and its bundle as a reader loads it."""
+    """Train on a stored data set; return the trainer's event, and its bundle loaded as inference loads it."""
     handler = train_in_child(settings, adapters_of(stored, settings))
     (event,) = handler(stored.event, progress or Progress())
     assert isinstance(event, ModelTraining)

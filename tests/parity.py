@@ -1,4 +1,4 @@
-"""One form for what Compose, the chart and the embedded mode run: a difference can be seen, and must be meant."""
+"""Describe the services of Compose, the chart and the embedded mode in one form, so that tests can compare them."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ from tools.images import IMAGES
 ROOT = Path(__file__).resolve().parents[1]
 COMPOSE_FILES = ("docker-compose.yaml", ".helm/config/endpoints.env")
 IMAGE_USERS = {"kafka": 1000, "minio": 0, "prometheus": 65534, "grafana": 472}
-"""Users of images that are not ours, where Compose leaves them as they are."""
+"""User ids of the third-party images for which Compose sets no user."""
 UNNAMED_PORTS = {"postgres": {5432}}
-"""Ports that are connected to and that no address in the files has: serve.py's default."""
+"""Ports that services connect to although no address in the files contains them: serve.py's default."""
 
 
 @dataclass(frozen=True)
 class Running:
-    """What runs as one service, wherever it runs; a field is None where the target has no such thing."""
+    """One service as a target runs it; a field is None if the target does not have it."""
 
     environment: Mapping[str, str]
-    """Variables that it reads; of secrets `secret:<key>`."""
+    """Variables that the service reads; the value of a secret is `secret:<key>`."""
     image: str | None = None
     entrypoint: tuple[str, ...] | None = None
     command: tuple[str, ...] | None = None
     ports: frozenset[int] | None = None
     ready: tuple[Any, ...] | None = None
-    """What is asked to see whether it can work, and the longest wait for the answer."""
+    """The readiness check (kind, port and path, or command) and its timeout in seconds."""
     limits: tuple[float, float] | None = None
-    """CPUs, bytes."""
+    """CPUs and bytes."""
     user: int | None = None
     writable: frozenset[str] | None = None
-    """Folders that it can write in."""
+    """Folders that the service can write to."""
     drain_seconds: float | None = None
 
 
@@ -54,7 +54,7 @@ Installation = dict[str, Running]
 def differences(
     one: Installation, other: Installation, *, only: set[str] | None = None
 ) -> Iterator[tuple[str, str, str]]:
-    """Yield service, field (of the environment: the variable) and what is different, for people to read."""
+    """Yield the service, the field (the variable, for the environment) and the two different values as text."""
     for service in sorted((one.keys() | other.keys()) & (only or one.keys() | other.keys())):
         if service not in one or service not in other:
             yield service, "service", "there" if service in one else "not there"
@@ -80,7 +80,7 @@ def reading(service: str, declared: Mapping[str, set[str]]) -> set[str]:
 
 @dataclass(frozen=True)
 class Built:
-    """What an image's Dockerfile says to whoever runs it."""
+    """The settings that an image's Dockerfile gives to a container."""
 
     variables: Mapping[str, str]
     user: int
@@ -90,7 +90,7 @@ class Built:
 
 @functools.cache
 def built(image: str) -> Built | None:
-    """Return what an image of ours says of itself; None for others."""
+    """Return the settings of one of FLTS's images; None for any other image."""
     found = re.search(r"(?:^|/)flts/([a-z-]+):", image)
     if found is None:
         return None
@@ -114,7 +114,7 @@ def built(image: str) -> Built | None:
 
 
 def _stages(dockerfile: str, target: str) -> str:
-    """Return the text of a target and of all that it is made from."""
+    """Return the Dockerfile text of a stage and of the stages from which it is built."""
     stages = re.split(r"(?m)^(?=FROM )", dockerfile)[1:]
     heads = [re.match(r"FROM (\S+)(?: AS (\S+))?", stage) for stage in stages]
     at = next((index for index, head in enumerate(heads) if head and head[2] == target), -1) if target else -1
@@ -128,7 +128,7 @@ def _stages(dockerfile: str, target: str) -> str:
 
 
 def from_compose(folder: Path, declared: Mapping[str, set[str]]) -> Installation:
-    """Read a folder's Compose file with every trainer; the folder holds copies, so no config.env is read with it."""
+    """Read a folder's Compose file with every trainer; the folder holds copies, without a config.env."""
     given = {"EXPECTED_MODEL_TYPES": EVERY_TYPE} | {name: f"secret:{name}" for name in SECRETS}
     folder.joinpath("env").write_text("".join(f"{name}={value}\n" for name, value in given.items()))
     command = ["docker", "compose", "--env-file", "env", "--profile", "*", "config", "--format", "json"]
@@ -165,7 +165,7 @@ def _of_compose(name: str, service: Document, unread: set[str], ports: set[int])
 
 
 def _addressed(text: str, services: set[str]) -> dict[str, set[int]]:
-    """Return the ports of each service that somebody's address names."""
+    """Return the ports of each service that appear in an address in the text."""
     found: dict[str, set[int]] = {}
     for name, port in re.findall(r"(?<![\w/.-])([a-z][a-z-]+)(?:', |:)(\d{4,5})\b", text.replace("://", ":// ")):
         if name in services:
@@ -197,7 +197,7 @@ def _seconds(text: str) -> float:
 
 
 def from_chart(*files: str, chart: Path, sets: Mapping[str, str] | None = None) -> Installation:
-    """Render a chart with every trainer and read what its pods run; the trial of `helm test` is nobody's service."""
+    """Render the chart with every trainer and return the services of its pods, without the pod of `helm test`."""
     every = {name.replace("__", "."): value for name, value in EVERY_TRAINER.items()}
     answer = template(require_helm(), files, {**every, **(sets or {})}, chart)
     assert answer.returncode == 0, answer.stderr
@@ -262,7 +262,7 @@ def _bytes(text: str) -> float:
 def from_embedded(
     programs: list[Program], addresses: Mapping[str, str], declared: Mapping[str, set[str]], secrets: Mapping[str, str]
 ) -> Installation:
-    """Read the programs that the launcher would start; addresses on this machine become the names they stand for."""
+    """Return the services that the launcher would start; replace this machine's addresses by ``addresses``."""
     known = {value: f"secret:{name}" for name, value in secrets.items()}
     found = {}
     for program in programs:

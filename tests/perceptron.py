@@ -1,4 +1,4 @@
-"""A third network, as a contributor would add one: this module and one entry in the registry."""
+"""A third network, as a contributor would add it: this module and one entry in the registry."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Eight kinds of messages that nobody can work on, made from good ones; some of them can be mended."""
+"""Eight kinds of records that a consumer cannot process, made from good events; some of them can be repaired."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from flts.messaging.kafka import Publisher, RawHeaders
 from flts.storage.ports import ObjectStore
 
 HUGE_HEADER_BYTES = 1_000_000
-"""With key and value just below what a broker takes by default: 1,048,588 bytes in all."""
+"""Bytes; the whole record is slightly smaller than the broker's default limit of 1,048,588 bytes."""
 CODES: Mapping[str, str] = {
     "truncated": "not_json",
     "not JSON": "not_json",
@@ -35,24 +35,24 @@ CODES: Mapping[str, str] = {
     "missing object": "object_not_found",
     "wrong hash": "hash_mismatch",
 }
-"""The kinds, and the reason that stands in the dead letter."""
+"""Error code in the dead letter, by kind of poison."""
 UNREADABLE = tuple(kind for kind in CODES if kind not in {"missing object", "wrong hash"})
-"""Those that fail before anything is worked on: no try is counted."""
+"""Kinds that fail before the handler is called: the consumer counts no attempt."""
 CLAIMED = ("missing object", "wrong hash")
 
 
 @dataclass(frozen=True)
 class Poison:
-    """A record that somebody will give up."""
+    """A record that its consumer will give up."""
 
     kind: str
     event: Event
-    """The good one that it was made of; what of it can be read is this one's, the ids too."""
+    """The good event from which the record was made; readable fields, such as the ids, are this event's."""
     key: bytes
     value: bytes
     headers: RawHeaders
     mend: Callable[[ObjectStore], None] = field(default=lambda _: None)
-    """Puts what its claim promises where the claim says."""
+    """Stores the object that the claim promises at the claim's key."""
 
     @property
     def topic(self) -> str:
@@ -65,14 +65,14 @@ class Poison:
 def poison(
     kind: str, event: Event, store: ObjectStore | None = None, *, header_bytes: int = HUGE_HEADER_BYTES
 ) -> Poison:
-    """Return a good event as poison.
+    """Return a poison record, made from a good event.
 
     Parameters
     ----------
     store : ObjectStore, optional
-        Needed for the kinds whose claim is not right: the object stays where it is, the claim gets a key of its own.
+        Needed for the kinds with a wrong claim: the object stays unchanged, and the claim gets a key of its own.
     header_bytes : int
-        Of the header that is too large.
+        Size of the header of the kind "1 MB header".
     """
     if kind in CLAIMED:
         assert store is not None
@@ -96,7 +96,7 @@ def poison(
 
 
 def has_claim(event: Event) -> bool:
-    """Return whether an event of this kind names an object."""
+    """Return whether events of this type contain a claim."""
     return not isinstance(event, RunProgress)
 
 
@@ -116,7 +116,7 @@ def _put(store: ObjectStore, claim: ClaimCheck, data: bytes) -> None:
 
 
 def _claim_of(event: Event) -> ClaimCheck:
-    """Return the claim whose object the consumers of the event read."""
+    """Return the claim of the object that the event's consumers read."""
     if isinstance(event, RawData):
         return event.train
     if isinstance(event, InferenceData):

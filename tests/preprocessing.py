@@ -1,4 +1,4 @@
-"""Uploads and a preprocess handler on a store in a folder."""
+"""Uploads and preprocess's handler on a store in a folder."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def make_values(rows: int, columns: int = 2, *, seed: int = 0) -> np.ndarray:
 
 
 def make_csv(values: np.ndarray, *, first_row: int = 0, names: Sequence[str] | None = None, step: int = STEP) -> bytes:
-    """A CSV of these values; NaN becomes an empty cell."""
+    """Return a CSV of these values; NaN becomes an empty cell."""
     names = names or [chr(ord("a") + at) for at in range(values.shape[1])]
     lines = [",".join(["time", *names])]
     for at, row in enumerate(values, start=first_row):
@@ -51,7 +51,7 @@ def make_csv(values: np.ndarray, *, first_row: int = 0, names: Sequence[str] | N
 
 @dataclass
 class Told:
-    """A progress that remembers."""
+    """Collects the progress reports of a handler."""
 
     states: list[str] = field(default_factory=list)
 
@@ -61,7 +61,7 @@ class Told:
 
 @dataclass
 class Preprocessing:
-    """One store, one handler."""
+    """A store in a folder and preprocess's handler."""
 
     path: Path
     settings: PreprocessSettings
@@ -116,7 +116,7 @@ class Preprocessing:
 
 @dataclass
 class Prepared:
-    """What a run announced, read back."""
+    """The events of a run, with the objects that they claim."""
 
     store: ObjectStore
     training: TrainingData

@@ -1,4 +1,4 @@
-"""Dashboards, rules and Prometheus itself, as the tests ask them."""
+"""Read the dashboards and rules, and run Prometheus with them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ RULES = DEPLOY / "prometheus" / "rules.yml"
 CONFIG = DEPLOY / "prometheus" / "prometheus.yml"
 DASHBOARDS = sorted((DEPLOY / "grafana" / "dashboards").glob("*.json"))
 WINDOWS = {"$__rate_interval": "1m", "$__range": "30m", "$__interval": "5s"}
-"""What Grafana puts for its variables; as wide as the tests' stacks live."""
+"""Replacements for Grafana's variables; `$__range` covers the time that a test's pipeline runs."""
 KEYWORDS = {"and", "or", "unless", "on", "by", "without", "ignoring", "offset", "bool", "group_left", "group_right"}
 
 
@@ -46,7 +46,7 @@ class Query:
 
     @property
     def asked(self) -> str:
-        """The expression as Grafana would send it."""
+        """The expression in the form in which Grafana sends it."""
         text = self.expression
         for variable, value in WINDOWS.items():
             text = text.replace(variable, value)
@@ -76,7 +76,7 @@ def alerts() -> dict[str, dict[str, Any]]:
 
 
 def jobs() -> dict[str, int]:
-    """The services that prometheus.yml scrapes, and their ports."""
+    """Return the services that prometheus.yml scrapes, and their ports."""
     scraped = yaml.safe_load(CONFIG.read_text())["scrape_configs"]
     return {
         entry["job_name"]: lookup["port"]
@@ -87,12 +87,12 @@ def jobs() -> dict[str, int]:
 
 
 def running_jobs() -> set[str]:
-    """The jobs with a target in an installation; a trainer that is off by default has none."""
+    """Return the jobs that have a target in an installation; a trainer that is off by default has none."""
     return set(jobs()) - {trainer.deployment for trainer in OFF}
 
 
 def metric_names(expression: str) -> set[str]:
-    """The metrics that a PromQL expression reads."""
+    """Return the metrics that a PromQL expression reads."""
     text = re.sub(r'"[^"]*"|#[^\n]*', "", expression)
     text = re.sub(r"\{[^}]*\}|\[[^\]]*\]", "", text)
     text = re.sub(r"\b(by|on|without|ignoring|group_left|group_right)\s*\([^)]*\)", " ", text)
@@ -110,7 +110,7 @@ def matchers(expression: str) -> list[tuple[str, str, str, str]]:
 
 
 def program(name: str) -> str:
-    """The path of prometheus or promtool; a test without it is skipped, aloud."""
+    """Return the path of prometheus or promtool; skip the test with the reason if it is missing."""
     folder = os.environ.get("FLTS_TEST_PROMETHEUS")
     found = shutil.which(name, path=folder) if folder else shutil.which(name)
     if found is None:
@@ -130,7 +130,7 @@ class Prometheus:
         return answer.json()["data"]
 
     def values(self, expression: str, start: float, end: float) -> list[float]:
-        """All values of an expression between two times; what is no number is left out."""
+        """Return all finite values of an expression between two times."""
         step = max(1.0, (end - start) / 200)
         series = self.get("query_range", query=expression, start=start, end=end, step=step)["result"]
         found = [float(value) for one in series for _, value in one["values"]]
@@ -144,7 +144,7 @@ class Prometheus:
         return found
 
     def up(self) -> dict[str, bool]:
-        """Whether all targets of each job answer."""
+        """Return whether all targets of each job answer."""
         found: dict[str, bool] = {}
         for target in self.get("targets")["activeTargets"]:
             job = target["labels"]["job"]
@@ -153,7 +153,7 @@ class Prometheus:
 
 
 def config_for(targets: Mapping[str, str], rules: Path) -> str:
-    """prometheus.yml with the same jobs at other addresses (`http://127.0.0.1:1234`), asked every second."""
+    """Return prometheus.yml with the same jobs at other addresses (`http://127.0.0.1:1234`), scraped every second."""
     document = yaml.safe_load(CONFIG.read_text())
     assert set(targets) == running_jobs(), "the stack's services are those of prometheus.yml"
     document["global"] = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
@@ -166,12 +166,12 @@ def config_for(targets: Mapping[str, str], rules: Path) -> str:
 
 
 def hurried(config: str) -> str:
-    """prometheus.yml as it is, asked every other second."""
+    """Return prometheus.yml with all intervals and timeouts set to 2 s."""
     return re.sub(r"(?m)(_interval|_timeout): \d+s", r"\1: 2s", config)
 
 
 def impatient(rules: str) -> str:
-    """The rules, firing at once: how long a state must last is what the unit tests of the rules are about."""
+    """Return the rules with `for: 0s`, so that they fire at once; the rules' unit tests test the durations."""
     return re.sub(r"(?m)^( +)for: \w+$", r"\1for: 0s", rules)
 
 

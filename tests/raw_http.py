@@ -1,4 +1,4 @@
-"""A client that sends what it is told to the letter: no path is tidied, no header added, no body held in memory."""
+"""A client that sends a path unchanged, adds only the headers that HTTP needs, and does not hold a body in memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BOUNDARY = b"cut-here"
 
 @dataclass(frozen=True)
 class RawAnswer:
-    """What came back, and how much of the body had been sent by then."""
+    """The answer, and how many bytes of the body had been sent before it arrived."""
 
     status: int
     headers: Mapping[str, str]
@@ -30,7 +30,7 @@ class RawAnswer:
 
     @property
     def error(self) -> dict[str, Any]:
-        """The error of the one form; anything else is a failure."""
+        """The error object, asserted to have the form of every FLTS error."""
         document = self.json()
         assert set(document) == {"error"}, document
         error: dict[str, Any] = document["error"]
@@ -47,14 +47,14 @@ def send(
     body: bytes | Iterable[bytes] = b"",
     declared: int | None = None,
 ) -> RawAnswer:
-    """Send one request and return the answer as soon as it comes, whatever of the body is left.
+    """Send one request and return the answer as soon as it arrives, even if a part of the body is not sent.
 
     Parameters
     ----------
     target : str or bytes
-        Sent as it is.
+        Sent unchanged.
     body : bytes or iterable of bytes
-        An iterable goes out in chunks, without a declared length unless ``declared`` is given.
+        An iterable is sent with chunked encoding, or with the length ``declared`` if that is given.
     """
     parts = urlsplit(url)
     line = target if isinstance(target, bytes) else target.encode()
@@ -80,7 +80,7 @@ def send(
 
 
 def form(field: str, pieces: Iterable[bytes], **texts: str) -> Iterator[bytes]:
-    """A multipart form of one file and small fields, piece by piece."""
+    """Yield a multipart form of small fields and one file, piece by piece."""
     for name, value in texts.items():
         yield b"--%s\r\nContent-Disposition: form-data; name=%s\r\n\r\n" % (BOUNDARY, _quoted(name))
         yield value.encode() + b"\r\n"

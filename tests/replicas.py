@@ -1,4 +1,4 @@
-"""Further instances of a service beside the ones that the launcher started, with the very environment it gave them."""
+"""Start further instances of a service, with the environment that the launcher gave to the first one."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ END_SECONDS = 40
 
 @dataclass
 class Instance:
-    """One running instance of a service: the launcher's own, or a further one."""
+    """One running instance of a service: the launcher's instance or a further one."""
 
     name: str
     url: str
     log: Path
     pid: int
     process: subprocess.Popen[bytes] | None = field(default=None)
-    """Of a further one; the launcher's are its own."""
+    """The process of a further instance; None for the launcher's instance."""
 
     def events(self, event: str, run_id: str | None = None) -> list[dict[str, Any]]:
-        """Return the log's lines of one event, of one run if it is named."""
+        """Return the log entries of one event, optionally of one run."""
         return [
             line
             for line in logged(self.log)
@@ -45,11 +45,11 @@ class Instance:
         ]
 
     def metric(self, name: str) -> float:
-        """Return the sum of a metric's samples, whatever their labels."""
+        """Return the sum of all samples of a metric."""
         return metric(self.url, name)
 
     def children(self) -> list[psutil.Process]:
-        """Return the processes that work for it."""
+        """Return the child processes of the instance."""
         try:
             return psutil.Process(self.pid).children()
         except psutil.NoSuchProcess:
@@ -59,7 +59,7 @@ class Instance:
         os.kill(self.pid, number)
 
     def freeze(self) -> None:
-        """Stop it and its children without a word, as a machine does that swaps or sleeps."""
+        """Suspend the instance and its children, like a machine that swaps or sleeps."""
         for process in [psutil.Process(self.pid), *self.children()]:
             process.suspend()
 
@@ -83,14 +83,14 @@ def launched(stack: RunningStack, program: str) -> Instance:
 def replica(
     stack: RunningStack, program: str, *, number: int = 2, module: str | None = None, **environment: str
 ) -> Iterator[Instance]:
-    """Start a further instance of a service and wait until it is ready; end it afterwards.
+    """Start a further instance of a service and wait until it is ready; end it after the block.
 
     Parameters
     ----------
     module : str, optional
-        Run instead of the service's own, e.g. one whose models hang.
+        Module to run instead of the service's own, for example one with a trainer that hangs.
     environment : str
-        Put over what the launcher gave.
+        Variables that replace the launcher's.
     """
     running = psutil.Process(stack.pid(program))
     port, name = free_port(), f"{program}-{number}"
@@ -128,7 +128,7 @@ def replica(
 
 
 def owned_partitions(instance: Instance, topic: str) -> set[int]:
-    """Return the partitions of a topic that an instance has, as its log tells."""
+    """Return the partitions of a topic that an instance owns, according to its log."""
     owned: set[int] = set()
     for line in logged(instance.log):
         if line.get("event") == "version_start":  # the process is new and owns no partition yet
@@ -141,7 +141,7 @@ def owned_partitions(instance: Instance, topic: str) -> set[int]:
 
 
 def wait_shared(instances: list[Instance], topic: str, *, partitions: int = 6, timeout: float = 300) -> None:
-    """Wait until the instances share a topic's partitions: each has some, all have each once."""
+    """Wait until each instance owns a partition of a topic, and each partition has one owner."""
 
     def shared() -> bool:
         sets = [owned_partitions(one, topic) for one in instances]
@@ -153,7 +153,7 @@ def wait_shared(instances: list[Instance], topic: str, *, partitions: int = 6, t
 
 
 def identifier_for(owner: Instance, topic: str, prefix: str) -> str:
-    """Return an identifier whose messages this instance reads: the clients' own partitioner is CRC-32 of the key."""
+    """Return an identifier whose messages this instance reads: the partition is the CRC-32 of the key, modulo 6."""
     partitions = owned_partitions(owner, topic)
     names = (f"{prefix}-{number}" for number in range(1000))
     return next(name for name in names if zlib.crc32(name.encode()) % 6 in partitions)
@@ -171,7 +171,7 @@ def logged(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def metric(url: str, name: str) -> float:
-    """Return the sum of a metric's samples, whatever their labels."""
+    """Return the sum of all samples of a metric."""
     samples = (line.rpartition(" ") for line in httpx.get(f"{url}/metrics", timeout=10).text.splitlines())
     return sum(float(value) for key, _, value in samples if key.partition("{")[0] == name)
 

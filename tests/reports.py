@@ -10,7 +10,7 @@ from typing import Any
 
 
 def report(name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print rows as a table under a heading and keep them as ``<name>.json``."""
+    """Print rows as a table under a heading; write them to ``<name>.json`` if FLTS_REPORTS is set."""
     columns = list(dict.fromkeys(column for row in rows for column in row))
     cells = [columns, *([_text(row.get(column)) for column in columns] for row in rows)]
     widths = [max(len(row[at]) for row in cells) for at in range(len(columns))]

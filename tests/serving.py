@@ -98,7 +98,7 @@ def window_bundle(
 def clock_bundle(
     series: Series, *, identifier: str = "tiny", seed: int = 0, config_hash: str = CONFIG_HASH
 ) -> tuple[Bundle, bytes]:
-    """Return a bundle that only looks at the clock, as Prophet's do."""
+    """Return a bundle whose model reads only the time, as Prophet's does."""
     recipe = fit_recipe(as_train(series), RecipeSpec())
     targets = len(recipe.varying_targets)
     # If all targets are constant, the model returns one column of zeros, and each target's forecast is its constant.
@@ -172,7 +172,7 @@ def promote(
 
 
 def champion_of(made: tuple[Bundle, bytes], *, max_horizon_steps: int = 2016) -> Champion:
-    """Load a bundle as if it had been promoted."""
+    """Return a bundle loaded as a champion."""
     bundle, model = made
     data = bundle.to_json()
     claim = ClaimCheck(
@@ -183,7 +183,7 @@ def champion_of(made: tuple[Bundle, bytes], *, max_horizon_steps: int = 2016) ->
 
 
 def request_of(series: Series, rows: slice | None = None, **more: Any) -> dict[str, Any]:
-    """Return a request with these rows; NaN becomes null, times are ISO texts."""
+    """Return a request with these rows; NaN becomes null, times are in ISO 8601."""
     part = slice(-10, None) if rows is None else rows
     times = [f"{text}Z" for text in np.datetime_as_string(series.times[part].astype("datetime64[s]")).tolist()]
     data: dict[str, Any] = {"time": times}
@@ -198,7 +198,7 @@ def body_of(series: Series, rows: slice | None = None, **more: Any) -> bytes:
 
 
 def answer_of(made: tuple[Bundle, bytes], body: bytes, home: Path) -> dict[str, Any]:
-    """What /predict answers to a body where this bundle is the champion: the serving path without a server."""
+    """Return the answer of /predict to a body with this bundle as the champion, without a server."""
     bundle, model = made
     metrics = Metrics(CollectorRegistry())
     cache = ChampionCache(home)
@@ -231,7 +231,7 @@ def serving_environment(store_path: Path, cache: Path, **more: str) -> dict[str,
 
 
 def named_store(home: Path, monkeypatch: pytest.MonkeyPatch) -> FilesystemStore:
-    """Return a store in a folder, with its buckets, that the environment names from now on."""
+    """Return a store in a folder, with its buckets; set the environment's variables to the store."""
     for name, value in serving_environment(home / "store", home / "cache").items():
         monkeypatch.setenv(name, value)
     store = FilesystemStore(home / "store")

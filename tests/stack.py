@@ -28,10 +28,10 @@ PORTS = tuple(name.upper() for name in EmbeddedSettings.model_fields if name.end
 SMALL = {"EPOCHS": "4", "HIDDEN_SIZE": "16", "NUM_LAYERS": "1", "BATCH_SIZE": "64"}
 UPLOAD_BYTES = 48 * 2**20
 VALIDATION_BYTES = 192 * 2**20
-"""Limits low enough that a test of seconds reaches them."""
+"""Bytes; a test can reach these limits within seconds."""
 LIMITS = {"MAX_UPLOAD_BYTES": str(UPLOAD_BYTES), "VALIDATION_MEMORY_BYTES": str(VALIDATION_BYTES)}
 READY_SECONDS = 240
-"""15 s where nothing else runs; a machine that has just begun reads each page of memory for the first time."""
+"""Seconds; an idle machine needs 15 s, and more just after it booted, because no page is in memory."""
 
 
 @dataclass
@@ -56,14 +56,14 @@ class RunningStack(FreezablePipeline):
 
     @property
     def scratch(self) -> Path:
-        """Where its programs put files for a moment."""
+        """Folder of the programs' temporary files."""
         return self.home / "scratch"
 
     def log(self, program: str) -> str:
         return (self.home / "logs" / f"{program}.log").read_text()
 
     def pid(self, program: str) -> int:
-        """The program's process now: the launcher starts it again where it died."""
+        """Return the process id of a program, which changes when the launcher restarts the program."""
         module = {
             "preprocess": "preprocess_container",
             "eval": "eval_container",
@@ -118,14 +118,14 @@ class RunningStack(FreezablePipeline):
 
 @contextmanager
 def running_stack(home: Path, *, code: Path = ROOT, **environment: str) -> Iterator[RunningStack]:
-    """Start `python -m embedded up` on free ports and end it, asserting that nothing is left behind.
+    """Start `python -m embedded up` on free ports; end it after the block and assert that no process is left.
 
     Parameters
     ----------
     home : Path
         ``FLTS_HOME``.
     code : Path
-        The tree that is run; its packages are found before those that are installed.
+        Source tree to run; Python imports its packages instead of the installed ones.
     environment : str
         Settings.
     """
@@ -193,5 +193,5 @@ def _fail(home: Path) -> bool:
 
 
 def now() -> float:
-    """Seconds of a clock that only goes forward."""
+    """Return the seconds of the monotonic clock."""
     return time.monotonic()

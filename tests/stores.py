@@ -15,7 +15,7 @@ from flts.storage.ports import ObjectStore
 
 S3_VARIABLES = ("FLTS_TEST_S3_ENDPOINT", "FLTS_TEST_S3_ACCESS_KEY", "FLTS_TEST_S3_SECRET_KEY")
 OTHER_S3_VARIABLES = ("FLTS_TEST_S3_2_ENDPOINT", "FLTS_TEST_S3_2_ACCESS_KEY", "FLTS_TEST_S3_2_SECRET_KEY")
-"""A server of another make: what one promises by chance, the other does not."""
+"""A server of a second vendor: it may lack a behaviour that the first server has but does not guarantee."""
 
 
 def folder_settings(path: Path) -> StoreSettings:
@@ -43,7 +43,7 @@ def all_buckets(settings: StoreSettings) -> list[str]:
 
 
 def why_no_s3(variables: tuple[str, ...] = S3_VARIABLES) -> str | None:
-    """Return which variables a real S3 server would need, or None if they are there."""
+    """Return which variables of a real S3 server are missing, or None if all are set."""
     missing = [name for name in variables if not os.environ.get(name)]
     return f"no S3 server: {', '.join(missing)} not set" if missing else None
 
@@ -62,9 +62,9 @@ def s3_settings(variables: tuple[str, ...] = S3_VARIABLES) -> StoreSettings:
 def race(
     settings: StoreSettings, prefix: str, begin: float, writers: list[str], bucket: str
 ) -> tuple[list[str], list[str]]:
-    """One process of a race: each writer is a thread; return who created the object, and who failed how.
+    """Run one process of a race, each writer in a thread; return the writers that created the object, and the failures.
 
-    Each writer then adds one to a counter by compare-and-set.
+    Each writer then adds 1 to a counter by compare-and-set.
     """
     store = open_store(settings, prefix)
 
@@ -101,7 +101,7 @@ def _increment(store: ObjectStore, bucket: str) -> None:
 
 
 def overwrite(settings: StoreSettings, bucket: str, key: str, letters: str, times: int) -> int:
-    """Overwrite an object with a megabyte of one letter after the other; return how often."""
+    """Overwrite an object ``times`` times with 1 MiB of one letter, each time the next letter; return ``times``."""
     store = open_store(settings)
     for count in range(times):
         store.put(bucket, key, letters[count % len(letters)].encode() * 2**20)

@@ -1,8 +1,8 @@
-"""Where the journeys of `make test-e2e` run."""
+"""The target on which the suites of `make test-e2e` run."""
 
 from __future__ import annotations
 
 import os
 
 TARGET = os.environ.get("FLTS_TEST_TARGET", "embedded")
-"""``embedded``, ``compose`` or ``helm``; only `make test-e2e`'s suites are for all."""
+"""``embedded``, ``compose`` or ``helm``; only the suites of `make test-e2e` run on all three."""

@@ -1,6 +1,6 @@
-"""As much of an S3 server as the adapter uses, in memory: ``python -m tests.tiny_s3 --port P``.
+"""The part of an S3 server that the adapter uses, in memory: ``python -m tests.tiny_s3 --port P``.
 
-For faults and services on a machine without a real server; what real servers do is the contract suite's business.
+For tests of faults and of services on a machine without a real server; the contract suite tests real servers.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Object:
 
 
 class Buckets:
-    """All that the server holds."""
+    """The objects and the unfinished uploads of the server."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -77,7 +77,7 @@ class Handler(BaseHTTPRequestHandler):
     do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = do  # noqa: N815 - http.server calls these names
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
     def _answer(self) -> tuple[int, dict[str, str], bytes]:
         buckets = self.buckets.objects

@@ -1,4 +1,4 @@
-"""The trainers as the tests meet them; all of it follows from `flts.trainers`."""
+"""The trainers in the forms that tests need, all derived from `flts.trainers`."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from nonML_container.settings import NonmlSettings
 from train_container.settings import TrainSettings
 
 SETTINGS: dict[str, type[Any]] = {"train_container": TrainSettings, "nonML_container": NonmlSettings}
-"""What the trainers of a folder load."""
+"""Settings class of the trainers in a folder."""
 INSTALLED = tuple(trainer.deployment for trainer in TRAINERS if trainer.enabled)
-"""Deployments that an installation has unless it asks for others."""
+"""Deployments of the trainers that are on by default."""
 OFF = tuple(trainer for trainer in TRAINERS if not trainer.enabled)
-"""Trainers that an installation may ask for."""
+"""Trainers that are off by default."""
 EVERY_TYPE = ",".join(sorted(trainer.model_type for trainer in TRAINERS if not trainer.baselines))
-"""EXPECTED_MODEL_TYPES of an installation that asks for all of them, in the chart's order."""
+"""EXPECTED_MODEL_TYPES of an installation with every trainer, in the chart's order."""
 PORTS = tuple(f"{trainer.deployment.replace('-', '_').upper()}_PORT" for trainer in TRAINERS)
-"""Variables of the ports that Compose publishes."""
+"""Variables of the trainers' ports that Compose publishes."""
 
 
 def of_models(trained: Mapping[str, Any]) -> dict[str, Any]:

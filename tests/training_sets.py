@@ -1,4 +1,4 @@
-"""Processed data sets in a store, claimed by an event, as a trainer meets them."""
+"""Processed data sets in a store, with the event that a trainer consumes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ENVIRONMENT = {
 
 
 def made_series(rows: int, *, seed: int = 0, columns: int = 3, first_row: int = 0) -> Series:
-    """Return a daily cycle with autoregressive noise in each column, of very different units."""
+    """Return a daily cycle with autoregressive noise in each column; the columns' scales differ by factors of 1,000."""
     rng = np.random.default_rng(seed)
     at = np.arange(first_row, first_row + rows)
     noise = np.zeros((rows, columns))
@@ -59,7 +59,7 @@ class Stored:
     run_store: RunStore
 
     def again(self, **changes: Any) -> TrainingData:
-        """Return the event of a further run on the same data."""
+        """Return the event of another run on the same data."""
         run = new_pipeline_run_id()
         return self.event.model_copy(
             update={"pipeline_run_id": run, "event_id": derived_event_id(run, "training-data"), **changes}
@@ -69,7 +69,7 @@ class Stored:
 def store_dataset(
     folder: Path, series: Series, spec: RecipeSpec | None = None, *, identifier: str = "made", **changes: Any
 ) -> Stored:
-    """Preprocess a series into a store in ``folder`` and claim it."""
+    """Preprocess a series and store it in ``folder``; return it with its event."""
     store = FilesystemStore(folder)
     for bucket in ("processed-data", "model-bundles", "pipeline-runs", "model-promotion"):
         store.ensure_bucket(bucket)
@@ -108,7 +108,7 @@ def store_dataset(
 
 
 def training_settings(**changes: Any) -> TrainingSettings:
-    """Return settings of a training that takes a moment."""
+    """Return settings with which a training is short."""
     return TrainingSettings(**{"input_seq_len": 4, "hidden_size": 8, "num_layers": 1, "epochs": 3, **changes})
 
 
@@ -122,7 +122,7 @@ def adapters_of(stored: Stored, settings: Settings, tracker: Any = None) -> Adap
 
 
 class Progress:
-    """Remembers what a handler reported."""
+    """Collects the progress reports of a handler."""
 
     def __init__(self) -> None:
         self.said: list[SimpleNamespace] = []
@@ -131,6 +131,6 @@ class Progress:
         self.said.append(SimpleNamespace(stage=stage, state=state, **facts))
 
     def states(self) -> list[str]:
-        """Return the states in order, repeats left out."""
+        """Return the states in order, without repeats."""
         states = [said.state for said in self.said]
         return [state for at, state in enumerate(states) if at == 0 or states[at - 1] != state]

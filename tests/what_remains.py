@@ -1,4 +1,4 @@
-"""What a pipeline keeps, in a form that two moments can be compared in: the store's objects and MLflow's records."""
+"""The objects in the store and the records in MLflow at one moment, in a form that can be compared."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ LASTING = (
     "inference-logs",
 )
 LEASES = "pipeline-runs/_leases/"
-"""Who does what at this moment: renewed by ticks, whatever messages come."""
+"""Leases, which ticks renew without any message."""
 
 
 @dataclass(frozen=True)
 class Kept:
-    """All that a pipeline keeps of some identifiers, at one moment."""
+    """Everything that a pipeline keeps of some identifiers at one moment."""
 
     store: dict[str, str]
     records: dict[str, Any]
@@ -81,7 +81,7 @@ def _forecast(stack: RunningStack, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def settled(stack: RunningStack, identifiers: tuple[str, ...]) -> None:
-    """Wait until everything is read and no run of these identifiers, and no forecast, is open."""
+    """Wait until every record is read, no run or forecast of these identifiers is open, and the spool is empty."""
     whole_log.wait_read(stack.state["kafka"])
 
     def done() -> bool:
@@ -98,7 +98,7 @@ def settled(stack: RunningStack, identifiers: tuple[str, ...]) -> None:
 
 
 def stored(stack: RunningStack) -> dict[str, str]:
-    """Return the SHA-256 of every object by bucket and key."""
+    """Return the SHA-256 of every lasting object by bucket and key."""
     return {
         name: hashlib.sha256(path.read_bytes()).hexdigest()
         for bucket in LASTING
@@ -109,14 +109,14 @@ def stored(stack: RunningStack) -> dict[str, str]:
 
 
 def differences(before: dict[str, Any], after: dict[str, Any]) -> dict[str, str]:
-    """Return what is new, gone or other."""
+    """Return the names that are new, gone or changed, with the difference as text."""
     names = sorted(before.keys() | after.keys())
     words = {name: _difference(before.get(name), after.get(name)) for name in names}
     return {name: word for name, word in words.items() if word}
 
 
 def recorded(stack: RunningStack, *identifiers: str) -> dict[str, Any]:
-    """Return MLflow's runs with the whole history of their metrics, versions and alias, of these identifiers."""
+    """Return the MLflow runs of these identifiers with all values of their metrics, their versions and the alias."""
     with httpx.Client(base_url=f"{stack.state['mlflow_url']}/api/2.0/mlflow", timeout=30) as api:
         found: dict[str, Any] = {}
         for identifier in identifiers:

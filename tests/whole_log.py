@@ -1,4 +1,4 @@
-"""Everything that ever passed the broker, as records to be looked at and produced again."""
+"""Read every record that the broker has, and produce records again."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GROUPS = {
     "eval": ("training-data", "model-training"),
     "inference-worker": ("inference-data",),
 }
-"""What each group consumes."""
+"""Topics of each consumer group."""
 PIPELINE = tuple(topic.name for topic in topics.ALL)
 
 
@@ -40,7 +40,7 @@ class Logged:
 
 
 def read_log(address: str, names: Iterable[str] = ()) -> list[Logged]:
-    """Return all records of these topics, else of all of the pipeline's, in the order of topics and partitions."""
+    """Return all records of these topics, by default of the pipeline's, sorted by topic and partition."""
     records = []
     with _reader(address, "reader") as consumer:
         for part, end in sorted(_ends(consumer, names or PIPELINE).items()):
@@ -59,7 +59,7 @@ def read_log(address: str, names: Iterable[str] = ()) -> list[Logged]:
 
 
 def produce(address: str, records: Iterable[Logged]) -> int:
-    """Produce records in this order with their keys and headers, wait for the acknowledgements, return how many."""
+    """Produce records in this order with their keys and headers, wait for the acknowledgements, return the count."""
     errors: list[Any] = []
     producer = Producer({"bootstrap.servers": address, "linger.ms": 5, "partitioner": "consistent_random"})
     count = 0
@@ -79,7 +79,7 @@ def produce(address: str, records: Iterable[Logged]) -> int:
 
 
 def lags(address: str) -> dict[str, int]:
-    """Return how many records each group has before it."""
+    """Return the lag of each consumer group in records."""
     behind = {}
     for group, names in GROUPS.items():
         with _reader(address, group) as consumer:
@@ -90,7 +90,7 @@ def lags(address: str) -> dict[str, int]:
 
 
 def wait_read(address: str, *, timeout: float = 300) -> None:
-    """Wait until no group has a record before it, twice in a row: what the last ones made is read, too."""
+    """Wait until the lag is 0 twice in a row, because the last records may have caused further records."""
 
     def read() -> bool:
         for _ in range(2):
@@ -102,7 +102,7 @@ def wait_read(address: str, *, timeout: float = 300) -> None:
 
 
 def ids_by_topic(records: Iterable[Logged]) -> dict[str, Counter[str]]:
-    """Return how often each event_id was published, by topic; progress has an id of its own each time."""
+    """Return how often each event_id was published, by topic; a progress report always has a new id and is left out."""
     found: dict[str, Counter[str]] = {}
     for record in records:
         if record.topic != topics.RUN_PROGRESS.name:
