@@ -1,4 +1,4 @@
-"""sent = done + in flight + dead letters, from offsets: one suite, on the embedded broker and on a real Kafka."""
+"""sent = done + in flight + dead letters, from offsets: one suite for the embedded broker and for a real Kafka."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the services rely on a broker for: one suite, on the embedded broker and on a real Kafka."""
+"""The behaviour of a broker on which the services rely: one suite for the embedded broker and for a real Kafka."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from tests.files_below import files_below
 
 GROUP = "bus"
 PREFIXES = [f"t{number}-" for number in range(24)]
-"""One for each test, so that one broker serves them all."""
+"""One prefix for each test, so that all tests can use the same broker."""
 REBALANCE_SECONDS = 60
-"""A real broker misses a killed member after 45 s unless it is told otherwise."""
+"""Seconds; by default a real broker removes a killed member after 45 s."""
 
 
 class BusContract:
@@ -274,7 +274,7 @@ class TestEmbeddedBroker(BusContract):
 
 
 class TestEmbeddedBrokerClassicProtocol:
-    """The older group protocol, where it differs: membership."""
+    """The classic group protocol, for the tests in which it differs: membership."""
 
     @pytest.fixture
     def bus(self, tmp_path: Path, broker: EmbeddedBroker, prefixes: Iterator[str]) -> Iterator[Bus]:
@@ -311,7 +311,7 @@ def all_ended(service: RunningService, count: int, timeout: float = 10, *others:
 
 
 def steady_assignment(*services: RunningService) -> None:
-    """Wait until a second has passed without a change of partitions."""
+    """Wait until no partition is assigned or revoked for a second."""
 
     def changes() -> int:
         return sum(len(each.logged("partitions_assigned") + each.logged("partitions_revoked")) for each in services)

@@ -1,4 +1,4 @@
-"""Dead letters on a broker: every kind of poison, and the way back. One suite, embedded and on a real Kafka."""
+"""Dead letters of every kind of poison, and their replay: one suite for the embedded broker and for a real Kafka."""
 
 from __future__ import annotations
 

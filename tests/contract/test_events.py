@@ -1,4 +1,4 @@
-"""The schemas of events change only on purpose: the diff of a golden file is the review of the change."""
+"""The schemas of events change only on purpose: the review of a change is the diff of a golden file."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ BUCKET = "raw-data"
 
 
 class ObjectStoreContract:
-    """What every adapter promises; each brings ``settings``, ``prefix`` and ``store``."""
+    """The promises of every adapter; a subclass provides ``settings``, ``prefix`` and ``store``."""
 
     settings: StoreSettings
     prefix = ""
@@ -445,7 +445,7 @@ class TestFilesystemStore(ObjectStoreContract):
 
 
 class S3Contract(ObjectStoreContract):
-    """On a real server, which its three variables name."""
+    """The suite on a real server, whose address and keys are in three environment variables."""
 
     variables: tuple[str, ...]
 

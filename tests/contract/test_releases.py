@@ -1,4 +1,4 @@
-"""What earlier releases wrote is read by this code: every object, every record of the queue, every cached champion."""
+"""This code reads the data of earlier releases: every object, every record of the queue, every cached champion."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class Unpacked:
         return self.store.get(bucket, found["key"])[0]
 
     def claim(self, bucket: str, key: str) -> ClaimCheck:
-        """Return the claim of an object as it is."""
+        """Return the claim of a stored object."""
         data, _ = self.store.get(bucket, key)
         return ClaimCheck(bucket=bucket, object_key=key, size=len(data), sha256=hashlib.sha256(data).hexdigest())
 
@@ -229,7 +229,7 @@ def read_forecast(release: Unpacked, found: Found) -> None:
 
 
 def read_forecast_attempts(release: Unpacked, found: Found) -> None:
-    """Attempts at a forecast are counted like all others now: anew, and what was counted goes with the run."""
+    """Assert that a deletion of the run removes its forecast attempts, which this release no longer reads."""
     assert found["key"] in release.run_store.runs.keys_of(*run_of(found))
 
 
@@ -346,7 +346,7 @@ KINDS: dict[tuple[str, str], Callable[[Unpacked, Found], None]] = {
     (LOGS, rf"{NAMED}/date=[0-9-]+/{RUN}\.parquet"): read_forecast_table,
     (LOGS, rf"{NAMED}/date=[0-9-]+/{RUN}\.jsonl"): read_forecast_log,
 }
-"""Bucket and pattern of the key, and the reader."""
+"""The reader of each kind of object, by bucket and pattern of the key."""
 
 
 def matching(unpacked: Unpacked, kind: tuple[str, str]) -> list[Found]:
@@ -408,7 +408,7 @@ def test_a_job_that_was_done_is_not_started_again(
 
 @pytest.fixture
 def environment(unpacked: Unpacked, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The settings that the release ran with."""
+    """Set the environment to the settings of the release."""
     for name, value in {**ENVIRONMENT, **unpacked.release.expected["environment"]}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("STORE_PATH", str(unpacked.home / "store"))

@@ -1,4 +1,4 @@
-"""Ten thousand messages through one group: members killed, messages sent twice, poison between them, then a replay."""
+"""Ten thousand messages through one group, with killed members, repeated messages and poison; then a replay."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ MESSAGES, TWICE, POISON = 10_000, 300, 500
 MEMBERS, KILLS = 3, 7
 SERIES = 200
 HEADER_BYTES = 20 * 1024
-"""More than is read, and little enough that the embedded broker keeps all of it."""
+"""Bytes; more than a consumer accepts, and few enough for the embedded broker to keep every record."""
 AGAIN = 300
-"""Most messages that may be worked on again: a killed member has one in hand, its commit may be under way."""
+"""Largest number of redelivered messages: a killed member has one in work, and a commit may be on its way."""
 TAKEN_SECONDS = 420
-"""A real broker misses each killed member only after 45 s in the newer protocol."""
+"""Seconds; in the newer protocol a real broker removes each killed member only after 45 s."""
 
 
 @dataclass
 class Crowd:
-    """What is sent, and the members that take it."""
+    """The messages to publish, and the members that consume them."""
 
     bus: Bus
     chance: random.Random
@@ -70,7 +70,7 @@ class Crowd:
         ]
 
     def publish(self) -> int:
-        """Send all of it in one disorder; return how many records that were."""
+        """Publish all messages in one random order; return the number of records."""
         again = self.chance.sample(self.good, TWICE)
         records: list[tuple[bytes, bytes, RawHeaders]] = []
         for event in (*self.good, *again):
@@ -88,7 +88,7 @@ class Crowd:
         self.members.append(self.bus.start(GROUP, **more, **environment))
 
     def kill_one(self, **environment: str) -> None:
-        """Kill any member in the middle of whatever it does; another comes in its place."""
+        """Kill a random member at a random moment, and start a new one."""
         time.sleep(self.chance.uniform(0, 0.2))
         self.members.pop(self.chance.randrange(len(self.members))).kill()
         self.kills += 1
@@ -100,11 +100,11 @@ class Crowd:
         self.members.clear()
 
     def ended(self) -> int:
-        """Return how often work came to its end, of all members that there ever were."""
+        """Return how often the handler finished, over all members, including the killed ones."""
         return sum(each.journal_path.read_bytes().count(b'"what": "end"') for each in self.bus.services)
 
     def lines(self, what: str) -> Counter[str]:
-        """Return how often each event came to this step."""
+        """Return how often each event reached this step."""
         return Counter(line["event_id"] for each in self.bus.services for line in each.journal(what))
 
     def effects(self) -> set[str]:
@@ -188,7 +188,7 @@ class TenThousandContract:
 
 
 def kill_members_on_the_way(crowd: Crowd, desk: Desk) -> None:
-    """Kill a member each time when some share of the work is done, chosen at random; the sum holds all the while."""
+    """Kill a member at each of several random shares of the work; the sum of the account holds all the time."""
     shares = sorted(crowd.chance.uniform(0.05, 0.9) for _ in range(KILLS))
     for share in shares:
 
@@ -213,7 +213,7 @@ def settle(desk: Desk, sent: int, timeout: float) -> None:
 
 
 def letters_by_kind(desk: Desk, made: Sequence[Poison]) -> dict[str, Counter[str]]:
-    """Return the reasons of each kind's letters; every piece of poison has one, whole, and nothing else has."""
+    """Return the error codes of each kind's dead letters; assert that all poison, and only poison, has letters."""
     known = {fixed_reader.digest(each.value, each.headers): each for each in made}
     assert len(known) == len(made)
     letters = desk.letters.read_many(GROUP, [head.id for head in desk.letters.heads(GROUP)])
@@ -230,7 +230,7 @@ def letters_by_kind(desk: Desk, made: Sequence[Poison]) -> dict[str, Counter[str
 
 
 def mend(crowd: Crowd) -> Path:
-    """Put the objects right, and write down what a reader that was mended makes of the rest."""
+    """Store the right objects and write all events for the repaired decoder; return the decoder's folder."""
     folder = crowd.bus.folder / "known"
     for each in crowd.poison:
         each.mend(crowd.store)

@@ -1,4 +1,4 @@
-"""What is promised of the record: one suite, on MLflow with SQLite and with Postgres, and on servers that are away."""
+"""The promises of a tracker: one suite for MLflow on SQLite and on Postgres, and for servers that are unavailable."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ BUCKET = "pipeline-runs"
 
 @pytest.fixture(autouse=True)
 def environment() -> Iterator[None]:
-    """Give back what MLflow's client is told by it: a tracker that waits a second only would have others do so too."""
+    """Restore the environment, because the MLflow timeouts that a tracker sets there apply to all trackers."""
     before = dict(os.environ)
     yield
     os.environ.clear()
@@ -40,7 +40,7 @@ def environment() -> Iterator[None]:
 
 
 def patiently() -> None:
-    """Have MLflow's client wait for a server that has just woken up."""
+    """Lengthen the timeout of MLflow's client for a server that was just resumed."""
     os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = "30"
 
 
@@ -129,7 +129,7 @@ def spooled(store: ObjectStore) -> list[str]:
 
 
 class TrackerContract:
-    """What a tracker promises on any server; each brings its own ``server``."""
+    """The promises of a tracker on any server; a subclass provides ``server``."""
 
     def test_a_training_is_recorded_whole(
         self, tracker: Tracker, mlflow: Any, store: ObjectStore, experiment: str
