@@ -1,4 +1,4 @@
-"""The faults that the long suites rely on are what they say."""
+"""The faults of the proxy, on which the long suites rely, behave as named."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.faulty_proxy import BLACKHOLE, PASS, REFUSE, FaultyProxy, slow, stall
 
 @pytest.fixture
 def proxy() -> Iterator[FaultyProxy]:
-    """In front of a server that sends back what it gets."""
+    """A proxy in front of a server that returns every byte."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:

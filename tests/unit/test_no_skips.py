@@ -1,4 +1,4 @@
-"""A run with ``--no-skips`` says what is missing, and fails for it."""
+"""A run with ``--no-skips`` lists the skipped tests, and fails."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from tests.whole_log import Logged
 
 
 def written(folder: Path, *, age_seconds: float = 0.0) -> Path:
-    """Write a folder whose files were modified in an order of their own."""
+    """Write a folder whose files have modification times in an order of their own."""
     for number, name in enumerate(("store/b/second", "store/a/first", "inference/pointers.json", EXPECTED, QUEUE)):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""`make test`: journeys stay together and come first; the end of the run lists each folder's seconds."""
+"""`make test` runs end-to-end tests first, each half on one worker, and lists each folder's seconds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every command, against a gateway that listens."""
+"""Every command, against a gateway in the test's process."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NAME = "PobleSec"
 
 
 class Inference:
-    """Answers /predict with as many rows as asked for."""
+    """Answers /predict with the requested number of rows."""
 
     def __init__(self) -> None:
         self.requests: list[dict[str, Any]] = []
@@ -89,7 +89,7 @@ Captured = pytest.CaptureFixture[str]
 
 
 def told_when_called(owner: object, name: str, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """Return an event that is set once a method has returned."""
+    """Return an event that is set when the method has returned for the first time."""
     called, method = threading.Event(), getattr(owner, name)
 
     def call(*arguments: Any) -> Any:
@@ -365,7 +365,7 @@ class TestSettings:
 
 
 class TestFollow:
-    """A stream that breaks is opened again."""
+    """The client reopens a stream that breaks."""
 
     def client(self, streams: list[Any], waits: list[float], reconnect_seconds: float = 60) -> GatewayClient:
         def handle(request: httpx.Request) -> httpx.Response:

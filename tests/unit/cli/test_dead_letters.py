@@ -1,4 +1,4 @@
-"""`flts dlq`, against a gateway that listens."""
+"""`flts dlq`, against a gateway in the test's process."""
 
 from __future__ import annotations
 

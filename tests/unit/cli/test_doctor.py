@@ -1,4 +1,4 @@
-"""`flts doctor` where nothing runs, where settings are missing or wrong, and beside an embedded pipeline."""
+"""`flts doctor` without a pipeline, with missing or wrong settings, and beside an embedded pipeline."""
 
 from __future__ import annotations
 

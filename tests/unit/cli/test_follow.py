@@ -1,4 +1,4 @@
-"""Following a run ends: with the run, with its time, or when nobody goes on with it."""
+"""Following a run ends with the run, with its timeout, or when no service continues the run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Silent:
 
 
 def client_of(*events: tuple[str, dict[str, Any]], run: dict[str, Any] | None = None) -> GatewayClient:
-    """A gateway whose stream says these events and then sends signs of life for as long as somebody listens."""
+    """Return a client of a gateway that streams these events and then comments, until the client closes the stream."""
 
     class Stream(httpx.SyncByteStream):
         def __iter__(self) -> Iterator[bytes]:

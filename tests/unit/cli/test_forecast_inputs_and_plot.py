@@ -1,4 +1,4 @@
-"""What goes to /predict from a CSV, and the picture of what comes back."""
+"""The body for /predict that is made from a CSV, and the picture of the answer."""
 
 from __future__ import annotations
 

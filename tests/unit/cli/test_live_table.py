@@ -1,4 +1,4 @@
-"""The table that changes in place on a terminal."""
+"""The table that the command line updates in place on a terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`flts delete`, `janitor` and the causes in `runs` and `why`, against a gateway that listens."""
+"""`flts delete`, `flts janitor`, and the causes in `runs` and `why`, against a gateway in the test's process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people read, to the letter."""
+"""The exact text that the command line prints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The embedded broker has the dead letters of the groups there are, and of no other."""
+"""The embedded broker has dead-letter topics for the running groups only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A port stays free until somebody listens on it, which with MLflow is 10 s later."""
+"""A chosen port is free until a process listens on it, which MLflow does 10 s later."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Programs are kept running, ended in order, and left alone where starting them again would change nothing."""
+"""The launcher restarts programs, ends them in order, and does not restart a program that would fail again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run's yardstick: bundles that the baselines' trainer delivered, or that eval makes by the same functions."""
+"""A run is compared with the baselines of their trainer, or with the same baselines made by eval."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def flts(tmp_path: Path) -> Installation:
 
 
 def delivered(flts: Installation, run: Run) -> list[ModelTraining]:
-    """Store every baseline's bundle, as its trainer does, and announce it."""
+    """Store every baseline's bundle as the baselines' trainer does; return its events."""
     features = read_claimed_features(flts.store, run.data.claim())
     data = TrainingSet(features, run.recipe, tails(len(features), stop_tail=0.1, calibration_tail=0.1))
     events = []
@@ -51,7 +51,7 @@ def delivered(flts: Installation, run: Run) -> list[ModelTraining]:
 
 
 def decided(flts: Installation, run: Run, *trained: ModelTraining) -> dict[str, Any]:
-    """Return the scoreboard of a run with two candidates and what else came."""
+    """Return the scoreboard of a run with two candidates and ``trained``."""
     told = flts.send(run.data, *trained, flts.trained(run, "GRU", 0.8), flts.trained(run, "LSTM", 0.5))
     [selected] = [event for event in told if isinstance(event, ModelSelected)]
     return flts.scoreboard(selected)

@@ -19,11 +19,11 @@ from tests.evaluated_runs import CREATED, IDENTIFIER, Installation, Run, announc
 
 
 class KilledError(Exception):
-    """Stands for a kill -9."""
+    """Simulates SIGKILL."""
 
 
 class DyingStore:
-    """A store whose process dies just before or just after its n-th write."""
+    """A store whose process is killed just before or just after its n-th write."""
 
     def __init__(self, store: ObjectStore, *, at_write: int, after: bool) -> None:
         self._store = store
@@ -51,7 +51,7 @@ class DyingStore:
 
 
 class Recorder:
-    """Stands where MLflow's adapter is, and keeps what it was told."""
+    """Replaces MLflow's adapter and keeps the calls."""
 
     def __init__(self) -> None:
         self.champions: list[tuple[str, str]] = []
@@ -59,7 +59,7 @@ class Recorder:
         self.artifacts: dict[str, list[str]] = {}
 
     def warm_up(self) -> None:
-        """Take a client's place, which needs none."""
+        """Do nothing; no client has to start."""
 
     def append(
         self, run_id: str, experiment: str, *, metrics: Mapping[str, float], artifacts: Mapping[str, Any]

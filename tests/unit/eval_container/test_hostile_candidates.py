@@ -1,4 +1,4 @@
-"""A candidate whose bundle somebody forged is refused by its reason; the good ones are judged all the same."""
+"""Eval refuses a candidate with a forged bundle and states the reason; it still judges the good candidates."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def flts(tmp_path: Path) -> Installation:
 
 
 class Watch:
-    """A tick of eval and what its process has heard."""
+    """A tick of eval and the signs of life that its process has received."""
 
     def __init__(self, flts: Installation) -> None:
         self.signs = SignsOfLife(flts.now)

@@ -1,4 +1,4 @@
-"""The scoreboard and the decision of a fixed run change only on purpose: the diff of the golden file is the review."""
+"""The scoreboard and the decision of a fixed run change only on purpose: the review is the diff of the golden file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.evaluated_runs import (
 GOLDEN = Path(__file__).parent / "golden"
 TYPES = ("GRU", "LSTM", "PROPHET", "OTHER", "HOLT")
 ROUNDING = 1e-4
-"""Largest relative difference of a measured number, as for probes: kernels of other machines round otherwise."""
+"""Largest relative difference of a measured number, as for probes: kernels on other machines round differently."""
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def _series(*, seed: int) -> Any:
 
 
 def _decide(flts: Installation, run: Run, *trained: Any) -> ModelSelected:
-    """Send what trainers delivered, and decide the run without the types that stay silent."""
+    """Send the trainers' events, and decide the run without the types that sent none."""
     request = EvaluateRequest(
         event_id=derived_event_id(run.id, "request"),
         identifier=IDENTIFIER,
@@ -92,7 +92,7 @@ def _decide(flts: Installation, run: Run, *trained: Any) -> ModelSelected:
 
 
 def _compare(name: str, flts: Installation, run: Run, selected: ModelSelected) -> None:
-    """Compare the canonical bytes, once durations are taken out and rounding is evened out."""
+    """Compare the canonical bytes, without durations and with differences below `ROUNDING` removed."""
     decision = dict(flts.run_store.evaluations.decision(IDENTIFIER, run.id) or {})
     del decision["scoreboard"]  # the scoreboard's key has a hash over durations, which differ in each run
     measured = _without_durations({"scoreboard": flts.scoreboard(selected), "decision": decision})
@@ -108,7 +108,7 @@ def _without_durations(value: Any) -> Any:
 
 
 def _evened(measured: Any, golden: Any) -> Any:
-    """Return what was measured, with the golden number wherever a number differs from it by rounding alone."""
+    """Return the measured values; a number that differs only by rounding is replaced by the golden number."""
     if isinstance(measured, dict) and isinstance(golden, dict):
         return {name: _evened(part, golden.get(name)) for name, part in measured.items()}
     if isinstance(measured, list) and isinstance(golden, list) and len(measured) == len(golden):

@@ -8,11 +8,11 @@ from flts.errors import BackendAwayError, FltsError, RejectedError, RetryableErr
 
 
 class OddColumnError(SeriesTooShortError):
-    """Not in flts.errors, as a service's own."""
+    """An error that flts.errors does not define, as a service could define it."""
 
 
 class NoDiskError(RetryableError):
-    """Another one."""
+    """A second error of the same kind."""
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Kill points: nothing without the setting; with it exactly one process ends, exactly where a test asked for it."""
+"""Kill points do nothing without the setting; with it, one process ends exactly at the point that a test armed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The registry: every name that is derived from it, and what makes a stored bundle one of its model."""
+"""The registry: the names that are derived from it, and the settings that determine a stored bundle's key."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ PROPHET = WINDOW | {
     "prophet_yearly_seasonality": "auto",
     "seed": 42,
 }
-"""Settings that entered the train_hash of release 0.1.0: one more, or one less, trains every stored bundle again."""
+"""Settings in the train_hash of release 0.1.0: an added or removed setting trains every stored bundle again."""
 
 
 @pytest.mark.parametrize("trainer", TRAINERS, ids=lambda trainer: trainer.model_type)
@@ -118,10 +118,10 @@ def test_the_stored_bundles_of_the_last_release_are_found(
 def test_another_models_hyperparameter_trains_no_model_again(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     class Other(WindowSettings):
         smoothing: float = 0.5
-        """Some number."""
+        """Any number."""
 
     class Both(TrainSettings, Other):
-        """What the folder's service would read then."""
+        """The settings class of the folder's service, if another trainer had this class."""
 
     for name, value in {**ENVIRONMENT, "STORE_PATH": str(tmp_path), "MODEL_TYPE": "GRU"}.items():
         monkeypatch.setenv(name, value)

@@ -1,4 +1,4 @@
-"""Who may do what, and the one form of every error."""
+"""The permissions of clients, and the common form of every error."""
 
 from __future__ import annotations
 

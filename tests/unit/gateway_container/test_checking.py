@@ -1,4 +1,4 @@
-"""Files are read in a child whose memory and time end before the gateway's do."""
+"""A child process reads files, with limits of memory and time that end it before the gateway."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def write(folder: Path, name: str, data: bytes) -> Path:
 
 
 def wide(folder: Path) -> Path:
-    """40 MB of nine million cells: 200 MB as numbers, and copies of them."""
+    """Write a file of 18 MB with nine million cells: 72 MB as numbers, plus copies of them."""
     header = b"time," + b",".join(b"c%d" % at for at in range(900)) + b"\n"
     row = b"," + b",".join([b"1"] * 900) + b"\n"
     return write(folder, "wide", header + b"".join(b"%d" % (60 * at) + row for at in range(10_000)))

@@ -1,4 +1,4 @@
-"""Dead letters by the gateway: who may, what is shown, what is sent again, and which replays are of no use."""
+"""Dead letters through the gateway: permissions, the lists, the replays, and the replays that have no effect."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def started(gateway: GatewayUnderTest, identifier: str = NAME) -> RawData:
 
 
 def prepared(event: RawData, kind: type[TrainingData] = TrainingData) -> TrainingData:
-    """Return what preprocess would make of it."""
+    """Return the event that preprocess would make from it."""
     rows = claim("processed-data", "x/y/rows.parquet")
     return kind(
         **event.model_dump(include={"identifier", "pipeline_run_id", "created_at"}),
@@ -193,7 +193,7 @@ def test_all_means_what_waits_oldest_first_up_to_the_limit(gateway: GatewayUnder
 
 
 def sent(gateway: GatewayUnderTest, group: str, event: Event, **more: Any) -> dict[str, Any]:
-    """Replay the letter of an event; return what became of it."""
+    """Replay the dead letter of an event; return its result."""
     gateway.letters.give_up(group, event)
     answer = replay(gateway, group, all=True, **more)
     return dict(answer["results"][-1])

@@ -1,4 +1,4 @@
-"""The seeds' routes: files into raw-data only, files out of three buckets only."""
+"""The file routes: upload to raw-data only, download from three buckets only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run, live: the state first, then what changes, then the end."""
+"""The event stream of a run: the state first, then the changes, then the end."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def decided(run_id: str) -> ModelSelected:
 
 
 class Reader:
-    """Reads a stream in a thread."""
+    """Reads a stream in a thread of its own."""
 
     def __init__(self, url: str, run_id: str) -> None:
         self.text = ""

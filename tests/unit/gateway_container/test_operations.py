@@ -1,4 +1,4 @@
-"""Operation through the gateway: delete, the janitor, and what was done by whom and why."""
+"""Operations through the gateway: deletion, the janitor, and the record of who asked for what and why."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A form is the same form however it is cut into pieces."""
+"""The result of a form does not depend on how the body is divided into pieces."""
 
 from __future__ import annotations
 

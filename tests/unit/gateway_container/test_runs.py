@@ -1,4 +1,4 @@
-"""Runs as people see them: built from the store, kept fresh by the topics."""
+"""Runs in the form that the API shows: built from the store, updated by messages."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def upload(gateway: GatewayUnderTest, identifier: str = "x", **data: str) -> str
 
 
 def finish(gateway: GatewayUnderTest, run_id: str, identifier: str = "x") -> None:
-    """Leave the records that services leave."""
+    """Write the records that the services write."""
     run_store = gateway.run_store
     run_store.stages.put(identifier, run_id, "eval", "done", datetime.now(UTC), datetime.now(UTC))
     run_store.stages.put(identifier, run_id, "train-gru", "done", datetime.now(UTC), datetime.now(UTC), reused=True)
@@ -284,7 +284,7 @@ class TestResume:
 
 
 class TestRequests:
-    """Rollback and evaluate-again are runs of their own, decided by eval."""
+    """Rollback and evaluate-again create new runs, which eval decides."""
 
     def test_a_run_is_judged_again_as_a_run_of_its_own(self, gateway: GatewayUnderTest) -> None:
         old = upload(gateway)
@@ -526,7 +526,7 @@ class TestTail:
     def test_a_file_of_lines_that_are_far_too_wide_is_not_read_into_memory(
         self, gateway: GatewayUnderTest, lines: int
     ) -> None:
-        """What was uploaded by bucket and key was never read, and a tail asks for no key."""
+        """Assert that a tail, which needs no key, does not read an unchecked file that was stored by bucket and key."""
         line = b"9" * (1_000_000 if lines > 1 else 90_000_000) + b"\n"
         gateway.store.put("raw-data", f"x/{'0' * 64}/train.csv", b"time,a\n" + line * lines)
 

@@ -1,4 +1,4 @@
-"""The trial of an installation: what it takes for one, and that it leaves nothing behind."""
+"""The trial of an installation: the results that pass, and that the trial removes its data."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def forecast(steps: int = HORIZON_STEPS, **changed: Any) -> dict[str, Any]:
 
 
 class Installation:
-    """Answers as the gateway and the inference service would, and keeps what it was asked."""
+    """Answers like the gateway and the inference service, and keeps the requests."""
 
     def __init__(self) -> None:
         self.outcome: dict[str, Any] = {"outcome": "promoted"}
@@ -52,7 +52,7 @@ class Installation:
 
 
 class Clock:
-    """Time that passes only while somebody waits."""
+    """A clock that advances only while a caller sleeps."""
 
     def __init__(self) -> None:
         self.now = 0.0

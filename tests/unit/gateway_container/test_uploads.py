@@ -1,4 +1,4 @@
-"""Uploads: checked before they are stored, stored before they are announced."""
+"""Uploads are checked before they are stored, and stored before they are announced."""
 
 from __future__ import annotations
 
@@ -401,7 +401,7 @@ def test_a_line_without_an_end_is_refused_before_the_rest_of_it_comes(gateway: G
 
 
 def test_httpx_streams_the_same_upload(gateway: GatewayUnderTest) -> None:
-    """The command line's own way of sending."""
+    """Upload as the command line does."""
     transport = httpx.ASGITransport(gateway.app)
 
     async def send() -> httpx.Response:

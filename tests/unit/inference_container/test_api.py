@@ -1,4 +1,4 @@
-"""The ASGI application without a server: statuses, bodies, limits."""
+"""The ASGI application without a server: status codes, bodies and limits."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ QUEUE_BYTES = 20_000
 
 
 class Server:
-    """An API over champions in a folder."""
+    """An API on champions in a folder."""
 
     def __init__(self, home: Path, *, api_key: str | None = None, known: bool = True) -> None:
         self.metrics = Metrics(CollectorRegistry())
@@ -191,7 +191,7 @@ def test_nothing_unpacks_what_strangers_packed(serving: Server, encoding: str) -
 def test_a_sender_of_a_little_too_much_may_finish_and_an_endless_one_may_not(
     serving: Server, declared: int | None, taken: int
 ) -> None:
-    """One whose connection is closed while it still sends never reads why."""
+    """Assert how much the server reads; a client that still sends when its connection closes never reads the reason."""
     left = declared or 10**10
     sent = 0
     answered: list[dict[str, Any]] = []

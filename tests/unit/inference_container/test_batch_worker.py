@@ -1,4 +1,4 @@
-"""Test rows wait in the store until their run is decided, then they are forecast, exactly once."""
+"""Test rows wait in the store until their run is decided; then the worker forecasts them exactly once."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ TEST = make_series(600).rows(400 - CONTEXT_ROWS, 500)
 
 
 def quiet(*_: object, **__: object) -> None:
-    """Take progress reports and do nothing."""
+    """Ignore a progress report."""
 
 
 class Worker:
-    """The worker's parts on a store in a folder."""
+    """The parts of the worker on a store in a folder."""
 
     def __init__(self, home: Path) -> None:
         self.settings = WorkerSettings(
@@ -70,7 +70,7 @@ class Worker:
         self.published.extend(events)
 
     def claim(self, run: str, series: Series = TEST, *, identifier: str = "tiny") -> InferenceData:
-        """Store test rows and take their claim in, as from the topic."""
+        """Store test rows, and pass their event to the worker as the topic would."""
         data = series_to_parquet(series)
         raw = put_claimed(
             self.store, "processed-data", f"{identifier}/{run}/raw.parquet", data,
@@ -90,7 +90,7 @@ class Worker:
         return event
 
     def decide(self, run: str, decision: str, made: tuple[Bundle, bytes] | None = None) -> None:
-        """Do what eval does: the trained model, the decision, the pointer, the outcome."""
+        """Write the records that eval writes: the trained model, the decision, the pointer, the outcome."""
         if made is not None:
             bundle, model = made
             claim = store_bundle(self.store, "model-bundles", bundle, model)
@@ -109,7 +109,7 @@ class Worker:
         self.run_store.runs.put_outcome("tiny", run, RunState(decision))
 
     def attempts(self) -> list[str]:
-        """Return the keys of the attempts that are counted."""
+        """Return the keys of the counted attempts."""
         keys = (info.key for info in self.store.list(self.settings.bucket_pipeline_runs, ""))
         return [key for key in keys if layout.ATTEMPT.parse(key) is not None]
 

@@ -1,4 +1,4 @@
-"""The life of champions on a disk: load, swap, keep the old one, let go, forget."""
+"""Champions on a disk: load, swap, keep the old one, evict, forget."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SERIES = small_series()
 
 
 class Replica:
-    """Champions on a cache folder, and what a child would bring there."""
+    """Champions on a cache folder, and bundles in the form in which a child process writes them."""
 
     def __init__(self, path: Path, *, identifier: str | None = None, max_loaded: int = 10) -> None:
         self.cache = ChampionCache(path)
@@ -32,7 +32,7 @@ class Replica:
         )
 
     def bring(self, made: tuple[Bundle, bytes]) -> str:
-        """Write a bundle to disk as the child does; return the folder's name."""
+        """Write a bundle to disk as the child process does; return the name of its folder."""
         bundle, model = made
         data = bundle.to_json()
         claim = ClaimCheck(bucket="b", object_key="x/bundle.json", size=len(data), sha256=sha256(data))
@@ -54,7 +54,7 @@ def sha256(data: bytes) -> str:
 
 
 def damaged(made: tuple[Bundle, bytes]) -> tuple[Bundle, bytes]:
-    """Return a bundle whose probe says that the model answers otherwise."""
+    """Return a bundle whose probe contains other answers than the model gives."""
     bundle, model = made
     outputs = [[[value + 1 for value in row] for row in rows] for rows in bundle.probe["outputs"]]
     return replace(bundle, probe={**bundle.probe, "outputs": outputs}), model

@@ -1,4 +1,4 @@
-"""One round of the fetching child, without the child."""
+"""One round of the child process that fetches champions, in the test's process."""
 
 from __future__ import annotations
 

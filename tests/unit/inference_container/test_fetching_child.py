@@ -1,4 +1,4 @@
-"""One process for many rounds, and another one after a round that cost it more than a look."""
+"""One child process runs many rounds; a round that loads a bundle or fails is the process's last."""
 
 from __future__ import annotations
 

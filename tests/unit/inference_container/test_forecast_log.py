@@ -1,4 +1,4 @@
-"""The writer of forecast logs on a disk that is full."""
+"""The writer of forecast logs when the disk is full."""
 
 from __future__ import annotations
 

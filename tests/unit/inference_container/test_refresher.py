@@ -1,4 +1,4 @@
-"""Pointers in a store on disk become champions in memory, through the real child process."""
+"""The pointers of a store on disk become champions in memory, through the real child process."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Replica:
 
 
 class Installation:
-    """A store, and replicas that read it."""
+    """A store, and replicas that read from it."""
 
     def __init__(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.home = home

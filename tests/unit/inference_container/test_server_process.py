@@ -1,4 +1,4 @@
-"""The server as a process of its own, with no broker in reach."""
+"""The server as a process of its own, without a broker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A load test passes on evidence only: every reason against it is given by a run that shows it."""
+"""A load test passes only if its measurements prove it; each reason to fail is tested with one run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FOLDER = Path(__file__).resolve().parents[3] / "locust"
 
 
 def load(name: str) -> ModuleType:
-    """Import one file of the folder, which is no package: its name belongs to Locust itself."""
+    """Import one file of the folder, which is not a package, because the name ``locust`` belongs to Locust itself."""
     spec = importlib.util.spec_from_file_location(f"load_{name}", FOLDER / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None

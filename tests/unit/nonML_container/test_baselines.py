@@ -1,4 +1,4 @@
-"""The trainer of baselines, all of it but Kafka: one event in, an ordinary bundle of each baseline."""
+"""The baselines' trainer without Kafka: one event in, an ordinary bundle of each baseline out."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from nonML_container.settings import NonmlSettings
 from tests.training_sets import STEP, Progress, Stored, adapters_of, made_series, store_dataset
 
 ROWS = 400
-"""Two days and more: there is a season."""
+"""More than two days, so the data set has a season."""
 
 
 def trained(stored: Stored, settings: NonmlSettings, event: Any = None) -> dict[str, ModelTraining]:

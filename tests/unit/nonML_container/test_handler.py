@@ -1,4 +1,4 @@
-"""The whole service but Kafka: an event in, a bundle that forecasts as Prophet does."""
+"""The whole service without Kafka: an event in, a bundle with the same forecasts as Prophet out."""
 
 from __future__ import annotations
 

@@ -579,7 +579,7 @@ def test_a_damaged_object_is_never_announced(pre: Preprocessing, name: str) -> N
 
 
 class KilledStore(FilesystemStore):
-    """A store whose writer dies before its n-th put of a data set."""
+    """A store whose process is killed before its n-th put of a data set."""
 
     left = 10**9
 
@@ -615,7 +615,7 @@ def test_killed_between_any_two_writes_a_repeat_yields_the_same(tmp_path: Path, 
 
 
 class AwayStore(FilesystemStore):
-    """A store that does not answer when data sets are read."""
+    """A store that does not answer when a data set is read."""
 
     def get(self, bucket: str, key: str) -> Any:
         if bucket == "processed-data":

@@ -96,7 +96,7 @@ def test_a_second_execution_starts_nothing(store: FilesystemStore, tmp_path: Pat
 def test_an_execution_that_was_killed_is_gone_on_with(store: FilesystemStore, tmp_path: Path) -> None:
     upload(store, 60)
     killed, run_store = make_job(store, tmp_path)
-    first = killed.prepare()  # killed before the broker acknowledged the event
+    first = killed.prepare()  # simulates a kill before the broker acknowledged the event
 
     second = make_job(store, tmp_path)[0].prepare()
 

@@ -1,4 +1,4 @@
-"""One environment holds what several make targets need, and is installed again only where that is not so."""
+"""One environment serves several make targets; it is installed again only if it does not fit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A load test has seen the autoscaler work only if the cluster's events say so."""
+"""A load test counts the autoscaler as working only if the cluster's events show it."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_replicas_that_do_not_go_again_are_told() -> None:
 
 
 class Told(Release):
-    """A cluster that has told of an earlier scaling, and during the run tells of it again and of another."""
+    """A cluster with an event of an earlier scaling, which it repeats during the run, and one new event."""
 
     def __init__(self) -> None:
         super().__init__("somewhere")

@@ -1,4 +1,4 @@
-"""The whole service but Kafka: an event in, a bundle that forecasts as torch does."""
+"""The whole service without Kafka: an event in, a bundle with the same forecasts as torch out."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
 
 
 def plain_answer(kind: str, weights: Weights, window: np.ndarray) -> np.ndarray:
-    """One window through torch's weights in plain doubles, by the formulas of torch's documentation."""
+    """Compute one window from torch's weights in doubles, with the formulas of torch's documentation."""
     rows = window
     for layer in range(sum(name.startswith("layers.weight_hh") for name in weights)):
         w, r, wb, rb = (weights[f"layers.{name}_l{layer}"] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
@@ -87,7 +87,7 @@ def plain_clock(seconds: int) -> list[float]:
 
 
 def plain_forecast(kind: str, weights: Weights, stored: Stored, settings: TrainSettings, steps: int) -> np.ndarray:
-    """The plain loop over the recipe's numbers, the calendar and torch's weights; (steps, M) raw units."""
+    """Forecast in a plain loop with the recipe's numbers, the calendar and torch's weights; (steps, M) in raw units."""
     recipe = stored.recipe
     offset, scale = np.array(recipe.offset), np.array(recipe.scale)
     rows, times = list(stored.series.values), [int(at) for at in stored.series.times]

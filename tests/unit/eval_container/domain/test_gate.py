@@ -133,7 +133,7 @@ def _passes(errors: list[np.ndarray], persistence: np.ndarray) -> bool:
 
 
 def _fit_and_score(series: np.ndarray, train_rows: int) -> tuple[list[np.ndarray], np.ndarray]:
-    """Errors of three autoregressions (10, 3 and 2 rows), and of persistence, on the rows they were not fitted on."""
+    """Return the errors of three autoregressions (10, 3 and 2 rows) and of persistence on the held-out rows."""
     windows = np.lib.stride_tricks.sliding_window_view(series, 11)
     inputs, targets = windows[:, :-1], windows[:, -1]
     held_out = np.arange(train_rows - 10, len(targets))

@@ -33,7 +33,7 @@ SERIES = made_series(240)
 
 
 def plain_loop(forecaster: Forecaster, series: Series, steps: int) -> np.ndarray:
-    """Forecast by the recipe's numbers alone: scale, window, model, append, unscale."""
+    """Forecast step by step with the recipe's numbers: scale, window, model, append, unscale."""
     recipe = forecaster.recipe
     offset, scale = np.array(recipe.offset), np.array(recipe.scale)
     rows = (series.values - offset) / scale

@@ -83,7 +83,7 @@ def foreign_node() -> onnx.ModelProto:
 
 
 def sliced(until: str) -> onnx.ModelProto:
-    """A slice whose end is a constant, the batch, or what stands in the request."""
+    """Return a slice whose end is a constant, the batch size, or a number of the request."""
     constants = tuple(numpy_helper.from_array(np.array([at]), name) for at, name in enumerate(("start", "end")))
     return model(
         helper.make_node("Cast", ["x"], ["whole"], to=TensorProto.INT64),

@@ -1,4 +1,4 @@
-"""Every attack of the table, on what all who load a stranger's bundle go through: none is loaded, each says why."""
+"""The function that loads an untrusted bundle refuses every attack of the table and states the reason."""
 
 from __future__ import annotations
 

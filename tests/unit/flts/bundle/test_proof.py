@@ -1,4 +1,4 @@
-"""What a hostile model asks for, a child is refused; whoever asked goes on."""
+"""A child process proves a model within limits; if a hostile model ends the child process, the caller continues."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def made() -> tuple[Bundle, bytes]:
 
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[BoundedWorkers]:
-    """Children whose proofs may take two seconds."""
+    """Child processes that may prove a bundle for 2 s."""
     workers = BoundedWorkers(Bounds("flts.bundle.proving:prove_folder", proof.MOST_BYTES, seconds=2))
     monkeypatch.setattr(proof, "_shared", workers)
     yield workers

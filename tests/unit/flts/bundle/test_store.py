@@ -38,7 +38,7 @@ def find(store: FilesystemStore, bundle: Bundle) -> tuple[ClaimCheck, object] | 
 
 
 def other_of(bundle: Bundle) -> tuple[Bundle, bytes]:
-    """Return another model under the same names."""
+    """Return a different model with the bundle's names."""
     model_bytes = linear_onnx(np.full((36, 3), 0.01), np.zeros(3), length=4, features=9, horizon=1)
     return with_model(bundle, model_bytes), model_bytes
 

@@ -23,7 +23,7 @@ Published = tuple[str, bytes | None, bytes | None, RawHeaders]
 
 
 class Desk:
-    """A replayer on a folder, whose time passes when it sleeps."""
+    """A replayer on a store in a folder, with a clock that advances only when the replayer sleeps."""
 
     def __init__(self, folder: Path, *, prefix: str = "") -> None:
         self.settings = KafkaSettings(kafka_bootstrap_servers="nowhere:9092", namespace_prefix=prefix)
@@ -140,7 +140,7 @@ def test_a_crash_between_message_and_mark_costs_a_repeat_and_no_letter(desk: Des
     assert outcomes(desk.replay()) == ["replayed"]
 
     first, second = desk.published
-    assert first == second  # the same event_id, so a consumer that reads both does the work once
+    assert first == second  # the same event_id: a consumer that reads both does the work once
 
 
 def test_a_broker_that_is_away_leaves_the_letter_unmarked(desk: Desk) -> None:

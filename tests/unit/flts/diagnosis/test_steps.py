@@ -1,4 +1,4 @@
-"""Backends looked at step by step: what fails is named with one remedy, and nothing hangs."""
+"""The diagnosis checks a backend step by step: a failed step is reported with one remedy, and no step hangs."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def answering(answer: Callable[[str, str], tuple[int, str]]) -> Iterator[str]:
         do_GET = do_POST = _respond  # noqa: N815 - http.server calls these names
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     with serving(HTTPServer(("127.0.0.1", 0), Handler)) as server:
         yield f"http://127.0.0.1:{server.server_port}"
@@ -155,7 +155,7 @@ def test_a_password_in_an_address_is_not_shown() -> None:
 
 
 class Ignoring(FilesystemStore):
-    """A store that overwrites whatever it was told to keep."""
+    """A store that ignores conditions and overwrites every object."""
 
     def put(self, bucket: str, key: str, data: bytes, **_: object):  # type: ignore[no-untyped-def,override]
         return super().put(bucket, key, data)

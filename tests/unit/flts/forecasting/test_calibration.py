@@ -15,12 +15,12 @@ WINDOW = 4
 
 
 def last_value(windows: Float32Array) -> FloatArray:
-    """Persistence of the first column as a window model of one step."""
+    """Forecast the last value of the first column, as a window model of one step."""
     return windows[:, -1:, :1].astype(np.float64)
 
 
 def staircase(rows: int) -> Series:
-    """Rises by 3 a row: persistence is wrong by exactly 3 for each step ahead."""
+    """Return a series that rises by 3 per row: the error of persistence is 3 for each step ahead."""
     times = START + STEP_SECONDS * np.arange(rows)
     return Series(times, ("down",), 3.0 * np.arange(rows, dtype=np.float64)[:, None], STEP_SECONDS)
 

@@ -1,4 +1,4 @@
-"""The two leakage properties: the training part knows nothing of later rows, and no row knows of rows after it."""
+"""No leakage: neither the fit on the training part nor the features of a row depend on later rows."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ missing_shares = st.sampled_from([0.0, 0.04, 0.2])
 
 
 def changed_after(series: Series, row: int, seed: int) -> Series:
-    """Later rows get other values: larger ones, missing ones, infinities."""
+    """Return the series with other values after ``row``: larger, missing and infinite ones."""
     rng = np.random.default_rng(seed)
     values = series.values.copy()
     later = values[row:]

@@ -23,7 +23,7 @@ def state_after(recipe: FittedRecipe, series: Series, window: int = WINDOW) -> R
 
 
 def plain_loop(model: WindowModel, recipe: FittedRecipe, series: Series, horizon_steps: int) -> FloatArray:
-    """Append each pass to the raw series and begin again with `transform`: slow, and nothing to go wrong."""
+    """Append each pass to the raw series and run `transform` on all of it: slow, but simple enough as a reference."""
     context = len(series)
     while len(series) < context + horizon_steps:
         window = transform(recipe, series).values[-WINDOW:].astype(np.float32)

@@ -1,4 +1,4 @@
-"""A data set is deleted everywhere, whatever happens in the middle, and nothing of its runs comes back."""
+"""A deletion removes a data set from every bucket, even after an interruption, and no run of it returns."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from tests.gateway import BUCKETS, claim
 
 CREATED = "2024-01-01T00:00:00Z"
 OURS = ("_deleted/", "_spool/forget-")
-"""What a deletion leaves on purpose."""
+"""Prefixes of the objects that a deletion keeps on purpose."""
 
 
 def silent() -> None:
-    """Take the hint and tell nobody."""
+    """Ignore the hint to the replicas."""
 
 
 class Failing(FilesystemStore):
-    """A store that goes away at the n-th deletion."""
+    """A store that becomes unavailable at the n-th deletion."""
 
     left: int | None = None
 
@@ -58,7 +58,7 @@ class Installation:
         self.deletion = Deletion(self.store, self.run_store.runs, self.settings)
 
     def start(self, identifier: str, *, run: str | None = None) -> RawData:
-        """Record a run with everything that a finished one has."""
+        """Create a run and all the objects of a finished run."""
         run = run or new_pipeline_run_id()
         event = RawData(
             event_id=derived_event_id(run, "raw"),

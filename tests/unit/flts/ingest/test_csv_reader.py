@@ -120,7 +120,7 @@ def test_limits_are_refused_by_their_setting(limits: UploadLimits, code: str) ->
 
 
 class Endless(io.RawIOBase):
-    """A body that begins well and never ends; counts the bytes that were taken of it."""
+    """A body that begins with valid rows and never ends; it counts the bytes that were read."""
 
     def __init__(self, start: bytes, line: bytes) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A file is refused while it arrives, however it is cut into pieces, as it would be read."""
+"""A bad file is refused while it arrives, with the same result for every division into pieces."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_what_is_no_text_is_refused_by_its_first_bytes(data: bytes, code: str, s
 
 
 def endless(cell: bytes) -> tuple[int, str]:
-    """Return after how many bytes of a line without an end it was refused, and how."""
+    """Return the number of bytes after which an unterminated line is refused, and the error code."""
     guard = TextGuard("train")
     for taken in range(1 << 16, 10 * MAX_LINE_BYTES, 1 << 16):
         try:

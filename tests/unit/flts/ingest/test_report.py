@@ -14,7 +14,7 @@ STEP = 600
 
 
 class Both(RecipeSettings, WindowSettings):
-    """Recipe and windows, as preprocess and gateway have them."""
+    """The settings of recipe and windows together, as preprocess and the gateway have them."""
 
 
 def make_table(rows: int, *, start: int = 0, columns: tuple[str, ...] = ("a", "b"), step: int = STEP) -> RawTable:

@@ -62,7 +62,7 @@ def test_a_straight_line_beats_the_last_value_and_a_bent_one_beats_the_straight_
 
 
 def _bent_line(fit: object, held_out: object) -> np.ndarray:
-    """Ridge's inputs and one bend: the distance of the last load from what the hour lets expect."""
+    """Forecast from ridge's inputs and from the distance of the last load to its seasonal expectation."""
 
     def design(inputs: np.ndarray) -> np.ndarray:
         flat = inputs.reshape(len(inputs), -1).astype(float)

@@ -1,4 +1,4 @@
-"""The loop, in this process, on the embedded broker: what only a look from inside can show."""
+"""The consume loop on the embedded broker, run in the test's process to observe its internal states."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.eventually import eventually
 
 
 class WatchedPublisher:
-    """The real publisher, with a look at the broker before each publication."""
+    """The real publisher, with a call of ``look`` before each publication."""
 
     def __init__(self, publisher: Publisher, look: Callable[[], None]) -> None:
         self._publisher = publisher
@@ -51,7 +51,7 @@ class WatchedPublisher:
 
 
 class Watched:
-    """A client of which it is seen what it reads."""
+    """A Kafka client that records the messages that it returned."""
 
     def __init__(self, consumer: Consumer) -> None:
         self._consumer = consumer
@@ -121,7 +121,7 @@ class LoopOnStage:
         self.thread.start()
 
     def in_its_thread(self, errand: Callable[[], object]) -> None:
-        """Run something where the client would call back: in the loop's own thread."""
+        """Run a function in the loop's own thread, where the client would call back."""
         done = threading.Event()
 
         def run() -> None:
@@ -132,7 +132,7 @@ class LoopOnStage:
         assert done.wait(20)
 
     def revoke(self, *places: tuple[str, int]) -> None:
-        """Take partitions away, as the broker would say it to a replica that shares with a new one."""
+        """Revoke partitions, as the broker does when a new replica joins."""
         parts = [TopicPartition(*place) for place in places]
         self.in_its_thread(lambda: self.loop._on_revoke(self.loop._consumer, parts))
 

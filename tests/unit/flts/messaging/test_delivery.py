@@ -28,7 +28,7 @@ BUCKET = "pipeline-runs"
 
 
 class Outbox:
-    """A publisher that writes down what it is given; ``refuse`` is asked first."""
+    """A publisher that keeps its events; ``refuse`` is called first and may raise an error."""
 
     def __init__(self) -> None:
         self.published: list[Event] = []
@@ -54,7 +54,7 @@ class Outbox:
 
 
 class DeafStore(FilesystemStore):
-    """A store whose first answers to a put are lost: the object is there, and nobody was told."""
+    """A store whose first answers to puts are lost: the object exists, but the caller gets an error."""
 
     def __init__(self, folder: Path, *, lost: int) -> None:
         super().__init__(folder)
@@ -70,7 +70,7 @@ class DeafStore(FilesystemStore):
 
 
 class Stage:
-    """A delivery with everything around it."""
+    """A delivery with a store, a publisher and a handler."""
 
     def __init__(self, folder: Path, work: Callable[[RawData], Sequence[Event]], **changes: Any) -> None:
         self.store = changes.pop("store", None) or FilesystemStore(folder)

@@ -1,4 +1,4 @@
-"""What is left is the limit less what is held, without the files that the kernel merely remembers."""
+"""The free memory of a container is its limit minus the used memory, without the kernel's cache of files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a killed process was writing is removed by the next one, and nothing that a living process needs."""
+"""The next process removes the temporary files of a killed process, and keeps the files of living ones."""
 
 from __future__ import annotations
 

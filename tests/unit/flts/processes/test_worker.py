@@ -34,7 +34,7 @@ from tests.eventually import eventually
 
 
 class Reports:
-    """Takes progress like the loop does."""
+    """Receives progress, as the consume loop does."""
 
     def __init__(self) -> None:
         self.all: list[tuple[str, str, dict[str, Any]]] = []
@@ -80,7 +80,7 @@ def make(metrics: Metrics, journal: Path) -> Iterator[Any]:
 
 
 def expect(worker: ChildWorker, **changed: float) -> None:
-    """Change what a worker waits for from now on: half a second without progress, unless it is said."""
+    """Change a worker's limits from now on; by default 0.5 s without progress."""
     worker._spec = replace(worker._spec, **(changed or {"stuck_seconds": 0.5}))
 
 

@@ -1,4 +1,4 @@
-"""How a service starts and ends, as its orchestrator sees it."""
+"""The start and the end of a service, as an orchestrator observes them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A store that is slow, silent or stalls at start is named with address and step, within the time there is."""
+"""A slow, silent or stalling store is reported at start with address and step, within the timeout."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ def test_what_lies_beside_and_below_is_found() -> None:
 
 
 def literals() -> Iterator[str]:
-    """Give the pieces between the parts of each key that are names, such as ``/stages/`` and ``_index/``."""
+    """Yield the parts of each key that are fixed names, such as ``/stages/`` and ``_index/``."""
     for key in KEYS.values():
         for piece in re.split(r"{\w+}", key.form):
             if "/" in piece and len(piece) > 1:
@@ -124,7 +124,7 @@ def literals() -> Iterator[str]:
 
 
 def texts(path: Path) -> Iterator[tuple[int, str]]:
-    """Give the strings of a module that are no docstrings, with ``*`` for what an f-string computes."""
+    """Yield the strings of a module without docstrings, with ``*`` for the computed parts of an f-string."""
     tree = ast.parse(path.read_text())
     docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     inside = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}

@@ -1,4 +1,4 @@
-"""What S3's faults become; what it does when all is well is the contract's business."""
+"""How the adapter translates the errors of S3; the contract suite tests the normal operation."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def server(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[tuple[S
         do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = do  # noqa: N815 - http.server calls these names
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     with serving(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as http:
         yield S3Store(settings_for(http.server_port)), seen

@@ -1,4 +1,4 @@
-"""MLflow at start: named with address and step where it cannot be worked with, in the time there is."""
+"""At start, an MLflow that cannot be used is reported with address and step, within the timeout."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.http_servers import serving
 
 
 class Answering(ThreadingHTTPServer):
-    """Answers every search with the same status, and keeps what it was asked."""
+    """Answers every search with ``status`` and keeps the requests."""
 
     status = 200
     asked: list[tuple[str, str | None, bytes]]
@@ -37,7 +37,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(b"what it says")
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture

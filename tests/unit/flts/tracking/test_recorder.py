@@ -1,4 +1,4 @@
-"""What a real server does not do on demand: forget its runs, and answer too late."""
+"""Faults that a real server does not produce on demand: it forgets its runs, or answers too late."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class MlflowError(Exception):
 
 
 class MemoryMlflow:
-    """As much of a server as these tests need."""
+    """The part of an MLflow server that these tests need."""
 
     def __init__(self) -> None:
         self.runs: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""A baseline's bundle is one like any other: proved, calibrated, and its forecasts are those of plain arrays."""
+"""A baseline's bundle is proved and calibrated like any other; its forecasts equal those of plain arrays."""
 
 from __future__ import annotations
 
@@ -122,6 +122,6 @@ def test_a_season_that_no_piece_of_the_rows_holds_is_no_baseline() -> None:
 
 
 def _cut(series: Series, *, every: int) -> Series:
-    """Return the rows in pieces, each an hour after the one before."""
+    """Return the rows in pieces, with a gap of one hour between two pieces."""
     pieces = np.arange(len(series)) // every
     return Series(series.times + 3_600 * pieces, series.columns, series.values, series.step_seconds)

@@ -29,7 +29,7 @@ from tests.training_sets import ENVIRONMENT, STEP, Progress, Stored, adapters_of
 
 
 class LinearSettings(TrainerSettings, TrainingSettings):
-    """What a trainer of linear models would have."""
+    """The settings that a trainer of linear models would have."""
 
 
 @pytest.fixture
@@ -230,7 +230,7 @@ def test_a_forced_run_trains_again_unless_its_own_bundle_is_there(tmp_path: Path
 
 
 def in_hours(run: str, hours: int) -> str:
-    """Return a run's UUIDv7 with its time moved."""
+    """Return a run's UUIDv7 with a time that is ``hours`` later."""
     value = int(run.replace("-", ""), 16) + hours * (3_600_000 << 80)
     text = f"{value:032x}"
     return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))

@@ -16,7 +16,7 @@ from tests.training_sets import ENVIRONMENT, Progress, Stored, adapters_of, made
 
 
 class LinearSettings(TrainerSettings, TrainingSettings):
-    """What a trainer of linear models would have."""
+    """The settings that a trainer of linear models would have."""
 
 
 @pytest.fixture

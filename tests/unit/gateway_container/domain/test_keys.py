@@ -1,4 +1,4 @@
-"""No key leaves its bucket, whatever is asked for."""
+"""A key never reaches another bucket, whatever key a client requests."""
 
 from __future__ import annotations
 

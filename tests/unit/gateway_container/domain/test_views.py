@@ -1,4 +1,4 @@
-"""Runs as pure functions of their records."""
+"""A run's view is a pure function of its records."""
 
 from __future__ import annotations
 

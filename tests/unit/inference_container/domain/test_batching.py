@@ -40,7 +40,7 @@ def window_at(row: int, *, rows: int = 10) -> Series:
 
 
 def counting_calls(champion: Champion, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Return the sizes of all model calls from now on."""
+    """Return a list that collects the sizes of all later model calls."""
     sizes: list[int] = []
     model = champion.forecaster.model
     run = model.run_windows

@@ -35,7 +35,7 @@ SERIES = Series(TIMES, ("a", "b"), VALUES, STEP)
 
 
 def difference(options: ProphetSettings, values: np.ndarray = VALUES, **recipe: Any) -> float:
-    """Return how far the graph is from Prophet's own forecast, relative to each target's range."""
+    """Return the largest difference between the graph and Prophet's own forecast, relative to each target's range."""
     fitted = fit_recipe(as_train(Series(TIMES, ("a", "b"), values, STEP)), RecipeSpec(**recipe))
     models = [fit_prophet(TIMES, column, options, "exact") for column in values.T]
     data = to_bytes(prophets_to_onnx(models, fitted))

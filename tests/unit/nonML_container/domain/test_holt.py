@@ -21,7 +21,7 @@ from tests.training_sets import START, STEP, Progress, adapters_of, made_series,
 
 
 class Report:
-    """Remembers what each target was fitted with."""
+    """Keeps the parameters of each fit."""
 
     def __init__(self) -> None:
         self.targets: list[Mapping[str, float | None]] = []
@@ -42,7 +42,7 @@ class Report:
 
 
 def textbook(rows: FloatArray, parameters: FloatArray, steps: int) -> list[float]:
-    """Forecast from one window of one column, by the book's own lines."""
+    """Forecast from one window of one column with the textbook's formulas."""
     alpha, beta, phi = parameters
     level, trend = rows[0], 0.0
     for y in rows[1:]:
@@ -74,7 +74,7 @@ def noise(rows: int, seed: int = 0) -> FloatArray:
 
 
 def generated(rows: int, *, alpha: float, beta: float, phi: float) -> FloatArray:
-    """Return a series of which these are the true parameters: errors of deviation 1 drive level and trend."""
+    """Return a series that these parameters generate; errors with standard deviation 1 drive level and trend."""
     values, level, trend = np.empty(rows), 0.0, 0.0
     for row, error in enumerate(noise(rows)):
         ahead = level + phi * trend
@@ -205,7 +205,7 @@ def test_a_jump_over_a_gap_is_no_error() -> None:
 
 
 def test_imputed_cells_are_not_scored() -> None:
-    # A missing cell is filled with the last value. If it were scored, a forecast of the last value would look right.
+    # A missing cell is filled with the last value. If it were scored, a forecast of the last value would look perfect.
     values = noise(3000)
     holes = np.where(np.arange(3000) % 4 == 0, values, np.nan)
 

@@ -25,7 +25,7 @@ START = 1_700_000_000 // 86_400 * 86_400
 
 
 def by_brute_force(quadratic: np.ndarray, linear: np.ndarray, penalty: np.ndarray) -> np.ndarray:
-    """Return the minimum by trying every combination of signs."""
+    """Return the minimum over every combination of signs."""
     best, best_value = np.zeros(len(linear)), 0.0
     for signs in itertools.product((-1.0, 0.0, 1.0), repeat=len(linear)):
         sign = np.array(signs)
@@ -62,7 +62,7 @@ def problem_of(seed: int, rows: int = 300) -> Problem:
 
 
 def negative_log_posterior(problem: Problem, parameters: Parameters) -> float:
-    """The negative logarithm of the posterior density of prophet.stan, without its constants."""
+    """Return the negative logarithm of the posterior density of prophet.stan, without its constants."""
     ramps = np.maximum(problem.t[:, None] - problem.changes, 0.0)
     trend = parameters.rate * problem.t + parameters.offset + ramps @ parameters.changes
     errors = problem.y - trend - problem.features @ parameters.weights
@@ -128,7 +128,7 @@ def test_prophet_with_the_exact_optimum_is_at_least_as_likely_as_with_its_own_se
 
 
 def inputs_of(times: np.ndarray, values: np.ndarray) -> Problem:
-    """Return the problem as Prophet itself prepares it."""
+    """Return the problem with the arrays that Prophet itself prepares."""
     data = Prophet().preprocess(pd.DataFrame({"ds": pd.to_datetime(times, unit="s"), "y": values}))
     arrays = (np.asarray(part, dtype=np.float64) for part in (data.t, data.y, data.t_change, data.X, data.sigmas))
     return Problem(*arrays, change_scale=data.tau)

@@ -47,7 +47,7 @@ def assert_the_same(
 
 
 class Ordinary(nn.Module):
-    """Layers of every kind that a network of this library is likely to use."""
+    """A network with every kind of layer that is likely to occur."""
 
     def __init__(self) -> None:
         super().__init__()

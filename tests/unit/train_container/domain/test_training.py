@@ -21,7 +21,7 @@ from train_container.domain.training import NeuralFitter
 
 
 class Heard:
-    """A report that remembers."""
+    """Keeps the reports of a training."""
 
     def __init__(self) -> None:
         self.epochs: list[tuple[int, int, float | None]] = []
