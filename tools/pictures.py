@@ -46,7 +46,9 @@ WIDTH_INCHES = 8.3
 DPI = 180
 COLOURS = 64
 COLUMNS = 100
-"""Longest line of the scoreboard; the terminal wraps longer ones."""
+"""Width of the drawn terminal, unless a table is wider; longer lines of text are wrapped."""
+GAP = "  "
+"""Separates the columns of a table; text has single spaces."""
 MARGIN_COLUMNS = 2
 POINTS_PER_INCH = 72
 ADVANCE = 0.602
@@ -144,12 +146,13 @@ def draw_forecast(shown: Shown) -> Figure:
 
 def draw_lines(lines: Sequence[str]) -> Figure:
     """Draw the output of a command as a terminal shows it."""
-    shown = [part for line in lines for part in textwrap.wrap(line, COLUMNS, drop_whitespace=False) or [""]]
-    font = WIDTH_INCHES * POINTS_PER_INCH / (COLUMNS + 2 * MARGIN_COLUMNS) / ADVANCE
+    columns = max([COLUMNS, *(len(line) for line in lines if GAP in line)])
+    shown = [part for line in lines for part in textwrap.wrap(line, columns, drop_whitespace=False) or [""]]
+    font = WIDTH_INCHES * POINTS_PER_INCH / (columns + 2 * MARGIN_COLUMNS) / ADVANCE
     row = 1.45 * font / POINTS_PER_INCH
     height = row * (len(shown) + 1)
     figure = Figure(figsize=(WIDTH_INCHES, height), dpi=DPI, facecolor=TERMINAL)
-    left = MARGIN_COLUMNS / (COLUMNS + 2 * MARGIN_COLUMNS)
+    left = MARGIN_COLUMNS / (columns + 2 * MARGIN_COLUMNS)
     for at, line in enumerate(shown):
         colour = BEST if line.startswith(("*", "promoted")) else DIM if line.startswith(("$", "run", "cause")) else TEXT
         figure.text(
