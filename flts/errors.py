@@ -12,9 +12,9 @@ class FltsError(Exception):
     Parameters
     ----------
     message : str
-        One sentence that says what is wrong and, where it helps, what to do.
+        One sentence that names the problem and, where it helps, the remedy.
     code : str
-        A short constant for programs (``too_few_rows``); defaults to the class's own.
+        A short constant for programs (``too_few_rows``); the default is the class attribute ``code``.
     field : str, optional
         The input (column, setting, parameter) that the message is about.
     """
@@ -28,14 +28,14 @@ class FltsError(Exception):
         self.field = field
 
     def as_body(self) -> dict[str, dict[str, str]]:
-        """Return the error body that every HTTP answer and record uses."""
+        """Return the JSON body of an HTTP answer that reports this error."""
         body = {"code": self.code, "message": self.message}
         if self.field is not None:
             body["field"] = self.field
         return {"error": body}
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values from which `from_dict` makes the error again in another process."""
+        """Return JSON values from which `from_dict` restores the error in another process."""
         return {
             "classes": [kind.__name__ for kind in type(self).__mro__],
             "message": self.message,
@@ -45,7 +45,7 @@ class FltsError(Exception):
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> FltsError:
-        """Return the error that `to_dict` described: of its own class where this module has it, else of a base."""
+        """Return the error of `to_dict`; if this module lacks its class, an error of the nearest base class."""
         known = (globals().get(name) for name in values["classes"])
         kind = next(each for each in known if isinstance(each, type) and issubclass(each, FltsError))
         error = kind(values["message"], code=values["code"], field=values["field"])
@@ -55,7 +55,7 @@ class FltsError(Exception):
 
 
 class RetryableError(FltsError):
-    """May succeed later: wait ``retry_after_seconds``, keep the offset. HTTP 503."""
+    """The work may succeed later: a consumer retries it. HTTP 503; ``Retry-After`` is ``retry_after_seconds``."""
 
     code = "try_again_later"
 
@@ -76,13 +76,13 @@ class RetryableError(FltsError):
 
 
 class BackendAwayError(RetryableError):
-    """A store, broker or tracker did not answer in time; never counted as a try."""
+    """A store, broker or MLflow server did not answer in time. A consumer does not count the attempt."""
 
     code = "backend_away"
 
 
 class RejectedError(FltsError):
-    """Can never succeed: dead-letter it with its reason, move on. HTTP 422."""
+    """The work can never succeed: a consumer publishes a dead letter with the reason. HTTP 422."""
 
     code = "rejected"
 
@@ -94,36 +94,36 @@ class NotFoundError(RejectedError):
 
 
 class ObjectNotFoundError(NotFoundError):
-    """The store holds no object under this bucket and key."""
+    """The store has no object under this bucket and key."""
 
     code = "object_not_found"
 
 
 class HashMismatchError(RejectedError):
-    """An object's bytes are not the ones its claim or bundle promised."""
+    """An object's bytes do not have the hash or size that its claim check or bundle states."""
 
     code = "hash_mismatch"
 
 
 class PreconditionFailedError(FltsError):
-    """A conditional put found another object, because another writer was first."""
+    """A conditional put was refused, because another writer changed the object first."""
 
     code = "precondition_failed"
 
 
 class ConflictError(RejectedError):
-    """The request's precondition does not hold. HTTP 409."""
+    """The current state does not permit the request. HTTP 409."""
 
     code = "conflict"
 
 
 class RunDeletedError(RejectedError):
-    """The run's identifier was deleted since the run began: nothing more is done for it."""
+    """The run's identifier was deleted after the run began; a service does no more work for the run."""
 
     code = "run_deleted"
 
 
 class SeriesTooShortError(RejectedError):
-    """Fewer rows than the window, the horizon and the tails need."""
+    """The series has fewer rows than the window, the horizon and the tails need."""
 
     code = "too_few_rows"

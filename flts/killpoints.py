@@ -1,14 +1,15 @@
-"""Named points at which a test can kill a process. Without the setting a point costs one check of a variable.
+"""Named points at which a test can kill a process. If ``KILL_POINTS`` is unset, a point only checks a variable.
 
 Tests and processes communicate through files in a folder (``KILL_POINTS``):
 
-- ``armed/<service>@<point>@<name>.json``, written by the test: kill the first process of this service that passes this
-  point with a matching detail: ``{"detail": "pipeline-runs/*/decision.json", "skip": 0}``.
-- ``claimed/<the same name>``: the process moves the file here and then ends itself with SIGKILL. Only one process can
-  move it.
-- ``passed/<service>-<pid>.jsonl``: every point that a process passed. A test compares its kills with this list.
+- ``armed/<service>@<point>@<name>.json``: the test writes this file to kill the first process of the service that
+  passes the point with a matching detail. Content: ``{"detail": "pipeline-runs/*/decision.json", "skip": 0}``. The
+  process ignores the first ``skip`` matches.
+- ``claimed/<the same name>``: the process moves the file to this name and then ends itself with SIGKILL. Only one
+  process can move the file.
+- ``passed/<service>-<pid>.jsonl``: the points that a process passed. A test compares its kills with this list.
 
-A child process counts as a service of its own, ``<service>.child``.
+The service name of a child process is ``<service>.child``.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ PASSED = "passed"
 
 
 class _Points:
-    """The kill points of a process while the setting is on."""
+    """The kill points of a process in which ``KILL_POINTS`` is set."""
 
     def __init__(self, folder: Path, service: str) -> None:
         self._folder = folder
@@ -36,7 +37,7 @@ class _Points:
         self._lock = threading.Lock()
         for name in (ARMED, CLAIMED, PASSED):
             (folder / name).mkdir(parents=True, exist_ok=True)
-        # Line buffered: the points passed before a SIGKILL must be on disk after it.
+        # Line buffered, so that SIGKILL does not lose the points that the process passed before.
         self._journal = (folder / PASSED / f"{service}-{os.getpid()}.jsonl").open("a", buffering=1)
 
     def reached(self, point: str, detail: str) -> None:
@@ -45,7 +46,7 @@ class _Points:
             for armed in self._armed(point):
                 if self._fits(armed, detail) and self._claim(armed):
                     os.kill(os.getpid(), signal.SIGKILL)
-                    time.sleep(60)  # this thread must not run on until the signal has ended the process
+                    time.sleep(60)  # this thread must not continue in the time until the signal ends the process
 
     def _armed(self, point: str) -> list[Path]:
         beginning = f"{self._prefix}{point}@"
@@ -75,13 +76,13 @@ _points: _Points | None = None
 
 
 def switch_on(folder: Path, service: str) -> None:
-    """Have this process heed its points from now on; for tests only."""
-    global _points  # noqa: PLW0603 - one process, one set of points
+    """Activate the kill points of this process; for tests only."""
+    global _points  # noqa: PLW0603 - a process has one set of points
     _points = _Points(folder, service)
 
 
 def reached(point: str, *detail: object) -> None:
-    """Pass a point: ``reached("object-write.before", bucket, key)``; bytes are read as text."""
+    """Pass a kill point: ``reached("object-write.before", bucket, key)``; bytes are decoded as UTF-8."""
     points = _points
     if points is not None:
         points.reached(point, "/".join(_text(part) for part in detail))

@@ -1,4 +1,4 @@
-"""A service as a plain value, so that containers, the embedded mode and tests run the same one."""
+"""The description of a service as data. Containers, the embedded mode and tests run the same description."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Progress(Protocol):
-    """A handler reports progress through it, to people and to the detector of stuck work."""
+    """The function with which a handler reports progress, to users and to the detector of stuck work."""
 
     def __call__(
         self,
@@ -25,28 +25,28 @@ class Progress(Protocol):
         loss: float | None = None,
         detail: str | None = None,
     ) -> None:
-        """Report; cheap, never raises, and is thinned out to one message a second on its way."""
+        """Report progress; never raises. At most one report a second per stage and state is published."""
         ...
 
 
 class Handler(Protocol):
-    """One event in, facts out; it never publishes or commits."""
+    """Processes one event and returns the events to publish; it never publishes or commits."""
 
     def __call__(self, event: Any, progress: Progress) -> Sequence[Event]:
-        """Process one event. The keys of artefacts contain their hash, so a repetition is harmless."""
+        """Process one event. A repeat is harmless, because the keys of the objects that it writes contain a hash."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class WorkEvents:
-    """Names of the log events of a subscription's work."""
+    """Names of the log events about the work of a subscription."""
 
     retry: str = "retry_defer"
-    """An attempt failed, and there is another one."""
+    """An attempt failed, and another attempt follows."""
     failed: str | None = None
-    """The last attempt failed; None: the event says where the record went, ``dead_letter`` or ``message_dropped``."""
+    """The last attempt failed; if None, ``dead_letter`` or ``message_dropped`` is logged instead."""
     stuck: str = "work_stuck"
-    """No progress for `TRAIN_STUCK_SECONDS`."""
+    """The work reported no progress for `TRAIN_STUCK_SECONDS`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,46 +55,46 @@ class Subscription:
 
     topics: tuple[Topic, ...]
     mode: Literal["group", "all"]
-    """`group`: partitions are shared with the other replicas; `all`: each replica reads every partition, no group."""
+    """`group`: the replicas share the partitions; `all`: each replica reads every partition, without a group."""
     handler: Handler | None = None
     """Called in a thread of the service's process."""
     child: str | None = None
-    """``module:function`` that a child process calls as ``function(settings, adapters) -> Handler``, for long work."""
+    """For long work: ``module:function`` that a child process calls as ``function(settings, adapters) -> Handler``."""
     group: str | None = None
-    """The group; the service's name unless given."""
+    """The consumer group; None is the name of the service."""
     on_exhausted: Callable[[Event, FltsError | None, str], Sequence[Event]] | None = None
-    """(event, error, message) after the last attempt, beside the dead letter: e.g. a trainer's FAILED event."""
+    """Called with (event, error, message) after the dead letter; returns events to publish, e.g. a trainer's FAILED."""
     log_events: WorkEvents = WorkEvents()
 
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """Something a service does every so often, in a thread of its own."""
+    """A periodic task of a service, in a thread of its own."""
 
     name: str
     period_seconds: float
     run: Callable[[], Sequence[Event]]
-    """Returned events are published; an error is logged and counted, and the next tick tries again."""
+    """Returned events are published. An error is logged and counted, and the function runs again after the period."""
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """Everything the runner needs to know of a service."""
+    """Everything that the runner needs to run a service."""
 
     name: str
-    """The `service` of logs, the default group and the component label: ``train-gru``."""
+    """Also the `service` of logs, the default consumer group and the component label: ``train-gru``."""
     subscriptions: tuple[Subscription, ...] = ()
     ticks: tuple[Tick, ...] = ()
     api: Any = None
-    """ASGI application, where the service speaks HTTP; the runner adds /healthz, /readyz and /metrics in front."""
+    """ASGI application of a service with an API; the runner adds /healthz, /readyz and /metrics."""
     ready: Mapping[str, Callable[[], bool]] = field(default_factory=dict)
-    """Further conditions of /readyz, by name."""
+    """Additional conditions of /readyz, by name."""
     on_start: tuple[Callable[[], None], ...] = ()
     """Called once, in a thread, after the backends answered and before the first message is read."""
     on_drain: tuple[Callable[[], None], ...] = ()
-    """Called once, at the moment the service begins to stop: ends requests that would never end by themselves."""
+    """Called once when the service begins to stop, to end requests that would not end otherwise."""
     on_stop: tuple[Callable[[], None], ...] = ()
-    """Called once, after the last message's work and before the publisher closes."""
+    """Called once, after the work on the last message and before the publisher closes."""
     requires_backends: bool = True
-    """Whether the service ends, saying why, if store or brokers do not answer at start; without it they are looked for
-    in the background, and `on_start` runs at once."""
+    """Whether the service exits with the reason if the store or the brokers do not answer at start. If false, they are
+    checked in the background, and `on_start` runs at once."""

@@ -25,7 +25,7 @@ DEFAULT_CREDENTIALS = frozenset(
 
 
 class Settings(BaseSettings):
-    """Base of all settings: frozen, from the environment, one variable a field."""
+    """Base of all settings: frozen, and each field is read from one environment variable."""
 
     model_config = SettingsConfigDict(
         frozen=True,
@@ -37,7 +37,7 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls) -> Self:
-        """Read the environment, or name every missing and wrong variable at once and exit with 2."""
+        """Read the environment; if variables are missing or wrong, print all of them and exit with 2."""
         try:
             return cls()
         except ValidationError as error:
@@ -57,22 +57,22 @@ class Settings(BaseSettings):
         )
 
     def with_overrides(self, overrides: Mapping[str, str | float | bool]) -> Self:
-        """Return these settings with a request's overrides, checked like the environment.
+        """Return these settings with the overrides of a request, validated like the environment.
 
-        Names that this class does not have, or does not let a request override, are passed over: a message's overrides
-        are for several services. `check_overrides` refuses unknown ones at the door.
+        A name that this class does not have, or that a request may not override, is ignored, because the overrides in
+        a message are for several services. The gateway refuses unknown names with `check_overrides`.
 
         Raises
         ------
         RejectedError
-            If a value does not validate; ``field`` is the variable's name.
+            If a value is not valid; ``field`` is the name of the variable.
         """
         mine = {name.lower(): value for name, value in overrides.items() if name.upper() in self.overridable()}
         if not mine:
             return self
         values = {name: getattr(self, name) for name in type(self).model_fields}
         try:
-            # Every field is given: a missing one would be read from the environment again.
+            # All fields are passed, because a missing field would be read from the environment again.
             return type(self)(**{**values, **mine})
         except ValidationError as error:
             first = error.errors()[0]
@@ -81,7 +81,7 @@ class Settings(BaseSettings):
 
 
 def split_commas(*fields: str) -> Any:
-    """Return the validator that lets fields be written as ``A,B,C``."""
+    """Return a validator with which the fields accept the form ``A,B,C``."""
 
     def split(value: object) -> object:
         if isinstance(value, str):
@@ -92,7 +92,7 @@ def split_commas(*fields: str) -> Any:
 
 
 def describe_problems(error: ValidationError) -> list[str]:
-    """Return one line per missing or wrong variable; never its value, which may be a secret."""
+    """Return one line per missing or wrong variable, without its value, which may be a secret."""
     lines = []
     for problem in error.errors(include_input=False, include_url=False):
         reason = "is required" if problem["type"] == "missing" else problem["msg"].removeprefix("Value error, ")
@@ -102,13 +102,13 @@ def describe_problems(error: ValidationError) -> list[str]:
 
 
 def check_overrides(overrides: Mapping[str, str | float | bool], *classes: type[Settings]) -> None:
-    """Refuse overrides that no class lets a request change, and values that a class does not take.
+    """Refuse overrides that a request may not change in any class, and values that a class does not accept.
 
     Raises
     ------
     RejectedError
-        ``unknown_setting``, naming the first unknown setting and the known ones; ``bad_setting``, naming the setting
-        and what is wrong with its value.
+        ``unknown_setting``, with the first unknown setting and the known settings; ``bad_setting``, with the setting
+        and the reason that its value is refused.
     """
     known = frozenset().union(*(settings.overridable() for settings in classes))
     for name in overrides:
@@ -120,51 +120,51 @@ def check_overrides(overrides: Mapping[str, str | float | bool], *classes: type[
 
 
 class ServiceSettings(Settings):
-    """What every service has: its address and its log level."""
+    """Settings of every service: its address and its log level."""
 
-    service_host: str = "0.0.0.0"  # noqa: S104 - a container's port is published by its owner
-    """Address the service's HTTP port listens on."""
+    service_host: str = "0.0.0.0"  # noqa: S104 - the deployment decides which ports of a container are published
+    """Address on which the service's HTTP port listens."""
     service_port: int = Field(default=8000, ge=1, le=65535)
-    """Port of /healthz, /readyz, /metrics and, where there is one, the service's API."""
+    """Port of /healthz, /readyz, /metrics and of the service's API, if it has one."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    """Least severe level that is logged."""
+    """Lowest severity that is logged."""
     flts_commit: str = "unknown"
-    """Commit the code was built from; logged as version_start and in flts_build_info."""
+    """Commit from which the code was built; in the log event version_start and in flts_build_info."""
     kill_points: Path | None = None
     """For tests only, and logged as a warning at each start: folder in which a test names the points of the code at
-    which the service kills itself."""
+    which the service ends itself with SIGKILL."""
 
 
 class BackendSettings(Settings):
-    """How long a starting service waits for its backends."""
+    """The time that a starting service waits for its backends."""
 
     backend_check_seconds: float = Field(default=30, gt=0)
-    """Longest time for the checks of all backends at start."""
+    """Seconds in which the checks of all backends at start must succeed."""
 
 
 class KafkaSettings(BackendSettings):
-    """The broker and how messages are taken from it."""
+    """The broker and the consumption of messages."""
 
     kafka_bootstrap_servers: str
     """Addresses of the brokers, `host:port`, comma-separated."""
     kafka_group_protocol: Literal["consumer", "classic"] = "consumer"
     """`consumer` is KIP-848 (Kafka 4); `classic` for older brokers."""
     namespace_prefix: str = Field(default="", pattern=r"^[A-Za-z0-9-]{0,32}$")
-    """Put before topics, groups and buckets, so that two installations can share backends."""
+    """Prefix of the names of topics, groups and buckets, so that two installations can share backends."""
     topic_partitions: int = Field(default=6, ge=1, le=1000)
-    """Partitions of each topic that a service creates."""
+    """Number of partitions of each topic that a service creates."""
     kafka_max_poll_interval_ms: int = Field(default=300_000, ge=10_000)
-    """Longest time between two polls before the broker takes the partitions away; work itself may last longer."""
+    """Longest time between two polls before the broker revokes the partitions; work may last longer."""
     failure_max_retries: int = Field(default=3, ge=1, le=20)
-    """Tries before a message goes to the dead letters."""
+    """Attempts before a message goes to the dead letters."""
     retry_backoff_seconds: float = Field(default=2.0, gt=0)
-    """Wait before the second try; doubles with each further one, up to a minute."""
+    """Wait before the second attempt; doubles with each further attempt, up to a minute."""
     work_deadline_seconds: float = Field(default=3600, gt=0)
-    """Longest time one piece of work may take."""
+    """Longest time of one attempt at the work of a message."""
     train_stuck_seconds: float = Field(default=120, gt=0)
-    """Work without progress for this long is logged with its stack, stopped and tried again."""
+    """Work without progress for this long is logged with its stack, stopped and retried."""
     drain_seconds: float = Field(default=25, gt=0)
-    """Time a stopping service gives work in hand; pods are killed after 30."""
+    """Time that a stopping service leaves to running work; Compose and Kubernetes kill it after 35 s or more."""
 
 
 class StoreSettings(BackendSettings):
@@ -183,7 +183,7 @@ class StoreSettings(BackendSettings):
     aws_default_region: str = "us-east-1"
     """Region named in S3 signatures."""
     allow_default_credentials: bool = False
-    """Accept well-known default passwords; for throw-away installations only."""
+    """Accept well-known default passwords; for disposable installations only."""
     bucket_raw_data: str = "raw-data"
     """Bucket of uploads."""
     bucket_processed_data: str = "processed-data"
@@ -191,7 +191,7 @@ class StoreSettings(BackendSettings):
     bucket_model_bundles: str = "model-bundles"
     """Bucket of trained bundles."""
     promotion_bucket: str = "model-promotion"
-    """Bucket of the champions' pointers."""
+    """Bucket of the champion pointers."""
     bucket_pipeline_runs: str = "pipeline-runs"
     """Bucket of the runs' records."""
     bucket_inference_logs: str = "inference-logs"
@@ -225,7 +225,7 @@ class RetentionSettings(StoreSettings):
     retain_runs: int = Field(default=20, ge=1)
     """Finished runs of an identifier that the janitor keeps."""
     retain_log_days: int = Field(default=30, ge=1)
-    """Days that forecast logs are kept."""
+    """Days for which the janitor keeps forecast logs."""
 
 
 class TrackingSettings(Settings):
@@ -234,9 +234,9 @@ class TrackingSettings(Settings):
     mlflow_tracking_uri: str
     """Address of the MLflow server, `http://mlflow:5000`."""
     mlflow_timeout_seconds: float = Field(default=3.0, gt=0)
-    """Longest time for one call; there is no retry, what MLflow does not take is spooled."""
+    """Timeout of one call. There is no retry; a document that MLflow does not accept is spooled."""
     mlflow_close_seconds: float = Field(default=10.0, gt=0)
-    """Longest time that ending a run waits for MLflow, in all."""
+    """Longest time in total that the end of a run waits for MLflow."""
 
 
 class WindowSettings(Settings):
@@ -245,41 +245,41 @@ class WindowSettings(Settings):
     OVERRIDABLE: ClassVar[bool] = True
 
     input_seq_len: int = Field(default=10, ge=1, le=10_000)
-    """Rows a window model sees, unless it chooses its own window."""
+    """Rows in the window of a window model, unless the model chooses its own window."""
     output_seq_len: int = Field(default=1, ge=1, le=1_000)
-    """Rows a window model forecasts in one pass."""
+    """Rows that a window model forecasts in one pass."""
     stop_tail: float = Field(default=0.1, gt=0, lt=0.5)
-    """Share of the training part kept for early stopping."""
+    """Share of the training part that is reserved for early stopping."""
     calibration_tail: float = Field(default=0.1, gt=0, lt=0.5)
-    """Share of the training part, after the stopping tail, kept for the intervals."""
+    """Share of the training part, after the stopping tail, that is reserved for calibrating the intervals."""
 
 
 class RecipeSettings(Settings):
-    """The recipe: the preparation of rows before a model sees them. All of it enters config_hash."""
+    """The recipe: the preparation of rows for a model. All settings enter config_hash."""
 
     OVERRIDABLE: ClassVar[bool] = True
 
     handle_nans: bool = True
     """Fill missing cells with the last value, then a fitted constant; false keeps only complete rows."""
     nans_threshold: Share = 0.33
-    """A column with a larger share of missing training cells is dropped and named."""
+    """A column with a larger share of missing training cells is dropped and reported."""
     nans_drop_rows: bool = False
     """Drop rows with missing cells instead of filling them; the series is cut into segments at the gaps."""
     clip_enable: bool = False
-    """Clip outliers to bounds fitted on training rows. Intervals are calibrated on clipped rows then, and may cover
-    less of the raw ones than promised; the scoreboard says where."""
+    """Clip outliers to bounds fitted on training rows. Intervals are then calibrated on clipped rows, and may cover
+    fewer raw values than their nominal share; the scoreboard shows where."""
     clip_method: Literal["iqr", "percentile", "sigma"] = "iqr"
-    """How the bounds are found."""
+    """Method that fits the bounds."""
     clip_factor: float = Field(default=1.5, gt=0)
-    """iqr: quartiles -+ factor x IQR; sigma: mean -+ factor x deviation; percentile: factor % cut off each side."""
+    """iqr: quartiles -+ factor x IQR; sigma: mean -+ factor x deviation; percentile: factor % of each side."""
     time_features_enable: bool = True
     """Add sine and cosine of minute of day, day of week and day of year."""
     lags_enable: bool = False
     """Add earlier values of the targets as columns."""
     lags_n: int = Field(default=3, ge=1, le=100)
-    """How many lags."""
+    """Number of lags."""
     lags_step: int = Field(default=1, ge=1, le=10_000)
-    """Rows between two lags."""
+    """Number of rows between two lags."""
     scaler: Literal["MinMaxScaler", "StandardScaler", "RobustScaler", "MaxAbsScaler", "none"] = "MinMaxScaler"
     """Scaler of measured columns; time features are not scaled."""
     add_val: float = 0.0
@@ -287,42 +287,42 @@ class RecipeSettings(Settings):
     targets: CommaSeparated = ()
     """Columns to forecast, `down,up`; empty: every numeric column."""
     train_test_split: float = Field(default=0.8, gt=0, lt=1)
-    """Share of rows, in time, that train where no test file was given."""
+    """Share of rows, from the start, that are training rows if no test file was uploaded."""
     sample_train_rows: int | None = Field(default=None, ge=1)
-    """Keep this many training rows."""
+    """Number of training rows that sampling keeps."""
     sample_test_rows: int | None = Field(default=None, ge=1)
-    """Keep this many test rows."""
+    """Number of test rows that sampling keeps."""
     sample_strategy: Literal["head", "random"] = "head"
-    """`head` keeps the first rows, `random` one contiguous block that starts at a seeded place."""
+    """`head` keeps the first rows; `random` keeps one contiguous block that starts at a row chosen by the seed."""
     sample_seed: int = 42
     """Seed of `random` sampling."""
     extra_hash_salt: str = Field(default="", max_length=200)
-    """Any text; another text is another config_hash."""
+    """Any text; a different text gives a different config_hash."""
     max_gap_steps: int = Field(default=12, ge=0, le=10_000)
-    """Gaps of at most this many rows are filled; longer ones cut the series into segments."""
+    """Gaps of at most this many rows are filled; longer gaps cut the series into segments."""
     ignore_columns: CommaSeparated = ()
-    """Columns to leave out, `note,station`; other columns that are not numbers are refused."""
+    """Columns to ignore, `note,station`; an upload with another column that is not numeric is refused."""
 
     _split = split_commas("targets", "ignore_columns")
 
 
 class TrainingSettings(WindowSettings):
-    """How the neural models are trained. All of it enters train_hash."""
+    """Training of the neural models. All settings enter train_hash."""
 
     OVERRIDABLE: ClassVar[bool] = True
 
     hidden_size: int = Field(default=128, ge=1, le=4096)
-    """Units of each layer."""
+    """Number of units in each layer."""
     num_layers: int = Field(default=2, ge=1, le=8)
-    """Layers."""
+    """Number of layers."""
     epochs: int = Field(default=10, ge=1, le=10_000)
-    """Most passes over the training windows."""
+    """Maximum number of passes over the training windows."""
     batch_size: int = Field(default=256, ge=1, le=65_536)
-    """Windows a step."""
+    """Windows per optimiser step."""
     learning_rate: float = Field(default=4e-3, gt=0, le=1)
-    """Peak of the one-cycle schedule."""
+    """Peak learning rate of the one-cycle schedule."""
     early_stopping: bool = True
-    """Stop after `PATIENCE` epochs without a better stopping tail."""
+    """Stop after `PATIENCE` epochs without a lower loss on the stopping tail."""
     patience: int = Field(default=5, ge=1, le=10_000)
     """Epochs without improvement before training stops."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
@@ -332,7 +332,7 @@ class TrainingSettings(WindowSettings):
 
 
 class ProphetSettings(WindowSettings):
-    """Prophet's parameters. All of them enter train_hash."""
+    """Prophet's parameters. All settings enter train_hash."""
 
     OVERRIDABLE: ClassVar[bool] = True
 
@@ -341,17 +341,17 @@ class ProphetSettings(WindowSettings):
     prophet_seasonality_prior_scale: float = Field(default=10.0, gt=0)
     """Strength of the seasonalities."""
     prophet_seasonality_mode: Literal["additive", "multiplicative"] = "additive"
-    """How seasonalities join the trend."""
+    """Whether seasonalities are added to the trend or multiply it."""
     prophet_n_changepoints: int = Field(default=25, ge=0, le=1000)
-    """Potential changes of the trend."""
+    """Number of potential changes of the trend."""
     prophet_changepoint_range: float = Field(default=0.8, gt=0, le=1)
     """Share of the history in which the trend may change."""
     prophet_daily_seasonality: Literal["auto", "true", "false"] = "auto"
-    """Daily seasonality; `auto` where the history allows it."""
+    """Daily seasonality; `auto` switches it on if the history is long and dense enough."""
     prophet_weekly_seasonality: Literal["auto", "true", "false"] = "auto"
-    """Weekly seasonality; `auto` where the history allows it."""
+    """Weekly seasonality; `auto` switches it on if the history is long and dense enough."""
     prophet_yearly_seasonality: Literal["auto", "true", "false"] = "auto"
-    """Yearly seasonality; `auto` where the history allows it."""
+    """Yearly seasonality; `auto` switches it on if the history is long and dense enough."""
     seed: int = 42
     """Seed of the optimiser's start."""
 
@@ -360,10 +360,10 @@ class UploadLimits(Settings):
     """Limits of an upload."""
 
     max_upload_bytes: int = Field(default=512 * 2**20, ge=1)
-    """Bytes of one uploaded file."""
+    """Maximum bytes of one uploaded file."""
     max_upload_rows: int = Field(default=20_000_000, ge=1)
-    """Rows of one uploaded file."""
+    """Maximum rows of one uploaded file."""
     max_upload_columns: int = Field(default=1_000, ge=1)
-    """Columns of one uploaded file."""
+    """Maximum columns of one uploaded file."""
     max_upload_cells: int = Field(default=100_000_000, ge=1)
-    """Rows x columns of one uploaded file."""
+    """Maximum rows x columns of one uploaded file."""

@@ -1,7 +1,8 @@
-"""The registry of trainers: one entry per deployment, from which everything else derives its names.
+"""The registry of trainers: one entry per deployment. All other names of trainers are derived from it.
 
-Embedded mode, gateway, eval, the trainers, dashboards and alert rules read it; `make generate` writes the trainers'
-blocks of Compose and chart from it. CONTRIBUTING.md has the recipe for a new model type.
+The embedded mode, the gateway, eval, the trainers, the dashboards and the alert rules read the registry. `make
+generate` writes the trainers' services in Compose and in the chart from it. CONTRIBUTING.md describes how to add a
+model type.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from flts.settings import ProphetSettings, TrainingSettings, WindowSettings
 
 BASELINES = ("PERSISTENCE", "SEASONAL_NAIVE", "RIDGE", "MEAN")
-"""Model types that every run is measured against, in the scoreboard's order; not waited for and not promoted."""
+"""Model types with which eval compares every candidate, in scoreboard order; no run waits for or promotes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,23 +20,23 @@ class Trainer:
     """A model type and the deployment that trains it."""
 
     model_type: str
-    """In messages, bundles, scoreboards and ``EXPECTED_MODEL_TYPES``: ``GRU``; of baselines their ``MODEL_TYPE``."""
+    """In messages, bundles, scoreboards, ``EXPECTED_MODEL_TYPES``: ``GRU``; for baselines only the ``MODEL_TYPE``."""
     package: str
-    """Folder of the service; its module ``domain.models.<model type in lower case>`` fits the model."""
+    """Folder of the service; the module ``domain.models.<model type in lower case>`` in it fits the model."""
     deployment: str
     """``train-gru``: also the consumer group, the stage of a run, the Compose service and `service` of logs."""
     settings: type[WindowSettings]
-    """The model's own settings: a run may override them, and only they enter its train_hash."""
+    """The settings of the model: a run may override them, and only they enter the model's train_hash."""
     port: int
-    """Port of /healthz, /readyz and /metrics on a developer's machine, embedded and under Compose."""
+    """Port of /healthz, /readyz and /metrics on the host, in the embedded mode and under Compose."""
     enabled: bool = True
-    """Whether an installation trains it by default."""
+    """Whether an installation runs the trainer by default."""
     baselines: tuple[str, ...] = ()
-    """Model types that it trains instead of one, all from one message; no run waits for them."""
+    """Model types that the trainer trains from one message in place of `model_type`; no run waits for them."""
 
     @property
     def model_types(self) -> tuple[str, ...]:
-        """Return the model types in its messages and bundles."""
+        """Return the model types in the messages and bundles of the trainer."""
         return self.baselines or (self.model_type,)
 
     @property
@@ -56,12 +57,12 @@ DEFAULT_MODEL_TYPES = tuple(trainer.model_type for trainer in TRAINERS if traine
 
 
 def trainer_of(model_type: str) -> Trainer:
-    """Return the trainer of a ``MODEL_TYPE``, in any case.
+    """Return the trainer of a ``MODEL_TYPE``; upper and lower case are the same.
 
     Raises
     ------
     ValueError
-        If no trainer is registered for it, naming those that are.
+        If no trainer is registered for it; the message lists the registered model types.
     """
     for trainer in TRAINERS:
         if trainer.model_type == model_type.upper():
@@ -72,12 +73,12 @@ def trainer_of(model_type: str) -> Trainer:
 
 
 def trained_in(package: str, model_type: str) -> str:
-    """Return a model type in upper case.
+    """Return a model type of the service in this folder, in upper case.
 
     Raises
     ------
     ValueError
-        If the service in this folder has no such model.
+        If the service does not have this model type.
     """
     known = [trainer.model_type for trainer in TRAINERS if trainer.package == package]
     if model_type.upper() not in known:
@@ -87,22 +88,22 @@ def trained_in(package: str, model_type: str) -> str:
 
 
 def trained_by(deployment: str) -> tuple[str, ...]:
-    """Return the model types that a deployment trains: none of a service that trains nothing."""
+    """Return the model types that a deployment trains; an empty tuple if it is not a trainer."""
     return next((trainer.model_types for trainer in TRAINERS if trainer.deployment == deployment), ())
 
 
 def trainers_for(model_types: tuple[str, ...]) -> tuple[Trainer, ...]:
-    """Return the trainers that run where these model types are trained: theirs, and that of the baselines."""
+    """Return the trainers of these model types and the trainer of the baselines."""
     return tuple(trainer for trainer in TRAINERS if trainer.baselines or trainer.model_type in model_types)
 
 
 def known_model_types(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return model types that a run waits for in upper case, each once, in their order.
+    """Return the model types that a run waits for, in upper case, without duplicates, in their order.
 
     Raises
     ------
     ValueError
-        If there is none, or one has no trainer or is a baseline.
+        If ``names`` is empty, or if a name has no trainer or is a baseline.
     """
     if not names:
         msg = "names at least one model type"
