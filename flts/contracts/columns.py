@@ -1,6 +1,6 @@
-"""Column names that uploads and requests share."""
+"""Column names that have a meaning in uploads and in forecast requests."""
 
 from __future__ import annotations
 
 TIME_COLUMNS = ("time", "timestamp", "ts", "date")
-"""A column of one of these names holds the times."""
+"""A column with one of these names contains the times of the rows."""

@@ -1,4 +1,4 @@
-"""The events, one frozen class each. An event states a fact; its producer does not depend on its consumers."""
+"""The events: one frozen class per event. An event states a fact; its producer does not depend on its consumers."""
 
 from __future__ import annotations
 
@@ -20,31 +20,32 @@ Cause = Literal["upload", "retrain", "job", "replay", "evaluate", "rollback"]
 
 
 class Event(BaseModel):
-    """What every message carries."""
+    """The fields of every event."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="null", use_attribute_docstrings=True)
 
     v: Literal[1] = 1
-    """Schema version; optional fields are added without raising it."""
+    """Schema version; a new optional field does not change it."""
     event_id: Uuid
-    """UUIDv5 of the input's event_id and the kind of output, so that a repetition derives the same id."""
+    """UUIDv5 of the id of the input event, run or operation and the kind of output, so that a repeat derives the same
+    id; random in `RunProgress`."""
     identifier: Identifier
-    """The series set; also the message's key."""
+    """Name of the data set; also the key of the Kafka record."""
     pipeline_run_id: Uuid
-    """UUIDv7 of the execution from raw data to decision."""
+    """UUIDv7 of the pipeline run, from raw data to decision."""
     config_hash: Sha256 | None = None
-    """Null until preprocess has computed it."""
+    """Null before preprocess has computed it."""
     created_at: datetime
 
     def header_event(self) -> str:
-        """Return the word that the header ``event`` carries."""
+        """Return the value of the header ``event``."""
         return self.HEADER_EVENT
 
     HEADER_EVENT: ClassVar[str]
 
 
 class Sampling(BaseModel):
-    """How rows were sampled, in preprocess and nowhere else."""
+    """The sampling of rows. Only preprocess samples."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -55,22 +56,22 @@ class Sampling(BaseModel):
 
 
 class RawData(Event):
-    """A data set was stored; a pipeline run on it was started."""
+    """The gateway or a Job stored a data set and started a pipeline run on it."""
 
     HEADER_EVENT = "raw-claim"
 
     train: ClaimCheck
     test: ClaimCheck | None = None
     settings: dict[str, Scalar] = {}
-    """Overrides of recipe and training settings, by their environment names."""
+    """Overrides of recipe and training settings, by the names of their environment variables."""
     force: bool = False
     cause: Cause = "upload"
     reason: str | None = Field(default=None, max_length=500)
-    """The reason that the person who started the run gave."""
+    """The reason given by the user who started the run."""
 
 
 class TrainingData(Event):
-    """A data set was cleaned, split and stored; it is ready to train on."""
+    """Preprocess cleaned, split and stored a data set; trainers can train on it."""
 
     HEADER_EVENT = "train-claim"
 
@@ -85,9 +86,9 @@ class TrainingData(Event):
     test: ClaimCheck
     """The processed test rows."""
     raw_test: ClaimCheck
-    """The test rows in raw units, after context rows from the end of the training part."""
+    """The test rows in raw units, preceded by context rows from the end of the training part."""
     raw_test_context_rows: int
-    """How many leading rows of ``raw_test`` are context and never scored."""
+    """Number of context rows at the start of ``raw_test``; eval does not score them."""
     step_seconds: int
     sampling: Sampling | None = None
     test_sampling: Sampling | None = None
@@ -96,7 +97,7 @@ class TrainingData(Event):
     cause: Cause = "upload"
 
     def claim(self) -> ClaimCheck:
-        """Return the claim of the processed training rows."""
+        """Return the fields ``bucket`` to ``columns`` as a claim check."""
         return ClaimCheck(
             bucket=self.bucket,
             object_key=self.object_key,
@@ -108,13 +109,13 @@ class TrainingData(Event):
 
 
 class InferenceData(TrainingData):
-    """The test rows of a run are ready to be forecast; the flat claim is the processed test rows."""
+    """Preprocess stored the test rows of a run for a batch forecast; ``object_key`` is that of the processed rows."""
 
     HEADER_EVENT = "inference-claim"
 
 
 class ModelTraining(Event):
-    """A trainer ended, with a bundle or with an error."""
+    """A trainer finished with a bundle or with an error."""
 
     model_type: ModelType
     status: Literal["SUCCESS", "FAILED"]
@@ -123,14 +124,14 @@ class ModelTraining(Event):
     experiment_name: str
     model_uri: str | None = None
     bundle: ClaimCheck | None = None
-    """The claim of ``bundle.json``, which names and hashes ``model.onnx`` beside it."""
+    """Claim check of ``bundle.json``, which contains the hash of ``model.onnx`` in the same folder."""
     train: ClaimCheck
     test: ClaimCheck
     metrics: dict[str, float | None] = {}
     duration_seconds: float
     error: str | None = Field(default=None, max_length=2000)
     reused: bool = False
-    """A verified bundle of an earlier run was announced again."""
+    """The trainer did not train; it published the verified bundle of an earlier run again."""
 
     HEADER_EVENT = "trained"
 
@@ -140,26 +141,26 @@ class ModelTraining(Event):
 
 
 class EvaluateRequest(Event):
-    """A person asked to judge another run's candidates again."""
+    """Eval is to decide on the candidates of a run: a user requested it, or the run is overdue."""
 
     HEADER_EVENT = "evaluate"
 
     of_run: Uuid
     cause: Cause = "evaluate"
     reason: str | None = Field(default=None, max_length=500)
-    """Why, in the words of whoever asked."""
+    """The reason given by the user who sent the request."""
 
 
 class RollbackRequest(Event):
-    """A person asked to make an earlier champion the current one again."""
+    """A user requested that an earlier champion becomes the current champion again."""
 
     HEADER_EVENT = "rollback"
 
     of_run: Uuid | None = None
-    """The run whose champion returns; null means the predecessor of the current one."""
+    """The run whose champion returns; null is the predecessor of the current champion."""
     cause: Cause = "rollback"
     reason: str | None = Field(default=None, max_length=500)
-    """Why, in the words of whoever asked."""
+    """The reason given by the user who sent the request."""
 
 
 class ModelSelected(Event):
@@ -181,17 +182,17 @@ class ModelSelected(Event):
     scoreboard: ClaimCheck | None = None
     reasons: list[str] = []
     cancelled: bool = False
-    """A person ended the run before eval decided it; ``decision`` is then ``refused``, which every reader knows."""
+    """A user cancelled the run before eval decided it; ``decision`` is then ``refused``, which all releases accept."""
 
 
 class DatasetDeleted(Event):
-    """An identifier was deleted everywhere; the pipeline_run_id is the operation's own."""
+    """An identifier was deleted in all buckets; the pipeline_run_id is the id of the deletion."""
 
     HEADER_EVENT = "deleted"
 
 
 class RunProgress(Event):
-    """A stage of a run moved on; only people watch it."""
+    """A stage of a run made progress. The gateway shows it; eval uses it to detect silent trainers."""
 
     HEADER_EVENT = "progress"
 
@@ -202,12 +203,12 @@ class RunProgress(Event):
     epochs: int | None = None
     loss: float | None = None
     elapsed: float | None = None
-    """Seconds since the stage began."""
+    """Seconds since the start of the stage."""
     detail: str | None = None
 
 
 class PerformanceEval(Event):
-    """A batch forecast of a run's test rows was written and measured."""
+    """The inference worker wrote and scored, or skipped, the batch forecast of a run's test rows."""
 
     HEADER_EVENT = "performance"
 

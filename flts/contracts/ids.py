@@ -1,4 +1,4 @@
-"""Ids of runs, events and configurations. Ids that a repetition must make again are derived from their input."""
+"""Ids of runs, events and configurations. Ids that a repeat must reproduce are derived from the input."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _uuid7_last = 0
 
 
 def new_pipeline_run_id() -> str:
-    """Return a UUIDv7 (RFC 9562): ordered by time, also within a millisecond of one process."""
-    global _uuid7_last  # noqa: PLW0603 - the standard's monotonic counter is state of the process
+    """Return a UUIDv7 (RFC 9562): ordered by time, within one process also inside a millisecond."""
+    global _uuid7_last  # noqa: PLW0603 - the monotonic counter of the standard is state of the process
     with _uuid7_lock:
         now = time.time_ns() * 4096 // 1_000_000
         _uuid7_last = max(now, _uuid7_last + 1)
@@ -35,22 +35,22 @@ def new_pipeline_run_id() -> str:
 
 
 def run_created_seconds(pipeline_run_id: str) -> float:
-    """Return when a run was created, in epoch seconds: the time that its UUIDv7 carries."""
+    """Return the time in the UUIDv7 of a run, at which the run was created, in epoch seconds."""
     return (uuid.UUID(pipeline_run_id).int >> 80) / 1000
 
 
 def derived_event_id(parent_event_id: str, made: str) -> str:
-    """Return the UUIDv5 of an input's event_id and a name, so that a repetition derives the same id."""
+    """Return the UUIDv5 of an input's event_id and the name of an output, so that a repeat derives the same id."""
     return str(uuid.uuid5(uuid.UUID(parent_event_id), made))
 
 
 def derived_run_id(parent_event_id: str, model_type: str) -> str:
-    """Return the run_id (32 hex digits) of the model trained for an event."""
+    """Return the run_id (32 hex digits) of the model that a trainer trains for an event."""
     return uuid.uuid5(uuid.UUID(parent_event_id), model_type).hex
 
 
 def canonical_json(value: Mapping[str, Any]) -> bytes:
-    """Return the one JSON text of a value: keys sorted, no spaces, UTF-8, no NaN."""
+    """Return the canonical JSON of a value: sorted keys, no spaces, UTF-8, no NaN."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return text.encode()
 
@@ -61,12 +61,12 @@ def sha256_of(value: Mapping[str, Any]) -> str:
 
 
 def check_identifier(identifier: str) -> str:
-    """Return the identifier, or say why it cannot be one.
+    """Return the identifier if it is valid.
 
     Raises
     ------
     RejectedError
-        Unless it matches ``[A-Za-z0-9][A-Za-z0-9._-]{0,63}``.
+        If it does not match ``[A-Za-z0-9][A-Za-z0-9._-]{0,63}``.
     """
     if IDENTIFIER_PATTERN.fullmatch(identifier) is None:
         msg = (

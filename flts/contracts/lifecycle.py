@@ -1,4 +1,4 @@
-"""The state of a pipeline run, derived from its records in the store (drawn in `docs/architecture.md`)."""
+"""The state of a pipeline run, derived from its records in the store; `docs/architecture.md` shows the states."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from flts.errors import RejectedError
 
 
 class RunState(StrEnum):
-    """How far a run is, in the order in which runs pass through them."""
+    """The states of a run, in the order in which a run passes through them."""
 
     RECORDED = "recorded"
-    """The broker may not have its event yet."""
+    """``run.json`` exists; the broker may not have the event of the run yet."""
     ANNOUNCED = "announced"
     PREPROCESSING = "preprocessing"
-    """Also after a failure that a replay can mend."""
+    """Also after a failure that a replay can repair."""
     TRAINING = "training"
     DECIDING = "deciding"
-    """Also while the pointer moves after the decision."""
+    """Also after the decision, while eval moves the champion pointer."""
     PROMOTED = "promoted"
     KEPT = "kept"
-    """The champion before this run stays, since none of the run's models beat it."""
+    """The earlier champion stays, because no model of the run was better."""
     REFUSED = "refused"
     """No model passed the gate."""
     SUPERSEDED = "superseded"
     """A newer run was promoted first."""
     REJECTED = "rejected"
-    """Its data cannot be trained on."""
+    """Preprocess cannot make a data set from the upload."""
     CANCELLED = "cancelled"
     ENDED = "ended"
     """A newer release gave the run an outcome that this release does not define."""
@@ -41,12 +41,12 @@ class RunState(StrEnum):
 
     @property
     def over(self) -> bool:
-        """Whether the run is worked on no more."""
+        """Whether no service works on the run any more."""
         return self in ENDS or self in {RunState.ENDED, RunState.DELETED}
 
     @classmethod
     def of_outcome(cls, outcome: Mapping[str, Any] | None) -> Self | None:
-        """Return how a run ended by its ``outcome.json``, or None where there is none.
+        """Return the final state in ``outcome.json``, or None without an ``outcome.json``.
 
         Raises
         ------
@@ -64,19 +64,19 @@ class RunState(StrEnum):
 
 DECIDED = frozenset({RunState.PROMOTED, RunState.KEPT, RunState.REFUSED, RunState.SUPERSEDED})
 ENDS = DECIDED | {RunState.REJECTED, RunState.CANCELLED}
-"""What ``outcome.json`` can say."""
+"""The values of ``outcome`` in ``outcome.json`` that this release defines."""
 SERVED = frozenset({RunState.PROMOTED, RunState.KEPT, RunState.SUPERSEDED})
-"""Ends after which a champion is served that is at least as good as the run's models, or newer."""
+"""Final states after which replicas serve a champion that is at least as good as the run's models, or newer."""
 
 
 CANCELLED_REASON = "cancelled: "
-"""Begins the reason in the decision of a cancelled run: readers without the field ``cancelled`` go by it."""
+"""Prefix of the reason in the decision of a cancelled run; releases without the field ``cancelled`` check it."""
 
 
 def is_cancellation(decision: Mapping[str, Any]) -> bool:
-    """Return whether ``decision.json`` only keeps eval from deciding, since a person cancelled the run.
+    """Return whether ``decision.json`` is a cancellation, which the gateway writes so that eval cannot decide the run.
 
-    Stores that were written before there was the field ``cancelled`` say it in the reason alone.
+    A decision written before the field ``cancelled`` existed has only the prefix of the reason.
     """
     in_words = any(str(reason).startswith(CANCELLED_REASON) for reason in decision.get("reasons") or ())
     return decision.get("decision") == "refused" and (decision.get("cancelled") is True or in_words)
@@ -95,13 +95,13 @@ def run_state(
     Parameters
     ----------
     announced : bool
-        Whether there is ``announced.json``.
+        Whether ``announced.json`` exists.
     stages : mapping
-        The records below ``stages/`` by name.
+        The records below ``stages/``, by name.
     decision, outcome : mapping, optional
         ``decision.json`` and ``outcome.json``.
     deleted : bool
-        Whether its identifier was deleted since it began.
+        Whether the identifier was deleted after the run began.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The topics: their names and the events that each may carry."""
+"""The topics: their names and the events that may be published to each."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from flts.trainers import trained_by
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A Kafka topic and the events that travel on it; the key is always the identifier."""
+    """A Kafka topic and its events. The key of every Kafka record is the identifier."""
 
     name: str
     events: tuple[type[facts.Event], ...]
     retention_seconds: int = 7 * 24 * 3600
 
     def event_class(self, header: str) -> type[facts.Event] | None:
-        """Return the class of the event that this header names, or None."""
+        """Return the event class that the header ``event`` names, or None."""
         for event in self.events:
             if header == event.HEADER_EVENT or header.startswith(f"{event.HEADER_EVENT}-"):
                 return event
@@ -36,7 +36,7 @@ ALL = (RAW_DATA, TRAINING_DATA, INFERENCE_DATA, MODEL_TRAINING, MODEL_SELECTED, 
 
 
 def topic_of(event: facts.Event) -> Topic:
-    """Return the topic that an event travels on."""
+    """Return the topic to which an event is published."""
     for topic in ALL:
         if type(event) in topic.events:
             return topic
@@ -49,16 +49,16 @@ _CONSUMED = {"preprocess": (RAW_DATA,), "eval": (TRAINING_DATA, MODEL_TRAINING),
 
 
 def dead_letter_topic(group: str) -> str:
-    """Return the name of a group's dead-letter topic."""
+    """Return the name of the dead-letter topic of a consumer group."""
     return f"{group}{DEAD_LETTER_ENDING}"
 
 
 def group_of_dead_letters(topic: str) -> str | None:
-    """Return the group whose dead letters a topic holds, or None for any other topic."""
+    """Return the consumer group of a dead-letter topic, or None for any other topic."""
     group = topic.removesuffix(DEAD_LETTER_ENDING)
     return group if group and group != topic else None
 
 
 def consumed_by(group: str) -> tuple[Topic, ...]:
-    """Return the topics that a group of the pipeline shares among its replicas; none for an unknown group."""
+    """Return the topics that a consumer group of the pipeline consumes; an empty tuple for an unknown group."""
     return (TRAINING_DATA,) if trained_by(group) else _CONSUMED.get(group, ())
