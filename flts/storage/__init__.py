@@ -1,1 +1,1 @@
-"""The object store: one port, an adapter for S3, an adapter for a folder, and the layout of the buckets."""
+"""The object store: port, adapters for S3 and for a folder, the keys of all objects, and the records of runs."""

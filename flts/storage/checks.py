@@ -1,4 +1,4 @@
-"""The check of an object store at a service's start, by real requests."""
+"""The check of the object store when a service starts, with real requests."""
 
 from __future__ import annotations
 
@@ -27,22 +27,23 @@ ENSURE = "ensure buckets"
 
 
 def check_store(store: ObjectStore, settings: StoreSettings) -> None:
-    """Prove that the store answers and keeps its promises, trying again while it is away.
+    """Check that the store answers and obeys conditional puts; retry while the store is away.
 
-    It creates the missing buckets, has a second create-only put and a put on a stale etag refused, and puts, reads
-    back and deletes 8 MiB by multipart under ``_probe/``.
+    It creates the missing buckets. Under ``_probe/`` it checks that the store refuses a second create-only put and a
+    put with a stale etag, and it writes 8 MiB by multipart, reads them back and deletes them.
 
     Raises
     ------
     BackendAwayError
-        If that takes longer than ``settings.backend_check_seconds``; names the address and the step.
+        If a step did not succeed within ``settings.backend_check_seconds``; the message names the address and the step.
     RejectedError
-        With code ``conditional_puts_ignored`` for a store that overwrites what it was told to keep, or
-        ``probe_differs`` for one that returns other bytes than it was given.
+        With code ``conditional_puts_ignored`` if the store overwrites an object despite the condition,
+        ``probe_differs`` if it returns other bytes than were written, or the code of another error of the store.
     """
     address = str(getattr(store, "address", type(store).__name__))
     probe = _Probe(store, settings)
-    # A thread bounds the whole check: a server that answers byte by byte does not trip the timeouts of single calls.
+    # The check runs in a thread, so that its total time is bounded. A server that answers byte by byte does not exceed
+    # the timeouts of single calls.
     thread = threading.Thread(target=probe.run, name="store-check", daemon=True)
     thread.start()
     thread.join(settings.backend_check_seconds)
@@ -61,13 +62,13 @@ def check_store(store: ObjectStore, settings: StoreSettings) -> None:
 
 
 def write_steps(store: ObjectStore, settings: StoreSettings) -> dict[str, Callable[[], None]]:
-    """Return the steps that check a store for writing, to be run one by one. No step creates a bucket."""
+    """Return the steps that check writing to a store, by name. No step creates a bucket."""
     steps = _Probe(store, settings).steps
     return {name: take for name, take in steps.items() if name != ENSURE}
 
 
 class _Probe:
-    """The steps, in the order in which they are taken; ``step`` is the one in hand."""
+    """The steps of the check, in their order; ``step`` is the name of the running step."""
 
     def __init__(self, store: ObjectStore, settings: StoreSettings) -> None:
         self.step = "connect"
@@ -85,7 +86,7 @@ class _Probe:
         }
 
     def run(self) -> None:
-        """Take every step, each until it succeeds, fails for good or the time is up."""
+        """Run the steps. Repeat a step while the store is away; end at the deadline or at any other error."""
         for step, take in self.steps.items():
             self.step = step
             while not self._take(take):
@@ -98,7 +99,7 @@ class _Probe:
     def _take(self, take: Callable[[], None]) -> bool:
         try:
             take()
-        except Exception as error:  # noqa: BLE001 - handed to the thread that asked for the check
+        except Exception as error:  # noqa: BLE001 - passed to the thread that started the check
             self.error = error
             return False
         self.error = None

@@ -1,4 +1,4 @@
-"""Read the table of a claim check, and verify it against the claim."""
+"""Read the table that a claim check names, and verify its hash and its shape."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from flts.storage.ports import ObjectStore
 
 
 def read_claimed_features(store: ObjectStore, claim: ClaimCheck) -> Features:
-    """Return the features behind a claim, whose hash, rows and columns are checked.
+    """Return the features that a claim check names, after a check of hash, rows and columns.
 
     Raises
     ------
     HashMismatchError
-        If the bytes or the table's shape are not the ones claimed.
+        If the size or hash of the object differs from the claim check.
+    RejectedError
+        ``claim_shape`` if the number of rows or columns differs; ``bad_table`` if the object is not such a table.
     """
     data = read_claimed(store, claim)
     _check_shape(claim, data)
@@ -25,7 +27,7 @@ def read_claimed_features(store: ObjectStore, claim: ClaimCheck) -> Features:
 
 
 def read_claimed_series(store: ObjectStore, claim: ClaimCheck) -> Series:
-    """Return the raw series behind a claim; raises as `read_claimed_features`."""
+    """Return the raw series that a claim check names; raises as `read_claimed_features`."""
     data = read_claimed(store, claim)
     _check_shape(claim, data)
     return series_from_parquet(data)

@@ -1,4 +1,4 @@
-"""Objects behind claim checks: written once, and verified against hash and size when read."""
+"""Objects that claim checks name: they are written once, and their hash and size are verified when they are read."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ def put_claimed(
     columns: int | None = None,
     create_only: bool = True,
 ) -> ClaimCheck:
-    """Write an object and return its claim; with ``create_only`` an object that is there already wins.
+    """Write an object and return its claim check; with ``create_only`` an existing object stays.
 
     Parameters
     ----------
     rows, columns : int, optional
-        Shape of the table, where the object is one.
+        Shape, if the object is a table.
 
     Returns
     -------
     ClaimCheck
-        Of the bytes that are stored, which are the ones given unless somebody else's were there first; then
-        ``flts_store_conflicts_total`` counts it and a Parquet object's own shape is claimed.
+        The claim check of the stored object. If another writer stored other bytes first, it describes those bytes,
+        with the shape read from a Parquet object, and ``flts_store_conflicts_total`` is incremented.
     """
     claim = ClaimCheck(
         bucket=bucket,
@@ -65,14 +65,14 @@ def put_claimed(
 
 
 def read_claimed(store: ObjectStore, claim: ClaimCheck) -> bytes:
-    """Return the bytes that a claim promises.
+    """Return the bytes of the object that a claim check names.
 
     Raises
     ------
     ObjectNotFoundError
-        If there is no object under the claim's key.
+        If there is no object under the key.
     HashMismatchError
-        If it has other bytes; no more of them are read than were promised.
+        If its size or hash differs; reading stops when the object is larger than claimed.
     """
     parts: list[bytes] = []
     size = 0
@@ -87,7 +87,7 @@ def read_claimed(store: ObjectStore, claim: ClaimCheck) -> bytes:
 
 
 def check_claimed(store: ObjectStore, claim: ClaimCheck) -> None:
-    """Look whether an object has the bytes that its claim promises, in constant memory; raises as `read_claimed`."""
+    """Compare an object with its claim check in constant memory; raises as `read_claimed`."""
     _check(claim, *hash_of(store.stream(claim.bucket, claim.object_key)))
 
 
@@ -98,7 +98,7 @@ def hash_of_file(path: Path) -> tuple[int, str]:
 
 
 def hash_of(chunks: Iterable[bytes]) -> tuple[int, str]:
-    """Return the size in bytes and the SHA-256 of the chunks."""
+    """Return the total size in bytes and the SHA-256 of the chunks."""
     digest = hashlib.sha256()
     size = 0
     for chunk in chunks:
@@ -118,7 +118,7 @@ def _adopt(store: ObjectStore, claim: ClaimCheck) -> ClaimCheck:
     stored = claim.model_copy(update={"size": size, "sha256": sha256})
     if claim.rows is None or not claim.object_key.endswith(".parquet"):
         return stored
-    from flts.storage.frames import parquet_shape  # noqa: PLC0415 - most claims need no pyarrow
+    from flts.storage.frames import parquet_shape  # noqa: PLC0415 - pyarrow is imported only for a table
 
     rows, columns = parquet_shape(read_claimed(store, stored))
     return stored.model_copy(update={"rows": rows, "columns": columns})

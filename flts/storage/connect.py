@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 
 def open_store(settings: StoreSettings, namespace_prefix: str = "") -> ObjectStore:
-    """Return the object store; nothing is connected until its first call.
+    """Return the object store; it connects at the first call.
 
     Parameters
     ----------
     settings : StoreSettings
-        Which adapter, and where it stores.
+        The adapter, and its address or folder.
     namespace_prefix : str
-        Precedes the buckets' names, in lower case as S3 wants them.
+        Prefix of the bucket names; it is converted to lower case, which S3 requires.
     """
     store = _adapter(settings, namespace_prefix)
     if isinstance(settings, ServiceSettings) and settings.kill_points is not None:
@@ -30,11 +30,11 @@ def open_store(settings: StoreSettings, namespace_prefix: str = "") -> ObjectSto
 
 
 def _adapter(settings: StoreSettings, namespace_prefix: str) -> ObjectStore:
-    # Imported here: a store in a folder needs no boto3.
+    # The adapters are imported here, so that a store in a folder does not import boto3.
     if settings.store == "filesystem":
         from flts.storage.filesystem import FilesystemStore  # noqa: PLC0415 - see above
 
-        assert settings.store_path is not None  # the settings class refuses to load without it
+        assert settings.store_path is not None  # the settings class requires it
         return FilesystemStore(settings.store_path, namespace_prefix)
     from flts.storage.s3 import S3Store  # noqa: PLC0415 - see above
 

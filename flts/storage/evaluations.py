@@ -1,4 +1,4 @@
-"""Records on which eval decides a run, and the decision."""
+"""Records with which eval decides a run, and the decision."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ if TYPE_CHECKING:
 
 
 class Evaluations:
-    """What eval waits for, what trainers delivered, scoreboards and decisions.
+    """Records of expected model types, trainers' results, scoreboards and decisions.
 
     Parameters
     ----------
     records : Records
-        Of the bucket of runs.
+        The records of the bucket of runs.
     """
 
     def __init__(self, records: Records) -> None:
         self._records = records
 
     def put_expected(self, identifier: str, pipeline_run_id: str, expected: Mapping[str, Any]) -> Record:
-        """Record what eval waits for, unless it is recorded; return the record in the store."""
+        """Record the model types that a run waits for, unless a record exists; return the record in the store."""
         return self._records.adopt(layout.EXPECTED(identifier, pipeline_run_id), expected)[0]
 
     def expected(self, identifier: str, pipeline_run_id: str) -> Record | None:
-        """Return what eval waits for, or None."""
+        """Return the record of the model types that a run waits for, or None."""
         return self._records.read(layout.EXPECTED(identifier, pipeline_run_id))
 
     def put_trained(self, event: ModelTraining) -> bool:
-        """Record a model type's final event; return whether this call wrote it.
+        """Record the final event of a model type; return whether this call wrote it.
 
-        The first one stays, but for a failure, which a success replaces as long as the run has no decision.
+        The first event stays, with one exception: a success replaces a failure while the run has no decision.
         """
         name = RunName(event.identifier, event.pipeline_run_id)
 
@@ -58,12 +58,12 @@ class Evaluations:
         return {kind: parse_event(ModelTraining, record, layout.TRAINED(*name, kind)) for kind, record in found}
 
     def put_scoreboard(self, identifier: str, pipeline_run_id: str, data: bytes) -> ClaimCheck:
-        """Store a scoreboard under its own hash and return its claim."""
+        """Store a scoreboard under a key with its hash, and return its claim check."""
         key = layout.SCOREBOARD(identifier, pipeline_run_id, hashlib.sha256(data).hexdigest())
         return self._records.put_claimed(key, data)
 
     def decide(self, identifier: str, pipeline_run_id: str, decision: Mapping[str, Any]) -> tuple[Record, bool]:
-        """Decide a run, once: return the decision in the store, and whether it is this one."""
+        """Write a decision unless one exists; return the decision in the store, and whether this call wrote it."""
         return self._records.adopt(layout.DECISION(identifier, pipeline_run_id), decision)
 
     def decision(self, identifier: str, pipeline_run_id: str) -> Record | None:

@@ -1,4 +1,4 @@
-"""The object store in a folder, ``<root>/<bucket>/<key>``: atomic, and safe with several processes."""
+"""The object store in a folder, ``<root>/<bucket>/<key>``: writes are atomic, also with several processes."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from flts.errors import BackendAwayError, ObjectNotFoundError, PreconditionFaile
 from flts.storage.keys import bucket_name, check_key, check_prefix
 from flts.storage.ports import ObjectInfo
 
-_OWN_FOLDER = ".flts"  # no bucket's name starts with a dot, so listings leave this folder out
-_LOCKS = 64  # lock files; keys share them, so that their number is constant
+_OWN_FOLDER = ".flts"  # no bucket name starts with a dot, so this folder is not a bucket
+_LOCKS = 64  # lock files; several keys share a file, so that the number of files is constant
 _LOCK_SECONDS = 10.0
-_STALE_SECONDS = 24 * 3600.0  # seconds; the process that wrote an older temporary file has ended
+_STALE_SECONDS = 24 * 3600.0  # seconds; it is assumed that the writer of an older temporary file has ended
 _CHUNK_BYTES = 1 << 20
-_TRIES = 50  # a concurrent delete can remove the new, empty folder before the file is in it
+_TRIES = 50  # attempts; a concurrent delete can remove the new, empty folder before the file is placed
 
 
 class FilesystemStore:
     """Objects as files.
 
-    An object is written beside the buckets, flushed to the disk and then appears whole: by a hard link where it must
-    not exist yet, else by a rename under a lock that all writers of the key take.
+    An object is written to a temporary file outside the buckets and flushed to the disk. A create-only put then makes
+    a hard link, which fails if the key exists. Any other put renames the file while it holds the lock of the key.
 
     Parameters
     ----------
     path : Path
-        The root; made when the first bucket is.
+        The root; it is created with the first bucket.
     prefix : str
-        Precedes the buckets' names (``NAMESPACE_PREFIX``).
+        Prefix of the bucket names (``NAMESPACE_PREFIX``).
     """
 
     def __init__(self, path: Path, prefix: str = "") -> None:
@@ -49,11 +49,11 @@ class FilesystemStore:
 
     @property
     def address(self) -> str:
-        """Where the store is, for messages."""
+        """The address of the store, for messages."""
         return f"file://{self._root}"
 
     def ensure_bucket(self, bucket: str) -> None:
-        """Create the bucket's folder unless it exists, and remove what killed writers left long ago."""
+        """Create the folder of the bucket unless it exists, and remove old temporary files of killed writers."""
         with self._errors(bucket, ""):
             for folder in (self._bucket(bucket), self._temporary, self._locks):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -68,7 +68,7 @@ class FilesystemStore:
         create_only: bool = False,
         if_match: str | None = None,
     ) -> ObjectInfo:
-        """Write an object whole."""
+        """Write an object atomically."""
         return self._write(bucket, key, (data,), create_only=create_only, if_match=if_match)
 
     def put_file(self, bucket: str, key: str, path: Path, *, create_only: bool = False) -> ObjectInfo:
@@ -77,7 +77,7 @@ class FilesystemStore:
             return self._write(bucket, key, _chunks(source, _CHUNK_BYTES), create_only=create_only)
 
     def put_stream(self, bucket: str, key: str, chunks: Iterable[bytes]) -> ObjectInfo:
-        """Write an object from chunks; nothing is left behind if the iterable raises."""
+        """Write an object from chunks; write nothing if the iterable raises."""
         return self._write(bucket, key, chunks)
 
     def get(self, bucket: str, key: str) -> tuple[bytes, ObjectInfo]:
@@ -86,7 +86,7 @@ class FilesystemStore:
             return file.read(), _info(key, os.fstat(file.fileno()))
 
     def get_file(self, bucket: str, key: str, path: Path) -> ObjectInfo:
-        """Write an object's bytes to a file, which appears whole."""
+        """Write an object's bytes to a file, which is created atomically."""
         part = Path(path).with_name(f".{Path(path).name}.{uuid.uuid4().hex}.part")
         try:
             with self._errors(bucket, key), self._open(bucket, key) as file, part.open("wb") as target:
@@ -98,7 +98,7 @@ class FilesystemStore:
         return info
 
     def stream(self, bucket: str, key: str, *, chunk_bytes: int = 1 << 20) -> Iterator[bytes]:
-        """Yield an object's bytes in chunks, of the one version that was there at the call."""
+        """Yield the bytes of an object in chunks, all of the version that was stored at the call."""
         with self._errors(bucket, key):
             file = self._open(bucket, key)
         return self._read_on(bucket, key, file, chunk_bytes)
@@ -132,7 +132,7 @@ class FilesystemStore:
         return self._write(bucket, key, self.stream(bucket, source_key), create_only=create_only)
 
     def delete(self, bucket: str, key: str) -> None:
-        """Remove an object, and its folders as far as they are empty then."""
+        """Remove an object, and the folders that are empty afterwards."""
         path = self._path(bucket, key)
         with self._errors(bucket, key):
             with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
@@ -162,11 +162,11 @@ class FilesystemStore:
                     with self._locked(bucket, key):
                         self._check_etag(path, bucket, key, if_match)
                         _stamp(temporary, after=path)
-                        self._place(path, lambda: os.replace(temporary, path))  # noqa: PTH105 - as os.link above
+                        self._place(path, lambda: os.replace(temporary, path))  # noqa: PTH105 - in the same form as os.link above
                         return _info(key, path.lstat())
                 return _info(key, path.lstat())
         finally:
-            with suppress(OSError):  # the first error is reported, not that of the removal
+            with suppress(OSError):  # the error of the write is reported, not the error of the removal
                 temporary.unlink(missing_ok=True)
 
     def _fill(self, bucket: str, key: str, temporary: Path, chunks: Iterable[bytes]) -> None:
@@ -297,9 +297,10 @@ def _info(key: str, found: os.stat_result) -> ObjectInfo:
 
 
 def _stamp(path: Path, after: Path | None = None) -> None:
-    """Set a time of full resolution, later than the replaced file's: the kernel's own moves in steps of milliseconds.
+    """Set a modification time in nanoseconds that is later than the time of the replaced file.
 
-    Together with the inode, which a later file may be given again, it makes the etag one that never returns.
+    The kernel's time moves in steps of milliseconds, and a later file can have the same inode. With this time, no two
+    versions of a key have the same etag.
     """
     now = time.time_ns()
     if after is not None:
@@ -314,7 +315,7 @@ def _chunks(file: BinaryIO, chunk_bytes: int) -> Iterator[bytes]:
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """Return a folder's entries in the order of the keys they begin; none where it is not a folder (any more)."""
+    """Return the entries of a folder, sorted as keys; an empty list if it does not exist or is not a folder."""
     try:
         with os.scandir(folder) as found:
             return sorted(found, key=_key_order)
@@ -328,11 +329,11 @@ def _key_order(entry: os.DirEntry[str]) -> bytes:
 
 
 def _make_folders(folder: Path) -> list[Path]:
-    """Make a folder and its parents; return those whose entries changed, for the disk to hold them too."""
+    """Create a folder and its parents; return the folders whose entries changed, which the caller must fsync."""
     if folder.is_dir():
         return []
     above = _make_folders(folder.parent)
-    # A concurrent delete may remove the folder at any moment; the caller then tries again. `exist_ok` is not used,
+    # A concurrent delete may remove the folder at any moment; the caller then retries. `exist_ok` is not used,
     # because it checks the folder a second time and raises if the folder was removed in between.
     with suppress(FileNotFoundError):
         try:

@@ -1,4 +1,4 @@
-"""Tables as Parquet: features and raw series, with a time index that pandas reads as an index."""
+"""Features and raw series as Parquet, with a time index that pandas also reads as the index."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from flts.forecasting.recipe import Features
 from flts.forecasting.series import BoolArray, FloatArray, IntArray, Series
 
 MAX_CELLS = 250_000_000
-"""2 GB of doubles: rows x columns that are read into memory at most."""
+"""Rows x columns that are read into memory at most; 2 GB of doubles."""
 TIME = "time"
 _TIME_TYPE = pa.timestamp("ms", tz="UTC")
 _HIDDEN_TIME = "__time__"  # name of the time column in Parquet if a column of the data is called "time"
@@ -27,8 +27,8 @@ _OURS = b"flts"
 def features_to_parquet(features: Features) -> bytes:
     """Return features as Parquet: a UTC index ``time`` and one column of doubles per feature.
 
-    Which raw cells were imputed travels in the file's metadata, one bit each, so that the table has exactly the
-    features as columns.
+    The metadata of the file contains one bit per raw cell, which is set if the cell was imputed. So the table has no
+    columns other than the features.
     """
     ours = {
         "kind": "features",
@@ -40,12 +40,12 @@ def features_to_parquet(features: Features) -> bytes:
 
 
 def features_from_parquet(data: bytes) -> Features:
-    """Return the features of `features_to_parquet`.
+    """Return the features in a file of `features_to_parquet`.
 
     Raises
     ------
     RejectedError
-        With code ``bad_table`` for anything else, or for more than `MAX_CELLS`.
+        With code ``bad_table`` for any other file, or for more than `MAX_CELLS`.
     """
     times, names, values, ours = _from_parquet(data, "features")
     imputed = _unpack(ours.get("imputed"), len(times), ours.get("imputed_columns"))
@@ -53,24 +53,24 @@ def features_from_parquet(data: bytes) -> Features:
 
 
 def series_to_parquet(series: Series) -> bytes:
-    """Return a series as Parquet, raw units, a missing cell as null."""
+    """Return a series as Parquet in raw units; a missing cell is null."""
     ours = {"kind": "series", "step_seconds": series.step_seconds}
     return _to_parquet(series.times, series.columns, series.values, ours, missing=True)
 
 
 def series_from_parquet(data: bytes) -> Series:
-    """Return the series of `series_to_parquet`; raises as `features_from_parquet`."""
+    """Return the series in a file of `series_to_parquet`; raises as `features_from_parquet`."""
     times, names, values, ours = _from_parquet(data, "series")
     return Series(times, names, values, ours["step_seconds"])
 
 
 def parquet_shape(data: bytes) -> tuple[int, int]:
-    """Return rows and columns, the time index not counted, from the file's end alone.
+    """Return the numbers of rows and columns, without the time index, from the metadata of the file.
 
     Raises
     ------
     RejectedError
-        With code ``bad_table`` unless it is a table of ours.
+        With code ``bad_table`` if the file is not Parquet, or its metadata is inconsistent or states too many cells.
     """
     metadata = _metadata(_open(data))
     return metadata.num_rows, metadata.num_columns - 1
@@ -136,7 +136,7 @@ def _open(data: bytes) -> Any:
 
 
 def _metadata(file: Any) -> Any:
-    """Return the file's metadata once they promise a table that fits into memory."""
+    """Return the metadata of the file; refuse a table that does not fit into memory."""
     metadata = file.metadata
     cells = metadata.num_rows * metadata.num_columns
     if cells > MAX_CELLS:

@@ -1,4 +1,4 @@
-"""The names that every adapter accepts. One rule for all, so that data can move from a folder to S3."""
+"""The names of buckets and keys that both adapters accept, so that data can be copied from a folder to S3."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from flts.errors import RejectedError
 
 MAX_KEY_BYTES = 1024
 MAX_SEGMENT_BYTES = 255
-"""A file system's limit for one name."""
+"""Bytes; the limit of file systems for one name."""
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,62}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\\]")
 
 
 def check_bucket(bucket: str) -> str:
-    """Return the bucket's name, or refuse one that S3 would not take.
+    """Return the name of a bucket, or refuse a name that S3 does not accept.
 
     Raises
     ------
@@ -29,18 +29,18 @@ def check_bucket(bucket: str) -> str:
 
 
 def bucket_name(prefix: str, bucket: str) -> str:
-    """Return a bucket's name in the store: the installation's prefix, in lower case, before its name in claims."""
+    """Return the name of a bucket in the store: the prefix in lower case, then the name that claim checks contain."""
     return check_bucket(prefix.lower() + check_bucket(bucket))
 
 
 def check_key(key: str) -> str:
-    """Return the key, or refuse one that could leave its bucket or that some store cannot hold.
+    """Return the key, or refuse a key that could leave its bucket or that an adapter cannot store.
 
     Raises
     ------
     RejectedError
-        With code ``bad_key``: empty, absolute, ``.`` or ``..`` or nothing between two slashes, control characters,
-        backslashes, more than 1,024 bytes, or more than 255 in one segment.
+        With code ``bad_key`` if the key is empty or absolute, ends with a slash, has a segment that is empty, ``.`` or
+        ``..``, a control character or a backslash, or is longer than 1,024 bytes or 255 bytes in one segment.
     """
     reason = _why_not(key)
     if reason is None and key.endswith("/"):
@@ -53,7 +53,7 @@ def check_key(key: str) -> str:
 
 
 def check_prefix(prefix: str) -> str:
-    """Return the prefix of a listing: a key's beginning, cut anywhere.
+    """Return the prefix of a listing, which may be any beginning of a valid key.
 
     Raises
     ------

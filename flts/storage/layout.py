@@ -1,7 +1,7 @@
-"""The keys of all objects in all buckets: each kind with its builder, its prefixes and its parser.
+"""The keys of all objects in all buckets. A `Key` builds, lists and parses the keys of one kind.
 
-Every release reads these keys, so `tests/unit/flts/storage/test_layout.py` holds each of them literally. A key begins
-with its identifier, or with a folder of the system, whose name begins with an underscore as no identifier does.
+Every release reads these keys, so `tests/unit/flts/storage/test_layout.py` contains each key literally. A key begins
+with an identifier, or with a folder of FLTS. The name of such a folder begins with an underscore; no identifier does.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from functools import cached_property
 from typing import NamedTuple
 
 _PATTERNS = {"identifier": "[^_/][^/]*", "part": "train|test", "number": "[0-9]+"}
-"""Patterns of the parts of a key; a part without one matches anything but a slash."""
+"""Regular expressions of parts of a key; any other part matches all characters except a slash."""
 
 
 class Key:
-    """The form of one kind of key: ``Key("{identifier}/current.json")("a")`` is ``a/current.json``."""
+    """The form of a kind of key: ``Key("{identifier}/current.json")("a")`` returns ``a/current.json``."""
 
     def __init__(self, form: str) -> None:
         self.form = form
         self.parts = tuple(re.findall(r"{(\w+)}", form))
 
     def __call__(self, *values: str) -> str:
-        """Return the key of these parts, in their order."""
+        """Return the key with these parts, given in the order of the form."""
         return self.form.format_map(dict(zip(self.parts, values, strict=True)))
 
     def prefix(self, *values: str) -> str:
-        """Return the beginning that all keys with these first parts share, to the first part that is left out."""
+        """Return the prefix of all keys with these first parts; it ends before the first part that is not given."""
         known = dict(zip(self.parts, values, strict=False))
         return self.form.partition(f"{{{self.parts[len(values)]}}}")[0].format_map(known)
 
@@ -43,7 +43,7 @@ class Key:
 
 
 class RunName(NamedTuple):
-    """Which run of which identifier."""
+    """The identifier and the id of a run."""
 
     identifier: str
     pipeline_run_id: str
@@ -51,12 +51,12 @@ class RunName(NamedTuple):
 
 # Every bucket
 PROBE = Key("_probe/{name}")
-"""Tries out the store."""
+"""Test objects of the check at start."""
 
 # raw-data
 UPLOAD = Key("{identifier}/{upload_hash}/{part}.csv")
 INCOMING = Key("_incoming/{identifier}/{part}.csv")
-"""The landing zone, which starts no run."""
+"""Files sent to ``/upload``; storing a file here starts no run."""
 
 # processed-data
 TRAIN_ROWS = Key("{identifier}/{config_hash}/processed_data.parquet")
@@ -77,7 +77,7 @@ CURRENT_OF_CONFIG = Key("{identifier}/{config_hash}/current.json")
 
 # inference-logs
 FORECASTS = Key("{identifier}/date={day}/{file}")
-"""Answers that a replica served, or the forecast of a run's test rows; the day is ``YYYY-MM-DD`` in UTC."""
+"""Forecasts that a replica served, or the batch forecast of a run; the day is ``YYYY-MM-DD`` in UTC."""
 
 # pipeline-runs: a run's records
 RUN = Key("{identifier}/{pipeline_run_id}/run.json")
@@ -93,7 +93,7 @@ FORECAST = Key("{identifier}/{pipeline_run_id}/forecast.json")
 ATTEMPT = Key("{identifier}/{pipeline_run_id}/attempts/{group}/{event_id}-{number}.json")
 JOB = Key("{identifier}/jobs/{job_hash}.json")
 
-# pipeline-runs: marks, empty objects that one listing finds
+# pipeline-runs: marks, which are empty objects; one listing finds all marks of a kind
 INDEX_MARK = Key("_index/{pipeline_run_id}/{identifier}")
 """Every run."""
 OPEN_MARK = Key("_open/{pipeline_run_id}/{identifier}")
@@ -101,7 +101,7 @@ OPEN_MARK = Key("_open/{pipeline_run_id}/{identifier}")
 FORECAST_MARK = Key("_forecasts/{pipeline_run_id}/{identifier}")
 """Runs whose test rows may wait for their forecast."""
 
-# pipeline-runs: what belongs to no run
+# pipeline-runs: objects that belong to no run
 LEASE = Key("_leases/{name}.json")
 DELETED = Key("_deleted/{identifier}.json")
 OPERATION = Key("_operations/{subject}/{operation_id}.json")
@@ -115,18 +115,18 @@ SPOOLED_ADDITION = Key("_spool/{run_id}-{sha256}.json")
 SPOOLED_CHAMPION = Key("_spool/champion-{experiment}.json")
 SPOOLED_FORGET = Key("_spool/forget-{experiment}.json")
 SPOOLED = Key("_spool/{name}.json")
-"""Any of these."""
+"""Any document in the spool."""
 SPOOL_REJECTED = Key("_spool_rejected/{name}.json")
-"""Put aside, since MLflow will never take it."""
+"""Documents moved from the spool, because MLflow will never accept them."""
 
 
 def below(*folders: str) -> str:
-    """Return the prefix of every object in a folder: below an identifier, or an identifier's run."""
+    """Return the prefix of all objects in a folder, such as those of an identifier or of a run."""
     return "".join(f"{folder}/" for folder in folders)
 
 
 def folder_of(key: str) -> str:
-    """Return the folder of an object, without the last slash."""
+    """Return the folder of an object, without a slash at the end."""
     return key.rpartition("/")[0]
 
 
@@ -136,17 +136,17 @@ def beside(key: str, file: str) -> str:
 
 
 def run_of(key: str) -> str:
-    """Return the pipeline_run_id of anything that is kept of a run."""
+    """Return the pipeline_run_id in the key of any record of a run."""
     return key.split("/")[1]
 
 
 def config_of(key: str) -> str:
-    """Return the config_hash of anything in the buckets of data sets and bundles."""
+    """Return the config_hash in the key of any object in the buckets of data sets and bundles."""
     return key.split("/")[1] if "/" in key else ""
 
 
 def day_of(key: str) -> date | None:
-    """Return the day of a log of forecasts, or None if the key names none."""
+    """Return the day in the key of a forecast log, or None if the key has no valid day."""
     parts = FORECASTS.parse(key)
     try:
         return None if parts is None else date.fromisoformat(parts["day"])
@@ -155,5 +155,5 @@ def day_of(key: str) -> date | None:
 
 
 def bundle_folder_of(key: str) -> str | None:
-    """Return the folder of the bundle that an object is part of, or None for an object of a data set."""
+    """Return the bundle folder that contains an object, or None for an object of a data set."""
     return folder_of(key) if key.count("/") > TRAIN_ROWS.form.count("/") else None

@@ -1,4 +1,4 @@
-"""Leases: a record that lets one replica at a time do some work, with owner and expiry."""
+"""Leases: records with an owner and an expiry, which let only one replica at a time do some work."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from flts.storage.records import Record, Records
 
 
 class Leases:
-    """Takes leases and gives them back.
+    """Acquires and releases leases.
 
-    Clocks of different machines are assumed to agree to within a fraction of a lease's time.
+    The clocks of the machines must differ by much less than the duration of a lease.
 
     Parameters
     ----------
     records : Records
-        Of the bucket of runs.
+        The records of the bucket of runs.
     clock : callable
-        Epoch seconds.
+        Returns epoch seconds.
     """
 
     def __init__(self, records: Records, clock: Callable[[], float]) -> None:
@@ -27,19 +27,19 @@ class Leases:
         self._clock = clock
 
     def acquire(self, name: str, owner: str, seconds: float) -> bool:
-        """Take or renew a lease; return whether the owner has it for the next ``seconds``."""
+        """Acquire or renew a lease; return whether the owner has it for the next ``seconds``."""
         now = self._clock()
 
         def change(stored: Record | None) -> Record | None:
             if stored is not None and stored.get("owner") != owner and float(stored.get("until", 0)) > now:
                 return None
-            # The nonce makes each lease's bytes, and thereby its etag, unique.
+            # The nonce makes the bytes of each record unique, and so also its etag.
             return {"owner": owner, "until": now + seconds, "nonce": uuid.uuid4().hex}
 
         return self._records.change(layout.LEASE(name), change, tries=1)
 
     def release(self, name: str, owner: str) -> None:
-        """Give a lease back, if the owner still has it."""
+        """Release a lease, if the owner still has it."""
 
         def change(stored: Record | None) -> Record | None:
             if stored is None or stored.get("owner") != owner:

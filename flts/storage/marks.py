@@ -1,4 +1,4 @@
-"""Marks: empty objects named by a run, so that one listing finds all runs in a state."""
+"""Marks: empty objects whose key names a run, so that one listing finds all runs in a state."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Marks:
     Parameters
     ----------
     records : Records
-        Of the bucket of runs.
+        The records of the bucket of runs.
     form : Key
-        Of their keys.
+        The form of the keys of the marks.
     """
 
     def __init__(self, records: Records, form: Key) -> None:
@@ -30,7 +30,7 @@ class Marks:
         self._records.mark(self._form(name.pipeline_run_id, name.identifier))
 
     def remove(self, name: RunName) -> None:
-        """Take a run's mark away, if it has one."""
+        """Remove the mark of a run, if there is one."""
         self._records.remove(self._form(name.pipeline_run_id, name.identifier))
 
     def runs(self) -> list[RunName]:

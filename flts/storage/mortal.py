@@ -1,4 +1,4 @@
-"""An object store with kill points before and after each object; for tests only (`flts.killpoints`)."""
+"""An object store with kill points before and after each access to an object; for tests only (`flts.killpoints`)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class MortalStore:
-    """Passes everything on to a store, and a kill point before and after each object that is read or changed.
+    """Forwards every call to a store, and passes a kill point before and after each read, write or delete of an object.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ class MortalStore:
         create_only: bool = False,
         if_match: str | None = None,
     ) -> ObjectInfo:
-        """Write an object whole."""
+        """Write an object atomically."""
         with _points("object-write", bucket, key):
             return self._store.put(bucket, key, data, create_only=create_only, if_match=if_match)
 

@@ -1,6 +1,6 @@
-"""The log of operations that start no run (cancel, resume, delete, replay, a round of the janitor), with their reasons.
+"""The log of operations that start no run (cancel, resume, delete, replay, round of the janitor), with their reasons.
 
-A run keeps its own cause in ``run.json``. The records of this log outlive the data that they are about.
+The cause of a run is in its ``run.json``. The records of this log remain when the data of an identifier are deleted.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from flts.storage.ports import ObjectStore
 
 _ALL = "_all"
-"""In the identifier's place for what concerns no single one; no identifier begins with an underscore."""
+"""In place of the identifier if an operation concerns no single identifier; no identifier begins with ``_``."""
 
 
 class Operations:
@@ -28,9 +28,9 @@ class Operations:
     ----------
     store : ObjectStore
     settings : StoreSettings
-        Names of the buckets.
+        Contains the names of the buckets.
     clock : callable
-        Epoch seconds.
+        Returns epoch seconds.
     """
 
     def __init__(self, store: ObjectStore, settings: StoreSettings, *, clock: Callable[[], float] = time.time) -> None:
@@ -53,11 +53,11 @@ class Operations:
         cause : str
             ``cancel``, ``resume``, ``delete``, ``replay`` or ``janitor``.
         identifier : str, optional
-            Whose; None for what concerns no single one.
+            None if the operation concerns no single identifier.
         pipeline_run_id : str, optional
-            The run that it is done to.
+            The run to which the operation applies.
         reason : str, optional
-            The reason that the person gave.
+            The reason given by the user.
         """
         operation_id = new_pipeline_run_id()
         record = {
@@ -90,7 +90,7 @@ class Operations:
         reason: str | None = None,
         **details: Any,
     ) -> str:
-        """Record an operation that is over already; as `begin`."""
+        """Record an operation that has already ended; parameters and result as in `begin`."""
         ended = {**details, "ended": iso(self._clock())}
         operation_id = new_pipeline_run_id()
         record = {
@@ -106,7 +106,7 @@ class Operations:
         return operation_id
 
     def of(self, identifier: str | None, *, pipeline_run_id: str | None = None, limit: int = 20) -> list[Record]:
-        """Return the operations on an identifier, or those on none, newest first; of one run alone if it is named."""
+        """Return the operations on an identifier (None: those without an identifier) or on one run, newest first."""
         found: list[Record] = []
         for key in sorted(self._records.keys(layout.OPERATION.prefix(identifier or _ALL)), reverse=True):
             record = self._records.read(key)

@@ -1,4 +1,4 @@
-"""The pointers to champions: one per identifier, which is authoritative, and one per configuration."""
+"""The champion pointers: one per identifier, which is authoritative, and one per configuration."""
 
 from __future__ import annotations
 
@@ -12,45 +12,45 @@ Move = Literal["moved", "same", "superseded"]
 
 
 class Pointers:
-    """Reads pointers and moves them, forward in run ids only.
+    """Reads champion pointers, and moves them only to newer runs.
 
     Parameters
     ----------
     records : Records
-        Of the bucket of promotions.
+        The records of the bucket of promotions.
     """
 
     def __init__(self, records: Records) -> None:
         self._records = records
 
     def current(self, identifier: str) -> tuple[Record, str] | None:
-        """Return the champion's pointer and its etag, or None."""
+        """Return the champion pointer and its etag, or None."""
         return self._records.read_with_etag(layout.CURRENT(identifier))
 
     def current_of_config(self, identifier: str, config_hash: str) -> Record | None:
-        """Return the pointer of one configuration, or None."""
+        """Return the champion pointer of one configuration, or None."""
         found = self._records.read_with_etag(layout.CURRENT_OF_CONFIG(identifier, config_hash))
         return found and found[0]
 
     def champions(self) -> dict[str, Record]:
-        """Return the champions' pointers by identifier."""
+        """Return the champion pointers by identifier."""
         found = ((name, self.current(name)) for name in self._records.folders())
         return {name: pointer[0] for name, pointer in found if pointer is not None}
 
     def move_current(self, identifier: str, pointer: Mapping[str, Any]) -> Move:
-        """Make a run's champion the current one, if no newer run was there first.
+        """Move the champion pointer to a run, unless it names a newer run.
 
-        The stored pointer also has ``previous``: the pointer that it replaced, without that one's own ``previous``.
+        The stored pointer also has ``previous``: the replaced pointer without its own ``previous``.
 
         Returns
         -------
         "moved" | "same" | "superseded"
-            ``same`` if the pointer already names this run; ``superseded`` if it names a newer one, and stays.
+            ``same`` if the pointer already names this run; ``superseded`` if it names a newer run and stays.
         """
         return self._move(layout.CURRENT(identifier), pointer)
 
     def move_current_of_config(self, identifier: str, config_hash: str, pointer: Mapping[str, Any]) -> Move:
-        """Move the pointer of one configuration as `move_current` does."""
+        """Move the champion pointer of one configuration as `move_current` does."""
         return self._move(layout.CURRENT_OF_CONFIG(identifier, config_hash), pointer)
 
     def _move(self, key: str, pointer: Mapping[str, Any]) -> Move:
@@ -61,7 +61,7 @@ class Pointers:
             stored, etag = found or (None, None)
             stored_run = str(stored.get("pipeline_run_id", "")) if stored else ""
             if stored_run == run:
-                # If the answer to a successful put is lost, its repetition fails although the pointer moved.
+                # If the answer to a successful put was lost, the repeated put failed although the pointer moved.
                 return "moved" if tried else "same"
             if stored_run > run:  # run ids are UUIDv7, so their order is the order in time
                 return "superseded"

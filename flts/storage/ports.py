@@ -1,4 +1,4 @@
-"""The port of the object store: the promises of every adapter."""
+"""The port of the object store: the interface and the guarantees of every adapter."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """An object's info: size, etag, time of modification."""
+    """The metadata of an object."""
 
     key: str
     size: int
     etag: str
-    """Opaque; other bytes under the key have another one."""
+    """Opaque; it differs if the key has other bytes."""
     modified: float
-    """Epoch seconds."""
+    """Time of the last write, epoch seconds."""
 
 
 class ObjectStore(Protocol):
     """Objects in buckets.
 
-    Every call is bounded in time. A store that does not answer raises `BackendAwayError`; an object that is not there
-    `ObjectNotFoundError`; a failed condition `PreconditionFailedError`. Nothing returns None for a failure.
+    Every call is bounded in time. If the store does not answer, a method raises `BackendAwayError`; if the object does
+    not exist, `ObjectNotFoundError`; if a condition does not hold, `PreconditionFailedError`.
     """
 
     def ensure_bucket(self, bucket: str) -> None:
@@ -40,19 +40,19 @@ class ObjectStore(Protocol):
         create_only: bool = False,
         if_match: str | None = None,
     ) -> ObjectInfo:
-        """Write an object whole.
+        """Write an object atomically.
 
-        ``create_only`` raises `PreconditionFailedError` where the key exists; ``if_match`` unless the stored object has
-        this etag.
+        ``create_only`` raises `PreconditionFailedError` if the key exists; ``if_match`` raises it if the stored object
+        does not have this etag.
         """
         ...
 
     def put_file(self, bucket: str, key: str, path: Path, *, create_only: bool = False) -> ObjectInfo:
-        """Write a file as an object, streaming (multipart where the store has it)."""
+        """Write a file as an object in constant memory (S3 uses multipart for large files)."""
         ...
 
     def put_stream(self, bucket: str, key: str, chunks: Iterable[bytes]) -> ObjectInfo:
-        """Write an object from chunks in constant memory; nothing is left behind if the iterable raises."""
+        """Write an object from chunks in constant memory; write nothing if the iterable raises."""
         ...
 
     def get(self, bucket: str, key: str) -> tuple[bytes, ObjectInfo]:
@@ -64,7 +64,7 @@ class ObjectStore(Protocol):
         ...
 
     def stream(self, bucket: str, key: str, *, chunk_bytes: int = 1 << 20) -> Iterator[bytes]:
-        """Yield an object's bytes in chunks; raises `ObjectNotFoundError` before the first one."""
+        """Yield an object's bytes in chunks; raises `ObjectNotFoundError` before the first chunk."""
         ...
 
     def head(self, bucket: str, key: str) -> ObjectInfo:
@@ -72,7 +72,7 @@ class ObjectStore(Protocol):
         ...
 
     def list(self, bucket: str, prefix: str = "") -> Iterator[ObjectInfo]:
-        """Yield all objects whose key starts with ``prefix``, ordered by key, past any page size."""
+        """Yield all objects whose key starts with ``prefix``, ordered by key, with no limit of their number."""
         ...
 
     def list_folders(self, bucket: str, prefix: str = "") -> Iterator[str]:
@@ -84,5 +84,5 @@ class ObjectStore(Protocol):
         ...
 
     def delete(self, bucket: str, key: str) -> None:
-        """Remove an object; no error where there is none."""
+        """Remove an object; no error if it does not exist."""
         ...

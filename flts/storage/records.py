@@ -1,4 +1,4 @@
-"""Records: small JSON objects, created once or changed by compare-and-set."""
+"""Records: small JSON objects in the store, which are created once or changed by compare-and-set."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Record = dict[str, Any]
 Moment = datetime | float | str
 """A time as datetime, epoch seconds or ISO 8601."""
 TRIES = 50
-"""A lost compare-and-set means that another writer got on; each further try reads anew."""
+"""Attempts; if another writer changed the record first, the next attempt reads the record again."""
 
 
 class Records:
@@ -35,7 +35,7 @@ class Records:
         self._bucket = bucket
 
     def create(self, key: str, record: Mapping[str, Any]) -> bool:
-        """Write a record unless there is one; return whether this call did."""
+        """Write a record unless one exists; return whether this call wrote it."""
         try:
             self._store.put(self._bucket, key, dump(record), create_only=True)
         except PreconditionFailedError:
@@ -43,7 +43,7 @@ class Records:
         return True
 
     def adopt(self, key: str, record: Mapping[str, Any]) -> tuple[Record, bool]:
-        """Create a record, or return the one that was there first, and whether it is this one."""
+        """Create a record unless one exists; return the stored record, and whether this call wrote it."""
         for _ in range(TRIES):
             if self.create(key, record):
                 return json.loads(dump(record)), True
@@ -53,9 +53,10 @@ class Records:
         raise contended(key)
 
     def change(self, key: str, new: Callable[[Record | None], Record | None], *, tries: int = TRIES) -> bool:
-        """Compare and set: ``new`` returns the new record, or None to leave the one it was given.
+        """Change a record by compare-and-set; return whether this call wrote it.
 
-        With ``tries=1`` a lost race is answered by False rather than tried again.
+        ``new`` is called with the stored record or None, and returns the new record, or None to change nothing. With
+        ``tries=1`` the method returns False if another writer changed the record meanwhile.
         """
         for _ in range(tries):
             found = self.read_with_etag(key)
@@ -69,7 +70,7 @@ class Records:
         raise contended(key)
 
     def replace(self, key: str, record: Mapping[str, Any], etag: str | None) -> bool:
-        """Write a record over the one of this etag, None being none at all; return whether that was still there."""
+        """Write a record if the stored record has this etag (None: if no record exists); return whether it did."""
         try:
             self._store.put(self._bucket, key, dump(record), create_only=etag is None, if_match=etag)
         except PreconditionFailedError:
@@ -87,7 +88,7 @@ class Records:
         Raises
         ------
         RejectedError
-            With code ``corrupt_record``, naming the key, if it holds no JSON object.
+            With code ``corrupt_record`` and the key, if the object is not a JSON object.
         """
         try:
             data, info = self._store.get(self._bucket, key)
@@ -96,11 +97,11 @@ class Records:
         return _load(f"{self._bucket}/{key}", data), info.etag
 
     def put_claimed(self, key: str, data: bytes) -> ClaimCheck:
-        """Store a document of any form, named by its hash, and return its claim."""
+        """Store bytes under a key that contains their hash, and return the claim check."""
         return put_claimed(self._store, self._bucket, key, data)
 
     def exists(self, key: str) -> bool:
-        """Return whether there is a record."""
+        """Return whether a record exists."""
         try:
             self._store.head(self._bucket, key)
         except ObjectNotFoundError:
@@ -108,7 +109,7 @@ class Records:
         return True
 
     def folder(self, prefix: str) -> Iterator[tuple[str, Record]]:
-        """Yield the records below a prefix, by their names."""
+        """Yield name and record of the records below a prefix; the name is the key without prefix and ``.json``."""
         for key in self.keys(prefix):
             record = self.read(key)
             if record is not None:
@@ -123,26 +124,26 @@ class Records:
         return self._store.list_folders(self._bucket, prefix)
 
     def mark(self, key: str) -> None:
-        """Put an empty object."""
+        """Write an empty object."""
         self._store.put(self._bucket, key, b"")
 
     def remove(self, key: str) -> None:
-        """Delete a record or mark, if there is one."""
+        """Remove a record or mark, if it exists."""
         self._store.delete(self._bucket, key)
 
 
 def dump(record: Mapping[str, Any]) -> bytes:
-    """Return a record's canonical JSON; claims, events and times as pydantic writes them, NaN as null."""
+    """Return the canonical JSON of a record; pydantic converts claim checks, events and times, NaN becomes null."""
     return canonical_json(json.loads(to_json(dict(record), inf_nan_mode="null")))
 
 
 def parse_event(event: type[E], record: Record, key: str) -> E:
-    """Return the event that a record holds.
+    """Return the event that a record contains.
 
     Raises
     ------
     RejectedError
-        With code ``corrupt_record``, naming the key, if it holds none.
+        With code ``corrupt_record`` and the key, if the record is not such an event.
     """
     try:
         return event.model_validate(record)
@@ -152,7 +153,7 @@ def parse_event(event: type[E], record: Record, key: str) -> E:
 
 
 def iso(moment: Moment) -> str:
-    """Return a time as it is stored: ISO 8601 in UTC, to the millisecond; one that is text already stays."""
+    """Return a time as ISO 8601 in UTC with milliseconds, as records contain it; a text is returned unchanged."""
     if isinstance(moment, str):
         return moment
     when = datetime.fromtimestamp(moment, UTC) if isinstance(moment, int | float) else moment.astimezone(UTC)
@@ -160,7 +161,7 @@ def iso(moment: Moment) -> str:
 
 
 def contended(key: str) -> BackendAwayError:
-    """Return the error of a record that changed under every try."""
+    """Return the error for a record that other writers changed during each attempt."""
     msg = f"{key} changed under every one of {TRIES} tries to write it"
     return BackendAwayError(msg, code="contended")
 

@@ -1,4 +1,4 @@
-"""The records of runs, by subject. A record is one JSON object, written once unless its method says otherwise."""
+"""The records of runs, by subject. A record is one JSON object, written once unless its method states otherwise."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 
 class RunStore:
-    """The records of one installation's runs.
+    """The records of the runs of an installation.
 
     Parameters
     ----------
     store : ObjectStore
-        One whose conditional puts were probed (`flts.storage.checks`).
+        A store that passed `flts.storage.checks`, so that its conditional puts work.
     settings : StoreSettings
-        Names of the buckets.
+        Contains the names of the buckets.
     clock : callable
-        Epoch seconds.
+        Returns epoch seconds.
     """
 
     def __init__(self, store: ObjectStore, settings: StoreSettings, *, clock: Callable[[], float] = time.time) -> None:

@@ -1,6 +1,6 @@
 """The records of pipeline runs: their start, their announcement to the broker, their outcome.
 
-An unfinished run also has a mark, so that the search for unfinished runs is one listing.
+An unfinished run also has a mark, so that one listing finds all unfinished runs.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ class Runs:
     Parameters
     ----------
     records : Records
-        Of the bucket of runs.
+        The records of the bucket of runs.
     tombstones : Tombstones
     clock : callable
-        Epoch seconds.
+        Returns epoch seconds.
     """
 
     def __init__(self, records: Records, tombstones: Tombstones, clock: Callable[[], float]) -> None:
@@ -49,7 +49,8 @@ class Runs:
         Raises
         ------
         ConflictError
-            With code ``deleted`` if the identifier is being deleted, or was since this run began.
+            With code ``being_deleted`` if a deletion of the identifier has not finished, or ``deleted`` if the
+            identifier was deleted after this run began.
         """
         name = RunName(event.identifier, event.pipeline_run_id)
         # The marks are written first, so that every recorded run is found. The janitor removes a mark without a run.
@@ -57,8 +58,8 @@ class Runs:
         self._open.put(name)
         first = self._records.create(layout.RUN(*name), event.model_dump(mode="json"))
         try:
-            # Checked after the record is written: a deletion writes its tombstone and then lists the runs, so at least
-            # one of the two sees the other.
+            # The check follows the write. A deletion writes its tombstone first and then lists the runs. So either the
+            # deletion finds this run, or this check finds the tombstone.
             self.refuse_deleted(*name)
         except ConflictError:
             self.delete(*name)
@@ -66,7 +67,7 @@ class Runs:
         return first
 
     def refuse_deleted(self, identifier: str, pipeline_run_id: str) -> None:
-        """Raise `ConflictError` if a run of this id cannot be started, since its identifier is or was deleted."""
+        """Raise `ConflictError` if a run cannot start, because its identifier is being deleted or was deleted."""
         if self._tombstones.unfinished(identifier):
             msg = f"{identifier} is being deleted; if that was cut off, `flts delete {identifier} --yes` ends it"
             raise ConflictError(msg, code="being_deleted", field="identifier")
@@ -75,11 +76,11 @@ class Runs:
             raise ConflictError(msg, code="deleted", field="identifier")
 
     def deleted(self, identifier: str, pipeline_run_id: str) -> bool:
-        """Return whether a run's identifier was deleted since the run began."""
+        """Return whether a run's identifier was deleted after the run began."""
         return self._tombstones.covers(identifier, pipeline_run_id)
 
     def read(self, identifier: str, pipeline_run_id: str) -> Record | None:
-        """Return the event that started the run, ``raw-data`` or a request to eval, or None."""
+        """Return the event that started the run (`RawData` or a request to eval) as a record, or None."""
         return self._records.read(layout.RUN(identifier, pipeline_run_id))
 
     def identifier_of(self, pipeline_run_id: str) -> str | None:
@@ -90,7 +91,7 @@ class Runs:
         return next((key.rpartition("/")[2] for key in marks), None)
 
     def identifiers(self) -> list[str]:
-        """Return the identifiers that have a run, ordered."""
+        """Return the identifiers that have a run or a Job's record, ordered."""
         names = self._records.folders()
         return [name for name in names if IDENTIFIER_PATTERN.fullmatch(name)]
 
@@ -108,36 +109,37 @@ class Runs:
         return [name for name in self._open.runs() if self._is_unfinished(name)]
 
     def unannounced(self) -> list[RunName]:
-        """Return the open runs whose event was not acknowledged by the broker, oldest first: the outbox."""
+        """Return the outbox: the unfinished runs whose event the broker has not acknowledged, oldest first."""
         return [name for name in self.unfinished() if not self._records.exists(layout.ANNOUNCED(*name))]
 
     def mark_announced(self, identifier: str, pipeline_run_id: str) -> bool:
-        """Record that the broker has the run's event; return whether this call was the first."""
+        """Record that the broker acknowledged the run's event; return whether this call was the first."""
         return self._records.create(layout.ANNOUNCED(identifier, pipeline_run_id), {"at": iso(self._clock())})
 
     def announced(self, identifier: str, pipeline_run_id: str) -> bool:
-        """Return whether the broker has the run's event."""
+        """Return whether the broker acknowledged the run's event."""
         return self._records.exists(layout.ANNOUNCED(identifier, pipeline_run_id))
 
     def put_outcome(self, identifier: str, pipeline_run_id: str, outcome: RunState, **details: Any) -> bool:
-        """End a run; return whether this call did."""
+        """Record the outcome of a run; return whether this call was the first."""
         name = RunName(identifier, pipeline_run_id)
         first = self._records.create(layout.OUTCOME(*name), {**details, "outcome": outcome, "at": iso(self._clock())})
         self._open.remove(name)
         return first
 
     def outcome(self, identifier: str, pipeline_run_id: str) -> Record | None:
-        """Return how and why the run ended, or None while it is unfinished."""
+        """Return the record of the run's outcome with its reason, or None while the run is unfinished."""
         return self._records.read(layout.OUTCOME(identifier, pipeline_run_id))
 
     def end(self, identifier: str, pipeline_run_id: str) -> RunState | None:
-        """Return how the run ended, or None while it is unfinished."""
+        """Return the final state of the run, or None while the run is unfinished."""
         return RunState.of_outcome(self.outcome(identifier, pipeline_run_id))
 
     def delete(self, identifier: str, pipeline_run_id: str) -> int:
-        """Remove a run's records and return how many; may be repeated.
+        """Remove the records and marks of a run; return the number of records; may be repeated.
 
-        ``run.json`` goes first and the index last: half removed it is no unfinished run, and is found again.
+        ``run.json`` is removed first and the index mark last. So a partly removed run does not count as unfinished,
+        and a repeat finds it.
         """
         keys = self.keys_of(identifier, pipeline_run_id)
         for key in (*keys, *self.marks_of(identifier, pipeline_run_id)):
@@ -145,21 +147,21 @@ class Runs:
         return len(keys)
 
     def keys_of(self, identifier: str, pipeline_run_id: str) -> list[str]:
-        """Return the keys of a run's records in the order in which they are removed."""
+        """Return the keys of a run's records in the order of their removal."""
         first = layout.RUN(identifier, pipeline_run_id)
         return sorted(self._records.keys(layout.below(identifier, pipeline_run_id)), key=lambda key: key != first)
 
     def marks_of(self, identifier: str, pipeline_run_id: str) -> list[str]:
-        """Return the keys of a run's marks, there or not."""
+        """Return the keys of all marks that a run can have."""
         marks = (layout.OPEN_MARK, layout.FORECAST_MARK, layout.INDEX_MARK)
         return [mark(pipeline_run_id, identifier) for mark in marks]
 
     def create_job(self, identifier: str, job_hash: str, details: Mapping[str, Any]) -> tuple[Record, bool]:
-        """Record that a Job starts a run; return the stored record, and whether this call created it."""
+        """Record the run that a Job starts unless a record exists; return the record, and whether this call did."""
         return self._records.adopt(layout.JOB(identifier, job_hash), details)
 
     def _is_unfinished(self, name: RunName) -> bool:
         if self._records.exists(layout.OUTCOME(*name)):
-            self._open.remove(name)  # a process may have been killed between the outcome and this line
+            self._open.remove(name)  # a process may have been killed before it removed the mark
             return False
         return self._records.exists(layout.RUN(*name))

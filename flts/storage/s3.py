@@ -35,28 +35,28 @@ CONNECT_SECONDS = 3.0
 READ_SECONDS = 10.0
 TOTAL_ATTEMPTS = 2
 MIN_BYTES_PER_SECOND = 16 * 2**10
-"""A body that is READ_SECONDS behind this rate is given up: each byte alone would be in time."""
+"""Least rate of a body; READ_SECONDS limits only the time between two bytes, so a slow body would not time out."""
 READ_BYTES = MIN_BYTES_PER_SECOND
-"""Of a body at once: it takes a second at the least rate, and a slow one is noticed soon."""
+"""Bytes per read of a body; one second at the least rate, so that a slow body is detected soon."""
 PART_BYTES = 8 * 2**20
-COPY_PART_BYTES = 64 * 2**20  # bytes; a part is copied inside the server, and each call must end within READ_SECONDS
+COPY_PART_BYTES = 64 * 2**20  # bytes; the server copies a part, and each call must end within READ_SECONDS
 _MAX_PARTS = 10_000
 _NOT_FOUND = 404
 _REFUSED_CONDITION = frozenset({409, 412})
 _AWAY_STATUSES = frozenset(
     {401, 403, 408, 425, 429}
-)  # while keys are rotated a service waits and writes no dead letters
+)  # HTTP statuses; during a rotation of keys (401, 403) a service waits and writes no dead letters
 
 
 class S3Store:
-    """Objects on a server that speaks S3, with conditional puts.
+    """Objects on an S3 server with conditional puts.
 
     Parameters
     ----------
     settings : StoreSettings
-        Endpoint and keys.
+        Address and keys of the server.
     prefix : str
-        Precedes the buckets' names (``NAMESPACE_PREFIX``).
+        Prefix of the bucket names (``NAMESPACE_PREFIX``).
     """
 
     def __init__(self, settings: StoreSettings, prefix: str = "") -> None:
@@ -76,7 +76,7 @@ class S3Store:
                 max_pool_connections=32,
                 signature_version="s3v4",
                 s3={"addressing_style": "path"},
-                # Many servers do not support checksum trailers. Claims have a SHA-256 of the content.
+                # Many servers do not support checksum trailers. Claim checks contain a SHA-256 of the content.
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
                 tcp_keepalive=True,
@@ -85,7 +85,7 @@ class S3Store:
 
     @property
     def address(self) -> str:
-        """Where the store is, for messages."""
+        """The address of the store, for messages."""
         return self._endpoint
 
     def ensure_bucket(self, bucket: str) -> None:
@@ -118,7 +118,7 @@ class S3Store:
         create_only: bool = False,
         if_match: str | None = None,
     ) -> ObjectInfo:
-        """Write an object whole."""
+        """Write an object atomically."""
         conditions: dict[str, Any] = {}
         if create_only:
             conditions["IfNoneMatch"] = "*"
@@ -129,19 +129,19 @@ class S3Store:
         return ObjectInfo(key=key, size=len(data), etag=answer["ETag"], modified=time.time())
 
     def put_file(self, bucket: str, key: str, path: Path, *, create_only: bool = False) -> ObjectInfo:
-        """Write a file as an object, by multipart where it is larger than one part."""
+        """Write a file as an object, by multipart if it is larger than one part."""
         with Path(path).open("rb") as file:
             size = Path(path).stat().st_size
             if size <= PART_BYTES:
                 return self.put(bucket, key, file.read(), create_only=create_only)
             if create_only:
-                self._refuse_existing(bucket, key)  # checked before the upload as well, to save it
+                self._refuse_existing(bucket, key)  # also checked before the upload, which can then be omitted
             part_bytes = max(PART_BYTES, math.ceil(size / _MAX_PARTS))
             chunks = iter(lambda: file.read(part_bytes), b"")
             return self._multipart(bucket, key, chunks, create_only=create_only)
 
     def put_stream(self, bucket: str, key: str, chunks: Iterable[bytes]) -> ObjectInfo:
-        """Write an object from chunks in constant memory; the upload is taken back if the iterable raises."""
+        """Write an object from chunks in constant memory; abort the upload if the iterable raises."""
         parts = _regroup(chunks, PART_BYTES)
         first = next(parts, b"")
         if len(first) < PART_BYTES:
@@ -152,12 +152,12 @@ class S3Store:
         """Return an object's bytes and its info."""
         with self._errors(bucket, key):
             answer = self._client.get_object(Bucket=self._bucket(bucket), Key=check_key(key))
-            data = io.BytesIO()  # one buffer: joining a list of pieces would hold the content twice
+            data = io.BytesIO()  # one buffer, because joining a list of pieces would need twice the memory
             data.writelines(self._pieces(bucket, key, answer["Body"]))
             return data.getvalue(), _info(key, answer)
 
     def get_file(self, bucket: str, key: str, path: Path) -> ObjectInfo:
-        """Write an object's bytes to a file, which appears whole."""
+        """Write an object's bytes to a file, which is created atomically."""
         part = Path(path).with_name(f".{Path(path).name}.{uuid.uuid4().hex}.part")
         try:
             with self._errors(bucket, key):
@@ -170,7 +170,7 @@ class S3Store:
         return _info(key, answer)
 
     def stream(self, bucket: str, key: str, *, chunk_bytes: int = 1 << 20) -> Iterator[bytes]:
-        """Yield an object's bytes in chunks, of the one version that was there at the call."""
+        """Yield the bytes of an object in chunks, all of the version that was stored at the call."""
         with self._errors(bucket, key):
             answer = self._client.get_object(Bucket=self._bucket(bucket), Key=check_key(key))
         return self._read_on(bucket, key, answer["Body"], chunk_bytes)
@@ -200,9 +200,10 @@ class S3Store:
                 yield found["Prefix"].removeprefix(base).rstrip("/")
 
     def copy(self, bucket: str, source_key: str, key: str, *, create_only: bool = False) -> ObjectInfo:
-        """Copy an object within a bucket; the server copies it in parts if it is large.
+        """Copy an object within a bucket; the server copies a large object in parts.
 
-        A copy in one call has no condition that all servers know, and no bound on its time; parts have both.
+        A copy in one call has no condition that all servers support, and its time is not bounded. A multipart copy has
+        a condition, and each part ends in bounded time.
         """
         source = self.head(bucket, source_key)
         if source.size <= PART_BYTES:
@@ -229,7 +230,7 @@ class S3Store:
         return self._upload(bucket, key, ranges, copy_part, lambda span: span[1] - span[0], create_only=create_only)
 
     def delete(self, bucket: str, key: str) -> None:
-        """Remove an object; no error where there is none."""
+        """Remove an object; no error if it does not exist."""
         with suppress(ObjectNotFoundError), self._errors(bucket, key):
             self._client.delete_object(Bucket=self._bucket(bucket), Key=check_key(key))
 
@@ -268,7 +269,7 @@ class S3Store:
                     Bucket=name, Key=key, UploadId=upload_id, MultipartUpload={"Parts": done}, **conditions
                 )
         except BaseException:
-            # The parts of an upload that is not completed would stay on the server and are not listed.
+            # The parts of an incomplete upload would stay on the server, and no listing shows them.
             with suppress(FltsError, BotoCoreError, ClientError):
                 self._client.abort_multipart_upload(Bucket=name, Key=key, UploadId=upload_id)
             raise
@@ -285,8 +286,8 @@ class S3Store:
             yield from _regroup(self._pieces(bucket, key, body), chunk_bytes)
 
     def _pieces(self, bucket: str, key: str, body: Any) -> Iterator[bytes]:
-        """Yield a body as it comes; raise `BackendAwayError` if it comes too slowly."""
-        # Time spent waiting for the server, without the caller's time between pieces.
+        """Yield a body as it arrives; raise `BackendAwayError` if it arrives too slowly."""
+        # `seconds` is the time spent in reads, without the time of the caller between two pieces.
         seconds, behind, count = 0.0, 0.0, 0
         # `with body` would return the raw response, which does not detect a truncated body.
         with closing(body):
@@ -298,7 +299,7 @@ class S3Store:
                     return
                 seconds += waited
                 count += len(piece)
-                # A fast start earns no credit: from the moment the body becomes slow it has READ_SECONDS.
+                # `behind` never falls below 0. So a fast start does not extend the time that a slow body has later.
                 behind = max(0.0, behind + waited - len(piece) / MIN_BYTES_PER_SECOND)
                 if behind > READ_SECONDS:
                     msg = f"{bucket}/{key}: the store at {self._endpoint} sent {count:,} bytes in {seconds:.0f} s"
@@ -337,7 +338,7 @@ class S3Store:
             if status in _REFUSED_CONDITION and conditional:
                 msg = f"{name} exists already or changed since it was read"
                 raise PreconditionFailedError(msg) from error
-            if status in _AWAY_STATUSES or status >= 500 or status in {_NOT_FOUND, 409} or code == "SlowDown":  # noqa: PLR2004 - HTTP's own
+            if status in _AWAY_STATUSES or status >= 500 or status in {_NOT_FOUND, 409} or code == "SlowDown":  # noqa: PLR2004 - HTTP statuses
                 away = "access_denied" if status in {401, 403} else None
                 raise BackendAwayError(reason, code=away) from error
             raise RejectedError(reason, code="store_refused") from error
@@ -364,7 +365,7 @@ def _info(key: str, answer: Any) -> ObjectInfo:
 
 
 def _regroup(chunks: Iterable[bytes], part_bytes: int) -> Iterator[bytes]:
-    """Yield the same bytes in parts of one size, but for the last."""
+    """Yield the same bytes in parts of equal size; the last part may be smaller."""
     waiting = bytearray()
     for chunk in chunks:
         waiting += chunk

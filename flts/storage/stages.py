@@ -1,4 +1,4 @@
-"""The records of a run's stages, each written by the service of the stage."""
+"""The records of the stages of a run. The service of a stage writes its record."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ class Stages:
     Parameters
     ----------
     records : Records
-        Of the bucket of runs.
+        The records of the bucket of runs.
     clock : callable
-        Epoch seconds.
+        Returns epoch seconds.
     """
 
     def __init__(self, records: Records, clock: Callable[[], float]) -> None:
         self._records = records
         self._clock = clock
 
-    def put(  # noqa: PLR0917 - a stage and its span, as every service gives them
+    def put(  # noqa: PLR0917 - all services pass a stage and its times in this order
         self,
         identifier: str,
         pipeline_run_id: str,
@@ -39,10 +39,10 @@ class Stages:
         end: Moment | None = None,
         **details: Any,
     ) -> bool:
-        """Record how far a stage is; return False if it had already ended well, which stays.
+        """Record the status of a stage; return False if its record is ``done`` or ``skipped``, which stays.
 
-        A start after a failure is a further try and replaces it. ``start`` defaults to now, or to the recorded one
-        where the stage ends; ``end`` of one that ends to now.
+        A start after a failure is a new attempt and replaces the record. ``start`` defaults to now, or at the end of a
+        stage to the recorded start. ``end`` defaults to now, or to None at the start of a stage.
         """
         name = RunName(identifier, pipeline_run_id)
 
@@ -57,9 +57,9 @@ class Stages:
         return self._records.change(layout.STAGE(*name, stage), change)
 
     def read(self, identifier: str, pipeline_run_id: str, stage: str) -> Record | None:
-        """Return how far a stage is, or None if it has not begun."""
+        """Return the record of a stage, or None if the stage has not begun."""
         return self._records.read(layout.STAGE(identifier, pipeline_run_id, stage))
 
     def of(self, identifier: str, pipeline_run_id: str) -> dict[str, Record]:
-        """Return the stages recorded so far, by name."""
+        """Return the records of all stages of a run that have begun, by name."""
         return dict(self._records.folder(layout.STAGE.prefix(identifier, pipeline_run_id)))

@@ -1,4 +1,4 @@
-"""Tombstones of deleted identifiers. Objects of runs older than the tombstone must not come back."""
+"""Tombstones of deleted identifiers. No service may write objects of a run that is older than the tombstone."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Tombstones:
     ----------
     store : ObjectStore
     settings : StoreSettings
-        Names of the buckets.
+        Contains the names of the buckets.
     clock : callable
-        Epoch seconds.
+        Returns epoch seconds.
     """
 
     def __init__(self, store: ObjectStore, settings: StoreSettings, *, clock: Callable[[], float] = time.time) -> None:
@@ -33,7 +33,7 @@ class Tombstones:
         self._clock = clock
 
     def bury(self, identifier: str, before: str) -> None:
-        """Say that all runs before this one (a UUIDv7) are deleted, and that the deletion has begun."""
+        """Record that a deletion of all runs with ids before ``before`` (a UUIDv7) has begun."""
 
         def change(stored: Record | None) -> Record:
             latest = max(before, str((stored or {}).get("before", "")))
@@ -42,7 +42,7 @@ class Tombstones:
         self._records.change(layout.DELETED(identifier), change)
 
     def finish(self, identifier: str) -> None:
-        """Say that nothing is left: the name may be used again."""
+        """Record that the deletion has finished, so that the identifier can be used again."""
 
         def change(stored: Record | None) -> Record | None:
             return None if stored is None else {**stored, "done": True, "nonce": uuid.uuid4().hex}
@@ -50,7 +50,7 @@ class Tombstones:
         self._records.change(layout.DELETED(identifier), change)
 
     def before(self, identifier: str) -> str | None:
-        """Return the run before which everything of an identifier is deleted, or None if it never was."""
+        """Return the run id before which all runs of an identifier are deleted, or None if it was never deleted."""
         record = self._records.read(layout.DELETED(identifier))
         return None if record is None else str(record["before"])
 
@@ -60,7 +60,7 @@ class Tombstones:
         return before is not None and pipeline_run_id < before
 
     def unfinished(self, identifier: str) -> bool:
-        """Return whether a deletion has begun and not ended."""
+        """Return whether a deletion of the identifier has begun and not finished."""
         record = self._records.read(layout.DELETED(identifier))
         return record is not None and not record.get("done")
 
