@@ -1,1 +1,1 @@
-"""The record of runs and models in MLflow: calls are bounded, records become complete, no run depends on it."""
+"""The record of runs and models in MLflow: calls are bounded, records become complete, no run waits for MLflow."""

@@ -1,4 +1,4 @@
-"""A circuit breaker: after a failed call it refuses further calls for a while."""
+"""A circuit breaker: after a failed call, its users make no calls for some time."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Callable
 
 
 class Breaker:
-    """Opens at the first failure; lets one call try again after ``open_seconds``.
+    """Opens at the first failure; calls are possible again after ``open_seconds``.
 
     Parameters
     ----------
     open_seconds : float
-        How long calls are held back after a failure.
+        Time without calls after a failure.
     clock : callable
-        Monotonic seconds.
+        Returns monotonic seconds.
     """
 
     def __init__(self, open_seconds: float, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -27,16 +27,16 @@ class Breaker:
 
     @property
     def is_open(self) -> bool:
-        """Whether calls are held back now."""
+        """Whether no call may be made now."""
         with self._lock:
             return self._failing and self._clock() < self._until
 
     def failed(self) -> bool:
-        """Open, for ``open_seconds`` from now; return whether the call before had succeeded."""
+        """Open for ``open_seconds`` from now; return whether the previous call had succeeded or there was none."""
         return self._report(failing=True)
 
     def succeeded(self) -> bool:
-        """Close; return whether the call before had failed."""
+        """Close; return whether the previous call had failed."""
         return self._report(failing=False)
 
     def _report(self, *, failing: bool) -> bool:

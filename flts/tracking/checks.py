@@ -1,4 +1,4 @@
-"""The check of MLflow at a service's start, by a plain request: importing MLflow's client takes seconds."""
+"""The check of MLflow when a service starts. It sends a plain request, because importing MLflow takes seconds."""
 
 from __future__ import annotations
 
@@ -14,28 +14,29 @@ from flts.errors import BackendAwayError
 from flts.settings import TrackingSettings
 
 PADDED_BYTES = 96 * 1024
-"""Of the search's body: what lets 64 KiB pass and then stalls would take no model either."""
+"""Bytes of the search's body; a broken network path may pass 64 KiB before it stalls."""
 STEP = f"search with a body of {PADDED_BYTES // 1024} KiB"
 _SEARCH = "/api/2.0/mlflow/experiments/search"
 _RETRY_SECONDS = 0.5
 _ANSWERS = (200, 401)
-"""A server that asks for a password is there; the client has one of its own."""
+"""HTTP statuses of a server that works; 401 too, because the MLflow client has its own credentials."""
 
 
 def check_mlflow(settings: TrackingSettings, *, seconds: float, stop: threading.Event) -> None:
-    """Search MLflow's experiments, trying again while it is away.
+    """Search MLflow's experiments; retry while MLflow is away.
 
     Raises
     ------
     BackendAwayError
-        If that takes longer than ``seconds``; names the address and the step.
+        If no search succeeded within ``seconds``; the message names the address and the step.
     """
     uri = settings.mlflow_tracking_uri
     if not uri.startswith(("http://", "https://")):
         return  # the client uses a folder or a database directly: there is no server to check
     address, credentials = _without_credentials(uri)
     attempts = _Attempts(address, credentials, time.monotonic() + seconds)
-    # A thread bounds the whole check: a server that answers byte by byte does not trip the timeout of a request.
+    # The check runs in a thread, so that its total time is bounded. A server that answers byte by byte does not exceed
+    # the timeout of a request.
     thread = threading.Thread(target=attempts.run, name="mlflow-check", daemon=True)
     thread.start()
     while thread.is_alive() and time.monotonic() < attempts.deadline and not stop.wait(0.05):
@@ -66,12 +67,12 @@ class _Attempts:
                 return
 
     def _ask(self) -> str:
-        """Return why MLflow does not answer as it should; empty where it does."""
+        """Send one search; return the reason of its failure, or an empty text if it succeeded."""
         body = json.dumps({"max_results": 1}).encode().ljust(PADDED_BYTES)  # JSON ignores trailing blanks
         headers = {"content-type": "application/json"}
         if self._credentials is not None:
             headers["authorization"] = f"Basic {self._credentials}"
-        request = urllib.request.Request(  # noqa: S310 - only HTTP comes here
+        request = urllib.request.Request(  # noqa: S310 - check_mlflow excludes other schemes
             f"{self._address.rstrip('/')}{_SEARCH}", data=body, headers=headers, method="POST"
         )
         left = max(0.1, self.deadline - time.monotonic())
@@ -88,7 +89,7 @@ class _Attempts:
 
 
 def _without_credentials(uri: str) -> tuple[str, str | None]:
-    """Return an address that may be logged, and what stood in it of user and password."""
+    """Return the address without user and password, which may be logged, and both in base64, or None."""
     parts = urlsplit(uri)
     if parts.username is None:
         return uri, None

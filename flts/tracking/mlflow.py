@@ -1,8 +1,8 @@
-"""The tracker: services record in MLflow through it, from a thread of its own.
+"""The tracker: a service uses it to record runs in MLflow. The tracker calls MLflow in a separate thread.
 
-MLflow is a record, and the pipeline does not depend on it. No method raises an error of MLflow or waits longer than
-``MLFLOW_CLOSE_SECONDS``. A document that MLflow has not acknowledged by then is spooled to the store, and
-`Tracker.drain_spool` records it later.
+The pipeline does not depend on MLflow. No method raises an error of MLflow. A method that records a run waits at most
+``MLFLOW_CLOSE_SECONDS`` for MLflow. A document that MLflow has not acknowledged by then is spooled to the store.
+`Tracker.drain_spool` records it later and waits up to `DRAIN_SECONDS` per document.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from flts.storage.ports import ObjectStore
 
 OPEN_SECONDS = 30.0
-COALESCE_SECONDS = 0.2  # seconds; metrics of the epoch and of the machine arrive separately and are sent in one call
-DRAIN_SECONDS = 60.0  # for one document; in practice it takes a few seconds
+COALESCE_SECONDS = 0.2  # seconds; so metrics of the epoch and of the machine are sent in one call
+DRAIN_SECONDS = 60.0  # seconds for one document; in practice a few seconds suffice
 WAIT_FOR_VERSION_SECONDS = 24 * 3600.0
 _WAITING = 1000
 _MEGABYTE = 1e6
@@ -50,20 +50,20 @@ log = get_logger(__name__)
 
 
 class Tracker:
-    """Runs and models in MLflow.
+    """Records runs and models in MLflow.
 
     Parameters
     ----------
     settings : TrackingSettings
-        Address and bounds.
+        Address and timeouts.
     spool : ObjectStore, optional
-        Where what MLflow does not take is kept; without one it is lost, and logged as such.
+        The store for documents that MLflow did not acknowledge; without a store they are lost (``tracking_lost``).
     bucket : str
         The bucket of runs.
     metrics : Metrics, optional
-        The process's own unless given.
+        Default: the metrics of the process.
     open_seconds : float
-        How long calls are held back after a failure.
+        Time without calls after a failure.
     """
 
     def __init__(
@@ -92,20 +92,20 @@ class Tracker:
         params: Mapping[str, object] | None = None,
         tags: Mapping[str, object] | None = None,
     ) -> TrackedRun:
-        """Begin to record a run; returns at once.
+        """Begin to record a run; return at once.
 
         Parameters
         ----------
         run_id : str
-            Ours; a further try with the same one goes on with the same run in MLflow.
+            Id in FLTS; an attempt with the same id continues the same run in MLflow.
         experiment : str
-            The identifier, which is also the registered model's name.
+            The identifier, which is also the name of the registered model.
         """
         document = RunDocument(run_id, experiment, name, _now_ms(), as_texts(params or {}), as_texts(tags or {}))
         return TrackedRun(self, document)
 
     def warm_up(self) -> None:
-        """Begin to import MLflow's client, which takes seconds, before the first record needs it; returns at once."""
+        """Begin to import MLflow's client, which takes seconds, before the first document; return at once."""
         self.submit(self._recorder.connect)
 
     def append(
@@ -118,20 +118,20 @@ class Tracker:
         step: int = 0,
         tags: Mapping[str, object] | None = None,
     ) -> bool:
-        """Add to a run that another process recorded; return whether MLflow has it already, rather than the spool."""
+        """Add to a run that another process recorded; return True if MLflow has the addition, False if spooled."""
         document = RunDocument(run_id, experiment, "", _now_ms(), tags=as_texts(tags or {}))
         document.add_metrics(metrics or {}, step, document.start_ms)
         for path, content in (artifacts or {}).items():
             _add_artifact(document, path, content)
         cursor = Cursor()
-        # The run is not created here: a run that MLflow lacks has a document in the spool, which holds more of it.
+        # The run is not created here: if MLflow lacks the run, the spool has a more complete document of it.
         if self._run(lambda: self.send(document, cursor, create=False), self._settings.mlflow_close_seconds):
             return True
         self.keep(document)
         return False
 
     def set_champion(self, experiment: str, run_id: str) -> bool:
-        """Move the alias ``champion`` to the version of a run; return whether that is done, rather than spooled."""
+        """Move the alias ``champion`` to the version of a run; return True if MLflow did it, False if it is spooled."""
 
         def move() -> None:
             self._recorder.set_champion(experiment, run_id)
@@ -144,7 +144,7 @@ class Tracker:
         return False
 
     def drain_spool(self, limit: int = 100) -> int:
-        """Record at most ``limit`` spooled documents under a lease; return how many MLflow accepted."""
+        """Record at most ``limit`` spooled documents; return how many MLflow accepted. The caller holds a lease."""
         if self._spool is None:
             return 0
         taken: list[str] = []
@@ -160,7 +160,7 @@ class Tracker:
         return len(taken)
 
     def end_stale_runs(self, older_than_seconds: float = 86_400) -> int:
-        """End our runs that are still RUNNING after so long: their process is gone. Return how many."""
+        """End runs of FLTS that are RUNNING for longer than this, because their process ended; return how many."""
         ended: list[int] = []
         before_ms = _now_ms() - int(older_than_seconds * 1000)
         self._run(lambda: ended.append(self._recorder.end_running(before_ms)), DRAIN_SECONDS)
@@ -168,11 +168,11 @@ class Tracker:
 
     @property
     def held_back(self) -> bool:
-        """Whether MLflow failed a moment ago, so that no call leaves now."""
+        """Whether the tracker makes no calls now, because a call failed less than ``open_seconds`` ago."""
         return self._breaker.is_open
 
     def close(self) -> None:
-        """Let the thread end after its queue."""
+        """Let the thread end after the queued work."""
         with self._lock:
             if self._thread is not None:
                 with suppress(queue.Full):
@@ -180,7 +180,7 @@ class Tracker:
                 self._thread = None
 
     def submit(self, work: Callable[[], None]) -> _Job | None:
-        """Queue work for the thread; None if the queue is full, which a stuck server and a thousand runs can do."""
+        """Queue work for the thread; return None if the queue is full, for example while the server is stuck."""
         job = _Job(work)
         with self._lock:
             if self._thread is None:
@@ -193,21 +193,21 @@ class Tracker:
         return job
 
     def send(self, document: RunDocument, cursor: Cursor, *, create: bool) -> None:
-        """Record a document; in the tracker's thread."""
+        """Record a document; must run in the tracker's thread."""
         self._recorder.record(document, cursor, create=create)
 
     @property
     def close_seconds(self) -> float:
-        """Longest time that ending a run waits."""
+        """Longest time that the end of a run waits for MLflow, in seconds."""
         return self._settings.mlflow_close_seconds
 
     def _drain(self, key: str, taken: list[str]) -> None:
-        """Record one document; in the tracker's thread, so that no newer champion is set meanwhile."""
+        """Record one document; runs in the tracker's thread, so that this process sets no newer champion meanwhile."""
         assert self._spool is not None
         try:
             data, info = self._spool.read(key)
         except ObjectNotFoundError:
-            return  # another process recorded the document, or replaced it by a newer one
+            return  # another process recorded the document
         try:
             document = document_from_json(data)
             if isinstance(document, ChampionDocument):
@@ -232,12 +232,12 @@ class Tracker:
         try:
             self._recorder.record(document, Cursor(), create=document.status is not None)
         except NotRecordedError:
-            # The document adds to a run that MLflow does not have. It becomes a finished run of its own.
+            # The document adds to a run that MLflow does not have. It becomes a separate finished run.
             document.status, document.end_ms = "FINISHED", document.start_ms
             self._recorder.record(document, Cursor(), create=True)
 
     def _run(self, work: Callable[[], None], seconds: float) -> bool:
-        """Do work in the thread; return whether it succeeded in time."""
+        """Run work in the thread; return whether it succeeded within ``seconds``."""
         if self._breaker.is_open:
             return False
         job = self.submit(work)
@@ -261,7 +261,7 @@ class Tracker:
 
 
 class TrackedRun:
-    """One run while it goes on. Its document grows here; the tracker's thread follows as it can."""
+    """A run in progress. The caller adds to its document; the tracker's thread sends the additions to MLflow."""
 
     def __init__(self, tracker: Tracker, document: RunDocument) -> None:
         self._tracker = tracker
@@ -275,18 +275,18 @@ class TrackedRun:
 
     @property
     def mlflow_run_id(self) -> str | None:
-        """MLflow's own id; None until MLflow took the run."""
+        """The id of the run in MLflow; None before MLflow has created it."""
         return self._cursor.mlflow_run_id
 
     def log_metrics(self, step: int, /, **values: float) -> None:
-        """Record values of a step (an epoch)."""
+        """Record the values of a step (an epoch)."""
         with self._lock:
             self._document.add_metrics(values, step, _now_ms())
         self._notify()
 
     def log_system_metrics(self, step: int) -> None:
         """Record the machine's load and this process's memory."""
-        import psutil  # noqa: PLC0415 - in the images that track, and only used there
+        import psutil  # noqa: PLC0415 - only images of services with a tracker contain psutil
 
         values = {
             "system/cpu_utilization_percentage": psutil.cpu_percent(),
@@ -304,7 +304,7 @@ class TrackedRun:
         self._log_artifact(path, claim)
 
     def register(self, model_uri: str, model_type: str, **tags: object) -> None:
-        """Make this run a version of its experiment's registered model, once its artifacts are there."""
+        """Create a version of the experiment's registered model from this run, after its artifacts are recorded."""
         with self._lock:
             self._document.registration = Registration(
                 model_type, as_texts({**tags, "model_type": model_type, "model_uri": model_uri})
@@ -312,9 +312,9 @@ class TrackedRun:
         self._notify()
 
     def finish(self, status: RunStatus = "FINISHED") -> str | None:
-        """End the run and return MLflow's id for it, None if MLflow took nothing; waits ``MLFLOW_CLOSE_SECONDS``.
+        """End the run; return its id in MLflow, or None if MLflow has not created it.
 
-        A document without an acknowledgement by then is spooled.
+        The call waits at most ``MLFLOW_CLOSE_SECONDS``. A document that MLflow has not acknowledged by then is spooled.
         """
         with self._lock:
             self._document.status = status
@@ -351,7 +351,7 @@ class TrackedRun:
 
 
 class _Job:
-    """Work for the thread, and whether it succeeded."""
+    """Work for the tracker's thread, and whether it succeeded."""
 
     def __init__(self, work: Callable[[], None]) -> None:
         self._work = work
@@ -363,8 +363,8 @@ class _Job:
             self._work()
             self._succeeded = True
         except (TrackerAwayError, NotRecordedError):
-            pass  # the circuit breaker logged it; the document is in the spool
-        except Exception as error:  # noqa: BLE001 - nothing of the record may reach the path, nor end the thread
+            pass  # `Recorder` logged the outage; the document is spooled
+        except Exception as error:  # noqa: BLE001 - an error of the record must not end the thread or reach the pipeline
             log.warning("tracking_error", error=error)
         finally:
             self._done.set()
@@ -377,7 +377,7 @@ def _add_artifact(document: RunDocument, path: str, content: bytes | str | Claim
     data = content.encode() if isinstance(content, str) else content
     try:
         document.add_artifact(Artifact(path, data=data) if isinstance(data, bytes) else Artifact(path, claim=data))
-    except RejectedError as error:  # an invalid artifact path is a bug, but no reason to fail the training
+    except RejectedError as error:  # an invalid artifact path is a bug, but must not fail the training
         log.warning("tracking_refused", run_id=document.run_id, what=path, reason=str(error))
 
 

@@ -1,4 +1,4 @@
-"""The record of one run as a document: kept in memory, and spooled as a whole if MLflow is unavailable."""
+"""Documents for MLflow. A run's document is in memory, and is spooled as a whole if MLflow is unavailable."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from flts.storage.keys import check_key
 
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 MAX_TEXT = 5000
-"""Characters of a parameter or tag; MLflow refuses more."""
+"""Characters of a parameter or tag; MLflow refuses a longer text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One value; with the same step and time it is the same one to MLflow, however often it is sent."""
+    """One value of a metric. MLflow stores it once if it is sent again with the same step and time."""
 
     name: str
     value: float
@@ -34,7 +34,7 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A file of a run: its bytes, or the claim of an object that has them."""
+    """A file of a run: its bytes, or the claim check of an object with the bytes."""
 
     path: str
     data: bytes | None = None
@@ -43,16 +43,16 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """The model version that a run is to become."""
+    """The model version to create from a run."""
 
     model_type: str
-    """Also the folder of the run's artifacts that holds the bundle's copy."""
+    """Also the folder in the run's artifacts that contains the copy of the bundle."""
     tags: dict[str, str]
 
 
 @dataclass(slots=True)
 class RunDocument:
-    """Everything recorded of a run."""
+    """All that MLflow is to record of a run."""
 
     run_id: str
     experiment: str
@@ -64,22 +64,22 @@ class RunDocument:
     artifacts: list[Artifact] = field(default_factory=list)
     registration: Registration | None = None
     status: RunStatus | None = None
-    """None while the run goes on; also where something is added to a run that another process ends."""
+    """None while the run continues, and in an addition to a run that another process ends."""
     end_ms: int | None = None
 
     def add_metrics(self, values: Mapping[str, float | None], step: int, time_ms: int) -> None:
-        """Record one value each; None is left out."""
+        """Add the values of a step; None is omitted."""
         self.metrics.extend(
             Metric(name, float(value), step, time_ms) for name, value in values.items() if value is not None
         )
 
     def add_artifact(self, artifact: Artifact) -> None:
-        """Record a file.
+        """Add a file.
 
         Raises
         ------
         RejectedError
-            If its path is none inside the run.
+            If its path is not a valid relative path.
         """
         check_key(artifact.path)
         self.artifacts.append(artifact)
@@ -98,7 +98,7 @@ class RunDocument:
                 "status": self.status,
                 "params": self.params,
                 "tags": self.tags,
-                # A loss that diverged is kept as text, because JSON has no NaN.
+                # A value that is not finite, such as a diverged loss, becomes text, because JSON has no NaN.
                 "metrics": [
                     [one.name, one.value if math.isfinite(one.value) else str(one.value), one.step, one.time_ms]
                     for one in self.metrics
@@ -112,7 +112,7 @@ class RunDocument:
 
 @dataclass(frozen=True, slots=True)
 class ChampionDocument:
-    """Which run's version is to have the alias ``champion``."""
+    """The run whose model version is to get the alias ``champion``."""
 
     experiment: str
     run_id: str
@@ -124,15 +124,15 @@ class ChampionDocument:
 
 @dataclass(frozen=True, slots=True)
 class ForgetDocument:
-    """An identifier was deleted: its runs and versions from before a run are to go."""
+    """The deletion of an identifier: MLflow is to delete the runs and model versions that are older than a run."""
 
     experiment: str
     before: str
-    """A pipeline_run_id; runs whose own is smaller are older."""
+    """A pipeline_run_id; runs with smaller ids are older."""
 
     @property
     def run_id(self) -> str:
-        """Name the run of which all older ones go, as other documents name theirs."""
+        """Return `before`; every document has a ``run_id``, which log events contain."""
         return self.before
 
     def to_json(self) -> bytes:
@@ -149,7 +149,7 @@ def document_from_json(data: bytes) -> Document:
     Raises
     ------
     RejectedError
-        With code ``bad_document`` unless it is one of ours.
+        With code ``bad_document`` if it is not such a document.
     """
     try:
         values = json.loads(data)
@@ -164,7 +164,7 @@ def _champion_from_json(values: Mapping[str, Any]) -> ChampionDocument:
 
 
 def as_texts(values: Mapping[str, object]) -> dict[str, str]:
-    """Return parameters or tags as MLflow takes them; None is left out."""
+    """Return parameters or tags as texts of at most `MAX_TEXT` characters; None is omitted."""
     return {name: str(value)[:MAX_TEXT] for name, value in values.items() if value is not None}
 
 

@@ -1,7 +1,8 @@
 """Send one document to MLflow, and continue where the last attempt stopped. Only this module imports mlflow.
 
-All code here runs in the tracker's thread. Each step can be repeated: a run is searched by its tag ``run_id`` before it
-is created, and so is a model version. Metrics repeat their step and time. Artifacts overwrite themselves.
+All code here runs in the tracker's thread. Each step can be repeated: the recorder searches a run, and also a model
+version, by its tag ``run_id`` before it creates it. A repeated metric has the same step and time. A repeated artifact
+overwrites the first.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 CHAMPION = "champion"
 RUN_TAG = "run_id"
 _MADE_TAG = "flts.made_ms"
-_BATCH = 1000  # metrics per log_batch, MLflow's limit
+_BATCH = 1000  # metrics per log_batch; MLflow's limit
 _BATCH_PARAMS = 100
 _SEARCHED = 100
 _AWAY_STATUSES = frozenset({401, 403, 408, 425, 429})  # a proxy's refusal may be temporary, so it counts as an outage
@@ -40,27 +41,27 @@ log = get_logger(__name__)
 
 
 class TrackerAwayError(BackendAwayError):
-    """MLflow did not answer in time, or calls to it are held back."""
+    """MLflow did not answer in time, or the circuit breaker is open."""
 
 
 class TrackerRefusedError(RejectedError):
-    """MLflow will not take this, however often it is sent."""
+    """MLflow refused a call; a retry would be refused too."""
 
     code = "tracking_refused"
 
 
 class NotRecordedError(NotFoundError):
-    """MLflow has no run with this run_id (yet)."""
+    """MLflow does not yet have a run or model version with this run_id."""
 
 
 @dataclass(slots=True)
 class Cursor:
-    """How much of a document MLflow has acknowledged."""
+    """The parts of a document that MLflow has acknowledged."""
 
     mlflow_run_id: str | None = None
     artifact_uri: str = ""
     ended_ms: int = 0
-    """When it had ended, as MLflow had it when it was found."""
+    """Epoch milliseconds of the end that MLflow had when the recorder found the run; 0 without an end."""
     params_sent: int = 0
     tags_sent: int = 0
     metrics: int = 0
@@ -69,13 +70,13 @@ class Cursor:
     ended: bool = False
 
     def reset(self) -> None:
-        """Begin again: MLflow has forgotten the run."""
+        """Mark nothing as acknowledged, because MLflow no longer has the run."""
         for one in fields(self):
             setattr(self, one.name, getattr(Cursor(), one.name))
 
 
 class Recorder:
-    """Bounded, timed calls to one MLflow server."""
+    """Makes calls with a timeout to one MLflow server, and counts them in the metrics."""
 
     def __init__(
         self, settings: TrackingSettings, store: ObjectStore | None, breaker: Breaker, metrics: Metrics
@@ -89,21 +90,21 @@ class Recorder:
         self._models: set[str] = set()
 
     def connect(self) -> None:
-        """Make the client without a call to the server."""
+        """Create the client without a call to the server."""
         self._connected()
 
     def record(self, document: RunDocument, cursor: Cursor, *, create: bool) -> None:
-        """Send the parts of the document that the cursor marks as missing.
+        """Send the parts of the document that MLflow has not acknowledged according to the cursor.
 
         Parameters
         ----------
         create : bool
-            Whether to make the run where MLflow has none with this run_id.
+            Whether to create the run if MLflow has no run with this run_id.
 
         Raises
         ------
         TrackerAwayError
-            If a call failed; the cursor says how far it came.
+            If a call failed; the cursor contains the parts that were acknowledged.
         NotRecordedError
             If there is no run and ``create`` is false.
         """
@@ -112,7 +113,7 @@ class Recorder:
         except TrackerRefusedError as error:
             if not _is_gone(error):
                 raise
-            # The server's data were removed: documents that it had acknowledged are sent again once.
+            # MLflow's data were removed, so the whole document is sent again, once.
             self._experiments.clear()
             self._models.clear()
             cursor.reset()
@@ -133,10 +134,10 @@ class Recorder:
         self._call("set_registered_model_alias", experiment, CHAMPION, version)
 
     def forget(self, name: str, before: str) -> None:
-        """Delete what an experiment and its registered model hold of pipeline runs from before one; all, if no newer.
+        """Delete the runs and model versions of an identifier that are older than the pipeline run ``before``.
 
-        An experiment that is deleted keeps its name in MLflow, and is restored by whoever asks for it again: it gives
-        the name away first, so that the next upload begins a new one. ``mlflow gc`` removes its artifacts.
+        If none is newer, the experiment and the registered model are deleted. A deleted experiment keeps its name, and
+        `_experiment` would restore it at the next upload. So it is renamed first. ``mlflow gc`` removes its artifacts.
         """
         self._experiments.pop(name, None)
         self._models.discard(name)
@@ -163,7 +164,7 @@ class Recorder:
                 raise
 
     def end_running(self, before_ms: int) -> int:
-        """End our runs that are RUNNING since before a time, as KILLED; return how many."""
+        """End runs of FLTS that started before a time and are RUNNING, at most 100, as KILLED; return how many."""
         experiments = [found.experiment_id for found in self._call("search_experiments", max_results=_BATCH)]
         if not experiments:
             return 0
@@ -226,7 +227,7 @@ class Recorder:
         cursor.ended_ms = int(found[0].info.end_time or 0)
 
     def _runs(self, experiment: str, run_id: str) -> list[Any]:
-        """Return the runs with this run_id, the first made first."""
+        """Return the runs with this run_id, in the order of their creation."""
         found = self._call("search_runs", [experiment], filter_string=f"tags.{RUN_TAG} = '{run_id}'")
         return sorted(found, key=lambda run: (int(run.data.tags.get(_MADE_TAG, 0)), run.info.run_id))
 
@@ -301,10 +302,10 @@ class Recorder:
             tags={**document.tags, **registration.tags, RUN_TAG: document.run_id},
             await_creation_for=0,
         )
-        self._version(model, document.run_id)  # removes a second version, which a lost answer can leave
+        self._version(model, document.run_id)  # removes a second version, which a lost answer can cause
 
     def _version(self, model: str, run_id: str) -> str | None:
-        """Return the version with this run_id, the first made where there are several; the others are removed."""
+        """Return the first version with this run_id, or None; delete further versions with it."""
         found = self._call("search_model_versions", f"name = '{model}' and tags.{RUN_TAG} = '{run_id}'")
         versions = sorted((str(version.version) for version in found), key=int)
         for double in versions[1:]:
@@ -312,7 +313,7 @@ class Recorder:
         return versions[0] if versions else None
 
     def _skip_refused(self, document: RunDocument, what: str, send: Callable[[], Any]) -> None:
-        """Leave out a piece that MLflow will never take: the rest of the run is worth keeping."""
+        """Omit a part of the document that MLflow refuses, so that the other parts are recorded."""
         try:
             send()
         except (TrackerAwayError, BackendAwayError):
@@ -350,12 +351,12 @@ class Recorder:
         return without_userinfo(self._settings.mlflow_tracking_uri)
 
     def _connected(self) -> Any:
-        """Return the client; made at the first call, since importing mlflow costs 1.5 s and 164 MB."""
+        """Return the client. The first call creates it, because importing mlflow needs 1.5 s and 164 MB."""
         if self._client is None:
-            # MLflow reads these from the environment only, some of them at import. By default it retries for many
-            # minutes, and botocore tries five times where artifacts go to S3 directly.
+            # MLflow reads these settings only from the environment, some of them at import. By default it retries for
+            # many minutes, and botocore makes five attempts if artifacts go directly to S3.
             seconds = str(max(1, ceil(self._settings.mlflow_timeout_seconds)))
-            environment = os.environ  # noqa: TID251 - written, for a library that has no other way to be told
+            environment = os.environ  # noqa: TID251 - written, because MLflow has no other interface for these settings
             environment["MLFLOW_HTTP_REQUEST_TIMEOUT"] = seconds
             environment["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
             environment["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -370,7 +371,7 @@ class Recorder:
 
 
 def _status_of(error: Exception) -> tuple[int, str]:
-    """Return an error's HTTP status, 599 where there was no answer, and MLflow's code for it."""
+    """Return the HTTP status of an error, or 599 without an answer, and the error code of MLflow."""
     code = getattr(error, "error_code", None)
     status_of = getattr(error, "get_http_status_code", None)
     if code is not None and status_of is not None:

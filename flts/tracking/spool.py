@@ -1,4 +1,4 @@
-"""Documents that MLflow has not recorded yet, kept in the store until it has."""
+"""The spool: documents in the store that MLflow has not recorded yet."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 
 class Spool:
-    """The folder ``_spool/`` of the bucket of runs."""
+    """The documents in the folder ``_spool/`` of the bucket of runs."""
 
     def __init__(self, store: ObjectStore, bucket: str) -> None:
         self._store = store
         self._bucket = bucket
 
     def put(self, document: Document) -> str:
-        """Keep a document and return its key.
+        """Store a document and return its key.
 
-        A run's own document and the champion of an experiment replace an earlier one, which they contain or overtake;
-        what is added to a run lies beside it.
+        The complete document of a run, the champion of an experiment and its deletion each replace the earlier document
+        of the same kind. An addition to a run gets a key of its own.
         """
         data = document.to_json()
         if isinstance(document, ChampionDocument):
@@ -40,20 +40,20 @@ class Spool:
         return key
 
     def keys(self) -> list[str]:
-        """Return the documents in the order in which they can be recorded: runs, additions to runs, champions."""
+        """Return the keys in the order of recording: runs, then additions to runs and deletions, then champions."""
         return sorted((info.key for info in self._list()), key=_rank)
 
     def read(self, key: str) -> tuple[bytes, ObjectInfo]:
-        """Return a document's bytes; raises `ObjectNotFoundError` if it is gone."""
+        """Return the bytes and the info of a document; raises `ObjectNotFoundError` if it was removed."""
         return self._store.get(self._bucket, key)
 
     def remove(self, key: str, etag: str | None = None) -> None:
-        """Forget a document; with ``etag`` only if it was not replaced since."""
+        """Remove a document; with ``etag`` only if another document has not replaced it."""
         if etag is None or self._store.head(self._bucket, key).etag == etag:
             self._store.delete(self._bucket, key)
 
     def reject(self, key: str) -> str:
-        """Put a document that can never be recorded aside, for a person to look at; return where."""
+        """Move a document that MLflow can never record out of the spool, for an operator to read; return its key."""
         aside = layout.SPOOL_REJECTED(_name(key))
         self._store.copy(self._bucket, key, aside)
         self._store.delete(self._bucket, key)
