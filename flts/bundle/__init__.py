@@ -1,4 +1,4 @@
-"""Bundles, ``model.onnx`` and ``bundle.json``: the only contract between trainers and the services that forecast."""
+"""Bundles: ``model.onnx`` and ``bundle.json``, the only interface between trainers and the services that forecast."""
 
 from flts.storage.layout import BUNDLE_FILE, MODEL_FILE
 

@@ -1,4 +1,4 @@
-"""From rows in raw units to a forecast in raw units, the same code for serving, calibration and eval."""
+"""Forecasts in raw units from rows in raw units. Serving, calibration and eval use the same code."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from flts.forecasting.series import BoolArray, FloatArray, IntArray, Series
 from flts.forecasting.windows import target_rows
 
 ORIGINS_A_BATCH = 512
-"""Origins rolled forward together: enough to amortise a call, few enough for a flat memory."""
+"""Origins per model call; more would need more memory, fewer would need more time per origin."""
 
 Windows32 = NDArray[np.float32]
 Passes = Generator[Windows32, FloatArray, "Forecast"]
@@ -32,18 +32,18 @@ class Forecast:
     """(h,) epoch seconds."""
     targets: tuple[str, ...]
     mean: FloatArray
-    """(h, M), a column per target, constant ones included."""
+    """(h, M), one column per target, constant targets included."""
     lower: FloatArray | None
-    """(h, M), or None where there were too few residuals to calibrate."""
+    """(h, M), or None if there were too few residuals for a calibration."""
     upper: FloatArray | None
     imputed_cells: int
-    """Cells of the window that were missing and filled."""
+    """Number of missing cells in the window that were filled."""
     calibrated_steps: int
-    """Steps up to which the bounds were calibrated; beyond they are widened by the last slope."""
+    """Number of steps with calibrated bounds; the bounds of later steps are widened by the last slope."""
 
 
 class Forecaster:
-    """A bundle's model and its recipe.
+    """Forecasts with the model and the recipe of a bundle.
 
     Parameters
     ----------
@@ -56,25 +56,25 @@ class Forecaster:
         self.recipe = model.bundle.recipe
         self.rows_required = model.bundle.rows_required
         self.max_horizon = model.bundle.max_horizon_steps
-        """Longest forecast in steps; None is without a limit."""
+        """Longest forecast in steps; None means no limit."""
         self._varying = [at for at, name in enumerate(self.recipe.targets) if name not in self.recipe.constants]
 
     def forecast(self, series: Series, horizon_steps: int) -> Forecast:
-        """Forecast the steps after the last row.
+        """Forecast the steps after the last row of a series.
 
         Parameters
         ----------
         series : Series
-            Raw units; all its rows serve as context, the last ``rows_required`` are the window.
+            Raw units; all rows are context, the last ``rows_required`` rows are the window.
         horizon_steps : int
 
         Raises
         ------
         SeriesTooShortError
-            Naming the rows needed.
+            With the number of rows needed.
         RejectedError
-            ``horizon_too_long``, a missing column (by the recipe), gaps or another step inside the window
-            (``uneven_times``), cells that are missing where the recipe fills none (``missing_values``).
+            ``horizon_too_long``; ``uneven_times`` for a gap or another step inside the window; ``missing_values`` for
+            a missing cell if the recipe does not fill cells; the recipe's error for a missing column.
         """
         passes = self.passes(series, horizon_steps)
         try:
@@ -86,10 +86,10 @@ class Forecaster:
             return forecast
 
     def passes(self, series: Series, horizon_steps: int) -> Passes:
-        """Forecast step by step, so that a server may run the windows of several requests in one call.
+        """Forecast pass by pass, so that a server can run the windows of several requests in one model call.
 
-        Yields windows (1, L, f), wants the model's answer (1, H, m) sent back, and returns the forecast. A timestamps
-        model yields nothing. Raises as `forecast` does.
+        The generator yields windows (1, L, f), receives the model's answer (1, H, m) by ``send``, and returns the
+        forecast. For a timestamps model it yields nothing. Raises as `forecast` does.
         """
         self._check_request(series, horizon_steps)
         last = int(series.times[-1])
@@ -118,20 +118,20 @@ class Forecaster:
         return self._finish(times, np.concatenate(answers)[:horizon_steps], imputed_cells=int(imputed.sum()))
 
     def forecast_origins(self, series: Series, origins: IntArray, horizon_steps: int) -> FloatArray:
-        """Forecast from many places of a series.
+        """Forecast from many origins in a series.
 
         Parameters
         ----------
         series : Series
             Raw units.
         origins : (n,)
-            Row of the first forecast step of each; its window is the rows before it. See `valid_origins`.
+            Row of the first forecast step of each forecast; the window ends before it. See `valid_origins`.
         horizon_steps : int
 
         Returns
         -------
         (n, horizon_steps, M)
-            Raw units, all targets in order.
+            Raw units, all targets in the order of the recipe.
         """
         self._check_horizon(horizon_steps)
         recipe = self.recipe
@@ -154,9 +154,9 @@ class Forecaster:
         return self.raw(rolled)
 
     def valid_origins(self, series: Series, first_row: int) -> IntArray:
-        """Return the rows from ``first_row`` on whose whole window is in their segment.
+        """Return the rows from ``first_row`` on whose complete window is in the same segment.
 
-        Where the recipe leaves out rows with missing cells, the window holds none.
+        If the recipe drops rows with missing cells, the window of a returned row contains no missing cell.
         """
         required = self.rows_required
         usable = np.ones(len(series), dtype=np.int64)
@@ -168,9 +168,9 @@ class Forecaster:
         return valid
 
     def raw(self, scaled: FloatArray) -> FloatArray:
-        """Return answers (..., m) of the model as raw units (..., M), constant targets put in."""
+        """Return answers (..., m) of the model in raw units (..., M), with the constant targets inserted."""
         if not self._varying:
-            scaled = scaled[..., :0]  # the model of a constant data set returns one column of zeros, which is no target
+            scaled = scaled[..., :0]  # the model of a constant data set returns a column of zeros, not a target
         return all_targets(self.recipe, unscale_targets(self.recipe, scaled))
 
     def _finish(self, times: IntArray, scaled: FloatArray, *, imputed_cells: int) -> Forecast:
@@ -250,7 +250,7 @@ def roll_origins(
     times : (n,)
         Epoch seconds.
     origins : (b,)
-        Row of the first forecast step of each.
+        Row of the first forecast step of each origin.
     horizon_steps, input_seq_len : int
 
     Returns
@@ -273,7 +273,7 @@ def roll_origins(
 
 
 def longest_horizon(recipe: FittedRecipe, output_seq_len: int) -> int | None:
-    """Return the longest forecast of a window model: one pass unless it forecasts all of its inputs."""
+    """Return the longest forecast of a window model in steps: one pass, or None if it forecasts all of its inputs."""
     return None if can_roll(recipe) else output_seq_len
 
 

@@ -1,4 +1,4 @@
-"""The document ``bundle.json``: all facts about a model except its weights. Unknown and missing fields are refused."""
+"""The document ``bundle.json``: all facts about a model except its weights. Unknown or missing fields are refused."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from flts.forecasting.recipe import FittedRecipe
 
 FORMAT_VERSION = 1
 MAX_BUNDLE_BYTES = 8 * 2**20
-"""A recipe of 1,000 columns and a probe of one window fit many times over."""
+"""Bytes; far more than a recipe of 1,000 columns and a probe of one window need."""
 MAX_MODEL_BYTES = 512 * 2**20
-"""8 layers of 1,500 LSTM units; ONNX itself ends at 2 GB."""
+"""Bytes; enough for 8 layers of 1,500 LSTM units. The limit of ONNX is 2 GB."""
 MAX_BATCH = 512
-"""Windows or times per call. More are split, so that memory stays constant and below that of the proof."""
+"""Windows or times per call; a larger input is split, so that a call needs no more memory than the proof."""
 
 InputKind = Literal["window", "timestamps"]
 
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """What ``bundle.json`` says; no times and no run ids, so that the same training makes the same bytes."""
+    """The content of ``bundle.json``. It has no times and no run ids, so that equal trainings give equal bytes."""
 
     model_type: str
     input_kind: InputKind
-    """``window``: scaled rows in, ``timestamps``: epoch seconds in, values ignored."""
+    """``window``: the input is scaled rows; ``timestamps``: the input is epoch seconds, values are not used."""
     identifier: str
     config_hash: str
     train_hash: str
@@ -41,30 +41,30 @@ class Bundle:
     input_seq_len: int
     output_seq_len: int
     rows_required: int
-    """Rows a request must bring: at least the window and those that its lags reach back; 1 for timestamps.
+    """Rows that a request must contain: at least the window and the rows that its lags need; 1 for timestamps.
 
-    Writers write exactly that: release 0.1.0 refuses a larger number.
+    Writers write exactly this number, because release 0.1.0 refuses a larger number.
     """
     max_horizon_steps: int | None
-    """Longest forecast; None rolls, or follows the clock, without a limit."""
+    """Longest forecast; None means no limit, because the model can roll or uses only times."""
     targets: tuple[str, ...]
-    """All targets, constant ones included, in the order of answers."""
+    """All targets, constant targets included, in the order of forecasts."""
     intervals: Intervals | None
     intervals_source: str | None
-    """``calibration_tail``, or ``from_refit`` where the shipped model saw the rows its residuals were taken on."""
+    """``calibration_tail``: the exported model's residuals; ``from_refit``: the fit's residuals (Prophet, the mean)."""
     model_sha256: str
     model_size: int
     probe: dict[str, list[Any]]
-    """``inputs``: a real window (b, L, f) or real seconds (b,); ``outputs``: the trainer's own scaled answer."""
+    """``inputs``: real windows (b, L, f) or real seconds (b,); ``outputs``: the trainer's scaled answers."""
     metrics: dict[str, float | None] = field(default_factory=dict)
-    """The trainer's final metrics, of the model that is shipped."""
+    """The trainer's final metrics of the model in the bundle."""
     reason: str | None = None
-    """``all_constant``: there was nothing to learn, every target answers its constant."""
+    """``all_constant`` if every target is constant; the forecast of a target is then its constant."""
     format_version: int = FORMAT_VERSION
 
     @property
     def output_columns(self) -> int:
-        """Columns of the model's answer; a constant bundle answers one column of zeros."""
+        """Number of columns of the model's answer; the answer of a constant bundle is one column of zeros."""
         return max(1, len(self.recipe.varying_targets))
 
     def to_json(self) -> bytes:
@@ -88,13 +88,13 @@ class Bundle:
 
     @staticmethod
     def from_json(data: bytes) -> Bundle:
-        """Read a bundle, trusting nothing in it.
+        """Read and validate a ``bundle.json`` from an untrusted source.
 
         Raises
         ------
         RejectedError
-            ``bad_bundle``, naming what is wrong: another format version, unknown or missing fields, numbers that are
-            not finite, lengths that contradict each other.
+            ``bad_bundle`` with the reason: another format version, unknown or missing fields, numbers that are not
+            finite, lengths that contradict each other.
         """
         if len(data) > MAX_BUNDLE_BYTES:
             _refuse(f"{BUNDLE_FILE} has {len(data)} bytes, more than {MAX_BUNDLE_BYTES}")
@@ -124,7 +124,7 @@ class Bundle:
 
 
 class _Document(BaseModel):
-    """The shape of the JSON text."""
+    """The fields of the JSON document and their limits."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -179,7 +179,7 @@ def _check(bundle: Bundle) -> None:
 
 
 def _check_probe(bundle: Bundle) -> None:
-    """Refuse a probe whose shape is not the model's, or that holds anything but finite numbers."""
+    """Refuse a probe with another shape than the model, or with values that are not finite numbers."""
     inputs, outputs = bundle.probe.get("inputs"), bundle.probe.get("outputs")
     if not inputs or not outputs or len(inputs) != len(outputs):
         _refuse("the probe needs as many outputs as inputs, and at least one")

@@ -1,7 +1,8 @@
-"""Check an ONNX file before ONNX Runtime loads it: no external data, no foreign operators, no unusual numbers.
+"""Check an ONNX file before ONNX Runtime loads it: no external data, no foreign operators, only finite numbers.
 
-ONNX Runtime would open files that a model names, and load any operator that it has. The serving image has no package
-``onnx``, so this module parses the few protobuf fields that matter. Their numbers are those of onnx.proto3.
+ONNX Runtime would open files that a model names, and run all operators that it supports. The serving image does not
+contain the package ``onnx``, so this module parses the few protobuf fields that matter. Their numbers are from
+onnx.proto3.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ ALLOWED_OPS = frozenset(
     Greater GreaterOrEqual HardSigmoid Identity LSTM LayerNormalization LeakyRelu Less LessOrEqual Log MatMul Max Min
     Mod Mul Neg Not Or Pow RNN Reciprocal ReduceMax ReduceMean ReduceMin ReduceSum Relu Reshape Round Shape Sigmoid Sign
     Sin Slice Softmax Softplus Split Sqrt Squeeze Sub Sum Tanh Transpose Unsqueeze Where
-    """.split()  # noqa: SIM905 - 60 quoted words on 60 lines read worse
+    """.split()  # noqa: SIM905 - 60 quoted words on 60 lines are harder to read
 )
-"""What networks and closed forms are made of: no inner graphs, no randomness, no output as large as is asked for."""
+"""Operators of networks and closed forms; no inner graphs, no random numbers, no output of arbitrary size."""
 
 SHAPING_OPS = frozenset(
     ("Reshape", "Slice", "Split", "Squeeze", "Unsqueeze", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum")
 )
-"""Operators whose inputs after the first are shapes, places or axes: how large an answer is hangs on them."""
+"""Operators whose inputs after the first are shapes, positions or axes, which determine the size of the output."""
 
 MAX_NODES = 5_000
 MAX_TENSOR_CELLS = 128 * 2**20
@@ -48,12 +49,12 @@ _Field = tuple[int, int, int | memoryview]
 
 
 def check_graph(model_bytes: bytes) -> None:
-    """Refuse a model that is more than arithmetic on finite numbers.
+    """Refuse a model that does more than arithmetic on finite numbers.
 
     Raises
     ------
     RejectedError
-        ``bad_bundle``, naming the reason: pickle or zip, external data, foreign operator domains, unknown operators,
+        ``bad_bundle`` with the reason: pickle or zip, external data, foreign operator domains, unknown operators,
         inner graphs, weights that are not finite, sizes that contradict the shapes, shapes that depend on the numbers
         in a request.
     """
@@ -78,8 +79,8 @@ def check_graph(model_bytes: bytes) -> None:
 
 def _check_nodes(graph: memoryview) -> None:
     nodes = 0
-    # Values computed from the numbers of a request. A shape that depends on them can be small in the probe and the
-    # proof, and of any size in a later request.
+    # Names of values that depend on the numbers in a request. A shape that depends on such a value can be small in the
+    # probe and the proof, and have any size in a later request.
     given = {
         _text(part)
         for number, _, value in _fields(graph)
@@ -167,7 +168,7 @@ def _check_numbers(dims: list[int], dtype: np.dtype[Any], raw: memoryview) -> No
 
 
 def _fields(message: memoryview) -> Iterator[_Field]:
-    """Yield (field number, wire type, value) of a protobuf message."""
+    """Yield (field number, wire type, value) of each field in a protobuf message."""
     at, end = 0, len(message)
     while at < end:
         tag, at = _varint(message, at)

@@ -1,4 +1,4 @@
-"""Load a bundle from the store or a folder, and check all of it against its hashes."""
+"""Load a bundle from the store or a folder, and check its bytes against their hashes."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def fetch_bundle(store: ObjectStore, claim: ClaimCheck) -> tuple[Bundle, bytes]:
     ----------
     store : ObjectStore
     claim : ClaimCheck
-        Of ``bundle.json``; the model is in the same folder.
+        The claim check of ``bundle.json``; the model is in the same folder.
 
     Raises
     ------
     HashMismatchError
-        If either object is not the one that was promised.
+        If the size or hash of either object differs.
     ObjectNotFoundError
-        If either is gone.
+        If either object does not exist.
     RejectedError
         ``bad_bundle`` if the document is malformed or too large.
     """
@@ -35,7 +35,7 @@ def fetch_bundle(store: ObjectStore, claim: ClaimCheck) -> tuple[Bundle, bytes]:
         msg = f"the claim names {claim.object_key}, not a {BUNDLE_FILE}"
         raise RejectedError(msg, code="bad_bundle")
     _check_size(BUNDLE_FILE, claim.size, MAX_BUNDLE_BYTES)
-    # The store's size is checked before the download: the claim's size may be wrong, and the memory must not fill up.
+    # The size in the store is checked before the download, because the claim check may state a wrong size.
     _check_size(BUNDLE_FILE, store.head(claim.bucket, claim.object_key).size, MAX_BUNDLE_BYTES)
     data, _ = store.get(claim.bucket, claim.object_key)
     _check_hash(claim.object_key, data, claim.size, claim.sha256)
@@ -48,7 +48,15 @@ def fetch_bundle(store: ObjectStore, claim: ClaimCheck) -> tuple[Bundle, bytes]:
 
 
 def read_bundle_folder(path: Path) -> tuple[Bundle, bytes]:
-    """Return a bundle from a folder, such as the cache of a replica; raises as `fetch_bundle` does."""
+    """Return a bundle from a folder, such as the cache of a replica.
+
+    Raises
+    ------
+    NotFoundError
+        ``bundle_not_found`` if a file cannot be read.
+    HashMismatchError, RejectedError
+        As in `fetch_bundle`. The hash of ``bundle.json`` is not checked.
+    """
     files = {name: path / name for name in (BUNDLE_FILE, MODEL_FILE)}
     limits = {BUNDLE_FILE: MAX_BUNDLE_BYTES, MODEL_FILE: MAX_MODEL_BYTES}
     content = {}

@@ -1,4 +1,4 @@
-"""A bundle's model, ready to run: checked, compared with its probe, one thread, no busy waiting."""
+"""The model of a bundle, checked and ready to run: by default in one thread, without busy waiting."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from flts.bundle.graph import check_graph
 from flts.errors import HashMismatchError, RejectedError
 
 PROBE_TOLERANCE = 1e-4
-"""Largest relative difference from the trainer's own answer; kernels of other machines stay below 1e-6."""
+"""Largest relative difference from the trainer's answer; between machines the difference is below 1e-6."""
 WINDOW_INPUT, SECONDS_INPUT, OUTPUT = "window", "seconds", "forecast"
 _FLOAT32, _FLOAT64, _INT64 = "tensor(float)", "tensor(double)", "tensor(int64)"
 
 
 class BundleModel:
-    """An ONNX Runtime session that has proved itself on the bundle's probe; safe to call from several threads.
+    """An ONNX Runtime session that passed the bundle's probe; several threads can call it.
 
     Parameters
     ----------
     bundle : Bundle
     model_bytes : bytes
-        The ONNX file; its size and hash must be the bundle's.
+        The ONNX file; its size and hash must be those in the bundle.
     threads : int
-        Threads within one call. More than one is slower as soon as the other cores are busy.
+        Threads of one call. More than one thread is slower while other work uses the cores.
 
     Raises
     ------
     HashMismatchError
-        If the bytes are not those the bundle names.
+        If the size or hash of the bytes differs from the bundle.
     RejectedError
-        ``bad_bundle`` if the model is not plain arithmetic, does not load, has other inputs or outputs than the bundle
-        says, or answers the probe differently.
+        ``bad_bundle`` if `check_graph` refuses the model, if it does not load, if its inputs or outputs differ from
+        the bundle, or if its answer to the probe differs.
     """
 
     def __init__(self, bundle: Bundle, model_bytes: bytes, *, threads: int = 1) -> None:
@@ -123,7 +123,7 @@ class BundleModel:
 
 
 def check_model_bytes(bundle: Bundle, model_bytes: bytes) -> None:
-    """Refuse bytes whose size or hash is not the bundle's."""
+    """Refuse bytes whose size or hash differs from the bundle."""
     if len(model_bytes) > MAX_MODEL_BYTES:
         _refuse(f"the model has {len(model_bytes)} bytes, more than {MAX_MODEL_BYTES}")
     digest = hashlib.sha256(model_bytes).hexdigest()
@@ -139,7 +139,7 @@ def relative_difference(answer: NDArray[np.float64], expected: NDArray[np.float6
     """Return the largest difference, relative to the largest expected value; 0 for two empty arrays."""
     if answer.size == 0:
         return 0.0
-    scale = max(float(np.max(np.abs(expected))), 1e-9)  # keeps the scale above 0 where every forecast is 0
+    scale = max(float(np.max(np.abs(expected))), 1e-9)  # keeps the scale above 0 if every expected value is 0
     return float(np.max(np.abs(answer - expected))) / scale
 
 

@@ -1,9 +1,9 @@
 """Load and run a bundle in a child process with bounded memory and time, before a service loads it.
 
-A hash shows that the bytes are the promised ones, not that they are harmless. A model of a few kilobytes can request
-any amount of memory or time from ONNX Runtime, when a session is built or when it runs, or make it crash. A service
-that did not make a bundle therefore proves it here first. The same bytes then behave the same in the service's own
-process. The child runs `flts.bundle.proving`. This module does not import ONNX Runtime, so the parent stays small.
+A hash shows that the bytes are unchanged, not that they are harmless. A model of a few kilobytes can request any amount
+of memory or time from ONNX Runtime, when a session is built or when it runs, or make it crash. So a service proves a
+bundle from the store in a child process first. The same bytes then behave the same in the service's own process. The
+child process runs `flts.bundle.proving`. This module does not import ONNX Runtime, so the parent needs little memory.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from flts.errors import RejectedError
 from flts.processes.bounded import BoundedWorkers, Bounds, GaveUpError
 
 PROOF_SECONDS = 45.0
-"""A full batch takes milliseconds, of the largest models seconds. Well below FETCH_TIMEOUT_SECONDS, since a replica's
-fetching child that is silent for so long is stopped, and then nobody would learn which bundle it was."""
+"""A full batch needs milliseconds, or seconds for the largest models. It must be well below FETCH_TIMEOUT_SECONDS: a
+replica stops its fetching child process after that time, and the log would not name the bundle."""
 MEMORY_BYTES = 2**30
-"""Layers of 512 units over full batches of a hundred rows need 200 MB."""
+"""Base limit; layers of 512 units with full batches of 100 rows need 200 MB."""
 MODEL_COPIES, INPUT_COPIES = 8, 16
-"""Factor: a session holds several copies of its file, and a run several copies of its inputs."""
+"""Factors; a session keeps several copies of its file, and a run several copies of its inputs."""
 MOST_BYTES = 8 * 2**30
 IDLE_SECONDS = 300.0
 
@@ -33,17 +33,17 @@ _shared: BoundedWorkers | None = None
 
 
 def warm_up() -> None:
-    """Start the child in the background, so that the next proof does not wait for its imports."""
+    """Start the child process in the background, so that the next proof does not wait for imports."""
     _workers().warm_up()
 
 
 def prove(bundle: Bundle, model_bytes: bytes) -> None:
-    """Have a child load the model, answer the probe and run a full batch, in bounded memory and time.
+    """Load the model, check its probe and run a full batch in a child process with bounded memory and time.
 
     Raises
     ------
     HashMismatchError, RejectedError
-        What `BundleModel` raises; ``bad_bundle`` if the child did not live through it, naming what it lacked.
+        As `BundleModel`; ``bad_bundle`` if the child process exceeded a limit or crashed, with the cause.
     """
     with tempfile.TemporaryDirectory(prefix="flts-proof-") as name:
         folder = Path(name)
@@ -62,14 +62,14 @@ def prove(bundle: Bundle, model_bytes: bytes) -> None:
 
 
 def memory_bytes(bundle: Bundle) -> int:
-    """Return what loading and running a bundle's model may take."""
+    """Return the memory limit for loading and running the model of a bundle, in bytes."""
     row_cells = bundle.input_seq_len * len(bundle.recipe.feature_names) if bundle.input_kind == "window" else 1
     allowed = MEMORY_BYTES + MODEL_COPIES * bundle.model_size + INPUT_COPIES * 4 * MAX_BATCH * row_cells
     return min(allowed, MOST_BYTES)
 
 
 def _workers() -> BoundedWorkers:
-    global _shared  # noqa: PLW0603 - one child for all of a process, ended with it
+    global _shared  # noqa: PLW0603 - one child process, used by the whole process and ended with it
     with _lock:
         if _shared is None:
             _shared = BoundedWorkers(_BOUNDS)

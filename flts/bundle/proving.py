@@ -1,4 +1,4 @@
-"""The code of the child process of `flts.bundle.proof`: load a bundle and run a full batch within a memory limit."""
+"""The code of the child process of `flts.bundle.proof`: it loads a bundle and runs a full batch in limited memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from flts.errors import RejectedError
 
 
 def prove_folder(order: Mapping[str, Any], note: Callable[[str], None]) -> dict[str, Any]:
-    """Load the bundle in a folder and run a full batch; runs in the child."""
+    """Load the bundle in a folder and run a full batch; called in the child process."""
     bundle, model_bytes = read_bundle_folder(Path(order["folder"]))
     with _memory_limited(int(order["memory_bytes"])):
         note("loading the model")
@@ -45,7 +45,7 @@ def _full_batch(inputs: NDArray[Any]) -> NDArray[Any]:
 
 @contextlib.contextmanager
 def _memory_limited(more_bytes: int) -> Iterator[None]:
-    """Let this process have so much more than now; where the system does not say how much that is, nothing changes."""
+    """Limit the address space of this process to ``more_bytes`` more than now, if /proc shows its size."""
     before = resource.getrlimit(resource.RLIMIT_AS)
     with contextlib.suppress(OSError, ValueError):
         pages = int(Path("/proc/self/statm").read_text().split()[0])

@@ -1,7 +1,7 @@
 """Store a bundle under its hashes, and find the bundle that an earlier run stored.
 
-``bundle.json`` is written last. A model without it was never announced and may be replaced. A pair whose hashes match
-is never replaced.
+``bundle.json`` is written last. A model without ``bundle.json`` was never published and may be replaced. A pair whose
+hashes match is never replaced.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from flts.storage import layout
 from flts.storage.ports import ObjectInfo, ObjectStore
 
 STORE_ROUNDS = 3
-"""Two writers who replace each other's half-written pair are done after two rounds."""
+"""Attempts; two writers that replace each other's incomplete pair need at most two."""
 
 
 def store_bundle(store: ObjectStore, settings_bucket: str, bundle: Bundle, model_bytes: bytes) -> ClaimCheck:
-    """Store a bundle and return the claim of its ``bundle.json``.
+    """Store a bundle and return the claim check of its ``bundle.json``.
 
     Parameters
     ----------
     store : ObjectStore
     settings_bucket : str
-        Bucket of bundles.
+        Name of the bucket of bundles.
     bundle : Bundle
     model_bytes : bytes
         The ONNX file that the bundle names.
@@ -37,13 +37,13 @@ def store_bundle(store: ObjectStore, settings_bucket: str, bundle: Bundle, model
     Returns
     -------
     ClaimCheck
-        Of what the store holds now. If another whole bundle was there already, it wins: the claim is the other's, and
-        ``flts_store_conflicts_total`` counts it.
+        The claim check of the stored bundle. A different complete bundle under the same key stays: its claim check is
+        returned, and ``flts_store_conflicts_total`` is incremented.
 
     Raises
     ------
     RetryableError
-        If other writers kept changing the pair.
+        If other writers changed the pair in every attempt.
     """
     check_model_bytes(bundle, model_bytes)
     data = bundle.to_json()
@@ -61,15 +61,15 @@ def store_bundle(store: ObjectStore, settings_bucket: str, bundle: Bundle, model
     raise RetryableError(msg, code="bundle_contended")
 
 
-def find_bundle(  # noqa: PLR0917 - the parts of its key, in their order
+def find_bundle(  # noqa: PLR0917 - the parts of the key, in their order
     store: ObjectStore, bucket: str, identifier: str, config_hash: str, model_type: str, train_hash: str
 ) -> tuple[ClaimCheck, ObjectInfo] | None:
-    """Return the claim and the object info of a stored bundle whose hashes match, or None."""
+    """Return the claim check and the object info of a stored bundle whose hashes match, or None."""
     return _whole_bundle(store, bucket, layout.BUNDLE(identifier, config_hash, model_type, train_hash))
 
 
 def _put_unless_whole(store: ObjectStore, bucket: str, bundle_key: str, name: str, content: bytes) -> None:
-    """Create an object; replace another one only while the pair that it belongs to does not fit together."""
+    """Create an object, or replace it if ``bundle.json`` and the model under this key do not match."""
     key = layout.beside(bundle_key, name)
     try:
         store.put(bucket, key, content, create_only=True)
@@ -83,7 +83,7 @@ def _put_unless_whole(store: ObjectStore, bucket: str, bundle_key: str, name: st
             return
         store.put(bucket, key, content, if_match=info.etag)
     except (ObjectNotFoundError, PreconditionFailedError):
-        return  # another process changed the object meanwhile; the next round of the janitor reads it again
+        return  # another process changed the object meanwhile; `store_bundle` then checks the pair
 
 
 def _whole_bundle(store: ObjectStore, bucket: str, key: str) -> tuple[ClaimCheck, ObjectInfo] | None:
