@@ -137,5 +137,5 @@ async def _on_validation_error(request: Request, error: Exception) -> Response: 
 
 
 async def _on_disconnect(request: Request, error: Exception) -> Response:  # noqa: ARG001 - the signature of every exception handler
-    # The client has disconnected and does not read this. The received part was removed with its folder.
+    # The client has disconnected and reads no answer. The route has already removed the partly received files.
     return JSONResponse({"error": {"code": "gone", "message": "the sender went away"}}, status_code=400)

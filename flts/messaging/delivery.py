@@ -275,7 +275,8 @@ class Delivery:
                     too_large = error
                 else:
                     return
-            # The record's value must not be lost, so the loop waits until an operator raises the topic's size limit.
+            # The dead letter with the whole record is too large for the topic. The error below makes `_patiently` retry
+            # until an operator raises the topic's size limit, because a shortened record could not be replayed.
             raise BackendAwayError(too_large.message, code=too_large.code, retry_after_seconds=MAX_WAIT_SECONDS)
 
         self._patiently(publish)
