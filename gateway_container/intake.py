@@ -331,8 +331,8 @@ class Intake:
         asked = sha256_of(
             {
                 "identifier": request.identifier,
-                # A retrain uses the newest upload. Its repetition must count as the same request even if a newer upload has
-                # arrived since, so the hash leaves the upload out.
+                # A retrain uses the newest upload. Its repetition must count as the same request even if a newer
+                # upload has arrived since, so the hash leaves the upload out.
                 "upload": digest if request.cause == "upload" else None,
                 "settings": dict(request.settings),
                 "force": request.force,
