@@ -87,7 +87,7 @@ def records_of(store: ObjectStore, identifier: str) -> dict[str, Record | None]:
         for info in list(store.list(bucket, f"{identifier}/")):
             try:
                 record = json.loads(store.get(bucket, info.key)[0])
-            except ObjectNotFoundError:  # a service removed this attempt's record after the listing
+            except ObjectNotFoundError:  # a service removed the object after list() returned its name
                 continue
             except ValueError:
                 record = None
@@ -187,13 +187,13 @@ def _of_decision(store: ObjectStore, records: Records, identifier: str, run_id: 
         yield "the run has no outcome"
     if outcome in {*DECIDED, "cancelled"} and decisions != [f"{folder}/decision.json"]:
         yield f"decisions of a run that ended as {outcome}: {decisions}"
-    # A run with the decision "promoted" ends as superseded if a newer run was promoted first.
+    # A run with the decision "promoted" ends as superseded if a newer run was promoted first, so this pair is no fault.
     if outcome in DECIDED and decided != outcome and (decided, outcome) != ("promoted", "superseded"):
         yield f"decided as {decided}, ended as {outcome}"
     if list(store.list("pipeline-runs", f"_open/{run_id}/")):
         yield "the run has ended and is still marked as open"
-    # An inference worker that is killed right after it wrote forecast.json leaves its attempt's record until the run is
-    # removed, so these records are no fault.
+    # An inference worker that is killed right after it wrote forecast.json leaves the record of its attempt. The record
+    # remains until the run is removed. So the audit accepts records under "attempts/forecast".
     if left := [name for name in of_run if "/attempts/" in name and "/attempts/forecast" not in name]:
         yield f"tries that nobody cleared: {left}"
     pointer = records.get(f"model-promotion/{identifier}/current.json")

@@ -27,7 +27,8 @@ def misbehave(order: dict[str, Any], note: Callable[[str], None]) -> dict[str, A
         case "bug":
             return {"never": 1 // 0}
         case "fill":
-            return {"size": len(b"x" * order["size"])}  # b"x" * size writes every page: the child uses the memory
+            # The expression b"x" * size writes to every memory page, so the child uses the memory.
+            return {"size": len(b"x" * order["size"])}
         case "keep":
             KEPT.append(b"x" * order["size"])
         case "hang":

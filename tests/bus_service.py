@@ -61,7 +61,8 @@ class Journal:
 
     def read(self) -> list[dict[str, Any]]:
         text = self._path.read_text()
-        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]  # no unfinished last line
+        # The service may still be writing the last line, so text after the last newline is left out.
+        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
 
 class DoAsTold:

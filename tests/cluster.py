@@ -76,7 +76,8 @@ def load_images() -> None:
         return
     build_images()
     named = {str(container(pod)["image"]) for pod in pods(render("values-complete.yaml")).values()}
-    # Only images that the local Docker engine has are loaded; the nodes pull the others from a registry.
+    # The test loads only the images that the local Docker engine has. The nodes of the cluster pull the other images
+    # from a registry.
     there = [image for image in sorted(named) if command("docker", "image", "ls", "--quiet", image)]
     command(*shlex.split(loading), *there, timeout=1100)
 
@@ -92,7 +93,7 @@ def free_node_ports(count: int) -> list[int]:
     """Return random node ports that no Service uses and no process listens on."""
     services = json.loads(kubectl("get", "services", "--all-namespaces", "--output", "json"))["items"]
     taken = {port.get("nodePort") for service in services for port in service["spec"].get("ports", [])}
-    taken |= set(VALUES["nodePorts"].values())  # reserved for an installation with the default ports
+    taken |= set(VALUES["nodePorts"].values())  # the default ports stay free for an installation that uses them
     free = [port for port in NODE_PORTS if port not in taken and not is_taken(port)]
     return random.sample(free, count)
 
@@ -156,7 +157,7 @@ class Release(Namespace):
     def _helm(
         self, verb: str, files: tuple[str, ...], values: Mapping[str, Any], waiting: tuple[str, ...] | None = None
     ) -> None:
-        own = self.folder / f"{uuid.uuid4().hex}.json"  # Helm reads JSON, because it is valid YAML
+        own = self.folder / f"{uuid.uuid4().hex}.json"  # a values file may be JSON, because JSON is valid YAML
         own.write_text(json.dumps(values))
         named = [word for file in (*(self.chart / name for name in files), own) for word in ("--values", str(file))]
         try:
@@ -251,5 +252,7 @@ def release(kind: str, folder: Path, values: Mapping[str, Any] | None = None) ->
     with namespace(name, RESTRICTED):
         try:
             yield Release(name, folder, values or {})
-        finally:  # the deletion of the namespace does not remove the chart's objects outside it
+        finally:
+            # The chart also has objects outside the namespace. The deletion of the namespace leaves them, so Helm
+            # removes them.
             command("helm", "uninstall", RELEASE, "--namespace", name, "--ignore-not-found", check=False)

@@ -75,9 +75,10 @@ class ComposePipeline(FreezablePipeline):
         file = code / "docker-compose.yaml"
         known = yaml.safe_load(file.read_text())["services"]
         ports = {name: port for name, port in PORTS.items() if name in known}
-        patient = {"BACKEND_CHECK_SECONDS": "120"}  # seconds; services start slowly when all start at once
+        # Seconds. This limit is long, because services start slowly when all of them start at once.
+        patient = {"BACKEND_CHECK_SECONDS": "120"}
         changed = {name: {"environment": patient | dict(settings)} for name in (*ports, "inference", "preprocess-job")}
-        # Compose reads this as a second Compose file, because JSON is valid YAML.
+        # Compose reads this file as a second Compose file, because JSON is valid YAML.
         self._override.write_text(json.dumps({"services": {**changed, **(services or {})}}))
         self.made.variables |= {"COMPOSE_FILE": os.pathsep.join([str(file), str(self._override)]), "FLTS_VERSION": tag}
         self.made.compose(
@@ -196,7 +197,8 @@ def released_compose(folder: Path, code: Path, tag: str, **settings: str) -> Ite
 @contextmanager
 def _compose(folder: Path) -> Iterator[ComposePipeline]:
     folder.mkdir(parents=True, exist_ok=True)
-    # The test chooses the ports, because Docker would choose new ones whenever it restarts a container.
+    # The test chooses fixed ports. Otherwise Docker would choose new ports at each restart of a container, and the
+    # addresses that the test has would be wrong.
     ports = {name: str(free_port()) for name in PUBLISHED}
     with installation(f"flts-e2e-{uuid.uuid4().hex[:6]}", folder, ports) as made:
         yield ComposePipeline(made, folder / "settings.json")

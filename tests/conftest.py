@@ -12,7 +12,8 @@ from hypothesis import settings
 pytest_plugins = ("tests.costs", "tests.no_skips", "tests.workers")
 FOLDERS = ("unit", "contract", "e2e", "deployment")
 
-# Hypothesis sets no deadline for an example, because examples are slow on a busy machine and would fail.
+# By default Hypothesis fails an example that takes longer than 200 ms. Examples take longer on a busy machine, so the
+# tests set no deadline.
 settings.register_profile("flts", deadline=None)
 settings.load_profile("flts")
 

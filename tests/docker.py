@@ -108,7 +108,8 @@ class Installation:
         return answer.stdout
 
     def _inherited(self) -> dict[str, str]:
-        # Compose prefers environment variables to the env file, so variables of the caller's shell are removed.
+        # Compose prefers environment variables to the env file. So this method leaves out each variable of the caller's
+        # shell that the env file sets.
         return {name: value for name, value in os.environ.items() if name not in names(EXAMPLE.read_text())}
 
     def address(self, service: str, port: int) -> tuple[str, int]:

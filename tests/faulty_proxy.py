@@ -114,7 +114,7 @@ class FaultyProxy:
 
     def _stop_listening(self) -> None:
         if self._listener is not None:
-            # Without shutdown() the port stays open as long as the accepting thread is in accept().
+            # shutdown() ends a call of accept() in the accepting thread. Until that call ends, the port stays open.
             with contextlib.suppress(OSError):
                 self._listener.shutdown(socket.SHUT_RDWR)
             self._listener.close()
@@ -160,7 +160,7 @@ class FaultyProxy:
                     count = gate.wait(len(rest))
                     sink.sendall(rest[:count])
                     rest = rest[count:]
-            gate.wait(0)  # a fault also delays the end of the stream
+            gate.wait(0)  # waits while a fault is active: a fault also delays the end of the stream
             sink.shutdown(socket.SHUT_WR)
         except OSError:
             # One peer has closed the connection, so both directions end.

@@ -75,7 +75,8 @@ def template(
     binary: str, files: tuple[str, ...] = (), sets: Mapping[str, str] | None = None, chart: Path = CHART
 ) -> subprocess.CompletedProcess[str]:
     """Render the chart as release `flts`, with secrets that are always the same."""
-    values = [part for name in files for part in ("--values", str(CHART / name))]  # CHART / name is name if absolute
+    # If `name` is an absolute path, CHART / name is `name`.
+    values = [part for name in files for part in ("--values", str(CHART / name))]
     given = {**{f"secrets.{name}": value for name, value in SECRETS.items()}, **(sets or {})}
     options = [part for name, value in given.items() for part in ("--set", f"{name}={value}")]
     return helm(binary, "template", "flts", str(chart), "--kube-version", KUBERNETES, *values, *options)

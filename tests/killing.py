@@ -123,7 +123,7 @@ class Killing:
         run_id = self.upload(identifier)
         self.follow(identifier, run_id)
         wait_for(lambda: self._shipped(identifier), "the forecast log is in the store", 60)
-        time.sleep(1)  # seconds; the kill points after the last commit are passed meanwhile
+        time.sleep(1)  # seconds; meanwhile the services pass the kill points after the last commit
         found: dict[Case, int] = {}
         for process, line in self._passed():
             case = _as_case(process, line, identifier)
@@ -137,8 +137,8 @@ class Killing:
         late = case.on_its_own or "{lease}" in case.detail
         armed = None if late else self.arm(case, identifier)
         if case.point.startswith("child-") and case.program != "inference":
-            # A service starts a child process during a run only after its previous child died. So that child is killed
-            # first, at another kill point.
+            # A service starts a child process during a run only after its previous child died. So the test first kills
+            # the previous child, at another kill point.
             armed = self._arm_next_child(case, identifier)
         run_id = self.upload(identifier)
         if armed is None:
@@ -148,7 +148,7 @@ class Killing:
             armed = self.arm(case, identifier, run_id)
         served = self.follow(identifier, run_id)
         killed = self._claimed_at(armed, CLAIM_SECONDS if case.on_its_own else LATE_SECONDS)
-        time.sleep(0.2)  # seconds; a process may still answer one request after SIGKILL
+        time.sleep(0.2)  # seconds; a process may answer one more request after SIGKILL; it would count as ready
         ready = self.wait_ready(case.program)
         done = {"inference": served, "inference-worker": self._written_at(identifier, run_id, "forecast")}
         decided = done.get(case.program, self._written_at(identifier, run_id, "outcome"))
@@ -236,7 +236,8 @@ class Killing:
             wait_for(claim.exists, f"somebody died at {claim.name}", seconds)
         except AssertionError as error:
             raise NotPassedError(str(error)) from None
-        return claim.stat().st_ctime  # the service renamed the file just before it killed itself
+        # The service renamed the file just before it killed itself, so this is the time of the kill.
+        return claim.stat().st_ctime
 
     def _record(self, identifier: str, run_id: str, name: str) -> Path:
         return self.stack.store / "pipeline-runs" / identifier / run_id / f"{name}.json"

@@ -75,7 +75,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # With pytest-xdist only the main process has the reports of all tests, so its workers do not count skips.
+    # With pytest-xdist only the main process has the reports of all tests, so the worker processes do not count skips.
     if config.getoption("--no-skips") and not hasattr(config, "workerinput"):
         config.pluginmanager.register(NoSkips(config.getoption("--may-skip")), "flts-no-skips")
 

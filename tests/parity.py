@@ -75,7 +75,7 @@ def reading(service: str, declared: Mapping[str, set[str]]) -> set[str]:
     return declared.get(service, set(OTHERS.get(service, ())))
 
 
-# ---- FLTS's images: their values apply where neither Compose nor the chart sets one
+# ---- FLTS's images: a value of an image applies where neither Compose nor the chart sets that setting
 
 
 @dataclass(frozen=True)

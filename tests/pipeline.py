@@ -74,8 +74,8 @@ class Pipeline(ABC):
 
     @property
     def gateway(self) -> httpx.Client:
-        # The gateway speaks plain HTTP. With verify=True each new client would still read all certificates, which takes
-        # longer than a request.
+        # The gateway uses plain HTTP, so there is no certificate to verify. With verify=True each new client would
+        # still read all CA certificates, which takes longer than a request.
         return httpx.Client(
             base_url=self.state["gateway_url"], headers={"x-api-key": self.api_key}, timeout=60, verify=False
         )
@@ -160,8 +160,8 @@ class Pipeline(ABC):
         """Wait until every inference replica serves the model of this run_id; return it as `/models` lists it."""
 
         def served() -> dict[str, Any] | None:
-            # Each request may reach another replica, and each replica loads a new champion at its own time. So several
-            # requests must name the run.
+            # Each request may reach a different replica, and each replica loads a new champion at a different time. So
+            # the test sends several requests, and each answer must name the run.
             seen = [self.champion(identifier) for _ in range(4 * self.replicas - 3)]
             return seen[0] if all(found and found.get("run_id") == run_id for found in seen) else None
 

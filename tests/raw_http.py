@@ -98,7 +98,7 @@ def _quoted(name: str) -> bytes:
 
 def _send_body(connection: socket.socket, pieces: Iterator[bytes], *, chunked: bool) -> int:
     sent = 0
-    # A server that refuses a request early may answer and close the connection before the whole body is sent.
+    # A server that refuses a request early may close the connection before the whole body is sent, which is no failure.
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         for piece in pieces:
             if not piece:

@@ -164,7 +164,8 @@ def promote(
 ) -> dict[str, Any]:
     """Store a bundle and move its identifier's pointer to it."""
     bundle, model = made
-    bundle = replace(bundle, train_hash=bundle.model_sha256)  # part of the bundle's key: each model needs its own
+    # `train_hash` is part of the bundle's key, so each model gets its own.
+    bundle = replace(bundle, train_hash=bundle.model_sha256)
     claim = store_bundle(store, "model-bundles", bundle, model)
     pointer = pointer_of(bundle, claim, pipeline_run_id=pipeline_run_id)
     assert run_store.pointers.move_current(bundle.identifier, pointer) == "moved"

@@ -157,7 +157,8 @@ def running_stack(home: Path, *, code: Path = ROOT, **environment: str) -> Itera
             if process.poll() is None:
                 process.kill()
             output.close()
-        # The child processes of a service end shortly after the service.
+        # A service's child processes end shortly after the service. So the test waits up to 10 s before it counts a
+        # process as left behind.
         _, left = psutil.wait_procs(family, timeout=10)
         left = [one for one in left if not _is_zombie(one)]
         for one in left:

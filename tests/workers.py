@@ -37,7 +37,7 @@ class WholeFilesAndJourneys(LoadFileScheduling):
 
 @pytest.hookimpl(optionalhook=True)  # the hook is missing with `-p no:xdist`
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> WholeFilesAndJourneys:
-    config.option.loadscopereorder = False  # a file with many tests need not take long
+    config.option.loadscopereorder = False  # a file with many tests may be short, so it need not start first
     return WholeFilesAndJourneys(config, log)
 
 

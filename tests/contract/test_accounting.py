@@ -84,7 +84,8 @@ class AccountingContract:
         headers = list(letter["headers"].items())
         of_next = [(name, value if name != "source-offset" else b"1") for name, value in headers]
         # A consumer that is killed after it published a dead letter and before it committed the offset publishes the
-        # letter again. So offset 0 gets a second letter, and offset 1 a letter although it is not committed.
+        # same letter again after its restart. The test simulates this: it adds a second letter for offset 0, and a
+        # letter for offset 1, which is not committed.
         for again in (headers, of_next):
             bus.publisher.publish_record(f"{bus.prefix}{GROUP}.dead-letter", letter["key"], letter["raw"], again)
 

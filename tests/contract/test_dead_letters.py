@@ -69,7 +69,7 @@ class DeadLetterContract:
         eventually(lambda: desk.account().dead_letters == 20, "20 dead letters", timeout=30)
         eventually(lambda: desk.account().in_flight == 0, "nothing in flight")
 
-        report = desk.replay()  # each replay succeeds: the handler fails only once (times=1)
+        report = desk.replay()  # each replay succeeds, because times=1 makes the handler fail only once
         again = desk.replay()
 
         assert Counter(result.outcome for result in report.results) == {"replayed": 20}
@@ -77,8 +77,8 @@ class DeadLetterContract:
         eventually(lambda: desk.account().in_flight == 0, "nothing in flight", timeout=30)
         ended = Counter(line["event_id"] for line in service.journal("end"))
         assert ended == Counter(event.event_id for event in broken + sound)
-        # The service publishes the decision "refused" when it gives up a record, and "kept" with the same event id when
-        # the replay succeeds. So only "kept" is counted.
+        # When the service gives up a record, it publishes the decision "refused". When the replay succeeds, it
+        # publishes "kept" with the same event id. So the test counts only "kept".
         values = [record["value"] for record in bus.read("model-selected")]
         told = Counter(value["event_id"] for value in values if value["decision"] == "kept")
         assert len(told) == 40
@@ -115,7 +115,8 @@ class DeadLetterContract:
 
         eventually(lambda: mine.journal("end", event), "the replay's end", timeout=20)
         eventually(lambda: other.journal("end", after), "the next one's end", timeout=20)
-        assert len(other.journal("begin", event)) == 2  # both attempts at the first delivery, and none at the replay
+        # `other` made two attempts at the first delivery and none at the replay.
+        assert len(other.journal("begin", event)) == 2
         assert other.metric('flts_messages_total{outcome="skipped",topic="raw-data"}') == 1
 
     def test_an_unknown_group_is_named(self, bus: Bus) -> None:

@@ -285,7 +285,8 @@ class ObjectStoreContract:
 
         store.put_stream(BUCKET, "versions", [b"b" * 3_000_000])
 
-        # The server may end the stream when the object changes. It must not continue with the new bytes.
+        # The object was replaced during this read. The server may end the stream, but it must not continue with the new
+        # bytes.
         try:
             rest = b"".join(chunks)
         except BackendAwayError:
@@ -312,7 +313,9 @@ class ObjectStoreContract:
     def test_gives_what_a_claim_promises_and_nothing_else(self, store: ObjectStore, size: int) -> None:
         right = os.urandom(size)
         claim = put_claimed(store, BUCKET, f"claimed/{size}", right)
-        store.put_stream(BUCKET, f"claimed/{size}", [right])  # uploads a large object in parts; the claim still holds
+        # The test stores the same content again; put_stream uploads a large object in parts. The claim must still
+        # match.
+        store.put_stream(BUCKET, f"claimed/{size}", [right])
         assert read_claimed(store, claim) == right
         check_claimed(store, claim)
 
@@ -399,7 +402,7 @@ class TestFilesystemStore(ObjectStoreContract):
             if path.name == "deep" and not refused_once:
                 refused_once.append(path)
                 raise FileExistsError(errno.EEXIST, "File exists", str(path))
-            mkdir(path, *arguments, **options)  # type: ignore[arg-type] # the arguments of the caller
+            mkdir(path, *arguments, **options)  # type: ignore[arg-type] # passes on the caller's arguments
 
         monkeypatch.setattr(Path, "mkdir", made_by_another_and_removed)
 
@@ -452,7 +455,8 @@ class S3Contract(ObjectStoreContract):
     @pytest.fixture(scope="class")
     @classmethod
     def made(cls) -> Iterator[S3Store]:
-        # The buckets belong to this test run and are emptied afterwards, because the server may be shared.
+        # Other test runs may use the same S3 server. So this test run has buckets with its own prefix and empties them
+        # afterwards.
         cls.settings = s3_settings(cls.variables)
         cls.prefix = f"t{uuid.uuid4().hex[:8]}-"
         store = open_store(cls.settings, cls.prefix)

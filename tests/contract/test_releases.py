@@ -115,7 +115,7 @@ def test_an_archive_is_small_and_names_no_machine(unpacked: Unpacked) -> None:
     assert [path for path in files_below(unpacked.home) if named.search(path.read_bytes())] == []
 
 
-# Objects: every kind of object in a store, with the function that reads it
+# Objects: this release must read every kind of object that the older release stored
 
 
 def read_upload(release: Unpacked, found: Found) -> None:

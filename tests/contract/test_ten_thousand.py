@@ -84,7 +84,8 @@ class Crowd:
         return len(records)
 
     def join(self, **environment: str) -> None:
-        more = {"LOG_LEVEL": "WARNING", "FAILURE_MAX_RETRIES": "5"}  # 5: an attempt that a kill ended counts as a retry
+        # 5 retries, because an attempt that a kill ended counts as a retry.
+        more = {"LOG_LEVEL": "WARNING", "FAILURE_MAX_RETRIES": "5"}
         self.members.append(self.bus.start(GROUP, **more, **environment))
 
     def kill_one(self, **environment: str) -> None:
@@ -182,8 +183,8 @@ class TenThousandContract:
         report(name, [figures])
         report(f"{name}: letters by reason", [dict(reasons)])
         assert crowd.kills == KILLS + 1
-        # The embedded broker refuses commits while a classic group rebalances, so it delivers more processed records
-        # again, and the limit does not apply.
+        # While a group of the classic protocol rebalances, the embedded broker refuses commits. It then delivers more
+        # records that were already processed, so the limit AGAIN does not apply.
         assert figures["redelivered"] <= AGAIN or (figures["broker"], bus.protocol) == ("EmbeddedBroker", "classic")
 
 
@@ -195,7 +196,7 @@ def kill_members_on_the_way(crowd: Crowd, desk: Desk) -> None:
         def is_reached(share: float = share) -> bool:
             look = desk.look()
             if not look.holds or look.dead_letters > POISON:
-                pytest.fail(f"at {crowd.ended()} ends: {look}")  # no retry: a wrong sum stays wrong
+                pytest.fail(f"at {crowd.ended()} ends: {look}")  # fails at once, because a wrong sum stays wrong
             return crowd.ended() >= share * MESSAGES
 
         eventually(is_reached, f"{share:.0%} of the work", timeout=TAKEN_SECONDS, every=0.2)

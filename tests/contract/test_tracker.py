@@ -59,7 +59,7 @@ def tracker(server: Mlflow, store: ObjectStore) -> Iterator[Tracker]:
 @pytest.fixture
 def mlflow(server: Mlflow, tracker: Tracker) -> Any:
     assert tracker.end_stale_runs() == 0  # the call makes the tracker import mlflow with its time limits
-    from mlflow import MlflowClient  # noqa: PLC0415 - the tracker must import it first
+    from mlflow import MlflowClient  # noqa: PLC0415 - the tracker must import mlflow first
 
     return MlflowClient(tracking_uri=server.uri, registry_uri=server.uri)
 
@@ -171,7 +171,8 @@ class TrackerContract:
         eventually(lambda: run._cursor.params_sent, "the run is described")
         calls: list[str] = []
         both = threading.Event()
-        # The run sends its metrics after this wait. It waits here until an epoch has logged both kinds of metrics.
+        # The run calls this wait before it sends metrics. The replacement below makes it wait until the epoch has
+        # logged both kinds of metrics, so the run sends both together.
         run._finishing.wait = lambda _=None: both.wait(30)  # type: ignore[method-assign] # see the line above
         call = tracker._recorder._call
 
@@ -261,7 +262,7 @@ class TrackerContract:
             thread.join()
 
         assert None not in answers
-        while tracker.drain_spool():  # a call that timed out on a busy machine left a document in the spool
+        while tracker.drain_spool():  # if a call to MLflow timed out on a busy machine, the spool has a document
             pass
         assert sorted(run.info.run_id for run in runs_of(mlflow, experiment)) == sorted(map(str, answers))
         assert sorted(one.tags["model_type"] for one in versions_of(mlflow, experiment)) == types
@@ -320,7 +321,8 @@ class TrackerContract:
 
         assert mlflow.get_experiment_by_name(experiment) is None
         assert versions_of(mlflow, experiment) == []
-        # The tracker still has the ids of the deleted experiment and model in memory, and must create new ones.
+        # The tracker still has in memory the ids of the experiment and the model that the test deleted. It must create
+        # both again.
         train_of(tracker, experiment, "01900000-0000-7000-8000-000000000003")
         assert mlflow.get_experiment_by_name(experiment).experiment_id != old
         assert len(runs_of(mlflow, experiment)) == len(versions_of(mlflow, experiment)) == 1
@@ -417,6 +419,7 @@ class TrackerContract:
 
         assert tracker.drain_spool() == 3
         # A drain that is killed between its last call to MLflow and the removal of the document leaves the document.
+        # The test simulates this: it stores the document again.
         store.put(BUCKET, f"_spool/{run_id}.json", document)
         assert tracker.drain_spool() == 1
 

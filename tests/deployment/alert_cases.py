@@ -43,7 +43,8 @@ def summed(group: str, **states: str) -> dict[str, str]:
 
 
 CASES = {
-    # After minute 10 eval does not answer, and train-gru's only replica is no longer discovered. Both fire the alert.
+    # After minute 10 eval does not answer, and Prometheus no longer discovers the only replica of train-gru. Both fire
+    # the alert.
     "FltsServiceDown": Case(
         {**ALL_UP, 'up{job="eval",instance="eval"}': "1x10 0x20", 'up{job="train-gru",instance="train-gru"}': "1x10"},
         quiet="11m",
@@ -161,8 +162,8 @@ CASES = {
         quiet="20m",
         fires="60m",
     ),
-    # After minute 10 the sum of eval lacks two records, and preprocess has lost three: both fire the alert. train-gru
-    # has all records in flight, which is no fault.
+    # After minute 10 two records that were sent to eval are in none of eval's other counts, and preprocess has lost
+    # three records: both fire the alert. All records of train-gru are in flight, which is no fault.
     "FltsMessagesAstray": Case(
         {
             **summed("eval", sent="10x60", done="6x10 4x50", in_flight="3x60", dead_letter="1x60", lost="0x60"),

@@ -45,7 +45,7 @@ from tools.trainers import values_key
 EVERY_HELM = pytest.mark.parametrize("binary", helms() or [pytest.param("", id="no-helm")])
 EVERY_LAYERING = pytest.mark.parametrize("files", LAYERINGS.values(), ids=LAYERINGS)
 ENTRIES = {
-    # For each entry of values.yaml, the workloads that it enables.
+    # Each key is an entry of values.yaml. Its value lists the workloads that the entry enables.
     **{f"services.{spec['values']}": [name] for name, spec in SPECS.items() if spec.get("part")},
     **{
         entry: [name for name, spec in SPECS.items() if spec["values"] == entry and not spec.get("part")]
@@ -257,7 +257,8 @@ def test_a_setting_that_no_service_would_accept_is_refused(wrong: str) -> None:
 def test_a_setting_reaches_its_readers_as_it_was_written(right: str, tmp_path: Path) -> None:
     name, _, value = right.partition("=")
     reader = next(workload for workload, reads in readers().items() if name in reads)
-    # The value is written without quotes, where YAML may read a number or a boolean, and then with quotes.
+    # The test writes the value first without quotes, where YAML may parse a number or a boolean, and then with quotes.
+    # Both must reach the program that reads the setting as the same text.
     for text in (value or '""', f'"{value}"'):
         (tmp_path / "values.yaml").write_text(f"config: {{{name}: {text}}}\n")
         answer = template(require_helm(), (str(tmp_path / "values.yaml"),))
@@ -293,7 +294,7 @@ def marked(path: str, key: str, number: int) -> tuple[str, str, str] | None:
     if path.startswith("nodePorts."):
         return path, str(31_000 + number), f"nodePort: {31_000 + number}\n"
     if key == "env":
-        # The chart accepts only known settings for FLTS services, and any variable for other images.
+        # For FLTS services the chart accepts only known settings in `env`. For other images it accepts any variable.
         name = "EXTRA_HASH_SALT" if path.startswith("services.") else "SENTINEL"
         return f"{path}.{name}", f"sentinel-{number}", f"value: sentinel-{number}\n"
     units = {"cpu": ("m", "cpu: "), "memory": ("Mi", "memory: "), "size": ("Gi", "storage: ")}
@@ -309,14 +310,15 @@ def marked(path: str, key: str, number: int) -> tuple[str, str, str] | None:
 
 def test_every_value_is_used() -> None:
     found = list(leaves(VALUES))
-    few = [each for each in found if each[1] in {"replicas", "workers"}]  # the schema allows 100 at most
+    # The schema allows at most 100, so their marks start at 31.
+    few = [each for each in found if each[1] in {"replicas", "workers"}]
     numbered = [
         *enumerate(few, 31),
         *enumerate((each for each in found if each not in few), 101),
     ]
     chosen = [mark for number, (path, key) in numbered if (mark := marked(path, key, number)) is not None]
     given = {path.replace(".", "__"): value for path, value, _ in chosen}
-    # `replicas` of inference has an effect only without the autoscaler.
+    # The chart uses `replicas` of inference only if the autoscaler is off, so the test switches it off.
     given["services__inference__autoscaling__enabled"] = "false"
     given |= EVERY_TRAINER
 
@@ -346,7 +348,7 @@ def test_what_is_switched_off_is_gone_and_nothing_else(entry: str) -> None:
     gone = {(each["kind"], each["metadata"]["name"]) for each in before} - {
         (each["kind"], each["metadata"]["name"]) for each in after
     }
-    # Without inference the chart also leaves out the trial of `helm test`, which needs a forecast.
+    # The trial Pod of `helm test` needs a forecast. So the chart leaves it out, too, when inference is switched off.
     assert gone - {("Pod", "flts-trial")} == components(before)
     assert not components(after)
 

@@ -93,8 +93,8 @@ def test_it_is_told_when_inference_has_all_the_replicas_that_it_may_have(tmp_pat
         "tests": [
             {
                 "interval": "1m",
-                # Replica c appears after 20 minutes and does not answer. It counts too, because the autoscaler
-                # requested it. So the maximum of 3 is reached.
+                # Replica c appears after 20 minutes and does not answer. The rule must count replica c too, because the
+                # autoscaler requested it. With it the maximum of 3 is reached.
                 "input_series": [
                     {"series": 'up{job="inference",instance="a"}', "values": "1x60"},
                     {"series": 'up{job="inference",instance="b"}', "values": "1x60"},

@@ -182,7 +182,7 @@ def test_what_the_cluster_has_wins_over_chance_and_what_is_given_over_both(tmp_p
 
 def test_templates_leave_the_values_as_they_are() -> None:
     # Helm stores the values with the release for `helm upgrade --reuse-values`. A template that sets a value would
-    # change what is stored.
+    # change these stored values.
     for path in (CHART / "templates").rglob("*"):
         if path.is_file():
             assert not re.search(r"\bset \$?[\w.]*\.Values", path.read_text()), path.name
@@ -231,7 +231,7 @@ def test_each_store_keeps_its_data_beyond_the_release_if_it_is_to() -> None:
         volumes = pods(rendered)[name]["spec"]["volumes"]
         assert [each for each in volumes if each["name"] == "data" and "emptyDir" in each]
     for pod in pods(render()).values():
-        # Pods that finish have no volume claim, because `helm uninstall --wait` would wait for such a pod.
+        # `helm uninstall --wait` would wait for a finished pod that has a volume claim. So pods that finish have none.
         if pod["spec"].get("restartPolicy", "Always") != "Always":
             assert not any("persistentVolumeClaim" in each for each in pod["spec"]["volumes"])
 

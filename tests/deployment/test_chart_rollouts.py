@@ -28,7 +28,7 @@ from tests.helm import (
 def test_the_same_job_keeps_its_name() -> None:
     assert re.fullmatch(r"preprocess-[0-9a-f]{10}", job_name())
     assert job_name() == job_name(*COMPLETE)
-    # The Job does not read these settings, so its name must stay the same.
+    # The Job does not read these settings, so the name of the Job must not change.
     for same in (
         {"config__EPOCHS": "20"},
         {"config__GATE_MIN_SKILL": "0.5"},

@@ -57,7 +57,7 @@ ABSENCES = [
     Absence("postgres", "frozen", 30),
     Absence("mlflow", "stopped", 120),
     Absence("mlflow", "frozen", 60),
-    Absence("kafka", "frozen", 30),  # longer than the broker's session, so the controller fences the broker
+    Absence("kafka", "frozen", 30),  # 30 s is longer than the broker's session timeout, so the controller fences it
     Absence("kafka", "killed"),
 ]
 
@@ -97,7 +97,7 @@ def test_a_run_survives_a_backend_that_is_away_in_its_middle(
     def recorded() -> bool:
         try:
             assert_recorded_once(stack, identifier, run)
-        except (httpx.HTTPError, AssertionError):  # MLflow is restarting, or lacks some records so far
+        except (httpx.HTTPError, AssertionError):  # MLflow is restarting, or does not have all records yet
             return False
         return True
 

@@ -102,7 +102,8 @@ def test_pods_do_the_work_of_a_gateway_and_a_broker_outside(
         question = stack.question("outside")
 
         def forecast() -> dict[str, Any] | None:
-            # The request may reach a replica that has not fetched the champion yet.
+            # The request may reach a replica that has not fetched the champion yet. Then `eventually` repeats the
+            # request.
             given = stack.predict(question)
             return dict(given.json()) if given.is_success else None
 

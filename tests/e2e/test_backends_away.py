@@ -73,7 +73,7 @@ class Journey:
         return self.rows[0]
 
     def upload(self, identifier: str) -> str:
-        settings = {"EPOCHS": EPOCHS, "EXTRA_HASH_SALT": identifier}  # a new salt: no bundle is reused
+        settings = {"EPOCHS": EPOCHS, "EXTRA_HASH_SALT": identifier}  # a salt of its own, so no bundle is reused
         return self.fragile.stack.upload(identifier, *self.sample, settings=settings)
 
 

@@ -140,7 +140,8 @@ def cases() -> Iterator[ParameterSet]:
                 continue
             for fault, mode in FAULTS.items():
                 if (service, backend, fault) == ("inference", "store", "stalls after 64 KiB"):
-                    # Without a champion inference reads less than 64 KiB from the store. A test below has a champion.
+                    # Without a champion, inference reads less than 64 KiB from the store, so this fault has no effect.
+                    # A later test of this file covers the fault with a champion.
                     continue
                 short = (service, backend) in IN_SHORT and mode == STALL
                 marks = () if short else (pytest.mark.long,)
@@ -171,7 +172,8 @@ def test_the_backend_that_cannot_be_worked_with_is_named_in_time_and_no_other(
         seconds = time.monotonic() - began
 
     addresses = backends.addresses()
-    # Only inference's child process uses the store, in every round. So the message names no step of a check at start.
+    # Inference does not check the store at its start: only its child process uses the store, whenever it looks for
+    # champions. So the message of inference names no step of a check at start.
     if (backend, name) != ("store", "inference"):
         assert f"{backend} {addresses[backend]}: '{STEPS[backend, fault]}" in told
         assert f"did not succeed within {limit} s" in told
@@ -199,7 +201,7 @@ def test_inference_names_the_store_that_stalls_while_it_fetches_a_champion(backe
     finally:
         store.delete(backends.settings.promotion_bucket, f"{bundle.identifier}/current.json")
 
-    assert told.startswith("model-bundles/tiny/")  # `warned` found the store's address in this message
+    assert told.startswith("model-bundles/tiny/")  # `warned` has checked that this message names the store's address
 
 
 @pytest.mark.long

@@ -106,7 +106,7 @@ def test_a_run_that_was_cut_off_goes_on_at_the_next_start_and_nothing_is_left_be
     assert not [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
     assert not list(stages.glob("*/decision.json"))
     if number is signal.SIGINT:
-        return  # to save time only the case of SIGTERM starts the demo again
+        return  # only the case of SIGTERM starts the demo again, to save time
 
     again = demo(home, ONCE="1", **SMALL)
     output, errors = ended(again, 200)

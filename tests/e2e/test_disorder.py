@@ -89,14 +89,14 @@ def test_the_log_of_a_finished_run_replayed_three_times_in_random_order_changes_
     report("replay-one-run", [row])
 
 
-# Late events
+# Events that arrive late
 
 
 def test_an_older_run_that_decides_after_a_newer_ones_promotion_is_superseded(
     stack: RunningStack, sample: tuple[Path, Path], finished: dict[str, Any]
 ) -> None:
     (child,) = psutil.Process(stack.pid("train-lstm")).children()
-    child.suspend()  # the trainer itself keeps polling, so it keeps its partition
+    child.suspend()  # stops only the training: the trainer's main process keeps polling, so it keeps its partition
     try:
         older = stack.upload("disorder", *sample, settings={"EPOCHS": 2})
         eventually(
@@ -188,7 +188,7 @@ def test_an_older_run_that_is_announced_late_is_superseded(stack: RunningStack, 
     assert newer["outcome"] == "promoted", newer["decision"]
     pointer = (stack.store / "model-promotion" / "late" / "current.json").read_bytes()
 
-    if not run_store.runs.announced("late", older.pipeline_run_id):  # the gateway's outbox may have
+    if not run_store.runs.announced("late", older.pipeline_run_id):  # the gateway's outbox may have announced it
         announce(stack, older.pipeline_run_id)
     run = stack.wait_decided(older.pipeline_run_id)
 

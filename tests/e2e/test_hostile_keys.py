@@ -112,8 +112,8 @@ def test_a_thousand_hostile_names_reach_nothing_and_break_nothing(stack: Running
     places = list(PLACES.items())
 
     for at, name in enumerate(names()):
-        # Every place gets the names of a single part (the first len(PARTS) names). A generated name goes to one place
-        # only, because all pairs would take too long.
+        # The first len(PARTS) names consist of a single part, and the test sends each of them to every place. It sends
+        # each later, generated name to one place only, because all pairs would take too long.
         chosen = places if at < len(PARTS) else [places[at % len(places)]]
         for place, sender in chosen:
             answer = sender(stack, name)

@@ -94,7 +94,8 @@ def test_a_training_of_ninety_seconds_keeps_its_partition_while_others_move_on(
         wait_shared([first, second], "training-data")
         busy, free = identifier_for(first, "training-data", "busy"), identifier_for(second, "training-data", "free")
         began = time.time()
-        # The planned training is 1.5 times as long: the machine may be faster now than when the epochs were measured.
+        # The test plans a training of 1.5 times LONG_SECONDS, because the machine may be faster now than when the test
+        # measured the seconds of an epoch.
         long_run = stack.upload(busy, *sample, settings=settings_for(LONG_SECONDS * 1.5, epoch_seconds))
         eventually(lambda: first.events("train_start", long_run), "the long training", timeout=PATIENCE)
         others = []

@@ -140,7 +140,7 @@ def test_runs_are_started_judged_taken_up_and_ended_by_command_and_say_why(
     starts = [line["pipeline_run_id"] for line in stack.log_events("train-gru", "train_start")]
     assert starts.count(busy) == 1, "announced again, it was not trained a second time"
     for pid in _training(stack):
-        os.kill(pid, signal.SIGKILL)  # a cancelled run's training would continue for 400 epochs
+        os.kill(pid, signal.SIGKILL)  # a cancellation does not end the training, which would continue for 400 epochs
 
 
 def _asked(answer: subprocess.CompletedProcess[str]) -> str:
@@ -199,9 +199,10 @@ def test_a_deleted_data_set_is_gone_everywhere_though_a_trainer_was_at_work_on_i
     report("delete", [{"seconds_to_404": seconds, "objects": counts["objects"], "bytes": counts["bytes"]}])
     assert {code for _, code in answers.values()} == {"unknown_identifier"}
     assert counts["cancelled"] == [busy]
-    # A trainer reads the tombstone after each attempt and before the next one. Then it removes its objects.
+    # A trainer reads the tombstone of deleted data only between two attempts, and then removes its objects. So the test
+    # ends the attempt that is running.
     for pid in _training(stack):
-        os.kill(pid, signal.SIGKILL)  # ends the attempt before its 400 epochs are trained
+        os.kill(pid, signal.SIGKILL)  # the attempt would otherwise train 400 epochs
     eventually(lambda: len(stack.log_events("train-gru", "run_deleted")) > trained_before, "told", timeout=90)
     eventually(lambda: not _left(stack), f"left: {_left(stack)}", timeout=60)
     assert not list(stack.home.glob(f"inference*/{NAME}"))

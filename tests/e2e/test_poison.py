@@ -91,8 +91,8 @@ class Scene:
             raw = RawData.model_validate(self.run_store.runs.read(NAME, self.run["pipeline_run_id"]))
             self.run_store.runs.create(raw.model_copy(update={"pipeline_run_id": run, "event_id": event_id}))
             self.run_store.runs.mark_announced(NAME, run)
-        # The event forces new work. Otherwise the service would reuse the results of the run that the event is copied
-        # from, and would not read the damaged claim.
+        # The test forces new work. Otherwise the service would reuse the results of the run whose event the test
+        # copied, and would not read the damaged claim.
         forced = {"force": True} if "force" in type(pattern).model_fields else {}
         event = pattern.model_copy(update={"pipeline_run_id": run, "event_id": event_id, **forced})
         return poison(kind, event, self.store)
@@ -129,7 +129,7 @@ def scene(stack: Pipeline, sample: tuple[Path, Path], tmp_path_factory: pytest.T
     with contextlib.closing(Bus(stack.state["kafka"], tmp_path_factory.mktemp("bus"))) as bus:
         yield Scene(stack, bus, store, run_store, run)
         for mine in run_store.runs.unfinished():
-            if mine.identifier == NAME:  # an ended run is not announced by the gateway's outbox
+            if mine.identifier == NAME:  # the gateway's outbox would announce a run that has not ended
                 run_store.runs.put_outcome(*mine, RunState.CANCELLED, reason="the test is over")
 
 
@@ -203,7 +203,7 @@ def test_replicas_that_read_everything_drop_poison_and_go_on(
     def counted() -> bool:
         for (service, topic), before in about["dropped"].items():
             if service == "inference" and scene.stack.replicas > 1:
-                continue  # one replica answers, with its own metrics; the log has all
+                continue  # the metrics are those of one replica; the log, which is checked below, has all replicas
             assert scene.dropped(service, topic) - before == len(UNREADABLE), (service, topic)
         return True
 
@@ -233,7 +233,7 @@ def mended(scene: Scene, poisoned: tuple[list[Poison], dict[str, Any]]) -> list[
     for each in of_topic(found, "inference-data"):
         scene.run_store.runs.put_outcome(
             NAME, each.event.pipeline_run_id, RunState.KEPT
-        )  # after an outcome the inference worker forecasts the run's test rows, with the champion
+        )  # when the run has an outcome, the inference worker forecasts its test rows with the champion
     return found
 
 

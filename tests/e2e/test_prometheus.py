@@ -55,7 +55,7 @@ ZERO_WITHOUT_TROUBLE_OF_ITS_KIND = {
     "FLTS serving: Dropped",
     "FLTS Kafka: Lag of each replica",
     "FLTS Kafka: Missing from the sum",
-    "FLTS Kafka: Replayed",  # one replay: increase() shows nothing for the first sample of a series
+    "FLTS Kafka: Replayed",  # the test replays once, and increase() is zero for the first sample of a series
 }
 """Panels whose values may all be zero in this test; every panel that is not listed must show another value."""
 FIRED_FOR_REAL = {
@@ -92,7 +92,7 @@ def observed(tmp_path_factory: pytest.TempPathFactory, sample: tuple[Path, Path]
     with watched(folder) as (stack, prometheus):
         seen = Observed(stack, prometheus, time.time())
         eventually(lambda: all_up(prometheus), "every service answers Prometheus", timeout=60)
-        time.sleep(5)  # seconds; Prometheus scrapes the idle pipeline several times
+        time.sleep(5)  # seconds; meanwhile Prometheus scrapes the idle pipeline several times
         seen.idle = without_data(seen)
         work(stack, sample)
         trouble(stack, prometheus, sample)

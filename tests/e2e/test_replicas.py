@@ -265,8 +265,8 @@ def _asleep(stack: RunningStack, sample: tuple[Path, Path], service: str) -> dic
         settled(stack, (identifier,))
         before = Kept.of(stack, (identifier,))
         sleeper.thaw()
-        # The replica that was frozen has lost its partitions, or finds its results already written. Then it joins the
-        # group again.
+        # While one replica was frozen, the other replica did the work. The thawed replica has lost its partitions, or
+        # finds the results already written. Then it joins the consumer group again.
         wait_shared(pairs[service], topic)
         settled(stack, (identifier,))
         time.sleep(STAY_SECONDS)
