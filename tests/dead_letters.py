@@ -30,7 +30,7 @@ class LettersInMemory(DeadLetters):
         code: str = "hash_mismatch",
         *,
         value: bytes | None = None,
-        headers: RawHeaders = (),  # type: ignore[assignment] # never modified
+        headers: RawHeaders = (),  # type: ignore[assignment] # only read, so a tuple is enough
         offset: int | None = None,
     ) -> Letter:
         """Add the dead letter of an event; ``value`` replaces the event's bytes."""

@@ -16,7 +16,7 @@ def report(name: str, rows: Sequence[Mapping[str, Any]]) -> None:
     widths = [max(len(row[at]) for row in cells) for at in range(len(columns))]
     print(f"\n{name}")  # noqa: T201 - a person reads these figures
     for row in cells:
-        print("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())  # noqa: T201 - see above
+        print("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())  # noqa: T201 - for a person
     folder = os.environ.get("FLTS_REPORTS")
     if folder:
         Path(folder).mkdir(parents=True, exist_ok=True)

@@ -83,7 +83,7 @@ def race(
         for name, answer in [(name, pool.submit(write, name)) for name in writers]:
             try:
                 winners += [name] if answer.result() else []
-            except Exception as error:  # noqa: BLE001 - the test checks the failures
+            except Exception as error:  # noqa: BLE001 - returned, so that the test can check it
                 failures.append(f"{name}: {error!r}")
     return winners, failures
 

@@ -104,7 +104,7 @@ def stored(stack: RunningStack) -> dict[str, str]:
         for bucket in LASTING
         for path in sorted(files_below(stack.store / bucket))
         if not (name := str(path.relative_to(stack.store))).startswith(LEASES)
-        and path.suffix != ".jsonl"  # forecast logs have the tests' own requests, which differ
+        and path.suffix != ".jsonl"  # the forecast logs contain the requests of the test itself, so they always differ
     }
 
 

@@ -142,7 +142,8 @@ class BusContract:
         events = [bus.publish(f"series-{number}") for number in range(8)]
 
         for replica in (one, other):
-            # A replica that did not get the end offsets in time reads from the beginning, so it also handles `earlier`.
+            # A replica starts at the end offsets of the topic. If the replica did not get them in time, it reads from
+            # the beginning, so it also handles `earlier`.
             seen = [earlier, *events] if replica.logged("ends_unknown") else events
             all_ended(replica, len(seen))
             assert sorted(line["event_id"] for line in replica.journal("end")) == sorted(e.event_id for e in seen)

@@ -58,7 +58,7 @@ def tracker(server: Mlflow, store: ObjectStore) -> Iterator[Tracker]:
 
 @pytest.fixture
 def mlflow(server: Mlflow, tracker: Tracker) -> Any:
-    assert tracker.end_stale_runs() == 0  # the call makes the tracker import mlflow with its time limits
+    assert tracker.end_stale_runs() == 0  # this call makes the tracker set mlflow's timeouts and then import mlflow
     from mlflow import MlflowClient  # noqa: PLC0415 - the tracker must import mlflow first
 
     return MlflowClient(tracking_uri=server.uri, registry_uri=server.uri)

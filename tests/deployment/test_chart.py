@@ -127,7 +127,7 @@ def test_no_object_of_the_schema_takes_any_key() -> None:
     found = objects(json.loads((CHART / "values.schema.json").read_text()))
     assert len(found) > 20
     for path, schema in found.items():
-        if path == "values.properties.global":  # Helm adds this property for charts with subcharts
+        if path == "values.properties.global":  # Helm fills this property, so any key is allowed
             continue
         assert schema.get("additionalProperties") is False or "propertyNames" in schema, path
 
@@ -385,7 +385,7 @@ def test_complete_is_full_data_and_dev_is_small() -> None:
     for name, pod in dev.items():
         found = environment(pod)
         assert not sampled.keys() & environment(complete[name]).keys()
-        # Only two programs read these settings: preprocess samples the rows, and the gateway checks their number.
+        # Only these workloads read the settings of sampling. The gateway (fastapi-app) checks the number of rows.
         reads = name in {"preprocess", "preprocess-job", "fastapi-app"}
         assert {key: found[key] for key in sampled if key in found} == (sampled if reads else {}), name
     for name in ("train-gru", "train-lstm"):

@@ -161,7 +161,7 @@ def test_what_the_cluster_has_wins_over_chance_and_what_is_given_over_both(tmp_p
     shutil.copytree(CHART, copy)
     file = copy / "templates" / "_environment.tpl"
     there = {name: base64.b64encode(f"kept-{name}".encode()).decode() for name in SECRETS}
-    del there["GRAFANA_ADMIN_PASSWORD"]  # as if an earlier version of the chart had not created it
+    del there["GRAFANA_ADMIN_PASSWORD"]  # simulates a Secret of an earlier chart version without this password
     asked = '(lookup "v1" "Secret" .Release.Namespace "flts-secrets")'
     assert file.read_text().count(asked) == 1
     file.write_text(file.read_text().replace(asked, f"(`{json.dumps({'data': there})}` | fromJson)"))

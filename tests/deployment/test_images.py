@@ -188,7 +188,8 @@ def test_mlflow_answers_by_every_name_it_has(tmp_path: Path) -> None:
         assert status("somebody-elses.example") == 403
         assert status("localhost", "http://somebody-elses.example") == 403
 
-        # MLflow must also accept a request from inside the Compose network, where the service's name is the host.
+        # MLflow refuses requests for unknown hosts. Inside the Compose network the host is the service's name, which
+        # MLflow must accept.
         script = "import urllib.request as r; print(r.urlopen('http://mlflow:5000/ajax-api/2.0/mlflow/experiments/get?experiment_id=0').status)"
         assert stack.compose("exec", "-T", "mlflow", "python", "-c", script).strip() == "200"
 

@@ -119,7 +119,8 @@ def embedded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., I
             monkeypatch.setenv(name, value)
         given = {"flts_home": tmp_path, "expected_model_types": EVERY_TYPE, **settings}
         stack = Stack(EmbeddedSettings(**given), lambda _line: None)
-        # The launcher sets these values when it starts the processes. This test starts none and sets the values itself.
+        # The launcher sets these values when it starts the services. This test starts no service, so it sets the values
+        # itself.
         health = {name: 40_000 + at for at, name in enumerate(READ)}
         stack.endpoints = Endpoints(gateway=1, inference=2, mlflow=3, kafka=4, health=health)
         stack.api_key = "key-of-the-embedded-mode"

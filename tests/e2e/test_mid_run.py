@@ -55,7 +55,8 @@ def test_a_run_survives_the_death_of_anything_in_its_middle(
 
         eventually(lambda: ended(stack, identifier, run_id), "the run ends", timeout=DECIDED_SECONDS, every=0.5)
         decided = time.monotonic()
-    run = stack.wait_decided(run_id, timeout=90, through_faults=True)  # the gateway may be restarting
+    # With `through_faults` the wait accepts errors, because the gateway may be restarting.
+    run = stack.wait_decided(run_id, timeout=90, through_faults=True)
     report(
         identifier,
         [

@@ -192,7 +192,7 @@ def test_why_takes_a_run_or_a_name(running: Running, capsys: Captured) -> None:
     assert running.flts("why", NAME) == 1
     assert "no run on PobleSec has ended yet" in capsys.readouterr().err
     running.decide(run_id)
-    running.upload()  # a newer run without a decision
+    running.upload()  # a newer run without a decision, which `flts why NAME` must pass over
 
     assert running.flts("why", NAME, "--targets") == 0
     by_name = capsys.readouterr().out

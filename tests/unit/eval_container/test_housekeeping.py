@@ -247,7 +247,8 @@ class TestJanitor:
         return {info.key for info in flts.store.list(bucket)}
 
     def test_old_runs_go_with_what_only_they_name_and_the_champions_stay(self, flts: Installation) -> None:
-        old = self._finished(flts, 0, 1.0)  # coefficient 1.0 is persistence, which the gate refuses
+        # The gate refuses the coefficient 1.0, because that model only repeats the last value.
+        old = self._finished(flts, 0, 1.0)
         champion = self._finished(flts, 1, 0.5)
         newest = self._finished(flts, 2, 1.0)
         self._later(flts)

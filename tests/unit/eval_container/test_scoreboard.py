@@ -94,7 +94,7 @@ def _decide(flts: Installation, run: Run, *trained: Any) -> ModelSelected:
 def _compare(name: str, flts: Installation, run: Run, selected: ModelSelected) -> None:
     """Compare the canonical bytes, without durations and with differences below `ROUNDING` removed."""
     decision = dict(flts.run_store.evaluations.decision(IDENTIFIER, run.id) or {})
-    del decision["scoreboard"]  # the scoreboard's key has a hash over durations, which differ in each run
+    del decision["scoreboard"]  # the scoreboard's key contains a hash over durations, and durations differ in each run
     measured = _without_durations({"scoreboard": flts.scoreboard(selected), "decision": decision})
     golden = json.loads((GOLDEN / f"{name}.json").read_text())
 

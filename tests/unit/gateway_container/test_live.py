@@ -195,7 +195,8 @@ def test_a_reader_that_goes_away_is_forgotten(gateway: GatewayUnderTest, url: st
     run_id = upload(gateway)
     live = gateway.gateway.live
     with httpx.stream("GET", f"{url}/runs/{run_id}/events", timeout=30, trust_env=False) as answer:
-        texts = answer.iter_text()  # this name keeps the iterator alive and the connection open
+        # The variable keeps the iterator alive; without it the connection would be closed at once.
+        texts = answer.iter_text()
         next(texts)
         eventually(lambda: live.watchers() == 1, "the reader is known")
     gateway.hear(progress(run_id, NAME))

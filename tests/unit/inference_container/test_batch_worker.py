@@ -273,7 +273,8 @@ def test_a_repeat_after_a_lost_acknowledgement_says_and_writes_the_same(worker: 
     worker.decide(run, "promoted", window_bundle(TRAIN))
     worker.broker_away = True
     worker.forecasts.look()
-    assert worker.run_store.forecasts.read("tiny", run) is None  # no record before the broker's acknowledgement
+    # The worker writes the record only after the broker has acknowledged the event.
+    assert worker.run_store.forecasts.read("tiny", run) is None
     before = [(info.key, info.etag) for info in worker.store.list("inference-logs")]
     assert len(before) == 1
 
@@ -346,7 +347,7 @@ def test_a_tick_looks_when_it_is_time_or_when_a_decision_was_announced(worker: W
     worker.claim(run)
     worker.decide(run, "promoted", window_bundle(TRAIN))
     worker.forecasts.tick()
-    assert worker.published == []  # the next poll is an hour away
+    assert worker.published == []  # the worker polls the store once an hour, so it has not looked for the decision yet
 
     selected = ModelSelected(
         event_id=derived_event_id(run, "promotion"), identifier="tiny", pipeline_run_id=run,

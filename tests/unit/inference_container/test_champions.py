@@ -150,7 +150,8 @@ def test_a_broken_bundle_leaves_the_old_champion_in_its_place_and_is_named(tmp_p
     assert described["run_id"] == old.promotion.run_id
     assert "away from the trainer's own answer" in described["problem"]
     assert replica.loads("failed") == 1
-    assert len(replica.cache.folders("tiny")) == 1  # the damaged bundle was removed, so that it is downloaded again
+    # The replica removed the damaged bundle from its disk, so that it downloads the bundle again.
+    assert len(replica.cache.folders("tiny")) == 1
 
     assert replica.promote("tiny", seed=6)
     assert replica.champions.describe()[0]["problem"] is None
@@ -215,7 +216,8 @@ def test_a_restart_in_the_middle_of_a_swap_serves_the_newest_that_is_whole(tmp_p
     before.champions.list_changed(["tiny"], [])
     before.promote("tiny", seed=1)
     old = before.champions.load("tiny").promotion.run_id
-    before.bring(damaged(window_bundle(SERIES, seed=2)))  # the process is killed before it loads this bundle
+    # The damaged bundle is on the disk, and the process is killed before it loads the bundle.
+    before.bring(damaged(window_bundle(SERIES, seed=2)))
     (tmp_path / "_unfinished-x").mkdir()
 
     after = Replica(tmp_path)
@@ -234,7 +236,8 @@ def test_memory_holds_no_more_champions_than_it_may_and_others_load_on_demand(tm
     assert loaded(replica) == {"a", "b"}
 
     assert replica.champions.load("c").identifier == "c"
-    assert loaded(replica) == {"a", "c"}  # b was used least recently; a is the default and stays
+    # Champion c replaces b, which was used least recently; a is the default champion and always stays loaded.
+    assert loaded(replica) == {"a", "c"}
 
     assert replica.champions.load("b").identifier == "b"
     assert loaded(replica) == {"a", "b"}

@@ -50,7 +50,9 @@ def test_an_unreadable_pointer_fails_alone_and_its_old_champion_stays(
     [failed] = [fact for fact in facts if isinstance(fact, Failed)]
     assert (failed.identifier, failed.code) == ("broken", "corrupt_record")
     assert [fact.identifier for fact in facts if isinstance(fact, Fetched)] == ["tiny"]
-    assert len(facts) == (3 if only is None else 2)  # Failed, Fetched (and Listed): no champion is removed
+    # One Failed, one Fetched and, without `only`, one Listed. So there is no Removed: fetch_champions removed no
+    # champion.
+    assert len(facts) == (3 if only is None else 2)
     if only is None:
         assert isinstance(facts[0], Listed)
         assert sorted(facts[0].champions) == ["broken", "tiny"]
@@ -94,8 +96,8 @@ def test_the_childs_log_lines_show_no_secret(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_round_that_finds_nothing_new_costs_no_import_of_numpy() -> None:
-    # Every replica starts a child process regularly. Its CPU time counts as load for the autoscaler, and importing
-    # numpy would raise it.
+    # Every replica regularly starts a child process. The autoscaler counts the child's CPU time as load, and an import
+    # of numpy would add to it.
     code = "import sys, inference_container.fetch; sys.exit('numpy' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0

@@ -78,7 +78,8 @@ def test_a_round_that_brings_a_bundle_is_its_processs_last(store: FilesystemStor
         assert [fact.identifier for fact in brought if isinstance(fact, Fetched)] == ["tiny"]
         assert pid(child) is None
 
-        assert facts_of(child) == brought  # the bundles are on disk: no download, so the child stays
+        # The bundles are on disk by now, so the child downloads nothing and keeps running.
+        assert facts_of(child) == brought
         assert pid(child) is not None
 
 
@@ -186,7 +187,8 @@ def test_a_process_that_was_stopped_as_its_round_ended_has_no_other(by: str, mon
         facts_of(child)
         first = child._process
         assert first is not None
-        monkeypatch.setattr(first, "poll", lambda: None)  # as just after a kill, before poll() sees it
+        # Simulates the moment after a kill at which poll() does not report the end yet.
+        monkeypatch.setattr(first, "poll", lambda: None)
         if by == "the server":
             with child._at_work:
                 child.interrupt()
@@ -194,7 +196,7 @@ def test_a_process_that_was_stopped_as_its_round_ended_has_no_other(by: str, mon
             others = timers()
             with child.round(LOOK, SILENCE_SECONDS) as facts:
                 assert list(facts) == []
-                [watchdog] = timers() - others  # the round's timer runs until the round is closed
+                [watchdog] = timers() - others  # the timer that watches this round exists only inside the `with` block
                 watchdog.function()
 
         assert facts_of(child) == []

@@ -89,7 +89,8 @@ def test_a_replica_learns_of_champions_at_start_and_of_a_new_one_from_a_hint(ins
     second = promote(installation.store, installation.run_store, window_bundle(SERIES, seed=2))
     replica.refresher.hint("tiny")
 
-    eventually(served(replica, second), "the second champion", timeout=20)  # by the hint: the next poll is in a minute
+    # The hint causes this load, because the next poll is a minute away.
+    eventually(served(replica, second), "the second champion", timeout=20)
 
 
 def test_a_replica_without_champions_is_ready_once_the_store_said_that_there_are_none(
@@ -146,7 +147,8 @@ def test_a_bundle_damaged_in_the_store_keeps_the_old_champion_until_a_whole_one_
     failures = {"outcome": "fetch_failed"}
     assert (replica.metrics.registry.get_sample_value("flts_model_load_total", failures) or 0) >= 1
 
-    installation.store.put("model-bundles", model_key, whole)  # the refresher retries with back-off
+    # The bundle is whole again; the refresher retries with back-off and now succeeds.
+    installation.store.put("model-bundles", model_key, whole)
     eventually(served(replica, second), "the second champion", timeout=30)
     assert replica.champions.describe()[0]["problem"] is None
 
@@ -157,7 +159,8 @@ def test_forecast_logs_reach_the_store_as_whole_objects_even_as_the_server_stops
     folder = replica.cache.spool / "tiny" / "date=2024-01-01"
     folder.mkdir(parents=True)
     (folder / "batch.part").write_text('{"a": 1}\n')
-    (folder / "batch.part").rename(folder / "batch.jsonl")  # complete; the first round may still find it
+    # The file is complete now, so the refresher must store it at the latest when it stops.
+    (folder / "batch.part").rename(folder / "batch.jsonl")
 
     replica.refresher.stop()
 

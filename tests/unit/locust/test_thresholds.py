@@ -113,7 +113,7 @@ def test_a_page_that_does_not_answer_is_no_zero() -> None:
 
 
 def test_shapes_end_at_the_users_asked_for_and_never_pass_them() -> None:
-    # In a child process, because importing Locust patches the standard library.
+    # A child process imports Locust, because the import patches the standard library of the whole process.
     users = "[shapes.users_at(shape, 20, share / 10) for share in range(10)]"
     code = f"import shapes; print([{users} for shape in shapes.SHAPES])"
     printed = subprocess.run([sys.executable, "-c", code], cwd=FOLDER, capture_output=True, text=True, check=True)

@@ -103,7 +103,8 @@ def test_a_target_without_values_before_the_tail_is_refused_by_name(load: Any, t
 
 
 def test_other_parameters_make_another_bundle(load: Any, tmp_path: Path) -> None:
-    # Each change has a new run: a run that has a bundle announces it again even if the settings have changed.
+    # Each change needs a run of its own: if a run has a bundle already, the trainer announces that bundle again, even
+    # if the settings have changed.
     changes = ({}, {"PROPHET_CHANGEPOINT_PRIOR_SCALE": "0.5"}, {"PROPHET_OPTIMISER": "stan"})
     keys = set()
     for number, changed in enumerate(changes):

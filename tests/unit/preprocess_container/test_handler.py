@@ -278,7 +278,7 @@ def test_head_sampling_stands_in_log_claim_and_description(
     assert made.meta()["sampling"] == expected
     assert [fields["part"] for fields in logged(caplog, "sampling_applied")] == ["train", "test"]
     assert logged(caplog, "sampling_applied")[0]["original_rows"] == 240
-    assert made.context_rows == 0  # the sample lacks the rows just before the test rows
+    assert made.context_rows == 0  # no context, because the sample lacks the rows just before the test rows
     np.testing.assert_allclose(made.raw_test.values, values[240:270])
 
 
@@ -308,7 +308,8 @@ def test_context_is_a_week_or_what_the_longest_horizon_needs(pre: Preprocessing)
 
     made = pre.prepare(make_csv(values))
 
-    assert made.context_rows == 2_016  # the longest horizon; a week has only 1,008 rows of ten minutes
+    # 2,016 rows are the longest horizon, which is more than a week: 1,008 rows of ten minutes.
+    assert made.context_rows == 2_016
     np.testing.assert_array_equal(made.raw_test.values, values[2_080 - 2_016 :])
 
 
@@ -511,7 +512,7 @@ def test_test_rows_wait_in_the_store_for_their_forecast_whatever_becomes_of_the_
 
     for event in (made, reused):
         first = pre.run(event)
-        pre.run(event)  # as after a redelivery of the message
+        pre.run(event)  # the second call simulates a redelivery of the same message
 
         assert pre.run_store.forecasts.inference("series", event.pipeline_run_id) == first.inference
 
@@ -575,7 +576,8 @@ def test_a_damaged_object_is_never_announced(pre: Preprocessing, name: str) -> N
 
     assert refusal.code == "stored_dataset_broken"
     assert f"processed-data/series/{first.training.config_hash}/" in refusal.message
-    assert pre.run_store.runs.outcome("series", event.pipeline_run_id) is None  # not ended: the store can be repaired
+    # The run has not ended: it can continue after a repair of the store.
+    assert pre.run_store.runs.outcome("series", event.pipeline_run_id) is None
 
 
 class KilledStore(FilesystemStore):

@@ -239,7 +239,8 @@ def test_two_gateways_do_not_replay_a_group_at_the_same_time(desk: Desk) -> None
     first.join()
 
     assert len(desk.published) == 1
-    assert outcomes(desk.replay()) == ["already_replayed"]  # not replay_running: the first replay released its lease
+    # "replay_running" would mean that the first replay still holds its lease.
+    assert outcomes(desk.replay()) == ["already_replayed"]
 
 
 def test_marks_are_forgotten_when_the_brokers_have_removed_the_letters(desk: Desk) -> None:

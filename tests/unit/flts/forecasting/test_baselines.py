@@ -33,7 +33,7 @@ def fitted(kind: str, series: Series, shape: WindowShape = SHAPE, **spec: Any) -
         (HOUR, 47, None),
         (DAY, 14, 7),
         (DAY, 13, None),
-        (7 * HOUR, 10_000, 24),  # a week is a whole number of 7-hour steps, a day is not
+        (7 * HOUR, 10_000, 24),  # a week has 24 steps of 7 hours; a day is not a whole number of such steps
         (WEEK, 1_000, None),
         (11 * HOUR, 10_000, None),
     ],

@@ -39,7 +39,8 @@ def test_residuals_are_in_raw_units_at_each_step_ahead() -> None:
 
     assert list(residuals) == [1, 2, 5, 10]
     for step, found in residuals.items():
-        np.testing.assert_allclose(found, 3.0 * step, rtol=1e-3)  # float32 windows round the values
+        # A tolerance, because float32 windows round the values.
+        np.testing.assert_allclose(found, 3.0 * step, rtol=1e-3)
 
 
 def test_one_pass_has_every_row_of_the_tail_as_origin_and_longer_ones_an_even_part() -> None:

@@ -43,7 +43,7 @@ def test_the_spec_has_the_names_and_defaults_of_the_settings(monkeypatch: pytest
     settings_of_the_service = RecipeSettings()
 
     assert RecipeSpec.of(settings_of_the_service) == RecipeSpec()
-    elsewhere = {  # no part of a recipe: applied before the recipe is fitted
+    elsewhere = {  # these settings are used before the recipe is fitted, so they are no part of it
         "train_test_split", "sample_train_rows", "sample_test_rows", "sample_strategy", "sample_seed",
         "extra_hash_salt", "max_gap_steps", "ignore_columns",
     }  # fmt: skip
@@ -285,7 +285,7 @@ def test_a_missing_or_unknown_column_of_a_request_is_refused_by_name(
 ) -> None:
     recipe = fit_recipe(as_train(make_series(20)), RecipeSpec())
 
-    for _ in range(2):  # twice: a refusal must not make the column known
+    for _ in range(2):  # calls twice, because the first refusal must not make the column known to the recipe
         with pytest.raises(RejectedError) as refused:
             scaled_rows(recipe, make_series(5, columns))
         assert (refused.value.code, refused.value.field) == (code, field)

@@ -232,7 +232,8 @@ def test_bytes_of_any_kind_are_read_or_refused(data: bytes) -> None:
         try:
             table = read(head + data)
         except RejectedError as refusal:
-            answers.append(refusal.code != "rejected" and refusal.field is not None)  # "rejected" is too general
+            # The code "rejected" is too general: it does not name the cause.
+            answers.append(refusal.code != "rejected" and refusal.field is not None)
         else:
             answers.append(table.values.shape == (table.rows, len(table.columns)))
     assert answers == [True, True]

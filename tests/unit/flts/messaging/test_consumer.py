@@ -162,7 +162,7 @@ def test_nothing_is_committed_before_its_events_are_acknowledged(bus: Bus) -> No
             msg = "not acknowledged yet"
             raise BackendAwayError(msg)
 
-    stage = LoopOnStage(bus, lambda event: [selected(event)], look)  # type: ignore[arg-type] # always RawData
+    stage = LoopOnStage(bus, lambda event: [selected(event)], look)  # type: ignore[arg-type] # the event is RawData
     try:
         bus.publish()
         eventually(lambda: bus.committed("raw-data", "bus") == 1, "the commit")
@@ -179,7 +179,7 @@ def test_a_partition_that_is_taken_away_during_the_work_is_published_but_not_com
     def work(event: Event) -> Sequence[Event]:
         at_work.set()
         assert go_on.wait(20)
-        return [selected(event)]  # type: ignore[arg-type] # always RawData
+        return [selected(event)]  # type: ignore[arg-type] # the event is RawData
 
     stage = LoopOnStage(bus, work)
     try:
@@ -276,7 +276,7 @@ def test_a_client_that_no_longer_reads_a_partition_is_replaced(
         first = bus.publish()
         eventually(lambda: worked == [first.event_id], "the first message")
         stuck = stage.loop._consumer
-        # Simulates a client that treats a partition as without a leader and no longer reads it.
+        # The pause simulates a client that has no leader for its partitions and therefore no longer reads them.
         stage.in_its_thread(lambda: stuck.pause(stuck.assignment()))
         behind = [bus.publish(f"series-{number}") for number in range(6)]
         with monkeypatch.context() as impatient:
@@ -299,7 +299,7 @@ def test_a_client_with_nothing_to_read_or_much_to_do_is_kept(bus: Bus, monkeypat
     monkeypatch.setattr(standstill, "STUCK_POLLS", 2)
 
     def work(_event: Event) -> Sequence[Event]:
-        time.sleep(0.9)  # seconds; three times STUCK_SECONDS, and so long that the loop polls during the work
+        time.sleep(0.9)  # seconds; three times STUCK_SECONDS, so the loop polls several times while the work runs
         return []
 
     stage = LoopOnStage(bus, work)
@@ -315,7 +315,8 @@ def test_a_client_with_nothing_to_read_or_much_to_do_is_kept(bus: Bus, monkeypat
             count()
 
         monkeypatch.setattr(standstills, "nothing_came", nothing_came)
-        monkeypatch.setattr(standstill, "STUCK_POLLS", 10_000)  # not reached by the empty polls between two messages
+        # So high that the empty polls between two messages do not reach it.
+        monkeypatch.setattr(standstill, "STUCK_POLLS", 10_000)
         for number in range(3):
             bus.publish(f"series-{number}")
         eventually(lambda: bus.committed("raw-data", "bus") == 3, "the work")

@@ -162,7 +162,7 @@ def test_a_try_whose_recording_was_not_answered_is_recorded_once(tmp_path: Path)
     stage = Stage(tmp_path, work, store=DeafStore(tmp_path, lost=1))
 
     assert stage.deliver(event) == "done"
-    assert [len(keys) for keys in seen] == [1, 2]  # the retry has a record of its own, beside the failed attempt's
+    assert [len(keys) for keys in seen] == [1, 2]  # the retry finds two records: its own and that of the failed attempt
     assert stage.tries() == []
 
 
@@ -188,7 +188,7 @@ def test_answers_lost_at_every_beginning_use_up_no_tries(tmp_path: Path) -> None
 def test_tries_that_killed_the_process_count_without_it(tmp_path: Path) -> None:
     event = raw_data()
     stage = Stage(tmp_path, succeed)
-    for _ in range(3):  # three processes that began an attempt and were killed
+    for _ in range(3):  # each pass simulates a process that began an attempt and was killed
         StoredAttempts(stage.store, BUCKET, "bus", 3).begin(event)
 
     assert stage.deliver(event) == "dead_letter"

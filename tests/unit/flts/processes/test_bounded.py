@@ -125,7 +125,8 @@ def test_a_child_that_nobody_asks_leaves_without_a_word(capfd: pytest.CaptureFix
 
         eventually(lambda: not lives(before), "it leaves")
 
-        # When a new child answers, the output of the ended child has been forwarded, so capfd has it below.
+        # The parent forwards all output of the ended child before a new child answers. So capfd has that output in the
+        # second check below.
         assert answered(workers) != before
         assert "Fatal Python error" not in capfd.readouterr().err
     finally:

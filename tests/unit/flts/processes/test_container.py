@@ -67,7 +67,7 @@ def test_so_many_work_at_once_as_there_is_room_for(left: int | None, at_once: in
             with lock:
                 now += 1
                 most = max(most, now)
-            met.wait(60)  # fails unless `at_once` threads are here at the same time
+            met.wait(60)  # the barrier breaks unless `at_once` threads wait here at the same time
             with lock:
                 now -= 1
         return share

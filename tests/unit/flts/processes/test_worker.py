@@ -165,7 +165,8 @@ def test_progress_keeps_long_work_from_being_stuck_but_not_from_its_deadline(
         now += 0.4
 
     with monkeypatch.context() as only:
-        # This clock advances by 0.4 s with each progress report only. So the work is never silent for 0.5 s.
+        # This clock advances only with a progress report, by 0.4 s each time. So the worker sees no silence of 0.5 s,
+        # although the work takes longer than 0.5 s.
         only.setattr("flts.processes.worker.time", SimpleNamespace(monotonic=lambda: now, sleep=time.sleep))
         assert worker.run(raw_data(told={"do": "work", "seconds": 1.2}), told, threading.Event())
     assert now > 0.5

@@ -28,7 +28,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreSettings]:
         (REFUSE, "ensure buckets", 1),
         (BLACKHOLE, "ensure buckets", 1),
         (slow(1000), "", 1),
-        (stall_after(64 * 1024), "put, read and delete 8 MiB", 3),  # 3 s, because the steps before it need time
+        # 3 s, because the steps before this step also need time.
+        (stall_after(64 * 1024), "put, read and delete 8 MiB", 3),
     ],
     ids=["refused", "black hole", "1 KB/s", "stalls after 64 KiB"],
 )

@@ -379,7 +379,8 @@ class TestChampions:
         assert answers[ids[-1]] == "moved"
         assert set(answers.values()) <= {"moved", "superseded"}
         before = current[0]["previous"]
-        if list(answers.values()).count("moved") == 1:  # only the newest run moved the pointer
+        # Only the newest run moved the pointer, so there was no earlier champion.
+        if list(answers.values()).count("moved") == 1:
             assert before is None
         else:
             assert before["pipeline_run_id"] in ids[:-1]
@@ -393,7 +394,8 @@ class TestChampions:
             ) -> ObjectInfo:
                 info = super().put(bucket, key, data, create_only=create_only, if_match=if_match)
                 if key.endswith("current.json") and not self.lost:
-                    self.lost += 1  # the put succeeded, its answer was lost, and the client's retry is refused
+                    # Simulates a put that succeeded, whose answer was lost, and whose retry by the client is refused.
+                    self.lost += 1
                     msg = "exists already"
                     raise PreconditionFailedError(msg)
                 return info

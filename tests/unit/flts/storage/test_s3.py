@@ -130,7 +130,8 @@ def test_a_server_that_accepts_and_never_answers_is_given_up(monkeypatch: pytest
         with pytest.raises(BackendAwayError, match="ReadTimeout"):
             store.get("raw-data", "key")
 
-        assert time.monotonic() - started < 9  # seconds; the unpatched READ_SECONDS is 10 s, for each of two attempts
+        # Seconds. The default READ_SECONDS is 10 s for each of two attempts, so less than 9 s shows the patched value.
+        assert time.monotonic() - started < 9
         with pytest.raises(BackendAwayError, match=rf"store {store.address}: 'ensure buckets' did not succeed"):
             check_store(store, settings_for(frozen.getsockname()[1], 0.5))
 
@@ -170,7 +171,8 @@ def test_a_server_that_answers_too_slowly_is_given_up(monkeypatch: pytest.Monkey
         store = S3Store(settings_for(proxy.port))
         assert len(store.get("raw-data", "key")[0]) == 2**20
         assert [len(chunk) for chunk in store.stream("raw-data", "key", chunk_bytes=700_000)] == [700_000, 348_576]
-        monkeypatch.setattr(s3, "READ_SECONDS", 0.2)  # limits the body; the client keeps its timeout of 10 s
+        # Limits the read of a body; the client that exists already keeps its timeout of 10 s.
+        monkeypatch.setattr(s3, "READ_SECONDS", 0.2)
         monkeypatch.setattr(s3, "READ_BYTES", 256)
         proxy.switch(slow(4000))
         for read in (
@@ -186,7 +188,8 @@ def test_a_server_that_answers_too_slowly_is_given_up(monkeypatch: pytest.Monkey
 def test_a_server_that_was_fast_before_it_became_slow_is_given_up_as_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3, "MIN_BYTES_PER_SECOND", 2**18)
     monkeypatch.setattr(s3, "READ_BYTES", 2**10)
-    # The body is larger than the socket buffers. At the least rate its fast part would take 2**23 / 2**18 = 32 s.
+    # The body is larger than the socket buffers. At MIN_BYTES_PER_SECOND the part that is sent fast would take 2**23 /
+    # 2**18 = 32 s.
     size, fast = 2**25, 2**23
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
@@ -204,7 +207,8 @@ def test_a_server_that_was_fast_before_it_became_slow_is_given_up_as_soon(monkey
 
     assert fast <= read < size
     waited = float(re.findall(r"in (\d+) s", raised.value.message)[0])
-    assert waited < 20  # seconds; the 32 s that the fast part saved are no credit
+    # Seconds; the store must not wait longer because the first part came 32 s earlier than necessary.
+    assert waited < 20
 
 
 def test_a_body_cut_short_is_no_object() -> None:

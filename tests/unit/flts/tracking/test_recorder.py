@@ -101,7 +101,8 @@ def server() -> MemoryMlflow:
 
 @pytest.fixture
 def recorder(server: MemoryMlflow, monkeypatch: pytest.MonkeyPatch) -> Recorder:
-    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")  # Recorder sets this when it creates a real client
+    # Recorder sets this variable when it creates a real client, but this test gives it a fake client.
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     settings = TrackingSettings(mlflow_tracking_uri="http://unused")
     recorder = Recorder(settings, None, Breaker(0), Metrics(CollectorRegistry()))
     recorder._client = server

@@ -85,7 +85,7 @@ def test_a_bundle_of_a_baseline_is_proved_calibrated_and_the_same_each_time(kind
     assert bundle.intervals is not None
     assert bundle.intervals.steps == (1, 2, 5, 10, 30)
     assert made(kind, series, lags_enable=True)[1] == model
-    # Release 0.1.0 refuses a bundle with another number of required rows.
+    # Release 0.1.0 can read the bundle only if it requires exactly this number of rows.
     window = bundle.input_seq_len + bundle.recipe.warmup_rows if bundle.input_kind == "window" else 1
     assert bundle.rows_required == window
 

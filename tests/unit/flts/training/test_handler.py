@@ -218,8 +218,8 @@ def test_a_forced_run_trains_again_unless_its_own_bundle_is_there(tmp_path: Path
     later = stored.again(force=True)
     later = later.model_copy(update={"pipeline_run_id": in_hours(later.pipeline_run_id, 1)})
     forced = trained(stored, settings, fitter, later)
-    # The next run began an hour before the bundle was stored. A forced run reuses a bundle that was stored after the
-    # run began: its own, or that of a concurrent forced run.
+    # A forced run reuses a bundle that was stored after the run began: its own bundle, or that of a concurrent forced
+    # run. The next run began an hour before the bundle was stored, so it must not train again.
     earlier = stored.again(force=True)
     earlier = earlier.model_copy(update={"pipeline_run_id": in_hours(earlier.pipeline_run_id, -1)})
     found = trained(stored, settings, fitter, earlier)

@@ -58,7 +58,7 @@ def test_torch_sees_the_cap_that_was_set_before_it_was_imported() -> None:
 
 
 def test_resident_memory_is_at_least_what_was_just_written() -> None:
-    gc.collect()  # frees garbage now, so that it is not freed during the measurement
+    gc.collect()  # frees garbage now; memory freed during the measurement would falsify it
     before = resident_bytes()
     block = bytearray(b"x" * 60_000_000)
     assert resident_bytes() - before > 40_000_000

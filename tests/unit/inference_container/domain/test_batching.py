@@ -85,7 +85,8 @@ def test_a_rolled_horizon_of_60_equals_the_plain_loop(output_seq_len: int, lags:
 
     answer = in_loop(lambda batcher: batcher.submit(champion, known, 60))
 
-    # The reference: each pass computes the features of all rows again, runs the model, and appends rows in raw units.
+    # The loop computes the expected forecast: each pass computes the features of all rows again, runs the model, and
+    # appends rows in raw units.
     series, means = known, list[FloatArray]()
     while sum(len(mean) for mean in means) < 60:
         window = transform(recipe, series).values[-10:].astype(np.float32)
@@ -211,7 +212,9 @@ def test_values_far_from_training_are_refused_and_hurt_no_neighbour(champion: Ch
         )
 
     *wild, one, three = in_loop(work)
-    for outcome in wild:  # refused or, as tanh bounds this model, finite: no NaN and no other error
+    # Each wild request is refused, or its answer is finite, because tanh bounds this model. NaN and any other error
+    # fail the test.
+    for outcome in wild:
         assert isinstance(outcome, RejectedError) or np.isfinite(outcome.mean).all()
     np.testing.assert_array_equal(one.mean[0], three.mean[0])
     np.testing.assert_allclose(one.mean, champion.forecaster.forecast(window_at(90), 1).mean, rtol=1e-6)

@@ -98,7 +98,8 @@ def test_a_model_beats_persistence_on_rows_it_never_saw() -> None:
     rng = np.random.default_rng(3)
     values = np.zeros((1200, 1))
     for row in range(1, 1200):
-        values[row] = -0.8 * values[row - 1] + rng.normal()  # the sign mostly alternates: persistence is bad
+        # The sign mostly alternates, so a forecast that repeats the last value is bad.
+        values[row] = -0.8 * values[row - 1] + rng.normal()
     data = training_set(Series(made_series(1200).times, ("c0",), values, STEP), RecipeSpec(time_features_enable=False))
 
     fitted = fit(data, training_settings(epochs=6, batch_size=64, learning_rate=0.02))
