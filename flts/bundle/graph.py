@@ -44,7 +44,7 @@ _ATTRIBUTE_FLOATS, _ATTRIBUTE_TENSORS = {2, 7}, {5, 10}
 _ATTRIBUTE_OTHERS = {6, 11, 14, 15, 21, 22, 23}  # graphs, types, references, sparse tensors
 _TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_RAW = 1, 2, 9
 _TENSOR_EXTERNAL, _TENSOR_LOCATION = 13, 14
-_TENSOR_WORDS = {8, 12, 14, 16}  # name, documentation, location, metadata
+_TENSOR_WORDS = {8, 12, 14, 16}  # fields without numbers, which are ignored: name, documentation, location, metadata
 _Field = tuple[int, int, int | memoryview]
 
 

@@ -139,8 +139,8 @@ class Accounting:
 
     def _account(self, group: str, topic: Topic, replayed: Replayed | None) -> Account:
         full = full_name(self._settings, topic.name)
-        # The order of these reads lets no record be missed: a record is published before its dead letter, and its dead
-        # letter before its offset is committed.
+        # A service publishes a record, then its dead letter, then commits the record's offset. The reads below run in
+        # the opposite order, so a committed record that failed is never counted as done for lack of its dead letter.
         starts = self._offsets(full, OffsetSpec.earliest())
         committed = self._committed(full_name(self._settings, group), list(starts))
         letters = self._letters(group, full)
