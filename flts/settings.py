@@ -96,7 +96,8 @@ def describe_problems(error: ValidationError) -> list[str]:
     lines = []
     for problem in error.errors(include_input=False, include_url=False):
         reason = "is required" if problem["type"] == "missing" else problem["msg"].removeprefix("Value error, ")
-        # A validator of several fields names the variables in its message.
+        # The error of a validator of several fields has no location. Its message names the variables, so no name is put
+        # before it.
         lines.append(f"{str(problem['loc'][0]).upper()}: {reason}" if problem["loc"] else reason)
     return lines
 

@@ -41,7 +41,7 @@ _GRAPH_NODE, _GRAPH_TENSOR, _GRAPH_INPUT, _GRAPH_SPARSE = 1, 5, 11, 15
 _INPUT_NAME, _NODE_INPUT, _NODE_OUTPUT = 1, 1, 2
 _NODE_OPERATOR, _NODE_ATTRIBUTE, _NODE_DOMAIN = 4, 5, 7
 _ATTRIBUTE_FLOATS, _ATTRIBUTE_TENSORS = {2, 7}, {5, 10}
-_ATTRIBUTE_OTHERS = {6, 11, 14, 15, 21, 22, 23}  # graphs, types, references, sparse tensors
+_ATTRIBUTE_OTHERS = {6, 11, 14, 15, 21, 22, 23}  # refused: graphs, types, references, sparse tensors
 _TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_RAW = 1, 2, 9
 _TENSOR_EXTERNAL, _TENSOR_LOCATION = 13, 14
 _TENSOR_WORDS = {8, 12, 14, 16}  # fields without numbers, which are ignored: name, documentation, location, metadata
@@ -79,8 +79,9 @@ def check_graph(model_bytes: bytes) -> None:
 
 def _check_nodes(graph: memoryview) -> None:
     nodes = 0
-    # Names of values that depend on the numbers in a request. A shape that depends on such a value can be small in the
-    # probe and the proof, and have any size in a later request.
+    # `given` has the names of all values that are computed from the numbers in a request. `_check_node` refuses a shape
+    # that depends on such a value: the shape can be small while the model is tested, and have any size in a later
+    # request.
     given = {
         _text(part)
         for number, _, value in _fields(graph)

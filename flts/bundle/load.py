@@ -35,7 +35,8 @@ def fetch_bundle(store: ObjectStore, claim: ClaimCheck) -> tuple[Bundle, bytes]:
         msg = f"the claim names {claim.object_key}, not a {BUNDLE_FILE}"
         raise RejectedError(msg, code="bad_bundle")
     _check_size(BUNDLE_FILE, claim.size, MAX_BUNDLE_BYTES)
-    # The size in the store is checked before the download, because the claim check may state a wrong size.
+    # The claim check may state a size that is too small, so the object's size in the store is checked too, before the
+    # download.
     _check_size(BUNDLE_FILE, store.head(claim.bucket, claim.object_key).size, MAX_BUNDLE_BYTES)
     data, _ = store.get(claim.bucket, claim.object_key)
     _check_hash(claim.object_key, data, claim.size, claim.sha256)

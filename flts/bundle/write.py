@@ -83,7 +83,7 @@ def _put_unless_whole(store: ObjectStore, bucket: str, bundle_key: str, name: st
             return
         store.put(bucket, key, content, if_match=info.etag)
     except (ObjectNotFoundError, PreconditionFailedError):
-        return  # another process changed the object meanwhile; `store_bundle` then checks the pair
+        return  # another process changed the object meanwhile; `store_bundle` checks whether both objects match
 
 
 def _whole_bundle(store: ObjectStore, bucket: str, key: str) -> tuple[ClaimCheck, ObjectInfo] | None:

@@ -139,8 +139,9 @@ class Accounting:
 
     def _account(self, group: str, topic: Topic, replayed: Replayed | None) -> Account:
         full = full_name(self._settings, topic.name)
-        # A service publishes a record, then its dead letter, then commits the record's offset. The reads below run in
-        # the opposite order, so a committed record that failed is never counted as done for lack of its dead letter.
+        # A service publishes the dead letter of a failed record before it commits the record's offset. The lines below
+        # read the offsets before the dead letters, so they find the dead letter of each committed record that failed.
+        # In the other order such a record could be counted as done.
         starts = self._offsets(full, OffsetSpec.earliest())
         committed = self._committed(full_name(self._settings, group), list(starts))
         letters = self._letters(group, full)
@@ -191,8 +192,9 @@ class Accounting:
         """Return the group's committed offsets without joining the group; partitions without a commit are left out."""
         if not parts:
             return {}
-        # A consumer reads the committed offsets, because librdkafka 2.16 crashes on the answer to the admin client's
-        # ListConsumerGroupOffsets while a broker that has just started is not yet a coordinator.
+        # The offsets are read through a consumer and not through the admin client: librdkafka 2.16 crashes on the
+        # answer to the admin client's ListConsumerGroupOffsets if a broker has just started and is not yet a
+        # coordinator.
         config = {**common_config(self._settings, f"{self._client_id}-accounting"), "group.id": full_group}
 
         def ask(_: AdminClient) -> Offsets:
@@ -227,7 +229,8 @@ class Accounting:
                     msg = f"Kafka at {self._settings.kafka_bootstrap_servers} did not answer: {reason.str()}"
                     raise BackendAwayError(msg, code="kafka_away") from error
                 if reason.code() in LOST:
-                    # After the cluster was replaced, an old client keeps sending requests to the old coordinator.
+                    # After the cluster was replaced, an old client keeps sending requests to the old coordinator. So
+                    # the client is dropped, and the next attempt creates a new client.
                     with self._lock:
                         self._admin = None
             time.sleep(LOOK_SECONDS)

@@ -207,7 +207,8 @@ class DeadLetters:
                 ranges[place[0]] = (min(start, place[1]), max(end, place[1] + 1))
             if not ranges:
                 return {}
-            # One pass reads all records from the first letter to the last, because each fetch can wait 50 ms.
+            # A fetch can wait 50 ms, so a fetch for each letter would be slow. One pass reads all records from the
+            # first wanted letter to the last.
             wanted = frozenset(letter_ids)
             return {letter.id: letter for letter in self._fetch(group, ranges) if letter.id in wanted}
 
@@ -289,7 +290,8 @@ class DeadLetters:
         except KafkaException as error:
             raise self._away(error) from error
         if self._cluster_id != known.cluster_id:
-            # The embedded broker loses its topics when it ends, so letters of an earlier cluster no longer exist.
+            # The embedded broker loses its topics when it ends, and has a new cluster id after its start. The cached
+            # letters of the earlier cluster no longer exist, so they are dropped.
             self._cluster_id = known.cluster_id
             self._shelves.clear()
         return {name: sorted(topic.partitions) for name, topic in known.topics.items()}

@@ -202,7 +202,9 @@ class Replayer:
                 remaining = tuple(each.id for each in chosen[number:])
                 break
             if head.source in sent:
-                # A kill between dead letter and commit caused two letters of one record. The record was just replayed.
+                # This call has just replayed the same record. A record has two letters if a service was killed after it
+                # published the first letter and before it committed the offset. So the second letter is only marked as
+                # replayed.
                 self.marks.mark(group, head.uid, {**record, "same_record": True})
                 results.append(Result(head.id, "same_record"))
                 continue
@@ -250,7 +252,8 @@ class Replayer:
         try:
             event = decode(topic, letter.value, letter.headers)
         except RejectedError as error:
-            # Without a decoded event no check is possible. The replay can succeed if the consumer was repaired.
+            # Without a decoded event no check is possible. The record is replayed nevertheless, because the consumer
+            # may have been repaired since and may decode it.
             return None, f"it cannot be read here either: {error.message[:300]}"
         try:
             return event, self.check(group, event)
@@ -262,7 +265,8 @@ class Replayer:
     @contextmanager
     def _alone(self, group: str) -> Iterator[None]:
         name = f"replay-{group}"
-        # The lease excludes other processes. This lock excludes other threads of this process, for all groups.
+        # The lease below excludes other processes. The lock `_busy` excludes other threads of this process: a replay of
+        # one group also blocks replays of all other groups.
         if not self._busy.acquire(blocking=False):
             raise _busy(group)
         try:

@@ -59,7 +59,7 @@ def _any_answer(url: str) -> str:
     try:
         with urllib.request.urlopen(request, timeout=STEP_SECONDS) as answer:  # noqa: S310 - address_of has checked the URL
             return f"answers {answer.status}"
-    except urllib.error.HTTPError as error:  # an S3 server refuses an unsigned request: it answers
+    except urllib.error.HTTPError as error:  # an S3 server answers an unsigned request with an error
         return f"answers {error.code} to a request without a signature"
 
 

@@ -165,7 +165,8 @@ def _order_statistics(residuals: FloatArray, nominal: float) -> tuple[float, flo
     ordered = np.sort(residuals)
     n = len(ordered)
     half = (1 - nominal) / 2
-    # Rounded before the floor: (1 - 0.9) / 2 * 20 is a little less than 1 in floating point.
+    # The ranks are rounded before floor and ceil, because (1 - 0.9) / 2 * 20 is a little less than 1 in floating point
+    # and its floor would be 0.
     lower = max(math.floor(round((n + 1) * half, 9)), 1)
     upper = min(math.ceil(round((n + 1) * (1 - half), 9)), n)
     return float(ordered[lower - 1]), float(ordered[upper - 1])

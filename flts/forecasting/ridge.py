@@ -72,7 +72,7 @@ def fit_ridge(fit: Windows, stop: Windows, alphas: tuple[float, ...] = ALPHAS) -
     projected = vectors.T @ moment
     best: RidgeModel | None = None
     for alpha in alphas:
-        # Rounding can make eigenvalues of a Gram matrix slightly negative.
+        # Rounding can make eigenvalues of a Gram matrix slightly negative, so negative eigenvalues are replaced by 0.
         coefficients = vectors @ (projected / (np.maximum(eigenvalues, 0) + alpha)[:, None])
         intercept = y_mean - x_mean @ coefficients
         used, unknown = np.full(len(y_mean), alpha), np.full(len(y_mean), np.nan)

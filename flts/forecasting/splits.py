@@ -52,7 +52,8 @@ def rows_needed(
     _check_shares(stop_tail, calibration_tail)
     window = input_seq_len + output_seq_len
     rows = window
-    # floor(share * rows) is a lower bound of each tail's length. A condition that is met stays met for more rows.
+    # The loop uses floor(share * rows), a lower bound of each tail's length that never falls when `rows` grows. So the
+    # conditions also hold for every number of rows above the result.
     while (
         rows - _ceil(rows * (stop_tail + calibration_tail)) < window
         or min(_floor(rows * stop_tail), _floor(rows * calibration_tail)) < output_seq_len

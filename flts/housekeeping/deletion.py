@@ -105,7 +105,8 @@ class Deletion:
         """
         cut = before or new_pipeline_run_id()
         self.tombstones.bury(identifier, cut)
-        # The plan is made after the tombstone: it contains every run recorded before, and a later old run is refused.
+        # The plan is made after the tombstone, so no old run is missed: the plan contains each run that was recorded
+        # before the tombstone, and the run store refuses an old run that is recorded after it.
         found = self.plan(identifier)
         for number, held in enumerate(found):
             self._remove(held.bucket, held.keys)
@@ -146,8 +147,8 @@ class Deletion:
         if cut is None:
             return []
         settings, below = self._settings, layout.below(identifier)
-        # Objects are listed before runs. A run is recorded before it writes objects, so if one of these objects belongs
-        # to a newer run, `_known_runs` below returns that run.
+        # Objects are listed here, and runs are listed afterwards by `_known_runs`. A run is recorded before it writes
+        # objects, so if one of the listed objects belongs to a newer run, `_known_runs` returns this run.
         made = [
             (bucket, info)
             for bucket in (
@@ -157,7 +158,8 @@ class Deletion:
             )
             for info in self._store.list(bucket, below)
         ]
-        # The gateway stores an upload before it records the run, so only uploads older than the tombstone are removed.
+        # The gateway stores an upload before it records the run. An upload newer than the tombstone may belong to a run
+        # that is not recorded yet, so only older uploads are removed.
         uploads = self._store.list(settings.bucket_raw_data, below)
         made += [(settings.bucket_raw_data, info) for info in uploads if info.modified < run_created_seconds(cut)]
         if any(run >= cut for run in self._known_runs(identifier)):
@@ -237,5 +239,5 @@ def _turn(key: str) -> int:
     if any(kind.parse(key) is not None for kind in REMOVED_FIRST):
         return 0  # pointers first, so that replicas drop the champion; run.json, so that no service resumes the run
     if layout.INDEX_MARK.parse(key) is not None:
-        return 2  # the index last, because after a crash a repeated deletion finds the rest by it
+        return 2  # the index last: after a crash the next deletion finds the remaining objects by the index
     return 1

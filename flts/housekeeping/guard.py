@@ -30,7 +30,7 @@ def unless_deleted(work: Work, deletion: Deletion) -> Work:
             produced = work(event, progress)
         except BackendAwayError:
             raise
-        except Exception:  # work on a deleted data set may fail with any error
+        except Exception:  # work on a deleted data set may fail with any error, so the next line reads the tombstone
             refuse_deleted(deletion, event.identifier, event.pipeline_run_id, worked=True)
             raise
         refuse_deleted(deletion, event.identifier, event.pipeline_run_id, worked=True)

@@ -173,7 +173,8 @@ class Janitor:
 
     def _plan(self, identifier: str, *, deleted: bool) -> Removal:
         settings = self._settings
-        # Artefacts are listed before runs, so that the list has no artefacts of a run that begins meanwhile.
+        # Artefacts are listed before runs. A run that begins between the two listings writes its artefacts after the
+        # first, so the plan does not contain them and the janitor does not remove them.
         artefacts = {
             bucket: {info.key: info for info in self._store.list(bucket, layout.below(identifier))}
             for bucket in (settings.bucket_processed_data, settings.bucket_model_bundles)

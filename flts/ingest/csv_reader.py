@@ -116,7 +116,8 @@ def _whole_lines(stream: BinaryIO, *, max_bytes: int, name: str) -> Iterator[byt
 
 
 def _check_line(line: bytes, name: str) -> None:
-    # Only the first line of a block can be longer than a block, so only its length is checked.
+    # A line can extend over many reads of BLOCK_BYTES, and it is then the first line of its block. Every later line of
+    # the block comes from one read, so only the first line's length is checked.
     refuse_long_line(len(line), line.count(b","), name)
 
 

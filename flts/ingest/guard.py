@@ -44,7 +44,8 @@ class TextGuard:
             refuse_nul(self._name)
         last = piece.rfind(b"\n") + 1
         if last:
-            # A line inside one piece is not longer than the piece, which has a bounded length.
+            # Only the line that ends at the first newline can have begun in an earlier piece, so only its length is
+            # checked here. A line inside one piece is not longer than the piece, which has a bounded length.
             first = piece.find(b"\n")
             refuse_long_line(self._line_bytes + first, self._line_cells + piece.count(b",", 0, first), self._name)
             self._line_bytes = self._line_cells = 0

@@ -40,7 +40,7 @@ def lay_out(train: RawTable, test: RawTable | None, recipe: RecipeSettings) -> L
     """
     has_test_file = test is not None
     if test is None:
-        if train.rows < 3:  # noqa: PLR2004 - two rows have a step, the third is the test
+        if train.rows < 3:  # noqa: PLR2004 - the step needs two training rows, the test part one row
             msg = f"{train.rows} row(s) cannot be split into training and test rows"
             raise SeriesTooShortError(msg, field="train")
         train, test = train.split(recipe.train_test_split)

@@ -91,7 +91,7 @@ def validation_report(
     layout = lay_out(train, test, recipe_settings)
     recipe = fit_recipe(as_train(layout.train), RecipeSpec.of(recipe_settings), ignored=train.ignored)
     sampled_train, sampled_test = _sampled(layout, recipe_settings)
-    # Preprocess chooses the sampled rows. The report only checks whether a sample has enough of them.
+    # The sample here serves only to check whether a sample has enough rows. Preprocess chooses the sample of the run.
     is_sample = (len(sampled_train) < len(layout.train), len(sampled_test) < len(layout.test))
     moves_test = is_sample[1] and recipe_settings.sample_strategy == "random"
     joined = layout.joined and not is_sample[0] and not moves_test

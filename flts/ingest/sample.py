@@ -23,7 +23,7 @@ SAMPLE_IDENTIFIER = "sample"
 STEP_SECONDS = 600
 TRAIN_ROWS = 6_000
 TEST_ROWS = 1_500
-START = datetime(2024, 1, 1, tzinfo=UTC)  # a Monday
+START = datetime(2024, 1, 1, tzinfo=UTC)  # a Monday, because `generate_sample` counts the days of the week from here
 COLUMNS = ("load", "power", "requests")
 WORKING_DAYS = 5
 _DAY_SECONDS = 86_400

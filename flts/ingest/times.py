@@ -79,7 +79,8 @@ def _parse_iso_block(cells: pa.Array[Any]) -> IntArray | None:
     first = cells[0].as_py()
     if _NUMBER.fullmatch(first):
         return _parse_epoch_block(cells)
-    # Arrow's type states whether the cells have an offset. A block with and without offsets is parsed cell by cell.
+    # Arrow's timestamp type has a zone if the cells have an offset, and none otherwise; the first cell decides. If a
+    # block has cells of both kinds, the cast fails and the caller parses each cell.
     zone = "UTC" if _OFFSET.search(first[len("2024-01-31") :]) else None
     try:
         microseconds = whole_numbers(pc.cast(cells, pa.timestamp("us", tz=zone)))

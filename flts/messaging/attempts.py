@@ -80,13 +80,15 @@ class StoredAttempts:
 
     def begin(self, event: Event, nonce: str | None = None) -> int:
         """Record an attempt and return its number from 1; raise `AttemptsExhaustedError` if the event has none left."""
-        # A first attempt is one put. After failed attempts the loop tries each number until it finds a free key.
+        # The key of an attempt contains its number. The first attempt of an event needs one put. After failed attempts
+        # the loop tries the numbers from 1 until a put finds a free key.
         nonce = nonce or uuid.uuid4().hex
         for number in range(1, self._max_attempts + 1):
             try:
                 self._put(event, number, None, nonce=nonce, create_only=True)
             except PreconditionFailedError:
-                # The record of this attempt has the same nonce: an earlier put succeeded, and its answer was lost.
+                # The key exists. If its record has this nonce, an earlier put of this attempt succeeded and its answer
+                # was lost, so the number is valid. If it has another nonce, the number belongs to another attempt.
                 if self._read(event, number).get("nonce") != nonce:
                     continue
             return number
@@ -143,7 +145,7 @@ class MemoryAttempts:
         self._max_attempts = max_attempts
         self._errors: dict[str, list[str]] = {}
 
-    def begin(self, event: Event, nonce: str | None = None) -> int:  # noqa: ARG002 - no answer is lost in memory
+    def begin(self, event: Event, nonce: str | None = None) -> int:  # noqa: ARG002 - needed only by a store, whose answer can be lost
         """Record an attempt and return its number from 1; raise `AttemptsExhaustedError` if the event has none left."""
         errors = self._errors.setdefault(event.event_id, [])
         if len(errors) >= self._max_attempts:
@@ -161,6 +163,6 @@ class MemoryAttempts:
         """Remove an attempt that does not count, because a backend was away or the service stops."""
         del self._errors.get(event.event_id, [])[number - 1 :]
 
-    def clear(self, event: Event, attempts: int) -> None:  # noqa: ARG002 - the list has the count
+    def clear(self, event: Event, attempts: int) -> None:  # noqa: ARG002 - the length of the list is the number of attempts
         """Remove the attempts of an event that is done or dead-lettered, so that a replay begins at attempt 1."""
         self._errors.pop(event.event_id, None)

@@ -184,7 +184,9 @@ class ConsumeLoop:
             if self._alive():
                 self._health.beat(self.name)
             if self._stopping.over.is_set() and not job.done.wait(PATIENCE_SECONDS):
-                # A handler in a thread cannot be stopped. The loop withdraws its attempt and commits no offset.
+                # A handler in a thread cannot be stopped, so the loop stops waiting for it. The loop withdraws the
+                # attempt, so that it does not count, and commits no offset, so that the broker delivers the record
+                # again.
                 self._delivery.release()
                 job.outcome, self.abandoned = "interrupted", True
                 return
@@ -198,7 +200,8 @@ class ConsumeLoop:
                 self._consumer.seek(TopicPartition(message.topic(), message.partition(), message.offset()))
 
     def _alive(self) -> bool:
-        # The limit is for the work of one attempt. All attempts and the waits for backends may last longer together.
+        # The deadline is for the work of one attempt. All attempts at a record and the waits for backends may last
+        # longer together.
         return self._delivery.seconds_working() < self._settings.work_deadline_seconds + OVERDUE_SECONDS
 
     def _keep_house(self) -> None:
@@ -373,7 +376,8 @@ class ConsumeLoop:
                 self._consumer.commit(offsets=offsets, asynchronous=False)
         except KafkaException as error:
             log.warning("commit_refused", error=str(error))
-        # `close` leaves the group and waits for the broker. If the broker does not answer, the session times out there.
+        # `close` leaves the group and waits for the broker. If the broker does not answer, the thread is abandoned
+        # after CLOSE_SECONDS, and the broker removes the consumer at the session timeout.
         closing = threading.Thread(target=self._consumer.close, name=f"{self.name}-close", daemon=True)
         closing.start()
         closing.join(CLOSE_SECONDS)

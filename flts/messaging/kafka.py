@@ -94,7 +94,8 @@ def consumer_config(settings: KafkaSettings, client_id: str, group: str | None) 
         **config,
         "group.protocol": "classic",
         "session.timeout.ms": min(10_000, settings.kafka_max_poll_interval_ms),
-        # Milliseconds; the broker announces a rebalance in the answer to a heartbeat.
+        # Milliseconds; the broker announces a rebalance in the answer to a heartbeat, so a consumer notices it within 1
+        # s.
         "heartbeat.interval.ms": 1_000,
         # When a replica joins the group, each other replica continues with the partitions that it keeps.
         "partition.assignment.strategy": "cooperative-sticky",
@@ -167,7 +168,8 @@ def ensure_topics(settings: KafkaSettings, client_id: str, groups: Iterable[str]
     refusal = _create(admin, settings, {name: wanted[name] for name in missing})
     deadline = time.monotonic() + REQUEST_SECONDS
     while missing := sorted(set(missing) - _list_topics(admin, settings, REQUEST_SECONDS)):
-        # The metadata of a new topic reaches the brokers other than the controller with a delay.
+        # Brokers other than the controller list a new topic with a delay, so the loop lists the topics again until the
+        # deadline.
         if refusal is None and time.monotonic() < deadline:
             time.sleep(TOPIC_LOOK_SECONDS)
             continue
@@ -196,7 +198,8 @@ def _create(admin: AdminClient, settings: KafkaSettings, wanted: dict[str, dict[
             future.result(timeout=15)
             log.info("topic_created", topic=name, partitions=settings.topic_partitions)
         except KafkaException as error:
-            # Another service that starts at the same time may have created the topic.
+            # Another service that starts at the same time may have created the topic, so TOPIC_ALREADY_EXISTS is no
+            # refusal.
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 refusal = error.args[0].str()
         except TimeoutError:

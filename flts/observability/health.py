@@ -110,7 +110,7 @@ class HealthApp:
 def _holds(condition: Callable[[], bool]) -> bool:
     try:
         return bool(condition())
-    except Exception:  # noqa: BLE001 - a condition that raises any error does not hold
+    except Exception:  # noqa: BLE001 - a condition that raises an error counts as not met
         return False
 
 

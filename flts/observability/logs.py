@@ -108,7 +108,8 @@ def configure_logs(
     for name in ("flts", "cli", "embedded", *_SERVICES):
         logging.getLogger(name).setLevel(level)
     for name in list(logging.root.manager.loggerDict):
-        # A library with its own handlers (uvicorn) then writes through the root handler.
+        # A library with its own handlers (uvicorn) would write lines that are not JSON. Without its handlers its
+        # records reach the root handler.
         library = logging.getLogger(name)
         library.handlers.clear()
         library.propagate = True
@@ -156,7 +157,8 @@ class JsonFormatter(logging.Formatter):
     def __init__(self, service: str, secrets: Iterable[str] = ()) -> None:
         super().__init__()
         self._service = service
-        # Secrets are escaped as in JSON, and the longest is masked first: a list of keys contains each single key.
+        # A line is JSON, so secrets are escaped as in JSON. The longest secret is masked first: a list of keys contains
+        # each single key, and the list is no longer found once one of its keys was masked.
         shown = sorted((secret for secret in secrets if len(secret) >= MIN_SECRET), key=len, reverse=True)
         self._secrets = [json.dumps(secret, ensure_ascii=False)[1:-1] for secret in shown]
 

@@ -20,7 +20,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 TRAINING_BUCKETS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600)
 LATENCY_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 
-# Label values that `begin_at_zero` exports before their first event.
+# Label values that `begin_at_zero` exports with the value 0 before their first event.
 MESSAGE_OUTCOMES = ("done", "retried", "dead_letter", "dropped", "skipped", "interrupted", "failed")
 TICK_OUTCOMES = ("done", "backend_away", "error")
 TRAINING_OUTCOMES = ("done", "reused", "failed")
@@ -175,7 +175,7 @@ def send_metrics_to(send: Callable[[Observation], None]) -> Metrics:
     for name, metric in vars(metrics).items():
         if isinstance(metric, MetricWrapperBase):
             setattr(metrics, name, cast("Any", _Sender(name, send)))
-    global _default  # noqa: PLW0603 - a child is a separate process
+    global _default  # noqa: PLW0603 - a child process replaces only its own registry
     with _lock:
         _default = metrics
     return metrics

@@ -35,7 +35,7 @@ def ask(host: str, port: int, path: str) -> tuple[str, str]:
             answer = file.read()
     head, _, body = answer.partition(b"\r\n\r\n")
     words = head.split(b" ", 2)
-    if len(words) < 2:  # noqa: PLR2004 - "HTTP/1.1 200 OK"
+    if len(words) < 2:  # noqa: PLR2004 - the status is the second word of "HTTP/1.1 200 OK"
         msg = "no HTTP answer"
         raise ConnectionError(msg)
     return words[1].decode("latin-1"), body.decode(errors="replace").strip()

@@ -73,7 +73,9 @@ class MemoryShares:
                 self._turn.notify_all()
 
     def _free(self) -> int | None:
-        # The memory that running children already use is subtracted twice, because their use is not measured.
+        # `_left` already excludes the memory that running children use, and `_given` contains their whole shares. So
+        # used memory is subtracted twice, because the children's use is not measured: the result is too low, never too
+        # high.
         left = self._left()
         return None if left is None else left - self._kept - sum(self._given)
 

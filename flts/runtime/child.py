@@ -31,7 +31,7 @@ def main() -> int:
     pipe_fd, lifeline_fd, stack_fd, parent = map(int, sys.argv[1:5])
     for descriptor in (pipe_fd, lifeline_fd, stack_fd):
         os.set_inheritable(descriptor, False)  # noqa: FBT003 - the function has no keyword argument
-    # The parent handles Ctrl-C and gives the work time to finish.
+    # The child ignores Ctrl-C, because the parent handles it and gives the work time to finish.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _end_with_parent(parent, lifeline_fd)
     faulthandler.register(signal.SIGUSR1, file=stack_fd, all_threads=True)
@@ -115,7 +115,7 @@ def _describe(error: Exception) -> Failure:
 def _end_with_parent(parent: int, lifeline_fd: int) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # the parent ended before prctl was called
+        if os.getppid() != parent:  # the parent ended before prctl was called, so the kernel sends no signal
             os._exit(1)
 
     def watch() -> None:

@@ -127,7 +127,8 @@ class _Runner:
         for what, holds in self._service.ready.items():
             health.require(what, holds)
         if self._service.requires_backends and self._service.api is None:
-            # A service with an API is ready without Kafka. A service that only consumes is not.
+            # A service with an API can answer requests without Kafka, so only a service without an API must be
+            # connected to Kafka to be ready.
             health.require("kafka", lambda: all(loop.connected for loop in self._loops))
 
     def _start_children(self) -> None:
@@ -150,7 +151,8 @@ class _Runner:
 
     def _start(self) -> None:
         try:
-            # The shutdown does not wait for this thread, because the check changes nothing.
+            # The thread is a daemon, so a shutdown does not wait for it. The check changes nothing and can end at any
+            # point.
             threading.Thread(target=self._check_record, name="record", daemon=True).start()
             if isinstance(self._settings, KafkaSettings):
                 self._adapters.publisher = Publisher(self._settings, self._service.name)
@@ -303,7 +305,8 @@ class _Runner:
                 signal.signal(number, handler)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        # A signal interrupts the main thread at any point, also while it holds a lock; another thread does the work.
+        # A signal interrupts the main thread at any point, also while it holds a lock. So the handler takes no lock,
+        # and another thread does the work.
         if self._stopping.asked.is_set():
             self._stopping.over.set()
         name = signal.Signals(number).name
@@ -341,7 +344,8 @@ class _Runner:
         level("service_stopped", reason=self._reason, exit_code=code)
         sys.stdout.flush()
         if any(loop.abandoned for loop in self._loops):
-            # A thread that is still running could crash in C code while the interpreter shuts down.
+            # The handler of an abandoned loop still runs in a thread, which could crash in C code while the interpreter
+            # shuts down. So os._exit ends the process without this shutdown.
             os._exit(code)
         return code
 

@@ -42,8 +42,8 @@ def check_store(store: ObjectStore, settings: StoreSettings) -> None:
     """
     address = str(getattr(store, "address", type(store).__name__))
     probe = _Probe(store, settings)
-    # The check runs in a thread, so that its total time is bounded. A server that answers byte by byte does not exceed
-    # the timeouts of single calls.
+    # A server that answers byte by byte does not exceed the timeouts of single calls. So the check runs in a thread,
+    # and its total time is limited here.
     thread = threading.Thread(target=probe.run, name="store-check", daemon=True)
     thread.start()
     thread.join(settings.backend_check_seconds)

@@ -22,7 +22,7 @@ from flts.storage.ports import ObjectInfo
 _OWN_FOLDER = ".flts"  # no bucket name starts with a dot, so this folder is not a bucket
 _LOCKS = 64  # lock files; several keys share a file, so that the number of files is constant
 _LOCK_SECONDS = 10.0
-_STALE_SECONDS = 24 * 3600.0  # seconds; it is assumed that the writer of an older temporary file has ended
+_STALE_SECONDS = 24 * 3600.0  # seconds; older temporary files are removed, because their writers must have ended
 _CHUNK_BYTES = 1 << 20
 _TRIES = 50  # attempts; a concurrent delete can remove the new, empty folder before the file is placed
 
@@ -324,7 +324,8 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _key_order(entry: os.DirEntry[str]) -> bytes:
-    # Sorted as keys: "a.txt" comes before "a/b", although the folder "a" comes before "a.txt".
+    # Sorts the entries of a folder in the order of the keys below them. A folder is compared as "a/", so "a.txt" comes
+    # before the keys in the folder "a".
     return os.fsencode(f"{entry.name}/" if entry.is_dir(follow_symlinks=False) else entry.name)
 
 

@@ -49,37 +49,37 @@ class RunName(NamedTuple):
     pipeline_run_id: str
 
 
-# Every bucket
+# Keys in every bucket
 PROBE = Key("_probe/{name}")
 """Test objects of the check at start."""
 
-# raw-data
+# Keys in the bucket raw-data
 UPLOAD = Key("{identifier}/{upload_hash}/{part}.csv")
 INCOMING = Key("_incoming/{identifier}/{part}.csv")
 """Files sent to ``/upload``; storing a file here starts no run."""
 
-# processed-data
+# Keys in the bucket processed-data
 TRAIN_ROWS = Key("{identifier}/{config_hash}/processed_data.parquet")
 TRAIN_META = Key("{identifier}/{config_hash}/processed_data.meta.json")
 TEST_ROWS = Key("{identifier}/{config_hash}/test_processed_data.parquet")
 TEST_META = Key("{identifier}/{config_hash}/test_processed_data.meta.json")
 RAW_TEST_ROWS = Key("{identifier}/{config_hash}/raw_test_data.parquet")
 
-# model-bundles
+# Keys in the bucket model-bundles
 MODEL_FILE = "model.onnx"
 BUNDLE_FILE = "bundle.json"
 MODEL = Key(f"{{identifier}}/{{config_hash}}/{{model_type}}/{{train_hash}}/{MODEL_FILE}")
 BUNDLE = Key(f"{{identifier}}/{{config_hash}}/{{model_type}}/{{train_hash}}/{BUNDLE_FILE}")
 
-# model-promotion
+# Keys in the bucket model-promotion
 CURRENT = Key("{identifier}/current.json")
 CURRENT_OF_CONFIG = Key("{identifier}/{config_hash}/current.json")
 
-# inference-logs
+# Keys in the bucket inference-logs
 FORECASTS = Key("{identifier}/date={day}/{file}")
 """Forecasts that a replica served, or the batch forecast of a run; the day is ``YYYY-MM-DD`` in UTC."""
 
-# pipeline-runs: a run's records
+# Keys in the bucket pipeline-runs: the records of a run
 RUN = Key("{identifier}/{pipeline_run_id}/run.json")
 ANNOUNCED = Key("{identifier}/{pipeline_run_id}/announced.json")
 STAGE = Key("{identifier}/{pipeline_run_id}/stages/{stage}.json")
@@ -93,7 +93,7 @@ FORECAST = Key("{identifier}/{pipeline_run_id}/forecast.json")
 ATTEMPT = Key("{identifier}/{pipeline_run_id}/attempts/{group}/{event_id}-{number}.json")
 JOB = Key("{identifier}/jobs/{job_hash}.json")
 
-# pipeline-runs: marks, which are empty objects; one listing finds all marks of a kind
+# Keys in the bucket pipeline-runs: marks, which are empty objects; one listing finds all marks of a kind
 INDEX_MARK = Key("_index/{pipeline_run_id}/{identifier}")
 """Every run."""
 OPEN_MARK = Key("_open/{pipeline_run_id}/{identifier}")
@@ -101,7 +101,7 @@ OPEN_MARK = Key("_open/{pipeline_run_id}/{identifier}")
 FORECAST_MARK = Key("_forecasts/{pipeline_run_id}/{identifier}")
 """Runs whose test rows may wait for their forecast."""
 
-# pipeline-runs: objects that belong to no run
+# Keys in the bucket pipeline-runs: objects that belong to no run
 LEASE = Key("_leases/{name}.json")
 DELETED = Key("_deleted/{identifier}.json")
 OPERATION = Key("_operations/{subject}/{operation_id}.json")
@@ -109,7 +109,7 @@ OPERATION = Key("_operations/{subject}/{operation_id}.json")
 IDEMPOTENCY = Key("_idempotency/{sha256}.json")
 REPLAY = Key("_dead-letters/{group}/replayed/{uid}.json")
 
-# pipeline-runs: documents that MLflow has not recorded yet
+# Keys in the bucket pipeline-runs: documents that MLflow has not recorded yet
 SPOOLED_RUN = Key("_spool/{run_id}.json")
 SPOOLED_ADDITION = Key("_spool/{run_id}-{sha256}.json")
 SPOOLED_CHAMPION = Key("_spool/champion-{experiment}.json")

@@ -61,7 +61,8 @@ class Pointers:
             stored, etag = found or (None, None)
             stored_run = str(stored.get("pipeline_run_id", "")) if stored else ""
             if stored_run == run:
-                # If the answer to a successful put was lost, the repeated put failed although the pointer moved.
+                # The pointer already names this run. If this call has tried a put before, that put moved the pointer
+                # and only its answer was lost.
                 return "moved" if tried else "same"
             if stored_run > run:  # run ids are UUIDv7, so their order is the order in time
                 return "superseded"

@@ -53,7 +53,8 @@ class Runs:
             identifier was deleted after this run began.
         """
         name = RunName(event.identifier, event.pipeline_run_id)
-        # The marks are written first, so that every recorded run is found. The janitor removes a mark without a run.
+        # The marks are written before the run, so that a listing of the marks finds every recorded run, also after a
+        # crash. The janitor removes a mark without a run.
         self._index.put(name)
         self._open.put(name)
         first = self._records.create(layout.RUN(*name), event.model_dump(mode="json"))

@@ -76,7 +76,8 @@ class S3Store:
                 max_pool_connections=32,
                 signature_version="s3v4",
                 s3={"addressing_style": "path"},
-                # Many servers do not support checksum trailers. Claim checks contain a SHA-256 of the content.
+                # Many servers do not support checksum trailers, so boto3 uses them only when required. Claim checks
+                # contain a SHA-256 of the content instead.
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
                 tcp_keepalive=True,
@@ -269,7 +270,8 @@ class S3Store:
                     Bucket=name, Key=key, UploadId=upload_id, MultipartUpload={"Parts": done}, **conditions
                 )
         except BaseException:
-            # The parts of an incomplete upload would stay on the server, and no listing shows them.
+            # The parts of an incomplete upload would stay on the server, and no listing of objects shows them. So the
+            # upload is aborted.
             with suppress(FltsError, BotoCoreError, ClientError):
                 self._client.abort_multipart_upload(Bucket=name, Key=key, UploadId=upload_id)
             raise
@@ -289,7 +291,8 @@ class S3Store:
         """Yield a body as it arrives; raise `BackendAwayError` if it arrives too slowly."""
         # `seconds` is the time spent in reads, without the time of the caller between two pieces.
         seconds, behind, count = 0.0, 0.0, 0
-        # `with body` would return the raw response, which does not detect a truncated body.
+        # `with body` would return the raw response, which does not detect a truncated body. `closing` keeps the wrapper
+        # that does.
         with closing(body):
             while True:
                 began = time.monotonic()
@@ -326,7 +329,7 @@ class S3Store:
             status, code = _status(error), _code(error)
             reason = f"{name} at {self._endpoint}: {code} ({status})"
             if status == _NOT_FOUND and conditional and code != "NoSuchBucket":
-                # S3 answers 404 if the object of IfMatch was removed.
+                # S3 answers 404 to a put with IfMatch if the object was removed since the caller read it.
                 msg = f"{name} was removed since it was read"
                 raise PreconditionFailedError(msg) from error
             if code == "NoSuchBucket" and writing:

@@ -35,8 +35,8 @@ def check_mlflow(settings: TrackingSettings, *, seconds: float, stop: threading.
         return  # the client uses a folder or a database directly: there is no server to check
     address, credentials = _without_credentials(uri)
     attempts = _Attempts(address, credentials, time.monotonic() + seconds)
-    # The check runs in a thread, so that its total time is bounded. A server that answers byte by byte does not exceed
-    # the timeout of a request.
+    # A server that answers byte by byte does not exceed the timeout of a request. So the check runs in a thread, and
+    # its total time is limited here.
     thread = threading.Thread(target=attempts.run, name="mlflow-check", daemon=True)
     thread.start()
     while thread.is_alive() and time.monotonic() < attempts.deadline and not stop.wait(0.05):

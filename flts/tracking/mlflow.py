@@ -124,7 +124,8 @@ class Tracker:
         for path, content in (artifacts or {}).items():
             _add_artifact(document, path, content)
         cursor = Cursor()
-        # The run is not created here: if MLflow lacks the run, the spool has a more complete document of it.
+        # `create=False`: this document does not create a run. If MLflow lacks the run, the spool has a more complete
+        # document, which creates it.
         if self._run(lambda: self.send(document, cursor, create=False), self._settings.mlflow_close_seconds):
             return True
         self.keep(document)
@@ -217,7 +218,8 @@ class Tracker:
             else:
                 self._record_spooled(document)
         except NotRecordedError:
-            # The model's version is not registered yet. After WAIT_FOR_VERSION_SECONDS the document is rejected.
+            # MLflow has not registered the model's version yet, so the document stays in the spool. After
+            # WAIT_FOR_VERSION_SECONDS it is rejected.
             if time.time() - info.modified > WAIT_FOR_VERSION_SECONDS:
                 log.warning("tracking_rejected", object_key=key, aside=self._spool.reject(key))
             return

@@ -202,7 +202,8 @@ class Recorder:
             self._register(document, document.registration, cursor)
             cursor.registered = True
         if document.status is not None and not cursor.ended:
-            # A spooled document must not replace the status of a later attempt.
+            # A later attempt may have ended the run before a spooled document is sent. The later end wins, so an older
+            # document does not replace the status.
             if document.end_ms is None or document.end_ms >= cursor.ended_ms:
                 self._call("set_terminated", run, document.status, end_time=document.end_ms)
             cursor.ended = True
@@ -218,7 +219,8 @@ class Recorder:
             run = self._call(
                 "create_run", experiment, start_time=document.start_ms, tags=tags, run_name=document.name or None
             )
-            # A call that timed out may have created the run too, so both are listed.
+            # A call that timed out may have created a run too. So all runs with this id are listed, and all except the
+            # first are deleted.
             found = self._runs(experiment, document.run_id) or [run]
         for double in found[1:]:
             self._call("delete_run", double.info.run_id)

@@ -90,7 +90,8 @@ def announce_failure(
 
 def _failed(event: TrainingData, model_type: str, message: str, now: datetime) -> ModelTraining:
     return ModelTraining(
-        # The id differs from that of a success, because a replayed dead letter may still succeed.
+        # A replayed dead letter may still succeed after this failure. So the event of a failure has another id than the
+        # event of a success.
         event_id=derived_event_id(event.event_id, f"failed-{model_type}"),
         identifier=event.identifier,
         pipeline_run_id=event.pipeline_run_id,

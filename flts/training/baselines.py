@@ -101,7 +101,7 @@ def _constant(model: Constant, seen: TrainingSet) -> FittedModel:
         check_outputs=model.values[None],
         metrics={},
         rows_required=1,
-        # The error of the mean is the same at every step ahead.
+        # This model forecasts the mean at every step ahead, so all steps have the same residuals.
         residuals=dict.fromkeys(calibration_steps(len(tail)), residuals),
     )
 

@@ -205,7 +205,8 @@ class TrainOnDataset(Generic[SettingsT]):
 
             def keep() -> tuple[ClaimCheck, Bundle]:
                 claim = store_bundle(store, bucket, bundle, fitted.model_bytes)
-                # Another attempt may have stored its bundle first. The stored bundle is announced and recorded.
+                # Another attempt may have stored its bundle first. So the bundle is read back, and the stored bundle is
+                # announced and recorded.
                 return claim, fetch_bundle(store, claim)[0]
 
             # The write is retried while the store is unavailable, so that a long training is not repeated.
@@ -232,7 +233,7 @@ class TrainOnDataset(Generic[SettingsT]):
 
 def is_wanted(runs: RunStore, event: TrainingData) -> bool:
     """Return whether to train for this event: not if the run has ended, unless the event is a replay."""
-    # A replayed dead letter trains the model although its run has ended: a later run reuses the bundle.
+    # A replayed dead letter trains the model although its run has ended, because a later run can reuse the bundle.
     if is_replayed():
         return True
     ended = runs.runs.end(event.identifier, event.pipeline_run_id)

@@ -26,7 +26,7 @@ class GraphBuilder:
     def constant(self, values: NDArray[Any]) -> str:
         """Add an array or a scalar; return its name."""
         name = f"c{len(self._constants)}"
-        # np.ascontiguousarray would turn a scalar into an array of one element.
+        # np.asarray keeps a scalar; np.ascontiguousarray would turn it into an array of one element.
         self._constants.append(numpy_helper.from_array(np.asarray(values, order="C"), name))
         return name
 
