@@ -170,7 +170,7 @@ class Forecaster:
     def raw(self, scaled: FloatArray) -> FloatArray:
         """Return answers (..., m) of the model in raw units (..., M), with the constant targets inserted."""
         if not self._varying:
-            scaled = scaled[..., :0]  # the model of a constant data set returns a column of zeros, not a target
+            scaled = scaled[..., :0]  # if all targets are constant, the model returns a column of zeros, not a target
         return all_targets(self.recipe, unscale_targets(self.recipe, scaled))
 
     def _finish(self, times: IntArray, scaled: FloatArray, *, imputed_cells: int) -> Forecast:

@@ -23,7 +23,7 @@ _uuid7_last = 0
 
 def new_pipeline_run_id() -> str:
     """Return a UUIDv7 (RFC 9562): ordered by time, within one process also inside a millisecond."""
-    global _uuid7_last  # noqa: PLW0603 - the monotonic counter of the standard is state of the process
+    global _uuid7_last  # noqa: PLW0603 - the ids of a process must increase, so the last id is kept
     with _uuid7_lock:
         now = time.time_ns() * 4096 // 1_000_000
         _uuid7_last = max(now, _uuid7_last + 1)

@@ -227,7 +227,8 @@ class DeadLetters:
         wanted = {}
         for partition in partitions:
             low, high = self._ends(TopicPartition(full, partition))
-            if shelf.read.get(partition, 0) > high:  # the topic was created again and has fewer records
+            # Fewer records than before: the topic was created again, so the cached letters no longer exist.
+            if shelf.read.get(partition, 0) > high:
                 shelf.forget(partition)
             shelf.remove_below(partition, low)
             start = max(low, shelf.read.get(partition, 0))

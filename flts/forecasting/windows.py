@@ -124,8 +124,8 @@ def training_windows(
 
     def between(first: int, last: int) -> Windows:
         return sliding_windows(
-            values,  # type: ignore[arg-type]  # converted to float32 once, not in each of three calls
-            targets,  # type: ignore[arg-type]  # as above
+            values,  # type: ignore[arg-type]  # float32: converted once above, not in each of three calls
+            targets,  # type: ignore[arg-type]  # float32, as `values`
             segments=segments,
             window_steps=input_seq_len,
             horizon_steps=output_seq_len,

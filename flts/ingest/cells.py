@@ -81,8 +81,8 @@ class BlockReader:
         ]
         types = dict.fromkeys(header.numeric, kind) | {header.time_column: pa.string()}
         if block.startswith(_BYTE_ORDER_MARK):
-            # Arrow removes a byte order mark at the start of every block. Inside a file these bytes belong to a cell,
-            # so a second byte order mark is put before them, and Arrow removes only that.
+            # Arrow removes a byte order mark at the start of every block. The mark of the file was removed before, so
+            # these bytes belong to a cell. Another mark is put before them, and Arrow removes only the added mark.
             block = _BYTE_ORDER_MARK + block
         try:
             return csv.read_csv(

@@ -7,7 +7,7 @@ from typing import NoReturn
 from flts.errors import RejectedError
 from flts.ingest.header import refuse_other_formats
 
-MAX_LINE_BYTES = 1 << 20  # bytes; 1,000 columns of 60 characters are 60 kB
+MAX_LINE_BYTES = 1 << 20  # bytes; far above a line of 1,000 columns of 60 characters, which has 60 kB
 LONGEST_MAGIC = 6
 
 

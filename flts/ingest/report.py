@@ -91,7 +91,8 @@ def validation_report(
     layout = lay_out(train, test, recipe_settings)
     recipe = fit_recipe(as_train(layout.train), RecipeSpec.of(recipe_settings), ignored=train.ignored)
     sampled_train, sampled_test = _sampled(layout, recipe_settings)
-    # The sample here serves only to check whether a sample has enough rows. Preprocess chooses the sample of the run.
+    # `_sampled` returns the first rows, as many as the sample will have, so that the report can check whether they are
+    # enough. Preprocess chooses the rows of the sample itself.
     is_sample = (len(sampled_train) < len(layout.train), len(sampled_test) < len(layout.test))
     moves_test = is_sample[1] and recipe_settings.sample_strategy == "random"
     joined = layout.joined and not is_sample[0] and not moves_test
@@ -141,7 +142,8 @@ def describe(train: RawTable, layout: Layout, recipe: FittedRecipe, *, rows_need
 
 
 def _part(series: Series, grid: GridReport) -> PartReport:
-    # The test's grid starts at the last training row, which is not counted. A gap may separate the two.
+    # The grid of the test part may begin at the last training row, so `gaps` may contain the gap between the two parts.
+    # `series` does not contain this row, so `rows` does not count it.
     return PartReport(
         rows=len(series) - grid.inserted_rows,
         start=iso(series.times[0]),

@@ -28,7 +28,7 @@ COLUMNS = ("load", "power", "requests")
 WORKING_DAYS = 5
 _DAY_SECONDS = 86_400
 _BURN_IN = 500
-_BEND = 1.5  # slope of the tent map (module docstring); above 1 its oscillation does not die away
+_BEND = 1.5  # slope of the tent map (module docstring); with a slope above 1 the values keep oscillating
 _REACH = 1.6
 
 

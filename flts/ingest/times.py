@@ -17,7 +17,7 @@ from flts.forecasting.series import BoolArray, IntArray
 from flts.ingest.arrow import whole_numbers
 
 EARLIEST_SECONDS = -62_135_596_800  # 0001-01-01, the first day of Python's datetime
-LOOKS_LIKE_MILLISECONDS = 100_000_000_000  # as seconds this is the year 5138
+LOOKS_LIKE_MILLISECONDS = 100_000_000_000  # a larger number is in milliseconds: as seconds it is after the year 5138
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
 _COMPACT_DATE = re.compile(r"(\d{4})(\d{2})(\d{2})")
 _OFFSET = re.compile(r"(?:[zZ]|[+-]\d{2}(?::?\d{2})?)$")

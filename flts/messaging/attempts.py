@@ -145,7 +145,7 @@ class MemoryAttempts:
         self._max_attempts = max_attempts
         self._errors: dict[str, list[str]] = {}
 
-    def begin(self, event: Event, nonce: str | None = None) -> int:  # noqa: ARG002 - needed only by a store, whose answer can be lost
+    def begin(self, event: Event, nonce: str | None = None) -> int:  # noqa: ARG002 - only a store's answer can be lost
         """Record an attempt and return its number from 1; raise `AttemptsExhaustedError` if the event has none left."""
         errors = self._errors.setdefault(event.event_id, [])
         if len(errors) >= self._max_attempts:
@@ -163,6 +163,6 @@ class MemoryAttempts:
         """Remove an attempt that does not count, because a backend was away or the service stops."""
         del self._errors.get(event.event_id, [])[number - 1 :]
 
-    def clear(self, event: Event, attempts: int) -> None:  # noqa: ARG002 - the length of the list is the number of attempts
+    def clear(self, event: Event, attempts: int) -> None:  # noqa: ARG002 - the list has the number of attempts
         """Remove the attempts of an event that is done or dead-lettered, so that a replay begins at attempt 1."""
         self._errors.pop(event.event_id, None)

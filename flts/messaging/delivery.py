@@ -232,7 +232,8 @@ class Delivery:
         if self.dead_letters is not None:
             self._publish_dead_letter(self.dead_letters, record, details, attempts)
             self.metrics.dead_letters.labels(topic=record.topic.name).inc()
-        if self.subscription.child and not isinstance(error, RejectedError):  # a refused event has no second attempt
+        # A refused event (`RejectedError`) is not retried, so it exhausts no retries.
+        if self.subscription.child and not isinstance(error, RejectedError):
             self.metrics.training_retries_exhausted.inc()
         if event is not None:
             self._publish_exhausted(event, error, details["error"][:MAX_MESSAGE_CHARACTERS])

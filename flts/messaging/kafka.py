@@ -97,7 +97,8 @@ def consumer_config(settings: KafkaSettings, client_id: str, group: str | None) 
         # Milliseconds; the broker announces a rebalance in the answer to a heartbeat, so a consumer notices it within 1
         # s.
         "heartbeat.interval.ms": 1_000,
-        # When a replica joins the group, each other replica continues with the partitions that it keeps.
+        # The strategy is cooperative: when a replica joins the group, the other replicas keep most partitions and
+        # continue to read them.
         "partition.assignment.strategy": "cooperative-sticky",
     }
 
@@ -182,7 +183,8 @@ def ensure_topics(settings: KafkaSettings, client_id: str, groups: Iterable[str]
 
 def _list_topics(admin: AdminClient, settings: KafkaSettings, timeout_seconds: float) -> set[str]:
     try:
-        # The request names no topic: some brokers create a named topic with their default number of partitions.
+        # The request lists all topics and names none, because some brokers create a named topic with their default
+        # number of partitions.
         return set(admin.list_topics(timeout=timeout_seconds).topics)
     except KafkaException as error:
         msg = f"Kafka at {settings.kafka_bootstrap_servers} did not answer a metadata request: {error.args[0].str()}"
@@ -316,8 +318,9 @@ class Publisher:
                 producer = self._producer
             producer.poll(0.1)
             if self._worn is not None:
-                # An idempotent producer with a gap in its sequence refuses every record; a new producer begins a new
-                # sequence. A producer whose records time out may not find a partition's new leader; a new one does.
+                # A producer is replaced after a fatal error or a timeout of a record. After a gap in its sequence, an
+                # idempotent producer refuses every record. After a timeout, a producer may not find a partition's new
+                # leader.
                 log.warning("producer_renewed", error=self._worn.str())
                 with self._lock:
                     self._producer.purge()

@@ -248,8 +248,8 @@ class _Child:
         if self._timed_out or code == -signal.SIGALRM:
             return GaveUpError("time", self.noted, "it was stopped at its deadline")
         self._hearing.join()
-        # The child did not reach its deadline, so SIGKILL is taken as the kernel's OOM killer. `oom_score_adj` of these children
-        # makes it choose them first.
+        # The child did not reach its deadline, so SIGKILL is taken for the kernel's OOM killer. `oom_score_adj` makes
+        # the OOM killer choose these children first.
         starved = code == -signal.SIGKILL or _OUT_OF_MEMORY.search(self._last_words)
         cause: Cause = "memory" if starved else "crash"
         return GaveUpError(cause, self.noted, f"the child ended with code {code}")

@@ -218,7 +218,7 @@ class ChildWorker:
                 msg = "the service stops"
                 raise WorkInterruptedError(msg)
             return child
-        raise AssertionError  # the last attempt returns or raises
+        raise AssertionError  # unreachable: the last attempt returns or raises
 
     def _wait(self, child: _Child, interrupted: threading.Event) -> Sequence[Event]:
         started = time.monotonic()

@@ -119,7 +119,7 @@ def _end_with_parent(parent: int, lifeline_fd: int) -> None:
             os._exit(1)
 
     def watch() -> None:
-        os.read(lifeline_fd, 1)  # returns when the pipe's other end is closed, by the parent or at its end
+        os.read(lifeline_fd, 1)  # returns when the parent closes the pipe's other end, or ends
         os.killpg(0, signal.SIGKILL)
 
     threading.Thread(target=watch, name="lifeline", daemon=True).start()

@@ -305,8 +305,7 @@ class _Runner:
                 signal.signal(number, handler)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        # A signal interrupts the main thread at any point, also while it holds a lock. So the handler takes no lock,
-        # and another thread does the work.
+        # A signal interrupts the main thread at any point, also while it holds a lock. So another thread does the work.
         if self._stopping.asked.is_set():
             self._stopping.over.set()
         name = signal.Signals(number).name

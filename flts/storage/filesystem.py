@@ -22,7 +22,7 @@ from flts.storage.ports import ObjectInfo
 _OWN_FOLDER = ".flts"  # no bucket name starts with a dot, so this folder is not a bucket
 _LOCKS = 64  # lock files; several keys share a file, so that the number of files is constant
 _LOCK_SECONDS = 10.0
-_STALE_SECONDS = 24 * 3600.0  # seconds; older temporary files are removed, because their writers must have ended
+_STALE_SECONDS = 24 * 3600.0  # seconds; older temporary files are removed, because their writers have ended by then
 _CHUNK_BYTES = 1 << 20
 _TRIES = 50  # attempts; a concurrent delete can remove the new, empty folder before the file is placed
 

@@ -86,7 +86,8 @@ def _to_parquet(
 ) -> bytes:
     index = _HIDDEN_TIME if TIME in names else TIME
     arrays = [pa.array(np.asarray(times, dtype=np.int64) * 1000).cast(_TIME_TYPE)]
-    # from_pandas turns NaN into null. Only raw columns may have missing cells; features have none.
+    # With `from_pandas` Arrow stores NaN as null. `missing` is true for raw columns, which may have missing cells, and
+    # false for features, which have none.
     arrays += [pa.array(np.ascontiguousarray(column), from_pandas=missing) for column in values.T]
     fields: list[pa.Field[Any]] = [pa.field(index, _TIME_TYPE, nullable=False)]
     fields += [pa.field(name, pa.float64()) for name in names]

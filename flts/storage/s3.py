@@ -39,7 +39,7 @@ MIN_BYTES_PER_SECOND = 16 * 2**10
 READ_BYTES = MIN_BYTES_PER_SECOND
 """Bytes per read of a body; one second at the least rate, so that a slow body is detected soon."""
 PART_BYTES = 8 * 2**20
-COPY_PART_BYTES = 64 * 2**20  # bytes; the server copies a part, and each call must end within READ_SECONDS
+COPY_PART_BYTES = 64 * 2**20  # bytes; the server copies a part in one call, which must end within READ_SECONDS
 _MAX_PARTS = 10_000
 _NOT_FOUND = 404
 _REFUSED_CONDITION = frozenset({409, 412})
@@ -136,7 +136,8 @@ class S3Store:
             if size <= PART_BYTES:
                 return self.put(bucket, key, file.read(), create_only=create_only)
             if create_only:
-                self._refuse_existing(bucket, key)  # also checked before the upload, which can then be omitted
+                # The server checks for an existing object only after the upload. This check can save the upload.
+                self._refuse_existing(bucket, key)
             part_bytes = max(PART_BYTES, math.ceil(size / _MAX_PARTS))
             chunks = iter(lambda: file.read(part_bytes), b"")
             return self._multipart(bucket, key, chunks, create_only=create_only)

@@ -137,7 +137,8 @@ class Tracker:
         def move() -> None:
             self._recorder.set_champion(experiment, run_id)
             if self._spool is not None:
-                self._spool.remove(layout.SPOOLED_CHAMPION(experiment))  # an older document must not be recorded later
+                # An older champion in the spool must not replace this champion later.
+                self._spool.remove(layout.SPOOLED_CHAMPION(experiment))
 
         if self._run(move, self._settings.mlflow_close_seconds):
             return True
@@ -234,7 +235,8 @@ class Tracker:
         try:
             self._recorder.record(document, Cursor(), create=document.status is not None)
         except NotRecordedError:
-            # The document adds to a run that MLflow does not have. It becomes a separate finished run.
+            # The document only adds to a run, and MLflow does not have this run. So the document is recorded as a
+            # separate finished run.
             document.status, document.end_ms = "FINISHED", document.start_ms
             self._recorder.record(document, Cursor(), create=True)
 

@@ -113,7 +113,8 @@ class Recorder:
         except TrackerRefusedError as error:
             if not _is_gone(error):
                 raise
-            # MLflow's data were removed, so the whole document is sent again, once.
+            # MLflow's data were removed, so the cached ids are not valid. The caches are cleared, and the whole
+            # document is sent again, once.
             self._experiments.clear()
             self._models.clear()
             cursor.reset()
@@ -333,7 +334,8 @@ class Recorder:
             answer = getattr(self._connected(), name)(*args, **options)
         except Exception as error:
             status, code = _status_of(error)
-            message = without_userinfo(f"{name}: {error}")  # MLflow's errors contain the address
+            # MLflow's errors contain the address, which may contain a password.
+            message = without_userinfo(f"{name}: {error}")
             if _CLIENT_ERROR <= status < _SERVER_ERROR and status not in _AWAY_STATUSES:
                 self._metrics.mlflow_calls.labels("refused").inc()
                 raise TrackerRefusedError(message, code=code) from error

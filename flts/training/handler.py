@@ -119,7 +119,7 @@ class TrainOnDataset(Generic[SettingsT]):
         duration = time.perf_counter() - clock
         metrics = self._adapters.metrics
         metrics.trainings.labels(identity.model_type, "done" if found is None else "reused").inc()
-        if found is None:  # a reused bundle would count as a training of milliseconds
+        if found is None:  # not for a reused bundle, which would count as a training of milliseconds
             metrics.training_duration.labels(identity.model_type).observe(duration)
         stages.put(
             event.identifier,

@@ -51,7 +51,7 @@ def cpu_limit(cgroup_root: Path = _CGROUP_ROOT) -> float | None:
         limit = int(quota) / int(period)
     except (ValueError, ZeroDivisionError):  # the file contains "max"
         return None
-    return limit if limit > 0 else None  # -1 is no limit in v1
+    return limit if limit > 0 else None  # cgroup v1 states -1 if there is no limit
 
 
 def resident_bytes() -> int:
