@@ -33,8 +33,8 @@ class Leases:
         def change(stored: Record | None) -> Record | None:
             if stored is not None and stored.get("owner") != owner and float(stored.get("until", 0)) > now:
                 return None
-            # The nonce makes the bytes, and so the etag, of each record unique. Otherwise a conditional write could succeed
-            # on a record that another process had removed and written again with equal bytes.
+            # The nonce makes the bytes, and so the etag, of each record unique. Otherwise a conditional write could
+            # succeed on a record that another process had removed and written again with equal bytes.
             return {"owner": owner, "until": now + seconds, "nonce": uuid.uuid4().hex}
 
         return self._records.change(layout.LEASE(name), change, tries=1)
