@@ -37,7 +37,8 @@ class _Points:
         self._lock = threading.Lock()
         for name in (ARMED, CLAIMED, PASSED):
             (folder / name).mkdir(parents=True, exist_ok=True)
-        # Line buffered, so that SIGKILL does not lose the points that the process passed before.
+        # `buffering=1` writes each line at once, so that SIGKILL does not lose the points that the process passed
+        # before.
         self._journal = (folder / PASSED / f"{service}-{os.getpid()}.jsonl").open("a", buffering=1)
 
     def reached(self, point: str, detail: str) -> None:

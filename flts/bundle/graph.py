@@ -132,7 +132,7 @@ def _check_attribute(attribute: memoryview) -> None:
             _check_tensor(_bytes(value))
         elif number in _ATTRIBUTE_OTHERS:
             _refuse("a node of the model holds an inner graph, a type or a reference")
-        elif number in _ATTRIBUTE_FLOATS:  # floats may be packed or unpacked
+        elif number in _ATTRIBUTE_FLOATS:  # one float of 4 bytes, or a packed list of floats
             raw = int(value).to_bytes(4, "little") if wire == _FIXED32 else bytes(_bytes(value))
             if len(raw) % 4 or not np.isfinite(np.frombuffer(raw, "<f4")).all():
                 _refuse("an attribute of the model is not finite")

@@ -277,7 +277,7 @@ class Replayer:
             finally:
                 try:
                     self.leases.release(name, self._owner)
-                except FltsError as error:  # the lease expires by itself
+                except FltsError as error:  # the lease expires by itself, so the error is only logged
                     log.warning("replay_lease_kept", group=group, error=str(error))
         finally:
             self._busy.release()

@@ -148,7 +148,8 @@ class Deletion:
             return []
         settings, below = self._settings, layout.below(identifier)
         # Objects are listed here, and runs are listed afterwards by `_known_runs`. A run is recorded before it writes
-        # objects, so if one of the listed objects belongs to a newer run, `_known_runs` returns this run.
+        # objects, so if one of the listed objects belongs to a newer run, `_known_runs` returns this run, and no listed
+        # object is removed.
         made = [
             (bucket, info)
             for bucket in (

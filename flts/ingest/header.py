@@ -16,7 +16,7 @@ RESERVED_NAMES = frozenset(
     f"{feature}_{wave}" for feature in ("min_of_day", "day_of_week", "day_of_year") for wave in ("sin", "cos")
 )
 DELIMITERS = (",", ";", "\t")
-# The first bytes of files that are not CSV but are uploaded as CSV.
+# First bytes, name and advice of the formats that are uploaded by mistake as CSV.
 MAGIC = (
     (b"\x1f\x8b", "gzip file", "unpack it first"),
     (b"PAR1", "Parquet file", "export it as CSV first"),

@@ -370,7 +370,7 @@ class _Child:
     def _observe(self, observation: Observation) -> None:
         try:
             repeat(self.metrics, observation)
-        except (AttributeError, ValueError) as error:  # the child has another version of FLTS
+        except (AttributeError, ValueError) as error:  # a child of another version of FLTS sent an unknown metric
             log.warning("metric_unknown", metric=observation.metric, error=str(error))
 
 
@@ -378,7 +378,7 @@ def settings_path(settings: object) -> str:
     """Return the import path of a settings object's class, for `WorkerSpec.settings_class`."""
     kind = type(settings)
     module = kind.__module__
-    if module == "__main__":  # the service was started with ``python -m``, and the child's __main__ is another module
+    if module == "__main__":  # started with ``python -m``; the child's __main__ is another module
         spec = sys.modules["__main__"].__spec__
         module = spec.name if spec is not None else module
     return f"{module}:{kind.__qualname__}"

@@ -102,7 +102,7 @@ def connect(settings: Settings, *, tracking: bool = False) -> Adapters:
     metrics = default_metrics()
     store, run_store = None, None
     if isinstance(settings, StoreSettings):
-        # Imported here, because the inference server has no store and needs no boto3.
+        # The store's modules are imported here, because the inference server has no store and needs no boto3.
         from flts.storage.connect import open_store  # noqa: PLC0415
         from flts.storage.run_store import RunStore  # noqa: PLC0415
 

@@ -30,7 +30,7 @@ def open_store(settings: StoreSettings, namespace_prefix: str = "") -> ObjectSto
 
 
 def _adapter(settings: StoreSettings, namespace_prefix: str) -> ObjectStore:
-    # The adapters are imported here, so that a store in a folder does not import boto3.
+    # The adapters are imported here, so that a service with a store in a folder does not import boto3.
     if settings.store == "filesystem":
         from flts.storage.filesystem import FilesystemStore  # noqa: PLC0415 - see above
 

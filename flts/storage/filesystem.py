@@ -170,7 +170,8 @@ class FilesystemStore:
                 temporary.unlink(missing_ok=True)
 
     def _fill(self, bucket: str, key: str, temporary: Path, chunks: Iterable[bytes]) -> None:
-        # Only errors of the file become store errors. An error of the iterable reaches the caller unchanged.
+        # `_errors` surrounds the calls of the file and not the iteration. So only errors of the file become store
+        # errors, and an error of the iterable reaches the caller unchanged.
         with self._errors(bucket, key):
             self._temporary.mkdir(parents=True, exist_ok=True)
             file = temporary.open("xb")
@@ -195,7 +196,7 @@ class FilesystemStore:
             try:
                 place()
             except FileNotFoundError:
-                continue  # a concurrent delete removed the folder while it was empty
+                continue  # a concurrent delete removed the empty folder, so it is created again
             except FileExistsError as error:
                 msg = f"{path.relative_to(self._root)} exists already"
                 raise PreconditionFailedError(msg) from error

@@ -163,6 +163,6 @@ class Runs:
 
     def _is_unfinished(self, name: RunName) -> bool:
         if self._records.exists(layout.OUTCOME(*name)):
-            self._open.remove(name)  # a process may have been killed before it removed the mark
+            self._open.remove(name)  # a process may have been killed after the outcome and before this removal
             return False
         return self._records.exists(layout.RUN(*name))

@@ -126,7 +126,7 @@ class Record:
 
 def loss_plot(epochs: Sequence[Mapping[str, float | None]]) -> bytes:
     """Return a PNG of the training and validation loss by epoch."""
-    # Imported here: the import takes 0.4 s, and a process needs it only after its first training.
+    # matplotlib is imported here: the import takes 0.4 s, and a process needs it only after its first training.
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - see above
     from matplotlib.figure import Figure  # noqa: PLC0415 - see above
 
