@@ -29,7 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         further = (operations.add_arguments, dead_letters.add_arguments, doctor.add_arguments)
         arguments = build_parser(*further).parse_args(argv)
         settings = _settings(vars(arguments))
-    except SystemExit as error:  # argparse or the settings have printed the reason
+    except SystemExit as error:
+        # argparse or CliSettings has already printed the error message.
         return error.code if isinstance(error.code, int) else USAGE
     arguments.json = getattr(arguments, "json", False)
     try:
@@ -46,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace, settings: CliSettings) -> int:
-    if arguments.command == "doctor":  # doctor needs no working gateway: it checks the gateway itself
+    if arguments.command == "doctor":
+        # doctor runs without the client below: the gateway may be down, and doctor finds out why.
         return doctor.doctor(settings, arguments)
     with GatewayClient(
         settings.url(),
@@ -57,7 +59,8 @@ def _run(arguments: argparse.Namespace, settings: CliSettings) -> int:
         try:
             return ALL_COMMANDS[arguments.command](client, arguments)
         except BrokenPipeError:
-            # The reader closed the pipe (`flts runs | head`). Python must not write to it again at exit.
+            # The process that reads standard output has ended (`head` in `flts runs | head`). Python flushes standard
+            # output at exit, which would raise a second error, so standard output now leads to /dev/null.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return OK
 
@@ -70,7 +73,8 @@ def _settings(given: dict[str, object]) -> CliSettings:
     if "api_key" in given:
         changes["flts_api_key"] = SecretStr(str(given["api_key"]))
     if "api_key_file" in given:
-        # A key file given as an option takes precedence over a key in the environment.
+        # A key in the environment takes precedence over a key file. A key file given as an option must be used, so the
+        # key of the environment is removed.
         changes |= {"flts_api_key_file": given["api_key_file"]}
         changes.setdefault("flts_api_key", None)
     return settings.model_copy(update=changes)

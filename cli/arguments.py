@@ -18,7 +18,8 @@ AddCommands = Callable[[Callable[[str, str], argparse.ArgumentParser]], None]
 def common_options() -> argparse.ArgumentParser:
     """Return the options of every command, as a parent of the command's parser."""
     common = argparse.ArgumentParser(add_help=False)
-    # SUPPRESS: an option may come before or after the command, and a missing option overwrites no value.
+    # The main parser and the parser of each command have these options, so an option may come before or after the
+    # command. Without SUPPRESS, the command's parser would overwrite a value given before the command with a default.
     options = common.add_argument_group("every command")
     options.add_argument("--url", default=argparse.SUPPRESS, help="the gateway's address (FLTS_URL)")
     options.add_argument("--api-key", default=argparse.SUPPRESS, help="the gateway's key (FLTS_API_KEY)")

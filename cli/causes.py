@@ -92,7 +92,7 @@ def size(number: object) -> str:
         return "-"
     value = float(number)
     for unit in UNITS[:-1]:
-        if value < 1000:  # noqa: PLR2004 - kilo
+        if value < 1000:  # noqa: PLR2004 - each unit is 1,000 of the unit before
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1000
     return f"{value:.1f} {UNITS[-1]}"

@@ -20,8 +20,10 @@ from cli.settings import is_local
 from flts.errors import FltsError
 
 Record = dict[str, Any]
-STREAM_SILENCE_SECONDS = 60.0  # the gateway sends a keep-alive every 15 s
-REPLAY_SECONDS = 60.0  # the gateway publishes for at most 10 s and then waits for the broker's last acknowledgement
+# without a byte from the gateway, which sends a keep-alive every 15 s; then the stream counts as broken
+STREAM_SILENCE_SECONDS = 60.0
+# Timeout of a replay: the gateway publishes for at most 10 s and then waits for the broker's last acknowledgement.
+REPLAY_SECONDS = 60.0
 RECONNECT_SECONDS = (0.2, 0.5, 1.0, 2.0)
 
 
@@ -93,7 +95,9 @@ class GatewayClient:
                 headers={"x-api-key": api_key} if api_key else {},
                 timeout=httpx.Timeout(timeout_seconds, connect=min(5.0, timeout_seconds)),
                 transport=transport,
-                trust_env=not is_local(url),  # a proxy cannot reach an address of this machine
+                # The proxy of the environment is ignored for an address of this machine, because a proxy cannot reach
+                # it.
+                trust_env=not is_local(url),
             )
         except (httpx.InvalidURL, ValueError) as error:
             raise _bad_url(url) from error

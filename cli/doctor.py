@@ -185,7 +185,7 @@ def _unknown(chosen: _Chosen) -> Backend:
 def _told(name: str, make: Callable[[], Backend]) -> Backend:
     try:
         return make()
-    except ValueError as error:  # the text is not an address
+    except ValueError as error:  # the setting is not a valid address, so doctor reports that
         return _wrong(name, str(error))
 
 

@@ -15,7 +15,8 @@ from rich.text import Text
 from cli.client import GatewayClient, RunEvent
 from cli.render import HEADERS_PROGRESS, event_line, progress_rows, run_heading
 
-QUIET_SECONDS = 5.0  # without a terminal: least time between two lines with the same state and epoch
+# Without a terminal: least seconds between two lines of a stage whose state and epoch have not changed.
+QUIET_SECONDS = 5.0
 STYLES = {"done": "green", "failed": "red", "skipped": "dim", "started": "cyan", "training": "cyan"}
 
 
@@ -52,7 +53,9 @@ def follow_run(
         view = apply_event(view, event)
         display.show(event, view)
         if event.kind != "end" and _is_given_up(view):
-            view = client.run(run_id)  # preprocess writes the outcome of a rejected run right after the stage
+            view = client.run(run_id)
+            # Preprocess has failed. It writes the run's outcome after the stage's record, so the run is read once
+            # more.
             display.show(RunEvent("end", view), view)
             break
     return view
@@ -99,7 +102,8 @@ class PlainLines:
         stage = str(data.get("stage"))
         said, at = self._last.get(stage, ((), 0.0))
         now = self._clock()
-        # A new state or epoch is printed at once. Batches and elapsed time are printed every QUIET_SECONDS.
+        # A new state or epoch is printed at once. If only the batch or the elapsed time has changed, a line is printed
+        # at most every QUIET_SECONDS.
         says = (data.get("state"), data.get("epoch"))
         if says == said and now - at < QUIET_SECONDS:
             return False

@@ -71,9 +71,9 @@ def plot_forecast(
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper right", frameon=False, fontsize=9, ncols=3)
     axes[-1].set_xlabel("time (UTC)")
-    locator = mdates.AutoDateLocator(minticks=4, maxticks=9)  # type: ignore[no-untyped-call] # matplotlib's
+    locator = mdates.AutoDateLocator(minticks=4, maxticks=9)  # type: ignore[no-untyped-call] # matplotlib has no types
     axes[-1].xaxis.set_major_locator(locator)
-    axes[-1].xaxis.set_major_formatter(mdates.ConciseDateFormatter(locator))  # type: ignore[no-untyped-call] # matplotlib's
+    axes[-1].xaxis.set_major_formatter(mdates.ConciseDateFormatter(locator))  # type: ignore[no-untyped-call] # matplotlib has no types
     figure.suptitle(_title(answer, len(predictions)), fontsize=13, fontweight="bold", x=0.01, ha="left")
     caption = "values in the data's own units"
     if len(known) > len(chosen) and not targets:
@@ -128,7 +128,7 @@ def _title(answer: Mapping[str, Any], steps: int) -> str:
 
 
 def _dates(times: Sequence[datetime]) -> np.ndarray[Any, Any]:
-    return np.asarray(mdates.date2num(list(times)))  # type: ignore[no-untyped-call] # matplotlib's
+    return np.asarray(mdates.date2num(list(times)))  # type: ignore[no-untyped-call] # matplotlib has no types
 
 
 def parse_time(value: object) -> datetime:

@@ -53,7 +53,7 @@ def say(line: str) -> None:
 
 
 def _stop(_number: int, _frame: FrameType | None) -> None:
-    # A second signal must not interrupt the clean-up.
+    # `Stopped` starts the clean-up. Later signals are ignored, so that they do not interrupt the clean-up.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise Stopped

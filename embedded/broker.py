@@ -66,7 +66,8 @@ class MockCluster:
         error = ctypes.create_string_buffer(512)
         self._library = library
         config = ctypes.c_void_p(library.rd_kafka_conf_new())
-        # This client only hosts the mock cluster. Its warnings about missing connections are of no use.
+        # librdkafka's mock broker needs a client to run in. This client connects to no broker and would log warnings
+        # about that, so it logs errors only (level 3).
         library.rd_kafka_conf_set(config, b"log_level", b"3", error, len(error))
         self._client = library.rd_kafka_new(RD_KAFKA_PRODUCER, config, error, len(error))
         if not self._client:
@@ -77,7 +78,8 @@ class MockCluster:
         self.own_host, own_port = bootstraps.decode().split(",")[0].rsplit(":", 1)
         self.own_port = int(own_port)
         library.rd_kafka_mock_broker_set_host_port(self._cluster, 1, host.encode(), port)
-        # With a controller, requests to create topics fail at once instead of timing out.
+        # The mock broker cannot create topics at a client's request. With a controller set, such a request fails at
+        # once; without a controller it would end in a timeout.
         library.rd_kafka_mock_set_controller_id(self._cluster, 1)
         library.rd_kafka_mock_group_initial_rebalance_delay_ms(self._cluster, 200)
         library.rd_kafka_mock_set_group_consumer_session_timeout_ms(self._cluster, 6_000)
@@ -105,8 +107,9 @@ class MockCluster:
             nudge.join()
 
     def _nudge(self, done: threading.Event) -> None:
-        # The mock cluster's thread sometimes misses a wake-up and sleeps for a second. A new connection wakes it:
-        # creating 13 topics took up to 3 s without this loop, and 0.02 s with it.
+        # The mock cluster's thread sometimes misses a wake-up and sleeps for a second. A new connection wakes the
+        # thread, so this loop opens connections while topics are created: creating 13 topics took up to 3 s without
+        # this loop, and 0.02 s with it.
         while not done.wait(NUDGE_SECONDS):
             with contextlib.suppress(OSError):
                 socket.create_connection((self.own_host, self.own_port), timeout=1).close()
@@ -156,7 +159,8 @@ async def _serve(host: str, port: int, cluster: MockCluster, parent: int, ready:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), timeout=0.2)
     server.close()
-    # Connections and librdkafka's threads end with the process, so they are not closed one by one.
+    # os._exit ends the process without closing the connections and librdkafka's threads one by one: they end with the
+    # process.
     sys.stdout.flush()
     os._exit(0)
 

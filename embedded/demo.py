@@ -53,7 +53,7 @@ def run_demo(settings: EmbeddedSettings, demo: DemoSettings, say: Say) -> int:
     int
         0 if a forecast was served, 1 if not.
     """
-    dataset = choose_dataset(settings, demo)  # a wrong path is reported before any process starts
+    dataset = choose_dataset(settings, demo)  # before any process starts, so that a wrong path is reported at once
     began = time.monotonic()
     with MemoryMeter() as meter, Stack(settings, say) as stack:
         say(f"Starting broker, store, MLflow and the services; their logs are in {stack.home / 'logs'}")
@@ -86,7 +86,8 @@ def choose_dataset(settings: EmbeddedSettings, demo: DemoSettings) -> DataSet:
         if path is not None and not path.is_file():
             msg = f"{field}: there is no file {path}"
             raise NotFoundError(msg, field=field)
-    # Windows sets NAME to the machine's name, which is not meant as the data set's.
+    # The setting NAME is the data set's name. Windows sets a variable NAME to the machine's name, which is ignored
+    # here.
     given = demo.name if demo.name != socket.gethostname() else ""
     if demo.data is None:
         if demo.test is not None:
@@ -129,7 +130,9 @@ def _earlier_run(client: GatewayClient, dataset: DataSet) -> dict[str, Any] | No
         whole = client.run(str(run["pipeline_run_id"]))
         claims = whole.get("train") or {}, whole.get("test") or {}
         same = (claims[0].get("sha256"), claims[1].get("sha256")) == wanted
-        if same and whole.get("outcome") in {None, *lifecycle.SERVED}:  # after any other outcome a new run starts
+        if same and whole.get("outcome") in {None, *lifecycle.SERVED}:
+            # The run of this data is unfinished, or it ended with a decision, so the demo uses it. After any other
+            # outcome the demo starts a new run.
             return whole
     return None
 
@@ -179,7 +182,8 @@ def _first_forecast(
             if promoted is None or answer.get("run_id") == promoted or time.monotonic() > deadline:
                 return body, answer
         except ApiError as error:
-            # The replica may still be fetching the champion. An error of the request itself is raised at once.
+            # The replica gives these errors while it fetches the champion, so the request is repeated. Any other error
+            # is an error of the request itself and is raised at once.
             if error.status not in TRY_AGAIN and error.code != "unknown_identifier":
                 raise
         if time.monotonic() > deadline:

@@ -51,6 +51,6 @@ def is_taken(port: int) -> bool:
 def _ephemeral_low() -> int:
     try:
         low = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    except OSError:  # only Linux has this file
+    except OSError:  # only Linux has this file; other systems use the constant
         return EPHEMERAL_LOW
     return low if low > LOWEST + TRIES else EPHEMERAL_LOW

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
-RESTART_SECONDS = (0.2, 1.0, 3.0, 10.0)  # waits before the first, second, ... restart
+RESTART_SECONDS = (0.2, 1.0, 3.0, 10.0)  # seconds before the first, second, third and every further restart
 WRONG_SETTINGS = 2
 """Exit code of a service whose settings or store cannot be used; the supervisor does not start it again."""
 READY_LOOK_SECONDS = 0.25
@@ -138,7 +138,9 @@ class Supervisor:
     def _launch(self, running: _Running) -> None:
         try:
             running.process = _launch(running.program)
-        except OSError as error:  # no memory or file descriptors; if this thread ended, the processes would too
+        except OSError as error:
+            # The machine has no free memory or file descriptors. Linux ends the started processes when the thread that
+            # started them ends, so this thread must not fail: it tries again later.
             self._say(f"{running.program.name} cannot be started now: {error}")
             running.next_start = time.monotonic() + RESTART_SECONDS[-1]
             return
@@ -213,7 +215,7 @@ def _launch(program: Program) -> subprocess.Popen[bytes]:
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C reaches only the launcher, which ends the processes in order
-            preexec_fn=end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 - one prctl call
+            preexec_fn=end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 - unsafe with threads in general; this function makes one prctl call
         )
 
 

@@ -203,9 +203,10 @@ class Stack:
         kafka = settings.kafka_advertised or f"{HOST}:{endpoints.kafka}"
         given = dict(os.environ)  # noqa: TID251 - passed on to the services, whose settings classes read it
         shared = {
-            # All trainers may work at the same time, so they share the cores.
+            # All trainers may work at the same time, so each gets an equal share of the cores.
             "TRAIN_THREADS": str(max(1, (os.cpu_count() or 1) // max(1, len(trainers)))),
-            # Ends before the launcher kills a service, which then releases its work without counting an attempt.
+            # The time to finish work at a stop. It ends before the launcher kills the service, so the service has time
+            # to release unfinished work without counting an attempt.
             "DRAIN_SECONDS": f"{max(1.0, settings.stop_seconds - DRAIN_MARGIN_SECONDS):g}",
             **{name: value for name, value in given.items() if value},
             "KAFKA_BOOTSTRAP_SERVERS": kafka,
@@ -220,7 +221,7 @@ class Stack:
             "SERVICE_HOST": HOST,
             "PYTHONUNBUFFERED": "1",
             "MLFLOW_UI_URL": endpoints.mlflow_url,
-            # Idle threads sleep instead of spinning.
+            # OpenMP threads that wait for work sleep. By default they would spin and use a core.
             "OMP_WAIT_POLICY": "PASSIVE",
             "OMP_NUM_THREADS": "1",
         }
@@ -271,7 +272,8 @@ class Stack:
 
 
 def _answers(url: str) -> bool:
-    # Called often while programs start. http.client is used, because httpx reads all certificates at each call.
+    # This check runs often while programs start. It uses http.client, because httpx reads all certificates at each
+    # call.
     address = urlsplit(url)
     connection = http.client.HTTPConnection(address.netloc, timeout=READY_TIMEOUT_SECONDS)
     try:

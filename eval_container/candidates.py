@@ -167,7 +167,8 @@ def _made_baseline(
     horizon: int,
     alive: Callable[[], None],
 ) -> Candidate:
-    # Imported here: onnx takes 0.1 s, and usually the baselines' trainer has made the bundles.
+    # Imported here, because importing onnx takes 0.1 s and this function is rarely called: usually the baselines'
+    # trainer has already made the bundles.
     from flts.training.baselines import baseline_identity, make_baseline  # noqa: PLC0415 - see above
 
     log.info("baseline_made", model_type=model_type)

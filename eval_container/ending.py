@@ -98,7 +98,8 @@ class Ending:
         if outcome is not None:
             return _as_ended(event, outcome)
         if is_cancellation(decision):
-            # The gateway wrote this decision. It was killed before it wrote the outcome, or is about to write it.
+            # The gateway wrote this decision to cancel the run. It was killed before it wrote the outcome, or is about
+            # to write the outcome, so eval writes the outcome; a second write changes nothing.
             why = event.reasons[0].removeprefix(CANCELLED_REASON)
             self._runs.put_outcome(identifier, run, RunState.CANCELLED, reason=why)
             return []
@@ -106,7 +107,8 @@ class Ending:
             event = self._promote(event, decision["pointer"])
         self._record(event, decision)
         reasons = list(event.reasons)
-        # The outcome is written last, because a replica that finds it skips the run.
+        # The outcome is written after everything else, because a replica that finds an outcome skips the run. If this
+        # replica is killed earlier, another replica therefore repeats the steps.
         self._stages.put(identifier, run, STAGE, "done", decision=event.decision, reasons=reasons)
         first = self._runs.put_outcome(identifier, run, RunState(event.decision), reasons=reasons, run_id=event.run_id)
         if first:
@@ -200,4 +202,4 @@ def _as_ended(event: ModelSelected, outcome: Mapping[str, Any]) -> list[Event]:
         return [event]
     if ended is RunState.SUPERSEDED:
         return [event.model_copy(update={"decision": "superseded", "reasons": list(outcome.get("reasons") or [])})]
-    return []  # the run was cancelled, or preprocess rejected it
+    return []  # the run was cancelled, or preprocess rejected it: there is no decision to publish

@@ -88,7 +88,9 @@ class DecideRun:
 
     def _decide_if_complete(self, identifier: str, run: str, progress: Progress) -> Sequence[Event]:
         expected = self._evaluations.expected(identifier, run)
-        if expected is None:  # the trainer's event arrived before that of the topic training-data
+        if expected is None:
+            # A trainer's event has arrived before the event of the topic training-data, which lists the model types to
+            # wait for. The run is decided later.
             return []
         missing = missing_types(expected["model_types"], self._evaluations.trained(identifier, run))
         if missing:
@@ -110,12 +112,15 @@ class DecideRun:
             kind: why_missing(kind, now=self._now(), started=float(expected["started"]), patience=patience)
             for kind in missing_types(model_types, trained)
         }
-        # The stage starts here, so that its duration does not include the wait for trainers.
+        # The start of the stage is recorded here and not at the first trainer's event, so that the stage's duration
+        # does not include the wait for the other trainers.
         self._stages.put(identifier, run, STAGE, "started", model_types=list(model_types))
         log.info("model_evaluate_start", model_types=sorted(trained), missing=sorted(missing))
         progress(STAGE, "running", detail="loading the candidates")
         if self._adapters.tracker is not None:
-            self._adapters.tracker.warm_up()  # imports MLflow during the scoring, so as not to delay the decision
+            self._adapters.tracker.warm_up()
+            # Imports MLflow in the background while the candidates are scored. The decision would otherwise wait
+            # for the import.
         pointer = self._pointer(identifier)
         with self._adapters.metrics.evaluation_duration.time():
             judgement = judge(
@@ -125,7 +130,8 @@ class DecideRun:
                 expected=model_types,
                 trained=trained,
                 missing=missing,
-                # The champion of a newer run is not compared: this run can only be superseded.
+                # If the champion comes from a newer run, this run can only end as superseded, so no champion is
+                # compared.
                 pointer=None if _is_newer(pointer, run) else pointer,
                 progress=progress,
             )

@@ -141,7 +141,7 @@ class DrainSpool:
         """Record some of the spooled documents."""
         waiting = len(self._spool.keys())
         self._adapters.metrics.spool_documents.set(waiting)
-        # The tracker, and with it MLflow's 164 MB, is loaded only if a document waits.
+        # Reading `tracker` loads MLflow (164 MB), so `tracker` is read only if a document waits.
         tracker = self._adapters.tracker if waiting else None
         if tracker is None:
             return []
@@ -162,7 +162,8 @@ class DrainSpool:
                 break
             taken = tracker.drain_spool(limit)
             drained += taken
-            # A document that MLflow did not accept stays first in the queue, so the next round reads one more.
+            # MLflow did not accept any of these documents, and they stay first in the queue. The next pass of this loop
+            # reads one document more, so that it also reaches the document behind them.
             limit += taken == 0
         return drained
 
@@ -184,7 +185,8 @@ class JanitorTick:
 
     def __call__(self) -> Sequence[Event]:
         """Do a round, unless a replica did a round within the period."""
-        # The lease is not released: its expiry also marks when the next round is due.
+        # The lease is not released after the round. It expires after almost one period, so until then no replica
+        # acquires it and starts another round.
         period = self._settings.janitor_period_seconds
         if self._leases.acquire("janitor", uuid.uuid4().hex, period * 0.99):
             try:
@@ -197,7 +199,7 @@ class JanitorTick:
     def _end_stale_records(self) -> None:
         """End runs that MLflow shows as running although their trainer ended long ago."""
         started = [run_created_seconds(name.pipeline_run_id) for name in self._runs.recent()]
-        # If no run is old enough, none can be stale, and MLflow is not imported.
+        # MLflow is imported only if a run is old enough to be stale.
         if any(self._now() - seconds > STALE_SECONDS for seconds in started) and self._adapters.tracker is not None:
             self._adapters.tracker.end_stale_runs(STALE_SECONDS)
 

@@ -37,7 +37,9 @@ from gateway_container.tail import Tails
 log = get_logger(__name__)
 
 OUTBOX_SECONDS = 2.0
-OUTBOX_GRACE_SECONDS = 30.0  # seconds; a publisher waits up to 25 s for the acknowledgement
+# Seconds from a run's start until the outbox publishes the run's event. Before that the request's own publisher may
+# still wait for the broker's acknowledgement, which takes up to 25 s.
+OUTBOX_GRACE_SECONDS = 30.0
 CLEAN_SECONDS = 24 * 3600.0
 ACCOUNTING_SECONDS = 30.0
 NAME = "fastapi-app"
@@ -48,7 +50,8 @@ def build_gateway(settings: GatewaySettings, adapters: Adapters, checks: ChecksF
     live = LiveRuns(queue_size=settings.sse_queue_size)
 
     def publisher() -> Publisher:
-        # Looked up at each call, because the publisher exists only after the service has started.
+        # The publisher does not exist yet when the gateway is built, only after the service has started. This function
+        # therefore looks it up at each call.
         if not adapters.has_publisher:
             msg = "the gateway has not connected to the broker yet"
             raise BackendAwayError(msg, code="kafka_away")

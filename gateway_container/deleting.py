@@ -108,7 +108,7 @@ class Deleting:
         return found
 
     def _open_runs(self, identifier: str) -> list[str]:
-        # Runs of an earlier deletion that did not finish count as deleted.
+        # Runs that an earlier, unfinished deletion marked as deleted are left out.
         names = (name for name in self._runs.unfinished() if name.identifier == identifier)
         return [name.pipeline_run_id for name in names if not self._runs.deleted(*name)]
 
@@ -126,7 +126,7 @@ class Deleting:
             try:
                 if self._intake.cancel(identifier, run, reason or f"{identifier} is deleted"):
                     cancelled.append(run)
-            except ConflictError:  # eval decided the run meanwhile, so it ends by itself
+            except ConflictError:  # eval has decided the run meanwhile, so it needs no cancellation
                 log.info("run_decided_meanwhile", identifier=identifier, pipeline_run_id=run)
             self._live.changed(run)
         return cancelled

@@ -122,13 +122,15 @@ class Intake:
         """
         digest = upload_hash(checked.train.sha256, checked.test.sha256 if checked.test else None)
         run_id, repeated = self._claim_run_id(request, digest)
-        self._runs.refuse_deleted(request.identifier, run_id)  # checked before the files are stored
+        # raises for a deleted identifier before any file is stored
+        self._runs.refuse_deleted(request.identifier, run_id)
         test_claim = None
         if checked.test is not None:
             test_claim = self._put(
                 request.identifier, digest, "test", checked.test, rows=checked.rows[1], columns=checked.columns
             )
-        # The training file is stored last, because it makes the upload complete.
+        # An upload counts as complete once its training file is stored, so the training file is stored after the test
+        # file.
         train_claim = self._put(
             request.identifier, digest, "train", checked.train, rows=checked.rows[0], columns=checked.columns
         )
@@ -137,7 +139,9 @@ class Intake:
         )
         try:
             first = self._runs.create(event)
-        except ConflictError:  # the identifier was deleted during the upload; the deletion may have missed these files
+        except ConflictError:
+            # The identifier was deleted during the upload. The deletion may have missed these files, because they were
+            # stored at the same time, so they are deleted here.
             for claim in (train_claim, test_claim):
                 if claim is not None:
                     self._store.delete(claim.bucket, claim.object_key)
@@ -228,7 +232,8 @@ class Intake:
             raise ConflictError(msg, code="already_decided", field="pipeline_run_id")
         if self._runs.put_outcome(identifier, run_id, RunState.CANCELLED, reason=why):
             return True
-        # Eval may have adopted this decision and written the outcome first.
+        # Another process wrote the outcome first. If this call wrote the decision to cancel and eval then wrote the
+        # outcome CANCELLED, this call has cancelled the run.
         return claimed and self._runs.end(identifier, run_id) is RunState.CANCELLED
 
     def fetch_newest(self, identifier: str, folder: Path) -> tuple[ReceivedFile, ReceivedFile | None]:
@@ -275,7 +280,8 @@ class Intake:
                 return None
         train, test = files["train"], files.get("test")
         digest = upload_hash(train.sha256, test.sha256 if test else None)
-        # The hashed copy on disk is stored, because the landing zone may have changed since.
+        # The copies on disk are stored, because they are the files that were hashed. The files in the landing zone,
+        # where clients put uploads, may have changed since.
         if test is not None:
             self._put(target.identifier, digest, "test", test)
         self._put(target.identifier, digest, "train", train)
@@ -316,8 +322,8 @@ class Intake:
     ) -> ClaimCheck:
         bucket = self._settings.bucket_raw_data
         key = layout.UPLOAD(identifier, digest, part)
-        # The put may overwrite: the key contains the hash of the content, so the bytes are the same. A repeated upload
-        # thereby gets a new time of modification and becomes the newest.
+        # The key contains the hash of the content, so an object under this key has the same bytes and may be
+        # overwritten. Overwriting sets a new time of modification, so a repeated upload becomes the newest upload.
         self._store.put_file(bucket, key, file.path)
         return ClaimCheck(bucket=bucket, object_key=key, size=file.size, sha256=file.sha256, rows=rows, columns=columns)
 
@@ -331,8 +337,9 @@ class Intake:
         asked = sha256_of(
             {
                 "identifier": request.identifier,
-                # A retrain uses the newest upload. Its repetition must count as the same request even if a newer
-                # upload has arrived since, so the hash leaves the upload out.
+                # A retrain uses the upload that is the newest when the request arrives. If a client repeats the request
+                # after another upload, the gateway must recognise it as the same request, so the hash of a retrain
+                # leaves the upload out.
                 "upload": digest if request.cause == "upload" else None,
                 "settings": dict(request.settings),
                 "force": request.force,

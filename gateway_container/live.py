@@ -78,7 +78,7 @@ class Watcher:
         try:
             self._loop.call_soon_threadsafe(call)
         except RuntimeError:
-            # The event loop is closed, so no watcher waits any more.
+            # The event loop is closed, so no watcher waits any more and the call is dropped.
             return
 
 

@@ -84,7 +84,8 @@ class Outbox:
         if self._clock() >= self._next_scan:
             for name in self._runs.unannounced():
                 event = self._event(name)
-                # A younger run is being announced at this moment, by this or another gateway.
+                # Runs younger than the grace period are left out: this or another gateway is probably announcing them
+                # already.
                 if event is not None and self._clock() - event.created_at.timestamp() >= self._grace_seconds:
                     self._add(event)
             self._next_scan = self._clock() + self._scan_seconds
@@ -92,7 +93,7 @@ class Outbox:
             waiting = list(self._pending.values())
         for event in waiting:
             if not self.announce(event):
-                break  # the broker is unavailable, so the other runs would wait too
+                break  # the broker or the store is away; the other runs wait for the next tick
         return ()
 
     def resume(self, older_than_seconds: float, *, only: str | None = None) -> list[str]:
@@ -116,7 +117,8 @@ class Outbox:
             If the broker or the store is away; runs that are not announced yet are tried at the next ticks.
         """
         due = [event for event in self._unfinished(only) if self._clock() - self._moved(event) >= older_than_seconds]
-        # All due runs are remembered first, so that none is lost if the broker fails at one of them.
+        # All due runs are added to the pending runs before the first is announced. If the broker then fails at one of
+        # them, the next ticks announce the rest.
         for event in due:
             self._add(event)
         resumed = []

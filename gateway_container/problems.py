@@ -30,7 +30,8 @@ from gateway_container.security import UnauthorizedError
 
 log = get_logger(__name__)
 
-# The first matching class counts, so a class comes before its base classes.
+# The first class in this list that an error is an instance of sets the status, so a subclass comes before its base
+# class.
 STATUSES: tuple[tuple[type[FltsError], int], ...] = (
     (UnauthorizedError, 401),
     (ForbiddenError, 403),
@@ -95,10 +96,13 @@ class UnexpectedErrors:
 
         try:
             await self._app(scope, receive, watch)
-        except Exception:  # unexpected errors become a 500 here
+        except Exception:
+            # No other handler caught this error: the client gets a 500.
             log.exception("request_failed", method=scope["method"], path=scope["path"])
             if started:
-                return  # the server closes the connection, so that a truncated answer does not look complete
+                return
+                # A part of the answer is sent. The server closes the connection, so that the client does not take
+                # the part for the whole answer.
             body = {"error": {"code": "internal", "message": "an unexpected error; the gateway's log has its cause"}}
             await JSONResponse(body, status_code=500)(scope, receive, send)
 

@@ -71,7 +71,8 @@ class InferenceProxy:
             self._client = None
 
     def _connected(self) -> httpx.AsyncClient:
-        # Created in the event loop that uses it. `trust_env` is off: no proxy is used inside the deployment.
+        # The client is created at its first use, because it must be created in the event loop that uses it.
+        # `trust_env=False` ignores the proxy variables of the environment: no proxy is used inside the deployment.
         if self._client is None:
             self._client = httpx.AsyncClient(
                 timeout=httpx.Timeout(self._timeout_seconds, connect=min(2.0, self._timeout_seconds)),

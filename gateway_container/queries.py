@@ -137,8 +137,8 @@ class Queries:
             return None
         summary = views.summary_view(records, self._live.progress(run_id), now=self._now())
         if records.outcome is not None and "forecast" in records.stages:
-            # The forecast of the test rows is a run's last stage. The kept summary is not computed again, so its stages
-            # keep the status that they have now.
+            # The forecast of the test rows is a run's last stage, so this run has ended. Its summary is kept and not
+            # computed again: the stages in it keep the status that they have now.
             with self._lock:
                 self._finished[run_id] = summary
                 while len(self._finished) > MOST_FINISHED:

@@ -15,7 +15,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from flts.errors import FltsError, RejectedError
 from flts.ingest.guard import TextGuard
 
-FORM_OVERHEAD_BYTES = 1 << 20  # bytes for boundaries, part headers and the small fields
+FORM_OVERHEAD_BYTES = 1 << 20  # bytes of a form besides its files: boundaries, part headers and the small fields
 LONGEST_FIELD_BYTES = 64 * 1024
 MOST_PARTS = 16
 MOST_PART_HEADER_BYTES = 16 * 1024
@@ -288,7 +288,8 @@ class _Form:
             msg = f"{self._name} is given twice"
             raise RejectedError(msg, code="bad_form", field=self._name)
         if self._name in self._file_fields:
-            # The client's file name is not used; the form field names the part.
+            # The file on disk gets the name of the form field. The client's own file name is not used, because it may
+            # contain a path.
             self._writer = FileWriter(self._folder / self._name, name=self._name, limit=self._limit)
         else:
             self._text = bytearray()

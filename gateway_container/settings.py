@@ -68,7 +68,7 @@ class GatewaySettings(
     @model_validator(mode="after")
     def _keys_are_keys(self) -> Self:
         keys = self.api_keys()
-        if not 1 <= len(keys) <= 2:  # noqa: PLR2004 - the old and the new one
+        if not 1 <= len(keys) <= 2:  # noqa: PLR2004 - one key, or the old and the new key while the key is changed
             msg = "GATEWAY_API_KEY: one key, or two (the old and the new one) separated by a comma"
             raise ValueError(msg)
         for key in keys:

@@ -24,7 +24,7 @@ MOST_CELLS = 2_000_000
 """Cells of one tail, and of all kept tails together: twice 10,000 rows of 100 columns."""
 MOST_TAIL_BYTES = 64 * 2**20
 """Bytes of the lines that one tail is read from: 32 for each of `MOST_CELLS`."""
-SPARE_LINES = 3  # allowance for empty lines at the end of the file
+SPARE_LINES = 3  # read in addition to the requested rows, because the file may end with empty lines
 BLOCK_BYTES = 1 << 16
 
 

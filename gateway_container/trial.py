@@ -77,7 +77,8 @@ class Trial:
             _say(f"run {run} on {self.identifier}: {decision}")
             self._forecast()
         except TrialError:
-            with contextlib.suppress(TrialError):  # the first error is reported
+            with contextlib.suppress(TrialError):
+                # A failed deletion must not replace the trial's own error, which is raised below.
                 self._delete()
             raise
         self._delete()
@@ -97,7 +98,8 @@ class Trial:
         while time.monotonic() < self._deadline:
             try:
                 view = self._gateway("GET", f"/runs/{run}").raise_for_status().json()
-            except (TrialError, httpx.HTTPStatusError) as error:  # the gateway may be replaced during the trial
+            except (TrialError, httpx.HTTPStatusError) as error:
+                # The gateway may be replaced during the trial, so a failed request is repeated until the deadline.
                 said = f"; at last: {error}"
             else:
                 said, outcome = "", view.get("outcome")

@@ -68,7 +68,8 @@ def build_scoreboard(
         ]
         board["left_out_cells"] = max((one.card.left_out for one in baselines if one.card), default=0)
     board["candidates"] = [_candidate(candidate, persistence, linear) for candidate in candidates]
-    # Older readers find the baselines under the key ``references``, which earlier releases used.
+    # The key of the baselines is ``references``, the name that earlier releases used, because readers of those releases
+    # must find it.
     board["references"] = [_baseline(one, persistence) for one in baselines]
     board["champion"] = None if champion is None else _champion(champion, persistence)
     return board

@@ -226,7 +226,8 @@ def origin_losses(
     divisor = np.where(rmse > 0, 2 * rmse, 1.0)
     by_rmse, by_mae, by_mse = weights
     cells = by_rmse * (error**2 / divisor + rmse / 2) + by_mae * np.abs(error) + by_mse * error**2
-    share = np.where(used, len(errors) / count, 0.0)  # turns a mean over origins into a mean over known cells
+    # With this factor the mean of `losses` over all origins equals the mean over the known cells.
+    share = np.where(used, len(errors) / count, 0.0)
     losses = (np.where(known, cells, 0.0) * share).sum(axis=(1, 2)) / used.sum()
     return losses, float(rmse[used].mean()), float(mae[used].mean()), float(mse[used].mean())
 
@@ -252,7 +253,8 @@ def _coverage(
 ) -> list[Mapping[str, Any]]:
     """Measure coverage at the calibrated steps that this pass reaches and no shorter pass reached."""
     intervals = contender.intervals
-    # Bounds are offsets from the forecast, equal at every origin. The bounds of a forecast of zeros are the offsets.
+    # An interval adds the same offsets to the forecast at every origin. The bounds of a forecast of zeros are therefore
+    # the offsets themselves.
     widths = bounds(intervals, np.zeros(forecasts.shape[1:]))
     if intervals is None or widths is None:
         return []

@@ -106,7 +106,8 @@ async def upload(identifier: str, request: Request) -> JSONResponse:
     check_identifier(identifier)
     reached("upload-read.before", identifier)
     limit = gateway.settings.max_upload_bytes
-    # Two files at most. The limit of each file is enforced while it is received.
+    # An upload has at most two files, so the whole body may be twice as long as one file. The limit of each file is
+    # enforced while the gateway receives the file.
     check_declared_length(
         request.headers, limit=2 * limit + FORM_OVERHEAD_BYTES, field_name="train", setting="MAX_UPLOAD_BYTES"
     )

@@ -62,7 +62,8 @@ async def _pass_on(gateway: Gateway, request: Request, method: str, path: str, b
     headers = {name: request.headers[name] for name in PASSED_REQUEST_HEADERS if name in request.headers}
     key = request.headers.get(API_KEY_HEADER)
     if key is not None and not is_valid_key(key, gateway.settings.api_keys()):
-        # Inference has a key of its own. The gateway's key is not forwarded.
+        # This key is not the gateway's, so it is meant for inference, which has a key of its own, and is forwarded. The
+        # gateway's own key is not forwarded.
         headers[API_KEY_HEADER] = key
     answer = await gateway.proxy.send(method, path, headers, body)
     passed = {name: answer.headers[name] for name in PASSED_ANSWER_HEADERS if name in answer.headers}

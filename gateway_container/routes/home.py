@@ -24,7 +24,7 @@ def home(request: Request) -> HTMLResponse:
         routes=request.app.state.routes,
         mlflow_ui_url=gateway.settings.mlflow_ui_url,
     )
-    # No scripts and no external resources, so that text from a record cannot act as code.
+    # The policy forbids scripts and external resources, so that text from a record on this page cannot run as code.
     policy = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
     return HTMLResponse(page, headers={"content-security-policy": policy, "x-content-type-options": "nosniff"})
 

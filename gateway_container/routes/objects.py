@@ -77,7 +77,8 @@ def download(bucket: str, key: str, request: Request) -> StreamingResponse:
     check_key(key)
     check_readable(bucket, readable=readable)
     info = gateway.intake.head(bucket, key)
-    # The object is opened before the answer begins, so that a missing object is a 404 and not a truncated answer.
+    # The object is looked up and opened before the answer begins. A missing object therefore gives a 404 and not a
+    # truncated answer.
     chunks: Iterator[bytes] = gateway.intake.stream(bucket, key)
     headers = {
         "content-length": str(info.size),

@@ -183,7 +183,8 @@ async def events(run_id: str, request: Request) -> StreamingResponse:
 
 
 async def _start_body(gateway: Gateway, request: Request) -> StartRun:
-    # FastAPI would read a body of any length, and before the key is checked.
+    # The body is received here and not by FastAPI, which would accept any length and would read the body before it
+    # checks the API key.
     body = await receive_bytes(
         request.stream(),
         limit=LONGEST_FIELD_BYTES,
@@ -202,7 +203,8 @@ async def _stream(gateway: Gateway, run_id: str, identifier: str) -> AsyncIterat
         async for text in _follow(gateway, run_id, identifier):
             yield text
     except RetryableError as error:
-        # The store is unavailable. The client reconnects and then gets an error.
+        # The store is unavailable, and the status of an answer that has begun cannot change. The stream therefore ends;
+        # the client reconnects and gets an error status.
         yield f": {error.code}\n\n"
 
 
@@ -215,14 +217,15 @@ async def _follow(gateway: Gateway, run_id: str, identifier: str) -> AsyncIterat
         while view["outcome"] is None:
             note = await watcher.next(settings.sse_poll_seconds)
             if watcher.ended:
-                # Without the event "end" the client reconnects, to this or another replica.
+                # The stream ends without the event "end", so the client reconnects, to this or another replica.
                 yield f": {watcher.reason}\n\n"
                 return
             if note is not None and note.kind == "progress":
                 yield message("progress", note.data)
                 waited = 0.0
                 continue
-            # A record has changed, or the period between two reads is over.
+            # A record of the run has changed, or the poll period is over. The run is read again, and its changed stages
+            # are sent.
             seen = view
             view = await anyio.to_thread.run_sync(gateway.queries.run, run_id, identifier)
             for stage in changed_stages(seen["stages"], view["stages"]):
