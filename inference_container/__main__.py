@@ -10,7 +10,9 @@ from inference_container.settings import FetchSettings, InferenceSettings
 
 def main() -> int:
     """Read the settings, connect, serve until a signal; return the exit code."""
-    FetchSettings.load()  # only the fetching child uses these, but a wrong value must end the start
+    FetchSettings.load()
+    # Only the fetching child uses these settings. They are read here too, so that a wrong value stops the server's
+    # start.
     settings = InferenceSettings.load()
     adapters = connect(settings)
     return run(build_service(settings, adapters), settings, adapters)

@@ -107,7 +107,7 @@ class InferenceApi:
         try:
             body = await _read_body(scope, receive, self._max_body_bytes)
             if body is None:
-                return  # the client disconnected
+                return  # the client disconnected before its body was complete, so it gets no answer
             answer = await self._predictor.predict(body)
         except _TooLargeError:
             self._outcomes["rejected"].inc()
@@ -120,7 +120,8 @@ class InferenceApi:
         except FltsError as error:
             self._outcomes["rejected"].inc()
             await _answer_error(send, status_of(error), error.as_body())
-        except Exception:  # unexpected errors become a 500 here
+        except Exception:
+            # No other handler caught this error: the client gets a 500.
             self._outcomes["failed"].inc()
             log.exception("predict_error")
             await _answer_error(send, 500, _body("internal", "this should not have happened; the log says more"))
@@ -228,7 +229,7 @@ def _rest(champions: Champions, background: Sequence[Starts]) -> FastAPI:
     async def predict() -> Response:
         """Send a list per column in `data`, in any order, with `null` for an unknown value. The time column is
         `index_col`, or the only one of time, timestamp, ts and date; its values are ISO 8601 or epoch seconds.
-        """  # noqa: D205 - the text of the page
+        """  # noqa: D205 - the page of the HTTP API shows this text as it is
         raise HTTPException(404)
 
     @app.get("/models", summary="The champions and their scores")

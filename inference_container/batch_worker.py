@@ -40,11 +40,12 @@ from inference_container.settings import WorkerSettings
 log = get_logger(__name__)
 
 STAGE = "forecast"
-# One replica forecasts a run at a time, under a lease. The lease is short, because a killed replica cannot release it;
-# it is renewed during the work.
+# A replica holds a lease while it forecasts a run, so that no two replicas forecast the same run at once. A killed
+# replica cannot release its lease, so the lease is short, and a living replica renews it during the work.
 LEASE_SECONDS = 8.0
 RENEWAL_SECONDS = 2.0
-METRICS_BYTES = 8_000  # bytes, in an event of at most 16 KiB; forecast.json has the metrics of every target
+# Bytes of the metrics in an event, which has at most 16 KiB; forecast.json has the metrics of every target.
+METRICS_BYTES = 8_000
 
 
 class Publishes(Protocol):
@@ -114,7 +115,9 @@ class BatchForecasts:
                     continue
                 except RetryableError as error:
                     log.warning("forecast_waits", error=error)
-                except Exception:  # counts as an attempt; after the last attempt the worker skips the forecast
+                except Exception:
+                    # The attempt is counted, and the loop goes on with the next run. After the last attempt the worker
+                    # skips the forecast.
                     log.exception("forecast_error")
 
     def _look_at(self, identifier: str, run: str) -> None:
@@ -122,7 +125,8 @@ class BatchForecasts:
         if event is None or not self._is_decided(identifier, run):
             return
         with self._lease(run) as mine:
-            # Another replica may have finished this forecast since the list was read.
+            # Another replica may have finished this forecast since this replica listed the waiting runs, so the result
+            # is read again under the lease.
             if mine and self._forecasts.read(identifier, run) is None:
                 self._try(event)
 
@@ -130,7 +134,8 @@ class BatchForecasts:
         try:
             self._try_once(event)
         finally:
-            # The run may have been deleted while its forecast was written.
+            # The run may have been deleted while this replica wrote the forecast. In that case this call deletes what
+            # was written.
             refuse_deleted(self._deletion, event.identifier, event.pipeline_run_id, worked=True)
 
     def _try_once(self, event: InferenceData) -> None:
@@ -143,7 +148,8 @@ class BatchForecasts:
         try:
             self._work(event)
         except RetryableError:
-            self._attempts.withdraw(event, number)  # a backend that is away is not counted as an attempt
+            # The attempt failed because a backend is unavailable and not because of the forecast, so it is not counted.
+            self._attempts.withdraw(event, number)
             raise
         except Exception as error:
             self._attempts.failed(event, number, str(error))
@@ -153,7 +159,8 @@ class BatchForecasts:
     @contextmanager
     def _lease(self, run: str) -> Iterator[bool]:
         """Acquire and renew the run's lease during the block; yield whether this replica holds it."""
-        # Leases are not removed, so all runs share 256 of them. Two runs with the same lease wait for each other.
+        # The store keeps the object of every lease. The name has only the last two digits of the run, so there are at
+        # most 256 objects. Two runs with the same lease wait for each other.
         name = f"{STAGE}-{run[-2:]}"
         if not self._leases.acquire(name, self._owner, LEASE_SECONDS):
             yield False
@@ -168,14 +175,16 @@ class BatchForecasts:
             renewal.join()
             try:
                 self._leases.release(name, self._owner)
-            except RetryableError as error:  # the lease expires by itself
+            except RetryableError as error:  # the lease expires by itself after LEASE_SECONDS
                 log.warning("forecast_lease_kept", error=error)
 
     def _renew(self, name: str, ended: threading.Event) -> None:
         while not ended.wait(RENEWAL_SECONDS):
             try:
                 self._leases.acquire(name, self._owner, LEASE_SECONDS)
-            except FltsError as error:  # tried again; if the lease expires, another replica repeats the work
+            except FltsError as error:
+                # The next pass of the loop tries again. If the lease expires before that, another replica may repeat
+                # the work.
                 log.warning("forecast_lease_not_renewed", error=error)
 
     def _is_decided(self, identifier: str, run: str) -> bool:
@@ -184,8 +193,9 @@ class BatchForecasts:
         decision = self._evaluations.decision(identifier, run)
         if decision is None:
             return False
-        # A promoted run counts as decided once the pointer names it. If the pointer names a newer run, this run was
-        # promoted and replaced, or superseded; only the outcome, which eval writes last, states which.
+        # The run has no outcome yet. Eval writes the decision first, then the champion pointer, then the outcome, so a
+        # promoted run counts as decided only once the pointer names it. If the pointer names a newer run, this run is
+        # superseded, or was promoted and replaced; only the outcome states which, so the worker waits for the outcome.
         pointer = self._pointers.current(identifier)
         return decision.get("decision") != "promoted" or (
             pointer is not None and pointer[0].get("pipeline_run_id") == run
@@ -234,7 +244,8 @@ class BatchForecasts:
         return load_champion(promotion, bundle, model, max_horizon_steps=self._settings.forecast_long_steps)
 
     def _finish(self, event: InferenceData, champion: Champion, batch: BatchForecast) -> None:
-        day = event.created_at.astimezone(UTC).date().isoformat()  # the event's day: a repetition writes the same key
+        # The day of the event and not the current day, so that a repetition writes the same key.
+        day = event.created_at.astimezone(UTC).date().isoformat()
         claim = put_claimed(
             self._store,
             self._settings.bucket_inference_logs,
@@ -271,7 +282,8 @@ class BatchForecasts:
     def _skip(self, event: InferenceData, reason: str) -> None:
         identifier, run = event.identifier, event.pipeline_run_id
         if self._forecasts.read(identifier, run) is not None:
-            return  # another replica acquired the lease and wrote the result
+            return
+            # Another replica acquired the lease meanwhile and wrote the result, which must stay.
         self._stages.put(identifier, run, STAGE, "skipped", reason=reason)
         self._publish(event, "skipped", reason=reason, config_hash=event.config_hash)
         self._forecasts.put(identifier, run, "skipped", reason=reason)

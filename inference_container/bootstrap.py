@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from flts.runtime.adapters import Adapters
     from inference_container.settings import InferenceSettings, WorkerSettings
 
-WAKE_SECONDS = 0.5  # between two checks for hints; without a hint the worker polls every FORECAST_TICK_SECONDS
+# Seconds between two checks for a hint, an event about a decided run. Without a hint the worker polls the store every
+# FORECAST_TICK_SECONDS.
+WAKE_SECONDS = 0.5
 
 
 def build_service(settings: InferenceSettings, adapters: Adapters) -> Service:
     """Return the inference server."""
-    # Imported here: the worker has no HTTP API and does not load FastAPI.
+    # Imported here and not at the top, so that the worker, which has no HTTP API, does not load FastAPI.
     from inference_container.api import InferenceApi  # noqa: PLC0415
     from inference_container.cache import ChampionCache  # noqa: PLC0415
     from inference_container.champions import Champions  # noqa: PLC0415
@@ -80,7 +82,7 @@ def build_service(settings: InferenceSettings, adapters: Adapters) -> Service:
 
 def build_worker(settings: WorkerSettings, adapters: Adapters) -> Service:
     """Return the inference worker."""
-    # Imported here: the server needs neither the store nor Parquet.
+    # Imported here and not at the top, because the server needs neither the store nor Parquet.
     from inference_container.batch_worker import BatchForecasts  # noqa: PLC0415
 
     forecasts = BatchForecasts(adapters.store, adapters.run_store, settings, lambda: adapters.publisher)

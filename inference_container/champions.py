@@ -270,7 +270,9 @@ class Champions:
         self._entries = {name: entry for name, entry in self._entries.items() if name != identifier}
         self._used.pop(identifier, None)
         self._cache.drop(identifier)
-        if not waiting:  # the data set was deleted, so its log lines that wait for the store are dropped
+        if not waiting:
+            # No run of the identifier is left: its data set was deleted. Its log lines on disk, which wait for the
+            # store, are dropped.
             self._gone |= {identifier}
             self._cache.drop_logs(identifier)
         if known:
@@ -291,10 +293,14 @@ class Champions:
         """
         entry = self._entries[identifier]
         folders = self._cache.folders(identifier)
-        problem = None if folders else entry.problem  # the last problem is shown until the next bundle is loaded
+        # Without a bundle on disk there is nothing to load, so the last problem stays visible until the next bundle
+        # arrives.
+        problem = None if folders else entry.problem
         for folder in reversed(folders):
             if folder == entry.folder:
-                break  # no newer bundle is usable; the serving champion stays
+                break
+                # The loop began with the newest bundle, and none that is newer than the serving champion is usable.
+                # That champion stays.
             try:
                 champion = self._load(identifier, folder)
             except FltsError as error:
@@ -307,7 +313,7 @@ class Champions:
             break
         self._used[identifier] = time.monotonic()
         reached("swap.before", identifier)
-        self._entries[identifier] = replace(entry, problem=problem)  # this assignment swaps the champion
+        self._entries[identifier] = replace(entry, problem=problem)  # requests after this line use the new champion
         reached("swap.after", identifier)
         if problem is None and entry.folder is not None:
             self._cache.keep_only(entry.folder)
@@ -336,7 +342,8 @@ class Champions:
                 window_seconds=champion.row_seconds,
             )
         if not self._frozen:
-            # The objects that exist now are long-lived. gc.freeze keeps garbage collections from scanning them.
+            # The objects that exist after the first champion is loaded are long-lived. gc.freeze excludes them from
+            # garbage collections, which are then shorter.
             self._frozen = True
             gc.freeze()
         return champion

@@ -58,7 +58,7 @@ def main() -> int:
         try:
             sys.stdout.buffer.write(encode_fact(fact) + b"\n")
             sys.stdout.buffer.flush()
-        except BrokenPipeError:  # the server has ended, so there is no reader of the result
+        except BrokenPipeError:  # the server, which reads this output, has ended, so the child ends too
             os._exit(1)
 
     cache = ChampionCache(settings.cache_dir)
@@ -94,15 +94,19 @@ def fetch_champions(
     idle = True
     try:
         listed = order.only if order.only is not None else list(store.list_folders(bucket))
-        identifiers = [name for name in listed if IDENTIFIER_PATTERN.fullmatch(name)]  # identifiers become paths
+        # A folder whose name is not a valid identifier is left out, because identifiers become paths on this machine.
+        identifiers = [name for name in listed if IDENTIFIER_PATTERN.fullmatch(name)]
         pointers, unreadable = _pointers(run_store.pointers, identifiers)
-        # An identifier with an unreadable pointer is kept, so that its old champion stays.
+        # An identifier whose pointer could not be read now stays in the list, so that the server keeps the champion
+        # that it has.
         champions = [name for name in identifiers if name in pointers or name in unreadable]
         if order.only is None:
             waiting = sorted(set(run_store.runs.identifiers()) - set(champions))
             say(Listed(champions, waiting))
         elif gone := set(identifiers) - set(champions):
-            next(iter(store.list_folders(bucket)), None)  # raises if the bucket is unavailable
+            # Pointers of an unavailable bucket seem to be gone. This listing then raises an error, so that no champion
+            # is removed.
+            next(iter(store.list_folders(bucket)), None)
             for identifier in sorted(gone):
                 say(Removed(identifier, waiting=bool(run_store.runs.of(identifier))))
     except BackendAwayError as error:
@@ -135,7 +139,9 @@ def ship_logs(store: ObjectStore, bucket: str, cache: ChampionCache, say: Callab
     shipped, taken = 0, True
     try:
         for path in sorted(cache.spool.rglob("*.jsonl")):
-            with suppress(PreconditionFailedError):  # an earlier child wrote it, and ended before it removed the file
+            with suppress(PreconditionFailedError):
+                # An earlier child stored this file and ended before it removed the local copy. Only the copy is left to
+                # remove.
                 store.put_file(bucket, path.relative_to(cache.spool).as_posix(), path, create_only=True)
             path.unlink(missing_ok=True)
             shipped += 1
@@ -166,17 +172,18 @@ def _fetch(
     promotion = Promotion.read(identifier, document)
     if cache.holds(promotion):
         return cache.folder(promotion).name, True
-    # Imported here: numpy would double the child's start-up time, and most rounds find nothing new.
+    # Imported here and not at the top, because numpy would double the child's start-up time, and most rounds find no
+    # new champion.
     from flts.bundle import proof  # noqa: PLC0415 - see above
     from flts.bundle.load import fetch_bundle  # noqa: PLC0415 - see above
 
-    proof.warm_up()  # starts while the bundle is downloaded
-    # The pointer holds the score. The decision holds the other figures of GET /models.
+    proof.warm_up()  # starts the process that tests the model, while the bundle is downloaded
+    # GET /models shows several figures of a champion. The pointer has only the score; the decision has the others.
     decision = evaluations.decision(identifier, promotion.pipeline_run_id) or {}
     scores = {name: decision[name] for name in SCORES if isinstance(decision.get(name), int | float)}
     promotion = Promotion.read(identifier, {**scores, **document})
     bundle, model = fetch_bundle(store, promotion.bundle)
-    proof.prove(bundle, model)  # a model that harms its process must fail here and not in the server
+    proof.prove(bundle, model)  # runs the model in a process of its own, because a crash must not end the server
     return cache.put_bundle(promotion, read_claimed(store, promotion.bundle), model).name, False
 
 

@@ -95,20 +95,25 @@ class FetchingChild:
             assert pipe is not None
             try:
                 pipe.close()
-            except BrokenPipeError:  # the child ended before it read the order
+            except BrokenPipeError:
+                # The child ended before it read the order, so the rest of the order cannot be written. The pipe is
+                # closed all the same.
                 continue
 
     def _stop(self, process: subprocess.Popen[bytes]) -> None:
-        # The process is remembered: if its round has ended meanwhile, poll() counts it as alive for a moment.
+        # For a moment after the kill, poll() still reports the process as alive. `_living` compares with `_stopped`, so
+        # that the next round does not use the killed process.
         self._stopped = process
         process.kill()
 
     def _living(self) -> subprocess.Popen[bytes]:
         if self._process is not None and (self._process is self._stopped or self._process.poll() is not None):
-            self.close()  # another process may have killed the child while it waited
+            self.close()
+            # The child has ended, or was killed, since the last round: remove what is left of it and start a new
+            # one below.
         if self._process is None:
             reached("child-start.before")
-            self._process = subprocess.Popen(  # noqa: S603 - this program's own module
+            self._process = subprocess.Popen(  # noqa: S603 - the command is this program's own module
                 self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE
             )
             reached("child-start.after")

@@ -93,7 +93,9 @@ class ForecastLog:
                     continue
                 try:
                     _write(self._spool / folder, data)
-                except OSError:  # a full disk must not end the writer or the refresher
+                except OSError:
+                    # An error such as a full disk must not end the calling thread (the writer or the refresher), so the
+                    # lines are dropped.
                     self._metrics.forecast_log_dropped.inc(len(lines))
                     log.exception("forecast_log_error")
         return any(self._spool.rglob("*.jsonl"))
@@ -127,13 +129,14 @@ def _write(folder: Path, data: bytes) -> None:
         reached("cache-write.after", "forecasts", folder.parent.name)
     except OSError:
         with suppress(OSError):
-            unfinished.unlink(missing_ok=True)  # a partial file would use up space of the bounded folder
+            # A partial file is useless and would count towards the folder's limit.
+            unfinished.unlink(missing_ok=True)
         raise
 
 
 def _bytes_below(folder: Path) -> int:
     size = 0
     for path in folder.rglob("*"):
-        with suppress(FileNotFoundError):  # the child has moved the file to the store
+        with suppress(FileNotFoundError):  # the fetching child has moved the file to the store meanwhile
             size += path.stat().st_size if path.is_file() else 0
     return size

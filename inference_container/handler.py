@@ -28,7 +28,7 @@ class OnModelSelected:
     def __init__(self, hint: Callable[[str], None]) -> None:
         self._hint = hint
 
-    def __call__(self, event: ModelSelected | DatasetDeleted, progress: Progress) -> Sequence[Event]:  # noqa: ARG002 - nothing to report
+    def __call__(self, event: ModelSelected | DatasetDeleted, progress: Progress) -> Sequence[Event]:  # noqa: ARG002 - a hint has no progress to report
         """Pass the hint on; produce nothing."""
         self._hint(event.identifier)
         return ()
@@ -55,7 +55,8 @@ class OnInferenceData:
         RejectedError
             If the object is missing or differs from its claim; this check reports it now and not after the run.
         """
-        # Imported here: the server imports this module too, and it has no store.
+        # Imported here and not at the top: the inference server imports this module too, and it does not load the
+        # store's client.
         from flts.storage.claims import check_claimed  # noqa: PLC0415
 
         check_claimed(self._store, event.raw_test)

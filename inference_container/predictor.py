@@ -64,7 +64,7 @@ class Predictor:
         request = decode_request(body)
         identifier = self._champions.resolve(request.identifier)
         champion = self._champions.loaded(identifier) or await self._load(identifier)
-        # The request keeps this champion to its end, also if another one is promoted meanwhile.
+        # The request uses this champion until it is answered, even if another champion is promoted meanwhile.
         if request.config_hash is not None and request.config_hash != champion.promotion.config_hash:
             msg = f"the champion of {identifier} has config_hash {champion.promotion.config_hash}"
             raise ConflictError(msg, code="champion_changed", field="config_hash")

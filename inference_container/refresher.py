@@ -26,7 +26,9 @@ from inference_container.protocol import (
 log = get_logger(__name__)
 
 FIRST_WAIT_SECONDS = 1.0  # seconds of the first wait after a failure; each further failure doubles the wait
-LAST_SHIPMENT_SECONDS = 10.0  # seconds for the last logs, within the grace period of 40 s (chart) or 35 s (Compose)
+# Seconds to store the last forecast logs at a stop. The process is killed 40 s (chart) or 35 s (Compose) after the
+# signal.
+LAST_SHIPMENT_SECONDS = 10.0
 
 
 @dataclass(slots=True)
@@ -83,7 +85,8 @@ class Refresher:
         with self._wake:
             if self._thread is not None or self._stopping:
                 return
-            # Before the first request, so that a restarted replica serves its cached champions also without the store.
+            # The local cache is read before the first request, so that a restarted replica serves its cached champions
+            # even if the store is unavailable.
             self._champions.read_disk()
             self._thread = threading.Thread(target=self._run, name="refresher", daemon=True)
             self._thread.start()
@@ -117,7 +120,8 @@ class Refresher:
     def _run(self) -> None:
         try:
             self._champions.load_from_disk()
-        except Exception:  # the cache is unreadable; the store may have the champions
+        except Exception:
+            # The local cache is unreadable. The thread goes on, because it can fetch the champions from the store.
             log.exception("refresh_error")
         next_look = 0.0
         trouble = 0.0
@@ -132,10 +136,12 @@ class Refresher:
             try:
                 self._look_at(hints, whole=whole)
                 trouble = 0.0
-            except Exception:  # after any error the thread must go on, or no later promotion would be served
+            except Exception:
+                # The thread must go on after any error. Without it no later promotion would be served.
                 log.exception("refresh_error")
                 trouble = min(max(2 * trouble, FIRST_WAIT_SECONDS), self._period_seconds)
-            # Many hints must not delay the poll of all other pointers.
+            # A round for hinted identifiers only (`whole` is False) must not delay the next poll of all pointers, so
+            # the earlier time counts.
             soonest = time.monotonic() + (max(trouble, self._store_wait) if trouble else self._wait_seconds())
             next_look = soonest if whole else min(next_look, soonest)
 
@@ -145,7 +151,8 @@ class Refresher:
             return
         try:
             self._flush_logs()
-        finally:  # a failure to write logs must not delay a promotion
+        finally:
+            # The round runs even if writing the logs failed: that must not delay a promotion.
             default = self._champions.default()
             first = list(dict.fromkeys([*hints, *([default] if default else [])]))
             self._round(Order(first=first, skip=self._held_back(), ship_logs=True))
@@ -158,7 +165,7 @@ class Refresher:
                     self._take_in(fact)
         except ChildFailedError as error:
             if not self._stopping:
-                log.error("fetch_error", error=f"the fetching child {error}")  # noqa: TRY400 - the message is complete
+                log.error("fetch_error", error=f"the fetching child {error}")  # noqa: TRY400 - the message has the cause, so no traceback is needed
                 self._hold_store()
         except (OSError, msgspec.MsgspecError):
             log.exception("fetch_error")
@@ -183,7 +190,7 @@ class Refresher:
             case Removed(identifier, waiting):
                 self._backoffs.pop(identifier, None)
                 if not waiting:
-                    self._flush_logs()  # log lines in memory go to disk, where `removed` deletes them
+                    self._flush_logs()  # writes the log lines from memory to disk, where `removed` deletes them
                 self._champions.removed(identifier, waiting=waiting)
             case Away("pointers", reason):
                 self._metrics.backend_up.labels("store").set(0)
@@ -206,7 +213,9 @@ class Refresher:
 
     def _wait_seconds(self) -> float:
         """Return the seconds until the next poll, at the end of the period or of a back-off."""
-        if self._store_wait > 0:  # the store does not answer, so back-offs that have ended must wait too
+        if self._store_wait > 0:
+            # The store does not answer, so no poll is made before this wait ends, even if an identifier's own back-off
+            # has ended.
             return self._store_wait
         waits = [self._period_seconds - (time.monotonic() - self._phase_seconds) % self._period_seconds]
         waits += [max(0.0, backoff.until - time.monotonic()) for backoff in list(self._backoffs.values())]

@@ -34,7 +34,7 @@ def users_at(shape: str, users: int, share: float) -> int:
     if shape == "steps":
         return max(1, users * (int(share * STEPS) + 1) // STEPS)
     if shape == "spike":
-        return users if 0.4 <= share < 0.6 else max(1, users // STEPS)  # noqa: PLR2004 - the fifth in the middle
+        return users if 0.4 <= share < 0.6 else max(1, users // STEPS)  # noqa: PLR2004 - the spike is the middle fifth of the test
     return users
 
 

@@ -64,7 +64,8 @@ class TrainBaselines:
             return claimed_training_set(self._adapters.store, event, settings)
 
         announced = []
-        # A repeated delivery checks the bundles of the first. It does not try baselines that cannot be fitted.
+        # If this event was delivered before, the first delivery recorded the bundles that it made. Only these are
+        # checked: a baseline that could not be fitted then is not tried again.
         for model_type in before.get("bundles", self._trainer.model_types):
             report.alive(model_type)
             with bind(run_id=derived_run_id(event.event_id, model_type), model_type=model_type):

@@ -63,7 +63,7 @@ class DatasetStore:
         try:
             data, _ = self._store.get(self._bucket, key)
         except ObjectNotFoundError:
-            return None  # this object is written last, so the data set is incomplete
+            return None  # preprocess writes this object last, so without it the data set is incomplete
         try:
             return self._read(key, data)
         except RetryableError:
@@ -136,7 +136,7 @@ class DatasetStore:
         rows, columns = parquet_shape(data) if key.endswith(".parquet") else (None, None)
         try:
             return put_claimed(self._store, self._bucket, key, data, rows=rows, columns=columns)
-        except RejectedError as error:  # the stored object is not a table
+        except RejectedError as error:  # an object is already stored under the key and is not a table
             raise self._broken(identifier, config_hash) from error
 
     def _broken(self, identifier: str, config_hash: str) -> RejectedError:

@@ -59,7 +59,8 @@ class PreprocessUpload:
         """
         ended = self._runs.end(event.identifier, event.pipeline_run_id)
         if ended is not None:
-            # The run was cancelled before preprocessing, or the event was delivered again. Its outcome stays.
+            # The run was cancelled before preprocessing, or a repeated event arrived after the run's end. The outcome
+            # stays, and preprocess does nothing.
             log.info("preprocess_skipped", reason=f"the run has ended: {ended}")
             return []
         began = self._now()
@@ -74,7 +75,8 @@ class PreprocessUpload:
         stored, digest, reused = made
         self._metrics.datasets_preprocessed.labels(outcome="reused" if reused else "done").inc()
         training, inference = self._events(event, stored, digest)
-        # inference-worker also polls the store, so that a lost event does not lose the forecast.
+        # The event for the inference worker is also stored. The worker polls the store, so that it makes the forecast
+        # even if the event is lost in Kafka.
         self._forecasts.put_inference(inference)
         self._put_stage(
             event,
@@ -108,7 +110,8 @@ class PreprocessUpload:
         if not (event.force or settings.force_reprocess):
             stored = self._datasets.find(event.identifier, digest)
             if stored is not None:
-                # The stored rows were checked for the windows of another run; this run may need longer windows.
+                # An earlier run stored this data set and checked that it has enough rows for that run's windows. This
+                # run may need longer windows, so the check is repeated.
                 check_enough_rows(stored.usable, settings, split_share=stored.split_share)
                 log.info("preprocess_skip_duplicate", config_hash=digest, **_shapes(stored))
                 return stored, digest, True
@@ -189,7 +192,9 @@ class PreprocessUpload:
         details = {"code": error.code, "message": error.message, "field": error.field}
         self._put_stage(event, "failed", began, **details)
         if isinstance(error, ObjectNotFoundError | HashMismatchError) or error.code == BROKEN:
-            return  # the run stays open, because a replay of the dead letter succeeds once the store is repaired
+            return
+            # No outcome is written, so the run stays open: a replay of the dead letter succeeds once the store is
+            # repaired.
         self._runs.put_outcome(event.identifier, event.pipeline_run_id, RunState.REJECTED, stage=STAGE, **details)
 
     def _put_stage(self, event: RawData, status: Any, began: datetime, **details: Any) -> None:

@@ -119,7 +119,8 @@ class DatasetJob:
             return self._upload_sample(Path(folder))
 
     def _claim(self, bucket: str, key: str) -> ClaimCheck:
-        # Hashed while it is downloaded: an upload may be larger than the container's disk.
+        # The upload is hashed while it is downloaded and is not written to disk: it may be larger than the container's
+        # disk.
         size, sha256 = hash_of(self._store.stream(bucket, key))
         return ClaimCheck(bucket=bucket, object_key=key, size=size, sha256=sha256)
 
@@ -130,7 +131,8 @@ class DatasetJob:
         upload = upload_hash(train_sha256, test_sha256)
         train_key = layout.UPLOAD(SAMPLE_IDENTIFIER, upload, "train")
         test_key = layout.UPLOAD(SAMPLE_IDENTIFIER, upload, "test")
-        # The training file is stored last, because it makes the upload complete.
+        # An upload counts as complete once its training file is stored, so the training file is stored after the test
+        # file.
         self._store.put_file(bucket, test_key, test_path)
         self._store.put_file(bucket, train_key, train_path)
         log.info("sample_uploaded", identifier=SAMPLE_IDENTIFIER, object_key=train_key)

@@ -28,7 +28,7 @@ CHART = ROOT / ".helm"
 SCHEMA = CHART / "values.schema.json"
 COPIED = ("s3", "prometheus", "grafana")
 WORKLOADS = {
-    # Workload names that differ from the names of the settings' readers.
+    # Each setting's reader, and the names of its workloads in the chart where they differ from the reader's name.
     "gateway": ["fastapi-app"],
     "preprocess Job": ["preprocess-job"],
     **{trainers_in(package): trainers_in(package).split(", ") for package in PACKAGES},
@@ -38,7 +38,8 @@ WORKLOADS = {
     "flts": [],
 }
 OTHERS = {
-    # Images without a settings class: the shared settings that deploy/mlflow/serve.py and locust/target.py read.
+    # These images have no settings class. Listed are the settings that deploy/mlflow/serve.py and locust/target.py
+    # read.
     "mlflow": ["ALLOW_DEFAULT_CREDENTIALS", "AWS_DEFAULT_REGION", "MLFLOW_S3_ENDPOINT_URL", "NAMESPACE_PREFIX"],
     "locust-master": ["GATEWAY_URL", "INFERENCE_URL"],
     "locust-worker": ["GATEWAY_URL", "INFERENCE_URL"],
@@ -47,9 +48,9 @@ NOT_CHOSEN = frozenset(
     {
         # Set by the chart's templates: ports, folders, the kind of store, the workload's name.
         *("SERVICE_HOST", "SERVICE_PORT", "CACHE_DIR", "STORE", "STORE_PATH", "MODEL_TYPE", "DATASET_NAME"),
-        # Set by the image, and by tests.
+        # The image sets the first; tests set the second.
         *("FLTS_COMMIT", "KILL_POINTS"),
-        # In the Secret, together with its secret key.
+        # The Secret contains it, together with AWS_SECRET_ACCESS_KEY.
         "AWS_ACCESS_KEY_ID",
     }
 )
@@ -124,7 +125,7 @@ def schema() -> dict[str, Any]:
         name: entry for name, entry in services["properties"].items() if not entry["description"].startswith(TRAINS)
     }
     trainers = {values_key(trainer): _trainer_schema(trainer) for trainer in TRAINERS}
-    first = list(kept).index("eval")  # in the order of the pipeline
+    first = list(kept).index("eval")  # trainers come before eval, as in the pipeline
     ordered = [*list(kept.items())[:first], *trainers.items(), *list(kept.items())[first:]]
     services["properties"] = dict(ordered)
     services["required"] = [name for name, _ in ordered]

@@ -153,7 +153,7 @@ def _kind(info: FieldInfo) -> str:
 
 
 def _metadata(part: object) -> tuple[Any, ...]:
-    # Pydantic keeps the constraints of a Field inside Annotated one level deeper.
+    # For a Field inside Annotated, Pydantic keeps the constraints one level deeper, in the Field's own `metadata`.
     return tuple(extra for info in getattr(part, "__metadata__", ()) for extra in getattr(info, "metadata", [info]))
 
 

@@ -25,7 +25,8 @@ def main() -> int:
     if not missing:
         print(f"{target.name} is there and holds every secret; nothing was changed")
         return 0
-    # Created with mode 0600: before a later chmod other users could read the file.
+    # The file gets mode 0600 when it is created. If only a later chmod set the mode, other users could read the file
+    # before it.
     with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a", encoding="utf-8") as file:
         if there and not target.read_text(encoding="utf-8").endswith("\n"):
             file.write("\n")

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 OLDEST = (3, 11)
 EXTRAS = {
-    # Extras that each environment contains.
+    # The extras of pyproject.toml that each environment contains.
     "load": {"load"},
     "embedded": {"embedded"},
     "dev": {"dev", "embedded", "load"},
@@ -40,7 +40,8 @@ def main() -> int:
         return 1
     ROOT.joinpath(".venv.lock").touch()
     with ROOT.joinpath(".venv.lock").open("r") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two concurrent makes install once
+        # of two concurrent makes, the second waits here and finds the installation done
+        fcntl.flock(lock, fcntl.LOCK_EX)
         if is_current(extra):
             return 0
         return install(extra)
@@ -74,8 +75,9 @@ def install(extra: str) -> int:
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", str(VENV)], check=True)
     command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    # Index of torch's CPU build. Without it the default index's Linux wheel installs 2.7 GB of CUDA.
-    index = os.environ.get("TORCH_INDEX_URL", "")  # noqa: TID251 - runs before any settings class can be imported
+    # TORCH_INDEX_URL is the index of torch's CPU build. Without it, pip installs the wheel of the default index, which
+    # on Linux brings 2.7 GB of CUDA.
+    index = os.environ.get("TORCH_INDEX_URL", "")  # noqa: TID251 - runs before the packages that a settings class needs are installed
     if index:
         command += ["--extra-index-url", index]
     command += ["--constraint", "constraints.txt", "--editable", f".[{extra}]"]

@@ -208,7 +208,8 @@ def run(options: argparse.Namespace, target: Target, report: Path) -> int:
         *("--csv", str(report / "load"), "--report", str(report)),
     ]
     worker = [*shared, "--worker", "--master-host", "127.0.0.1", "--master-port", str(port)]
-    # The key is passed in the environment, because every user can read command lines.
+    # The API key is passed in the environment and not as an argument, because every user of the machine can read
+    # command lines.
     environment = {"GATEWAY_API_KEY": target.api_key}
     with (report / "workers.log").open("w") as log, contextlib.ExitStack() as processes:
         first = processes.enter_context(started(master, environment))
@@ -236,7 +237,7 @@ def started(
     command: list[str], variables: Mapping[str, str], *, log: object = None
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Start a process, and end it in any case."""
-    process = subprocess.Popen(command, env={**environ(), **variables}, stdout=log, stderr=log, cwd=ROOT)  # type: ignore[call-overload] # a file or None
+    process = subprocess.Popen(command, env={**environ(), **variables}, stdout=log, stderr=log, cwd=ROOT)  # type: ignore[call-overload] # `log` is a file or None
     try:
         yield process
     finally:
@@ -250,7 +251,7 @@ def started(
 
 def environ() -> dict[str, str]:
     """Return this process's variables, without which Locust does not start."""
-    import os  # noqa: PLC0415 - this one use
+    import os  # noqa: PLC0415 - only this function needs it
 
     return dict(os.environ)  # noqa: TID251 - passed on to Locust
 

@@ -138,7 +138,7 @@ def draw_forecast(shown: Shown) -> Figure:
     axis.spines[["top", "right"]].set_visible(False)
     locator = mdates.AutoDateLocator(minticks=4, maxticks=8)  # type: ignore[no-untyped-call] # matplotlib has no types
     axis.xaxis.set_major_locator(locator)
-    formatter = mdates.ConciseDateFormatter(locator, show_offset=False)  # type: ignore[no-untyped-call] # matplotlib's
+    formatter = mdates.ConciseDateFormatter(locator, show_offset=False)  # type: ignore[no-untyped-call] # matplotlib has no types
     axis.xaxis.set_major_formatter(formatter)
     axis.legend(loc=(0.42, 0.04), fontsize=8.5)
     return figure
@@ -174,7 +174,7 @@ def _forecast(client: GatewayClient, body: Mapping[str, Any], *, run_id: str) ->
     """Request a forecast until the champion of this run answers."""
     deadline = time.monotonic() + SERVED_SECONDS
     while time.monotonic() < deadline:
-        with suppress(ApiError):  # the replica is still fetching the champion
+        with suppress(ApiError):  # a request fails while the replica fetches the champion
             answer = client.forecast(dict(body), horizon=HORIZON_STEPS, identifier=SAMPLE_IDENTIFIER)
             if answer["run_id"] == run_id:
                 return answer

@@ -77,7 +77,7 @@ def _metrics(looks: Sequence[Look]) -> list[str]:
 def _events(rescales: Sequence[Rescale], least: int, back_to: int | None) -> list[str]:
     if not rescales:
         return ["no evidence: the cluster has no event SuccessfulRescale of this run"]
-    # Events without a target are about the autoscaler's limits, not about load.
+    # Only an event whose message mentions a target is about load. The others are about the autoscaler's own limits.
     sizes = [rescale.size for rescale in rescales if "target" in rescale.message]
     if not sizes:
         return [f"no evidence: none of {len(rescales)} events is about the CPU"]
@@ -130,7 +130,8 @@ class ScalingWatch:
 
 
 def _identity(event: dict[str, Any]) -> tuple[str, int]:
-    # Kubernetes repeats an event by raising its count.
+    # Kubernetes does not create a new event for a repetition but raises the event's count, so the identity contains the
+    # count.
     return event["metadata"]["uid"], event.get("count") or 1
 
 

@@ -30,5 +30,5 @@ def _value(entry: dict[str, Any]) -> dict[str, Any]:
         return {"enum": [*one["enum"], ""]}
     if "pattern" in one:
         return {"anyOf": [{"const": ""}, {"type": "string", "pattern": one["pattern"]}]}
-    # Text and lists; in `TARGETS: 1` the number is a column's name.
+    # A text or a list. A number is allowed too, because YAML reads a column named 1 in `TARGETS: 1` as a number.
     return {"type": ["string", "number"]}

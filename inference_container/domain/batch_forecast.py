@@ -129,7 +129,9 @@ def _scores(of: _Forecasts, actual: FloatArray, target: int) -> dict[str, float 
     errors = actual[known] - of.mean[known, target]
     lower, upper = of.lower[known, target], of.upper[known, target]
     inside = ((lower <= actual[known]) & (actual[known] <= upper)).mean()
-    with np.errstate(over="ignore"):  # the square of a value above 1e154 overflows to infinity
+    # The square of a value above 1e154 overflows to infinity. The warning is suppressed, because the result is then
+    # None.
+    with np.errstate(over="ignore"):
         rmse, mae = float(np.sqrt(np.mean(errors**2))), float(np.mean(np.abs(errors)))
     return {
         "rmse": rmse if np.isfinite(rmse) else None,

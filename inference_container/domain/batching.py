@@ -27,9 +27,12 @@ if TYPE_CHECKING:
 
 FloatArray = NDArray[np.float64]
 
-ROLLING_SHARE = 16  # places of a batch that are reserved for requests beyond the model's own steps
-CLOCK_POINTS = 4096  # most times per call of a model whose only input is time
-SLOW_THREADS = 2  # threads for calls too slow for the event loop; ONNX Runtime releases the GIL
+# Requests of a batch (FULL_BATCH) that are reserved for horizons beyond the model's own; short requests cannot displace
+# them.
+ROLLING_SHARE = 16
+CLOCK_POINTS = 4096  # most forecast times in one call of a model whose only input is the time
+# Threads for model calls that would block the event loop too long. ONNX Runtime releases the GIL during a call.
+SLOW_THREADS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,9 +168,9 @@ class _Lane:
             self._next()
             return
         try:
-            with np.errstate(all="ignore"):  # huge values overflow to infinity, which _answer refuses
+            with np.errstate(all="ignore"):  # no warning if huge inputs overflow to infinity: _answer refuses these
                 call = self._clock_call(short) if self._clock else self._window_call(short, rolling)
-        except Exception as error:  # noqa: BLE001 - a bug must fail the requests of this turn and not stop the lane
+        except Exception as error:  # noqa: BLE001 - a bug must fail only the requests of this turn: the next turn must follow
             self._fail([*short, *rolling], error)
             self._next()
             return
@@ -189,7 +192,7 @@ class _Lane:
 
     def _next(self) -> None:
         if self._short or self._rolling:
-            self._loop.call_soon(self._turn)  # after the event loop has polled its sockets
+            self._loop.call_soon(self._turn)  # not called directly, so that the event loop polls its sockets first
             return
         self._busy = False
         self._on_empty(self._champion)
@@ -302,7 +305,7 @@ class _Lane:
     def _complete(self, jobs: list[_Job], finish: Callable[[FloatArray], None], run: Callable[[], FloatArray]) -> None:
         try:
             finish(run())
-        except Exception as error:  # noqa: BLE001 - as in _turn
+        except Exception as error:  # noqa: BLE001 - a bug must fail only these requests
             self._fail(jobs, error)
 
     def _fail(self, jobs: Sequence[_Job], error: Exception) -> None:

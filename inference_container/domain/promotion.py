@@ -12,7 +12,7 @@ from flts.contracts.claim_check import ClaimCheck
 from flts.contracts.events import Uuid
 from flts.errors import RejectedError
 
-_RUN: TypeAdapter[str] = TypeAdapter(Uuid)  # strict, because the id becomes part of a path
+_RUN: TypeAdapter[str] = TypeAdapter(Uuid)  # accepts only a UUID, because the id becomes part of a path
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from flts.errors import RejectedError
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-EPOCH_NAIVE = datetime(1970, 1, 1)  # noqa: DTZ001 - naive times are UTC here
+EPOCH_NAIVE = datetime(1970, 1, 1)  # noqa: DTZ001 - a time without a time zone is UTC here
 FIRST_SECOND = -62_135_596_800  # 0001-01-01T00:00:00Z
 LAST_SECOND = 253_402_300_799  # 9999-12-31T23:59:59Z
-PLAIN_LENGTH = 19  # YYYY-MM-DDTHH:MM:SS
-VECTOR_ROWS = 64  # for fewer rows a loop is faster than numpy
+PLAIN_LENGTH = 19  # characters of YYYY-MM-DDTHH:MM:SS
+VECTOR_ROWS = 64  # rows; for fewer rows a loop is faster than numpy
 DIGITS = np.array([0, 1, 2, 3, 5, 6, 8, 9, 11, 12, 14, 15, 17, 18])
 SECOND = timedelta(seconds=1)
 
@@ -139,7 +139,8 @@ def _read_uniform(texts: Sequence[str]) -> NDArray[np.int64] | None:
         times: NDArray[np.int64] = table.astype("datetime64[s]").astype(np.int64)
     except ValueError:
         return None
-    return times if int(times.min(initial=0)) >= FIRST_SECOND else None  # numpy has a year 0, Python's datetime has not
+    # numpy accepts the year 0, which Python's datetime cannot represent, so times before FIRST_SECOND are not accepted.
+    return times if int(times.min(initial=0)) >= FIRST_SECOND else None
 
 
 def _style(text: str) -> TimeStyle:

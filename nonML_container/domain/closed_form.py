@@ -83,7 +83,8 @@ def prophets_to_onnx(models: Sequence[Prophet], recipe: FittedRecipe) -> onnx.Mo
             forecast = graph.node("Add", [forecast, graph.node("Mul", [forecast, factor])])
         if stack.additive.any():
             forecast = graph.node("Add", [forecast, graph.node("MatMul", [terms, graph.constant(stack.additive)])])
-    # raw = y_scale * forecast + floor, and scaled = (raw - offset) / scale + add: together one product and one sum.
+    # Two conversions follow: to raw units, y_scale * forecast + floor, and to the recipe's scale, (raw - offset) /
+    # scale + add. They are combined into one product and one sum.
     offset, scale = recipe.offsets_of_targets, recipe.scales_of_targets
     forecast = graph.node("Mul", [forecast, row(stack.y_scale / scale)])
     answer = graph.node("Add", [forecast, row((stack.floor - offset) / scale + recipe.add)])
@@ -110,13 +111,14 @@ def stack_models(models: Sequence[Prophet]) -> Stack:
         changes[: len(delta), column], deltas[: len(delta), column] = model.changepoints_t, delta
         weights = np.ravel(model.params["beta"])
         position = 0
-        for season in model.seasonalities.values():  # same order as Prophet's columns
+        for season in model.seasonalities.values():  # Prophet's columns, and so `weights`, have this order
             into = multiplicative if season["mode"] == "multiplicative" else additive
             for order in range(1, int(season["fourier_order"]) + 1):
                 wave = waves.index((float(season["period"]), order))
                 into[wave, column], into[len(waves) + wave, column] = weights[position : position + 2]
                 position += 2
-    starts = [model.start.timestamp() for model in models]  # pandas treats a naive time as UTC
+    # Prophet's start has no time zone and is in UTC. pandas' timestamp() also treats it as UTC.
+    starts = [model.start.timestamp() for model in models]
     floors = [float(getattr(model, "y_min", 0.0)) if model.scaling == "minmax" else 0.0 for model in models]
     return Stack(
         start=np.array(starts),

@@ -26,8 +26,8 @@ class _AtLeast(logging.Filter):
         return record.levelno >= self._level
 
 
-# These loggers report every fit and a missing plotting library. Filters are used, because both packages set the
-# levels of their loggers at import.
+# Prophet and cmdstanpy log every fit and a missing plotting library. Filters suppress these messages, because the
+# packages set the levels of their loggers at import and would overwrite a level set here.
 for _name, _least in (("prophet", logging.WARNING), ("prophet.plot", logging.CRITICAL), ("cmdstanpy", logging.WARNING)):
     logging.getLogger(_name).addFilter(_AtLeast(_least))
 
@@ -54,9 +54,9 @@ def fit_prophet(times: IntArray, values: FloatArray, options: ProphetSettings, o
     Prophet
         Fitted, without uncertainty samples: intervals are calibrated on residuals.
     """
-    from prophet import Prophet  # noqa: PLC0415 - after its loggers have their filters
+    from prophet import Prophet  # noqa: PLC0415 - imported after the loggers have their filters
 
-    from nonML_container.domain.backend import ExactBackend  # noqa: PLC0415 - as above
+    from nonML_container.domain.backend import ExactBackend  # noqa: PLC0415 - imported with Prophet, and only for a fit
 
     model = Prophet(
         changepoint_prior_scale=options.prophet_changepoint_prior_scale,
@@ -82,7 +82,8 @@ def predict(model: Prophet, times: IntArray) -> FloatArray:
     """Return Prophet's own forecast at these times, (n,), raw units."""
     order = np.argsort(times, kind="stable")
     answer = np.empty(len(times))
-    # Prophet sorts its answer by time.
+    # Prophet returns its forecasts sorted by time. It therefore gets sorted times, and `order` puts each forecast at
+    # its own place in `times`.
     answer[order] = model.predict(pd.DataFrame({"ds": _dates(times[order])}))["yhat"]
     return answer
 

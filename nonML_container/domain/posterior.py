@@ -86,7 +86,8 @@ def most_likely(problem: Problem) -> Parameters:
     solution = np.zeros(columns.shape[1])
     noise = max(float(np.std(problem.y)), LEAST_NOISE)
     for _ in range(MAX_ROUNDS):
-        # Multiplied by the variance, because a division by a noise level near 0 would overflow.
+        # `gram` and `moments` would have to be divided by the noise variance, which overflows near 0. Instead
+        # `precision` and `penalty` are multiplied by the variance, which gives the same minimum.
         variance = noise**2
         solution = sparse_minimum(gram + np.diag(variance * precision), moments, variance * penalty, solution)
         errors = problem.y - columns @ solution
@@ -124,7 +125,7 @@ def sparse_minimum(quadratic: Array, linear: Array, penalty: Array, start: Array
     sign = np.sign(x)
     active = free | (x != 0)
     slack = TOLERANCE * max(1.0, float(np.abs(linear).max()))
-    settled = False  # whether the active unknowns minimise the function on their own
+    settled = False  # whether x minimises the function over the active unknowns
     for _ in range(MAX_SEARCH_STEPS):
         gradient = quadratic @ x - linear
         if settled:
@@ -163,7 +164,8 @@ def _step(
     best, best_value = x, np.inf
     for share in shares[(shares > 0) & (shares <= 1)]:
         point = x + share * move
-        # An unknown that reaches 0 is set to exactly 0, because rounding would leave a tiny value.
+        # An unknown that reaches 0 at this share of the move is set to exactly 0, because rounding would leave a tiny
+        # value.
         point[crosses & np.isclose(-x / np.where(move == 0, 1.0, move), share, rtol=1e-12, atol=0)] = 0.0
         value = float(point @ quadratic @ point / 2 - linear @ point + penalty @ np.abs(point))
         if value < best_value:

@@ -20,7 +20,7 @@ from flts.settings import RecipeSettings, WindowSettings
 from preprocess_container.domain.sampling import sample_rows
 
 WEEK_SECONDS = 7 * 86_400
-LEAST_CONTEXT_ROWS = 2_016  # rows; the longest horizon that is served, a week of five-minute steps
+LEAST_CONTEXT_ROWS = 2_016  # rows; equal to the longest horizon that inference serves, a week of five-minute steps
 MOST_CONTEXT_ROWS = 20_000
 
 
@@ -136,6 +136,7 @@ def _lengths(features: Features) -> tuple[int, ...]:
 
 def _report(train: RawTable, layout: Layout, recipe: FittedRecipe, rows_needed: int) -> dict[str, Any]:
     report = describe(train, layout, recipe, rows_needed=rows_needed).as_dict()
-    # Window settings are no part of config_hash, so an object under this hash must not depend on them.
+    # The report is stored under config_hash, which does not cover the window settings. `rows_needed` depends on them
+    # and is removed, so that runs with other window settings can reuse the report.
     del report["rows_needed"]
     return report

@@ -27,7 +27,7 @@ def exported(network: nn.Module, shape: Shape) -> onnx.ModelProto:
     """
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # suppresses a warning about the missing torchvision
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's exporter uses torch's own deprecated functions
+        warnings.simplefilter("ignore")  # torch's exporter warns about torch's own deprecated functions
         program = torch.onnx.export(
             network.eval(),
             (torch.zeros(2, shape.window_steps, shape.features),),
@@ -49,7 +49,8 @@ def exported(network: nn.Module, shape: Shape) -> onnx.ModelProto:
 
 
 def _leave_out_zero_states(graph: onnx.GraphProto) -> None:
-    # Torch exports an initial state of zeros in the batch's shape. ONNX's operators start from zero by default.
+    # Torch exports an initial state of zeros whose shape depends on the batch. It is removed, because ONNX's operators
+    # start from zero by default.
     makers = {name: node for node in graph.node for name in node.output}
     constants = {each.name: each for each in graph.initializer}
 
@@ -81,14 +82,16 @@ def _leave_out_unused(graph: onnx.GraphProto) -> None:
 
 
 def _leave_out_remarks(model: onnx.ModelProto) -> None:
-    # The exporter records the source file and line of each node; they would make the bytes depend on the machine.
+    # The exporter records the source file and line of each node. They are removed, because the bytes would depend on
+    # the machine.
     for part in (model, model.graph, *model.graph.node, *model.graph.input, *model.graph.output):
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
 
 
 def _number_names(graph: onnx.GraphProto) -> None:
-    # The exporter numbers names across all networks of a process, but the same network must give the same bytes.
+    # The exporter numbers names across all networks of a process. The same network must give the same bytes, so the
+    # names are numbered anew.
     made = [each.name for each in graph.initializer] + [name for node in graph.node for name in node.output if name]
     outside = {each.name for each in (*graph.input, *graph.output)}
     names = {name: f"v{number}" for number, name in enumerate(made) if name not in outside}

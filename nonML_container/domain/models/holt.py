@@ -87,7 +87,8 @@ def fit(data: TrainingSet, settings: NonmlSettings, report: Report) -> FittedMod
             prefix, actual[measured[:, None] + np.arange(horizon)], forecast(values, measured, found, rows, horizon)
         )
 
-    # The last origins; there is none if every segment is shorter than a window.
+    # The ONNX file is checked on the windows of the last origins. There is no origin if every segment is shorter than a
+    # window.
     checked = target_rows(segments, context_rows=rows, last_row=len(features))[-CHECKED_WINDOWS:]
     return FittedModel(
         model_bytes=_onnx(found, rows, horizon, columns, features=len(features.names)),
@@ -213,7 +214,8 @@ def window_rows(parameters: FloatArray, moments: FloatArray, horizon_steps: int)
     for rows in range(1, longest):
         moved = -whole
         moved[longest - rows + 1 :] = 0.0
-        moved[longest - rows] = whole[: longest - rows].sum()  # the first row gets the weights of all earlier rows
+        # A window of `rows` rows lacks all earlier rows, so its first row gets the sum of their weights.
+        moved[longest - rows] = whole[: longest - rows].sum()
         if moved @ moments[:-1, :-1] @ moved <= allowed:
             return rows
     return longest
@@ -243,9 +245,9 @@ def _squared_errors(parameters: FloatArray, moments: FloatArray) -> FloatArray:
 
 def _onnx(parameters: FloatArray, rows: int, horizon_steps: int, columns: IntArray, *, features: int) -> bytes:
     """Return an ONNX file that multiplies, per target, the window by the weights and the result by the damping."""
-    states = np.stack(weights(parameters, rows), axis=-1)  # (m, rows, 2)
+    states = np.stack(weights(parameters, rows), axis=-1)  # (targets, rows, 2); 2: level and trend
     ahead = damping(parameters, horizon_steps)
-    steps = np.stack([np.ones_like(ahead), ahead], axis=1)  # (m, 2, horizon_steps)
+    steps = np.stack([np.ones_like(ahead), ahead], axis=1)  # (targets, 2, horizon_steps)
     graph = GraphBuilder()
     targets = graph.node("Gather", ["window", graph.constant(columns)], axis=2)
     by_target = graph.node("Transpose", [targets], perm=[2, 0, 1])

@@ -42,7 +42,7 @@ def fit(data: TrainingSet, settings: NonmlSettings, report: Report) -> FittedMod
         If a target has fewer than two values before the calibration tail.
     """
     recipe, times = data.recipe, data.features.times
-    raw = observed_targets(recipe, data.features)  # Prophet ignores missing cells
+    raw = observed_targets(recipe, data.features)  # missing cells stay NaN, which Prophet ignores
     stop = data.tails.stop_stop
     tail_forecast = np.zeros((len(times) - stop, len(recipe.varying_targets)))
     scaled_tail = scale_targets(recipe, raw[stop:])
@@ -79,6 +79,6 @@ def fit(data: TrainingSet, settings: NonmlSettings, report: Report) -> FittedMod
             for name, value in error_metrics(prefix, *(scale_targets(recipe, each) for each in rows)).items()
         },
         rows_required=1,
-        # The forecast depends on time only, so its error does not depend on the step ahead.
+        # The forecast depends on the time only and not on the step ahead, so every step has the same residuals.
         residuals=dict.fromkeys(calibration_steps(data.tails.calibration_rows), residuals),
     )

@@ -75,7 +75,8 @@ def recurrent_to_onnx(
             graph.constant(biases[None]),
         ]
         states, last = graph.nodes(kind, inputs, 2, hidden_size=hidden, **attributes)
-        # Drop the axis of directions: (L, 1, b, h) of all states, (1, b, h) of the last one.
+        # ONNX's result has an axis of directions of length 1, which is removed: (steps, 1, batch, hidden) of all
+        # states, (1, batch, hidden) of the last state.
         top = layer == layers - 1
         current = graph.node("Squeeze", [last if top else states, graph.integers(0 if top else 1)])
     head = [graph.constant(_array(network.head.weight)), graph.constant(_array(network.head.bias))]
