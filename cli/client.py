@@ -20,7 +20,7 @@ from cli.settings import is_local
 from flts.errors import FltsError
 
 Record = dict[str, Any]
-# without a byte from the gateway, which sends a keep-alive every 15 s; then the stream counts as broken
+# The client reconnects to a stream of events after this time without a byte; the gateway sends a keep-alive every 15 s.
 STREAM_SILENCE_SECONDS = 60.0
 # Timeout of a replay: the gateway publishes for at most 10 s and then waits for the broker's last acknowledgement.
 REPLAY_SECONDS = 60.0
@@ -95,8 +95,7 @@ class GatewayClient:
                 headers={"x-api-key": api_key} if api_key else {},
                 timeout=httpx.Timeout(timeout_seconds, connect=min(5.0, timeout_seconds)),
                 transport=transport,
-                # The proxy of the environment is ignored for an address of this machine, because a proxy cannot reach
-                # it.
+                # HTTP_PROXY is ignored for an address of this machine, because a proxy cannot reach it.
                 trust_env=not is_local(url),
             )
         except (httpx.InvalidURL, ValueError) as error:

@@ -53,9 +53,9 @@ def follow_run(
         view = apply_event(view, event)
         display.show(event, view)
         if event.kind != "end" and _is_given_up(view):
+            # Preprocess has failed. It writes the stage's record first and the run's outcome next, so the run is read
+            # again.
             view = client.run(run_id)
-            # Preprocess has failed. It writes the run's outcome after the stage's record, so the run is read once
-            # more.
             display.show(RunEvent("end", view), view)
             break
     return view

@@ -75,8 +75,8 @@ def decision_lines(view: Record) -> list[str]:
             reason = details.get("reason") or details.get("message") or details.get("error") or ""
             return [f"{view['outcome']}{': ' if reason else ''}{one_line(reason)}"]
         return ["not decided yet"]
-    # Eval may decide "promoted" for a run and then find that a newer run is the champion. The outcome of the run is
-    # then "superseded". The decision still states "promoted", so the outcome is shown instead.
+    # If a newer run becomes the champion after eval has decided "promoted" for this run, this run's outcome is
+    # "superseded". The decision still states "promoted", so the outcome is shown instead.
     late = _came_late(view)
     told = (view.get("outcome_details") or {}) if late else decision
     word = "superseded" if late else str(decision.get("decision"))

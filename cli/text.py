@@ -51,7 +51,7 @@ def fixed(value: object, *, decimals: int = 5) -> str:
     """Return a scaled value with fixed decimals, so that the values of a column are easy to compare."""
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return "-"
-    return f"{value:.{decimals}f}" if abs(value) < 1000 else number(value)  # noqa: PLR2004 - a larger number would make the column too wide
+    return f"{value:.{decimals}f}" if abs(value) < 1000 else number(value)  # noqa: PLR2004 - more digits would widen the column
 
 
 def one_line(text: object) -> str:

@@ -53,7 +53,7 @@ def run_demo(settings: EmbeddedSettings, demo: DemoSettings, say: Say) -> int:
     int
         0 if a forecast was served, 1 if not.
     """
-    dataset = choose_dataset(settings, demo)  # before any process starts, so that a wrong path is reported at once
+    dataset = choose_dataset(settings, demo)  # reports a wrong path before any process starts
     began = time.monotonic()
     with MemoryMeter() as meter, Stack(settings, say) as stack:
         say(f"Starting broker, store, MLflow and the services; their logs are in {stack.home / 'logs'}")
@@ -86,8 +86,7 @@ def choose_dataset(settings: EmbeddedSettings, demo: DemoSettings) -> DataSet:
         if path is not None and not path.is_file():
             msg = f"{field}: there is no file {path}"
             raise NotFoundError(msg, field=field)
-    # The setting NAME is the data set's name. Windows sets a variable NAME to the machine's name, which is ignored
-    # here.
+    # NAME sets the data set's name. Windows also sets NAME, to the machine's name, so that value is ignored.
     given = demo.name if demo.name != socket.gethostname() else ""
     if demo.data is None:
         if demo.test is not None:

@@ -215,7 +215,7 @@ def _launch(program: Program) -> subprocess.Popen[bytes]:
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C reaches only the launcher, which ends the processes in order
-            preexec_fn=end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 - unsafe with threads in general; this function makes one prctl call
+            preexec_fn=end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 - its single prctl call is safe with threads
         )
 
 

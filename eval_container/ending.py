@@ -107,8 +107,8 @@ class Ending:
             event = self._promote(event, decision["pointer"])
         self._record(event, decision)
         reasons = list(event.reasons)
-        # The outcome is written after everything else, because a replica that finds an outcome skips the run. If this
-        # replica is killed earlier, another replica therefore repeats the steps.
+        # The outcome comes last, because a replica that finds an outcome skips the run. If this replica is killed
+        # before it writes the outcome, another replica repeats the steps.
         self._stages.put(identifier, run, STAGE, "done", decision=event.decision, reasons=reasons)
         first = self._runs.put_outcome(identifier, run, RunState(event.decision), reasons=reasons, run_id=event.run_id)
         if first:

@@ -118,9 +118,9 @@ class DecideRun:
         log.info("model_evaluate_start", model_types=sorted(trained), missing=sorted(missing))
         progress(STAGE, "running", detail="loading the candidates")
         if self._adapters.tracker is not None:
+            # Imports MLflow in the background while the candidates are scored. The decision would otherwise wait for
+            # the import.
             self._adapters.tracker.warm_up()
-            # Imports MLflow in the background while the candidates are scored. The decision would otherwise wait
-            # for the import.
         pointer = self._pointer(identifier)
         with self._adapters.metrics.evaluation_duration.time():
             judgement = judge(

@@ -122,7 +122,7 @@ class Intake:
         """
         digest = upload_hash(checked.train.sha256, checked.test.sha256 if checked.test else None)
         run_id, repeated = self._claim_run_id(request, digest)
-        # raises for a deleted identifier before any file is stored
+        # Raises for a deleted identifier before any file is stored.
         self._runs.refuse_deleted(request.identifier, run_id)
         test_claim = None
         if checked.test is not None:

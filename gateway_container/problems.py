@@ -30,8 +30,7 @@ from gateway_container.security import UnauthorizedError
 
 log = get_logger(__name__)
 
-# The first class in this list that an error is an instance of sets the status, so a subclass comes before its base
-# class.
+# An error gets the status of the first class below that it is an instance of, so a subclass precedes its base class.
 STATUSES: tuple[tuple[type[FltsError], int], ...] = (
     (UnauthorizedError, 401),
     (ForbiddenError, 403),
@@ -100,9 +99,9 @@ class UnexpectedErrors:
             # No other handler caught this error: the client gets a 500.
             log.exception("request_failed", method=scope["method"], path=scope["path"])
             if started:
+                # A part of the answer is sent. The server closes the connection, so that the client notices the
+                # truncation.
                 return
-                # A part of the answer is sent. The server closes the connection, so that the client does not take
-                # the part for the whole answer.
             body = {"error": {"code": "internal", "message": "an unexpected error; the gateway's log has its cause"}}
             await JSONResponse(body, status_code=500)(scope, receive, send)
 

@@ -10,9 +10,8 @@ from inference_container.settings import FetchSettings, InferenceSettings
 
 def main() -> int:
     """Read the settings, connect, serve until a signal; return the exit code."""
+    # Only the fetching child uses these settings. They are loaded here too, because a wrong value must stop the start.
     FetchSettings.load()
-    # Only the fetching child uses these settings. They are read here too, so that a wrong value stops the server's
-    # start.
     settings = InferenceSettings.load()
     adapters = connect(settings)
     return run(build_service(settings, adapters), settings, adapters)

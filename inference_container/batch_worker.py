@@ -282,8 +282,8 @@ class BatchForecasts:
     def _skip(self, event: InferenceData, reason: str) -> None:
         identifier, run = event.identifier, event.pipeline_run_id
         if self._forecasts.read(identifier, run) is not None:
-            return
             # Another replica acquired the lease meanwhile and wrote the result, which must stay.
+            return
         self._stages.put(identifier, run, STAGE, "skipped", reason=reason)
         self._publish(event, "skipped", reason=reason, config_hash=event.config_hash)
         self._forecasts.put(identifier, run, "skipped", reason=reason)

@@ -298,9 +298,9 @@ class Champions:
         problem = None if folders else entry.problem
         for folder in reversed(folders):
             if folder == entry.folder:
-                break
                 # The loop began with the newest bundle, and none that is newer than the serving champion is usable.
                 # That champion stays.
+                break
             try:
                 champion = self._load(identifier, folder)
             except FltsError as error:

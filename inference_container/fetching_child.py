@@ -108,9 +108,9 @@ class FetchingChild:
 
     def _living(self) -> subprocess.Popen[bytes]:
         if self._process is not None and (self._process is self._stopped or self._process.poll() is not None):
+            # The child has ended since the last round or was killed. `close` removes the rest of it; a new child starts
+            # below.
             self.close()
-            # The child has ended, or was killed, since the last round: remove what is left of it and start a new
-            # one below.
         if self._process is None:
             reached("child-start.before")
             self._process = subprocess.Popen(  # noqa: S603 - the command is this program's own module

@@ -94,8 +94,8 @@ class ForecastLog:
                 try:
                     _write(self._spool / folder, data)
                 except OSError:
-                    # An error such as a full disk must not end the calling thread (the writer or the refresher), so the
-                    # lines are dropped.
+                    # An error such as a full disk must not end the writer's or the refresher's thread, so the log lines
+                    # are dropped.
                     self._metrics.forecast_log_dropped.inc(len(lines))
                     log.exception("forecast_log_error")
         return any(self._spool.rglob("*.jsonl"))

@@ -26,8 +26,8 @@ from inference_container.protocol import (
 log = get_logger(__name__)
 
 FIRST_WAIT_SECONDS = 1.0  # seconds of the first wait after a failure; each further failure doubles the wait
-# Seconds to store the last forecast logs at a stop. The process is killed 40 s (chart) or 35 s (Compose) after the
-# signal.
+# Seconds to store the last forecast logs at a stop; 40 s (chart) or 35 s (Compose) after the signal the process is
+# killed.
 LAST_SHIPMENT_SECONDS = 10.0
 
 
@@ -165,7 +165,7 @@ class Refresher:
                     self._take_in(fact)
         except ChildFailedError as error:
             if not self._stopping:
-                log.error("fetch_error", error=f"the fetching child {error}")  # noqa: TRY400 - the message has the cause, so no traceback is needed
+                log.error("fetch_error", error=f"the fetching child {error}")  # noqa: TRY400 - the message states the cause
                 self._hold_store()
         except (OSError, msgspec.MsgspecError):
             log.exception("fetch_error")

@@ -13,11 +13,11 @@ from nonML_container.settings import NonmlSettings
 def train_in_child(settings: NonmlSettings, adapters: Adapters) -> Handler:
     """Return the handler; the model's library is imported here, after the number of threads is set."""
     cap_threads(settings.train_threads or default_threads())
-    from flts.training.handler import TrainOnDataset  # noqa: PLC0415 - ONNX Runtime reads the limit of threads at its import, so cap_threads comes first
+    from flts.training.handler import TrainOnDataset  # noqa: PLC0415 - ONNX Runtime reads the thread limit at its import
 
     trainer = trainer_of(settings.model_type)
     if trainer.baselines:
-        from nonML_container.baselines import TrainBaselines  # noqa: PLC0415 - imports ONNX Runtime too
+        from nonML_container.baselines import TrainBaselines  # noqa: PLC0415 - imports ONNX Runtime
 
         return TrainBaselines(adapters, settings, trainer)
     return TrainOnDataset(adapters, settings, trainer, load_model(trainer))

@@ -192,9 +192,9 @@ class PreprocessUpload:
         details = {"code": error.code, "message": error.message, "field": error.field}
         self._put_stage(event, "failed", began, **details)
         if isinstance(error, ObjectNotFoundError | HashMismatchError) or error.code == BROKEN:
-            return
             # No outcome is written, so the run stays open: a replay of the dead letter succeeds once the store is
             # repaired.
+            return
         self._runs.put_outcome(event.identifier, event.pipeline_run_id, RunState.REJECTED, stage=STAGE, **details)
 
     def _put_stage(self, event: RawData, status: Any, began: datetime, **details: Any) -> None:

@@ -28,7 +28,8 @@ CHART = ROOT / ".helm"
 SCHEMA = CHART / "values.schema.json"
 COPIED = ("s3", "prometheus", "grafana")
 WORKLOADS = {
-    # Each setting's reader, and the names of its workloads in the chart where they differ from the reader's name.
+    # For a reader of settings whose name is not its workload's name in the chart: its workloads (none if the list is
+    # empty).
     "gateway": ["fastapi-app"],
     "preprocess Job": ["preprocess-job"],
     **{trainers_in(package): trainers_in(package).split(", ") for package in PACKAGES},
@@ -48,9 +49,9 @@ NOT_CHOSEN = frozenset(
     {
         # Set by the chart's templates: ports, folders, the kind of store, the workload's name.
         *("SERVICE_HOST", "SERVICE_PORT", "CACHE_DIR", "STORE", "STORE_PATH", "MODEL_TYPE", "DATASET_NAME"),
-        # The image sets the first; tests set the second.
+        # The image sets FLTS_COMMIT; tests set KILL_POINTS.
         *("FLTS_COMMIT", "KILL_POINTS"),
-        # The Secret contains it, together with AWS_SECRET_ACCESS_KEY.
+        # Read from the Kubernetes Secret, which also contains AWS_SECRET_ACCESS_KEY.
         "AWS_ACCESS_KEY_ID",
     }
 )

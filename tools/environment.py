@@ -40,7 +40,7 @@ def main() -> int:
         return 1
     ROOT.joinpath(".venv.lock").touch()
     with ROOT.joinpath(".venv.lock").open("r") as lock:
-        # of two concurrent makes, the second waits here and finds the installation done
+        # Of two concurrent makes, the second waits here and then finds the environment current.
         fcntl.flock(lock, fcntl.LOCK_EX)
         if is_current(extra):
             return 0

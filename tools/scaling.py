@@ -130,8 +130,7 @@ class ScalingWatch:
 
 
 def _identity(event: dict[str, Any]) -> tuple[str, int]:
-    # Kubernetes does not create a new event for a repetition but raises the event's count, so the identity contains the
-    # count.
+    # Kubernetes reports a repeated event by raising the first event's count, so the count is part of the identity.
     return event["metadata"]["uid"], event.get("count") or 1
 
 

@@ -14,8 +14,8 @@ def train_in_child(settings: TrainSettings, adapters: Adapters) -> Handler:
     """Return the handler; torch is imported here, after the number of its threads is set."""
     threads = settings.train_threads or default_threads()
     cap_threads(threads)
-    from flts.training.handler import TrainOnDataset  # noqa: PLC0415 - ONNX Runtime reads the limit of threads at its import, so cap_threads comes first
-    from train_container.domain.training import NeuralFitter  # noqa: PLC0415 - torch also reads the limit of threads at its import
+    from flts.training.handler import TrainOnDataset  # noqa: PLC0415 - ONNX Runtime reads the thread limit at its import
+    from train_container.domain.training import NeuralFitter  # noqa: PLC0415 - torch reads the thread limit at its import
 
     trainer = trainer_of(settings.model_type)
     return TrainOnDataset(adapters, settings, trainer, NeuralFitter(load_model(trainer), threads=threads))

@@ -170,7 +170,7 @@ class _Lane:
         try:
             with np.errstate(all="ignore"):  # no warning if huge inputs overflow to infinity: _answer refuses these
                 call = self._clock_call(short) if self._clock else self._window_call(short, rolling)
-        except Exception as error:  # noqa: BLE001 - a bug must fail only the requests of this turn: the next turn must follow
+        except Exception as error:  # noqa: BLE001 - a bug fails only this turn's requests; the next turn must follow
             self._fail([*short, *rolling], error)
             self._next()
             return

@@ -56,7 +56,7 @@ def fit_prophet(times: IntArray, values: FloatArray, options: ProphetSettings, o
     """
     from prophet import Prophet  # noqa: PLC0415 - imported after the loggers have their filters
 
-    from nonML_container.domain.backend import ExactBackend  # noqa: PLC0415 - imported with Prophet, and only for a fit
+    from nonML_container.domain.backend import ExactBackend  # noqa: PLC0415 - needed only for a fit, like Prophet
 
     model = Prophet(
         changepoint_prior_scale=options.prophet_changepoint_prior_scale,

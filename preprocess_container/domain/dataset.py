@@ -20,7 +20,7 @@ from flts.settings import RecipeSettings, WindowSettings
 from preprocess_container.domain.sampling import sample_rows
 
 WEEK_SECONDS = 7 * 86_400
-LEAST_CONTEXT_ROWS = 2_016  # rows; equal to the longest horizon that inference serves, a week of five-minute steps
+LEAST_CONTEXT_ROWS = 2_016  # rows; the longest horizon that inference serves: a week of five-minute steps
 MOST_CONTEXT_ROWS = 20_000
 
 
