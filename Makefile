@@ -64,7 +64,7 @@ kill-matrix: setup ## Kill every service at every point that a run passes, 18 mi
 UPGRADES = $(if $(filter compose helm,$(TARGET)),tests/deployment/test_installed_upgrade.py,\
   tests/e2e/test_upgrade.py tests/e2e/test_same_scores.py)
 
-test-upgrade: setup ## Upgrade the last release to this code and roll it back (TARGET=embedded|compose|helm), 5 minutes
+test-upgrade: setup ## Upgrade the last release to this code and roll it back (TARGET=embedded|compose|helm), 3 to 10 minutes
 	@FLTS_TEST_TARGET=$(or $(TARGET),embedded) $(PY) -m pytest -m "long or not long" $(UPGRADES)
 
 release-store: setup ## Write what this code stores into tests/releases, for later releases to read (COMMIT=)

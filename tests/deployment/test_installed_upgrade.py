@@ -16,7 +16,7 @@ from flts.ingest import write_sample
 from tests.cluster import load_images_of, release
 from tests.compose_pipeline import released_compose
 from tests.docker import ROOT
-from tests.helm import CHART
+from tests.helm import CHART, container
 from tests.helm_pipeline import HelmPipeline, values
 from tests.pipeline import Pipeline
 from tests.released import MODELS, RELEASES, assert_same_answer, code_of
@@ -24,6 +24,7 @@ from tests.reports import report
 from tests.stack import SMALL, now
 from tests.targets import TARGET
 from tests.trainers import of_models
+from tools.images import version
 
 pytestmark = [
     pytest.mark.long,
@@ -44,6 +45,8 @@ class Installation:
     pipeline: Pipeline
     upgrade: Callable[[], None]
     roll_back: Callable[[], None]
+    images: Callable[[], set[str]]
+    """Return the images of the running containers."""
 
 
 @dataclass
@@ -60,6 +63,8 @@ class Seen:
     """Forecasts of the champion that the new code promoted: before and after the rollback."""
     outcomes: list[dict[str, str]] = field(default_factory=list)
     """Outcomes of all runs: before each replacement and at the end."""
+    tags: list[set[str]] = field(default_factory=list)
+    """Tags of FLTS's running images: of the release, after the upgrade, and after the rollback."""
     dead_letters: int = 0
 
 
@@ -73,6 +78,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
         champion = stack.wait_decided(stack.upload(SERVED, *files), timeout=SECONDS)["decision"]["run_id"]
         stack.wait_served(SERVED, champion)
         question = stack.question(SERVED)
+        seen.tags.append(tags(installed.images()))
 
         def replace(step: Callable[[], None], identifier: str) -> float:
             """Replace the code in the middle of a run; return the seconds until everything was ready."""
@@ -81,6 +87,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
             run_id, before = stack.start_training(identifier, *files), now()
             step()
             ready = now() - before
+            seen.tags.append(tags(installed.images()))
             seen.runs.append(stack.wait_decided(run_id, timeout=SECONDS, through_faults=True))
             return ready
 
@@ -100,6 +107,10 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
     row = {"installed s": installed_s, "upgraded s": upgraded_s, "rolled back s": rolled_back_s, "all s": now() - began}
     report(f"upgrade-{TARGET}", [row])
     return seen
+
+
+def test_each_step_replaces_every_image(seen: Seen) -> None:
+    assert seen.tags == [{COMMIT}, {version()}, {COMMIT}]
 
 
 def test_the_releases_champion_answers_as_before(seen: Seen) -> None:
@@ -133,10 +144,18 @@ def test_no_outcome_changes_and_nothing_is_given_up(seen: Seen) -> None:
     assert seen.dead_letters == 0
 
 
+def tags(images: set[str]) -> set[str]:
+    return {image.rpartition(":")[2] for image in images if image.startswith("flts/")}
+
+
 @contextmanager
 def on_compose(folder: Path, code: Path) -> Iterator[Installation]:
     with released_compose(folder, code, COMMIT, **SMALL) as stack:
-        yield Installation(stack, partial(stack.up, ROOT, SMALL), partial(stack.up, code, SMALL, tag=COMMIT))
+
+        def images() -> set[str]:
+            return {each["Image"] for each in stack.made.containers().values() if each["State"] == "running"}
+
+        yield Installation(stack, partial(stack.up, ROOT, SMALL), partial(stack.up, code, SMALL, tag=COMMIT), images)
 
 
 @contextmanager
@@ -152,4 +171,7 @@ def on_helm(folder: Path, code: Path) -> Iterator[Installation]:
             made.chart = CHART
             made.upgrade(images={"tag": ""})
 
-        yield Installation(HelmPipeline(made), upgrade, partial(made.rollback, 1))
+        def images() -> set[str]:
+            return {str(container(pod)["image"]) for pod in made.pods()}
+
+        yield Installation(HelmPipeline(made), upgrade, partial(made.rollback, 1), images)
