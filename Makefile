@@ -32,7 +32,7 @@ images:         ## Build every image, one after the other, and print their sizes
 	@$(PYTHON) -m tools.images
 
 up: env         ## The whole pipeline on Docker, in the background, until it is healthy (PROFILES=observe)
-	@docker compose $(addprefix --profile ,$(PROFILES)) up --detach --wait
+	@docker compose $(addprefix --profile ,$(PROFILES)) up --detach --wait --remove-orphans
 
 down:           ## Stop the pipeline on Docker; its data stays
 	@docker compose --profile '*' rm --stop --force --volumes && docker compose --profile '*' down

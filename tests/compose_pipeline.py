@@ -83,7 +83,7 @@ class ComposePipeline(FreezablePipeline):
         self.made.variables |= {"COMPOSE_FILE": os.pathsep.join([str(file), str(self._override)]), "FLTS_VERSION": tag}
         self.made.compose(
             *(f"--profile={profile}" for profile in profiles),
-            *("up", "--detach", "--wait", "--no-build", "--scale", f"inference={REPLICAS}"),
+            *("up", "--detach", "--wait", "--no-build", "--remove-orphans", "--scale", f"inference={REPLICAS}"),
             timeout=UP_SECONDS,
         )
         gateway, inference = self._url("fastapi-app", 8000), self._url("inference-balancer", 8080)
