@@ -73,7 +73,7 @@ def build_service(settings: InferenceSettings, adapters: Adapters) -> Service:
         name="inference",
         subscriptions=(Subscription((topics.MODEL_SELECTED,), mode="all", handler=OnModelSelected(refresher.hint)),),
         api=api,
-        ready={"the list of champions, and the default one": champions.ready},
+        ready={"the champions of the first list": champions.ready},
         on_start=(refresher.look,),
         on_stop=(forecast_log.stop, refresher.stop, batcher.close),
         requires_backends=False,

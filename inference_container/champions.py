@@ -28,6 +28,7 @@ log = get_logger(__name__)
 
 SHOWN_IDENTIFIERS = 20
 RETRY_AFTER_SECONDS = 5
+FIRST_CHAMPIONS_SECONDS = 30.0  # longest time that a new replica stays unready for champions other than the default one
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,9 @@ class Champions:
         self._gone: frozenset[str] = frozenset()
         """Deleted identifiers: a request for one is answered 404, also if no champion is left."""
         self._used: dict[str, float] = {}
+        self._untried: set[str] = set()
+        """Identifiers of the first list that neither were loaded nor have failed to load."""
+        self._listed_at: float | None = None
         self._changing = threading.RLock()
         self._frozen = False
         begin_at_zero(metrics.model_load, MODEL_LOAD_OUTCOMES)
@@ -169,15 +173,18 @@ class Champions:
             for identifier in listed or ():
                 self._entries.setdefault(identifier, Entry(identifier))
             self._waiting = frozenset(pointers.waiting if pointers else ())
-            self.known = pointers is not None
+            if pointers is not None:
+                self._listed()
 
     def load_from_disk(self) -> None:
         """Load the champions that `read_disk` found: the default one first, at most ``max_loaded``."""
         found = sorted(self._entries, key=lambda name: name != self.default())
+        on_disk = {identifier for identifier in found if self._cache.folders(identifier)}
         for identifier in found[: self._max_loaded]:
             with self._changing:
                 if self.loaded(identifier) is None and identifier in self._entries:
                     self._load_latest(identifier)
+        self._untried -= on_disk
         self._report()
 
     def list_changed(self, champions: Iterable[str], waiting: Iterable[str]) -> None:
@@ -192,7 +199,8 @@ class Champions:
                 entries.setdefault(identifier, Entry(identifier))
             self._entries = entries
             self._waiting = frozenset(pointers.waiting)
-            self.known = True
+            self._untried &= set(entries)
+            self._listed()
             self._keep_list()
         self._report()
 
@@ -206,14 +214,14 @@ class Champions:
             self._waiting -= {identifier}
             self._gone -= {identifier}
             self._keep_list()
-            if entry.folder is not None and entry.folder.name == folder_name:
-                self._entries[identifier] = replace(entry, problem=None)
-                return True
             count = sum(other.champion is not None for other in self._entries.values())
-            if entry.champion is None and count >= self._max_loaded and identifier != self.default():
+            serving = entry.folder is not None and entry.folder.name == folder_name
+            full = entry.champion is None and count >= self._max_loaded and identifier != self.default()
+            if serving or full:
                 self._entries[identifier] = replace(entry, problem=None)
-                return True
-            self._load_latest(identifier)
+            else:
+                self._load_latest(identifier)
+            self._untried.discard(identifier)
             return self._entries[identifier].problem is None
 
     def failed(self, identifier: str, reason: str) -> None:
@@ -223,6 +231,7 @@ class Champions:
         with self._changing:
             entry = self._entries.get(identifier, Entry(identifier))
             self._entries[identifier] = replace(entry, problem=reason)
+            self._untried.discard(identifier)
 
     def removed(self, identifier: str, *, waiting: bool) -> None:
         """Record that an identifier, which a message named, has no pointer.
@@ -238,13 +247,21 @@ class Champions:
                 self._gone -= {identifier}
             if identifier in self._entries or not waiting:
                 self._drop(identifier, waiting=waiting)
+            self._untried.discard(identifier)
             self._keep_list()
         self._report()
 
     def ready(self) -> bool:
-        """Return whether the list was read and the default champion, if there is one, is in memory."""
+        """Return whether this replica can take requests.
+
+        A new replica first loads the champions of the first list that it reads, for at most FIRST_CHAMPIONS_SECONDS,
+        because another replica can serve them meanwhile. After that it is ready as long as the default champion, if
+        there is one, is in memory. An identifier that is promoted later does not make it unready.
+        """
         default = self.default()
-        return self.known and (default is None or self._entries[default].champion is not None)
+        if self._listed_at is None or (default is not None and self._entries[default].champion is None):
+            return False
+        return not self._untried or time.monotonic() - self._listed_at >= FIRST_CHAMPIONS_SECONDS
 
     def describe(self) -> list[dict[str, Any]]:
         """Return all champions, as ``GET /models`` lists them."""
@@ -258,6 +275,13 @@ class Champions:
                 described = {"identifier": identifier} if promotion is None else promotion.describe()
             listed.append({**described, "loaded": entry.champion is not None, "problem": entry.problem})
         return listed
+
+    def _listed(self) -> None:
+        """Record that a list of champions was read. The first one states which champions a new replica waits for."""
+        if self._listed_at is None:
+            self._untried = {name for name, entry in self._entries.items() if entry.champion is None}
+            self._listed_at = time.monotonic()
+        self.known = True
 
     def _keep_list(self) -> None:
         """Write the list to disk for the next start, unless no list was read yet."""

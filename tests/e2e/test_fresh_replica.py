@@ -68,7 +68,7 @@ def test_it_is_alive_and_not_ready_until_the_store_answers(tmp_path: Path, serve
                 for _ in range(10):
                     ready = http.get("/readyz")
                     assert ready.status_code == 503
-                    assert "the list of champions" in ready.text
+                    assert "the champions of the first list" in ready.text
                     assert http.get("/healthz").status_code == 200
                     assert http.post("/predict", json=request_of(SERIES)).status_code == 503
                     time.sleep(0.2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from flts.contracts.ids import new_pipeline_run_id
 from flts.errors import NotFoundError, RejectedError, RetryableError
 from flts.observability.metrics import Metrics
 from inference_container.cache import ChampionCache
-from inference_container.champions import Champions
+from inference_container.champions import FIRST_CHAMPIONS_SECONDS, Champions
 from inference_container.domain.promotion import Promotion
 from tests.serving import pointer_of, small_series, window_bundle
 
@@ -95,6 +96,62 @@ def test_a_fetched_champion_serves(tmp_path: Path) -> None:
     assert replica.champions.resolve(None) == "tiny"
     assert replica.champions.load("tiny").identifier == "tiny"
     assert replica.loads("success") == 1
+
+
+def test_a_new_replica_is_ready_once_it_has_tried_every_champion_of_its_first_list(tmp_path: Path) -> None:
+    replica = Replica(tmp_path, identifier="first")
+    champions = replica.champions
+    champions.list_changed(["first", "second", "third", "fourth"], [])
+
+    replica.promote("first")
+    assert not champions.ready()
+    replica.promote("second")
+    champions.failed("third", "its bundle is damaged")
+    assert not champions.ready()
+    champions.removed("fourth", waiting=False)
+    assert champions.ready()
+
+    champions.list_changed(["first", "second", "third", "later"], [])
+    assert champions.ready()
+
+
+def test_a_new_replica_does_not_wait_for_a_champion_that_the_next_list_lacks(tmp_path: Path) -> None:
+    replica = Replica(tmp_path, identifier="first")
+    replica.champions.list_changed(["first", "deleted"], [])
+    replica.promote("first")
+    assert not replica.champions.ready()
+
+    replica.champions.list_changed(["first"], [])
+
+    assert replica.champions.ready()
+
+
+def test_a_new_replica_waits_a_bounded_time_for_the_champions_after_the_default_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replica = Replica(tmp_path, identifier="first")
+    replica.champions.list_changed(["first", "slow"], [])
+    replica.promote("first")
+    assert not replica.champions.ready()
+
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + FIRST_CHAMPIONS_SECONDS)
+
+    assert replica.champions.ready()
+
+
+def test_a_restart_waits_for_listed_champions_that_the_disk_lacks(tmp_path: Path) -> None:
+    before = Replica(tmp_path)
+    before.champions.list_changed(["here", "lost"], [])
+    before.promote("here")
+
+    after = Replica(tmp_path)
+    after.champions.read_disk()
+    after.champions.load_from_disk()
+    assert not after.champions.ready()
+
+    assert after.promote("lost")
+    assert after.champions.ready()
 
 
 def test_the_specific_identifier_wins(tmp_path: Path) -> None:
