@@ -76,7 +76,7 @@ class Champions:
         self._gone: frozenset[str] = frozenset()
         """Deleted identifiers: a request for one is answered 404, also if no champion is left."""
         self._used: dict[str, float] = {}
-        self._untried: set[str] = set()
+        self._untried: frozenset[str] = frozenset()
         """Identifiers of the first list that neither were loaded nor have failed to load."""
         self._listed_at: float | None = None
         self._changing = threading.RLock()
@@ -199,7 +199,6 @@ class Champions:
                 entries.setdefault(identifier, Entry(identifier))
             self._entries = entries
             self._waiting = frozenset(pointers.waiting)
-            self._untried &= set(entries)
             self._listed()
             self._keep_list()
         self._report()
@@ -221,7 +220,7 @@ class Champions:
                 self._entries[identifier] = replace(entry, problem=None)
             else:
                 self._load_latest(identifier)
-            self._untried.discard(identifier)
+            self._untried -= {identifier}
             return self._entries[identifier].problem is None
 
     def failed(self, identifier: str, reason: str) -> None:
@@ -231,7 +230,7 @@ class Champions:
         with self._changing:
             entry = self._entries.get(identifier, Entry(identifier))
             self._entries[identifier] = replace(entry, problem=reason)
-            self._untried.discard(identifier)
+            self._untried -= {identifier}
 
     def removed(self, identifier: str, *, waiting: bool) -> None:
         """Record that an identifier, which a message named, has no pointer.
@@ -247,7 +246,7 @@ class Champions:
                 self._gone -= {identifier}
             if identifier in self._entries or not waiting:
                 self._drop(identifier, waiting=waiting)
-            self._untried.discard(identifier)
+            self._untried -= {identifier}
             self._keep_list()
         self._report()
 
@@ -258,10 +257,11 @@ class Champions:
         because another replica can serve them meanwhile. After that it is ready as long as the default champion, if
         there is one, is in memory. An identifier that is promoted later does not make it unready.
         """
-        default = self.default()
-        if self._listed_at is None or (default is not None and self._entries[default].champion is None):
+        entries, default = self._entries, self.default()
+        if self._listed_at is None or (default is not None and entries[default].champion is None):
             return False
-        return not self._untried or time.monotonic() - self._listed_at >= FIRST_CHAMPIONS_SECONDS
+        untried = [name for name in self._untried if name in entries and entries[name].champion is None]
+        return not untried or time.monotonic() - self._listed_at >= FIRST_CHAMPIONS_SECONDS
 
     def describe(self) -> list[dict[str, Any]]:
         """Return all champions, as ``GET /models`` lists them."""
@@ -279,7 +279,7 @@ class Champions:
     def _listed(self) -> None:
         """Record that a list of champions was read. The first one states which champions a new replica waits for."""
         if self._listed_at is None:
-            self._untried = {name for name, entry in self._entries.items() if entry.champion is None}
+            self._untried = frozenset(self._entries)
             self._listed_at = time.monotonic()
         self.known = True
 
