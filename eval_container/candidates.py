@@ -133,8 +133,8 @@ def load_champion(
         return champion.refused(
             Reason("champion_other_targets", f"the champion does not forecast {', '.join(lacking)}")
         )
-    if recipe.step_seconds != series.step_seconds:
-        steps = f"the champion's rows are {recipe.step_seconds} s apart, these {series.step_seconds} s"
+    if recipe.grid != series.grid:
+        steps = f"the champion's rows are at steps of {recipe.grid.text}, these of {series.grid.text}"
         return champion.refused(Reason("champion_other_step", steps))
     absent = [name for name in recipe.columns if name not in series.columns]
     if absent and forecaster.bundle.input_kind == "window":

@@ -225,7 +225,7 @@ class _Evaluation:
             first_row=self._data.raw_test_context_rows,
             scored_steps=self._steps,
             targets=len(targets),
-            season_steps=season_steps(self._data.step_seconds, len(features)),
+            season_steps=season_steps(features.grid, len(features)),
         )
         actual = test.select(targets).values
         return HeldOut(
@@ -330,7 +330,7 @@ def _with_history(
     skipped = min(required, before)
     series = history.rows(before - skipped, before).select(forecaster.recipe.columns).concat(test)
     whole = _contender(forecaster, series, targets)
-    starts = segment_starts(series.times, series.step_seconds)
+    starts = segment_starts(series.times, series.grid)
 
     def forecast(origins: IntArray, horizon: int) -> FloatArray:
         answer = otherwise.forecast(origins, horizon)

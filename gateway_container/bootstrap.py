@@ -72,7 +72,7 @@ def build_gateway(settings: GatewaySettings, adapters: Adapters, checks: ChecksF
             run_store, publish, live, scan_seconds=settings.outbox_scan_seconds, grace_seconds=OUTBOX_GRACE_SECONDS
         ),
         queries=Queries(store, run_store, live, raw_bucket=settings.bucket_raw_data),
-        tails=Tails(store, runs, settings),
+        tails=Tails(store, run_store, settings),
         live=live,
         proxy=InferenceProxy(settings.inference_url, timeout_seconds=settings.proxy_timeout_seconds),
         operations=operations,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import threading
 from collections import OrderedDict
 from pathlib import Path
@@ -11,12 +12,15 @@ from typing import Any, NoReturn
 import numpy as np
 
 from flts.errors import NotFoundError, RejectedError
-from flts.forecasting.series import Series, iso, regularise
+from flts.forecasting.fitted import FittedRecipe
+from flts.forecasting.grid import Grid
+from flts.forecasting.series import IntArray, Series, iso, regularise
 from flts.ingest import RawTable, newest_upload, read_csv
 from flts.ingest.guard import MAX_LINE_BYTES
 from flts.processes.scratch import scratch_folder
+from flts.storage import layout
 from flts.storage.ports import ObjectStore
-from flts.storage.runs import Runs
+from flts.storage.run_store import RunStore
 from gateway_container.settings import GatewaySettings
 
 MOST_ROWS = 10_000
@@ -31,9 +35,10 @@ BLOCK_BYTES = 1 << 16
 class Tails:
     """Reads tails and keeps the last ones, because an upload never changes. Blocks, so routes call it in a thread."""
 
-    def __init__(self, store: ObjectStore, runs: Runs, settings: GatewaySettings) -> None:
+    def __init__(self, store: ObjectStore, run_store: RunStore, settings: GatewaySettings) -> None:
         self._store = store
-        self._runs = runs
+        self._runs = run_store.runs
+        self._pointers = run_store.pointers
         self._settings = settings
         self._lock = threading.Lock()
         self._cache: OrderedDict[tuple[str, str, int], dict[str, Any]] = OrderedDict()
@@ -56,7 +61,9 @@ class Tails:
         if upload is None:
             msg = f"nothing was uploaded as {identifier}; upload a CSV first: flts upload {identifier} train.csv"
             raise NotFoundError(msg, code="no_upload", field="identifier")
-        key = (identifier, upload.upload_hash, rows)
+        champion = self._pointers.current(identifier)
+        config_hash = str(champion[0].get("config_hash")) if champion else ""
+        key = (identifier, f"{upload.upload_hash}/{config_hash}", rows)
         with self._lock:
             if key in self._cache:
                 self._cache.move_to_end(key)
@@ -73,7 +80,8 @@ class Tails:
                 tables.insert(0, read_csv(text, limits=settings, ignore_columns=settings.ignore_columns))
                 if min(rows, tables[0].rows) * len(tables[0].columns) > MOST_CELLS:
                     _refuse_wide(rows)
-        body = tail_body(identifier, tables, rows=rows, max_gap_steps=settings.max_gap_steps)
+        grid = self._grid(identifier, config_hash)
+        body = tail_body(identifier, tables, rows=rows, max_gap_steps=settings.max_gap_steps, grid=grid)
         self._remember(key, body)
         return body
 
@@ -84,6 +92,16 @@ class Tails:
             if record is not None:
                 return self._settings.with_overrides(record.get("settings") or {})
         return self._settings
+
+    def _grid(self, identifier: str, config_hash: str) -> Grid | None:
+        """Return the grid of the champion's data set; a few rows alone do not show which days of the week are closed."""
+        try:
+            document, _ = self._store.get(
+                self._settings.bucket_processed_data, layout.TRAIN_META(identifier, config_hash)
+            )
+            return FittedRecipe.from_dict(json.loads(document)["recipe"]).grid
+        except (NotFoundError, RejectedError, ValueError, KeyError, TypeError):
+            return None
 
     def _remember(self, key: tuple[str, str, int], body: dict[str, Any]) -> None:
         with self._lock:
@@ -120,12 +138,21 @@ def last_lines(path: Path, count: int) -> bytes:
     return header + found
 
 
-def tail_body(identifier: str, tables: list[RawTable], *, rows: int, max_gap_steps: int) -> dict[str, Any]:
-    """Return the last rows of tables that follow each other in time, as a body for /predict."""
+def tail_body(
+    identifier: str, tables: list[RawTable], *, rows: int, max_gap_steps: int, grid: Grid | None = None
+) -> dict[str, Any]:
+    """Return the last rows of tables that follow each other in time, as a body for /predict.
+
+    Parameters
+    ----------
+    grid : Grid, optional
+        Grid of the data set. It is not used if the rows are on another.
+    """
     last = tables[-1]
-    series, _ = regularise(last.times, last.columns, last.values, max_gap_steps=max_gap_steps)
+    grid = grid if grid is not None and _is_on(last.times, grid) else None
+    series, _ = regularise(last.times, last.columns, last.values, max_gap_steps=max_gap_steps, grid=grid)
     if len(tables) > 1:
-        series = _joined(tables, series.step_seconds, max_gap_steps) or series
+        series = _joined(tables, series.grid, max_gap_steps) or series
     segment = series.segments()[-1]
     series = series.rows(max(segment.start, segment.stop - rows), segment.stop)
     data: dict[str, list[Any]] = {last.time_column: [iso(float(second)) for second in series.times]}
@@ -135,7 +162,12 @@ def tail_body(identifier: str, tables: list[RawTable], *, rows: int, max_gap_ste
     return {"identifier": identifier, "index_col": last.time_column, "data": data}
 
 
-def _joined(tables: list[RawTable], step_seconds: int, max_gap_steps: int) -> Series | None:
+def _is_on(times: IntArray, grid: Grid) -> bool:
+    """Return whether at least half of the rows are one step after the row before them."""
+    return bool(grid.breaks(times).mean() <= 0.5) if len(times) > 1 else True  # noqa: PLR2004 - half
+
+
+def _joined(tables: list[RawTable], grid: Grid, max_gap_steps: int) -> Series | None:
     """Return both tables as one series, or None if their columns differ or the test does not follow the training."""
     earlier, later = tables
     if set(earlier.columns) != set(later.columns) or earlier.times[-1] >= later.times[0]:
@@ -147,7 +179,7 @@ def _joined(tables: list[RawTable], step_seconds: int, max_gap_steps: int) -> Se
             later.columns,
             np.concatenate([earlier.values[:, order], later.values]),
             max_gap_steps=max_gap_steps,
-            step_seconds=step_seconds,
+            grid=grid,
         )
     except RejectedError:
         return None

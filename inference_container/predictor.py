@@ -71,10 +71,10 @@ class Predictor:
         needs = champion.needs
         check_horizon(request, needs)
         rows = read_rows(request, needs, max_rows=self._max_rows)
-        if int(rows.times[-1]) + needs.step_seconds * request.inference_length > LAST_SECOND:
+        if needs.grid.after(rows.times[-1:], request.inference_length)[0, -1] > LAST_SECOND:
             msg = "the forecast would end after the year 9999"
             raise RejectedError(msg, code="bad_horizon", field="inference_length")
-        series = Series(rows.times, needs.columns if needs.reads_values else (), rows.values, needs.step_seconds)
+        series = Series(rows.times, needs.columns if needs.reads_values else (), rows.values, needs.grid)
         answer = await self._batcher.submit(champion, series, request.inference_length)
         encoded = answer_body(answer, rows.style)
         if self._forecast_log is not None:

@@ -42,6 +42,8 @@ class StoredDataset:
     test_sampling: Sampling | None
     usable: UsableRows
     split_share: float | None
+    regular: bool
+    """Whether no training row is missing, so that the step is fixed."""
 
 
 class DatasetStore:
@@ -163,6 +165,7 @@ class DatasetStore:
             test_sampling=_sampling(test_meta["sampling"]),
             usable=UsableRows(**{**meta["usable"], **_tuples(meta["usable"])}),
             split_share=meta["split_share"],
+            regular=meta["report"]["train"]["gap_count"] == 0,
         )
 
     def _check(self, claimed: dict[str, Any]) -> ClaimCheck:

@@ -11,8 +11,10 @@ from flts.contracts.events import Event, InferenceData, RawData, TrainingData
 from flts.contracts.ids import derived_event_id
 from flts.contracts.lifecycle import RunState
 from flts.errors import FltsError, HashMismatchError, ObjectNotFoundError, RejectedError
+from flts.forecasting.grid import Grid
 from flts.ingest import RawTable
 from flts.ingest.enough_rows import check_enough_rows
+from flts.ingest.layout import lay_out
 from flts.observability.logs import get_logger
 from flts.observability.process import rss_bytes
 from flts.runtime.adapters import Adapters
@@ -104,20 +106,22 @@ class PreprocessUpload:
 
     def _make(self, event: RawData, progress: Progress) -> tuple[StoredDataset, str, bool]:
         settings = self._settings.with_overrides(event.settings)
-        digest = config_hash(
-            settings, train_sha256=event.train.sha256, test_sha256=event.test.sha256 if event.test else None
-        )
-        if not (event.force or settings.force_reprocess):
-            stored = self._datasets.find(event.identifier, digest)
-            if stored is not None:
-                # An earlier run stored this data set and checked that it has enough rows for that run's windows. This
-                # run may need longer windows, so the check is repeated.
-                check_enough_rows(stored.usable, settings, split_share=stored.split_share)
-                log.info("preprocess_skip_duplicate", config_hash=digest, **_shapes(stored))
-                return stored, digest, True
+        digest = self._digest(event, settings)
+        reuses = not (event.force or settings.force_reprocess)
+        stored = self._datasets.find(event.identifier, digest) if reuses else None
+        if stored is not None and (stored.regular or stored.recipe.grid.is_calendar):
+            return self._reused(stored, digest, settings)
         progress(STAGE, "reading")
         train, test = self._download(event, settings)
-        dataset = make_dataset(train, test, settings, settings, tell=lambda step: progress(STAGE, step))
+        layout = lay_out(train, test, settings)
+        if layout.train.grid.is_calendar:
+            # The rows had to be read before their calendar, which is part of the hash, was known. A data set of the
+            # same rows under the hash without it was made by a release that knew no calendars.
+            digest = self._digest(event, settings, layout.train.grid)
+            stored = self._datasets.find(event.identifier, digest) if reuses else None
+        if stored is not None:
+            return self._reused(stored, digest, settings)
+        dataset = make_dataset(train, layout, settings, settings, tell=lambda step: progress(STAGE, step))
         _log_sampling(dataset, settings)
         if dataset.recipe.constants:
             log.info("constant_columns", columns=dataset.recipe.constants, config_hash=digest)
@@ -133,6 +137,19 @@ class PreprocessUpload:
         )
         log.info("pipeline_done", config_hash=digest, rss_bytes=rss_bytes(), **_shapes(stored))
         return stored, digest, False
+
+    def _digest(self, event: RawData, settings: PreprocessSettings, grid: Grid | None = None) -> str:
+        test = event.test.sha256 if event.test else None
+        return config_hash(settings, train_sha256=event.train.sha256, test_sha256=test, grid=grid)
+
+    def _reused(
+        self, stored: StoredDataset, digest: str, settings: PreprocessSettings
+    ) -> tuple[StoredDataset, str, bool]:
+        # An earlier run stored this data set and checked that it has enough rows for that run's windows. This run may
+        # need longer windows, so the check is repeated.
+        check_enough_rows(stored.usable, settings, split_share=stored.split_share)
+        log.info("preprocess_skip_duplicate", config_hash=digest, **_shapes(stored))
+        return stored, digest, True
 
     def _download(self, event: RawData, settings: PreprocessSettings) -> tuple[RawTable, RawTable | None]:
         tables: list[RawTable] = []
@@ -163,6 +180,7 @@ class PreprocessUpload:
             "raw_test": stored.raw_test,
             "raw_test_context_rows": stored.context_rows,
             "step_seconds": stored.recipe.step_seconds,
+            "grid": stored.recipe.grid.to_dict() if stored.recipe.grid.is_calendar else None,
             "sampling": stored.sampling,
             "test_sampling": stored.test_sampling,
             "settings": event.settings,

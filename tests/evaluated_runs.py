@@ -21,6 +21,7 @@ from flts.bundle.write import store_bundle
 from flts.contracts.claim_check import ClaimCheck
 from flts.contracts.events import Event, ModelSelected, ModelTraining, RawData, TrainingData
 from flts.contracts.ids import derived_event_id, derived_run_id, new_pipeline_run_id
+from flts.forecasting.grid import FixedGrid
 from flts.forecasting.intervals import Intervals
 from flts.forecasting.recipe import FittedRecipe, RecipeSpec, fit_recipe, transform
 from flts.forecasting.series import Series
@@ -50,7 +51,9 @@ def autoregression(rows: int, coefficient: float, *, seed: int = 0, columns: tup
     values = np.zeros_like(noise)
     for at in range(1, rows):
         values[at] = coefficient * values[at - 1] + noise[at]
-    return Series(1_700_000_400 // 3600 * 3600 + STEP_SECONDS * np.arange(rows), columns, 100 + values, STEP_SECONDS)
+    return Series(
+        1_700_000_400 // 3600 * 3600 + STEP_SECONDS * np.arange(rows), columns, 100 + values, FixedGrid(STEP_SECONDS)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +146,7 @@ class Installation:
             test=test,
             raw_test=raw,
             raw_test_context_rows=context_rows,
-            step_seconds=series.step_seconds,
+            step_seconds=series.grid.step_seconds,
         )
         return Run(data, recipe)
 

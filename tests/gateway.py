@@ -147,7 +147,7 @@ def make_gateway(
         intake=intake,
         outbox=Outbox(run_store, broker.publish, live, scan_seconds=loaded.outbox_scan_seconds, grace_seconds=0),
         queries=Queries(store, run_store, live, raw_bucket=loaded.bucket_raw_data),
-        tails=Tails(store, run_store.runs, loaded),
+        tails=Tails(store, run_store, loaded),
         live=live,
         proxy=InferenceProxy(
             "http://inference:8000", timeout_seconds=loaded.proxy_timeout_seconds, transport=inference or _Away()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from flts.forecasting.fitted import FittedRecipe
+from flts.forecasting.grid import FixedGrid
 from flts.forecasting.rolling import WindowModel
 from flts.forecasting.series import FloatArray, Series
 from flts.forecasting.windows import Float32Array
@@ -22,11 +23,11 @@ def make_series(
     wave = np.sin(np.arange(rows)[:, None] * 2 * np.pi / 720 + rng.uniform(0, 6, k))
     values = (10 + 3 * wave + rng.normal(0, 0.1, (rows, k)).cumsum(axis=0)) * 1000.0 ** np.arange(k)
     values[rng.random((rows, k)) < missing] = np.nan
-    return Series(START + STEP_SECONDS * np.arange(rows), columns, values, STEP_SECONDS)
+    return Series(START + STEP_SECONDS * np.arange(rows), columns, values, FixedGrid(STEP_SECONDS))
 
 
 def with_values(series: Series, values: FloatArray) -> Series:
-    return Series(series.times, series.columns, values, series.step_seconds)
+    return Series(series.times, series.columns, values, series.grid)
 
 
 def linear_model(recipe: FittedRecipe, *, window_steps: int, horizon_steps: int, seed: int = 0) -> WindowModel:

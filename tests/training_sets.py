@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from flts.contracts.events import TrainingData
 from flts.contracts.ids import derived_event_id, new_pipeline_run_id, sha256_of
 from flts.forecasting.fitted import FittedRecipe
+from flts.forecasting.grid import FixedGrid
 from flts.forecasting.recipe import RecipeSpec, fit_recipe, transform
 from flts.forecasting.series import Series
 from flts.forecasting.splits import as_train
@@ -45,7 +46,7 @@ def made_series(rows: int, *, seed: int = 0, columns: int = 3, first_row: int = 
         noise[row] = 0.7 * noise[row - 1] + shocks[row]
     cycle = np.sin(2 * np.pi * at[:, None] * STEP / 86_400 + np.arange(columns))
     values = (5 + 3 * cycle + 0.5 * noise) * 10.0 ** (3 * np.arange(columns))
-    return Series(START + STEP * at, tuple(f"c{number}" for number in range(columns)), values, STEP)
+    return Series(START + STEP * at, tuple(f"c{number}" for number in range(columns)), values, FixedGrid(STEP))
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def store_dataset(
         test=raw,
         raw_test=raw,
         raw_test_context_rows=10,
-        step_seconds=series.step_seconds,
+        step_seconds=series.grid.step_seconds,
         **changes,
     )
     return Stored(event, recipe, series, store, run_store)

@@ -93,7 +93,7 @@ class Forecaster:
         """
         self._check_request(series, horizon_steps)
         last = int(series.times[-1])
-        times = last + self.recipe.step_seconds * np.arange(1, horizon_steps + 1, dtype=np.int64)
+        times = self.recipe.grid.after(series.times[-1:], horizon_steps)[0]
         if self.bundle.input_kind == "timestamps":
             return self._finish(times, self.model.run_timestamps(times), imputed_cells=0)
         scaled, imputed = scaled_rows(self.recipe, series)
@@ -136,8 +136,7 @@ class Forecaster:
         self._check_horizon(horizon_steps)
         recipe = self.recipe
         if self.bundle.input_kind == "timestamps":
-            steps = np.arange(1, horizon_steps + 1, dtype=np.int64)
-            times = series.times[origins - 1][:, None] + recipe.step_seconds * steps
+            times = recipe.grid.after(series.times[origins - 1], horizon_steps)
             distinct, inverse = np.unique(times, return_inverse=True)
             answers = self.model.run_timestamps(distinct)[inverse.reshape(times.shape)]
             return self.raw(answers)
@@ -200,13 +199,14 @@ class Forecaster:
         if len(series) < required:
             msg = f"{required} rows are needed, {len(series)} were given"
             raise SeriesTooShortError(msg, field="data")
-        steps = np.diff(series.times[-required:])
-        step = self.recipe.step_seconds
-        if (steps != step).any():
-            at = int(np.flatnonzero(steps != step)[0])
+        window = series.times[-required:]
+        broken = self.recipe.grid.breaks(window)
+        if broken.any():
+            at = int(np.argmax(broken))
             msg = (
-                f"the last {required} rows must be {step} s apart; row {len(series) - required + at + 2} of "
-                f"{len(series)} comes {int(steps[at])} s after the one before it"
+                f"the last {required} rows must be one step ({self.recipe.grid.text}) apart; row "
+                f"{len(series) - required + at + 2} of {len(series)} comes {int(window[at + 1] - window[at])} s after "
+                "the one before it"
             )
             raise RejectedError(msg, code="uneven_times", field="data")
 

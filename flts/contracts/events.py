@@ -90,6 +90,9 @@ class TrainingData(Event):
     raw_test_context_rows: int
     """Number of context rows at the start of ``raw_test``; eval does not score them."""
     step_seconds: int
+    """Seconds between two rows; the mean if ``grid`` is given."""
+    grid: dict[str, Any] | None = None
+    """The grid of the rows (`flts.forecasting.grid`), if it is not just a fixed step."""
     sampling: Sampling | None = None
     test_sampling: Sampling | None = None
     settings: dict[str, Scalar] = {}

@@ -123,9 +123,9 @@ def _persistence(features: Features, recipe: FittedRecipe, _tails: Tails, _shape
 
 
 def _seasonal_naive(features: Features, recipe: FittedRecipe, _tails: Tails, _shape: WindowShape) -> Baseline:
-    season = season_steps(features.step_seconds, len(features))
+    season = season_steps(features.grid, len(features))
     if season is None:
-        _refuse("the training rows do not hold two days or two weeks")
+        _refuse("the training rows do not hold two seasons")
     if season * len(recipe.targets) > SEASON_MAX_CELLS:
         _refuse(
             f"a season of {season:,} rows and {len(recipe.targets)} targets is more than {SEASON_MAX_CELLS:,} cells"

@@ -74,5 +74,5 @@ def rolled_residuals(
 
 def _actual_at(features: Features, actual: FloatArray, origins: IntArray, step: int) -> FloatArray:
     rows = np.minimum(origins + step - 1, len(features) - 1)
-    expected = features.times[origins] + (step - 1) * features.step_seconds
+    expected = features.grid.after(features.times[origins], step - 1)[:, -1] if step > 1 else features.times[origins]
     return np.where((features.times[rows] == expected)[:, None], actual[rows], np.nan)

@@ -11,11 +11,17 @@ from typing import Any
 import numpy as np
 
 from flts.errors import RejectedError
+from flts.forecasting.grid import Grid, grid_from_dict
 from flts.forecasting.series import FloatArray, IntArray
 from flts.forecasting.time_features import TIME_FEATURES
 
 RECIPE_VERSION = 1
 """Version; a change of the recipe's numbers or of its Parquet layout raises it. Part of config_hash."""
+GRID_VERSION = 2
+"""Version in the JSON of a recipe whose grid is not just a fixed step. A release that knows no other grid refuses it
+and keeps the champion that it has."""
+MAX_GAP_STEPS = 12
+"""``max_gap_steps`` of a recipe that does not state it, because an earlier release wrote it."""
 LAYOUTS_REMEMBERED = 64
 """Column orders whose positions are cached; requests use few different orders."""
 
@@ -27,8 +33,7 @@ class FittedRecipe:
     A value x of a kept column becomes ``(clip(fill(x)) - offset) / scale + add``.
     """
 
-    version: int
-    step_seconds: int
+    grid: Grid
     columns: tuple[str, ...]
     """Kept raw columns, in the order of the features."""
     dropped: dict[str, str]
@@ -48,9 +53,16 @@ class FittedRecipe:
     """Columns with one value in all training rows, and that value, which is also the forecast of such a target."""
     nans_drop_rows: bool
     handle_nans: bool
+    max_gap_steps: int = MAX_GAP_STEPS
+    """Most missing rows of a gap that is filled in the rows of a request, as in an upload."""
 
     def __hash__(self) -> int:
-        return hash((self.version, self.columns, self.targets, self.offset, self.scale))
+        return hash((self.grid, self.columns, self.targets, self.offset, self.scale))
+
+    @property
+    def step_seconds(self) -> int:
+        """Seconds between two rows, the mean if they vary."""
+        return self.grid.step_seconds
 
     @cached_property
     def varying_targets(self) -> tuple[str, ...]:
@@ -147,9 +159,16 @@ class FittedRecipe:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values, from which `from_dict` restores every number exactly."""
-        return {
-            field.name: list(value) if isinstance(value := getattr(self, field.name), tuple) else value
-            for field in fields(self)
+        values: dict[str, Any] = {"version": RECIPE_VERSION, "step_seconds": self.step_seconds}
+        if self.grid.is_calendar:
+            values |= {"version": GRID_VERSION, "grid": self.grid.to_dict()}
+        # A field with its default is left out, so that the JSON is that of the release that did not have the field.
+        names = [field.name for field in fields(self) if field.name != "grid"]
+        own = {name: getattr(self, name) for name in names}
+        return values | {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in own.items()
+            if name not in _DEFAULTS or value != _DEFAULTS[name]
         }
 
     @classmethod
@@ -163,16 +182,20 @@ class FittedRecipe:
             that are not finite, unknown targets.
         """
         version = values.get("version") if isinstance(values, Mapping) else None
-        if version != RECIPE_VERSION:
-            msg = f"recipe version {version!r:.50} is not {RECIPE_VERSION}, the one this release reads"
+        if version not in (RECIPE_VERSION, GRID_VERSION):
+            msg = f"recipe version {version!r:.50} is neither {RECIPE_VERSION} nor {GRID_VERSION}, which this release reads"
             raise RejectedError(msg, code="recipe_version", field="version")
-        read: dict[str, Any] = {}
-        for field in fields(cls):
+        if version == RECIPE_VERSION:
+            fixed = {"kind": "fixed", "step_seconds": values.get("step_seconds")}
+            read: dict[str, Any] = {"grid": grid_from_dict(fixed, field="step_seconds")}
+        else:
+            read = {"grid": grid_from_dict(values.get("grid", {}))}
+        for name, reader in _READERS.items():
             try:
-                read[field.name] = _READERS[field.name](values[field.name])
+                read[name] = reader(values[name] if name in values else _DEFAULTS[name])
             except (KeyError, TypeError, ValueError, AttributeError) as error:
-                msg = f"recipe field {field.name} is missing or not what it should be"
-                raise RejectedError(msg, code="bad_recipe", field=field.name) from error
+                msg = f"recipe field {name} is missing or not what it should be"
+                raise RejectedError(msg, code="bad_recipe", field=name) from error
         recipe = cls(**read)
         recipe._check()
         return recipe
@@ -187,8 +210,8 @@ class FittedRecipe:
         problems = {
             "columns": k == 0 or len(set(self.columns)) < k,
             "scale": any(number <= 0 for number in self.scale),
-            "step_seconds": self.step_seconds < 1,
             "lags": any(lag < 1 for lag in self.lags),
+            "max_gap_steps": self.max_gap_steps < 0,
             "targets": not self.targets or not set(self.targets) <= set(self.columns),
             "constants": not set(self.constants) <= set(self.columns),
             "clip_lower": (self.clip_lower is None) != (self.clip_upper is None),
@@ -258,9 +281,8 @@ def _texts(values: list[object]) -> tuple[str, ...]:
     return tuple(_text(value) for value in values)
 
 
+_DEFAULTS = {"max_gap_steps": MAX_GAP_STEPS}
 _READERS: dict[str, Callable[[Any], object]] = {
-    "version": _whole,
-    "step_seconds": _whole,
     "columns": _texts,
     "dropped": lambda values: {_text(name): _text(reason) for name, reason in values.items()},
     "fill": _numbers,
@@ -275,4 +297,5 @@ _READERS: dict[str, Callable[[Any], object]] = {
     "constants": lambda values: {_text(name): _number(number) for name, number in values.items()},
     "nans_drop_rows": _flag,
     "handle_nans": _flag,
+    "max_gap_steps": _whole,
 }

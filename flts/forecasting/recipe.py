@@ -11,7 +11,8 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from flts.errors import RejectedError, SeriesTooShortError
-from flts.forecasting.fitted import RECIPE_VERSION, FittedRecipe
+from flts.forecasting.fitted import MAX_GAP_STEPS, RECIPE_VERSION, FittedRecipe
+from flts.forecasting.grid import Grid
 from flts.forecasting.scaling import UNBOUNDED, ClipMethod, Scaler, clip_bounds, offset_and_scale
 from flts.forecasting.series import BoolArray, FloatArray, IntArray, Series, segment_starts, segments_of
 from flts.forecasting.splits import TrainSplit
@@ -57,6 +58,7 @@ class RecipeSpec:
     scaler: Scaler = "MinMaxScaler"
     add_val: float = 0.0
     targets: tuple[str, ...] = ()
+    max_gap_steps: int = MAX_GAP_STEPS
 
     @classmethod
     def of(cls, settings: object) -> RecipeSpec:
@@ -83,21 +85,21 @@ class Features:
         Scaled. Only the lags of warm-up rows are NaN, if `transform` kept these rows.
     imputed : (n, k)
         True where the raw cell was missing.
-    step_seconds : int
+    grid : Grid
     """
 
     times: IntArray
     names: tuple[str, ...]
     values: FloatArray
     imputed: BoolArray
-    step_seconds: int
+    grid: Grid
 
     def __len__(self) -> int:
         return len(self.times)
 
     def segments(self) -> list[slice]:
         """Return the longest sequences of rows that are exactly one step apart."""
-        return segments_of(self.times, self.step_seconds)
+        return segments_of(self.times, self.grid)
 
 
 def fit_recipe(train: TrainSplit, spec: RecipeSpec, *, ignored: tuple[str, ...] = ()) -> FittedRecipe:
@@ -133,8 +135,7 @@ def fit_recipe(train: TrainSplit, spec: RecipeSpec, *, ignored: tuple[str, ...] 
         raise SeriesTooShortError(msg, field="NANS_DROP_ROWS")
     fits = [_fit_column(name, observed[:, position], spec) for position, name in enumerate(columns)]
     recipe = FittedRecipe(
-        version=RECIPE_VERSION,
-        step_seconds=series.step_seconds,
+        grid=series.grid,
         columns=columns,
         dropped=dropped,
         fill=tuple(fit.fill for fit in fits),
@@ -149,6 +150,7 @@ def fit_recipe(train: TrainSplit, spec: RecipeSpec, *, ignored: tuple[str, ...] 
         constants={name: fit.fill for name, fit in zip(columns, fits, strict=True) if fit.constant},
         nans_drop_rows=spec.nans_drop_rows,
         handle_nans=spec.handle_nans,
+        max_gap_steps=spec.max_gap_steps,
     )
     made = recipe.feature_names[len(columns) :]
     for name in columns:
@@ -178,7 +180,7 @@ def transform(recipe: FittedRecipe, series: Series, *, drop_warmup: bool = True)
     """
     if recipe.drops_rows:
         kept = kept_rows(recipe, series)
-        series = Series(series.times[kept], series.columns, series.values[kept], series.step_seconds)
+        series = Series(series.times[kept], series.columns, series.values[kept], series.grid)
     scaled, imputed = scaled_rows(recipe, series)
     n, k = scaled.shape
     values = np.empty((n, len(recipe.feature_names)))
@@ -189,12 +191,12 @@ def transform(recipe: FittedRecipe, series: Series, *, drop_warmup: bool = True)
         values[:, k:made] = time_features(series.times)
     times = series.times
     if recipe.lags:
-        starts = segment_starts(times, series.step_seconds)
+        starts = segment_starts(times, series.grid)
         values[:, made:] = _lagged(scaled[:, recipe.varying_columns], recipe.lags, starts)
         if drop_warmup:
             warm = np.arange(n) - starts >= recipe.warmup_rows
             times, values, imputed = times[warm], values[warm], imputed[warm]
-    return Features(times, recipe.feature_names, values, imputed, series.step_seconds)
+    return Features(times, recipe.feature_names, values, imputed, series.grid)
 
 
 def scaled_rows(recipe: FittedRecipe, series: Series) -> tuple[FloatArray, BoolArray]:
@@ -226,7 +228,7 @@ def imputed_rows(recipe: FittedRecipe, series: Series) -> tuple[FloatArray, Bool
     raw = series.values if positions is None else series.values.take(positions, axis=1)
     missing = ~np.isfinite(raw)
     if missing.any():
-        raw = _fill(raw, missing, segment_starts(series.times, series.step_seconds), recipe.fills)
+        raw = _fill(raw, missing, segment_starts(series.times, series.grid), recipe.fills)
     return raw, missing
 
 
@@ -244,7 +246,7 @@ def raw_rows(recipe: FittedRecipe, features: Features) -> Series:
     """Return the measured columns in raw units, missing cells filled: the inverse of `transform` without clipping."""
     values = (features.values[:, : len(recipe.columns)] - recipe.add) * recipe.scales + recipe.offsets
     values[:, recipe.constant_columns] = list(recipe.constants.values())
-    return Series(features.times, recipe.columns, values, features.step_seconds)
+    return Series(features.times, recipe.columns, values, features.grid)
 
 
 def observed_targets(recipe: FittedRecipe, features: Features) -> FloatArray:
@@ -286,7 +288,7 @@ def targets_only(recipe: FittedRecipe, features: Features) -> tuple[FittedRecipe
         lags=(),
         constants={name: value for name, value in recipe.constants.items() if name in kept},
     )
-    seen = Features(features.times, kept, (raw - lowest) / scale, features.imputed[:, at], features.step_seconds)
+    seen = Features(features.times, kept, (raw - lowest) / scale, features.imputed[:, at], features.grid)
     return own, seen
 
 

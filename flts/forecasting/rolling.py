@@ -42,7 +42,7 @@ class RollState:
         self._features = np.zeros((len(rows), self._need, len(recipe.feature_names)), dtype=np.float32)
         first = self._end - input_seq_len
         self._write_features(first, self._end)
-        self._write_times(first, self._end, self.next_times(input_seq_len) - recipe.step_seconds * input_seq_len)
+        self._write_times(first, self._end, recipe.grid.before(last_times, input_seq_len))
 
     @classmethod
     def start(cls, recipe: FittedRecipe, *, scaled: FloatArray, last_times: IntArray, input_seq_len: int) -> RollState:
@@ -84,7 +84,7 @@ class RollState:
 
     def next_times(self, steps: int) -> IntArray:
         """Return the times of the next rows, (b, steps), epoch seconds."""
-        return self._last_times[:, None] + self._recipe.step_seconds * np.arange(1, steps + 1)
+        return self._recipe.grid.after(self._last_times, steps)
 
     def append(self, predictions: NDArray[np.floating[Any]]) -> None:
         """Append forecasts (b, H, m), scaled varying targets, as the next H rows.
@@ -102,7 +102,7 @@ class RollState:
             self._make_room(max(steps, SPARE_ROWS))
         first, self._end = self._end, self._end + steps
         self._rows[:, first : self._end, recipe.varying_columns] = predictions
-        self._last_times = self._last_times + steps * recipe.step_seconds
+        self._last_times = recipe.grid.after(self._last_times, steps)[:, -1]
         self._write_features(first, self._end)
 
     def _make_room(self, spare: int) -> None:

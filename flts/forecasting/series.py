@@ -1,14 +1,16 @@
-"""A series: numeric columns over evenly spaced times, and its construction from an upload."""
+"""A series: numeric columns over the times of a grid, and its construction from an upload."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flts.errors import RejectedError, SeriesTooShortError
+from flts.errors import RejectedError
+from flts.forecasting.grid import Grid
+from flts.forecasting.observed_grid import find_grid, snapped
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -27,19 +29,18 @@ class Series:
     Parameters
     ----------
     times : (n,)
-        Epoch seconds, UTC, strictly increasing; neighbours inside a segment are one step apart.
+        Epoch seconds, UTC, strictly increasing; neighbours inside a segment are one step of the grid apart.
     columns : tuple of k names
         In the file's order; the time column is not among them.
     values : (n, k)
         Raw units; NaN is a missing cell.
-    step_seconds : int
-        Seconds between two rows.
+    grid : Grid
     """
 
     times: IntArray
     columns: tuple[str, ...]
     values: FloatArray
-    step_seconds: int
+    grid: Grid
 
     def __post_init__(self) -> None:
         if self.values.shape != (len(self.times), len(self.columns)):
@@ -58,15 +59,15 @@ class Series:
             ``missing_column``; ``field`` is the column.
         """
         positions = [self._position(name) for name in names]
-        return Series(self.times, tuple(names), self.values[:, positions], self.step_seconds)
+        return Series(self.times, tuple(names), self.values[:, positions], self.grid)
 
     def rows(self, start: int, stop: int | None = None) -> Series:
         """Return the rows from ``start`` up to, not including, ``stop``; both as in a slice."""
-        return Series(self.times[start:stop], self.columns, self.values[start:stop], self.step_seconds)
+        return Series(self.times[start:stop], self.columns, self.values[start:stop], self.grid)
 
     def segments(self) -> list[slice]:
         """Return the longest sequences of rows that are exactly one step apart."""
-        return segments_of(self.times, self.step_seconds)
+        return segments_of(self.times, self.grid)
 
     def concat(self, later: Series) -> Series:
         """Return this series followed by a later series, whose columns are matched by name.
@@ -76,8 +77,8 @@ class Series:
         RejectedError
             If the steps differ, a column is missing or the later series does not begin after the end of this series.
         """
-        if later.step_seconds != self.step_seconds:
-            msg = f"the steps differ: {self.step_seconds} s and {later.step_seconds} s"
+        if later.grid != self.grid:
+            msg = f"the steps differ: {self.grid.text} and {later.grid.text}"
             raise RejectedError(msg, code="different_steps")
         if len(self) and len(later) and later.times[0] <= self.times[-1]:
             msg = f"the later rows begin at {iso(later.times[0])}, before the earlier ones end at {iso(self.times[-1])}"
@@ -86,7 +87,7 @@ class Series:
             np.concatenate([self.times, later.times]),
             self.columns,
             np.concatenate([self.values, later.select(self.columns).values]),
-            self.step_seconds,
+            self.grid,
         )
 
     def _position(self, name: str) -> int:
@@ -101,7 +102,7 @@ class Series:
 class GridReport:
     """The gaps that `regularise` found, and how it treated them."""
 
-    step_seconds: int
+    grid: Grid
     rows: int
     """Rows of the result, inserted rows included."""
     inserted_rows: int
@@ -113,12 +114,13 @@ class GridReport:
     off_grid_gaps: int
     """Cut gaps whose length is no multiple of the step."""
     segments: int
+    off_calendar_rows: int = 0
+    """Rows that were left out because the calendar does not contain their times."""
+    moved_rows: int = 0
+    """Rows that were less than a tenth of a step from a time of the grid and were moved to it."""
+    largest_shift_seconds: int = 0
     gaps: list[dict[str, str | float]] = field(default_factory=list)
     """The longest gaps, at most `GAPS_NAMED`: ``after`` (last time before it), ``steps``, ``action`` (filled, cut)."""
-
-    def as_dict(self) -> dict[str, object]:
-        """Return the report as plain JSON values."""
-        return asdict(self)
 
 
 def iso(seconds: float) -> str:
@@ -126,36 +128,21 @@ def iso(seconds: float) -> str:
     return datetime.fromtimestamp(int(seconds), UTC).isoformat().replace("+00:00", "Z")
 
 
-def segments_of(times: IntArray, step_seconds: int) -> list[slice]:
+def segments_of(times: IntArray, grid: Grid) -> list[slice]:
     """Return the longest sequences of times that are exactly one step apart."""
     if len(times) == 0:
         return []
-    cuts = (np.flatnonzero(np.diff(times) != step_seconds) + 1).tolist()
+    cuts = (np.flatnonzero(grid.breaks(times)) + 1).tolist()
     return [slice(start, stop) for start, stop in zip([0, *cuts], [*cuts, len(times)], strict=True)]
 
 
-def segment_starts(times: IntArray, step_seconds: int) -> IntArray:
+def segment_starts(times: IntArray, grid: Grid) -> IntArray:
     """Return for each row the row at which its segment begins, (n,)."""
     rows = np.arange(len(times))
     is_start = np.ones(len(times), dtype=bool)
-    is_start[1:] = np.diff(times) != step_seconds
+    is_start[1:] = grid.breaks(times)
     starts: IntArray = np.maximum.accumulate(np.where(is_start, rows, 0))
     return starts
-
-
-def most_common_step(times: IntArray) -> int:
-    """Return the most common difference between neighbouring times in seconds; of equally common ones, the smallest.
-
-    Raises
-    ------
-    SeriesTooShortError
-        With fewer than two rows.
-    """
-    if len(times) < 2:  # noqa: PLR2004 - a difference needs two times
-        msg = f"a step needs at least 2 rows; there are {len(times)}"
-        raise SeriesTooShortError(msg)
-    steps, counts = np.unique(np.diff(times), return_counts=True)
-    return int(steps[np.argmax(counts)])
 
 
 def check_order(times: IntArray, *, time_column: str = "time") -> None:
@@ -176,20 +163,28 @@ def check_order(times: IntArray, *, time_column: str = "time") -> None:
     raise RejectedError(msg, code="duplicate_times" if duplicate else "unordered_times", field=time_column)
 
 
-def check_grid(times: IntArray, step_seconds: int, *, time_column: str = "time") -> None:
+def check_grid(times: IntArray, grid: Grid, *, time_column: str = "time") -> None:
     """Refuse times that are not exactly one step apart, as the rows of a forecast request must be.
 
     Raises
     ------
     RejectedError
-        ``unordered_times``, ``duplicate_times`` or ``gap_in_rows``; ``field`` is the time column.
+        ``unordered_times``, ``duplicate_times``, ``off_grid`` for a time that the calendar does not contain, or
+        ``gap_in_rows``; ``field`` is the time column.
     """
-    steps = np.diff(times)
-    if (steps == step_seconds).all():
-        return
     check_order(times, time_column=time_column)
-    row = int(np.argmax(steps != step_seconds))
-    msg = f"{time_column}: rows must be {step_seconds} s apart; after {iso(times[row])} come {steps[row]} s"
+    positions, remainders = grid.split(times)
+    if grid.is_calendar and remainders.any():
+        row = int(np.argmax(remainders != 0))
+        msg = f"{time_column}: row {row + 1} ({iso(times[row])}) is at no time of the calendar: {grid.text}"
+        raise RejectedError(msg, code="off_grid", field=time_column)
+    broken = grid.breaks(times)
+    if not broken.any():
+        return
+    row = int(np.argmax(broken))
+    msg = (
+        f"{time_column}: rows must be one step ({grid.text}) apart; after {iso(times[row])} comes {iso(times[row + 1])}"
+    )
     raise RejectedError(msg, code="gap_in_rows", field=time_column)
 
 
@@ -199,10 +194,14 @@ def regularise(
     values: FloatArray,
     *,
     max_gap_steps: int,
-    step_seconds: int | None = None,
+    grid: Grid | None = None,
+    phase: int | None = None,
     time_column: str = "time",
 ) -> tuple[Series, GridReport]:
     """Put rows on a grid: fill short gaps with missing rows, and cut the series at longer gaps.
+
+    Rows that are nearly at a time of the grid are moved to it. Rows at times that a calendar does not contain are left
+    out. Both are counted.
 
     Parameters
     ----------
@@ -213,8 +212,10 @@ def regularise(
         NaN is a missing cell.
     max_gap_steps : int
         Most missing rows of a gap that is filled. A gap that is no multiple of the step always cuts the series.
-    step_seconds : int, optional
-        The grid's step, by default the most common difference. Test rows are put on the step of the training rows.
+    grid : Grid, optional
+        By default the one that `find_grid` finds. Test rows are put on the grid of the training rows.
+    phase : int, optional
+        Remainder of the rows on a fixed grid, by default the most common one.
     time_column : str
         Name of the time column in error messages.
 
@@ -224,57 +225,71 @@ def regularise(
         ``unordered_times``, ``duplicate_times``, or ``irregular_times`` if more than `INSERTED_PER_ROW` rows per given
         row would be inserted.
     SeriesTooShortError
-        If no step is given and there are fewer than two rows.
+        If no grid is given and there are fewer than two rows.
     """
     check_order(times, time_column=time_column)
-    step = most_common_step(times) if step_seconds is None else step_seconds
-    steps, remainders = np.divmod(np.diff(times), step)
-    missing = np.where(remainders == 0, steps - 1, 0)
+    grid = find_grid(times) if grid is None else grid
+    given, times = times, snapped(times, grid, phase=phase)
+    shifts = np.abs(times - given)
+    positions, remainders = grid.split(times)
+    left_out = 0
+    if grid.is_calendar and remainders.any():
+        on_grid = remainders == 0
+        left_out = int(len(times) - on_grid.sum())
+        times, values, positions, remainders = (part[on_grid] for part in (times, values, positions, remainders))
+    steps, phases = np.diff(positions), np.diff(remainders)
+    missing = np.where(phases == 0, steps - 1, 0)
     filled = (missing > 0) & (missing <= max_gap_steps)
-    cut = (remainders != 0) | (missing > max_gap_steps)
+    cut = (phases != 0) | (missing > max_gap_steps)
     extra = np.where(filled, missing, 0)
     inserted = int(extra.sum())
     if inserted > INSERTED_PER_ROW * len(times):
         msg = (
-            f"{time_column}: at a step of {step} s, the most common difference, {inserted} rows would be missing "
+            f"{time_column}: at a step of {grid.text}, the most common difference, {inserted} rows would be missing "
             f"between {len(times)}; the times have no common step"
         )
         raise RejectedError(msg, code="irregular_times", field=time_column)
-    series = Series(*_spread(times, columns, values, extra, step), step)
+    series = Series(*_spread(times, columns, values, extra, grid), grid)
     report = GridReport(
-        step_seconds=step,
+        grid=grid,
         rows=len(series),
         inserted_rows=inserted,
         filled_gaps=int(filled.sum()),
         cut_gaps=int(cut.sum()),
-        off_grid_gaps=int((remainders != 0).sum()),
+        off_grid_gaps=int((phases != 0).sum()),
         segments=len(series.segments()),
-        gaps=_name_gaps(times, step, filled, cut),
+        off_calendar_rows=left_out,
+        moved_rows=int((shifts > 0).sum()),
+        largest_shift_seconds=int(shifts.max(initial=0)),
+        gaps=_name_gaps(times, steps + phases / grid.step_seconds, filled, cut),
     )
     return series, report
 
 
 def _spread(
-    times: IntArray, columns: tuple[str, ...], values: FloatArray, extra: IntArray, step: int
+    times: IntArray, columns: tuple[str, ...], values: FloatArray, extra: IntArray, grid: Grid
 ) -> tuple[IntArray, tuple[str, ...], FloatArray]:
     """Insert ``extra[i]`` missing rows after row i."""
     if not extra.any():
         return times, columns, values
     counts = np.ones(len(times), dtype=np.int64)
     counts[:-1] += extra
-    positions = np.cumsum(counts) - counts
-    all_times = np.repeat(times, counts) + step * (np.arange(counts.sum()) - np.repeat(positions, counts))
+    rows = np.cumsum(counts) - counts
+    positions, remainders = (np.repeat(part, counts) for part in grid.split(times))
+    all_times = grid.at(positions + np.arange(counts.sum()) - np.repeat(rows, counts)) + remainders
     all_values = np.full((len(all_times), len(columns)), np.nan)
-    all_values[positions] = values
+    all_values[rows] = values
     return all_times, columns, all_values
 
 
-def _name_gaps(times: IntArray, step: int, filled: BoolArray, cut: BoolArray) -> list[dict[str, str | float]]:
+def _name_gaps(times: IntArray, steps: FloatArray, filled: BoolArray, cut: BoolArray) -> list[dict[str, str | float]]:
     rows = np.flatnonzero(filled | cut)
-    lengths = np.diff(times)[rows]
-    longest = np.argsort(-lengths, kind="stable")[:GAPS_NAMED]
-    gaps: list[dict[str, str | float]] = []
-    for row, length in zip(rows[longest].tolist(), lengths[longest].tolist(), strict=True):
-        steps = length // step if length % step == 0 else round(length / step, 3)
-        gaps.append({"after": iso(times[row]), "steps": steps, "action": "filled" if filled[row] else "cut"})
-    return gaps
+    longest = rows[np.argsort(-steps[rows], kind="stable")[:GAPS_NAMED]]
+    return [
+        {
+            "after": iso(times[row]),
+            "steps": int(length) if length.is_integer() else round(length, 3),
+            "action": "filled" if filled[row] else "cut",
+        }
+        for row, length in zip(longest.tolist(), steps[longest].tolist(), strict=True)
+    ]

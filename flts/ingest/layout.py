@@ -7,7 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from flts.errors import RejectedError, SeriesTooShortError
-from flts.forecasting.series import GridReport, Series, iso, most_common_step, regularise
+from flts.forecasting.observed_grid import find_grid, snapped
+from flts.forecasting.series import GridReport, Series, iso, regularise
+from flts.forecasting.step_setting import grid_of
+from flts.ingest.steps import one_step
 from flts.ingest.table import RawTable
 from flts.settings import RecipeSettings
 
@@ -39,6 +42,9 @@ def lay_out(train: RawTable, test: RawTable | None, recipe: RecipeSettings) -> L
         If a part would have no rows, or the training part has too few rows to compute the step.
     """
     has_test_file = test is not None
+    train = one_step(train, recipe.step, name="train")
+    if test is not None and recipe.step and test.rows > 1:
+        test = one_step(test, recipe.step, name="test")
     if test is None:
         if train.rows < 3:  # noqa: PLR2004 - the step needs two training rows, the test part one row
             msg = f"{train.rows} row(s) cannot be split into training and test rows"
@@ -54,10 +60,11 @@ def lay_out(train: RawTable, test: RawTable | None, recipe: RecipeSettings) -> L
         train.columns,
         train.values,
         max_gap_steps=recipe.max_gap_steps,
+        grid=grid_of(train.times, recipe.step),
         time_column=train.time_column,
     )
     if has_test_file:
-        _check_follows(train, test, series.step_seconds)
+        _check_follows(series, test)
     test_series, test_grid, joined = _grid_after(series, test, recipe.max_gap_steps)
     return Layout(series, test_series, train_grid, test_grid, joined, has_test_file)
 
@@ -78,30 +85,46 @@ def _like(train: RawTable, test: RawTable) -> RawTable:
     return RawTable(test.times, train.columns, test.values[:, order], test.time_column, test.ignored)
 
 
-def _check_follows(train: RawTable, test: RawTable, step_seconds: int) -> None:
+def _check_follows(train: Series, test: RawTable) -> None:
     if test.times[0] <= train.times[-1]:
         msg = (
             f"the test file begins at {iso(test.times[0])}, the training file ends at {iso(train.times[-1])}: "
             "the test must lie after the training rows"
         )
         raise RejectedError(msg, code="test_overlaps_train", field="test")
-    if test.rows > 1 and (step := most_common_step(test.times)) != step_seconds:
-        msg = f"the test file's rows are {step} s apart, the training file's {step_seconds} s"
+    if test.rows > 1 and _most_common_steps(train, test) != 1:
+        step = find_grid(test.times).text
+        msg = f"the test file's rows are at steps of {step}, the training file's at steps of {train.grid.text}"
         raise RejectedError(msg, code="step_differs", field="test")
+
+
+def _phase(train: Series) -> int:
+    return int(train.grid.split(train.times[-1:])[1][0])
+
+
+def _most_common_steps(train: Series, test: RawTable) -> int:
+    """Return the most common number of grid steps between two test rows, 0 if it is not whole."""
+    positions, remainders = train.grid.split(snapped(test.times, train.grid, phase=_phase(train)))
+    if train.grid.is_calendar:
+        positions, remainders = positions[remainders == 0], remainders[remainders == 0]
+    steps, counts = np.unique(np.where(np.diff(remainders) == 0, np.diff(positions), 0), return_counts=True)
+    return int(steps[np.argmax(counts)]) if len(steps) else 0
 
 
 def _grid_after(train: Series, test: RawTable, max_gap_steps: int) -> tuple[Series, GridReport, bool]:
     """Put the test rows on the training rows' grid; a short gap before them is filled with missing test rows."""
-    gap = int(test.times[0] - train.times[-1])
-    step = train.step_seconds
-    joined = gap % step == 0 and gap // step - 1 <= max_gap_steps
+    phase = _phase(train)
+    ends = np.concatenate([train.times[-1:], snapped(test.times, train.grid, phase=phase)[:1]])
+    (last, first), remainders = train.grid.split(ends)
+    joined = bool(remainders[0] == remainders[1] and first - last - 1 <= max_gap_steps)
     anchor = train.times[-1:] if joined else train.times[:0]
     series, grid = regularise(
         np.concatenate([anchor, test.times]),
         train.columns,
         np.concatenate([train.values[: len(anchor)] * np.nan, test.values]),
         max_gap_steps=max_gap_steps,
-        step_seconds=step,
+        grid=train.grid,
+        phase=phase,
         time_column=test.time_column,
     )
     return series.rows(len(anchor)), grid, joined

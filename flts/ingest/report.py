@@ -34,6 +34,11 @@ class PartReport:
     gaps: list[dict[str, str | float]]
     """The longest gaps: the time before the gap, its steps, and ``filled`` or ``cut``."""
     gap_count: int
+    off_calendar_rows: int
+    """Rows that were left out because the calendar of the step does not contain their times."""
+    moved_rows: int
+    """Rows that were nearly at a time of the step and were moved to it."""
+    largest_shift_seconds: int
     missing_share: dict[str, float]
     """Share of missing cells per column, inserted rows included."""
     duplicate_times: int = 0
@@ -48,7 +53,10 @@ class ValidationReport:
     columns: tuple[str, ...]
     ignored_columns: tuple[str, ...]
     targets: tuple[str, ...]
+    step: str
+    """Step in words: ``10 min``, ``1 month, first day``."""
     step_seconds: int
+    """Seconds between two rows; the mean if they vary, and inside a day if rows are not at all hours."""
     train: PartReport
     test: PartReport
     test_from: str
@@ -128,7 +136,8 @@ def describe(train: RawTable, layout: Layout, recipe: FittedRecipe, *, rows_need
         columns=train.columns,
         ignored_columns=train.ignored,
         targets=recipe.targets,
-        step_seconds=layout.train.step_seconds,
+        step=layout.train.grid.text,
+        step_seconds=layout.train.grid.step_seconds,
         train=_part(layout.train, layout.train_grid),
         test=_part(layout.test, layout.test_grid),
         test_from="file" if layout.has_test_file else "split",
@@ -152,6 +161,9 @@ def _part(series: Series, grid: GridReport) -> PartReport:
         segments=len(series.segments()),
         gaps=list(grid.gaps),
         gap_count=grid.filled_gaps + grid.cut_gaps,
+        off_calendar_rows=grid.off_calendar_rows,
+        moved_rows=grid.moved_rows,
+        largest_shift_seconds=grid.largest_shift_seconds,
         missing_share={
             column: round(float(np.isnan(series.values[:, at]).mean()), 6) for at, column in enumerate(series.columns)
         },
@@ -164,6 +176,16 @@ def _warnings(report: ValidationReport) -> list[str]:
         names = ", ".join(report.constant_columns)
         warnings.append(f"constant in the training rows, answered by the constant: {names}")
     for title, part in (("training", report.train), ("test", report.test)):
+        if part.off_calendar_rows:
+            warnings.append(
+                f"{part.off_calendar_rows} {title} rows are at times that few other rows have and were left out; "
+                f"the step is {report.step}"
+            )
+        if part.moved_rows:
+            warnings.append(
+                f"{part.moved_rows} {title} rows were up to {part.largest_shift_seconds:,} s off the step "
+                f"({report.step}) and were moved to it"
+            )
         if part.inserted_rows:
             warnings.append(f"{part.inserted_rows} missing rows of short gaps were filled in the {title} rows")
         if part.segments > 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flts.forecasting.series import FloatArray, IntArray
 
@@ -40,13 +40,8 @@ class RawTable:
     def split(self, train_share: float) -> tuple[RawTable, RawTable]:
         """Split the rows in time, before any other step: the first ``train_share`` of them, and the later rows."""
         cut = math.floor(round(self.rows * train_share, 9))  # 0.29 * 100 is a little less than 29 in floating point
-        return self._rows(0, cut), self._rows(cut, self.rows)
+        return self.rows_between(0, cut), self.rows_between(cut, self.rows)
 
-    def _rows(self, start: int, stop: int) -> RawTable:
-        return RawTable(
-            times=self.times[start:stop],
-            columns=self.columns,
-            values=self.values[start:stop],
-            time_column=self.time_column,
-            ignored=self.ignored,
-        )
+    def rows_between(self, start: int, stop: int) -> RawTable:
+        """Return the rows from ``start`` up to, not including, ``stop``."""
+        return replace(self, times=self.times[start:stop], values=self.values[start:stop])

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flts.errors import RejectedError
+from flts.forecasting.grid import Grid, grid_from_dict
 from flts.forecasting.recipe import Features
 from flts.forecasting.series import BoolArray, FloatArray, IntArray, Series
 
@@ -32,7 +33,7 @@ def features_to_parquet(features: Features) -> bytes:
     """
     ours = {
         "kind": "features",
-        "step_seconds": features.step_seconds,
+        **_grid_values(features.grid),
         "imputed_columns": features.imputed.shape[1],
         "imputed": _pack(features.imputed),
     }
@@ -49,19 +50,30 @@ def features_from_parquet(data: bytes) -> Features:
     """
     times, names, values, ours = _from_parquet(data, "features")
     imputed = _unpack(ours.get("imputed"), len(times), ours.get("imputed_columns"))
-    return Features(times=times, names=names, values=values, imputed=imputed, step_seconds=ours["step_seconds"])
+    return Features(times=times, names=names, values=values, imputed=imputed, grid=_grid_of(ours))
 
 
 def series_to_parquet(series: Series) -> bytes:
     """Return a series as Parquet in raw units; a missing cell is null."""
-    ours = {"kind": "series", "step_seconds": series.step_seconds}
+    ours = {"kind": "series", **_grid_values(series.grid)}
     return _to_parquet(series.times, series.columns, series.values, ours, missing=True)
 
 
 def series_from_parquet(data: bytes) -> Series:
     """Return the series in a file of `series_to_parquet`; raises as `features_from_parquet`."""
     times, names, values, ours = _from_parquet(data, "series")
-    return Series(times, names, values, ours["step_seconds"])
+    return Series(times, names, values, _grid_of(ours))
+
+
+def _grid_values(grid: Grid) -> dict[str, Any]:
+    return {"step_seconds": grid.step_seconds, **({"grid": grid.to_dict()} if grid.is_calendar else {})}
+
+
+def _grid_of(ours: dict[str, Any]) -> Grid:
+    try:
+        return grid_from_dict(ours.get("grid") or {"kind": "fixed", "step_seconds": ours["step_seconds"]})
+    except RejectedError as error:
+        _refuse(error.message, error)
 
 
 def parquet_shape(data: bytes) -> tuple[int, int]:

@@ -48,8 +48,8 @@ def forecast_test_rows(
         If no test row has a whole window before it.
     """
     needs, forecaster = champion.needs, champion.forecaster
-    if series.step_seconds != needs.step_seconds:
-        msg = f"the test rows are {series.step_seconds} s apart, the champion forecasts steps of {needs.step_seconds} s"
+    if series.grid != needs.grid:
+        msg = f"the test rows are at steps of {series.grid.text}, the champion forecasts steps of {needs.grid.text}"
         raise RejectedError(msg, code="wrong_step", field="step_seconds")
     left_out = max(0, len(series) - context_rows - max_rows)
     origins = forecaster.valid_origins(series, max(context_rows + left_out, needs.rows_required))
@@ -110,7 +110,7 @@ def _table(
         columns.append(actual[rows, target])
         for suffix, values in (("_long", long.mean), ("_long_lower", long.lower), ("_long_upper", long.upper)):
             add(f"{name}{suffix}", long, values, target)
-    return Series(series.times[rows], tuple(names), np.column_stack(columns), series.step_seconds)
+    return Series(series.times[rows], tuple(names), np.column_stack(columns), series.grid)
 
 
 def _measure(

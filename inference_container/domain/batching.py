@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flts.errors import RejectedError, RetryableError
+from flts.forecasting.grid import Grid
 from flts.forecasting.series import Series
 from inference_container.domain.champion import FULL_BATCH, Champion
 from inference_container.domain.stacking import stack_windows
@@ -221,8 +222,8 @@ class _Lane:
         return short, rolling
 
     def _clock_call(self, jobs: list[_Job]) -> _Call:
-        step = self._champion.needs.step_seconds
-        times = [_times_after(job, step) for job in jobs]
+        grid = self._champion.needs.grid
+        times = [_times_after(job, grid) for job in jobs]
         seconds = np.concatenate(times)
         cuts = np.cumsum([len(part) for part in times])[:-1]
         model = self._champion.forecaster.model
@@ -243,14 +244,14 @@ class _Lane:
         if not parts:
             return None
         windows = np.concatenate(parts) if len(parts) > 1 else parts[0]
-        step = self._champion.needs.step_seconds
+        grid = self._champion.needs.grid
 
         def finish(answer: FloatArray) -> None:
             count = len(short)
             if count:
                 means = forecaster.raw(answer[:count])
                 for job, mean in zip(short, means, strict=True):
-                    self._answer(job, _times_after(job, step), mean[: job.horizon_steps])
+                    self._answer(job, _times_after(job, grid), mean[: job.horizon_steps])
             for at, job in enumerate(rolling, count):
                 self._go_on(job, answer[at : at + 1])
 
@@ -323,9 +324,9 @@ def _passes(champion: Champion, horizon_steps: int) -> int:
     return -(-horizon_steps // champion.bundle.output_seq_len)
 
 
-def _times_after(job: _Job, step: int) -> NDArray[np.int64]:
-    last = int(job.series.times[-1])
-    return np.arange(last + step, last + step * job.horizon_steps + 1, step, dtype=np.int64)
+def _times_after(job: _Job, grid: Grid) -> NDArray[np.int64]:
+    times: NDArray[np.int64] = grid.after(job.series.times[-1:], job.horizon_steps)[0]
+    return times
 
 
 def _alive(job: _Job, now: float) -> bool:

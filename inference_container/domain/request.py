@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from flts.contracts.columns import TIME_COLUMNS
 from flts.errors import RejectedError
-from flts.forecasting.series import check_grid
+from flts.forecasting.grid import Grid
+from flts.forecasting.series import check_grid, regularise
 from inference_container.domain.times import TimeStyle, read_epoch, read_iso
 
 SHOWN_NAMES = 20
@@ -42,7 +43,9 @@ class Needs:
     reads_values: bool
     """False for models whose only input is the times."""
     rows_required: int
-    step_seconds: int
+    grid: Grid
+    max_gap_steps: int
+    """Most missing rows of a gap that is filled."""
     max_horizon_steps: int
     """Longest horizon: the bundle's, or the server's limit."""
     bundle_limits_horizon: bool
@@ -51,7 +54,7 @@ class Needs:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """The rows of a request, checked: ordered, evenly spaced, and as many as the champion needs."""
+    """The rows of a request, checked: ordered, on the champion's grid, and as many as the champion needs."""
 
     times: NDArray[np.int64]
     """(n,) epoch seconds."""
@@ -134,9 +137,30 @@ def read_rows(request: PredictRequest, needs: Needs, *, max_rows: int) -> Rows:
     if count < needs.rows_required:
         message = f"data: the model needs {needs.rows_required} rows, the request has {count}"
         _refuse("too_few_rows", message, "data")
-    if (times[1:] - times[:-1] != needs.step_seconds).any():
-        check_grid(times, needs.step_seconds, time_column=time_column)
+    if needs.grid.is_calendar or needs.grid.breaks(times).any():
+        times, values = _on_grid(times, values, needs, time_column)
+        if len(times) > max_rows:
+            _refuse("too_many_rows", f"data: with the missing rows, {len(times)} are more than {max_rows}", "data")
     return Rows(times, values, style)
+
+
+def _on_grid(
+    times: NDArray[np.int64], values: NDArray[np.float64], needs: Needs, time_column: str
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return the rows on the champion's grid: as at upload, short gaps are filled and small shifts removed."""
+    try:
+        check_grid(times, needs.grid, time_column=time_column)
+    except RejectedError as error:
+        if error.code not in ("gap_in_rows", "off_grid"):
+            raise
+        columns = needs.columns[: values.shape[1]]
+        series, report = regularise(
+            times, columns, values, max_gap_steps=needs.max_gap_steps, grid=needs.grid, time_column=time_column
+        )
+        if report.cut_gaps or report.off_calendar_rows:
+            raise
+        return series.times, series.values
+    return times, values
 
 
 def _time_column(request: PredictRequest) -> str:

@@ -38,7 +38,7 @@ def stack_windows(champion: Champion, requests: Sequence[Series]) -> Stack:
     recipe, rows = champion.bundle.recipe, champion.needs.rows_required
     values = np.array([series.values[-rows:] for series in requests])
     times = np.array([series.times[-rows:] for series in requests])
-    flat = Series(times.ravel(), recipe.columns, values.reshape(-1, len(recipe.columns)), recipe.step_seconds)
+    flat = Series(times.ravel(), recipe.columns, values.reshape(-1, len(recipe.columns)), recipe.grid)
     scaled = scaled_rows(recipe, flat)[0].reshape(values.shape)
     imputed_cells: dict[int, int] = {}
     refused: dict[int, RejectedError] = {}

@@ -13,7 +13,7 @@ from flts.forecasting.recipe import Features, FittedRecipe, RecipeSpec, fit_reci
 from flts.forecasting.series import Series
 from flts.forecasting.splits import as_train
 from flts.ingest.enough_rows import UsableRows, check_enough_rows
-from flts.ingest.layout import Layout, lay_out
+from flts.ingest.layout import Layout
 from flts.ingest.report import describe, split_share
 from flts.ingest.table import RawTable
 from flts.settings import RecipeSettings, WindowSettings
@@ -43,7 +43,7 @@ class Dataset:
 
 def make_dataset(
     train: RawTable,
-    test: RawTable | None,
+    layout: Layout,
     recipe_settings: RecipeSettings,
     window_settings: WindowSettings,
     *,
@@ -55,6 +55,10 @@ def make_dataset(
 
     Parameters
     ----------
+    train : RawTable
+        The uploaded training file.
+    layout : Layout
+        Its rows, and those of the test, on one grid.
     tell
         Called with the name of a step when the step begins.
 
@@ -63,8 +67,7 @@ def make_dataset(
     RejectedError
         By `flts.ingest`, e.g. for too few rows.
     """
-    tell("split")
-    layout = lay_out(train, test, recipe_settings)
+    tell("sample")
     train_rows, sampling = _sample(layout.train, recipe_settings.sample_train_rows, recipe_settings, stream=0)
     test_rows, test_sampling = _sample(layout.test, recipe_settings.sample_test_rows, recipe_settings, stream=1)
     tell("fit")
@@ -115,7 +118,7 @@ def _is_start(test_rows: Series, layout: Layout) -> bool:
 
 def _context(train_rows: Series) -> Series:
     """Return the last training rows: a week, at least `LEAST_CONTEXT_ROWS` and at most `MOST_CONTEXT_ROWS`."""
-    rows = min(max(WEEK_SECONDS // train_rows.step_seconds, LEAST_CONTEXT_ROWS), MOST_CONTEXT_ROWS)
+    rows = min(max(WEEK_SECONDS // train_rows.grid.step_seconds, LEAST_CONTEXT_ROWS), MOST_CONTEXT_ROWS)
     return train_rows.rows(max(len(train_rows) - rows, 0))
 
 
@@ -126,7 +129,7 @@ def _from(features: Features, *, first_time: int) -> Features:
         names=features.names,
         values=features.values[start:],
         imputed=features.imputed[start:],
-        step_seconds=features.step_seconds,
+        grid=features.grid,
     )
 
 

@@ -61,8 +61,7 @@ def fit(data: TrainingSet, settings: NonmlSettings, report: Report) -> FittedMod
             error_metrics("target_", scaled_tail[:, [column]], scale_targets(recipe, tail_forecast)[:, [column]]),
             loss=None,
         )
-    step = data.features.step_seconds
-    check_times = np.concatenate([times[-CHECKED_TIMES:], times[-1] + step * np.arange(1, CHECKED_TIMES + 1)])
+    check_times = np.concatenate([times[-CHECKED_TIMES:], recipe.grid.after(times[-1:], CHECKED_TIMES)[0]])
     check_raw = np.stack([predict(model, check_times) for model in models], axis=1)
     some = np.unique(np.linspace(0, len(times) - 1, min(SCORED_ROWS, len(times))).astype(np.int64))
     fitted_raw = np.stack([predict(model, times[some]) for model in models], axis=1)

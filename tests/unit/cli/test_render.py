@@ -296,6 +296,7 @@ def test_an_upload_is_described() -> None:
             "test": None,
             "columns": ["down", "up"],
             "targets": ["down"],
+            "step": "2 min",
             "step_seconds": 120,
             "warnings": ["column z is dropped"],
         },
@@ -306,7 +307,7 @@ def test_an_upload_is_described() -> None:
         == f"""\
 run {RUN} on x
   train  15,927 rows, 2018-02-05T23:40:00Z to 2018-02-28T02:32:00Z, 2 gaps, at most 1.2% of a column missing
-  2 columns, a row every 2 min 00 s, targets: down
+  2 columns, step 2 min, targets: down
   ! column z is dropped
   ! the broker does not answer yet; the run is announced as soon as it does"""
     )

@@ -13,6 +13,7 @@ from flts.bundle.load import fetch_bundle
 from flts.bundle.write import store_bundle
 from flts.contracts.events import EvaluateRequest, ModelSelected, ModelTraining
 from flts.contracts.ids import derived_event_id, new_pipeline_run_id
+from flts.forecasting.grid import FixedGrid
 from flts.forecasting.series import Series
 from flts.forecasting.splits import tails
 from flts.storage.claimed_frames import read_claimed_features
@@ -121,7 +122,7 @@ def _faulty(flts: Installation, run: Run, event: ModelTraining, fault: str) -> M
 
 def test_a_baseline_that_scores_best_is_not_promoted(flts: Installation) -> None:
     noise = np.random.default_rng(0).normal(size=(800, 1))
-    run = flts.run(Series(STEP_SECONDS * np.arange(800), ("down",), 100 + noise, STEP_SECONDS))
+    run = flts.run(Series(STEP_SECONDS * np.arange(800), ("down",), 100 + noise, FixedGrid(STEP_SECONDS)))
     events = delivered(flts, run)
     told = flts.send(run.data, *events, flts.trained(run, "GRU", 1.0), flts.trained(run, "LSTM", 1.05))
     [selected] = [event for event in told if isinstance(event, ModelSelected)]
@@ -162,7 +163,9 @@ def test_a_run_that_is_evaluated_again_is_measured_against_the_same_bundles(flts
 def test_the_season_before_the_first_test_rows_is_that_of_the_training_rows(flts: Installation) -> None:
     day = 100 + 10 * np.sin(2 * np.pi * np.arange(24) / 24)
     values = np.resize(day, 800) + np.where(np.arange(800) % 97 == 0, 1e-3, 0)
-    run = flts.run(Series(STEP_SECONDS * np.arange(800), ("down",), values[:, None], STEP_SECONDS), context_rows=WINDOW)
+    run = flts.run(
+        Series(STEP_SECONDS * np.arange(800), ("down",), values[:, None], FixedGrid(STEP_SECONDS)), context_rows=WINDOW
+    )
 
     board = decided(flts, run)
 
@@ -190,7 +193,7 @@ def test_without_a_season_a_note_stands_in_place_of_the_row(flts: Installation) 
     board = decided(flts, run)
 
     assert list(scores(board)) == ["persistence", "ridge", "mean"]
-    assert board["notes"] == ["no seasonal-naive row: the training rows do not hold two days or two weeks"]
+    assert board["notes"] == ["no seasonal-naive row: the training rows do not hold two seasons"]
 
 
 def test_a_bundle_that_forecasts_less_than_is_scored_is_no_yardstick(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from flts.contracts.events import Event, InferenceData, ModelSelected, ModelTrai
 from flts.contracts.ids import derived_event_id, derived_run_id, new_pipeline_run_id
 from flts.contracts.lifecycle import RunState
 from flts.errors import BackendAwayError, HashMismatchError, ObjectNotFoundError
+from flts.forecasting.grid import FixedGrid
 from flts.forecasting.series import Series
 from flts.housekeeping.deletion import Deletion
 from flts.messaging.attempts import StoredAttempts
@@ -84,7 +85,7 @@ class Worker:
             created_at=datetime(2024, 5, 6, 23, 30, tzinfo=UTC),
             bucket=raw.bucket, object_key=raw.object_key, size=raw.size, sha256=raw.sha256, rows=raw.rows or 0,
             columns=raw.columns or 0, meta=raw, test=raw, raw_test=raw, raw_test_context_rows=CONTEXT_ROWS,
-            step_seconds=series.step_seconds,
+            step_seconds=series.grid.step_seconds,
         )  # fmt: skip
         assert list(OnInferenceData(self.store, self.run_store.forecasts)(event, quiet)) == []
         return event
@@ -250,7 +251,7 @@ def test_without_any_champion_after_the_outcome_the_rows_are_skipped_with_the_re
     [
         (TEST.select(("down", "up")), "load"),
         (TEST.rows(0, CONTEXT_ROWS), "10 rows before it"),
-        (Series(TEST.times[0] + 60 * np.arange(len(TEST)), TEST.columns, TEST.values, 60), "60 s apart"),
+        (Series(TEST.times[0] + 60 * np.arange(len(TEST)), TEST.columns, TEST.values, FixedGrid(60)), "steps of 1 min"),
     ],
     ids=["a column is gone", "no row has a window", "another step"],
 )
@@ -374,7 +375,7 @@ def test_more_rows_than_a_batch_may_have_leave_the_latest(worker: Worker) -> Non
 
 def test_metrics_of_very_many_targets_do_not_burst_the_message(worker: Worker) -> None:
     names = tuple(f"target-{number:03}" for number in range(150))
-    wide = Series(TRAIN.times[:200], names, np.random.default_rng(0).normal(size=(200, 150)), TRAIN.step_seconds)
+    wide = Series(TRAIN.times[:200], names, np.random.default_rng(0).normal(size=(200, 150)), TRAIN.grid)
     run = new_pipeline_run_id()
     worker.claim(run, wide.rows(100, 200))
     worker.decide(run, "promoted", window_bundle(wide, input_seq_len=5))

@@ -15,6 +15,7 @@ from flts.bundle.model import BundleModel
 from flts.contracts.events import ModelTraining
 from flts.contracts.ids import derived_event_id
 from flts.contracts.lifecycle import RunState
+from flts.forecasting.grid import FixedGrid
 from flts.forecasting.series import Series
 from flts.trainers import BASELINES
 from nonML_container.handler import train_in_child
@@ -102,7 +103,7 @@ def test_a_baseline_that_the_rows_do_not_have_is_left_out(load: Any, tmp_path: P
 
 
 def test_rows_in_which_nothing_varies_have_no_baseline(load: Any, tmp_path: Path) -> None:
-    series = Series(STEP * np.arange(ROWS), ("flat",), np.full((ROWS, 1), 3.0), STEP)
+    series = Series(STEP * np.arange(ROWS), ("flat",), np.full((ROWS, 1), 3.0), FixedGrid(STEP))
     stored = store_dataset(tmp_path, series)
 
     assert trained(stored, load(MODEL_TYPE="BASELINE")) == {}

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from flts.errors import SeriesTooShortError
+from flts.forecasting.grid import FixedGrid
 from flts.forecasting.recipe import RecipeSpec
 from flts.forecasting.series import Series
 from flts.settings import ProphetSettings
@@ -72,7 +73,7 @@ def test_imputed_cells_have_no_part_in_the_fit(load: Any, tmp_path: Path) -> Non
 def test_constant_targets_are_answered_and_a_late_change_is_no_constant(load: Any, tmp_path: Path) -> None:
     series = made_series(400)
     values = np.column_stack([series.values[:, 0], np.full(400, 3.0), np.where(np.arange(400) < 390, 1.0, 2.0)])
-    stored = store_dataset(tmp_path, Series(series.times, ("c0", "fixed", "late"), values, STEP))
+    stored = store_dataset(tmp_path, Series(series.times, ("c0", "fixed", "late"), values, FixedGrid(STEP)))
 
     _, forecaster = trained(stored, load())
 

@@ -11,6 +11,7 @@ from flts.contracts.events import RawData
 from flts.contracts.ids import derived_event_id
 from flts.contracts.lifecycle import RunState
 from flts.errors import BackendAwayError, HashMismatchError, ObjectNotFoundError, RejectedError
+from flts.forecasting.grid import FixedGrid
 from flts.forecasting.recipe import RecipeSpec, fit_recipe
 from flts.forecasting.series import Series
 from flts.forecasting.splits import as_train
@@ -376,7 +377,7 @@ def test_the_recipe_is_fitted_on_the_sample_alone(pre: Preprocessing) -> None:
     made = pre.prepare(make_csv(values), SAMPLE_TRAIN_ROWS=50)
 
     times = made.train.times
-    expected = fit_recipe(as_train(Series(times, ("a", "b"), values[:50], STEP)), RecipeSpec())
+    expected = fit_recipe(as_train(Series(times, ("a", "b"), values[:50], FixedGrid(STEP))), RecipeSpec())
     assert made.meta()["recipe"] == json.loads(json.dumps(expected.to_dict()))
 
 

@@ -19,6 +19,7 @@ from flts.bundle.load import fetch_bundle
 from flts.bundle.model import BundleModel
 from flts.contracts.events import ModelTraining
 from flts.errors import RejectedError
+from flts.forecasting.grid import FixedGrid
 from flts.forecasting.recipe import RecipeSpec, transform
 from flts.forecasting.series import Series
 from flts.settings import TrainingSettings
@@ -177,7 +178,7 @@ def test_only_some_targets_are_forecast_from_all_columns(load: Any, tmp_path: Pa
 
 def test_a_constant_column_is_learnt_around(load: Any, tmp_path: Path) -> None:
     values = np.insert(made_series(300).values, 0, 9.0, axis=1)
-    series = Series(made_series(300).times, ("fixed", "c0", "c1", "c2"), values, STEP)
+    series = Series(made_series(300).times, ("fixed", "c0", "c1", "c2"), values, FixedGrid(STEP))
     stored = store_dataset(tmp_path, series)
 
     _, forecaster = trained(stored, load())

@@ -8,6 +8,7 @@ import pytest
 from flts.bundle.forecaster import Forecast, Forecaster
 from flts.bundle.model import BundleModel
 from flts.errors import RejectedError, SeriesTooShortError
+from flts.forecasting.grid import FixedGrid
 from flts.forecasting.recipe import RecipeSpec, fit_recipe, transform
 from flts.forecasting.series import Series
 from flts.forecasting.splits import as_train, tails
@@ -160,7 +161,7 @@ def test_inputs_that_nobody_forecasts_end_the_horizon() -> None:
 
 def test_constant_targets_are_answered_with_their_constant_between_the_others() -> None:
     values = np.insert(SERIES.values, 1, 42.0, axis=1)
-    series = Series(SERIES.times, ("c0", "fixed", "c1", "c2"), values, STEP)
+    series = Series(SERIES.times, ("c0", "fixed", "c1", "c2"), values, FixedGrid(STEP))
     forecaster = forecaster_of(series)
 
     forecast = forecaster.forecast(series, 4)
@@ -201,7 +202,7 @@ def test_windows_of_several_requests_may_share_a_call() -> None:
 
 
 def test_data_of_only_constants_is_answered_from_one_row() -> None:
-    series = Series(SERIES.times, ("a", "b"), np.tile([3.0, -1.0], (240, 1)), STEP)
+    series = Series(SERIES.times, ("a", "b"), np.tile([3.0, -1.0], (240, 1)), FixedGrid(STEP))
     recipe = fit_recipe(as_train(series), RecipeSpec())
     data = TrainingSet(transform(recipe, series), recipe, tails(240, stop_tail=0.1, calibration_tail=0.1))
     fitted = constant_model(data)

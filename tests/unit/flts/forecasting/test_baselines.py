@@ -7,6 +7,7 @@ import pytest
 
 from flts.errors import RejectedError
 from flts.forecasting.baselines import STEPS, Constant, Repeat, WindowShape, fit_baseline
+from flts.forecasting.grid import FixedGrid
 from flts.forecasting.recipe import RecipeSpec, fit_recipe, raw_rows, targets_only, transform
 from flts.forecasting.ridge import RidgeModel
 from flts.forecasting.seasons import season_steps
@@ -34,14 +35,15 @@ def fitted(kind: str, series: Series, shape: WindowShape = SHAPE, **spec: Any) -
         (DAY, 14, 7),
         (DAY, 13, None),
         (7 * HOUR, 10_000, 24),  # a week has 24 steps of 7 hours; a day is not a whole number of such steps
-        (WEEK, 1_000, None),
+        (WEEK, 1_000, 52),
+        (WEEK, 103, None),
         (11 * HOUR, 10_000, None),
     ],
 )
-def test_the_season_is_a_day_else_a_week_if_training_holds_two(
+def test_the_season_is_the_shortest_of_which_training_holds_two(
     step_seconds: int, train_rows: int, season: int | None
 ) -> None:
-    assert season_steps(step_seconds, train_rows) == season
+    assert season_steps(FixedGrid(step_seconds), train_rows) == season
 
 
 def test_persistence_repeats_the_last_row_of_its_window() -> None:
@@ -64,7 +66,7 @@ def test_the_seasonal_forecast_begins_one_season_ago() -> None:
 
 def test_a_season_shorter_than_a_pass_is_one_pass() -> None:
     series = made_series(300)
-    hourly = Series(series.times[0] + HOUR * np.arange(300), series.columns, series.values, HOUR)
+    hourly = Series(series.times[0] + HOUR * np.arange(300), series.columns, series.values, FixedGrid(HOUR))
 
     assert fitted("SEASONAL_NAIVE", hourly).model.rows == tuple(range(24))
 
@@ -109,12 +111,12 @@ def test_constant_targets_stay_in_a_recipe_of_targets_and_constant_inputs_go() -
 
 def test_a_window_of_targets_keeps_the_digits_of_values_far_from_zero() -> None:
     series = made_series(300, columns=1)
-    far = Series(series.times, series.columns, 1e9 + series.values, series.step_seconds)
+    far = Series(series.times, series.columns, 1e9 + series.values, series.grid)
     recipe = fit_recipe(as_train(far), RecipeSpec(scaler="none"))
 
     own, seen = targets_only(recipe, transform(recipe, far))
 
-    single = Series(seen.times, own.columns, seen.values.astype(np.float32) * own.scales + own.offsets, 600)
+    single = Series(seen.times, own.columns, seen.values.astype(np.float32) * own.scales + own.offsets, FixedGrid(600))
     assert np.abs(single.values - far.values).max() < 1e-5
 
 
@@ -123,7 +125,7 @@ def test_what_a_data_set_does_not_have_is_said() -> None:
     gone = made_series(100, columns=2)
     gone.values[:90, 1] = np.nan
     for kind, series, shape, why in (
-        ("SEASONAL_NAIVE", short, SHAPE, "two days or two weeks"),
+        ("SEASONAL_NAIVE", short, SHAPE, "two seasons"),
         ("SEASONAL_NAIVE", _by_the(30, wide), SHAPE, "a season of 2,880 rows and 60 targets"),
         ("RIDGE", wide, WindowShape(100, 1), "6,600 numbers"),
         ("RIDGE", wide, WindowShape(20, 1_000), "for 60,000 are too wide"),
@@ -136,4 +138,4 @@ def test_what_a_data_set_does_not_have_is_said() -> None:
 def _by_the(step_seconds: int, series: Series) -> Series:
     rows = 2 * DAY // step_seconds
     values = np.resize(series.values, (rows, series.values.shape[1]))
-    return Series(step_seconds * np.arange(rows), series.columns, values, step_seconds)
+    return Series(step_seconds * np.arange(rows), series.columns, values, FixedGrid(step_seconds))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from flts.forecasting.calibration import rolled_residuals
+from flts.forecasting.grid import FixedGrid
 from flts.forecasting.intervals import calibrate
 from flts.forecasting.recipe import RecipeSpec, fit_recipe, transform
 from flts.forecasting.series import FloatArray, Series
@@ -22,7 +23,7 @@ def last_value(windows: Float32Array) -> FloatArray:
 def staircase(rows: int) -> Series:
     """Return a series that rises by 3 per row: the error of persistence is 3 for each step ahead."""
     times = START + STEP_SECONDS * np.arange(rows)
-    return Series(times, ("down",), 3.0 * np.arange(rows, dtype=np.float64)[:, None], STEP_SECONDS)
+    return Series(times, ("down",), 3.0 * np.arange(rows, dtype=np.float64)[:, None], FixedGrid(STEP_SECONDS))
 
 
 def residuals_of(series: Series, *, targets: tuple[str, ...] = (), most: int = 128) -> dict[int, FloatArray]:
@@ -58,7 +59,9 @@ def test_imputed_actuals_and_those_beyond_a_cut_are_missing() -> None:
     imputed = residuals_of(with_values(series, values))[1]
 
     assert np.flatnonzero(np.isnan(imputed[:, 0])).tolist() == [30]
-    cut = Series(series.times + np.where(np.arange(200) < 170, 0, 999), ("down",), series.values, STEP_SECONDS)
+    cut = Series(
+        series.times + np.where(np.arange(200) < 170, 0, 999), ("down",), series.values, FixedGrid(STEP_SECONDS)
+    )
     found = residuals_of(cut)
     assert len(found[1]) == 40 - WINDOW
     assert np.isfinite(found[1]).all()
@@ -74,7 +77,7 @@ def test_a_recipe_that_does_not_forecast_its_inputs_is_calibrated_for_one_pass()
 def test_a_walk_s_interval_widens_with_the_steps_ahead_and_covers_its_share() -> None:
     rng = np.random.default_rng(0)
     walk = rng.normal(size=4000).cumsum()[:, None]
-    series = Series(START + STEP_SECONDS * np.arange(4000), ("down",), walk, STEP_SECONDS)
+    series = Series(START + STEP_SECONDS * np.arange(4000), ("down",), walk, FixedGrid(STEP_SECONDS))
 
     intervals = calibrate(residuals_of(series))
 

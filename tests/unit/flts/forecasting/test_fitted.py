@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from flts.errors import RejectedError
 from flts.forecasting.fitted import LAYOUTS_REMEMBERED, FittedRecipe
+from flts.forecasting.grid import MonthGrid
 from flts.forecasting.recipe import RecipeSpec, fit_recipe
 from flts.forecasting.splits import as_train
 from tests.made_series import make_series
@@ -30,7 +32,7 @@ def test_a_recipe_survives_json_to_the_last_bit(seed: int, clip: bool, lags: boo
 
 
 def test_a_recipe_of_another_version_is_refused() -> None:
-    others: tuple[Any, ...] = ({**a_recipe().to_dict(), "version": 2}, [], None)
+    others: tuple[Any, ...] = ({**a_recipe().to_dict(), "version": 3}, [], None)
     for other in others:
         with pytest.raises(RejectedError) as refused:
             FittedRecipe.from_dict(other)
@@ -67,6 +69,36 @@ def test_a_recipe_with_a_senseless_field_is_refused_naming_it(field: str, value:
         FittedRecipe.from_dict({**a_recipe().to_dict(), field: value})
 
     assert (refused.value.code, refused.value.field) == ("bad_recipe", field)
+
+
+def test_a_recipe_of_the_release_before_states_no_gap_and_gets_the_default() -> None:
+    values = a_recipe().to_dict()
+
+    assert "max_gap_steps" not in values
+    assert FittedRecipe.from_dict(values) == a_recipe()
+    other = replace(a_recipe(), max_gap_steps=3)
+    assert FittedRecipe.from_dict(other.to_dict()) == other
+
+
+def test_a_recipe_on_a_calendar_has_a_version_that_the_release_before_refuses() -> None:
+    monthly = replace(a_recipe(), grid=MonthGrid(1, day=31))
+
+    values = monthly.to_dict()
+
+    assert values["version"] == 2
+    assert FittedRecipe.from_dict(values) == monthly
+    assert a_recipe().to_dict()["version"] == 1
+    assert "grid" not in a_recipe().to_dict()
+
+
+@pytest.mark.parametrize("grid", [None, {"kind": "moon"}, {}])
+def test_a_recipe_whose_calendar_makes_no_sense_is_refused(grid: object) -> None:
+    values = {**a_recipe().to_dict(), "version": 2, "grid": grid}
+
+    with pytest.raises(RejectedError) as refused:
+        FittedRecipe.from_dict(values)
+
+    assert (refused.value.code, refused.value.field) == ("bad_recipe", "grid")
 
 
 def test_a_recipe_that_lacks_a_field_is_refused_naming_it() -> None:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flts.errors import RejectedError, SeriesTooShortError
+from flts.forecasting.grid import FixedGrid
 from flts.forecasting.recipe import (
     RecipeSpec,
     all_targets,
@@ -34,7 +35,7 @@ ELEVEN = (
 
 def small(**columns: list[float]) -> Series:
     values = np.array(list(columns.values()), dtype=float).T
-    return Series(START + STEP_SECONDS * np.arange(len(values)), tuple(columns), values, STEP_SECONDS)
+    return Series(START + STEP_SECONDS * np.arange(len(values)), tuple(columns), values, FixedGrid(STEP_SECONDS))
 
 
 def test_the_spec_has_the_names_and_defaults_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,7 +46,7 @@ def test_the_spec_has_the_names_and_defaults_of_the_settings(monkeypatch: pytest
     assert RecipeSpec.of(settings_of_the_service) == RecipeSpec()
     elsewhere = {  # these settings are used before the recipe is fitted, so they are no part of it
         "train_test_split", "sample_train_rows", "sample_test_rows", "sample_strategy", "sample_seed",
-        "extra_hash_salt", "max_gap_steps", "ignore_columns",
+        "extra_hash_salt", "step", "ignore_columns",
     }  # fmt: skip
     assert {field.name for field in fields(RecipeSpec)} == set(RecipeSettings.model_fields) - elsewhere
 
@@ -120,7 +121,9 @@ def test_a_missing_cell_takes_the_last_value_of_its_segment_and_before_any_the_t
     train = small(a=[1, 2, 9], b=[1, 1, 4])
     recipe = fit_recipe(as_train(train), RecipeSpec(scaler="none"))
     later = small(a=[NAN, 5, NAN, NAN, NAN, 7], b=[NAN, NAN, 6, 7, NAN, NAN])
-    cut = Series(later.times + np.array([0, 0, 0, 9, 9, 9]) * STEP_SECONDS, later.columns, later.values, STEP_SECONDS)
+    cut = Series(
+        later.times + np.array([0, 0, 0, 9, 9, 9]) * STEP_SECONDS, later.columns, later.values, FixedGrid(STEP_SECONDS)
+    )
 
     filled, missing = imputed_rows(recipe, cut)
 
@@ -211,7 +214,7 @@ def test_lags_are_earlier_values_of_the_varying_targets_and_the_warm_up_is_left_
 
 def test_lags_do_not_reach_across_a_cut() -> None:
     series = small(a=list(range(8)))
-    cut = Series(series.times + np.where(np.arange(8) < 4, 0, 999), ("a",), series.values, STEP_SECONDS)
+    cut = Series(series.times + np.where(np.arange(8) < 4, 0, 999), ("a",), series.values, FixedGrid(STEP_SECONDS))
     spec = RecipeSpec(lags_enable=True, lags_n=2, scaler="none", time_features_enable=False)
     recipe = fit_recipe(as_train(cut), spec)
 

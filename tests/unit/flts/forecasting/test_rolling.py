@@ -28,11 +28,11 @@ def plain_loop(model: WindowModel, recipe: FittedRecipe, series: Series, horizon
     while len(series) < context + horizon_steps:
         window = transform(recipe, series).values[-WINDOW:].astype(np.float32)
         forecast = unscale_targets(recipe, model(window[None])[0])
-        times = series.times[-1] + series.step_seconds * np.arange(1, len(forecast) + 1)
+        times = series.times[-1] + series.grid.step_seconds * np.arange(1, len(forecast) + 1)
         columns = dict(zip(recipe.targets, all_targets(recipe, forecast).T, strict=True))
         columns |= {name: np.full(len(forecast), value) for name, value in recipe.constants.items()}
         values = np.array([columns[name] for name in series.columns]).T
-        series = series.concat(Series(times, series.columns, values, series.step_seconds))
+        series = series.concat(Series(times, series.columns, values, series.grid))
     return series.select(recipe.targets).values[context : context + horizon_steps]
 
 

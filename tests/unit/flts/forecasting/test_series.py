@@ -5,35 +5,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flts.errors import RejectedError, SeriesTooShortError
+from flts.errors import RejectedError
+from flts.forecasting.grid import FixedGrid, Grid
 from flts.forecasting.series import (
     GAPS_NAMED,
     GridReport,
     Series,
     check_grid,
     iso,
-    most_common_step,
     regularise,
     segment_starts,
 )
 from tests.made_series import make_series
 
 
-def grid(times: list[int], *, max_gap_steps: int = 2, step_seconds: int | None = None) -> tuple[Series, GridReport]:
+def grid(times: list[int], *, max_gap_steps: int = 2, given: Grid | None = None) -> tuple[Series, GridReport]:
     values = np.arange(len(times), dtype=float)[:, None]
-    return regularise(
-        np.array(times), ("down",), values, max_gap_steps=max_gap_steps, step_seconds=step_seconds, time_column="when"
-    )
-
-
-def test_the_step_is_the_most_common_difference_and_the_smaller_of_two_equally_common_ones() -> None:
-    assert most_common_step(np.array([0, 60, 120, 180, 500])) == 60
-    assert most_common_step(np.array([0, 60, 180])) == 60
-
-
-def test_one_row_has_no_step() -> None:
-    with pytest.raises(SeriesTooShortError):
-        most_common_step(np.array([0]))
+    return regularise(np.array(times), ("down",), values, max_gap_steps=max_gap_steps, grid=given, time_column="when")
 
 
 def test_a_short_gap_becomes_missing_rows_in_their_places() -> None:
@@ -70,22 +58,20 @@ def test_no_row_is_inserted_in_a_gap_off_the_grid_however_short() -> None:
 
 
 def test_a_given_step_is_kept_though_another_difference_is_more_common() -> None:
-    series, report = grid([0, 120, 240], step_seconds=60)
+    series, report = grid([0, 120, 240], given=FixedGrid(60))
 
-    assert series.step_seconds == 60
+    assert series.grid == FixedGrid(60)
     assert len(series) == 5
-    assert report.step_seconds == 60
+    assert report.grid == FixedGrid(60)
 
 
-def test_the_report_is_plain_values_and_names_only_the_longest_gaps() -> None:
+def test_the_report_names_only_the_longest_gaps() -> None:
     times = np.cumsum([0, *([60] * 100), *[60 * (gap + 5) for gap in range(50)]]).tolist()
 
-    report = grid(times)[1].as_dict()
+    report = grid(times)[1]
 
-    assert report["cut_gaps"] == 50
-    gaps = report["gaps"]
-    assert isinstance(gaps, list)
-    assert [gap["steps"] for gap in gaps] == list(range(54, 54 - GAPS_NAMED, -1))
+    assert report.cut_gaps == 50
+    assert [gap["steps"] for gap in report.gaps] == list(range(54, 54 - GAPS_NAMED, -1))
 
 
 @pytest.mark.parametrize(("times", "code"), [([0, 60, 30], "unordered_times"), ([0, 60, 60], "duplicate_times")])
@@ -121,16 +107,16 @@ def test_every_row_is_kept_and_every_segment_is_even(differences: list[int], max
     segments = series.segments()
     assert sum(segment.stop - segment.start for segment in segments) == len(series)
     for segment in segments:
-        assert (np.diff(series.times[segment]) == series.step_seconds).all()
+        assert (np.diff(series.times[segment]) == series.grid.step_seconds).all()
     starts = np.concatenate([np.full(segment.stop - segment.start, segment.start) for segment in segments])
-    np.testing.assert_array_equal(segment_starts(series.times, series.step_seconds), starts)
+    np.testing.assert_array_equal(segment_starts(series.times, series.grid), starts)
 
 
 def test_a_request_must_lie_on_the_grid() -> None:
-    check_grid(np.array([0, 60, 120]), 60)
+    check_grid(np.array([0, 60, 120]), FixedGrid(60))
     for times, code in (([0, 120], "gap_in_rows"), ([0, 0], "duplicate_times"), ([60, 0], "unordered_times")):
         with pytest.raises(RejectedError) as refused:
-            check_grid(np.array(times), 60, time_column="ts")
+            check_grid(np.array(times), FixedGrid(60), time_column="ts")
         assert (refused.value.code, refused.value.field) == (code, "ts")
 
 
@@ -154,7 +140,7 @@ def test_a_later_series_is_joined_by_column_names() -> None:
 
 def test_rows_that_overlap_or_have_another_step_are_not_joined() -> None:
     series = make_series(10)
-    other_step = Series(series.times[6:], series.columns, series.values[6:], 60)
+    other_step = Series(series.times[6:], series.columns, series.values[6:], FixedGrid(60))
 
     for earlier, later, code in (
         (series.rows(0, 6), series.rows(5), "overlapping_times"),
@@ -167,7 +153,7 @@ def test_rows_that_overlap_or_have_another_step_are_not_joined() -> None:
 
 def test_a_series_of_another_shape_cannot_be_made() -> None:
     with pytest.raises(RejectedError, match="shape"):
-        Series(np.array([0, 60]), ("a",), np.zeros((2, 2)), 60)
+        Series(np.array([0, 60]), ("a",), np.zeros((2, 2)), FixedGrid(60))
 
 
 def test_a_time_is_shown_in_utc() -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from flts.forecasting.grid import FixedGrid
 from flts.forecasting.recipe import RecipeSpec, fit_recipe, transform
 from flts.forecasting.ridge import fit_ridge
 from flts.forecasting.series import Series
@@ -34,7 +35,7 @@ def test_the_sample_is_an_upload_without_a_flaw(tmp_path: Path) -> None:
 
 def test_a_straight_line_beats_the_last_value_and_a_bent_one_beats_the_straight_line() -> None:
     rows = TRAIN_ROWS + TEST_ROWS
-    series = Series(STEP_SECONDS * np.arange(rows), COLUMNS, generate_sample(rows), STEP_SECONDS)
+    series = Series(STEP_SECONDS * np.arange(rows), COLUMNS, generate_sample(rows), FixedGrid(STEP_SECONDS))
     train = as_train(series.rows(0, TRAIN_ROWS))
     recipe = fit_recipe(train, RecipeSpec())
     features = transform(recipe, train.series)

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flts.errors import HashMismatchError, RejectedError
+from flts.forecasting.grid import FixedGrid
 from flts.forecasting.recipe import Features
 from flts.forecasting.series import Series
 from flts.storage import frames
@@ -37,7 +38,7 @@ def make_features(rows: int = 300, names: tuple[str, ...] = NAMES, seed: int = 0
         names=names,
         values=random.normal(size=(rows, len(names))),
         imputed=random.random((rows, 11)) < 0.1,
-        step_seconds=600,
+        grid=FixedGrid(600),
     )
 
 
@@ -45,7 +46,9 @@ def make_series(rows: int = 300) -> Series:
     random = np.random.default_rng(1)
     values = random.normal(size=(rows, 3)) * 1e6
     values[random.random(values.shape) < 0.2] = np.nan
-    return Series(1_600_000_000 + 120 * np.arange(rows, dtype=np.int64), ("down", "time", "up é"), values, 120)
+    return Series(
+        1_600_000_000 + 120 * np.arange(rows, dtype=np.int64), ("down", "time", "up é"), values, FixedGrid(120)
+    )
 
 
 def test_features_come_back_bit_for_bit_with_what_was_imputed() -> None:
@@ -54,7 +57,7 @@ def test_features_come_back_bit_for_bit_with_what_was_imputed() -> None:
     back = features_from_parquet(features_to_parquet(features))
 
     assert back.names == features.names
-    assert back.step_seconds == 600
+    assert back.grid == FixedGrid(600)
     np.testing.assert_array_equal(back.times, features.times)
     np.testing.assert_array_equal(back.values, features.values)
     np.testing.assert_array_equal(back.imputed, features.imputed)
@@ -90,7 +93,7 @@ def test_a_series_keeps_its_raw_values_and_its_missing_cells() -> None:
     data = series_to_parquet(series)
     back = series_from_parquet(data)
 
-    assert (back.columns, back.step_seconds) == (series.columns, 120)
+    assert (back.columns, back.grid) == (series.columns, FixedGrid(120))
     np.testing.assert_array_equal(back.values, series.values)
     np.testing.assert_array_equal(back.times, series.times)
     missing = [pq.read_table(io.BytesIO(data)).column(name).null_count for name in series.columns]

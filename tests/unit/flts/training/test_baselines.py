@@ -12,6 +12,7 @@ from flts.bundle.forecaster import Forecaster
 from flts.bundle.format import Bundle
 from flts.bundle.model import BundleModel
 from flts.errors import RejectedError
+from flts.forecasting.grid import FixedGrid
 from flts.forecasting.recipe import RecipeSpec, fit_recipe, transform
 from flts.forecasting.series import Series
 from flts.forecasting.splits import as_train, tails
@@ -66,7 +67,7 @@ def test_the_mean_of_what_was_fitted_is_the_answer_at_any_time() -> None:
 
 def test_a_clean_line_is_ridge_s_forecast() -> None:
     times = 600 * np.arange(400)
-    line = Series(times, ("up", "down"), np.stack([np.arange(400.0), -2.0 * np.arange(400)], axis=1), 600)
+    line = Series(times, ("up", "down"), np.stack([np.arange(400.0), -2.0 * np.arange(400)], axis=1), FixedGrid(600))
 
     forecast = forecaster("RIDGE", line, time_features_enable=False).forecast(line, 5)
 
@@ -108,7 +109,7 @@ def test_ridge_reaches_one_pass_where_an_input_is_not_forecast() -> None:
 
 def test_persistence_is_of_the_value_that_was_measured_and_not_of_the_clipped_one() -> None:
     series = made_series(400, columns=1)
-    later = Series(series.times, series.columns, series.values.copy(), series.step_seconds)
+    later = Series(series.times, series.columns, series.values.copy(), series.grid)
     later.values[-1] = 1_000
 
     forecast = forecaster("PERSISTENCE", series, clip_enable=True).forecast(later, 1)
@@ -124,4 +125,4 @@ def test_a_season_that_no_piece_of_the_rows_holds_is_no_baseline() -> None:
 def _cut(series: Series, *, every: int) -> Series:
     """Return the rows in pieces, with a gap of one hour between two pieces."""
     pieces = np.arange(len(series)) // every
-    return Series(series.times + 3_600 * pieces, series.columns, series.values, series.step_seconds)
+    return Series(series.times + 3_600 * pieces, series.columns, series.values, series.grid)

@@ -16,6 +16,7 @@ from flts.contracts.events import ModelTraining, TrainingData
 from flts.contracts.ids import derived_event_id, derived_run_id
 from flts.contracts.lifecycle import RunState
 from flts.errors import BackendAwayError, HashMismatchError, ObjectNotFoundError, RejectedError, SeriesTooShortError
+from flts.forecasting.grid import FixedGrid
 from flts.forecasting.series import Series
 from flts.observability.logs import configure_logs
 from flts.processes.replayed import replaying
@@ -277,7 +278,7 @@ def test_an_export_that_answers_otherwise_than_the_trainer_is_never_announced(
 
 
 def test_data_of_only_constants_ships_a_bundle_that_says_so(tmp_path: Path, settings: LinearSettings) -> None:
-    series = Series(made_series(200).times, ("a", "b"), np.tile([1.5, -2.0], (200, 1)), STEP)
+    series = Series(made_series(200).times, ("a", "b"), np.tile([1.5, -2.0], (200, 1)), FixedGrid(STEP))
     stored = store_dataset(tmp_path, series)
     fitter = LinearFitter()
 

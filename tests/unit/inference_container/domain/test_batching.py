@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from flts.errors import RejectedError, RetryableError
+from flts.forecasting.grid import FixedGrid
 from flts.forecasting.recipe import RecipeSpec, scaled_rows, transform, unscale_targets
 from flts.forecasting.series import FloatArray, Series
 from inference_container.domain.batching import CLOCK_POINTS, Answer, Batcher
@@ -92,9 +93,9 @@ def test_a_rolled_horizon_of_60_equals_the_plain_loop(output_seq_len: int, lags:
         window = transform(recipe, series).values[-10:].astype(np.float32)
         raw = unscale_targets(recipe, champion.forecaster.model.run_windows(window[None])[0])
         means.append(raw)
-        times = series.times[-1] + series.step_seconds * np.arange(1, len(raw) + 1)
+        times = series.times[-1] + series.grid.step_seconds * np.arange(1, len(raw) + 1)
         series = Series(
-            np.concatenate([series.times, times]), series.columns, np.concatenate([series.values, raw]), 120
+            np.concatenate([series.times, times]), series.columns, np.concatenate([series.values, raw]), FixedGrid(120)
         )
     np.testing.assert_allclose(answer.mean, np.concatenate(means)[:60], rtol=1e-5)
     assert np.diff(answer.times).tolist() == [120] * 59
@@ -321,7 +322,9 @@ def test_an_error_of_the_model_reaches_the_requests_that_met_it_and_no_others(
 def test_stacked_rows_are_scaled_as_each_alone(champion: Champion) -> None:
     recipe = champion.bundle.recipe
     one, two = window_at(60), window_at(300)
-    stacked = Series(np.concatenate([one.times, two.times]), one.columns, np.concatenate([one.values, two.values]), 120)
+    stacked = Series(
+        np.concatenate([one.times, two.times]), one.columns, np.concatenate([one.values, two.values]), FixedGrid(120)
+    )
 
     together = scaled_rows(recipe, stacked)[0]
 

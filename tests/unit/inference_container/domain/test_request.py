@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flts.errors import RejectedError
+from flts.forecasting.grid import FixedGrid, WeekGrid
 from inference_container.domain.request import Needs, check_horizon, decode_request, read_rows
 
 NEEDS = Needs(
@@ -16,7 +18,8 @@ NEEDS = Needs(
     ignored=frozenset({"note"}),
     reads_values=True,
     rows_required=3,
-    step_seconds=60,
+    grid=FixedGrid(60),
+    max_gap_steps=1,
     max_horizon_steps=100,
     bundle_limits_horizon=False,
 )
@@ -33,6 +36,37 @@ def read(data: dict[str, Any] | str, **more: Any) -> Any:
 def good(**changes: Any) -> dict[str, Any]:
     data: dict[str, Any] = {"time": TIMES, "down": [1, 2.5, None], "up": [4.0, 5.0, 6.0], **changes}
     return {name: value for name, value in data.items() if value != "absent"}
+
+
+def test_a_missing_row_becomes_nulls_and_a_small_shift_is_removed_as_at_upload() -> None:
+    rows = read({"time": [0, 60, 183, 240], "down": [1, 2, 3, 4], "up": [5, 6, 7, 8]})
+
+    assert rows.times.tolist() == [0, 60, 120, 180, 240]
+    np.testing.assert_array_equal(rows.values[:, 0], [1, 2, np.nan, 3, 4])
+
+
+def test_missing_rows_count_as_rows_of_the_request() -> None:
+    times = np.cumsum([60, 120] * 25).tolist()
+
+    with pytest.raises(RejectedError) as refused:
+        read({"time": times, "down": times, "up": times})
+
+    assert refused.value.code == "too_many_rows"
+
+
+def test_a_row_on_a_closed_day_is_refused_naming_the_calendar() -> None:
+    days = WeekGrid(86_400, (((0, 0),),) * 5 + ((), ()))
+    needs = replace(NEEDS, grid=days)
+
+    def read_days(*texts: str) -> Any:
+        count = list(range(len(texts)))
+        body = json.dumps({"data": {"time": texts, "down": count, "up": count}}).encode()
+        return read_rows(decode_request(body), needs, max_rows=50)
+
+    assert len(read_days("2024-02-29", "2024-03-01", "2024-03-04").times) == 3
+    with pytest.raises(RejectedError, match="1 business day") as refused:
+        read_days("2024-03-01", "2024-03-02", "2024-03-04")  # a Saturday
+    assert (refused.value.code, refused.value.field) == ("off_grid", "time")
 
 
 def test_columns_are_found_by_name_and_null_becomes_nan() -> None:
@@ -107,8 +141,8 @@ REFUSALS: list[tuple[str, dict[str, Any] | str, dict[str, Any], str, str | None,
      "51 rows are more than the 50"),
     ("unordered times", good(time=TIMES[::-1]), {}, "unordered_times", "time", "earlier"),
     ("duplicate times", good(time=[TIMES[0], TIMES[0], TIMES[1]]), {}, "duplicate_times", "time", "repeats"),
-    ("a gap", good(time=[TIMES[0], TIMES[1], "2024-01-01T00:04:00Z"]), {}, "gap_in_rows", "time", "60 s apart"),
-    ("another step", good(time=[0, 30, 60]), {}, "gap_in_rows", "time", "60 s apart"),
+    ("a gap", good(time=[TIMES[0], TIMES[1], "2024-01-01T00:04:00Z"]), {}, "gap_in_rows", "time", "one step (1 min) apart"),
+    ("another step", good(time=[0, 30, 60]), {}, "gap_in_rows", "time", "one step (1 min) apart"),
     ("times mixed with numbers", good(time=[TIMES[0], 5, TIMES[1]]), {}, "bad_time", "time", "row 1"),
     ("numbers mixed with times", good(time=[5, TIMES[0], 7]), {}, "bad_time", "time", "row 1"),
     ("true as time", good(time=[True, 60, 120]), {}, "bad_time", "time", "row 0"),
@@ -163,7 +197,7 @@ def test_any_json_in_any_place_is_read_or_refused(time: Any, down: Any, up: Any,
 
 
 def test_a_model_of_the_clock_needs_no_values_but_still_refuses_wrong_ones() -> None:
-    needs = Needs(("down", "up"), frozenset(), reads_values=False, rows_required=1, step_seconds=60,
+    needs = Needs(("down", "up"), frozenset(), reads_values=False, rows_required=1, grid=FixedGrid(60), max_gap_steps=1,
                   max_horizon_steps=10, bundle_limits_horizon=False)  # fmt: skip
 
     rows = read_rows(decode_request(json.dumps({"data": {"ts": [0]}}).encode()), needs, max_rows=9)

@@ -11,6 +11,7 @@ from prophet import Prophet
 
 from flts.bundle.graph import check_graph
 from flts.errors import RejectedError
+from flts.forecasting.grid import FixedGrid
 from flts.forecasting.recipe import RecipeSpec, fit_recipe, scale_targets
 from flts.forecasting.series import Series
 from flts.forecasting.splits import as_train
@@ -31,12 +32,12 @@ def values_of(seed: int) -> np.ndarray:
 
 
 VALUES = np.stack([values_of(0), values_of(1)], axis=1)
-SERIES = Series(TIMES, ("a", "b"), VALUES, STEP)
+SERIES = Series(TIMES, ("a", "b"), VALUES, FixedGrid(STEP))
 
 
 def difference(options: ProphetSettings, values: np.ndarray = VALUES, **recipe: Any) -> float:
     """Return the largest difference between the graph and Prophet's own forecast, relative to each target's range."""
-    fitted = fit_recipe(as_train(Series(TIMES, ("a", "b"), values, STEP)), RecipeSpec(**recipe))
+    fitted = fit_recipe(as_train(Series(TIMES, ("a", "b"), values, FixedGrid(STEP))), RecipeSpec(**recipe))
     models = [fit_prophet(TIMES, column, options, "exact") for column in values.T]
     data = to_bytes(prophets_to_onnx(models, fitted))
     check_graph(data)

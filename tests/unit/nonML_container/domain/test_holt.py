@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from flts.errors import SeriesTooShortError
+from flts.forecasting.grid import FixedGrid
 from flts.forecasting.recipe import RecipeSpec, fit_recipe, scale_targets, transform
 from flts.forecasting.series import FloatArray, Series
 from flts.forecasting.splits import as_train, tails
@@ -61,7 +62,7 @@ def training_set(series: Series, **recipe: Any) -> TrainingSet:
 def series_of(*columns: FloatArray) -> Series:
     values = np.stack(columns, axis=1)
     names = tuple(f"c{number}" for number in range(len(columns)))
-    return Series(START + STEP * np.arange(len(values)), names, values, STEP)
+    return Series(START + STEP * np.arange(len(values)), names, values, FixedGrid(STEP))
 
 
 def fit(series: Series, **settings: Any) -> tuple[FittedModel, Report]:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flts.forecasting.grid import FixedGrid, Grid, MonthGrid
 from flts.settings import RecipeSettings
 from preprocess_container.domain import config_hash as module
 from preprocess_container.domain.config_hash import config_hash
@@ -31,6 +32,7 @@ OTHER: dict[str, Any] = {
     "sample_seed": 45,
     "extra_hash_salt": "again",
     "max_gap_steps": 3,
+    "step": "1 h",
     "ignore_columns": ("note",),
 }
 TRAIN, TEST = "1" * 64, "2" * 64
@@ -55,6 +57,20 @@ def test_hashes_are_equal_exactly_if_all_settings_are(one: set[str], other: set[
     second = hash_of(**{name: OTHER[name] for name in sorted(other, reverse=True)})
 
     assert (first == second) == (one == other)
+
+
+def test_a_release_keeps_the_hashes_of_the_release_before() -> None:
+    assert hash_of() == "7bbe5dfc859c5d5e52ad102580505825f0b12c33d935609d297222b5e5c6f786"
+
+
+def test_a_calendar_is_another_hash_and_a_fixed_step_is_not() -> None:
+    settings = RecipeSettings()
+
+    def with_grid(grid: Grid) -> str:
+        return config_hash(settings, train_sha256=TRAIN, test_sha256=TEST, grid=grid)
+
+    assert with_grid(FixedGrid(60)) == hash_of()
+    assert len({with_grid(MonthGrid(1)), with_grid(MonthGrid(3)), hash_of()}) == 3
 
 
 def test_how_a_value_was_written_does_not_matter() -> None:

@@ -4,12 +4,13 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flts.forecasting.grid import FixedGrid
 from flts.forecasting.series import Series
 from preprocess_container.domain.sampling import sample_rows
 
 
 def make_series(rows: int) -> Series:
-    return Series(60 * np.arange(rows), ("a",), np.arange(rows, dtype=float)[:, None], 60)
+    return Series(60 * np.arange(rows), ("a",), np.arange(rows, dtype=float)[:, None], FixedGrid(60))
 
 
 @given(

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from flts.errors import RejectedError, SeriesTooShortError
+from flts.forecasting.grid import FixedGrid
 from flts.forecasting.recipe import RecipeSpec, fit_recipe, transform
 from flts.forecasting.series import Series
 from flts.forecasting.splits import as_train, tails
@@ -100,7 +101,9 @@ def test_a_model_beats_persistence_on_rows_it_never_saw() -> None:
     for row in range(1, 1200):
         # The sign mostly alternates, so a forecast that repeats the last value is bad.
         values[row] = -0.8 * values[row - 1] + rng.normal()
-    data = training_set(Series(made_series(1200).times, ("c0",), values, STEP), RecipeSpec(time_features_enable=False))
+    data = training_set(
+        Series(made_series(1200).times, ("c0",), values, FixedGrid(STEP)), RecipeSpec(time_features_enable=False)
+    )
 
     fitted = fit(data, training_settings(epochs=6, batch_size=64, learning_rate=0.02))
 

@@ -1,0 +1,156 @@
+"""Read the setting ``STEP``: a step in words, as reports show it (`Grid.text`).
+
+``1 month`` leaves the day of the month to the rows, ``1 h`` the hours without rows; ``1 month, last day`` and ``1 h, all
+hours`` do not.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NoReturn
+
+from flts.errors import RejectedError
+from flts.forecasting.grid import (
+    BUSINESS_DAYS,
+    DAY,
+    HOUR,
+    LAST_DAY,
+    MINUTE,
+    WEEK,
+    WEEKDAYS,
+    FixedGrid,
+    Grid,
+    IntArray,
+    MonthGrid,
+    Ranges,
+    WeekGrid,
+)
+from flts.forecasting.observed_grid import find_grid, month_grid, observed_step, snapped, week_grid
+
+MOST_MONTHS = 1_200
+_SECONDS = {
+    **dict.fromkeys(("s", "sec", "second", "seconds"), 1),
+    **dict.fromkeys(("min", "minute", "minutes"), MINUTE),
+    **dict.fromkeys(("h", "hour", "hours"), HOUR),
+    **dict.fromkeys(("d", "day", "days"), DAY),
+    **dict.fromkeys(("w", "week", "weeks"), WEEK),
+}
+_MONTHS = {
+    **dict.fromkeys(("month", "months"), 1),
+    **dict.fromkeys(("quarter", "quarters"), 3),
+    **dict.fromkeys(("y", "year", "years"), 12),
+}
+_STEP = re.compile(r"(\d+)?\s*([a-z]+(?: days?)?)")
+_AT = re.compile(r"(.*?)\s*\bat (\d{1,2}:\d{2}(?::\d{2})?)")
+_HOURS = re.compile(r"(\d{1,2}:\d{2}(?::\d{2})?) to (\d{1,2}:\d{2}(?::\d{2})?)")
+_EXAMPLES = "10 min, 1 h, 1 day, 1 business day, 1 week, 1 month, 3 months, last day, 1 year"
+
+
+def grid_of(times: IntArray, step: str) -> Grid:
+    """Return the grid of rows: the observed one, or what ``STEP`` says where it says it.
+
+    Parameters
+    ----------
+    times : (n,)
+        Epoch seconds of the training rows, strictly increasing.
+    step : str
+        ``STEP``; empty for the observed grid.
+
+    Raises
+    ------
+    RejectedError
+        ``bad_setting`` with field ``STEP``; the message shows how steps are written.
+    SeriesTooShortError
+        If the grid has to be observed and there are fewer than two rows.
+    """
+    if not step.strip():
+        return find_grid(times)
+    text, _, detail = (part.strip() for part in step.strip().lower().partition(","))
+    match = _STEP.fullmatch(text)
+    count, unit = (int(match[1] or 1), match[2]) if match else (0, "")
+    if unit in ("business day", "business days", "b") and count == 1 and not detail:
+        return _days(list(BUSINESS_DAYS), 0)
+    if at := _AT.fullmatch(text):
+        if at[1] in ("1 business day", "business day"):
+            return _days(list(BUSINESS_DAYS), _second(at[2], step))
+        _refuse(step)
+    if unit in _MONTHS and 1 <= count * _MONTHS[unit] <= MOST_MONTHS:
+        return _month_step(times, count * _MONTHS[unit], detail, step)
+    if unit in _SECONDS and count:
+        return _fixed_step(times, count * _SECONDS[unit], detail, step)
+    _refuse(step)
+
+
+def _month_step(times: IntArray, months: int, detail: str, step: str) -> Grid:
+    if not detail:
+        observed = month_grid(times, months)
+        if observed is None:
+            msg = (
+                f"STEP={step}: the rows are on no common day of the month; name the day: {step}, first day, or "
+                f"{step}, last day, or {step}, day 15"
+            )
+            raise RejectedError(msg, code="bad_setting", field="STEP")
+        return observed
+    second = 0
+    if at := _AT.fullmatch(detail):
+        detail, second = at[1], _second(at[2], step)
+    named = {"first day": "1", "last day": str(LAST_DAY)}.get(detail) or detail.removeprefix("day ")
+    day = int(named) if re.fullmatch(r"\d{1,2}", named) else 0
+    if not 1 <= day <= LAST_DAY:
+        _refuse(step)
+    first = int(times[0].astype("datetime64[s]").astype("datetime64[M]").astype("int64"))
+    return MonthGrid(months, (first + 1970 * 12) % months, day, second)
+
+
+def _fixed_step(times: IntArray, seconds: int, detail: str, step: str) -> Grid:
+    if detail in ("every day", "all hours"):
+        return FixedGrid(seconds)
+    if not detail:
+        coarser = seconds >= observed_step(times)
+        return (week_grid(snapped(times, FixedGrid(seconds)), seconds) if coarser else None) or FixedGrid(seconds)
+    if seconds == DAY:
+        at = _AT.fullmatch(detail)
+        days = _weekdays(at[1] if at else detail)
+        if not days:
+            _refuse(step)
+        return _days(days, _second(at[2], step) if at else 0)
+    if seconds > DAY or DAY % seconds or seconds < MINUTE:
+        _refuse(step)
+    observed: list[Ranges] = [()] * len(WEEKDAYS)
+    for part in re.split(r",\s*(?=\d|[a-z, ]+ \d)", detail):
+        start = _HOURS.search(part)
+        days = _weekdays(part[: start.start()].strip()) if start and start.start() else list(range(len(WEEKDAYS)))
+        ranges = tuple((_second(first, step), _second(last, step)) for first, last in _HOURS.findall(part))
+        if not days or not ranges or any(first > last or (last - first) % seconds for first, last in ranges):
+            _refuse(step)
+        for day in days:
+            observed[day] = ranges
+    return WeekGrid(seconds, tuple(observed))
+
+
+def _days(days: list[int], second: int) -> WeekGrid:
+    return WeekGrid(DAY, tuple(((second, second),) if day in days else () for day in range(len(WEEKDAYS))))
+
+
+def _weekdays(text: str) -> list[int]:
+    """Return days of the week from their names: ``monday to saturday``, ``monday, tuesday and friday``."""
+    names = [name.lower() for name in WEEKDAYS]
+    if span := re.fullmatch(r"([a-z]+) to ([a-z]+)", text):
+        if span[1] in names and span[2] in names:
+            return list(range(names.index(span[1]), names.index(span[2]) + 1))
+        return []
+    parts = [part for part in re.split(r",\s*|\s+and\s+", text) if part]
+    return sorted(names.index(part) for part in parts) if parts and set(parts) <= set(names) else []
+
+
+def _second(clock: str, step: str) -> int:
+    hours, minutes, *seconds = (int(part) for part in clock.split(":"))
+    second = hours * HOUR + minutes * MINUTE + sum(seconds)
+    if second >= DAY:
+        _refuse(step)
+    return second
+
+
+def _refuse(step: str) -> NoReturn:
+    msg = f"STEP={step[:80]!r} is no step; steps are written as in a report: {_EXAMPLES}"
+    raise RejectedError(msg, code="bad_setting", field="STEP")
