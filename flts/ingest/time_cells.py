@@ -45,14 +45,17 @@ class TimeCells:
 
     def first_empty(self) -> int | None:
         """Return the first row without a time, or None."""
-        empty = pc.equal(pc.binary_length(self._cells), pa.scalar(0)).fill_null(fill_value=True)
-        row: int = pc.index(empty, value=True).as_py()
-        return None if row < 0 else row
+        # Functions of Arrow with a scalar import pandas if it is installed, so that the search is numpy's.
+        _, lengths, _ = self._buffers()
+        empty = lengths == 0
+        if self._cells.null_count:
+            empty |= self._cells.is_null().to_numpy(zero_copy_only=False)
+        return int(np.argmax(empty)) if empty.any() else None
 
     def longest(self) -> str:
         """Return the longest cell, the first of several."""
-        lengths = pc.binary_length(self._cells)
-        return self.text(pc.index(lengths, pc.max(lengths)).as_py())
+        _, lengths, _ = self._buffers()
+        return self.text(int(np.argmax(lengths)))
 
     def numbers(self) -> FloatArray:
         """Return the cells as numbers, NaN where a cell is none."""

@@ -78,6 +78,8 @@ class TimeReader:
         The setting ``TIME_FORMAT``; None to find the form.
     time_zone
         The setting ``TIME_ZONE``, the zone of times without an offset; None is UTC.
+    like
+        The form of another file of the same data set. It decides if this file's cells have several forms.
 
     Raises
     ------
@@ -85,7 +87,15 @@ class TimeReader:
         ``bad_setting`` for ``TIME_FORMAT`` or ``TIME_ZONE``.
     """
 
-    def __init__(self, column: str, *, time_format: str | None = None, time_zone: str | None = None) -> None:
+    def __init__(
+        self,
+        column: str,
+        *,
+        time_format: str | None = None,
+        time_zone: str | None = None,
+        like: TimeFormat | None = None,
+    ) -> None:
+        self._like = like
         self._column = column
         self._zone = time_zone or None
         self._candidates: list[_Candidate] = []
@@ -168,6 +178,9 @@ class TimeReader:
                 different.append(reading)
         if len(different) == 1:
             return different[0]
+        for reading in different:
+            if self._like is not None and _is_like(reading.format, self._like):
+                return reading
         at = decides([regularity(reading.micros) for reading in different])
         if at is None:
             raise self._ambiguous(different)
@@ -438,6 +451,15 @@ def _candidates_of(cell: str) -> list[_Candidate]:
 def _without_clock(pattern: Pattern) -> Pattern:
     """Return the tokens of the date, if it comes first: any time of day may follow it."""
     return date_part(pattern) if is_date_first(pattern) else pattern
+
+
+def _is_like(one: TimeFormat, other: TimeFormat) -> bool:
+    """Return whether the fields of the date have the same order and the same separators."""
+    if one.is_number or other.is_number:
+        return one.pattern == other.pattern
+    dates = [_without_clock(parse_pattern(form.pattern)) for form in (one, other)]
+    first, second = ([(token.kind, token.kind == "literal" and token.text) for token in date] for date in dates)
+    return first == second
 
 
 def _joined(blocks: list[IntArray]) -> IntArray:

@@ -21,6 +21,13 @@ def config_hash(settings: RecipeSettings, *, train_sha256: str, test_sha256: str
 
 
 def recipe_values(settings: RecipeSettings) -> dict[str, Any]:
-    """Return the recipe's settings in effect, by their environment names, as plain JSON values."""
-    values = {name: getattr(settings, name) for name in RecipeSettings.model_fields}
+    """Return the recipe's settings in effect, by their environment names, as plain JSON values.
+
+    Settings of ``RecipeSettings.ADDED_LATER`` are left out while they have their default.
+    """
+    values = {
+        name: getattr(settings, name)
+        for name, field in RecipeSettings.model_fields.items()
+        if name not in RecipeSettings.ADDED_LATER or getattr(settings, name) != field.default
+    }
     return {name.upper(): list(value) if isinstance(value, tuple) else value for name, value in sorted(values.items())}
