@@ -17,10 +17,11 @@ import pyarrow as pa
 from flts.errors import RejectedError
 from flts.forecasting.series import BoolArray, IntArray
 from flts.ingest.time_cells import TimeCells
-from flts.times.fields import SECOND, civil, read_fields, shift_century, two_digit_years
+from flts.times.fields import SECOND, Characters, civil, read_fields, shift_century, two_digit_years
 from flts.times.format import TimeFormat, in_range
 from flts.times.numbers import LIKELY, NUMBERS, read_numbers
 from flts.times.pattern import (
+    Fields,
     Pattern,
     date_part,
     fields_in,
@@ -324,6 +325,8 @@ class _Candidate:
     """The form as the cell with the most fields writes it."""
     narrow: set[str] = field(default_factory=set)
     """Fields that a cell wrote with one digit."""
+    padded: set[str] = field(default_factory=set)
+    """Fields that a cell wrote with a leading zero."""
     clocks: set[bool] = field(default_factory=set)
     """Whether the times of day have AM or PM."""
     offsets: set[int | None] = field(default_factory=set)
@@ -390,13 +393,21 @@ class _Candidate:
             micros[rows], naive[rows] = moments.micros, not moments.has_offset
             if moments.has_offset:
                 self.offsets.add(moments.offset_seconds)
-            self.narrow.update(kind for kind in ("day", "month", "hour") if _width(fields.spans.get(kind, (0, 2))) == 1)
+            self._note_widths(characters, fields)
             self._keep_style(styled(form, characters[0].tobytes().decode("ascii"), fields))
         if bad < len(block):
             return bad
         self.micros.append(micros)
         self.naive.append(bool(naive[0]) if (naive == naive[0]).all() else naive)
         return None
+
+    def _note_widths(self, characters: Characters, fields: Fields) -> None:
+        for kind in ("day", "month", "hour"):
+            start, stop = fields.spans.get(kind, (0, 0))
+            if stop - start == 1:
+                self.narrow.add(kind)
+            elif stop > start and kind not in self.padded and (characters[:, start] == ord("0")).any():
+                self.padded.add(kind)
 
     def _keep_style(self, style: Pattern) -> None:
         if self.style is None or _fields(style) > _fields(self.style):
@@ -426,7 +437,7 @@ class _Reading:
         micros = _joined(candidate.micros)
         if isinstance(candidate.form, str):
             return cls(micros, naive, TimeFormat(candidate.form, zone, is_float=candidate.is_float), candidate.form)
-        pattern = _with_widths(candidate.style or candidate.form, candidate.narrow)
+        pattern = _with_widths(candidate.style or candidate.form, candidate)
         offsets = candidate.offsets
         offset = next(iter(offsets)) if len(offsets) == 1 else None
         made = TimeFormat(text_of(pattern), zone, offset_seconds=offset or 0)
@@ -487,8 +498,14 @@ def _first_year(years: IntArray) -> int:
     return max(1901, min(last_year - span, last_year - YEARS_BEFORE))
 
 
-def _with_widths(pattern: Pattern, narrow: set[str]) -> Pattern:
-    """Return a pattern whose days, months and hours have one digit if any cell wrote them so."""
+def _with_widths(pattern: Pattern, candidate: _Candidate) -> Pattern:
+    """Return a pattern whose days, months and hours have one digit if any cell wrote them so.
+
+    A field whose cells all have two digits without a leading zero is written as the day or the month is.
+    """
+    narrow = candidate.narrow
+    if narrow & {"day", "month"} and has(pattern, "month"):
+        narrow = narrow | ({"day", "month", "hour"} - candidate.padded)
     return tuple(
         replace(token, text=token.text[0]) if token.kind in narrow and len(token.text) > 1 else token
         for token in pattern
@@ -500,10 +517,6 @@ def _fields(pattern: Pattern) -> int:
     return sum(token.kind != "literal" for token in pattern) * 20 + sum(
         len(token.text) for token in pattern if token.kind in {"fraction", "month_name"}
     )
-
-
-def _width(span: tuple[int, int]) -> int:
-    return span[1] - span[0]
 
 
 def _offset_seconds(text: str) -> int:

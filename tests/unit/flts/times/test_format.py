@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flts.errors import RejectedError
@@ -83,6 +83,7 @@ MOMENTS = st.lists(
 
 
 @pytest.mark.parametrize(("pattern", "unit"), PATTERNS)
+@settings(max_examples=30)
 @given(moments=MOMENTS)
 def test_what_is_written_is_read_as_the_same_times(pattern: str, unit: int | str, moments: list[datetime]) -> None:
     times = np.array([seconds(truncated(at.replace(microsecond=0, tzinfo=UTC), unit)) for at in moments])
@@ -95,6 +96,7 @@ def test_what_is_written_is_read_as_the_same_times(pattern: str, unit: int | str
 @pytest.mark.parametrize(
     "pattern", ["YYYY-MM-DD HH:mm:ss+00:00", "DD/MM/YYYY HH:mm +0000", "epoch", "YYYY-MM-DDTHH:mmZ"]
 )
+@settings(max_examples=40)
 @given(start=st.integers(0, 2 * 365 * 48))
 def test_every_half_hour_around_both_clock_changes_can_be_told_apart_if_the_form_has_an_offset(
     pattern: str, zone: str, start: int
@@ -109,6 +111,7 @@ def test_every_half_hour_around_both_clock_changes_can_be_told_apart_if_the_form
 
 
 @pytest.mark.parametrize("zone", ZONES)
+@settings(max_examples=40)
 @given(start=st.integers(0, 2 * 365 * 48))
 def test_evenly_spaced_local_times_are_read_as_the_times_that_were_written(zone: str, start: int) -> None:
     times = 1_704_067_200 + 1800 * np.arange(start, start + 200)
@@ -119,6 +122,7 @@ def test_evenly_spaced_local_times_are_read_as_the_times_that_were_written(zone:
 
 
 @pytest.mark.parametrize("zone", [*ZONES, "America/Sao_Paulo"])
+@settings(max_examples=40)
 @given(first=st.dates(datetime(2005, 1, 1).date(), datetime(2024, 1, 1).date()))  # noqa: DTZ001 - only its date
 def test_local_days_are_read_as_their_first_instants(zone: str, first: datetime) -> None:
     days = [first + timedelta(days=at) for at in range(100)]
