@@ -26,6 +26,8 @@ from flts.times import TimeFormat, to_seconds
 BLOCK_BYTES = 1 << 20
 MICROSECONDS = 1_000_000
 """Microseconds of a second."""
+CHUNK_ROWS = 1 << 20
+"""Times that are looked at together, so that intermediate arrays stay small."""
 
 
 def read_csv(
@@ -167,10 +169,11 @@ def _one_chunk(column: pa.ChunkedArray[Any]) -> pa.Array[Any]:
 
 
 def _whole_seconds(found: ReadTimes, column: str) -> tuple[IntArray, tuple[str, ...]]:
-    seconds = to_seconds(found.times)
-    rounded = int(np.count_nonzero(found.times % MICROSECONDS))
+    chunks = range(0, len(found.times), CHUNK_ROWS)
+    rounded = sum(np.count_nonzero(found.times[at : at + CHUNK_ROWS] % MICROSECONDS) for at in chunks)
     if not rounded:
-        return seconds, found.notes
+        return np.floor_divide(found.times, MICROSECONDS, out=found.times), found.notes
+    seconds = to_seconds(found.times)
     closer = np.flatnonzero((np.diff(seconds) == 0) & (np.diff(found.times) != 0))
     if len(closer):
         row = int(closer[0]) + 2

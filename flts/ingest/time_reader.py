@@ -194,9 +194,10 @@ class TimeReader:
 
     def _ambiguous(self, readings: list[_Reading]) -> RejectedError:
         row = int(np.flatnonzero(readings[0].micros != readings[1].micros)[0])
-        cell = (
-            str(readings[0].format.write(readings[0].micros[row : row + 1] // SECOND)[0]) if row else self._first_cell
-        )
+        # The times are not in UTC yet, so that the zone and the offset must not move them again.
+        form = replace(readings[0].format, zone=None, offset_seconds=0)
+        shown = form.write(readings[0].micros[row : row + 1] // SECOND)[0]
+        cell = str(shown) if row else self._first_cell
         one, other = (_day(int(reading.micros[row])) for reading in readings[:2])
         if one.split()[-1] == other.split()[-1]:
             one = one.rsplit(" ", 1)[0]
@@ -343,7 +344,7 @@ class _Candidate:
             return self._read_numbers(block, self.form)
         if self.form == _ISO:
             found = block.iso()
-            if found is not None and in_range(found[0]).all():
+            if found is not None and in_range(np.array([found[0].min(), found[0].max()])).all():
                 self._keep_iso(block, *found)
                 return None
         return self._read_pattern(block, self.form)

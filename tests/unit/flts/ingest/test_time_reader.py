@@ -179,6 +179,20 @@ def test_two_readings_are_refused_with_both_and_the_settings(
     assert len({tuple(texts(read(cells, time_format=setting))) for setting in settings}) == len(settings)
 
 
+def test_the_cell_of_a_refusal_is_the_one_of_the_file_whatever_the_zone() -> None:
+    cells = ["02/02/2024 00:00", "03/02/2024 01:00"]
+
+    assert "row 2, column date: '03/02/2024 01:00' may be" in refused(cells, time_zone="Asia/Tokyo").message
+
+
+def test_the_form_of_the_other_file_decides() -> None:
+    like = read(["13/1/2024 00:00"]).format
+
+    assert texts(read(["01/02/2024"], like=like)) == ["2024-02-01T00:00:00"]
+    with pytest.raises(RejectedError):
+        read(["01.02.2024"], like=like)
+
+
 def test_twelve_days_of_january_and_twelve_firsts_are_both_even_so_that_the_file_is_refused() -> None:
     assert refused([f"01/{at:02d}/2024" for at in range(1, 13)]).code == "ambiguous_time"
 
