@@ -259,6 +259,9 @@ class RecipeSettings(Settings):
     """The recipe: the preparation of rows for a model. All settings enter config_hash."""
 
     OVERRIDABLE: ClassVar[bool] = True
+    ADDED_LATER: ClassVar[frozenset[str]] = frozenset({"step", "time_format", "time_zone"})
+    """Settings that did not exist in release 0.1.0. They enter config_hash only with a value other than the default, so
+    that a data set which does not use them keeps its hash."""
 
     handle_nans: bool = True
     """Fill missing cells with the last value, then a fitted constant; false keeps only complete rows."""
@@ -306,6 +309,11 @@ class RecipeSettings(Settings):
     """Gaps of at most this many rows are filled; longer gaps cut the series into segments."""
     ignore_columns: CommaSeparated = ()
     """Columns to ignore, `note,station`; an upload with another column that is not numeric is refused."""
+    time_format: str = Field(default="", max_length=60)
+    """Form of the time column, `DD/MM/YYYY HH:mm`, `%d.%m.%Y`, `epoch`, `epoch ms`, `epoch us`, `excel` or `year`;
+    empty: found from the cells."""
+    time_zone: str = Field(default="", max_length=60)
+    """IANA name of the zone of times without an offset, `Europe/Berlin`; empty: UTC."""
 
     _split = split_commas("targets", "ignore_columns")
 

@@ -16,6 +16,7 @@ from flts.observability.logs import get_logger
 from flts.processes.bounded import BoundedWorkers, Bounds, GaveUpError
 from flts.processes.container import MemoryShares, memory_left_bytes
 from flts.settings import RecipeSettings, UploadLimits, WindowSettings
+from flts.times import TimeFormat
 from gateway_container.settings import GatewaySettings
 
 log = get_logger(__name__)
@@ -120,14 +121,21 @@ def check_files(order: Mapping[str, Any], note: Callable[[str], None]) -> dict[s
         If training is impossible; the message names the column, setting or file, and the number of rows needed.
     """
     settings = CheckSettings(**order["settings"])
-    ignored = settings.ignore_columns
 
-    def read(name: str) -> RawTable:
+    def read(name: str, like: TimeFormat | None = None) -> RawTable:
         note(name)
-        return read_csv(Path(order[name]), limits=settings, ignore_columns=ignored, name=name)
+        return read_csv(
+            Path(order[name]),
+            limits=settings,
+            ignore_columns=settings.ignore_columns,
+            time_format=settings.time_format,
+            time_zone=settings.time_zone,
+            like=like,
+            name=name,
+        )
 
     train = read("train")
-    test = read("test") if order["test"] is not None else None
+    test = read("test", train.time_format) if order["test"] is not None else None
     report = validation_report(train, test, settings, settings).as_dict()
     rows = [train.rows, None if test is None else test.rows]
     return {"rows": rows, "columns": len(train.columns), "report": report}

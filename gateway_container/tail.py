@@ -76,8 +76,7 @@ class Tails:
                     continue
                 path = folder / "file"
                 self._store.get_file(bucket, info.key, path)
-                text = io.BytesIO(last_lines(path, rows + SPARE_LINES))
-                tables.insert(0, read_csv(text, limits=settings, ignore_columns=settings.ignore_columns))
+                tables.insert(0, read_tail(path, rows, settings))
                 if min(rows, tables[0].rows) * len(tables[0].columns) > MOST_CELLS:
                     _refuse_wide(rows)
         grid = self._grid(identifier, config_hash)
@@ -108,6 +107,37 @@ class Tails:
             self._cache[key] = body
             while len(self._cache) > 1 and sum(map(_cells, self._cache.values())) > MOST_CELLS:
                 self._cache.popitem(last=False)
+
+
+def read_tail(path: Path, rows: int, settings: GatewaySettings) -> RawTable:
+    """Return the last rows of a file, at least ``rows`` of them if it has so many.
+
+    If these rows do not show whether a number is a day or a month, `MOST_ROWS` are read.
+
+    Raises
+    ------
+    RejectedError
+        By `last_lines` and `read_csv`.
+    """
+
+    def read(count: int) -> RawTable:
+        return read_csv(
+            io.BytesIO(last_lines(path, count + SPARE_LINES)),
+            limits=settings,
+            ignore_columns=settings.ignore_columns,
+            time_format=settings.time_format,
+            time_zone=settings.time_zone,
+        )
+
+    try:
+        return read(rows)
+    except RejectedError as error:
+        if error.code != "ambiguous_time":
+            raise
+        try:
+            return read(MOST_ROWS)
+        except RejectedError:
+            raise error from None
 
 
 def last_lines(path: Path, count: int) -> bytes:

@@ -10,8 +10,9 @@ from typing import Any
 from flts.contracts.claim_check import ClaimCheck
 from flts.errors import HashMismatchError, RejectedError
 from flts.ingest import RawTable, read_csv
-from flts.settings import UploadLimits
+from flts.settings import RecipeSettings, UploadLimits
 from flts.storage.ports import ObjectStore
+from flts.times import TimeFormat
 
 
 def read_raw(
@@ -19,10 +20,18 @@ def read_raw(
     claim: ClaimCheck,
     *,
     limits: UploadLimits,
-    ignore_columns: tuple[str, ...],
+    recipe: RecipeSettings,
     name: str,
+    like: TimeFormat | None = None,
 ) -> RawTable:
     """Return the table of a claimed object; apart from the table, the memory is constant.
+
+    Parameters
+    ----------
+    recipe
+        Names the columns to ignore, and the form and the zone of the times.
+    like
+        Form of the times of the data set's other file.
 
     Raises
     ------
@@ -33,7 +42,15 @@ def read_raw(
     """
     source = _HashedObject(store.stream(claim.bucket, claim.object_key))
     try:
-        table = read_csv(io.BufferedReader(source, 1 << 20), limits=limits, ignore_columns=ignore_columns, name=name)
+        table = read_csv(
+            io.BufferedReader(source, 1 << 20),
+            limits=limits,
+            ignore_columns=recipe.ignore_columns,
+            time_format=recipe.time_format,
+            time_zone=recipe.time_zone,
+            like=like,
+            name=name,
+        )
     except RejectedError:
         source.check(claim)
         raise

@@ -5,7 +5,8 @@ Limits are checked while the bytes arrive, so a hostile file needs at most one b
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,12 +17,17 @@ from flts.errors import RejectedError
 from flts.forecasting.series import FloatArray, IntArray
 from flts.ingest.cells import BlockReader
 from flts.ingest.guard import refuse_long_line, refuse_nul
-from flts.ingest.header import Header, read_header, refuse_other_formats
+from flts.ingest.header import read_header, refuse_other_formats
 from flts.ingest.table import RawTable
-from flts.ingest.times import parse_times
+from flts.ingest.time_reader import ReadTimes, TimeReader
 from flts.settings import UploadLimits
+from flts.times import TimeFormat, to_seconds
 
 BLOCK_BYTES = 1 << 20
+MICROSECONDS = 1_000_000
+"""Microseconds of a second."""
+CHUNK_ROWS = 1 << 20
+"""Times that are looked at together, so that intermediate arrays stay small."""
 
 
 def read_csv(
@@ -29,9 +35,14 @@ def read_csv(
     *,
     limits: UploadLimits,
     ignore_columns: tuple[str, ...] = (),
+    time_format: str = "",
+    time_zone: str = "",
+    like: TimeFormat | None = None,
     name: str = "file",
 ) -> RawTable:
     """Read a CSV with one time column, whose other columns are numbers.
+
+    Times have any form that `flts.ingest.time_reader` finds.
 
     UTF-8 (a byte order mark is accepted), separated by commas, semicolons or tabs, decimals with a point. Empty cells,
     ``NA``, ``NaN`` and ``null`` are missing.
@@ -42,6 +53,10 @@ def read_csv(
         A path, or a binary stream that is read once and not closed.
     ignore_columns
         Columns to leave out; their cells are not checked.
+    time_format, time_zone
+        ``TIME_FORMAT`` and ``TIME_ZONE``; empty if the form is to be found and times without an offset are UTC.
+    like
+        Form of the times of another file of the data set, which decides between the forms that this file may have.
     name
         Value of ``field`` in errors about the whole file: ``file``, ``train``, ``test``.
 
@@ -50,37 +65,47 @@ def read_csv(
     RejectedError
         With code and field (the column, or ``name``). The message names the row of a cell; data rows count from 1.
     """
+    times = partial(TimeReader, time_format=time_format, time_zone=time_zone, like=like)
     if isinstance(source, str | Path):
         with Path(source).open("rb") as stream:
-            return _read(stream, limits, ignore_columns, name)
-    return _read(source, limits, ignore_columns, name)
+            return _read(stream, limits, ignore_columns, times, name)
+    return _read(source, limits, ignore_columns, times, name)
 
 
-def _read(stream: BinaryIO, limits: UploadLimits, ignore_columns: tuple[str, ...], name: str) -> RawTable:
+def _read(
+    stream: BinaryIO,
+    limits: UploadLimits,
+    ignore_columns: tuple[str, ...],
+    time_reader_of: Callable[[str], TimeReader],
+    name: str,
+) -> RawTable:
     blocks = _whole_lines(stream, max_bytes=limits.max_upload_bytes, name=name)
     first = next(blocks, b"")
     header, rest = read_header(first, ignore_columns=ignore_columns, max_columns=limits.max_upload_columns, name=name)
     reader = BlockReader(header, name)
-    times: list[IntArray] = []
+    times = time_reader_of(header.time_column)
     values: list[FloatArray] = []
     rows = 0
     for block in _chain(rest, blocks):
-        block_times, block_values = _read_block(reader, header, block, rows)
-        rows += len(block_times)
+        cells = reader.read(block, first_row=rows + 1)
+        times.feed(_one_chunk(cells.times), first_row=rows + 1)
+        rows += len(cells.values)
         _check_size(rows, len(header.names), limits, name)
-        times.append(block_times)
-        values.append(block_values)
+        values.append(cells.values)
     if rows == 0:
         msg = "the file has a header and no rows"
         raise RejectedError(msg, code="no_rows", field=name)
-    all_times = np.concatenate(times)
-    _check_order(all_times, header.time_column)
+    found = times.finish()
+    seconds, notes = _whole_seconds(found, header.time_column)
+    _check_order(seconds, header.time_column)
     return RawTable(
-        times=all_times,
+        times=seconds,
         columns=header.numeric,
         values=_gather(values, rows, len(header.numeric)),
         time_column=header.time_column,
         ignored=header.ignored,
+        time_format=found.format,
+        notes=notes,
     )
 
 
@@ -139,14 +164,25 @@ def _chain(first: bytes, others: Iterator[bytes]) -> Iterator[bytes]:
             yield block
 
 
-def _read_block(reader: BlockReader, header: Header, block: bytes, rows_before: int) -> tuple[IntArray, FloatArray]:
-    cells = reader.read(block, first_row=rows_before + 1)
-    block_times = parse_times(_one_chunk(cells.times), column=header.time_column, first_row=rows_before + 1)
-    return block_times, cells.values
-
-
 def _one_chunk(column: pa.ChunkedArray[Any]) -> pa.Array[Any]:
     return pa.concat_arrays(column.chunks)
+
+
+def _whole_seconds(found: ReadTimes, column: str) -> tuple[IntArray, tuple[str, ...]]:
+    chunks = range(0, len(found.times), CHUNK_ROWS)
+    rounded = sum(np.count_nonzero(found.times[at : at + CHUNK_ROWS] % MICROSECONDS) for at in chunks)
+    if not rounded:
+        return np.floor_divide(found.times, MICROSECONDS, out=found.times), found.notes
+    seconds = to_seconds(found.times)
+    closer = np.flatnonzero((np.diff(seconds) == 0) & (np.diff(found.times) != 0))
+    if len(closer):
+        row = int(closer[0]) + 2
+        msg = (
+            f"row {row}, column {column}: less than a second after the row before; rows must be a second apart or more"
+        )
+        raise RejectedError(msg, code="finer_than_seconds", field=column)
+    note = f"column {column}: {rounded:,} times with fractions of a second are rounded to whole seconds"
+    return seconds, (*found.notes, note)
 
 
 def _check_size(rows: int, columns: int, limits: UploadLimits, name: str) -> None:

@@ -6,6 +6,9 @@ import math
 from dataclasses import dataclass, replace
 
 from flts.forecasting.series import FloatArray, IntArray
+from flts.times import TimeFormat
+
+ISO_SECONDS = TimeFormat("YYYY-MM-DDTHH:mm:ss")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,10 @@ class RawTable:
         Name of the time column, as written.
     ignored
         Columns that ``IGNORE_COLUMNS`` left out.
+    time_format
+        The form in which the file writes its times.
+    notes
+        One sentence for each assumption of the reader, with the setting that decides otherwise.
     """
 
     times: IntArray
@@ -31,6 +38,8 @@ class RawTable:
     values: FloatArray
     time_column: str
     ignored: tuple[str, ...] = ()
+    time_format: TimeFormat = ISO_SECONDS
+    notes: tuple[str, ...] = ()
 
     @property
     def rows(self) -> int:

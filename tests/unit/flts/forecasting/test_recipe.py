@@ -46,7 +46,7 @@ def test_the_spec_has_the_names_and_defaults_of_the_settings(monkeypatch: pytest
     assert RecipeSpec.of(settings_of_the_service) == RecipeSpec()
     elsewhere = {  # these settings are used before the recipe is fitted, so they are no part of it
         "train_test_split", "sample_train_rows", "sample_test_rows", "sample_strategy", "sample_seed",
-        "extra_hash_salt", "step", "ignore_columns",
+        "extra_hash_salt", "step", "ignore_columns", "time_format", "time_zone",
     }  # fmt: skip
     assert {field.name for field in fields(RecipeSpec)} == set(RecipeSettings.model_fields) - elsewhere
 
