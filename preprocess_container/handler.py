@@ -109,12 +109,12 @@ class PreprocessUpload:
         digest = self._digest(event, settings)
         reuses = not (event.force or settings.force_reprocess)
         stored = self._datasets.find(event.identifier, digest) if reuses else None
-        if stored is not None and (stored.regular or stored.recipe.grid.is_calendar):
+        if stored is not None and stored.regular:
             return self._reused(stored, digest, settings)
         progress(STAGE, "reading")
         train, test = self._download(event, settings)
         layout = lay_out(train, test, settings)
-        if layout.train.grid.is_calendar:
+        if not layout.train.grid.is_plain:
             # The rows had to be read before their calendar, which is part of the hash, was known. A data set of the
             # same rows under the hash without it was made by a release that knew no calendars.
             digest = self._digest(event, settings, layout.train.grid)
@@ -181,7 +181,7 @@ class PreprocessUpload:
             "raw_test": stored.raw_test,
             "raw_test_context_rows": stored.context_rows,
             "step_seconds": stored.recipe.step_seconds,
-            "grid": stored.recipe.grid.to_dict() if stored.recipe.grid.is_calendar else None,
+            "grid": None if stored.recipe.grid.is_plain else stored.recipe.grid.to_dict(),
             "sampling": stored.sampling,
             "test_sampling": stored.test_sampling,
             "settings": event.settings,

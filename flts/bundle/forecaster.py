@@ -95,7 +95,7 @@ class Forecaster:
         last = int(series.times[-1])
         times = self.recipe.grid.after(series.times[-1:], horizon_steps)[0]
         if self.bundle.input_kind == "timestamps":
-            return self._finish(times, self.model.run_timestamps(times), imputed_cells=0)
+            return self._finish(times, self.at_times(times), imputed_cells=0)
         scaled, imputed = scaled_rows(self.recipe, series)
         imputed = imputed[-self.rows_required :]
         if self.recipe.drops_rows:
@@ -138,7 +138,7 @@ class Forecaster:
         if self.bundle.input_kind == "timestamps":
             times = recipe.grid.after(series.times[origins - 1], horizon_steps)
             distinct, inverse = np.unique(times, return_inverse=True)
-            answers = self.model.run_timestamps(distinct)[inverse.reshape(times.shape)]
+            answers = self.at_times(distinct)[inverse.reshape(times.shape)]
             return self.raw(answers)
         scaled, _ = scaled_rows(recipe, series)
         rolled = roll_origins(
@@ -165,6 +165,10 @@ class Forecaster:
         rows = target_rows(series.segments(), context_rows=required, first_row=first_row, last_row=len(series))
         valid: IntArray = rows[seen[rows] - seen[rows - required] == required]
         return valid
+
+    def at_times(self, times: IntArray) -> FloatArray:
+        """Return the answers (n, m) of a timestamps model for times (n,), which it sees on the data set's clock."""
+        return self.model.run_timestamps(self.recipe.grid.clock(times))
 
     def raw(self, scaled: FloatArray) -> FloatArray:
         """Return answers (..., m) of the model in raw units (..., M), with the constant targets inserted."""

@@ -160,7 +160,7 @@ class FittedRecipe:
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values, from which `from_dict` restores every number exactly."""
         values: dict[str, Any] = {"version": RECIPE_VERSION, "step_seconds": self.step_seconds}
-        if self.grid.is_calendar:
+        if not self.grid.is_plain:
             values |= {"version": GRID_VERSION, "grid": self.grid.to_dict()}
         # A field with its default is left out, so that the JSON is that of the release that did not have the field.
         names = [field.name for field in fields(self) if field.name != "grid"]

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flts.errors import RejectedError
+from flts.times.zones import SECOND, offsets_at, to_utc, zone_of
 
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
@@ -36,7 +37,15 @@ Ranges = tuple[tuple[int, int], ...]
 
 
 class Grid(ABC):
-    """Maps epoch seconds to positions and back."""
+    """Maps epoch seconds to positions and back.
+
+    Attributes
+    ----------
+    zone : str, optional
+        IANA name of the time zone whose clock the calendar and the time features follow; None is UTC.
+    """
+
+    zone: str | None
 
     @property
     @abstractmethod
@@ -70,8 +79,30 @@ class Grid(ABC):
 
     @property
     def is_calendar(self) -> bool:
-        """Whether the grid is not just a fixed step, so that times exist that it does not contain."""
+        """Whether times exist that the grid does not contain."""
         return True
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the grid is a fixed step in UTC, which ``step_seconds`` describes completely."""
+        return not self.is_calendar and self.zone is None
+
+    def clock(self, times: IntArray) -> IntArray:
+        """Return what the zone's clock shows at times, (...), as seconds since 1970-01-01 00:00 on that clock."""
+        if self.zone is None:
+            return times
+        shape = np.shape(times)
+        return (np.ravel(times) + offsets_at(np.ravel(times) * SECOND, self.zone) // SECOND).reshape(shape)
+
+    def _times(self, clock: IntArray) -> IntArray:
+        """Return the times at which the zone's clock showed ``clock``; a skipped hour begins after the change."""
+        if self.zone is None:
+            return clock
+        local = to_utc(np.ravel(clock) * SECOND, self.zone, whole_days=True).micros // SECOND
+        return local.reshape(np.shape(clock))
+
+    def _zone_values(self) -> dict[str, Any]:
+        return {} if self.zone is None else {"zone": self.zone}
 
     def after(self, times: IntArray, steps: int) -> IntArray:
         """Return the times of the next rows, (..., steps), after each of ``times``, (...)."""
@@ -93,6 +124,7 @@ class FixedGrid(Grid):
     """Rows a fixed number of seconds apart."""
 
     seconds: int
+    zone: str | None = None
 
     @property
     def step_seconds(self) -> int:
@@ -139,7 +171,7 @@ class FixedGrid(Grid):
 
     def to_dict(self) -> dict[str, Any]:
         """See `Grid`."""
-        return {"kind": "fixed", "step_seconds": self.seconds}
+        return {"kind": "fixed", "step_seconds": self.seconds, **self._zone_values()}
 
 
 @dataclass(frozen=True)
@@ -162,6 +194,7 @@ class MonthGrid(Grid):
     phase: int = 0
     day: int = 1
     second: int = 0
+    zone: str | None = None
 
     @property
     def step_seconds(self) -> int:
@@ -184,7 +217,7 @@ class MonthGrid(Grid):
 
     def split(self, times: IntArray) -> tuple[IntArray, IntArray]:
         """See `Grid`."""
-        months = np.asarray(times).astype("datetime64[s]").astype("datetime64[M]").astype(np.int64)
+        months = self.clock(times).astype("datetime64[s]").astype("datetime64[M]").astype(np.int64)
         positions = (months - self._first) // self.months
         positions -= self.at(positions) > times
         return positions, times - self.at(positions)
@@ -193,11 +226,12 @@ class MonthGrid(Grid):
         """See `Grid`."""
         months = positions * self.months + self._first
         starts = months.astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)
-        return (starts + np.minimum(self.day, days_of_months(months)) - 1) * DAY + self.second
+        return self._times((starts + np.minimum(self.day, days_of_months(months)) - 1) * DAY + self.second)
 
     def to_dict(self) -> dict[str, Any]:
         """See `Grid`."""
-        return {"kind": "months", "months": self.months, "phase": self.phase, "day": self.day, "second": self.second}
+        own = {"months": self.months, "phase": self.phase, "day": self.day, "second": self.second}
+        return {"kind": "months", **own, **self._zone_values()}
 
     @property
     def _first(self) -> int:
@@ -219,11 +253,12 @@ class WeekGrid(Grid):
 
     step: int
     days: tuple[Ranges, ...]
+    zone: str | None = None
 
     @property
     def step_seconds(self) -> int:
         """See `Grid`."""
-        return self.step
+        return WEEK if len(self._slots) == 1 else self.step
 
     @property
     def text(self) -> str:
@@ -232,6 +267,10 @@ class WeekGrid(Grid):
         if self.step == DAY:
             [second] = {ranges[0][0] for ranges in self.days if ranges}
             at = f" at {_clock(second)}" if second else ""
+            if len(observed) == len(WEEKDAYS):
+                return f"1 day, every day{at}" if at else "1 day"
+            if len(observed) == 1:
+                return f"1 week, {WEEKDAYS[observed[0]]}{at}"
             if tuple(observed) == BUSINESS_DAYS:
                 return f"1 business day{at}"
             return f"1 day, {days_text(observed)}{at}"
@@ -246,28 +285,30 @@ class WeekGrid(Grid):
 
     @cached_property
     def seasons(self) -> tuple[int, ...]:
-        """See `Grid`: a day, if all observed days have the same slots, and a week."""
+        """See `Grid`: a day, if all observed days have the same slots, and a week; for a row a day also a year."""
+        if len(self._slots) in (1, len(WEEKDAYS)) and self.step == DAY:
+            return FixedGrid(WEEK // len(self._slots)).seasons
         observed = {ranges for ranges in self.days if ranges}
         day = _slots_of(next(iter(observed)), self.step) if len(observed) == 1 else ()
         return tuple(dict.fromkeys(rows for rows in (len(day), len(self._slots)) if rows > 1))
 
     def split(self, times: IntArray) -> tuple[IntArray, IntArray]:
         """See `Grid`."""
-        weeks, seconds = np.divmod(np.asarray(times) + EPOCH_WEEKDAY * DAY, WEEK)
+        weeks, seconds = np.divmod(self.clock(times) + EPOCH_WEEKDAY * DAY, WEEK)
         ranks = np.searchsorted(self._slots, seconds, side="right") - 1
         positions = weeks * len(self._slots) + ranks
+        # In the second pass of a repeated hour the clock shows a slot whose time was in the first pass.
         return positions, times - self.at(positions)
 
     def at(self, positions: IntArray) -> IntArray:
         """See `Grid`."""
         weeks, ranks = np.divmod(positions, len(self._slots))
-        times: IntArray = weeks * WEEK + self._slots[ranks] - EPOCH_WEEKDAY * DAY
-        return times
+        return self._times(weeks * WEEK + self._slots[ranks] - EPOCH_WEEKDAY * DAY)
 
     def to_dict(self) -> dict[str, Any]:
         """See `Grid`."""
         days = [[list(bounds) for bounds in ranges] for ranges in self.days]
-        return {"kind": "week", "step_seconds": self.step, "days": days}
+        return {"kind": "week", "step_seconds": self.step, "days": days, **self._zone_values()}
 
     @cached_property
     def _slots(self) -> IntArray:
@@ -286,7 +327,7 @@ def grid_from_dict(values: Mapping[str, Any], *, field: str = "grid") -> Grid:
     """
     try:
         return _READERS[values["kind"]](values)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RejectedError) as error:
         msg = f"the grid is not what it should be: {values!r:.200}"
         raise RejectedError(msg, code="bad_recipe", field=field) from error
 
@@ -336,13 +377,14 @@ def _whole(value: object, least: int, most: int) -> int:
 
 
 def _read_fixed(values: Mapping[str, Any]) -> Grid:
-    return FixedGrid(_whole(values["step_seconds"], 1, 2**53))
+    return FixedGrid(_whole(values["step_seconds"], 1, 2**53), _read_zone(values))
 
 
 def _read_months(values: Mapping[str, Any]) -> Grid:
     months = _whole(values["months"], 1, 1_200)
     phase = _whole(values["phase"], 0, months - 1)
-    return MonthGrid(months, phase, _whole(values["day"], 1, LAST_DAY), _whole(values["second"], 0, DAY - 1))
+    day, second = _whole(values["day"], 1, LAST_DAY), _whole(values["second"], 0, DAY - 1)
+    return MonthGrid(months, phase, day, second, _read_zone(values))
 
 
 def _read_week(values: Mapping[str, Any]) -> Grid:
@@ -352,7 +394,14 @@ def _read_week(values: Mapping[str, Any]) -> Grid:
         raise ValueError
     if step == DAY and len({ranges[0] for ranges in days if ranges}) > 1:
         raise ValueError
-    return WeekGrid(step, days)
+    return WeekGrid(step, days, _read_zone(values))
+
+
+def _read_zone(values: Mapping[str, Any]) -> str | None:
+    zone = values.get("zone")
+    if zone is not None:
+        zone_of(str(zone))
+    return None if zone is None else str(zone)
 
 
 def _read_ranges(ranges: list[list[int]], step: int) -> Ranges:

@@ -102,8 +102,15 @@ def snapped(times: IntArray, grid: Grid, *, phase: int | None = None) -> IntArra
     return moved if (np.diff(moved) > 0).all() else times
 
 
-def find_grid(times: IntArray) -> Grid:
-    """Return the grid of times, (n,), epoch seconds, strictly increasing.
+def find_grid(times: IntArray, zone: str | None = None) -> Grid:
+    """Return the grid of times.
+
+    Parameters
+    ----------
+    times : (n,)
+        Epoch seconds, strictly increasing.
+    zone : str, optional
+        IANA name of the time zone of the data set.
 
     Raises
     ------
@@ -111,22 +118,51 @@ def find_grid(times: IntArray) -> Grid:
         With fewer than two rows.
     """
     step = observed_step(times)
-    return month_grid(times) or week_grid(snapped(times, FixedGrid(step)), step) or FixedGrid(step)
+    clock = FixedGrid(1, zone).clock(times)
+    return month_grid(clock, zone=zone) or fixed_grid(clock, step, zone)
 
 
-def month_grid(times: IntArray, step: int | None = None) -> MonthGrid | None:
+def fixed_grid(clock: IntArray, step: int, zone: str | None = None) -> Grid:
+    """Return the grid of rows at a step, with the days and hours that they lack left out.
+
+    In a zone, rows more than an hour apart are at the same clock times in summer and winter.
+
+    Parameters
+    ----------
+    clock : (n,)
+        Seconds on the clock of the data set.
+    step : int
+        Seconds.
+    zone : str, optional
+    """
+    ordered = np.unique(clock) if zone else clock  # the clock repeats an hour in autumn
+    return week_grid(snapped(ordered, FixedGrid(step)), step, zone=zone) or every_day(ordered, step, zone)
+
+
+def every_day(clock: IntArray, step: int, zone: str | None = None) -> Grid:
+    """Return the grid of rows at a step at all days and hours; parameters as in `fixed_grid`."""
+    base = DAY if step == WEEK else step
+    if zone is None or base <= HOUR or DAY % base:
+        return FixedGrid(step, zone)
+    phase = _most_common(clock % base)
+    ranges = ((phase, phase + DAY - base),)
+    day = _most_common(_weekday(clock // DAY)) if step == WEEK else None
+    return WeekGrid(base, tuple(ranges if day in (None, at) else () for at in range(len(WEEKDAYS))), zone)
+
+
+def month_grid(clock: IntArray, step: int | None = None, *, zone: str | None = None) -> MonthGrid | None:
     """Return the grid of rows of which each is in another month and at the same day, or None.
 
     Parameters
     ----------
-    times : (n,)
-        Epoch seconds, strictly increasing.
+    clock : (n,)
+        Seconds on the clock of the data set, strictly increasing.
     step : int, optional
         Months between two rows; by default the greatest that all rows share.
     """
-    if len(times) > 1 and np.diff(times).min() < LEAST_MONTH_SECONDS:
+    if len(clock) > 1 and np.diff(clock).min() < LEAST_MONTH_SECONDS:
         return None
-    days, seconds = np.divmod(times, DAY)
+    days, seconds = np.divmod(clock, DAY)
     months = days.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)
     apart = np.diff(months)
     step = step or math.gcd(*apart.tolist())
@@ -140,7 +176,7 @@ def month_grid(times: IntArray, step: int | None = None) -> MonthGrid | None:
     for day, within in ((int(in_month.max()), 0), (LAST_DAY, near), (1, near), (int(np.median(in_month)), near)):
         late = (in_month - np.minimum(day, lengths)) * DAY + seconds - second
         if (np.abs(late) <= within).all():
-            return MonthGrid(step, _phase(int(months[0]), step), day, second)
+            return MonthGrid(step, _phase(int(months[0]), step), day, second, zone)
     return None
 
 
@@ -148,23 +184,23 @@ def _phase(month: int, step: int) -> int:
     return (month + 1970 * 12) % step
 
 
-def week_grid(times: IntArray, step: int) -> WeekGrid | None:
+def week_grid(clock: IntArray, step: int, *, zone: str | None = None) -> WeekGrid | None:
     """Return the grid of rows that lack days or hours of every week, or None.
 
     Parameters
     ----------
-    times : (n,)
-        Epoch seconds, strictly increasing.
+    clock : (n,)
+        Seconds on the clock of the data set, strictly increasing.
     step : int
         Seconds between two rows.
     """
-    if (np.diff(times) == step).all():
+    if (np.diff(clock) == step).all():
         return None
     base = DAY if step % DAY == 0 and step < WEEK else step
     if DAY % base or base < MINUTE:
         return None
-    phase = _most_common(times % base)
-    rows = times[times % base == phase] - phase
+    phase = _most_common(clock % base)
+    rows = clock[clock % base == phase] - phase
     days, slots = np.divmod(rows, DAY)
     slots //= base
     dates = np.unique(days)
@@ -180,7 +216,7 @@ def week_grid(times: IntArray, step: int) -> WeekGrid | None:
     seconds = {
         day: tuple((phase + first * base, phase + last * base) for first, last in runs) for day, runs in ranges.items()
     }
-    return WeekGrid(base, tuple(seconds.get(day, ()) for day in range(len(WEEKDAYS))))
+    return WeekGrid(base, tuple(seconds.get(day, ()) for day in range(len(WEEKDAYS))), zone)
 
 
 def _open_days(dates: IntArray) -> list[int] | None:

@@ -188,7 +188,7 @@ def transform(recipe: FittedRecipe, series: Series, *, drop_warmup: bool = True)
     made = k
     if recipe.time_features:
         made = k + len(TIME_FEATURES)
-        values[:, k:made] = time_features(series.times)
+        values[:, k:made] = time_features(series.grid.clock(series.times))
     times = series.times
     if recipe.lags:
         starts = segment_starts(times, series.grid)

@@ -119,7 +119,7 @@ class RollState:
     def _write_times(self, first: int, stop: int, times: IntArray) -> None:
         if self._recipe.time_features:
             k = self._rows.shape[2]
-            self._features[:, first:stop, k : k + len(TIME_FEATURES)] = time_features(times)
+            self._features[:, first:stop, k : k + len(TIME_FEATURES)] = time_features(self._recipe.grid.clock(times))
 
     def _write_features(self, first: int, stop: int) -> None:
         recipe = self._recipe

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from typing import NoReturn
 
+import numpy as np
+
 from flts.errors import RejectedError
 from flts.forecasting.grid import (
     BUSINESS_DAYS,
@@ -25,7 +27,7 @@ from flts.forecasting.grid import (
     Ranges,
     WeekGrid,
 )
-from flts.forecasting.observed_grid import find_grid, month_grid, observed_step, snapped, week_grid
+from flts.forecasting.observed_grid import every_day, find_grid, fixed_grid, month_grid, observed_step
 
 MOST_MONTHS = 1_200
 _SECONDS = {
@@ -46,7 +48,7 @@ _HOURS = re.compile(r"(\d{1,2}:\d{2}(?::\d{2})?) to (\d{1,2}:\d{2}(?::\d{2})?)")
 _EXAMPLES = "10 min, 1 h, 1 day, 1 business day, 1 week, 1 month, 3 months, last day, 1 year"
 
 
-def grid_of(times: IntArray, step: str) -> Grid:
+def grid_of(times: IntArray, step: str, zone: str | None = None) -> Grid:
     """Return the grid of rows: the observed one, or what ``STEP`` says where it says it.
 
     Parameters
@@ -55,6 +57,8 @@ def grid_of(times: IntArray, step: str) -> Grid:
         Epoch seconds of the training rows, strictly increasing.
     step : str
         ``STEP``; empty for the observed grid.
+    zone : str, optional
+        IANA name of the time zone of the data set.
 
     Raises
     ------
@@ -64,26 +68,25 @@ def grid_of(times: IntArray, step: str) -> Grid:
         If the grid has to be observed and there are fewer than two rows.
     """
     if not step.strip():
-        return find_grid(times)
+        return find_grid(times, zone)
     text, _, detail = (part.strip() for part in step.strip().lower().partition(","))
+    if (at := _AT.fullmatch(text)) and at[1] in ("1 business day", "business day"):
+        return _days(list(BUSINESS_DAYS), _second(at[2], step), zone)
     match = _STEP.fullmatch(text)
     count, unit = (int(match[1] or 1), match[2]) if match else (0, "")
+    clock = FixedGrid(1, zone).clock(times)
     if unit in ("business day", "business days", "b") and count == 1 and not detail:
-        return _days(list(BUSINESS_DAYS), 0)
-    if at := _AT.fullmatch(text):
-        if at[1] in ("1 business day", "business day"):
-            return _days(list(BUSINESS_DAYS), _second(at[2], step))
-        _refuse(step)
+        return _days(list(BUSINESS_DAYS), 0, zone)
     if unit in _MONTHS and 1 <= count * _MONTHS[unit] <= MOST_MONTHS:
-        return _month_step(times, count * _MONTHS[unit], detail, step)
+        return _month_step(clock, count * _MONTHS[unit], detail, step, zone)
     if unit in _SECONDS and count:
-        return _fixed_step(times, count * _SECONDS[unit], detail, step)
+        return _fixed_step(clock, count * _SECONDS[unit], detail, step, zone)
     _refuse(step)
 
 
-def _month_step(times: IntArray, months: int, detail: str, step: str) -> Grid:
+def _month_step(clock: IntArray, months: int, detail: str, step: str, zone: str | None) -> Grid:
     if not detail:
-        observed = month_grid(times, months)
+        observed = month_grid(clock, months, zone=zone)
         if observed is None:
             msg = (
                 f"STEP={step}: the rows are on no common day of the month; name the day: {step}, first day, or "
@@ -98,22 +101,22 @@ def _month_step(times: IntArray, months: int, detail: str, step: str) -> Grid:
     day = int(named) if re.fullmatch(r"\d{1,2}", named) else 0
     if not 1 <= day <= LAST_DAY:
         _refuse(step)
-    first = int(times[0].astype("datetime64[s]").astype("datetime64[M]").astype("int64"))
-    return MonthGrid(months, (first + 1970 * 12) % months, day, second)
+    first = int(clock[0].astype("datetime64[s]").astype("datetime64[M]").astype("int64"))
+    return MonthGrid(months, (first + 1970 * 12) % months, day, second, zone)
 
 
-def _fixed_step(times: IntArray, seconds: int, detail: str, step: str) -> Grid:
-    if detail in ("every day", "all hours"):
-        return FixedGrid(seconds)
-    if not detail:
-        coarser = seconds >= observed_step(times)
-        return (week_grid(snapped(times, FixedGrid(seconds)), seconds) if coarser else None) or FixedGrid(seconds)
-    if seconds == DAY:
+def _fixed_step(clock: IntArray, seconds: int, detail: str, step: str, zone: str | None) -> Grid:
+    if detail in ("", "every day", "all hours"):
+        if not detail and seconds >= observed_step(np.unique(clock)):
+            return fixed_grid(clock, seconds, zone)
+        return every_day(clock, seconds, zone)
+    if seconds in (DAY, WEEK):
         at = _AT.fullmatch(detail)
-        days = _weekdays(at[1] if at else detail)
-        if not days:
+        named = at[1] if at else detail
+        days = list(range(len(WEEKDAYS))) if named == "every day" and seconds == DAY else _weekdays(named)
+        if not days or (seconds == WEEK and len(days) > 1):
             _refuse(step)
-        return _days(days, _second(at[2], step) if at else 0)
+        return _days(days, _second(at[2], step) if at else 0, zone)
     if seconds > DAY or DAY % seconds or seconds < MINUTE:
         _refuse(step)
     observed: list[Ranges] = [()] * len(WEEKDAYS)
@@ -125,11 +128,11 @@ def _fixed_step(times: IntArray, seconds: int, detail: str, step: str) -> Grid:
             _refuse(step)
         for day in days:
             observed[day] = ranges
-    return WeekGrid(seconds, tuple(observed))
+    return WeekGrid(seconds, tuple(observed), zone)
 
 
-def _days(days: list[int], second: int) -> WeekGrid:
-    return WeekGrid(DAY, tuple(((second, second),) if day in days else () for day in range(len(WEEKDAYS))))
+def _days(days: list[int], second: int, zone: str | None) -> WeekGrid:
+    return WeekGrid(DAY, tuple(((second, second),) if day in days else () for day in range(len(WEEKDAYS))), zone)
 
 
 def _weekdays(text: str) -> list[int]:

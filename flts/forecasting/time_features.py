@@ -21,12 +21,12 @@ EPOCH_WEEKDAY = 3  # 1970-01-01 was a Thursday, day 3 where Monday is day 0
 
 
 def time_features(times: IntArray) -> FloatArray:
-    """Return sine and cosine of minute of day, day of week and day of year, (..., 6); all in UTC and in [-1, 1].
+    """Return sine and cosine of minute of day, day of week and day of year, (..., 6); all in [-1, 1].
 
     Parameters
     ----------
     times : (...)
-        Epoch seconds.
+        Seconds since 1970-01-01 00:00 on the clock of the data set (`Grid.clock`).
     """
     days, seconds = np.divmod(times, DAY_SECONDS)
     dates = days.astype("datetime64[D]")

@@ -42,9 +42,9 @@ def lay_out(train: RawTable, test: RawTable | None, recipe: RecipeSettings) -> L
         If a part would have no rows, or the training part has too few rows to compute the step.
     """
     has_test_file = test is not None
-    train = one_step(train, recipe.step, name="train")
+    train = one_step(train, recipe.step, recipe.time_zone or None, name="train")
     if test is not None and recipe.step and test.rows > 1:
-        test = one_step(test, recipe.step, name="test")
+        test = one_step(test, recipe.step, recipe.time_zone or None, name="test")
     if test is None:
         if train.rows < 3:  # noqa: PLR2004 - the step needs two training rows, the test part one row
             msg = f"{train.rows} row(s) cannot be split into training and test rows"
@@ -60,7 +60,7 @@ def lay_out(train: RawTable, test: RawTable | None, recipe: RecipeSettings) -> L
         train.columns,
         train.values,
         max_gap_steps=recipe.max_gap_steps,
-        grid=grid_of(train.times, recipe.step),
+        grid=grid_of(train.times, recipe.step, recipe.time_zone or None),
         time_column=train.time_column,
     )
     if has_test_file:
@@ -93,7 +93,7 @@ def _check_follows(train: Series, test: RawTable) -> None:
         )
         raise RejectedError(msg, code="test_overlaps_train", field="test")
     if test.rows > 1 and _most_common_steps(train, test) != 1:
-        step = find_grid(test.times).text
+        step = find_grid(test.times, train.grid.zone).text
         msg = f"the test file's rows are at steps of {step}, the training file's at steps of {train.grid.text}"
         raise RejectedError(msg, code="step_differs", field="test")
 

@@ -30,7 +30,7 @@ class StepChange:
     after: int
 
 
-def one_step(table: RawTable, step: str, *, name: str) -> RawTable:
+def one_step(table: RawTable, step: str, zone: str | None = None, *, name: str) -> RawTable:
     """Return a table whose rows are at one step.
 
     Parameters
@@ -39,6 +39,8 @@ def one_step(table: RawTable, step: str, *, name: str) -> RawTable:
     step : str
         ``STEP``. Rows finer than it are averaged; if the step of the file changes to or from it, the rows of the other
         stretch are left out unless they are finer.
+    zone : str, optional
+        IANA name of the time zone of the data set.
     name : str
         Value of ``field`` in errors about the rows: ``train`` or ``test``.
 
@@ -49,7 +51,7 @@ def one_step(table: RawTable, step: str, *, name: str) -> RawTable:
     """
     change = change_of_step(table.times)
     if not step:
-        if change is None or grid_of(table.times, "").is_calendar:
+        if change is None or grid_of(table.times, "", zone).is_calendar:
             return table
         finer, coarser = sorted((change.before, change.after))
         msg = (
@@ -58,7 +60,7 @@ def one_step(table: RawTable, step: str, *, name: str) -> RawTable:
             f"or STEP={step_text(finer)} to use the finer rows alone"
         )
         raise RejectedError(msg, code="change_of_step", field="STEP")
-    grid = grid_of(table.times, step)
+    grid = grid_of(table.times, step, zone)
     if change is not None and isinstance(grid, FixedGrid):
         if grid.seconds == change.before < change.after:
             table = table.rows_between(0, change.row + 1)

@@ -66,7 +66,7 @@ def series_from_parquet(data: bytes) -> Series:
 
 
 def _grid_values(grid: Grid) -> dict[str, Any]:
-    return {"step_seconds": grid.step_seconds, **({"grid": grid.to_dict()} if grid.is_calendar else {})}
+    return {"step_seconds": grid.step_seconds, **({"grid": grid.to_dict()} if not grid.is_plain else {})}
 
 
 def _grid_of(ours: dict[str, Any]) -> Grid:

@@ -226,14 +226,14 @@ class _Lane:
         times = [_times_after(job, grid) for job in jobs]
         seconds = np.concatenate(times)
         cuts = np.cumsum([len(part) for part in times])[:-1]
-        model = self._champion.forecaster.model
+        forecaster = self._champion.forecaster
 
         def finish(answer: FloatArray) -> None:
-            means = np.split(self._champion.forecaster.raw(answer), cuts)
+            means = np.split(forecaster.raw(answer), cuts)
             for job, when, mean in zip(jobs, times, means, strict=True):
                 self._answer(job, when, mean)
 
-        return (lambda: model.run_timestamps(seconds)), finish, jobs
+        return (lambda: forecaster.at_times(seconds)), finish, jobs
 
     def _window_call(self, short: list[_Job], rolling: list[_Job]) -> _Call | None:
         forecaster = self._champion.forecaster

@@ -26,7 +26,7 @@ def config_hash(
         "recipe": recipe_values(settings),
         "raw": {"train": train_sha256, "test": test_sha256},
     }
-    return sha256_of(values | ({"grid": grid.to_dict()} if grid is not None and grid.is_calendar else {}))
+    return sha256_of(values | ({"grid": grid.to_dict()} if grid is not None and not grid.is_plain else {}))
 
 
 def recipe_values(settings: RecipeSettings) -> dict[str, Any]:

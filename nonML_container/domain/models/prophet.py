@@ -41,7 +41,8 @@ def fit(data: TrainingSet, settings: NonmlSettings, report: Report) -> FittedMod
     SeriesTooShortError
         If a target has fewer than two values before the calibration tail.
     """
-    recipe, times = data.recipe, data.features.times
+    # Prophet sees what the clock of the data set shows, so that a season of a day follows summer time.
+    recipe, times = data.recipe, data.recipe.grid.clock(data.features.times)
     raw = observed_targets(recipe, data.features)  # missing cells stay NaN, which Prophet ignores
     stop = data.tails.stop_stop
     tail_forecast = np.zeros((len(times) - stop, len(recipe.varying_targets)))
@@ -61,7 +62,9 @@ def fit(data: TrainingSet, settings: NonmlSettings, report: Report) -> FittedMod
             error_metrics("target_", scaled_tail[:, [column]], scale_targets(recipe, tail_forecast)[:, [column]]),
             loss=None,
         )
-    check_times = np.concatenate([times[-CHECKED_TIMES:], recipe.grid.after(times[-1:], CHECKED_TIMES)[0]])
+    check_times = np.concatenate(
+        [times[-CHECKED_TIMES:], recipe.grid.clock(recipe.grid.after(data.features.times[-1:], CHECKED_TIMES)[0])]
+    )
     check_raw = np.stack([predict(model, check_times) for model in models], axis=1)
     some = np.unique(np.linspace(0, len(times) - 1, min(SCORED_ROWS, len(times))).astype(np.int64))
     fitted_raw = np.stack([predict(model, times[some]) for model in models], axis=1)

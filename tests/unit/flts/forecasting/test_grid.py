@@ -179,3 +179,61 @@ def test_a_stored_grid_that_makes_no_sense_is_refused(values: dict[str, Any]) ->
 )
 def test_a_step_is_written_in_its_largest_whole_unit(seconds: int, text: str) -> None:
     assert step_text(seconds) == text
+
+
+ZONED: dict[str, Grid] = {
+    "hours": FixedGrid(HOUR, "Europe/Berlin"),
+    "days": WeekGrid(DAY, (ONCE,) * 7, "Europe/Berlin"),
+    "six hours": WeekGrid(6 * HOUR, (((0, 18 * HOUR),),) * 7, "America/New_York"),
+    "business days": WeekGrid(DAY, (ONCE,) * 5 + ((), ()), "Australia/Lord_Howe"),
+    "months": MonthGrid(1, day=31, zone="America/Sao_Paulo"),
+    "opening hours": WeekGrid(HOUR, (OPEN,) * 7, "Europe/Berlin"),
+}
+
+
+@pytest.mark.parametrize("name", ZONED)
+@given(positions=st.lists(st.integers(-2_000, 20_000), min_size=1, max_size=20))
+def test_a_position_is_the_position_of_its_time_in_a_zone(name: str, positions: list[int]) -> None:
+    grid = ZONED[name]
+    wanted = np.array(positions)
+
+    found, remainders = grid.split(grid.at(wanted))
+
+    np.testing.assert_array_equal(found, wanted)
+    assert not remainders.any()
+    assert grid_from_dict(grid.to_dict()) == grid
+
+
+def test_a_day_in_a_zone_begins_at_its_midnight_in_summer_and_winter() -> None:
+    days = ZONED["days"].after(np.array([utc(2024, 3, 29, 23)]), 4)[0]  # midnight of Saturday 30 March in Berlin
+
+    assert days.tolist() == [
+        utc(2024, 3, 30, 23),  # Sunday, on which the clock is advanced
+        utc(2024, 3, 31, 22),
+        utc(2024, 4, 1, 22),
+        utc(2024, 4, 2, 22),
+    ]
+
+
+def test_hours_in_a_zone_follow_each_other_through_both_clock_changes() -> None:
+    grid = ZONED["hours"]
+    autumn = grid.after(np.array([utc(2024, 10, 26, 23)]), 4)[0]
+
+    assert np.diff(autumn).tolist() == [HOUR] * 3
+    assert (grid.clock(autumn) // HOUR % 24).tolist() == [2, 2, 3, 4]
+    spring = grid.after(np.array([utc(2024, 3, 30, 23)]), 3)[0]
+    assert (grid.clock(spring) // HOUR % 24).tolist() == [1, 3, 4]
+
+
+def test_opening_hours_in_a_zone_follow_its_clock() -> None:
+    grid = ZONED["opening hours"]
+    after = grid.after(np.array([utc(2024, 3, 30, 16)]), 1)[0]  # 17:00 in winter
+
+    assert after.tolist() == [utc(2024, 3, 31, 6)]  # 08:00 in summer
+
+
+def test_a_zone_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(RejectedError) as refused:
+        grid_from_dict({"kind": "fixed", "step_seconds": HOUR, "zone": "Europe/Atlantis"})
+
+    assert (refused.value.code, refused.value.field) == ("bad_recipe", "grid")

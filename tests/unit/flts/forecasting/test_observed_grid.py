@@ -11,7 +11,7 @@ from flts.errors import RejectedError, SeriesTooShortError
 from flts.forecasting.grid import DAY, HOUR, FixedGrid, Grid, IntArray, MonthGrid
 from flts.forecasting.observed_grid import find_grid, observed_step, snapped
 from flts.forecasting.step_setting import grid_of
-from tests.unit.flts.forecasting.test_grid import GRIDS
+from tests.unit.flts.forecasting.test_grid import GRIDS, ZONED
 
 
 def utc(*parts: int) -> int:
@@ -159,3 +159,24 @@ def test_rows_of_another_phase_are_moved_only_to_a_phase_that_is_given() -> None
 
     assert snapped(times, FixedGrid(600)).tolist() == times.tolist()
     assert snapped(times, FixedGrid(600), phase=0).tolist() == (600 * np.arange(4)).tolist()
+
+
+@pytest.mark.parametrize("name", ZONED)
+def test_the_grid_of_rows_in_a_zone_is_found_though_the_clock_changes(name: str) -> None:
+    grid = ZONED[name]
+    times = grid.after(np.array([utc(2023, 12, 31)]), 120 if name == "months" else 4_000)[0]
+
+    assert find_grid(times, grid.zone) == grid
+
+
+def test_days_in_a_zone_are_found_in_winter_alone() -> None:
+    times = ZONED["days"].after(np.array([utc(2023, 12, 31)]), 50)[0]
+
+    assert find_grid(times, "Europe/Berlin") == ZONED["days"]
+
+
+def test_step_in_a_zone_means_the_days_of_the_zone() -> None:
+    times = ZONED["hours"].after(np.array([utc(2024, 3, 1, 22)]), 2_000)[0]
+
+    assert grid_of(times, "1 day", "Europe/Berlin") == ZONED["days"]
+    assert grid_of(times, "1 h", "Europe/Berlin") == ZONED["hours"]
