@@ -43,6 +43,11 @@ def build_parser(*further: AddCommands) -> argparse.ArgumentParser:
     upload.add_argument("name", help="what the data set is called: its identifier")
     upload.add_argument("train", type=Path, metavar="TRAIN.csv")
     upload.add_argument("--test", type=Path, metavar="TEST.csv", help="else the last rows of TRAIN.csv are the test")
+    upload.add_argument(
+        "--replace",
+        action="store_true",
+        help="put a file with other columns or far fewer rows in the place of the last",
+    )
     _add_run_options(upload)
 
     retrain = command("retrain", "Start a run on the newest upload of a data set")

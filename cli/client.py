@@ -126,6 +126,7 @@ class GatewayClient:
         force: bool = False,
         idempotency_key: str | None = None,
         reason: str | None = None,
+        replace: bool = False,
     ) -> Record:
         """Upload a data set and start a run on it; return the gateway's answer.
 
@@ -140,6 +141,8 @@ class GatewayClient:
         """
         key = idempotency_key or str(uuid.uuid4())
         data = {"settings": json.dumps(dict(settings or {})), "force": "true" if force else "false", **_given(reason)}
+        if replace:
+            data["replace"] = "true"
 
         def send() -> Record:
             with contextlib.ExitStack() as files:

@@ -50,6 +50,7 @@ def upload(client: GatewayClient, arguments: argparse.Namespace) -> int:
         settings=settings,
         force=arguments.force,
         reason=arguments.reason,
+        replace=arguments.replace,
     )
     return _started(client, arguments, answer)
 

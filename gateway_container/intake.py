@@ -27,16 +27,20 @@ from flts.ingest import newest_upload, upload_hash
 from flts.settings import RecipeSettings, check_overrides
 from flts.storage import layout
 from flts.storage.ports import ObjectInfo, ObjectStore
+from flts.storage.records import Record
 from flts.storage.run_store import RunStore
 from flts.trainers import TRAINERS
 from gateway_container.checking import ChecksFiles
 from gateway_container.domain.keys import IncomingKey
+from gateway_container.domain.same_data import description, refuse_other_data
 from gateway_container.domain.uploads import StartRequest, evaluate_request, raw_data_event, rollback_request
 from gateway_container.receive import ReceivedFile, hash_file
 from gateway_container.settings import GatewaySettings
 
 LONGEST_IDEMPOTENCY_KEY = 200
 UPLOAD_STAGE = "upload"
+UPLOADS_SEARCHED = 20
+"""Runs, from the newest, among which the last upload is searched."""
 CANCEL_REASON = "a person cancelled it"
 
 
@@ -116,11 +120,17 @@ class Intake:
         Raises
         ------
         ConflictError
-            If the Idempotency-Key was used for another request, or the identifier is or was deleted meanwhile.
+            If the upload does not continue the data set and ``replace`` is not given (``other_data``), the
+            Idempotency-Key was used for another request, or the identifier is or was deleted meanwhile.
         RejectedError
             If the Idempotency-Key is empty, too long or not printable.
         """
         digest = upload_hash(checked.train.sha256, checked.test.sha256 if checked.test else None)
+        described = description(checked.report, sum(rows for rows in checked.rows if rows))
+        if request.cause == "upload" and not request.replace:
+            before = self._described(request.identifier)
+            if before is not None:
+                refuse_other_data(request.identifier, before, described)
         run_id, repeated = self._claim_run_id(request, digest)
         # Raises for a deleted identifier before any file is stored.
         self._runs.refuse_deleted(request.identifier, run_id)
@@ -158,9 +168,17 @@ class Intake:
                 began,
                 self._now(),
                 size_bytes=train_claim.size + (test_claim.size if test_claim else 0),
-                rows=sum(rows for rows in checked.rows if rows),
+                **described,
             )
         return StartedRun(event, checked.report, repeated)
+
+    def _described(self, identifier: str) -> Record | None:
+        """Return the record of the last upload of an identifier, or None if an earlier release wrote it."""
+        for run_id in self._runs.of(identifier)[:UPLOADS_SEARCHED]:
+            stage = self._stages.read(identifier, run_id, UPLOAD_STAGE)
+            if stage is not None and "columns" in stage:
+                return stage
+        return None
 
     def evaluate_again(self, identifier: str, of_run: str, reason: str | None = None) -> EvaluateRequest:
         """Record a run that evaluates another run's candidates again; nothing is trained."""

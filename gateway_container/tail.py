@@ -178,6 +178,7 @@ def tail_body(
     grid : Grid, optional
         Grid of the data set. It is not used if the rows are on another.
     """
+    tables = [*tables[:-1], tables[-1].without_blank_end()]
     last = tables[-1]
     grid = grid if grid is not None and _is_on(last.times, grid) else None
     series, _ = regularise(last.times, last.columns, last.values, max_gap_steps=max_gap_steps, grid=grid)

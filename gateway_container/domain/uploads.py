@@ -34,6 +34,8 @@ class StartRequest:
     idempotency_key: str | None = None
     reason: str | None = None
     """The reason that the client gave."""
+    replace: bool = False
+    """Whether the upload may have other columns, another step or far fewer rows than the one before."""
 
 
 def parse_overrides(text: str | None) -> dict[str, Scalar]:

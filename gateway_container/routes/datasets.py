@@ -38,7 +38,7 @@ from gateway_container.security import api_key_scheme, require_key
 router = APIRouter(tags=["data sets"])
 
 FILES = frozenset({"train", "test"})
-TEXTS = frozenset({"settings", "force", "reason"})
+TEXTS = frozenset({"settings", "force", "reason", "replace"})
 UPLOAD_BODY = {
     "requestBody": {
         "required": True,
@@ -63,6 +63,10 @@ UPLOAD_BODY = {
                             "description": "Compute again what an earlier run has computed",
                         },
                         "reason": {"type": "string", "description": "Why, for whoever looks later"},
+                        "replace": {
+                            "type": "boolean",
+                            "description": "Accept other columns, another step or far fewer rows than the upload before",
+                        },
                     },
                 }
             }
@@ -75,7 +79,14 @@ UPLOAD_BODY = {
             "required": False,
             "schema": {"type": "string"},
             "description": "The same key answers the same run, however often it is sent",
-        }
+        },
+        {
+            "name": "replace",
+            "in": "query",
+            "required": False,
+            "schema": {"type": "boolean"},
+            "description": "As the field replace of the form",
+        },
     ],
 }
 
@@ -222,6 +233,7 @@ async def _check_and_start(
         "upload",
         request.headers.get("idempotency-key"),
         parse_reason(form.fields.get("reason")),
+        parse_flag(form.fields.get("replace") or request.query_params.get("replace"), field="replace"),
     )
 
     def work() -> StartedRun:
