@@ -10,6 +10,7 @@ from flts.errors import RejectedError, SeriesTooShortError
 from flts.forecasting.observed_grid import find_grid, snapped
 from flts.forecasting.series import GridReport, Series, iso, regularise
 from flts.forecasting.step_setting import grid_of
+from flts.ingest.implausible import Implausible, limits_of, without_implausible
 from flts.ingest.steps import one_step
 from flts.ingest.table import RawTable
 from flts.settings import RecipeSettings
@@ -26,6 +27,10 @@ class Layout:
     joined: bool
     """Whether the test follows the training rows without a cut, so that their end is its context."""
     has_test_file: bool
+    implausible: tuple[Implausible, ...]
+    """Cells that cannot be measurements and count as missing."""
+    future_rows: int
+    """Rows at the end of the file without a value of any target; they are no part of the test."""
 
 
 def lay_out(train: RawTable, test: RawTable | None, recipe: RecipeSettings) -> Layout:
@@ -37,11 +42,16 @@ def lay_out(train: RawTable, test: RawTable | None, recipe: RecipeSettings) -> L
     Raises
     ------
     RejectedError
-        ``missing_column``, ``unknown_column``, ``step_differs`` or ``test_overlaps_train``.
+        ``missing_column``, ``unknown_column``, ``step_differs``, ``test_overlaps_train``, ``change_of_step``, or
+        ``no_values`` if the test file has no value of any target.
     SeriesTooShortError
         If a part would have no rows, or the training part has too few rows to compute the step.
     """
     has_test_file = test is not None
+    if test is not None:
+        test = _like(train, test)
+    train, test, future_rows = _without_future(train, test, recipe.targets)
+    train, test, implausible = _plausible(train, test, recipe)
     train = one_step(train, recipe.step, recipe.time_zone or None, name="train")
     if test is not None and recipe.step and test.rows > 1:
         test = one_step(test, recipe.step, recipe.time_zone or None, name="test")
@@ -50,8 +60,6 @@ def lay_out(train: RawTable, test: RawTable | None, recipe: RecipeSettings) -> L
             msg = f"{train.rows} row(s) cannot be split into training and test rows"
             raise SeriesTooShortError(msg, field="train")
         train, test = train.split(recipe.train_test_split)
-    else:
-        test = _like(train, test)
     if train.rows < 2 or test.rows == 0:  # noqa: PLR2004 - a step needs two rows
         msg = f"{train.rows} training and {test.rows} test row(s): a step needs at least 2 training rows and a test row"
         raise SeriesTooShortError(msg, field="train")
@@ -66,7 +74,38 @@ def lay_out(train: RawTable, test: RawTable | None, recipe: RecipeSettings) -> L
     if has_test_file:
         _check_follows(series, test)
     test_series, test_grid, joined = _grid_after(series, test, recipe.max_gap_steps)
-    return Layout(series, test_series, train_grid, test_grid, joined, has_test_file)
+    return Layout(series, test_series, train_grid, test_grid, joined, has_test_file, implausible, future_rows)
+
+
+def _plausible(
+    train: RawTable, test: RawTable | None, recipe: RecipeSettings
+) -> tuple[RawTable, RawTable | None, tuple[Implausible, ...]]:
+    """Return both tables without implausible cells, by limits that the training rows show."""
+    training = train if test is not None else train.split(recipe.train_test_split)[0]
+    limits = limits_of(training.values)
+    train, found = without_implausible(train, limits)
+    if test is not None:
+        test, more = without_implausible(test, limits)
+        found += more
+    return train, test, tuple(found)
+
+
+def _without_future(
+    train: RawTable, test: RawTable | None, targets: tuple[str, ...]
+) -> tuple[RawTable, RawTable | None, int]:
+    """Leave out the rows at the end of the last table without a value of any target: they wait for their forecast."""
+    last = train if test is None else test
+    kept = last.without_blank_end(targets)
+    future = last.rows - kept.rows
+    if kept.rows == 0 and test is not None:
+        msg = (
+            f"the test file has no value of {', '.join(targets or last.columns)}: there is nothing to judge on; upload "
+            "the training file alone, and its last rows are the test"
+        )
+        raise RejectedError(msg, code="no_values", field="test")
+    if kept.rows == 0 or future == 0:
+        return train, test, 0
+    return (kept, None, future) if test is None else (train, kept, future)
 
 
 def _like(train: RawTable, test: RawTable) -> RawTable:

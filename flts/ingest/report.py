@@ -148,7 +148,7 @@ def describe(train: RawTable, layout: Layout, recipe: FittedRecipe, *, rows_need
         dropped_columns={name: why for name, why in recipe.dropped.items() if name not in train.ignored},
         rows_needed=rows_needed,
     )
-    report.warnings.extend(_warnings(report))
+    report.warnings.extend(_warnings(report, layout))
     return report
 
 
@@ -172,8 +172,18 @@ def _part(series: Series, grid: GridReport) -> PartReport:
     )
 
 
-def _warnings(report: ValidationReport) -> list[str]:
-    warnings = [f"column {name} is dropped: {reason}" for name, reason in report.dropped_columns.items()]
+def _warnings(report: ValidationReport, layout: Layout) -> list[str]:
+    warnings = [
+        f"column {cell.column}: {cell.value:,g} at {cell.at}"
+        + (f" and {cell.count - 1} more cells" if cell.count > 1 else "")
+        + " cannot be measured like the others and count as missing"
+        for cell in layout.implausible
+    ]
+    if layout.future_rows:
+        warnings.append(
+            f"the last {layout.future_rows} rows have no value: they are the future, and the forecast begins at the first"
+        )
+    warnings += [f"column {name} is dropped: {reason}" for name, reason in report.dropped_columns.items()]
     if report.constant_columns:
         names = ", ".join(report.constant_columns)
         warnings.append(f"constant in the training rows, answered by the constant: {names}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from flts.forecasting.series import FloatArray, IntArray
 from flts.times import TimeFormat
 
@@ -50,6 +52,12 @@ class RawTable:
         """Split the rows in time, before any other step: the first ``train_share`` of them, and the later rows."""
         cut = math.floor(round(self.rows * train_share, 9))  # 0.29 * 100 is a little less than 29 in floating point
         return self.rows_between(0, cut), self.rows_between(cut, self.rows)
+
+    def without_blank_end(self, columns: tuple[str, ...] = ()) -> RawTable:
+        """Return the rows up to the last one with a value in one of the columns, by default in any."""
+        at = [self.columns.index(name) for name in columns if name in self.columns] or slice(None)
+        known = np.flatnonzero(np.isfinite(self.values[:, at]).any(axis=1))
+        return self.rows_between(0, int(known[-1]) + 1 if len(known) else 0)
 
     def rows_between(self, start: int, stop: int) -> RawTable:
         """Return the rows from ``start`` up to, not including, ``stop``."""
