@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from flts.errors import RejectedError
-from flts.ingest import RawTable, read_csv, validation_report
+from flts.ingest.reader import read_table
+from flts.ingest.report import validation_report
+from flts.ingest.table import RawTable
 from flts.observability.logs import get_logger
 from flts.processes.bounded import BoundedWorkers, Bounds, GaveUpError
 from flts.processes.container import MemoryShares, memory_left_bytes
@@ -97,7 +99,7 @@ class FileChecks:
         elif error.cause == "time":
             msg = f"{file}: checking it takes longer than {self._seconds:g} s (VALIDATION_SECONDS): send fewer rows"
         else:
-            msg = f"{file}: the process that read it crashed; this is no CSV that can be read"
+            msg = f"{file}: the process that read it crashed; it is no file that can be read"
             return RejectedError(msg, code="unreadable", field=file)
         return RejectedError(msg, code="too_large", field=file)
 
@@ -120,11 +122,10 @@ def check_files(order: Mapping[str, Any], note: Callable[[str], None]) -> dict[s
         If training is impossible; the message names the column, setting or file, and the number of rows needed.
     """
     settings = CheckSettings(**order["settings"])
-    ignored = settings.ignore_columns
 
     def read(name: str) -> RawTable:
         note(name)
-        return read_csv(Path(order[name]), limits=settings, ignore_columns=ignored, name=name)
+        return read_table(Path(order[name]), limits=settings, settings=settings, name=name)
 
     train = read("train")
     test = read("test") if order["test"] is not None else None

@@ -12,8 +12,11 @@ import numpy as np
 
 from flts.errors import NotFoundError, RejectedError
 from flts.forecasting.series import Series, iso, regularise
-from flts.ingest import RawTable, newest_upload, read_csv
-from flts.ingest.guard import MAX_LINE_BYTES
+from flts.ingest.encoding import utf16_of
+from flts.ingest.magic import format_of
+from flts.ingest.reader import read_table
+from flts.ingest.table import RawTable
+from flts.ingest.uploads import newest_upload
 from flts.processes.scratch import scratch_folder
 from flts.storage.ports import ObjectStore
 from flts.storage.runs import Runs
@@ -26,6 +29,7 @@ MOST_TAIL_BYTES = 64 * 2**20
 """Bytes of the lines that one tail is read from: 32 for each of `MOST_CELLS`."""
 SPARE_LINES = 3  # read in addition to the requested rows, because the file may end with empty lines
 BLOCK_BYTES = 1 << 16
+HEAD_BYTES = 1 << 20  # enough to guess how the file is written, as `read_table` does
 
 
 class Tails:
@@ -69,8 +73,7 @@ class Tails:
                     continue
                 path = folder / "file"
                 self._store.get_file(bucket, info.key, path)
-                text = io.BytesIO(last_lines(path, rows + SPARE_LINES))
-                tables.insert(0, read_csv(text, limits=settings, ignore_columns=settings.ignore_columns))
+                tables.insert(0, read_end(path, rows, settings))
                 if min(rows, tables[0].rows) * len(tables[0].columns) > MOST_CELLS:
                     _refuse_wide(rows)
         body = tail_body(identifier, tables, rows=rows, max_gap_steps=settings.max_gap_steps)
@@ -92,8 +95,27 @@ class Tails:
                 self._cache.popitem(last=False)
 
 
-def last_lines(path: Path, count: int) -> bytes:
-    """Return a file's first line and its last ``count`` lines; read only the start and the end of the file.
+def read_end(path: Path, rows: int, settings: GatewaySettings) -> RawTable:
+    """Return a file's last rows in time; of a large CSV only the start and the end are read.
+
+    The start shows how the file is written. The whole file is read if it is not plain text in bytes, or if its rows are
+    not in the order of time.
+
+    Raises
+    ------
+    RejectedError
+        By `read_table`, and ``too_many_cells`` by `ends_of`.
+    """
+    text = ends_of(path, rows + SPARE_LINES, encoding=settings.encoding)
+    if text is not None:
+        table = read_table(io.BytesIO(text), limits=settings, settings=settings)
+        if table.was_in_order:
+            return table.last(rows)
+    return read_table(path, limits=settings, settings=settings).last(rows)
+
+
+def ends_of(path: Path, count: int, *, encoding: str = "") -> bytes | None:
+    """Return a file's first lines and its last ``count`` lines, or None if the whole file is to be read.
 
     Raises
     ------
@@ -101,9 +123,11 @@ def last_lines(path: Path, count: int) -> bytes:
         ``too_many_cells`` if the lines have more than `MOST_TAIL_BYTES`: the rows of files from /upload are unchecked.
     """
     with path.open("rb") as file:
-        header = file.readline(MAX_LINE_BYTES + 1)
-        start = file.tell()
+        head = file.read(HEAD_BYTES)
+        start = head.rfind(b"\n") + 1
         at = file.seek(0, io.SEEK_END)
+        if format_of(head, "file") != "text" or utf16_of(head) or encoding[:3] in {"utf", "UTF"} or at <= start:
+            return None
         blocks: list[bytes] = []
         lines = 0
         while at > start and lines <= count:
@@ -117,7 +141,7 @@ def last_lines(path: Path, count: int) -> bytes:
     found = b"".join(reversed(blocks))
     if at > start or lines > count:
         found = b"\n".join(found.split(b"\n")[-(count + 1) :])
-    return header + found
+    return head[:start] + found
 
 
 def tail_body(identifier: str, tables: list[RawTable], *, rows: int, max_gap_steps: int) -> dict[str, Any]:

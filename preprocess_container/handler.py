@@ -11,8 +11,8 @@ from flts.contracts.events import Event, InferenceData, RawData, TrainingData
 from flts.contracts.ids import derived_event_id
 from flts.contracts.lifecycle import RunState
 from flts.errors import FltsError, HashMismatchError, ObjectNotFoundError, RejectedError
-from flts.ingest import RawTable
 from flts.ingest.enough_rows import check_enough_rows
+from flts.ingest.table import RawTable
 from flts.observability.logs import get_logger
 from flts.observability.process import rss_bytes
 from flts.runtime.adapters import Adapters
@@ -141,7 +141,7 @@ class PreprocessUpload:
                 continue
             log.info("download_start", file=name, object_key=claim.object_key, size_bytes=claim.size)
             began = time.monotonic()
-            table = read_raw(self._store, claim, limits=settings, ignore_columns=settings.ignore_columns, name=name)
+            table = read_raw(self._store, claim, limits=settings, settings=settings, name=name)
             log.info(
                 "download_done",
                 file=name,

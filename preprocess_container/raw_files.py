@@ -9,8 +9,9 @@ from typing import Any
 
 from flts.contracts.claim_check import ClaimCheck
 from flts.errors import HashMismatchError, RejectedError
-from flts.ingest import RawTable, read_csv
-from flts.settings import UploadLimits
+from flts.ingest.reader import read_table
+from flts.ingest.table import RawTable
+from flts.settings import ReadSettings, UploadLimits
 from flts.storage.ports import ObjectStore
 
 
@@ -19,7 +20,7 @@ def read_raw(
     claim: ClaimCheck,
     *,
     limits: UploadLimits,
-    ignore_columns: tuple[str, ...],
+    settings: ReadSettings,
     name: str,
 ) -> RawTable:
     """Return the table of a claimed object; apart from the table, the memory is constant.
@@ -29,11 +30,11 @@ def read_raw(
     ObjectNotFoundError, HashMismatchError
         If the object is missing or differs from its claim check; this error precedes any refusal of the content.
     RejectedError
-        By `read_csv`.
+        By `read_table`.
     """
     source = _HashedObject(store.stream(claim.bucket, claim.object_key))
     try:
-        table = read_csv(io.BufferedReader(source, 1 << 20), limits=limits, ignore_columns=ignore_columns, name=name)
+        table = read_table(io.BufferedReader(source, 1 << 20), limits=limits, settings=settings, name=name)
     except RejectedError:
         source.check(claim)
         raise

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flts.forecasting.series import FloatArray, IntArray
+from flts.ingest.dialect import Dialect
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,13 @@ class RawTable:
     time_column
         Name of the time column, as written.
     ignored
-        Columns that ``IGNORE_COLUMNS`` left out.
+        Columns that ``IGNORE_COLUMNS`` or the reader left out.
+    notes
+        What the reader understood and left out, one fact a line, with the setting that overrides a guess.
+    dialect
+        How the file is written, or None if the rows do not come from a file.
+    was_in_order
+        Whether the rows of the file were in the order of time.
     """
 
     times: IntArray
@@ -31,6 +38,9 @@ class RawTable:
     values: FloatArray
     time_column: str
     ignored: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    dialect: Dialect | None = None
+    was_in_order: bool = True
 
     @property
     def rows(self) -> int:
@@ -42,11 +52,9 @@ class RawTable:
         cut = math.floor(round(self.rows * train_share, 9))  # 0.29 * 100 is a little less than 29 in floating point
         return self._rows(0, cut), self._rows(cut, self.rows)
 
+    def last(self, rows: int) -> RawTable:
+        """Return the last rows in time."""
+        return self._rows(max(0, self.rows - rows), self.rows)
+
     def _rows(self, start: int, stop: int) -> RawTable:
-        return RawTable(
-            times=self.times[start:stop],
-            columns=self.columns,
-            values=self.values[start:stop],
-            time_column=self.time_column,
-            ignored=self.ignored,
-        )
+        return replace(self, times=self.times[start:stop], values=self.values[start:stop])

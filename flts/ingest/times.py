@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from flts.contracts.columns import TIME_COLUMNS
 from flts.errors import RejectedError
 from flts.forecasting.series import BoolArray, IntArray
 from flts.ingest.arrow import whole_numbers
@@ -21,29 +20,6 @@ LOOKS_LIKE_MILLISECONDS = 100_000_000_000  # a larger number is in milliseconds:
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
 _COMPACT_DATE = re.compile(r"(\d{4})(\d{2})(\d{2})")
 _OFFSET = re.compile(r"(?:[zZ]|[+-]\d{2}(?::?\d{2})?)$")
-
-
-def find_time_column(names: list[str], *, ignored: frozenset[str], field: str) -> int:
-    """Return the position of the only column that contains times.
-
-    Raises
-    ------
-    RejectedError
-        ``no_time_column`` or ``two_time_columns``; the message names the columns.
-    """
-    found = [at for at, name in enumerate(names) if name.lower() in TIME_COLUMNS and name not in ignored]
-    if not found:
-        shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")  # noqa: PLR2004 - enough to recognise the file
-        msg = (
-            f"no time column: one column must be named {', '.join(TIME_COLUMNS[:-1])} or {TIME_COLUMNS[-1]}; "
-            f"the first line names {shown}"
-        )
-        raise RejectedError(msg, code="no_time_column", field=field)
-    if len(found) > 1:
-        both = " and ".join(names[at] for at in found)
-        msg = f"{len(found)} time columns, {both}: keep one, or name the others in IGNORE_COLUMNS"
-        raise RejectedError(msg, code="two_time_columns", field=names[found[1]])
-    return found[0]
 
 
 def parse_times(cells: pa.Array[Any], *, column: str, first_row: int) -> IntArray:

@@ -32,6 +32,13 @@ OTHER: dict[str, Any] = {
     "extra_hash_salt": "again",
     "max_gap_steps": 3,
     "ignore_columns": ("note",),
+    "time_column": "when",
+    "decimal": ",",
+    "thousands": ".",
+    "missing": ("x",),
+    "encoding": "windows-1252",
+    "skip_rows": 2,
+    "duplicates": "last",
 }
 TRAIN, TEST = "1" * 64, "2" * 64
 

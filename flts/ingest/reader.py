@@ -1,0 +1,230 @@
+"""Read an uploaded file: from bytes to a table of numbers, or a refusal that names all problems of the file.
+
+Limits are checked while the bytes arrive, so a hostile file needs at most a few blocks more memory than a valid file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from flts.errors import RejectedError
+from flts.forecasting.series import FloatArray, IntArray
+from flts.ingest.cells import BlockReader, Cells
+from flts.ingest.columns import Columns
+from flts.ingest.dialect import Dialect, lines_of
+from flts.ingest.encoding import ToUtf8, guess_encoding
+from flts.ingest.formats import text_of
+from flts.ingest.lines import after_lines, whole_lines, within_limit, without_tail
+from flts.ingest.problems import Problems
+from flts.ingest.rows import in_order
+from flts.ingest.table import RawTable
+from flts.ingest.times import parse_times
+from flts.ingest.understanding import understand
+from flts.settings import ReadSettings, UploadLimits
+
+SAMPLE_CELLS = 2_400  # cells of the head that decide about the use of columns: a millisecond
+
+
+def read_table(
+    source: Path | str | BinaryIO, *, limits: UploadLimits, settings: ReadSettings, name: str = "file"
+) -> RawTable:
+    """Read a file with a time column and columns of numbers.
+
+    Parameters
+    ----------
+    source
+        A path, or a binary stream that is read once and not closed.
+    name
+        Value of ``field`` in errors about the whole file: ``file``, ``train``, ``test``.
+
+    Raises
+    ------
+    RejectedError
+        With code and field (the column, the setting or ``name``) of the first problem. The message lists all problems
+        and names the row of a cell; data rows count from 1.
+    """
+    if isinstance(source, str | Path):
+        with Path(source).open("rb") as stream:
+            return _Reading(limits, settings, name).read(stream)
+    return _Reading(limits, settings, name).read(source)
+
+
+class _Reading:
+    """The reading of one file."""
+
+    def __init__(self, limits: UploadLimits, settings: ReadSettings, name: str) -> None:
+        self._limits = limits
+        self._settings = settings
+        self._name = name
+        self._problems = Problems()
+        self._notes: list[str] = []
+        self._times_wrong = False
+
+    def read(self, stream: BinaryIO) -> RawTable:
+        try:
+            return self._read(stream)
+        except RejectedError as error:
+            self._problems.raise_with(error)
+
+    def _read(self, stream: BinaryIO) -> RawTable:
+        limit = self._limits.max_upload_bytes
+        text = text_of(stream, limit=limit, notes=self._notes, name=self._name)
+        chunks = within_limit(text, max_bytes=limit, name=self._name)
+        first = next(chunks, b"")
+        given = self._settings.encoding
+        decoder = ToUtf8(given or guess_encoding(first), guessed=not given, name=self._name)
+        blocks = whole_lines(_decoded(decoder, first, chunks), self._name)
+        head = next(blocks)
+        dialect, columns = self._understand(head, decoder.encoding)
+        body = self._rows(after_lines(head, dialect.lines_above), blocks, columns, dialect.separator)
+        times, values = self._numbers(body, columns, dialect)
+        if decoder.encoding != "utf-8":
+            self._notes.insert(0, f"encoding: {decoder.encoding} (ENCODING)")
+        return self._table(times, values, columns, dataclasses.replace(dialect, encoding=decoder.encoding))
+
+    def _understand(self, head: bytes, encoding: str) -> tuple[Dialect, Columns]:
+        """Return how the file is written and the use of its columns, by its first lines."""
+        if not head.strip():
+            msg = "the file has no header and no rows"
+            raise RejectedError(msg, code="empty_file", field=self._name)
+        first, last = _sample(head)
+        found = understand(
+            first,
+            last,
+            self._settings,
+            self._problems,
+            encoding=encoding,
+            max_columns=self._limits.max_upload_columns,
+            name=self._name,
+        )
+        self._notes.extend(found.notes)
+        return found.dialect, found.columns
+
+    def _rows(self, first: bytes, others: Iterator[bytes], columns: Columns, separator: str) -> Iterator[bytes]:
+        """Yield the blocks of rows in a form that Arrow reads, without remarks and totals at the end."""
+        blocks = itertools.chain([first], others)
+        block = next(blocks)
+        for following in itertools.chain(blocks, [None]):
+            if following is None:
+                block, remarks = without_tail(block, columns, separator)
+                if remarks:
+                    shown = " | ".join(line[:60] for line in remarks)
+                    self._notes.append(f"left out at the end, {len(remarks)} line(s) that are no rows: {shown}")
+            if separator == " ":
+                block = re.sub(rb" +", b"\t", re.sub(rb"(?m)^ +| +(?=\r?$)", b"", block))
+            if block.strip(b"\r\n"):
+                yield block
+            block = following or b""
+
+    def _numbers(self, blocks: Iterator[bytes], columns: Columns, dialect: Dialect) -> tuple[IntArray, FloatArray]:
+        separator = "\t" if dialect.separator == " " else dialect.separator
+        reader = BlockReader(columns, separator, dialect.cells, self._problems, self._name)
+        times: list[IntArray] = []
+        values: list[FloatArray] = []
+        rows = 0
+        for block in blocks:
+            cells = reader.read(block, first_row=rows + 1)
+            if cells is None:
+                continue
+            rows += len(cells.values)
+            self._check_size(rows, len(columns.names))
+            self._read_times(cells, columns.time_column, rows - len(cells.values) + 1, times)
+            values.append(cells.values)
+        if rows == 0:
+            msg = "the file has a header and no rows"
+            self._problems.add(msg, code="no_rows", field=self._name)
+        self._problems.raise_any()
+        if reader.inexact:
+            names = ", ".join(sorted(reader.inexact)[:8])
+            self._notes.append(f"numbers above 2**53 lose their last digits: {names}")
+        return np.concatenate(times), _gather(values, rows, len(columns.numeric))
+
+    def _read_times(self, cells: Cells, column: str, first_row: int, times: list[IntArray]) -> None:
+        """Convert the times of a block; after the first wrong time, no further times are converted."""
+        if self._times_wrong:
+            return
+        try:
+            times.append(parse_times(cells.times, column=column, first_row=first_row))
+        except RejectedError as error:
+            self._times_wrong = True
+            self._problems.add_error(error)
+
+    def _table(self, times: IntArray, values: FloatArray, columns: Columns, dialect: Dialect) -> RawTable:
+        was_in_order = bool((np.diff(times) >= 0).all())
+        times, values, notes = in_order(times, values, duplicates=self._settings.duplicates, column=columns.time_column)
+        missing = int(np.isnan(values).sum())
+        if missing:
+            notes.append(f"{missing:,} cells are missing (MISSING)")
+        names = tuple(columns.names[at] for at in columns.numeric)
+        return RawTable(
+            times=times,
+            columns=names,
+            values=values,
+            time_column=columns.time_column,
+            ignored=columns.ignored,
+            notes=(*self._notes, *notes, *_as_understood(times, values, names)),
+            dialect=dialect,
+            was_in_order=was_in_order,
+        )
+
+    def _check_size(self, rows: int, columns: int) -> None:
+        limits = self._limits
+        if rows > limits.max_upload_rows:
+            msg = f"the file has more than {limits.max_upload_rows:,} rows (MAX_UPLOAD_ROWS)"
+            raise RejectedError(msg, code="too_many_rows", field=self._name)
+        if rows * columns > limits.max_upload_cells:
+            msg = f"the file has more than {limits.max_upload_cells:,} cells (MAX_UPLOAD_CELLS)"
+            raise RejectedError(msg, code="too_many_cells", field=self._name)
+
+
+def _decoded(decoder: ToUtf8, first: bytes, others: Iterator[bytes]) -> Iterator[bytes]:
+    for chunk in itertools.chain([first], others):
+        yield decoder.convert(chunk)
+    if rest := decoder.convert(b"", final=True):
+        yield rest
+
+
+def _sample(head: bytes) -> tuple[list[str], list[str]]:
+    """Return lines from the start and from the end of the head, as many as have about `SAMPLE_CELLS` cells."""
+    width = max(1, max(map(head[:50_000].count, (b",", b";", b"\t", b"|"))) // max(1, head[:50_000].count(b"\n")))
+    count = min(max(SAMPLE_CELLS // width // 2, 12), 200)
+    at = 0
+    for _ in range(count):
+        end = head.find(b"\n", at) + 1
+        if end == 0:
+            return lines_of(head.decode()), []
+        at = end
+    back = len(head) - head.endswith(b"\n")
+    for _ in range(count):
+        back = head.rfind(b"\n", at - 1, back)
+        if back < at:
+            return lines_of(head.decode()), []
+    return lines_of(head[:at].decode()), lines_of(head[back + 1 :].decode())
+
+
+def _as_understood(times: IntArray, values: FloatArray, names: tuple[str, ...]) -> list[str]:
+    """Return the first and the last time, and the first three rows as they were understood."""
+    moments = np.datetime_as_string(times[[0, 1, 2, -1] if len(times) > 2 else [0, -1]].astype("datetime64[s]"))  # noqa: PLR2004 - rows shown
+    said = [f"{len(times):,} rows from {moments[0]}Z to {moments[-1]}Z"]
+    for row, moment in enumerate(moments[:3][: len(times)]):
+        cells = ", ".join(f"{name}={values[row, at]:g}" for at, name in enumerate(names[:6]))
+        said.append(f"row {row + 1}: {moment}Z, {cells}")
+    return said
+
+
+def _gather(blocks: list[FloatArray], rows: int, columns: int) -> FloatArray:
+    """Copy the blocks into one array and free each copied block, so that memory holds the values about once."""
+    values = np.empty((rows, columns))
+    at = rows
+    while blocks:
+        block = blocks.pop()
+        at -= len(block)
+        values[at : at + len(block)] = block
+    return values

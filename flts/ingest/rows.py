@@ -1,0 +1,77 @@
+"""Put rows in the order of time, each time once."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from flts.errors import RejectedError
+from flts.forecasting.series import FloatArray, IntArray
+
+Duplicates = Literal["mean", "last", "first", "refuse"]
+
+
+def in_order(
+    times: IntArray, values: FloatArray, *, duplicates: Duplicates, column: str
+) -> tuple[IntArray, FloatArray, list[str]]:
+    """Return times in increasing order with their rows, and notes.
+
+    Equal rows are kept once. Rows with the same time and different values become one row: the mean of the values that
+    are not missing, the last row or the first row of the file.
+
+    Raises
+    ------
+    RejectedError
+        ``duplicate_times`` with ``duplicates="refuse"``.
+    """
+    steps = np.diff(times)
+    if (steps > 0).all():
+        return times, values, []
+    notes = []
+    if (steps < 0).any():
+        how = "the newest row is the first" if (steps <= 0).all() else "they are not in the order of time"
+        notes.append(f"the rows are sorted by {column}: {how}")
+        order = np.argsort(times, kind="stable")
+        times, values = times[order], values[order]
+    starts = np.flatnonzero(np.diff(times, prepend=times[0] - 1))
+    if len(starts) < len(times):
+        times, values, said = _once(times, values, starts, duplicates, column)
+        notes += said
+    return times, values, notes
+
+
+def _once(
+    times: IntArray, values: FloatArray, starts: IntArray, duplicates: Duplicates, column: str
+) -> tuple[IntArray, FloatArray, list[str]]:
+    counts = np.diff(starts, append=len(times))
+    firsts = np.repeat(values[starts], counts, axis=0)
+    same = ((values == firsts) | (np.isnan(values) & np.isnan(firsts))).all(axis=1)
+    differs = np.logical_or.reduceat(~same, starts)
+    repeated = counts > 1
+    notes = []
+    equal = int((counts[repeated & ~differs] - 1).sum())
+    if equal:
+        notes.append(f"{equal:,} rows repeat an earlier row exactly and are left out")
+    if differs.any():
+        moment = np.datetime64(int(times[starts[differs][0]]), "s")
+        rows = int(counts[differs].sum())
+        text = f"{rows:,} rows share {int(differs.sum()):,} times with other values; the first is {moment}Z in {column}"
+        if duplicates == "refuse":
+            msg = f"{text} (DUPLICATES=refuse; mean, last and first read them)"
+            raise RejectedError(msg, code="duplicate_times", field=column)
+        notes.append(f"{text}; DUPLICATES={duplicates}")
+    if duplicates == "last":
+        kept = values[starts + counts - 1]
+    else:
+        kept = values[starts]
+        if duplicates == "mean":
+            kept[differs] = _means(values, starts, counts)[differs]
+    return times[starts], kept, notes
+
+
+def _means(values: FloatArray, starts: IntArray, counts: IntArray) -> FloatArray:
+    present = np.add.reduceat(~np.isnan(values), starts, axis=0, dtype=np.int64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        means: FloatArray = np.add.reduceat(np.nan_to_num(values) / counts.repeat(counts)[:, None], starts, axis=0)
+        return np.where(present > 0, means * (counts[:, None] / np.maximum(present, 1)), np.nan)
