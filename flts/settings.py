@@ -262,6 +262,11 @@ class ReadSettings(Settings):
 
     ignore_columns: CommaSeparated = ()
     """Columns to leave out, `note,station`; their cells are not checked."""
+    time_format: str = Field(default="", max_length=60)
+    """Form of the time column, `DD/MM/YYYY HH:mm`, `%d.%m.%Y`, `epoch`, `epoch ms`, `epoch us`, `excel` or `year`;
+    empty: found from the cells."""
+    time_zone: str = Field(default="", max_length=60)
+    """IANA name of the zone of times without an offset, `Europe/Berlin`; empty: UTC."""
     time_column: str = Field(default="", max_length=400)
     """Column of the times, or the columns of date and time of day, `Date,Time`; empty: found by cells and name."""
     decimal: Literal["", ".", ","] = ""
@@ -295,6 +300,9 @@ class RecipeSettings(ReadSettings):
     """The recipe: the preparation of rows for a model. All settings enter config_hash."""
 
     OVERRIDABLE: ClassVar[bool] = True
+    ADDED_LATER: ClassVar[frozenset[str]] = frozenset(ReadSettings.model_fields) - {"ignore_columns"}
+    """Settings that did not exist in release 0.1.0. They enter config_hash only with a value other than the default, so
+    that a data set which does not use them keeps its hash."""
 
     handle_nans: bool = True
     """Fill missing cells with the last value, then a fitted constant; false keeps only complete rows."""

@@ -18,6 +18,7 @@ from flts.observability.logs import get_logger
 from flts.processes.bounded import BoundedWorkers, Bounds, GaveUpError
 from flts.processes.container import MemoryShares, memory_left_bytes
 from flts.settings import RecipeSettings, UploadLimits, WindowSettings
+from flts.times import TimeFormat
 from gateway_container.settings import GatewaySettings
 
 log = get_logger(__name__)
@@ -123,12 +124,12 @@ def check_files(order: Mapping[str, Any], note: Callable[[str], None]) -> dict[s
     """
     settings = CheckSettings(**order["settings"])
 
-    def read(name: str) -> RawTable:
+    def read(name: str, like: TimeFormat | None = None) -> RawTable:
         note(name)
-        return read_table(Path(order[name]), limits=settings, settings=settings, name=name)
+        return read_table(Path(order[name]), limits=settings, settings=settings, like=like, name=name)
 
     train = read("train")
-    test = read("test") if order["test"] is not None else None
+    test = read("test", train.time_format) if order["test"] is not None else None
     report = validation_report(train, test, settings, settings).as_dict()
     rows = [train.rows, None if test is None else test.rows]
     return {"rows": rows, "columns": len(train.columns), "report": report}

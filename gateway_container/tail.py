@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import threading
 from collections import OrderedDict
@@ -98,8 +99,8 @@ class Tails:
 def read_end(path: Path, rows: int, settings: GatewaySettings) -> RawTable:
     """Return a file's last rows in time; of a large CSV only the start and the end are read.
 
-    The start shows how the file is written. The whole file is read if it is not plain text in bytes, or if its rows are
-    not in the order of time.
+    The start shows how the file is written, and the form of its times. The whole file is read if it is not text in an
+    encoding of single bytes, if its rows are not in the order of time, or if the form of its times remains unclear.
 
     Raises
     ------
@@ -108,9 +109,10 @@ def read_end(path: Path, rows: int, settings: GatewaySettings) -> RawTable:
     """
     text = ends_of(path, rows + SPARE_LINES, encoding=settings.encoding)
     if text is not None:
-        table = read_table(io.BytesIO(text), limits=settings, settings=settings)
-        if table.was_in_order:
-            return table.last(rows)
+        with contextlib.suppress(RejectedError):
+            table = read_table(io.BytesIO(text), limits=settings, settings=settings)
+            if table.was_in_order:
+                return table.last(rows)
     return read_table(path, limits=settings, settings=settings).last(rows)
 
 

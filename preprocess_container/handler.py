@@ -141,7 +141,8 @@ class PreprocessUpload:
                 continue
             log.info("download_start", file=name, object_key=claim.object_key, size_bytes=claim.size)
             began = time.monotonic()
-            table = read_raw(self._store, claim, limits=settings, settings=settings, name=name)
+            like = tables[0].time_format if tables else None
+            table = read_raw(self._store, claim, limits=settings, settings=settings, name=name, like=like)
             log.info(
                 "download_done",
                 file=name,

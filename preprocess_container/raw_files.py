@@ -13,6 +13,7 @@ from flts.ingest.reader import read_table
 from flts.ingest.table import RawTable
 from flts.settings import ReadSettings, UploadLimits
 from flts.storage.ports import ObjectStore
+from flts.times import TimeFormat
 
 
 def read_raw(
@@ -22,8 +23,14 @@ def read_raw(
     limits: UploadLimits,
     settings: ReadSettings,
     name: str,
+    like: TimeFormat | None = None,
 ) -> RawTable:
     """Return the table of a claimed object; apart from the table, the memory is constant.
+
+    Parameters
+    ----------
+    like
+        Form of the times of the data set's other file.
 
     Raises
     ------
@@ -34,7 +41,8 @@ def read_raw(
     """
     source = _HashedObject(store.stream(claim.bucket, claim.object_key))
     try:
-        table = read_table(io.BufferedReader(source, 1 << 20), limits=limits, settings=settings, name=name)
+        buffered = io.BufferedReader(source, 1 << 20)
+        table = read_table(buffered, limits=limits, settings=settings, like=like, name=name)
     except RejectedError:
         source.check(claim)
         raise

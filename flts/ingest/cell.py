@@ -9,8 +9,8 @@ from functools import cached_property
 
 MISSING = (
     "", "-", "--", "---", ".", "..", "...", "?", "#N/A", "#NA", "#N/A N/A", "#NV", "#VALUE!", "#DIV/0!",
-    "#REF!", "#NUM!", "#NAME?", "NA", "N/A", "N.A.", "<NA>", "NaN", "-NaN", "NaT", "nil", "none", "null", "missing", "unavailable",
-    "no data", "nodata", "unknown", "k.A.",
+    "#REF!", "#NUM!", "#NAME?", "NA", "N/A", "N.A.", "<NA>", "NaN", "-NaN", "NaT", "nil", "none", "null", "missing",
+    "unavailable", "no data", "nodata", "unknown", "k.A.",
 )  # fmt: skip
 """Cells that mean a missing value, in capitals or not."""
 TRUTH = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0}

@@ -12,11 +12,13 @@ from flts.ingest.dialect import Shape
 from flts.ingest.problems import Problems
 from flts.ingest.timelike import is_date, is_time, is_time_of_day
 from flts.settings import ReadSettings
+from flts.times import score_as_time
 
 TIME_NAMES = (
     "time", "timestamp", "ts", "date", "ds", "datetime", "date time", "dt", "when", "utc", "time utc", "date utc",
     "utc time", "timestamp utc", "datetime utc", "local time", "datum", "zeit", "zeitstempel", "uhrzeit",
-    "datum zeit", "datum uhrzeit", "fecha", "hora", "fecha hora", "horodatage", "heure", "date heure", "data ora", "data hora", "tijd",
+    "datum zeit", "datum uhrzeit", "fecha", "hora", "fecha hora", "horodatage", "heure", "date heure", "data ora",
+    "data hora", "tijd",
 )  # fmt: skip
 """Names of time columns, in small letters, a space for `_`, `-` and `/`."""
 PERIOD_NAMES = (
@@ -26,6 +28,7 @@ PERIOD_NAMES = (
 """Names of time columns if no column has a name of `TIME_NAMES`."""
 ALL_TIME_NAMES = frozenset(TIME_NAMES + PERIOD_NAMES)
 MAX_NAME_CHARACTERS = 200
+LEAST_SCORE = 0.5  # of `score_as_time`: that of numbers in the range of epoch seconds
 FEW_CELLS = 10  # a column without a time in as many cells is not the time column
 RESERVED_SUFFIXES = ("_lower", "_upper")
 RESERVED_NAMES = frozenset(
@@ -192,6 +195,8 @@ def _find_times(
         found = [at for at in usable if _plain_name(names[at]) in known]
         if found:
             return (_one(names, found, looks, problems),)
+    if scored := [at for at in usable if score_as_time(looks[at].all[:FEW_CELLS]) >= LEAST_SCORE]:
+        return (_one(names, scored, looks, problems),)
     shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")  # noqa: PLR2004 - enough to recognise the file
     msg = (
         f"no time column: no column has dates, and none is named {', '.join(TIME_NAMES[:7])} or the like; "

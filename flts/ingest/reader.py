@@ -23,17 +23,23 @@ from flts.ingest.encoding import ToUtf8, guess_encoding
 from flts.ingest.formats import text_of
 from flts.ingest.lines import after_lines, whole_lines, within_limit, without_tail
 from flts.ingest.problems import Problems
-from flts.ingest.rows import in_order
+from flts.ingest.rows import in_order, whole_seconds
 from flts.ingest.table import RawTable
-from flts.ingest.times import parse_times
+from flts.ingest.time_reader import ReadTimes, TimeReader
 from flts.ingest.understanding import understand
 from flts.settings import ReadSettings, UploadLimits
+from flts.times import TimeFormat
 
 SAMPLE_CELLS = 2_400  # cells of the head that decide about the use of columns: a millisecond
 
 
 def read_table(
-    source: Path | str | BinaryIO, *, limits: UploadLimits, settings: ReadSettings, name: str = "file"
+    source: Path | str | BinaryIO,
+    *,
+    limits: UploadLimits,
+    settings: ReadSettings,
+    like: TimeFormat | None = None,
+    name: str = "file",
 ) -> RawTable:
     """Read a file with a time column and columns of numbers.
 
@@ -41,6 +47,8 @@ def read_table(
     ----------
     source
         A path, or a binary stream that is read once and not closed.
+    like
+        Form of the times of another file of the data set, which decides between the forms that this file may have.
     name
         Value of ``field`` in errors about the whole file: ``file``, ``train``, ``test``.
 
@@ -52,20 +60,20 @@ def read_table(
     """
     if isinstance(source, str | Path):
         with Path(source).open("rb") as stream:
-            return _Reading(limits, settings, name).read(stream)
-    return _Reading(limits, settings, name).read(source)
+            return _Reading(limits, settings, like, name).read(stream)
+    return _Reading(limits, settings, like, name).read(source)
 
 
 class _Reading:
     """The reading of one file."""
 
-    def __init__(self, limits: UploadLimits, settings: ReadSettings, name: str) -> None:
+    def __init__(self, limits: UploadLimits, settings: ReadSettings, like: TimeFormat | None, name: str) -> None:
         self._limits = limits
         self._settings = settings
+        self._like = like
         self._name = name
         self._problems = Problems()
         self._notes: list[str] = []
-        self._times_wrong = False
 
     def read(self, stream: BinaryIO) -> RawTable:
         try:
@@ -84,10 +92,10 @@ class _Reading:
         head = next(blocks)
         dialect, columns = self._understand(head, decoder.encoding)
         body = self._rows(after_lines(head, dialect.lines_above), blocks, columns, dialect.separator)
-        times, values = self._numbers(body, columns, dialect)
+        found, values = self._numbers(body, columns, dialect)
         if decoder.encoding != "utf-8":
             self._notes.insert(0, f"encoding: {decoder.encoding} (ENCODING)")
-        return self._table(times, values, columns, dataclasses.replace(dialect, encoding=decoder.encoding))
+        return self._table(found, values, columns, dataclasses.replace(dialect, encoding=decoder.encoding))
 
     def _understand(self, head: bytes, encoding: str) -> tuple[Dialect, Columns]:
         """Return how the file is written and the use of its columns, by its first lines."""
@@ -123,53 +131,58 @@ class _Reading:
                 yield block
             block = following or b""
 
-    def _numbers(self, blocks: Iterator[bytes], columns: Columns, dialect: Dialect) -> tuple[IntArray, FloatArray]:
+    def _numbers(self, blocks: Iterator[bytes], columns: Columns, dialect: Dialect) -> tuple[ReadTimes, FloatArray]:
         separator = "\t" if dialect.separator == " " else dialect.separator
         reader = BlockReader(columns, separator, dialect.cells, self._problems, self._name)
-        times: list[IntArray] = []
+        settings = self._settings
+        times: TimeReader | None = TimeReader(
+            columns.time_column, time_format=settings.time_format, time_zone=settings.time_zone, like=self._like
+        )
         values: list[FloatArray] = []
         rows = 0
         for block in blocks:
             cells = reader.read(block, first_row=rows + 1)
             if cells is None:
                 continue
+            if times is not None:
+                times = self._feed(times, cells, first_row=rows + 1)
             rows += len(cells.values)
             self._check_size(rows, len(columns.names))
-            self._read_times(cells, columns.time_column, rows - len(cells.values) + 1, times)
             values.append(cells.values)
         if rows == 0:
             msg = "the file has a header and no rows"
             self._problems.add(msg, code="no_rows", field=self._name)
         self._problems.raise_any()
+        assert times is not None  # or else there is a problem
         if reader.inexact:
             names = ", ".join(sorted(reader.inexact)[:8])
             self._notes.append(f"numbers above 2**53 lose their last digits: {names}")
-        return np.concatenate(times), _gather(values, rows, len(columns.numeric))
+        return times.finish(), _gather(values, rows, len(columns.numeric))
 
-    def _read_times(self, cells: Cells, column: str, first_row: int, times: list[IntArray]) -> None:
-        """Convert the times of a block; after the first wrong time, no further times are converted."""
-        if self._times_wrong:
-            return
+    def _feed(self, times: TimeReader, cells: Cells, *, first_row: int) -> TimeReader | None:
+        """Read the times of a block; after the first wrong time, no further times are read."""
         try:
-            times.append(parse_times(cells.times, column=column, first_row=first_row))
+            times.feed(cells.times, first_row=first_row)
         except RejectedError as error:
-            self._times_wrong = True
             self._problems.add_error(error)
+            return None
+        return times
 
-    def _table(self, times: IntArray, values: FloatArray, columns: Columns, dialect: Dialect) -> RawTable:
+    def _table(self, found: ReadTimes, values: FloatArray, columns: Columns, dialect: Dialect) -> RawTable:
+        column = columns.time_column
+        times, rounded = whole_seconds(found, column)
         was_in_order = bool((np.diff(times) >= 0).all())
-        times, values, notes = in_order(times, values, duplicates=self._settings.duplicates, column=columns.time_column)
-        missing = int(np.isnan(values).sum())
-        if missing:
-            notes.append(f"{missing:,} cells are missing (MISSING)")
+        times, values, notes = in_order(times, values, duplicates=self._settings.duplicates, column=column)
         names = tuple(columns.names[at] for at in columns.numeric)
         return RawTable(
             times=times,
             columns=names,
             values=values,
-            time_column=columns.time_column,
+            time_column=column,
             ignored=columns.ignored,
-            notes=(*self._notes, *notes, *_as_understood(times, values, names)),
+            time_format=found.format,
+            notes=(*self._notes, *rounded, *notes),
+            understood=(f"times: column {column} (TIME_COLUMN)", *_as_understood(times, values, names)),
             dialect=dialect,
             was_in_order=was_in_order,
         )
@@ -216,7 +229,8 @@ def _as_understood(times: IntArray, values: FloatArray, names: tuple[str, ...]) 
     for row, moment in enumerate(moments[:3][: len(times)]):
         cells = ", ".join(f"{name}={values[row, at]:g}" for at, name in enumerate(names[:6]))
         said.append(f"row {row + 1}: {moment}Z, {cells}")
-    return said
+    missing = int(np.isnan(values).sum())
+    return [*said, f"{missing:,} cells are missing (MISSING)"] if missing else said
 
 
 def _gather(blocks: list[FloatArray], rows: int, columns: int) -> FloatArray:

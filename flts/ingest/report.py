@@ -106,6 +106,8 @@ def validation_report(
     )
     needed = check_enough_rows(usable, window_settings, split_share=split_share(layout, recipe_settings))
     report = describe(train, layout, recipe, rows_needed=needed)
+    # The notes on both files are often equal, because both are written in the same form.
+    report.warnings.extend(dict.fromkeys((*train.notes, *(test.notes if test else ()))))
     if any(is_sample):
         report.warnings.append(
             f"only a sample will be used: {len(sampled_train)} of {len(layout.train)} training rows, "

@@ -8,7 +8,11 @@ import numpy as np
 
 from flts.errors import RejectedError
 from flts.forecasting.series import FloatArray, IntArray
+from flts.ingest.time_reader import ReadTimes
+from flts.times import to_seconds
 
+MICROSECONDS = 1_000_000
+"""Microseconds of a second."""
 Duplicates = Literal["mean", "last", "first", "refuse"]
 
 
@@ -39,6 +43,29 @@ def in_order(
         times, values, said = _once(times, values, starts, duplicates, column)
         notes += said
     return times, values, notes
+
+
+def whole_seconds(found: ReadTimes, column: str) -> tuple[IntArray, tuple[str, ...]]:
+    """Return epoch seconds, and notes.
+
+    Raises
+    ------
+    RejectedError
+        ``finer_than_seconds`` if two different times become the same second.
+    """
+    seconds = to_seconds(found.times)
+    rounded = int(np.count_nonzero(found.times % MICROSECONDS))
+    if not rounded:
+        return seconds, found.notes
+    closer = np.flatnonzero((np.diff(seconds) == 0) & (np.diff(found.times) != 0))
+    if len(closer):
+        row = int(closer[0]) + 2
+        msg = (
+            f"row {row}, column {column}: less than a second after the row before; rows must be a second apart or more"
+        )
+        raise RejectedError(msg, code="finer_than_seconds", field=column)
+    note = f"column {column}: {rounded:,} times with fractions of a second are rounded to whole seconds"
+    return seconds, (*found.notes, note)
 
 
 def _once(

@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 
 from flts.forecasting.series import FloatArray, IntArray
 from flts.ingest.dialect import Dialect
+from flts.times import TimeFormat
+
+ISO_SECONDS = TimeFormat("YYYY-MM-DDTHH:mm:ss")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +28,12 @@ class RawTable:
         Name of the time column, as written.
     ignored
         Columns that ``IGNORE_COLUMNS`` or the reader left out.
+    time_format
+        The form in which the file writes its times.
     notes
-        What the reader understood and left out, one fact a line, with the setting that overrides a guess.
+        What the reader assumed, changed or left out, one fact a line, with the setting that decides otherwise.
+    understood
+        The time column, the first and the last time, missing cells and the first rows, as read.
     dialect
         How the file is written, or None if the rows do not come from a file.
     was_in_order
@@ -38,7 +45,9 @@ class RawTable:
     values: FloatArray
     time_column: str
     ignored: tuple[str, ...] = ()
+    time_format: TimeFormat = ISO_SECONDS
     notes: tuple[str, ...] = ()
+    understood: tuple[str, ...] = ()
     dialect: Dialect | None = None
     was_in_order: bool = True
 

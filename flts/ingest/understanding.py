@@ -65,8 +65,7 @@ def understand(
         missing=settings.missing,
     )
     columns = find_columns(shape, dialect.cells, settings, problems, name=name)
-    notes = [*_describe(dialect, first), f"times: column {columns.time_column} (TIME_COLUMN)", *columns.notes]
-    return Understanding(dialect, columns, tuple(notes))
+    return Understanding(dialect, columns, (*_describe(dialect, first), *columns.notes))
 
 
 def _describe(dialect: Dialect, lines: list[str]) -> list[str]:

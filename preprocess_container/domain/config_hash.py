@@ -6,10 +6,7 @@ from typing import Any
 
 from flts.contracts.ids import sha256_of
 from flts.forecasting.recipe import RECIPE_VERSION
-from flts.settings import ReadSettings, RecipeSettings
-
-ADDED = frozenset(ReadSettings.model_fields) - {"ignore_columns"}
-"""Settings added after release ee7e1d3."""
+from flts.settings import RecipeSettings
 
 
 def config_hash(settings: RecipeSettings, *, train_sha256: str, test_sha256: str | None) -> str:
@@ -26,11 +23,11 @@ def config_hash(settings: RecipeSettings, *, train_sha256: str, test_sha256: str
 def recipe_values(settings: RecipeSettings) -> dict[str, Any]:
     """Return the recipe's settings in effect, by their environment names, as plain JSON values.
 
-    A setting of `ADDED` is left out while it has its default, so that data sets of earlier releases keep their names.
+    Settings of ``RecipeSettings.ADDED_LATER`` are left out while they have their default.
     """
     values = {
         name: getattr(settings, name)
         for name, field in RecipeSettings.model_fields.items()
-        if name not in ADDED or getattr(settings, name) != field.default
+        if name not in RecipeSettings.ADDED_LATER or getattr(settings, name) != field.default
     }
     return {name.upper(): list(value) if isinstance(value, tuple) else value for name, value in sorted(values.items())}

@@ -75,7 +75,7 @@ def many_cells() -> Body:
     yield b"time," + b",".join(b"c%d" % at for at in range(900)) + b"\n"
     row = b"," + b",".join([b"1"] * 900) + b"\n"
     for block in range(0, 11_000, 100):
-        yield b"".join(b"%d" % (60 * (block + at)) + row for at in range(100))
+        yield b"".join(b"%d" % (1_700_000_000 + 60 * (block + at)) + row for at in range(100))
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,14 @@ CASES = [
         "train",
         "rows in one piece",
     ),
-    Case("all columns empty", lines(*(f"{at},," for at in range(200))), 422, "no_columns", "NANS_THRESHOLD", "100.0%"),
+    Case(
+        "all columns empty",
+        lines(*(f"{1_700_000_000 + at},," for at in range(200))),
+        422,
+        "no_columns",
+        "NANS_THRESHOLD",
+        "100.0%",
+    ),
     Case("200,000 columns", bytes_of(b"time" + b",c" * 200_000 + b"\n"), 422, "too_many_columns", "train", "1,000"),
     Case(
         "2,000,000 columns",

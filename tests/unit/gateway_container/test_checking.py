@@ -47,7 +47,7 @@ def wide(folder: Path) -> Path:
     """Write a file of 18 MB with nine million cells: 72 MB as numbers, plus copies of them."""
     header = b"time," + b",".join(b"c%d" % at for at in range(900)) + b"\n"
     row = b"," + b",".join([b"1"] * 900) + b"\n"
-    return write(folder, "wide", header + b"".join(b"%d" % (60 * at) + row for at in range(10_000)))
+    return write(folder, "wide", header + b"".join(b"%d" % (1_700_000_000 + 60 * at) + row for at in range(10_000)))
 
 
 def test_a_child_answers_and_refuses_as_the_work_itself_does(tmp_path: Path) -> None:

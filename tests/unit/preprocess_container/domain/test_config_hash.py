@@ -32,6 +32,8 @@ OTHER: dict[str, Any] = {
     "extra_hash_salt": "again",
     "max_gap_steps": 3,
     "ignore_columns": ("note",),
+    "time_format": "DD/MM/YYYY",
+    "time_zone": "Europe/Berlin",
     "time_column": "when",
     "decimal": ",",
     "thousands": ".",
@@ -62,6 +64,29 @@ def test_hashes_are_equal_exactly_if_all_settings_are(one: set[str], other: set[
     second = hash_of(**{name: OTHER[name] for name in sorted(other, reverse=True)})
 
     assert (first == second) == (one == other)
+
+
+@pytest.mark.parametrize(
+    ("settings", "test", "expected"),
+    [
+        ({}, TEST, "7bbe5dfc859c5d5e52ad102580505825f0b12c33d935609d297222b5e5c6f786"),
+        (
+            {"targets": ("a",), "clip_enable": True, "ignore_columns": ("note",)},
+            None,
+            "c93b296ea1b8d3ca4615857f89bfaf55f11b736456b16c019e795c595225cad3",
+        ),
+    ],
+)
+def test_settings_that_were_added_later_leave_the_hash_of_release_0_1_0_unless_they_are_set(
+    settings: dict[str, Any], test: str | None, expected: str
+) -> None:
+    assert hash_of(test=test, **settings) == expected
+    assert hash_of(test=test, **settings, time_format="", time_zone="") == expected
+    assert hash_of(test=test, **settings, time_zone="Europe/Berlin") != expected
+
+
+def test_only_settings_that_exist_were_added_later() -> None:
+    assert set(RecipeSettings.model_fields) >= RecipeSettings.ADDED_LATER
 
 
 def test_how_a_value_was_written_does_not_matter() -> None:
