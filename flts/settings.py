@@ -269,6 +269,8 @@ class ReadSettings(Settings):
     """IANA name of the zone of times without an offset, `Europe/Berlin`; empty: UTC."""
     time_column: str = Field(default="", max_length=400)
     """Column of the times, or the columns of date and time of day, `Date,Time`; empty: found by cells and name."""
+    series_column: str = Field(default="", max_length=200)
+    """Column that names the series of a row; each series becomes a column. Empty: only a column `unique_id` does."""
     decimal: Literal["", ".", ","] = ""
     """Decimal mark of numbers; empty: guessed."""
     thousands: Literal["", "none", ".", ",", "space", "apostrophe"] = ""

@@ -36,8 +36,8 @@ class Cells:
 
     times: pa.Array[Any]
     values: FloatArray
-    texts: pa.Array[Any] | None
-    """The first column of text, which may name the series of a row."""
+    series: pa.Array[Any] | None
+    """The column that names the series of a row, or the first column of text, which may name it."""
 
 
 class BlockReader:
@@ -51,6 +51,7 @@ class BlockReader:
 
     def __init__(self, columns: Columns, separator: str, meaning: CellFormat, problems: Problems, name: str) -> None:
         self._columns = columns
+        self.series = next((at for at in (columns.series, *columns.texts) if at is not None), None)
         self._separator = separator
         self._meaning = meaning
         self._problems = problems
@@ -83,8 +84,12 @@ class BlockReader:
         self._check_range(values, first_row)
         parts = [self._text(table, at, first_row) for at in self._columns.times]
         times = parts[0] if len(parts) == 1 else pc.binary_join_element_wise(*map(pc.utf8_trim_whitespace, parts), " ")
-        first_text = self._columns.texts[:1]
-        return Cells(times, values, self._text(table, first_text[0], first_row) if first_text else None)
+        series: Any = None
+        if self.series is not None:
+            series = pc.utf8_slice_codeunits(
+                pa.concat_arrays(table.column(str(self.series)).chunks), 0, MAX_CELL_CHARACTERS
+            )
+        return Cells(times, values, series)
 
     def _parse(self, block: bytes, first_row: int, *, as_text: bool) -> pa.Table | None:
         ragged: list[tuple[int, int, int]] = []
@@ -96,7 +101,9 @@ class BlockReader:
         columns = self._columns
         # Arrow refuses two columns with the same name, so every column is called by its position.
         types = {str(at): pa.string() if as_text else self._type(at) for at in columns.numeric}
-        types |= {str(at): pa.string() for at in (*columns.times, *columns.texts[:1])}
+        types |= {str(at): pa.string() for at in columns.times}
+        if self.series is not None:
+            types[str(self.series)] = pa.string()
         if block.startswith(_BYTE_ORDER_MARK):
             # Arrow removes a byte order mark at the start of every block. The mark of the file was removed before, so
             # these bytes belong to a cell. Another mark is put before them, and Arrow removes only the added mark.

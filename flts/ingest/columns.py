@@ -29,6 +29,7 @@ PERIOD_NAMES = (
 ALL_TIME_NAMES = frozenset(TIME_NAMES + PERIOD_NAMES)
 MAX_NAME_CHARACTERS = 200
 LEAST_SCORE = 0.5  # of `score_as_time`: that of numbers in the range of epoch seconds
+SOME_CELLS = 30  # of a column with a time among the first ones, as many are tested
 FEW_CELLS = 10  # a column without a time in as many cells is not the time column
 RESERVED_SUFFIXES = ("_lower", "_upper")
 RESERVED_NAMES = frozenset(
@@ -48,6 +49,8 @@ class Columns:
     """The numeric columns whose cells are true or false."""
     texts: tuple[int, ...]
     """Columns of text, which are left out."""
+    series: int | None
+    """The column that names the series of a row."""
     ignored: tuple[str, ...]
     notes: tuple[str, ...] = field(default=())
 
@@ -78,6 +81,9 @@ def find_columns(shape: Shape, cells: CellFormat, settings: ReadSettings, proble
             left_out.add(at)
             notes.append("the first column, which counts the rows and has no name, is left out")
     names = tuple(column or f"column_{at + 1}" for at, column in enumerate(given))
+    series = _series_column(names, left_out, settings, problems)
+    if series is not None:
+        left_out.add(series)
     times = _find_times(names, looks, left_out, settings, problems, field=name)
     time_names = [at for at in range(len(names)) if at not in left_out and at not in times and looks[at].is_time]
     if time_names:
@@ -94,7 +100,7 @@ def find_columns(shape: Shape, cells: CellFormat, settings: ReadSettings, proble
     if truth:
         notes.append(f"true is read as 1 and false as 0: {_list(names, sorted(truth))}")
     ignored = tuple(names[at] for at in range(len(names)) if given[at] and at not in times and at not in numeric)
-    return Columns(names, times, numeric, truth, texts, ignored, tuple(notes))
+    return Columns(names, times, numeric, truth, texts, series, ignored, tuple(notes))
 
 
 class _Look:
@@ -147,7 +153,8 @@ class _Look:
     def _most(self, test: Callable[[str], bool]) -> bool:
         """Return whether most cells pass a test; few cells are tested if none of them passes."""
         few = self._present[:FEW_CELLS]
-        return any(map(test, few)) and 2 * sum(map(test, self._present)) > len(self._present)
+        some = self._present[:: len(self._present) // SOME_CELLS + 1]
+        return any(map(test, few)) and 2 * sum(map(test, some)) > len(some)
 
 
 def _names(shape: Shape, looks: list[_Look], problems: Problems, field: str) -> tuple[list[str], list[str]]:
@@ -170,6 +177,17 @@ def _names(shape: Shape, looks: list[_Look], problems: Problems, field: str) -> 
         msg = f"the header has {len(names)} cells, most rows have {shape.columns}; separator {shape.separator!r}"
         problems.refuse(msg, code="ragged_row", field=field)
     return names, []
+
+
+def _series_column(
+    names: tuple[str, ...], left_out: set[int], settings: ReadSettings, problems: Problems
+) -> int | None:
+    wanted = settings.series_column or "unique_id"
+    found = [at for at, name in enumerate(names) if name == wanted and at not in left_out]
+    if found or not settings.series_column:
+        return found[0] if found else None
+    msg = f"SERIES_COLUMN={wanted}: the file has the columns {', '.join(names[:20])}"
+    return problems.refuse(msg, code="no_series_column", field="SERIES_COLUMN")
 
 
 def _find_times(

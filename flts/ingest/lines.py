@@ -19,32 +19,38 @@ _TOTAL = re.compile(
     r"totale|totaal|min|max|count|minimum|maximum|anzahl)\b.*",
     re.IGNORECASE,
 )
+_WORDS = re.compile(r"[^\W\d_]{3,}.*[^\W\d_]{3,}")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
 def whole_lines(chunks: Iterable[bytes], name: str) -> Iterator[bytes]:
     """Yield blocks of whole lines of UTF-8; the last block has at least the last `TAIL_LINES` lines.
 
+    The first block of a small file is the whole file.
+
     Raises
     ------
     RejectedError
         ``not_text``, ``line_too_long`` or ``too_many_columns``.
     """
-    kept = b""
+    held = b""
     for chunk in chunks:
         if b"\0" in chunk:
             refuse_nul(name)
-        data = kept + chunk
-        begin, end = kept.rfind(b"\n") + 1, data.find(b"\n", len(kept))
-        line = data[begin : end if end >= 0 else len(data)]
+        if len(held) >= BLOCK_BYTES // 2:
+            cut = len(held)
+            for _ in range(TAIL_LINES + 1):
+                cut = held.rfind(b"\n", 0, max(cut, 0))
+            if cut > 0:
+                yield held[: cut + 1]
+                held = held[cut + 1 :]
+        begin = held.rfind(b"\n") + 1
+        before = len(held)
+        held += chunk
+        end = held.find(b"\n", before)
+        line = held[begin : end if end >= 0 else len(held)]
         refuse_long_line(len(line), line.count(b","), name)
-        cut = len(data)
-        for _ in range(TAIL_LINES + 1):
-            cut = data.rfind(b"\n", 0, max(cut, 0))
-        kept = data[cut + 1 :]
-        if cut > 0:
-            yield data[: cut + 1]
-    yield kept
+    yield held
 
 
 def after_lines(block: bytes, count: int) -> bytes:
@@ -61,7 +67,8 @@ def after_lines(block: bytes, count: int) -> bytes:
 def without_tail(block: bytes, columns: Columns, separator: str) -> tuple[bytes, list[str]]:
     """Return the last block of a file without the remarks and totals at its end, and these lines.
 
-    A remark has another number of cells than the rows. A total has a word such as "Total" instead of a time. A line
+    A remark has another number of cells than the rows, or only one that is not empty, with words that are no time. A
+    total has a word such as "Total" instead of a time. A line
     that begins with a time is left out only if it is the last one, as it may be cut off.
     """
     found: list[str] = []
@@ -77,7 +84,10 @@ def without_tail(block: bytes, columns: Columns, separator: str) -> tuple[bytes,
             end = start
             continue
         first = cells[min(columns.times[0], len(cells) - 1)].strip()
-        if len(cells) == len(columns.names) and not _TOTAL.fullmatch(first):
+        alone = (
+            sum(1 for cell in cells if cell.strip()) == 1 and not is_time(first) and _WORDS.search(first) is not None
+        )
+        if len(cells) == len(columns.names) and not (alone or _TOTAL.fullmatch(first)):
             return block[:end], found
         cut_off += is_time(cells[0])
         if cut_off > 1 or (cut_off and found):

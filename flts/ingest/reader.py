@@ -24,13 +24,14 @@ from flts.ingest.formats import text_of
 from flts.ingest.lines import after_lines, whole_lines, within_limit, without_tail
 from flts.ingest.problems import Problems
 from flts.ingest.rows import in_order, whole_seconds
+from flts.ingest.series_column import SeriesColumn
 from flts.ingest.table import RawTable
 from flts.ingest.time_reader import ReadTimes, TimeReader
 from flts.ingest.understanding import understand
 from flts.settings import ReadSettings, UploadLimits
 from flts.times import TimeFormat
 
-SAMPLE_CELLS = 2_400  # cells of the head that decide about the use of columns: a millisecond
+SAMPLE_CELLS = 1_200  # cells of the head that decide about marks of numbers and the use of columns
 
 
 def read_table(
@@ -74,6 +75,7 @@ class _Reading:
         self._name = name
         self._problems = Problems()
         self._notes: list[str] = []
+        self._series: SeriesColumn | None = None
 
     def read(self, stream: BinaryIO) -> RawTable:
         try:
@@ -127,7 +129,7 @@ class _Reading:
                     self._notes.append(f"left out at the end, {len(remarks)} line(s) that are no rows: {shown}")
             if separator == " ":
                 block = re.sub(rb" +", b"\t", re.sub(rb"(?m)^ +| +(?=\r?$)", b"", block))
-            if block.strip(b"\r\n"):
+            if block and not block.isspace():
                 yield block
             block = following or b""
 
@@ -138,6 +140,8 @@ class _Reading:
         times: TimeReader | None = TimeReader(
             columns.time_column, time_format=settings.time_format, time_zone=settings.time_zone, like=self._like
         )
+        if (at := reader.series) is not None:
+            self._series = SeriesColumn(columns.names[at], is_given=at == columns.series)
         values: list[FloatArray] = []
         rows = 0
         for block in blocks:
@@ -149,6 +153,8 @@ class _Reading:
             rows += len(cells.values)
             self._check_size(rows, len(columns.names))
             values.append(cells.values)
+            if self._series is not None and cells.series is not None:
+                self._series.feed(cells.series)
         if rows == 0:
             msg = "the file has a header and no rows"
             self._problems.add(msg, code="no_rows", field=self._name)
@@ -172,8 +178,14 @@ class _Reading:
         column = columns.time_column
         times, rounded = whole_seconds(found, column)
         was_in_order = bool((np.diff(times) >= 0).all())
-        times, values, notes = in_order(times, values, duplicates=self._settings.duplicates, column=column)
         names = tuple(columns.names[at] for at in columns.numeric)
+        duplicates = self._settings.duplicates
+        if self._series is not None and self._series.is_given:
+            times, names, values, notes = self._series.spread(times, names, values, duplicates)
+        else:
+            if self._series is not None:
+                self._series.refuse_series(times)
+            times, values, notes = in_order(times, values, duplicates=duplicates, column=column)
         return RawTable(
             times=times,
             columns=names,
@@ -207,7 +219,7 @@ def _decoded(decoder: ToUtf8, first: bytes, others: Iterator[bytes]) -> Iterator
 def _sample(head: bytes) -> tuple[list[str], list[str]]:
     """Return lines from the start and from the end of the head, as many as have about `SAMPLE_CELLS` cells."""
     width = max(1, max(map(head[:50_000].count, (b",", b";", b"\t", b"|"))) // max(1, head[:50_000].count(b"\n")))
-    count = min(max(SAMPLE_CELLS // width // 2, 12), 200)
+    count = min(max(SAMPLE_CELLS // width // 2, 12), 100)
     at = 0
     for _ in range(count):
         end = head.find(b"\n", at) + 1

@@ -70,7 +70,7 @@ def read_epoch(text: str | bytes, **others: Any) -> RawTable:
         (HEAD + "1,2,3\n2,3\n3,4,5\n", "ragged_row", "file", "row 2 has 2 cells, the header 3"),
         (HEAD + "1,2,3\n2,3,4,5\n3,4,5\n", "ragged_row", "file", "row 2 has 4 cells"),
         ("time,a\n1,2,3\n2,3,4\n", "ragged_row", "file", "the header has 2 cells, most rows have 3"),
-        (HEAD + f"1,{'z' * 101},3\n", "cell_too_long", "a", "longer than 100"),
+        (HEAD + f"1,{'z' * 101},3\n2,4,5\n", "cell_too_long", "a", "longer than 100"),
         (HEAD + f"{'1' * 101},2,3\n", "cell_too_long", "time", "longer than 100"),
         ('time,note,a\n1,"x,3\n2,y",4\n', "broken_quotes", "file", "line break"),
         ('time,a\n1,"2\n3,4\n', "broken_quotes", "file", "unbalanced"),

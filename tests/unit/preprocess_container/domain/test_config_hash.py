@@ -35,6 +35,7 @@ OTHER: dict[str, Any] = {
     "time_format": "DD/MM/YYYY",
     "time_zone": "Europe/Berlin",
     "time_column": "when",
+    "series_column": "id",
     "decimal": ",",
     "thousands": ".",
     "missing": ("x",),
