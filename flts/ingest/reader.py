@@ -21,6 +21,7 @@ from flts.ingest.columns import Columns
 from flts.ingest.dialect import Dialect, lines_of
 from flts.ingest.encoding import ToUtf8, guess_encoding
 from flts.ingest.formats import text_of
+from flts.ingest.gathering import Gathered
 from flts.ingest.lines import after_lines, whole_lines, within_limit, without_tail
 from flts.ingest.problems import Problems
 from flts.ingest.rows import in_order, whole_seconds
@@ -142,20 +143,18 @@ class _Reading:
         )
         if (at := reader.series) is not None:
             self._series = SeriesColumn(columns.names[at], is_given=at == columns.series)
-        values: list[FloatArray] = []
-        rows = 0
+        values = Gathered(len(columns.numeric))
         for block in blocks:
-            cells = reader.read(block, first_row=rows + 1)
+            cells = reader.read(block, first_row=values.rows + 1)
             if cells is None:
                 continue
             if times is not None:
-                times = self._feed(times, cells, first_row=rows + 1)
-            rows += len(cells.values)
-            self._check_size(rows, len(columns.names))
-            values.append(cells.values)
+                times = self._feed(times, cells, first_row=values.rows + 1)
+            values.add(cells.values)
+            self._check_size(values.rows, len(columns.names))
             if self._series is not None and cells.series is not None:
                 self._series.feed(cells.series)
-        if rows == 0:
+        if values.rows == 0:
             msg = "the file has a header and no rows"
             self._problems.add(msg, code="no_rows", field=self._name)
         self._problems.raise_any()
@@ -163,7 +162,7 @@ class _Reading:
         if reader.inexact:
             names = ", ".join(sorted(reader.inexact)[:8])
             self._notes.append(f"numbers above 2**53 lose their last digits: {names}")
-        return times.finish(), _gather(values, rows, len(columns.numeric))
+        return times.finish(), values.values()
 
     def _feed(self, times: TimeReader, cells: Cells, *, first_row: int) -> TimeReader | None:
         """Read the times of a block; after the first wrong time, no further times are read."""
@@ -177,7 +176,7 @@ class _Reading:
     def _table(self, found: ReadTimes, values: FloatArray, columns: Columns, dialect: Dialect) -> RawTable:
         column = columns.time_column
         times, rounded = whole_seconds(found, column)
-        was_in_order = bool((np.diff(times) >= 0).all())
+        was_in_order = bool((times[1:] >= times[:-1]).all())
         names = tuple(columns.names[at] for at in columns.numeric)
         duplicates = self._settings.duplicates
         if self._series is not None and self._series.is_given:
@@ -243,14 +242,3 @@ def _as_understood(times: IntArray, values: FloatArray, names: tuple[str, ...]) 
         said.append(f"row {row + 1}: {moment}Z, {cells}")
     missing = int(np.isnan(values).sum())
     return [*said, f"{missing:,} cells are missing (MISSING)"] if missing else said
-
-
-def _gather(blocks: list[FloatArray], rows: int, columns: int) -> FloatArray:
-    """Copy the blocks into one array and free each copied block, so that memory holds the values about once."""
-    values = np.empty((rows, columns))
-    at = rows
-    while blocks:
-        block = blocks.pop()
-        at -= len(block)
-        values[at : at + len(block)] = block
-    return values

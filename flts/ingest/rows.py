@@ -29,12 +29,12 @@ def in_order(
     RejectedError
         ``duplicate_times`` with ``duplicates="refuse"``.
     """
-    steps = np.diff(times)
-    if (steps > 0).all():
+    if (times[1:] > times[:-1]).all():
         return times, values, []
     notes = []
-    if (steps < 0).any():
-        how = "the newest row is the first" if (steps <= 0).all() else "they are not in the order of time"
+    if (times[1:] < times[:-1]).any():
+        is_reversed = (times[1:] <= times[:-1]).all()
+        how = "the newest row is the first" if is_reversed else "they are not in the order of time"
         notes.append(f"the rows are sorted by {column}: {how}")
         order = np.argsort(times, kind="stable")
         times, values = times[order], values[order]
@@ -57,7 +57,7 @@ def whole_seconds(found: ReadTimes, column: str) -> tuple[IntArray, tuple[str, .
     rounded = int(np.count_nonzero(found.times % MICROSECONDS))
     if not rounded:
         return seconds, found.notes
-    closer = np.flatnonzero((np.diff(seconds) == 0) & (np.diff(found.times) != 0))
+    closer = np.flatnonzero((seconds[1:] == seconds[:-1]) & (found.times[1:] != found.times[:-1]))
     if len(closer):
         row = int(closer[0]) + 2
         msg = (
