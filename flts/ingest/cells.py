@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -109,7 +108,7 @@ class BlockReader:
             # these bytes belong to a cell. Another mark is put before them, and Arrow removes only the added mark.
             block = _BYTE_ORDER_MARK + block
         table = csv.read_csv(
-            io.BytesIO(block),
+            pa.BufferReader(block),
             read_options=csv.ReadOptions(
                 column_names=[str(at) for at in range(len(columns.names))], use_threads=False, block_size=len(block) + 1
             ),
@@ -212,7 +211,9 @@ class BlockReader:
         return cells
 
     def _check_range(self, values: FloatArray, first_row: int) -> None:
-        largest = np.fmax.reduce(np.abs(values), axis=0) if len(values) else np.zeros(values.shape[1])
+        if not ((values > LARGEST_EXACT) | (values < -LARGEST_EXACT)).any():
+            return
+        largest = np.fmax.reduce(np.abs(values), axis=0)
         for column in np.flatnonzero(largest > LARGEST_EXACT):
             at = self._columns.numeric[column]
             name = self._columns.names[at]

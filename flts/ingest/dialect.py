@@ -18,8 +18,8 @@ from flts.ingest.cell import THOUSANDS_MARKS, TRUTH, CellFormat
 from flts.ingest.timelike import is_time, is_time_of_day
 
 SEPARATORS = (",", ";", "\t", "|", " ")
-SAMPLE_LINES = 24  # lines that decide about the separator, half from the start and half from the end of the head
-TEST_LINES = 24  # lines that decide which columns have times and numbers
+SAMPLE_LINES = 16  # lines that decide about the separator, half from the start and half from the end of the head
+TEST_LINES = 16  # lines that decide which columns have times and numbers
 _NUMBER_LIKE = re.compile(r"[+-]?[\d.,'\u2019 \u00a0\u202f]*\d[\d.,]*(?:[eE][+-]?\d+)?")
 _OTHER_SEPARATOR = re.compile(r"[,;\t|]")
 _LINE_END = re.compile(r"\r\n|\n|\r")

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from flts.errors import RejectedError
 from flts.ingest.cell import SPACES, THOUSANDS_MARKS
 
-ENOUGH_CELLS = 300  # further cells are looked at only if these do not show the decimal mark
+ENOUGH_CELLS = 200  # further cells are looked at only if these do not show the decimal mark
 _MARKED = re.compile(rf"[+-]?(\d*)((?:[.,'\u2019{SPACES}]\d*)*)(?:[eE][+-]?\d+)?", re.ASCII)
 _GROUPS = {mark: key for key in ("space", "apostrophe") for mark in THOUSANDS_MARKS[key]}
 

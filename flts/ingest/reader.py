@@ -32,7 +32,7 @@ from flts.ingest.understanding import understand
 from flts.settings import ReadSettings, UploadLimits
 from flts.times import TimeFormat
 
-SAMPLE_CELLS = 1_200  # cells of the head that decide about marks of numbers and the use of columns
+SAMPLE_CELLS = 600  # cells of the head that decide about marks of numbers and the use of columns
 
 
 def read_table(
