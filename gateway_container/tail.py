@@ -74,7 +74,7 @@ class Tails:
                     continue
                 path = folder / "file"
                 self._store.get_file(bucket, info.key, path)
-                tables.insert(0, read_end(path, rows, settings))
+                tables.insert(0, read_tail(path, rows, settings))
                 if min(rows, tables[0].rows) * len(tables[0].columns) > MOST_CELLS:
                     _refuse_wide(rows)
         body = tail_body(identifier, tables, rows=rows, max_gap_steps=settings.max_gap_steps)
@@ -96,7 +96,7 @@ class Tails:
                 self._cache.popitem(last=False)
 
 
-def read_end(path: Path, rows: int, settings: GatewaySettings) -> RawTable:
+def read_tail(path: Path, rows: int, settings: GatewaySettings) -> RawTable:
     """Return a file's last rows in time; of a large CSV only the start and the end are read.
 
     The start shows how the file is written, and the form of its times. The whole file is read if it is not text in an

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -108,7 +109,7 @@ class BlockReader:
             # these bytes belong to a cell. Another mark is put before them, and Arrow removes only the added mark.
             block = _BYTE_ORDER_MARK + block
         table = csv.read_csv(
-            pa.BufferReader(block),
+            io.BytesIO(block),
             read_options=csv.ReadOptions(
                 column_names=[str(at) for at in range(len(columns.names))], use_threads=False, block_size=len(block) + 1
             ),

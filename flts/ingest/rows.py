@@ -13,6 +13,8 @@ from flts.times import to_seconds
 
 MICROSECONDS = 1_000_000
 """Microseconds of a second."""
+CHUNK_ROWS = 1 << 20
+"""Times that are looked at together, so that intermediate arrays stay small."""
 Duplicates = Literal["mean", "last", "first", "refuse"]
 
 
@@ -53,10 +55,11 @@ def whole_seconds(found: ReadTimes, column: str) -> tuple[IntArray, tuple[str, .
     RejectedError
         ``finer_than_seconds`` if two different times become the same second.
     """
-    seconds = to_seconds(found.times)
-    rounded = int(np.count_nonzero(found.times % MICROSECONDS))
+    chunks = range(0, len(found.times), CHUNK_ROWS)
+    rounded = sum(np.count_nonzero(found.times[at : at + CHUNK_ROWS] % MICROSECONDS) for at in chunks)
     if not rounded:
-        return seconds, found.notes
+        return np.floor_divide(found.times, MICROSECONDS, out=found.times), found.notes
+    seconds = to_seconds(found.times)
     closer = np.flatnonzero((seconds[1:] == seconds[:-1]) & (found.times[1:] != found.times[:-1]))
     if len(closer):
         row = int(closer[0]) + 2

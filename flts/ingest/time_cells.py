@@ -35,6 +35,7 @@ class TimeCells:
                 self._cells = pc.replace_substring(self._cells, space, " ")
             self._cells = pc.utf8_trim_whitespace(self._cells)
         self._numbers: FloatArray | None = None
+        self._starts, self._lengths, self._data = self._buffers()
 
     def __len__(self) -> int:
         return len(self._cells)
@@ -46,16 +47,14 @@ class TimeCells:
     def first_empty(self) -> int | None:
         """Return the first row without a time, or None."""
         # Functions of Arrow with a scalar import pandas if it is installed, so that the search is numpy's.
-        _, lengths, _ = self._buffers()
-        empty = lengths == 0
+        empty = self._lengths == 0
         if self._cells.null_count:
             empty |= self._cells.is_null().to_numpy(zero_copy_only=False)
         return int(np.argmax(empty)) if empty.any() else None
 
     def longest(self) -> str:
         """Return the longest cell, the first of several."""
-        _, lengths, _ = self._buffers()
-        return self.text(int(np.argmax(lengths)))
+        return self.text(int(np.argmax(self._lengths)))
 
     def numbers(self) -> FloatArray:
         """Return the cells as numbers, NaN where a cell is none."""
@@ -84,7 +83,7 @@ class TimeCells:
 
     def groups(self) -> Iterator[tuple[IntArray, str, Characters]]:
         """Yield the rows, the shape and the characters of all cells of each shape, in the order of their first rows."""
-        starts, lengths, data = self._buffers()
+        lengths = self._lengths
         open_rows: BoolArray = np.ones(len(self), np.bool_)
         tables: dict[int, tuple[IntArray, Characters, NDArray[np.uint8]]] = {}
         first = 0
@@ -92,7 +91,7 @@ class TimeCells:
             length = int(lengths[first])
             if length not in tables:
                 rows = np.flatnonzero(lengths == length)
-                characters = _table(data, starts[rows], length)
+                characters = _table(self._data, self._starts[rows], length)
                 tables[length] = rows, characters, _CLASSES[characters]
             rows, characters, classes = tables[length]
             at = int(np.searchsorted(rows, first))

@@ -195,6 +195,8 @@ class TimeFormat:
         micros = times.astype(np.int64) * SECOND
         offsets = self._offsets(micros, tokens)
         local = micros + offsets
+        if self.zone is not None and self.is_whole_days:
+            local = _first_instants_as_midnight(local, micros, self.zone)
         tokens = _extended(tokens, local)
         if text_of(tokens) in {"YYYY-MM-DDTHH:mm:ss", "YYYY-MM-DD HH:mm:ss"}:
             texts: list[str] = np.datetime_as_string((local // SECOND).astype("datetime64[s]")).tolist()
@@ -295,6 +297,17 @@ def _extended(tokens: Pattern, local: IntArray) -> Pattern:
         offset = tuple(token for token in tokens if token.kind == "offset")
         return (*day, *parse_pattern(f"YYYY-MM-DD{mark}{clock}")[5:], *offset)
     return tokens if _holds_days(tokens, local) else parse_pattern("YYYY-MM-DD")
+
+
+def _first_instants_as_midnight(local: IntArray, micros: IntArray, zone: str) -> IntArray:
+    """Return the local times; a day that begins after a skipped midnight begins at midnight in the result."""
+    odd = np.flatnonzero(local % DAY)
+    if len(odd) == 0:
+        return local
+    midnight = local[odd] // DAY * DAY
+    local = local.copy()
+    local[odd] = np.where(to_utc(midnight, zone, whole_days=True).micros == micros[odd], midnight, local[odd])
+    return local
 
 
 def _after_last_clock_field(tokens: Pattern, kind: str, text: str) -> Pattern:

@@ -18,8 +18,8 @@ FEWEST_ROWS = 4
 def regularity(micros: IntArray) -> float:
     """Return the share of steps that have the most common length, times the share of the whole time that they cover.
 
-    It is 1 for times without a gap, whose steps are equal or whole months. Times in descending order have the same
-    value. A reading that exchanges day and month has long gaps, and its value is small.
+    It is 1 for times without a gap, whose steps are equal or whole months, in ascending or descending order. One step
+    against the order halves the value. A reading that exchanges day and month has long gaps, and its value is small.
     """
     if len(micros) < FEWEST_ROWS:
         return 0.0
@@ -47,7 +47,8 @@ def _evenness(steps: IntArray) -> float:
     lengths, counts = np.unique(forward, return_counts=True)
     usual, count = int(lengths[counts.argmax()]), int(counts.max())
     covered = min(1.0, count * usual / float(forward.sum()))
-    return count / len(steps) * covered
+    against = int((steps < 0).sum())
+    return count / len(steps) * covered / (1 + against)
 
 
 def _are_last_days(micros: IntArray) -> bool:
