@@ -255,11 +255,54 @@ class WindowSettings(Settings):
     """Share of the training part, after the stopping tail, that is reserved for calibrating the intervals."""
 
 
-class RecipeSettings(Settings):
+class ReadSettings(Settings):
+    """The reading of uploaded files, where a guess is to be overridden. All settings enter config_hash."""
+
+    OVERRIDABLE: ClassVar[bool] = True
+
+    ignore_columns: CommaSeparated = ()
+    """Columns to leave out, `note,station`; their cells are not checked."""
+    time_format: str = Field(default="", max_length=60)
+    """Form of the time column, `DD/MM/YYYY HH:mm`, `%d.%m.%Y`, `epoch`, `epoch ms`, `epoch us`, `excel` or `year`;
+    empty: found from the cells."""
+    time_zone: str = Field(default="", max_length=60)
+    """IANA name of the zone of times without an offset, `Europe/Berlin`; empty: UTC."""
+    time_column: str = Field(default="", max_length=400)
+    """Column of the times, or the columns of date and time of day, `Date,Time`; empty: found by cells and name."""
+    series_column: str = Field(default="", max_length=200)
+    """Column that names the series of a row; each series becomes a column. Empty: only a column `unique_id` does."""
+    decimal: Literal["", ".", ","] = ""
+    """Decimal mark of numbers; empty: guessed."""
+    thousands: Literal["", "none", ".", ",", "space", "apostrophe"] = ""
+    """Mark between thousands; empty: guessed."""
+    missing: CommaSeparated = ()
+    """Cells that are missing in addition to the known marks, `n.b.,-999`."""
+    encoding: str = Field(default="", max_length=40)
+    """Encoding of text files, such as `windows-1252`; empty: guessed."""
+    skip_rows: int | None = Field(default=None, ge=0, le=1_000)
+    """Lines above the header of a text file; unset: guessed."""
+    duplicates: Literal["mean", "last", "first", "refuse"] = "mean"
+    """Value of rows with the same time and different values."""
+
+    _split_lists = split_commas("ignore_columns", "missing")
+
+    @field_validator("encoding")
+    @classmethod
+    def _is_text_encoding(cls, value: str) -> str:
+        if value:
+            try:
+                "".encode(value)
+            except (LookupError, UnicodeError):
+                msg = "is not the name of an encoding"
+                raise ValueError(msg) from None
+        return value
+
+
+class RecipeSettings(ReadSettings):
     """The recipe: the preparation of rows for a model. All settings enter config_hash."""
 
     OVERRIDABLE: ClassVar[bool] = True
-    ADDED_LATER: ClassVar[frozenset[str]] = frozenset({"step", "time_format", "time_zone"})
+    ADDED_LATER: ClassVar[frozenset[str]] = frozenset(ReadSettings.model_fields) - {"ignore_columns"} | {"step"}
     """Settings that did not exist in release 0.1.0. They enter config_hash only with a value other than the default, so
     that a data set which does not use them keeps its hash."""
 
@@ -307,15 +350,8 @@ class RecipeSettings(Settings):
     """Any text; a different text gives a different config_hash."""
     max_gap_steps: int = Field(default=12, ge=0, le=10_000)
     """Gaps of at most this many rows are filled; longer gaps cut the series into segments."""
-    ignore_columns: CommaSeparated = ()
-    """Columns to ignore, `note,station`; an upload with another column that is not numeric is refused."""
-    time_format: str = Field(default="", max_length=60)
-    """Form of the time column, `DD/MM/YYYY HH:mm`, `%d.%m.%Y`, `epoch`, `epoch ms`, `epoch us`, `excel` or `year`;
-    empty: found from the cells."""
-    time_zone: str = Field(default="", max_length=60)
-    """IANA name of the zone of times without an offset, `Europe/Berlin`; empty: UTC."""
 
-    _split = split_commas("targets", "ignore_columns")
+    _split = split_commas("targets")
 
 
 class TrainingSettings(WindowSettings):

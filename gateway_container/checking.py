@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from flts.errors import RejectedError
-from flts.ingest import RawTable, read_csv, validation_report
+from flts.ingest.reader import read_table
+from flts.ingest.report import validation_report
+from flts.ingest.table import RawTable
 from flts.observability.logs import get_logger
 from flts.processes.bounded import BoundedWorkers, Bounds, GaveUpError
 from flts.processes.container import MemoryShares, memory_left_bytes
@@ -98,7 +100,7 @@ class FileChecks:
         elif error.cause == "time":
             msg = f"{file}: checking it takes longer than {self._seconds:g} s (VALIDATION_SECONDS): send fewer rows"
         else:
-            msg = f"{file}: the process that read it crashed; this is no CSV that can be read"
+            msg = f"{file}: the process that read it crashed; it is no file that can be read"
             return RejectedError(msg, code="unreadable", field=file)
         return RejectedError(msg, code="too_large", field=file)
 
@@ -124,15 +126,7 @@ def check_files(order: Mapping[str, Any], note: Callable[[str], None]) -> dict[s
 
     def read(name: str, like: TimeFormat | None = None) -> RawTable:
         note(name)
-        return read_csv(
-            Path(order[name]),
-            limits=settings,
-            ignore_columns=settings.ignore_columns,
-            time_format=settings.time_format,
-            time_zone=settings.time_zone,
-            like=like,
-            name=name,
-        )
+        return read_table(Path(order[name]), limits=settings, settings=settings, like=like, name=name)
 
     train = read("train")
     test = read("test", train.time_format) if order["test"] is not None else None

@@ -23,7 +23,7 @@ from flts.errors import (
     PreconditionFailedError,
     RejectedError,
 )
-from flts.ingest import newest_upload, upload_hash
+from flts.ingest.uploads import newest_upload, upload_hash
 from flts.settings import RecipeSettings, check_overrides
 from flts.storage import layout
 from flts.storage.ports import ObjectInfo, ObjectStore

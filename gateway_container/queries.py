@@ -12,7 +12,7 @@ from typing import Any
 from flts.contracts.claim_check import ClaimCheck
 from flts.contracts.ids import IDENTIFIER_PATTERN
 from flts.errors import HashMismatchError, NotFoundError, ObjectNotFoundError
-from flts.ingest import newest_upload
+from flts.ingest.uploads import newest_upload
 from flts.observability.logs import get_logger
 from flts.storage.claims import read_claimed
 from flts.storage.layout import RunName

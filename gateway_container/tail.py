@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import threading
@@ -15,8 +16,11 @@ from flts.errors import NotFoundError, RejectedError
 from flts.forecasting.fitted import FittedRecipe
 from flts.forecasting.grid import Grid
 from flts.forecasting.series import IntArray, Series, iso, regularise
-from flts.ingest import RawTable, newest_upload, read_csv
-from flts.ingest.guard import MAX_LINE_BYTES
+from flts.ingest.encoding import utf16_of
+from flts.ingest.magic import format_of
+from flts.ingest.reader import read_table
+from flts.ingest.table import RawTable
+from flts.ingest.uploads import newest_upload
 from flts.processes.scratch import scratch_folder
 from flts.storage import layout
 from flts.storage.ports import ObjectStore
@@ -30,6 +34,7 @@ MOST_TAIL_BYTES = 64 * 2**20
 """Bytes of the lines that one tail is read from: 32 for each of `MOST_CELLS`."""
 SPARE_LINES = 3  # read in addition to the requested rows, because the file may end with empty lines
 BLOCK_BYTES = 1 << 16
+HEAD_BYTES = 1 << 20  # enough to guess how the file is written, as `read_table` does
 
 
 class Tails:
@@ -110,38 +115,27 @@ class Tails:
 
 
 def read_tail(path: Path, rows: int, settings: GatewaySettings) -> RawTable:
-    """Return the last rows of a file, at least ``rows`` of them if it has so many.
+    """Return a file's last rows in time; of a large CSV only the start and the end are read.
 
-    If these rows do not show whether a number is a day or a month, `MOST_ROWS` are read.
+    The start shows how the file is written, and the form of its times. The whole file is read if it is not text in an
+    encoding of single bytes, if its rows are not in the order of time, or if the form of its times remains unclear.
 
     Raises
     ------
     RejectedError
-        By `last_lines` and `read_csv`.
+        By `read_table`, and ``too_many_cells`` by `ends_of`.
     """
-
-    def read(count: int) -> RawTable:
-        return read_csv(
-            io.BytesIO(last_lines(path, count + SPARE_LINES)),
-            limits=settings,
-            ignore_columns=settings.ignore_columns,
-            time_format=settings.time_format,
-            time_zone=settings.time_zone,
-        )
-
-    try:
-        return read(rows)
-    except RejectedError as error:
-        if error.code != "ambiguous_time":
-            raise
-        try:
-            return read(MOST_ROWS)
-        except RejectedError:
-            raise error from None
+    text = ends_of(path, rows + SPARE_LINES, encoding=settings.encoding)
+    if text is not None:
+        with contextlib.suppress(RejectedError):
+            table = read_table(io.BytesIO(text), limits=settings, settings=settings)
+            if table.was_in_order:
+                return table.last(rows)
+    return read_table(path, limits=settings, settings=settings).last(rows)
 
 
-def last_lines(path: Path, count: int) -> bytes:
-    """Return a file's first line and its last ``count`` lines; read only the start and the end of the file.
+def ends_of(path: Path, count: int, *, encoding: str = "") -> bytes | None:
+    """Return a file's first lines and its last ``count`` lines, or None if the whole file is to be read.
 
     Raises
     ------
@@ -149,9 +143,11 @@ def last_lines(path: Path, count: int) -> bytes:
         ``too_many_cells`` if the lines have more than `MOST_TAIL_BYTES`: the rows of files from /upload are unchecked.
     """
     with path.open("rb") as file:
-        header = file.readline(MAX_LINE_BYTES + 1)
-        start = file.tell()
+        head = file.read(HEAD_BYTES)
+        start = head.rfind(b"\n") + 1
         at = file.seek(0, io.SEEK_END)
+        if format_of(head, "file") != "text" or utf16_of(head) or encoding[:3] in {"utf", "UTF"} or at <= start:
+            return None
         blocks: list[bytes] = []
         lines = 0
         while at > start and lines <= count:
@@ -165,7 +161,7 @@ def last_lines(path: Path, count: int) -> bytes:
     found = b"".join(reversed(blocks))
     if at > start or lines > count:
         found = b"\n".join(found.split(b"\n")[-(count + 1) :])
-    return header + found
+    return head[:start] + found
 
 
 def tail_body(

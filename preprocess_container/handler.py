@@ -12,9 +12,9 @@ from flts.contracts.ids import derived_event_id
 from flts.contracts.lifecycle import RunState
 from flts.errors import FltsError, HashMismatchError, ObjectNotFoundError, RejectedError
 from flts.forecasting.grid import Grid
-from flts.ingest import RawTable
 from flts.ingest.enough_rows import check_enough_rows
 from flts.ingest.layout import lay_out
+from flts.ingest.table import RawTable
 from flts.observability.logs import get_logger
 from flts.observability.process import rss_bytes
 from flts.runtime.adapters import Adapters
@@ -159,7 +159,7 @@ class PreprocessUpload:
             log.info("download_start", file=name, object_key=claim.object_key, size_bytes=claim.size)
             began = time.monotonic()
             like = tables[0].time_format if tables else None
-            table = read_raw(self._store, claim, limits=settings, recipe=settings, name=name, like=like)
+            table = read_raw(self._store, claim, limits=settings, settings=settings, name=name, like=like)
             log.info(
                 "download_done",
                 file=name,

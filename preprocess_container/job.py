@@ -18,8 +18,8 @@ from flts.contracts.claim_check import ClaimCheck
 from flts.contracts.events import RawData
 from flts.contracts.ids import check_identifier, derived_event_id, new_pipeline_run_id, sha256_of
 from flts.errors import BackendAwayError, FltsError, HashMismatchError, NotFoundError
-from flts.ingest import newest_upload, upload_hash, write_sample
-from flts.ingest.sample import SAMPLE_IDENTIFIER
+from flts.ingest.sample import SAMPLE_IDENTIFIER, write_sample
+from flts.ingest.uploads import newest_upload, upload_hash
 from flts.messaging.kafka import Publisher, ensure_topics
 from flts.observability.logs import bind, configure_logs, get_logger
 from flts.runtime.adapters import connect

@@ -9,8 +9,9 @@ from typing import Any
 
 from flts.contracts.claim_check import ClaimCheck
 from flts.errors import HashMismatchError, RejectedError
-from flts.ingest import RawTable, read_csv
-from flts.settings import RecipeSettings, UploadLimits
+from flts.ingest.reader import read_table
+from flts.ingest.table import RawTable
+from flts.settings import ReadSettings, UploadLimits
 from flts.storage.ports import ObjectStore
 from flts.times import TimeFormat
 
@@ -20,7 +21,7 @@ def read_raw(
     claim: ClaimCheck,
     *,
     limits: UploadLimits,
-    recipe: RecipeSettings,
+    settings: ReadSettings,
     name: str,
     like: TimeFormat | None = None,
 ) -> RawTable:
@@ -28,8 +29,6 @@ def read_raw(
 
     Parameters
     ----------
-    recipe
-        Names the columns to ignore, and the form and the zone of the times.
     like
         Form of the times of the data set's other file.
 
@@ -38,19 +37,12 @@ def read_raw(
     ObjectNotFoundError, HashMismatchError
         If the object is missing or differs from its claim check; this error precedes any refusal of the content.
     RejectedError
-        By `read_csv`.
+        By `read_table`.
     """
     source = _HashedObject(store.stream(claim.bucket, claim.object_key))
     try:
-        table = read_csv(
-            io.BufferedReader(source, 1 << 20),
-            limits=limits,
-            ignore_columns=recipe.ignore_columns,
-            time_format=recipe.time_format,
-            time_zone=recipe.time_zone,
-            like=like,
-            name=name,
-        )
+        buffered = io.BufferedReader(source, 1 << 20)
+        table = read_table(buffered, limits=limits, settings=settings, like=like, name=name)
     except RejectedError:
         source.check(claim)
         raise

@@ -1,12 +1,11 @@
-"""Convert the cells of a block to numbers by Arrow; where Arrow fails, cell by cell, to report the cell."""
+"""Convert the cells of a block to numbers by Arrow. The meaning of a cell is that of `flts.ingest.cell`."""
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -14,16 +13,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
-from flts.errors import RejectedError
 from flts.forecasting.series import FloatArray
 from flts.ingest.arrow import doubles
-from flts.ingest.header import Header
+from flts.ingest.cell import MISSING, THOUSANDS_MARKS, CellFormat
+from flts.ingest.columns import Columns
+from flts.ingest.problems import Problems
 
-MISSING = ("", "NA", "N/A", "NaN", "nan", "NAN", "null", "NULL", "None")
 MAX_CELL_CHARACTERS = 100  # characters; a float64 needs 24
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-_INFINITE = re.compile(r"[+-]?inf(inity)?", re.IGNORECASE)
+COMMON_MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None")
+LARGEST_EXACT = 2.0**53  # above it, float64 has no odd integers
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_TRUE, _FALSE = (
+    sorted({form for word in words for form in (word, word.upper(), word.title())})
+    for words in (("true", "yes"), ("false", "no"))
+)
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 
 
@@ -31,125 +34,194 @@ _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 class Cells:
     """The cells of one block: times as text, other cells as float64."""
 
-    times: pa.ChunkedArray[Any]
+    times: pa.Array[Any]
     values: FloatArray
+    series: pa.Array[Any] | None
+    """The column that names the series of a row, or the first column of text, which may name it."""
 
 
 class BlockReader:
-    """Reads blocks of whole lines, whose columns the header names."""
+    """Reads blocks of whole lines in UTF-8.
 
-    def __init__(self, header: Header, name: str) -> None:
-        self._header = header
+    Parameters
+    ----------
+    separator
+        One character that Arrow can split by.
+    """
+
+    def __init__(self, columns: Columns, separator: str, meaning: CellFormat, problems: Problems, name: str) -> None:
+        self._columns = columns
+        self.series = next((at for at in (columns.series, *columns.texts) if at is not None), None)
+        self._separator = separator
+        self._meaning = meaning
+        self._problems = problems
         self._name = name
+        self._null_values = list(COMMON_MISSING)
+        self._refused: set[int] = set()
+        self.inexact: set[str] = set()
+        """Columns with integers that a float64 cannot hold exactly."""
 
-    def read(self, block: bytes, *, first_row: int) -> Cells:
-        """Return a block's cells.
+    def read(self, block: bytes, *, first_row: int) -> Cells | None:
+        """Return a block's cells, or None if its lines are not rows.
 
-        Raises
-        ------
-        RejectedError
-            ``ragged_row``, ``broken_quotes``, ``not_a_number``, ``decimal_comma``, ``infinite_value`` or
-            ``cell_too_long``, with column and row.
+        Problems: ``ragged_row``, ``broken_quotes``, ``not_a_number``, ``decimal_comma``, ``infinite_value``,
+        ``cell_too_long``, with column and row.
         """
-        read_column: Callable[[pa.Table, str], FloatArray] = _read_fast
+        numbers = self._fast
         try:
-            table = self._parse(block, pa.float64(), first_row)
+            table = self._parse(block, first_row, as_text=False)
         except pa.ArrowInvalid:
-            table = self._parse(block, pa.string(), first_row)
-            read_column = partial(self._read_carefully, first_row=first_row)
-        self._check_rows(block, table.num_rows, first_row)
-        columns = [read_column(table, column) for column in self._header.numeric]
-        times = table.column(self._header.time_column)
-        self._check_length(times, self._header.time_column, first_row)
-        values = np.column_stack(columns)
-        self._check_finite(values, first_row)
-        return Cells(times, values)
+            # With a long list of marks Arrow is slower by a fifth, so it gets all marks at the first other cell.
+            self._null_values = self._all_null_values
+            try:
+                table = self._parse(block, first_row, as_text=False)
+            except pa.ArrowInvalid:
+                table = self._parse(block, first_row, as_text=True)
+                numbers = self._careful
+        if table is None:
+            return None
+        values = np.column_stack([numbers(table, at, first_row) for at in self._columns.numeric])
+        self._check_range(values, first_row)
+        parts = [self._text(table, at, first_row) for at in self._columns.times]
+        times = parts[0] if len(parts) == 1 else pc.binary_join_element_wise(*map(pc.utf8_trim_whitespace, parts), " ")
+        series: Any = None
+        if self.series is not None:
+            series = pc.utf8_slice_codeunits(
+                pa.concat_arrays(table.column(str(self.series)).chunks), 0, MAX_CELL_CHARACTERS
+            )
+        return Cells(times, values, series)
 
-    def _parse(self, block: bytes, kind: pa.DataType, first_row: int) -> pa.Table:
-        ragged: list[Any] = []
+    def _parse(self, block: bytes, first_row: int, *, as_text: bool) -> pa.Table | None:
+        ragged: list[tuple[int, int, int]] = []
 
-        def note_ragged(row: Any) -> Literal["error"]:
-            ragged.append(row)
-            return "error"
+        def note_ragged(row: Any) -> Literal["skip"]:
+            ragged.append((row.number, row.actual_columns, row.expected_columns))
+            return "skip"
 
-        header = self._header
-        # Arrow refuses two columns with the same name, but ignored columns may share one. So every column that is not
-        # used gets its position appended to its name.
-        by_position = [
-            column if column in header.numeric or column == header.time_column else f"{column}\n{at}"
-            for at, column in enumerate(header.names)
-        ]
-        types = dict.fromkeys(header.numeric, kind) | {header.time_column: pa.string()}
+        columns = self._columns
+        # Arrow refuses two columns with the same name, so every column is called by its position.
+        types = {str(at): pa.string() if as_text else self._type(at) for at in columns.numeric}
+        types |= {str(at): pa.string() for at in columns.times}
+        if self.series is not None:
+            types[str(self.series)] = pa.string()
         if block.startswith(_BYTE_ORDER_MARK):
             # Arrow removes a byte order mark at the start of every block. The mark of the file was removed before, so
             # these bytes belong to a cell. Another mark is put before them, and Arrow removes only the added mark.
             block = _BYTE_ORDER_MARK + block
-        try:
-            return csv.read_csv(
-                io.BytesIO(block),
-                read_options=csv.ReadOptions(column_names=by_position, use_threads=False, block_size=len(block) + 1),
-                parse_options=csv.ParseOptions(delimiter=header.delimiter, invalid_row_handler=note_ragged),
-                convert_options=csv.ConvertOptions(
-                    column_types=types,
-                    include_columns=[header.time_column, *header.numeric],
-                    null_values=list(MISSING),
-                    strings_can_be_null=True,
-                ),
-            )
-        except pa.ArrowInvalid:
-            if ragged:
-                row = first_row + ragged[0].number - 1
-                msg = (
-                    f"row {row} has {ragged[0].actual_columns} cells, the header {ragged[0].expected_columns} "
-                    f"(separator {header.delimiter!r}; decimals need a point)"
-                )
-                raise RejectedError(msg, code="ragged_row", field=self._name) from None
-            raise
-
-    def _read_carefully(self, table: pa.Table, column: str, *, first_row: int) -> FloatArray:
-        cells = table.column(column)
-        self._check_length(cells, column, first_row)
-        return np.array([self._number(cell.as_py(), column, first_row + at) for at, cell in enumerate(cells)])
-
-    def _number(self, cell: str | None, column: str, row: int) -> float:
-        text = cell.strip() if cell is not None else ""
-        if text in MISSING:
-            return np.nan
-        if _NUMBER.fullmatch(text) or _INFINITE.fullmatch(text):
-            return float(text)
-        if _DECIMAL_COMMA.fullmatch(text):
-            msg = f"row {row}, column {column}: {text!r} has a decimal comma; decimals need a point"
-            raise RejectedError(msg, code="decimal_comma", field=column)
-        msg = (
-            f"row {row}, column {column}: {text[:60]!r} is not a number; "
-            f"a column that is not needed can be named in IGNORE_COLUMNS"
+        table = csv.read_csv(
+            io.BytesIO(block),
+            read_options=csv.ReadOptions(
+                column_names=[str(at) for at in range(len(columns.names))], use_threads=False, block_size=len(block) + 1
+            ),
+            parse_options=csv.ParseOptions(delimiter=self._separator, invalid_row_handler=note_ragged),
+            convert_options=csv.ConvertOptions(
+                column_types=types,
+                include_columns=list(types),
+                null_values=self._null_values,
+                true_values=_TRUE,
+                false_values=_FALSE,
+                strings_can_be_null=True,
+                decimal_point=self._meaning.decimal,
+            ),
         )
-        raise RejectedError(msg, code="not_a_number", field=column)
+        if ragged:
+            number, actual, expected = ragged[0]
+            more = f" (and {len(ragged) - 1:,} more rows)" if len(ragged) > 1 else ""
+            row = first_row + number - 1
+            msg = f"row {row} has {actual} cells, the header {expected}{more}; separator {self._separator!r}"
+            self._problems.add(msg, code="ragged_row", field=self._name)
+            return None
+        return table if self._is_one_row_a_line(block, table.num_rows, first_row) else None
 
-    def _check_rows(self, block: bytes, rows: int, first_row: int) -> None:
-        """Refuse a block whose numbers of lines and rows differ, because a quoted cell contains a line break."""
-        if rows == block.count(b"\n") + (not block.endswith(b"\n")):
+    def _type(self, at: int) -> pa.DataType:
+        if self._meaning.thousands not in {"", "none"}:
+            return pa.string()
+        return pa.bool_() if at in self._columns.truth else pa.float64()
+
+    @cached_property
+    def _all_null_values(self) -> list[str]:
+        forms = {form for mark in MISSING for form in (mark, mark.lower(), mark.upper(), mark.title())}
+        return sorted(forms | set(self._meaning.missing))
+
+    def _fast(self, table: pa.Table, at: int, first_row: int) -> FloatArray:
+        column = table.column(str(at))
+        if pa.types.is_string(column.type):
+            return self._careful(table, at, first_row)
+        return doubles(column if at not in self._columns.truth else column.cast(pa.float64()))
+
+    def _careful(self, table: pa.Table, at: int, first_row: int) -> FloatArray:
+        """Convert a column as `CellFormat.number` does, and note the first cell that is not a number."""
+        text: Any = pc.utf8_trim_whitespace(self._text(table, at, first_row))
+        lower = pc.utf8_lower(text)
+        is_number = pc.match_substring_regex(text, f"^{self._meaning.pattern}$")
+        is_true, is_false = (pc.is_in(lower, pa.array(words)) for words in (["true", "yes"], ["false", "no"]))
+        is_missing = pc.or_(
+            pc.is_in(lower, pa.array([mark.lower() for mark in MISSING])),
+            pc.is_in(text, pa.array(self._meaning.missing, pa.string())),
+        )
+        known = pc.or_(pc.or_(is_number, is_missing), pc.or_(is_true, is_false))
+        wrong: Any = pc.invert(pc.fill_null(known, True))  # noqa: FBT003 - the value for null
+        count = pc.sum(wrong).as_py() or 0
+        if count:
+            row = pc.index(wrong, value=True).as_py()
+            self._note_wrong(at, first_row + row, str(text[row]), count)
+        for mark in THOUSANDS_MARKS[self._meaning.thousands]:
+            text = pc.replace_substring(text, mark, "")
+        if self._meaning.decimal == ",":
+            text = pc.replace_substring(text, ",", ".")
+        text = pc.if_else(is_true, "1", pc.if_else(is_false, "0", text))
+        usable: Any = pc.fill_null(pc.or_(is_number, pc.or_(is_true, is_false)), False)  # noqa: FBT003 - the value for null
+        values: Any = pc.cast(pc.if_else(usable, text, None), pa.float64())
+        return doubles(pa.chunked_array([values]))
+
+    def _note_wrong(self, at: int, row: int, cell: str, count: int) -> None:
+        if at in self._refused:
             return
-        lines = sum(1 for line in block.splitlines() if line)
-        if rows != lines:
-            msg = f"from row {first_row} on, a cell holds a line break or quotes are unbalanced; one row is one line"
-            raise RejectedError(msg, code="broken_quotes", field=self._name)
+        self._refused.add(at)
+        column = self._columns.names[at]
+        more = f" (and {count - 1:,} more cells)" if count > 1 else ""
+        if _DECIMAL_COMMA.fullmatch(cell) and self._meaning.decimal == ".":
+            msg = (
+                f"row {row}, column {column}: {cell!r} has a decimal comma, others have a point{more}; DECIMAL decides"
+            )
+            self._problems.add(msg, code="decimal_comma", field=column)
+            return
+        msg = (
+            f"row {row}, column {column}: {cell[:60]!r} is not a number{more}; "
+            f"MISSING reads such cells as missing, IGNORE_COLUMNS={column[:60]} leaves the column out"
+        )
+        self._problems.add(msg, code="not_a_number", field=column)
 
-    def _check_length(self, cells: pa.ChunkedArray[Any], column: str, first_row: int) -> None:
+    def _is_one_row_a_line(self, block: bytes, rows: int, first_row: int) -> bool:
+        """Note a block whose numbers of lines and rows differ, because a quoted cell contains a line break."""
+        if rows == block.count(b"\n") + (not block.endswith(b"\n")):
+            return True
+        if rows == sum(1 for line in block.splitlines() if line):
+            return True
+        msg = f"from row {first_row} on, a cell holds a line break or quotes are unbalanced; one row is one line"
+        return self._problems.refuse(msg, code="broken_quotes", field=self._name)
+
+    def _text(self, table: pa.Table, at: int, first_row: int) -> Any:
+        cells: Any = pa.concat_arrays(table.column(str(at)).chunks)
         lengths = pc.utf8_length(cells)
         if (pc.max(lengths).as_py() or 0) > MAX_CELL_CHARACTERS:
             row = first_row + pc.index(pc.greater(lengths, pa.scalar(MAX_CELL_CHARACTERS)), value=True).as_py()
+            column = self._columns.names[at]
             msg = f"row {row}, column {column}: the cell is longer than {MAX_CELL_CHARACTERS} characters"
-            raise RejectedError(msg, code="cell_too_long", field=column)
+            self._problems.refuse(msg, code="cell_too_long", field=column)
+        return cells
 
-    def _check_finite(self, values: FloatArray, first_row: int) -> None:
-        infinite = np.isinf(values)
-        if infinite.any():
-            row, column = (int(index) for index in np.argwhere(infinite)[0])
-            name = self._header.numeric[column]
-            msg = f"row {first_row + row}, column {name}: infinite or too large for a float64"
-            raise RejectedError(msg, code="infinite_value", field=name)
-
-
-def _read_fast(table: pa.Table, column: str) -> FloatArray:
-    return doubles(table.column(column))
+    def _check_range(self, values: FloatArray, first_row: int) -> None:
+        if not ((values > LARGEST_EXACT) | (values < -LARGEST_EXACT)).any():
+            return
+        largest = np.fmax.reduce(np.abs(values), axis=0)
+        for column in np.flatnonzero(largest > LARGEST_EXACT):
+            at = self._columns.numeric[column]
+            name = self._columns.names[at]
+            if np.isfinite(largest[column]):
+                self.inexact.add(name)
+            elif at not in self._refused:
+                self._refused.add(at)
+                row = first_row + int(np.flatnonzero(np.isinf(values[:, column]))[0])
+                msg = f"row {row}, column {name}: infinite or too large for a float64; MISSING reads it as missing"
+                self._problems.add(msg, code="infinite_value", field=name)

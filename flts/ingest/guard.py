@@ -1,14 +1,14 @@
-"""Check an upload while it arrives, so that a file that cannot be a CSV is refused within its first megabyte."""
+"""Check an upload while it arrives, so that a file that cannot be a table is refused within its first megabyte."""
 
 from __future__ import annotations
 
 from typing import NoReturn
 
 from flts.errors import RejectedError
-from flts.ingest.header import refuse_other_formats
+from flts.ingest.encoding import utf16_of
+from flts.ingest.magic import LONGEST_MAGIC, format_of
 
 MAX_LINE_BYTES = 1 << 20  # bytes; far above a line of 1,000 columns of 60 characters, which has 60 kB
-LONGEST_MAGIC = 6
 
 
 class TextGuard:
@@ -22,8 +22,9 @@ class TextGuard:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._start = b""
-        self._known = False
+        self._start: bytes | None = b""
+        self._is_text = True
+        self._may_have_nul = False
         self._line_bytes = 0
         self._line_cells = 0
 
@@ -33,14 +34,20 @@ class TextGuard:
         Raises
         ------
         RejectedError
-            ``not_csv`` or ``wrong_encoding`` by the first bytes, ``not_text`` for NUL bytes, ``line_too_long`` or
-            ``too_many_columns`` for a line above `MAX_LINE_BYTES`.
+            ``not_csv`` by the first bytes, ``not_text`` for NUL bytes, ``line_too_long`` or ``too_many_columns`` for a
+            line above `MAX_LINE_BYTES`. The bytes of a gzip, Parquet or Excel file are not checked.
         """
-        if not self._known:
-            self._start += piece[:LONGEST_MAGIC]
-            self._known = len(self._start) >= LONGEST_MAGIC
-            refuse_other_formats(self._start, self._name)
-        if b"\0" in piece:
+        if self._start is not None:
+            piece = self._start + piece
+            if len(piece) < LONGEST_MAGIC:
+                self._start = piece
+                return
+            self._start = None
+            self._is_text = format_of(piece, self._name) == "text"
+            self._may_have_nul = utf16_of(piece) is not None
+        if not self._is_text:
+            return
+        if b"\0" in piece and not self._may_have_nul:
             refuse_nul(self._name)
         last = piece.rfind(b"\n") + 1
         if last:

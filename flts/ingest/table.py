@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from flts.forecasting.series import FloatArray, IntArray
+from flts.ingest.dialect import Dialect
 from flts.times import TimeFormat
 
 ISO_SECONDS = TimeFormat("YYYY-MM-DDTHH:mm:ss")
@@ -28,11 +29,17 @@ class RawTable:
     time_column
         Name of the time column, as written.
     ignored
-        Columns that ``IGNORE_COLUMNS`` left out.
+        Columns that ``IGNORE_COLUMNS`` or the reader left out.
     time_format
         The form in which the file writes its times.
     notes
-        One sentence for each assumption of the reader, with the setting that decides otherwise.
+        What the reader assumed, changed or left out, one fact a line, with the setting that decides otherwise.
+    understood
+        The time column, the first and the last time, missing cells and the first rows, as read.
+    dialect
+        How the file is written, or None if the rows do not come from a file.
+    was_in_order
+        Whether the rows of the file were in the order of time.
     """
 
     times: IntArray
@@ -42,6 +49,9 @@ class RawTable:
     ignored: tuple[str, ...] = ()
     time_format: TimeFormat = ISO_SECONDS
     notes: tuple[str, ...] = ()
+    understood: tuple[str, ...] = ()
+    dialect: Dialect | None = None
+    was_in_order: bool = True
 
     @property
     def rows(self) -> int:
@@ -52,6 +62,10 @@ class RawTable:
         """Split the rows in time, before any other step: the first ``train_share`` of them, and the later rows."""
         cut = math.floor(round(self.rows * train_share, 9))  # 0.29 * 100 is a little less than 29 in floating point
         return self.rows_between(0, cut), self.rows_between(cut, self.rows)
+
+    def last(self, rows: int) -> RawTable:
+        """Return the last rows in time."""
+        return self.rows_between(max(0, self.rows - rows), self.rows)
 
     def without_blank_end(self, columns: tuple[str, ...] = ()) -> RawTable:
         """Return the rows up to the last one with a value in one of the columns, by default in any."""

@@ -24,7 +24,7 @@ _STRPTIME = {
 }  # fmt: skip
 _STRPTIME_PART = re.compile(r"W%V|%-?[A-Za-z%]|%|[A-Za-z]|[^%A-Za-z]+")
 _PART = re.compile(
-    r"""(?P<quoted>\[[^\]]*\])
+    r"""(?P<quoted>\[[A-Za-z]*\])
     |(?P<offset>\+00:00|\+0000|\+00|\+HH:?mm|UTC|GMT|Z)
     |(?P<month_name>MONTH|Month|month|MON|Mon|mon|MMMM|MMM)
     |(?P<week>Www)

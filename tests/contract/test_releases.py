@@ -24,7 +24,7 @@ from flts.contracts.claim_check import ClaimCheck
 from flts.contracts.events import Event, ModelSelected, RawData, TrainingData
 from flts.dead_letters.letters import Letter, head_of
 from flts.dead_letters.replay import ReplayMarks
-from flts.ingest import newest_upload, upload_hash
+from flts.ingest.uploads import newest_upload, upload_hash
 from flts.messaging.attempts import AttemptsExhaustedError, StoredAttempts
 from flts.messaging.codec import decode
 from flts.observability.metrics import Metrics

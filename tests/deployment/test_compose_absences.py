@@ -11,7 +11,7 @@ from typing import Any, Literal
 import httpx
 import pytest
 
-from flts.ingest import write_sample
+from flts.ingest.sample import write_sample
 from tests.backends_away import Asker, assert_recorded_once
 from tests.compose_pipeline import ComposePipeline, running_compose
 from tests.docker import docker

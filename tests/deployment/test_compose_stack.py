@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from flts.ingest import write_sample
+from flts.ingest.sample import write_sample
 from tests.docker import ROOT, Installation, build_images, docker, inspect, installation, require_docker
 from tests.eventually import eventually
 from tests.reports import report

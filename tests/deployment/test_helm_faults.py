@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from flts.ingest import write_sample
+from flts.ingest.sample import write_sample
 from tests.backends_away import Asker
 from tests.cluster import Release, command, kubectl, release
 from tests.eventually import eventually

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from embedded.ports import free_port
-from flts.ingest import write_sample
+from flts.ingest.sample import write_sample
 from tests.cluster import component, kubectl, release, require_cluster
 from tests.compose_pipeline import UP_SECONDS
 from tests.docker import PORTS, ROOT, Installation, installation, require_docker

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import pytest
 
-from flts.ingest import write_sample
+from flts.ingest.sample import write_sample
 from tests.backends_away import Asker
 from tests.cluster import (
     RELEASE,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from flts.ingest import write_sample
+from flts.ingest.sample import write_sample
 from tests.cluster import load_images_of, release
 from tests.compose_pipeline import released_compose
 from tests.docker import ROOT

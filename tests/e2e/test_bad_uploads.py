@@ -60,7 +60,7 @@ def gzip_bomb() -> Body:
     packed = io.BytesIO()
     with gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=1) as file:
         for _ in range(64):
-            file.write(b"0,1,2\n" * (MIB // 6))
+            file.write(b"1700000000,1,2\n" * (MIB // 15))
     return [packed.getvalue()]
 
 
@@ -102,16 +102,16 @@ CASES = [
     Case("an empty file", bytes_of(b""), 422, "empty_file", "train", "the file is empty"),
     Case("a header alone", lines(), 422, "no_rows", "train", "a header and no rows"),
     Case("no time column", lines("1,2,3", head="x,a,b"), 422, "no_time_column", "train", "names x, a, b"),
-    Case("two time columns", lines("1,2,3", head="time,a,ts"), 422, "two_time_columns", "ts", "time and ts"),
-    Case("a time twice", lines(*rows(9), rows(9)[8]), 422, "duplicate_times", "time", "the first is row 10"),
-    Case("times out of order", lines(*rows(9)[::-1]), 422, "unordered_times", "time", "row 2 is earlier"),
+    Case("two time columns", lines("1,2,3", head="time,a,ts"), 422, "two_time_columns", "ts", "TIME_COLUMN=ts"),
     Case("a row without a time", lines(*rows(9), ",1,2"), 422, "missing_time", "time", "row 10 has no time"),
     Case("a time that is none", lines("soon,1,2"), 422, "bad_time", "time", "'soon' is not a time"),
     Case("text in a number", lines(*rows(9), "1800000000,x,2"), 422, "not_a_number", "a", "row 10, column a: 'x'"),
-    Case("a decimal comma", lines('1,"1,5",2'), 422, "decimal_comma", "a", "decimals need a point"),
+    Case("a decimal comma", lines(*rows(9), '1800000000,"1,5",2'), 422, "decimal_comma", "a", "DECIMAL decides"),
     Case("an infinity", lines(*rows(3), "1800000000,1,-inf"), 422, "infinite_value", "b", "row 4, column b"),
     Case("a number too large", lines("1,1e999,2"), 422, "infinite_value", "a", "too large for a float64"),
-    Case("a row too long", lines(*rows(2), "1800000000,1,2,3"), 422, "ragged_row", "train", "row 3 has 4 cells"),
+    Case(
+        "a row too long", lines(*rows(2), "1800000000,1,2,3", *rows(2)), 422, "ragged_row", "train", "row 3 has 4 cells"
+    ),
     Case("one row", lines(*rows(1)), 422, "too_few_rows", "train", "1 row(s) cannot be split"),
     Case("too few rows", lines(*rows(12)), 422, "too_few_rows", "train", "training needs at least 14"),
     Case(
@@ -181,11 +181,10 @@ CASES = [
     Case("deep quotes", lines("1," + '"' * 400_001, head="time,a"), 422, "cell_too_long", "a", "row 1"),
     Case("quotes that swallow a line", lines('1,"2,3', '2,4",5'), 422, "broken_quotes", "train", "one row is one line"),
     Case("NUL", lines("1,2,\0"), 422, "not_text", "train", "NUL"),
-    Case("Latin-1", bytes_of(b"time,a\n1,\xe9\n"), 422, "wrong_encoding", "train", "0xe9"),
-    Case("UTF-16", bytes_of("time,a\n1,2\n".encode("utf-16")), 422, "wrong_encoding", "train", "UTF-16"),
-    Case("a gzip bomb", gzip_bomb, 422, "not_csv", "train", "gzip file, not a CSV: unpack it first"),
-    Case("a Parquet bomb", parquet_bomb, 422, "not_csv", "train", "Parquet file, not a CSV: export it"),
-    Case("a zip", bytes_of(b"PK\x03\x04" + bytes(100)), 422, "not_csv", "train", "zip or Excel"),
+    Case("a gzip bomb", gzip_bomb, 422, "too_large", "train", "MAX_UPLOAD_BYTES"),
+    Case("a Parquet bomb", parquet_bomb, 422, "no_numeric_column", "train", "beside time"),
+    Case("a zip", bytes_of(b"PK\x03\x04" + bytes(100)), 422, "unreadable", "train", "Excel file is damaged"),
+    Case("a zstd file", bytes_of(b"\x28\xb5\x2f\xfd" + bytes(100)), 422, "not_csv", "train", "zstd"),
     Case(
         "a packed body",
         gzip_bomb,
@@ -217,7 +216,7 @@ CASES = [
         "900 s apart",
         file="test",
     ),
-    Case("a gzip bomb as test", gzip_bomb, 422, "not_csv", "test", "gzip", file="test"),
+    Case("a gzip bomb as test", gzip_bomb, 422, "too_large", "test", "MAX_UPLOAD_BYTES", file="test"),
 ]
 
 
@@ -275,8 +274,7 @@ def test_every_bad_upload_is_refused_to_the_letter_and_costs_the_gateway_little(
 
 LANDING = [
     Case("an empty file", bytes_of(b""), 422, "empty_file", "file", "the file is empty"),
-    Case("a gzip bomb", gzip_bomb, 422, "not_csv", "file", "gzip file"),
-    Case("a Parquet bomb", parquet_bomb, 422, "not_csv", "file", "Parquet file"),
+    Case("a zstd file", bytes_of(b"\x28\xb5\x2f\xfd" + bytes(100)), 422, "not_csv", "file", "zstd"),
     Case("NUL", bytes_of(b"time,a\n1,\0\n"), 422, "not_text", "file", "NUL"),
     Case(
         "a cell of 1 GB",

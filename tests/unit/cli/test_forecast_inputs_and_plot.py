@@ -47,12 +47,13 @@ class TestRows:
         ("text", "code"),
         [
             ("a,b\n1,2\n", "no_time_column"),
-            ("time,date,a\n1,2,3\n", "no_time_column"),
+            ("time,date,a\n1,2,3\n", "two_time_columns"),
             ("time,a\n", "no_rows"),
-            ("", "no_time_column"),
+            ("", "empty_file"),
             ("time,a\n1,2,3\n", "ragged_rows"),
             ("time,a\n1,hello\n", "not_a_number"),
             ("time,a\n1,inf\n", "not_a_number"),
+            ("time,a\n1,2\n2,3,4\n3,4\n", "ragged_rows"),
         ],
     )
     def test_what_is_no_series_is_refused(self, tmp_path: Path, text: str, code: str) -> None:

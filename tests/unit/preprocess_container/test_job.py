@@ -8,7 +8,7 @@ import pytest
 
 from flts.contracts.events import RawData
 from flts.errors import HashMismatchError, NotFoundError, RejectedError
-from flts.ingest import upload_hash
+from flts.ingest.uploads import upload_hash
 from flts.storage import layout
 from flts.storage.filesystem import FilesystemStore
 from flts.storage.run_store import RunStore

@@ -12,8 +12,8 @@ from flts.forecasting.rolling import RollState, roll_forecast
 from flts.forecasting.series import Series
 from flts.forecasting.splits import as_train, tails
 from flts.forecasting.windows import Windows, training_windows
-from flts.ingest import RawTable
 from flts.ingest.layout import lay_out
+from flts.ingest.table import RawTable
 from flts.settings import RecipeSettings
 from tests.made_series import linear_model, make_series, with_values
 

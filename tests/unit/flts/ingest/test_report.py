@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from flts.errors import RejectedError
-from flts.ingest import RawTable, ValidationReport, validation_report
 from flts.ingest.layout import lay_out
+from flts.ingest.report import ValidationReport, validation_report
+from flts.ingest.table import RawTable
 from flts.settings import RecipeSettings, WindowSettings
 
 STEP = 600

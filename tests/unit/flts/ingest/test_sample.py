@@ -10,8 +10,9 @@ from flts.forecasting.ridge import fit_ridge
 from flts.forecasting.series import Series
 from flts.forecasting.splits import as_train, tails
 from flts.forecasting.windows import sliding_windows, training_windows
-from flts.ingest import read_csv, validation_report, write_sample
-from flts.ingest.sample import COLUMNS, STEP_SECONDS, TEST_ROWS, TRAIN_ROWS, generate_sample
+from flts.ingest.reader import read_table
+from flts.ingest.report import validation_report
+from flts.ingest.sample import COLUMNS, STEP_SECONDS, TEST_ROWS, TRAIN_ROWS, generate_sample, write_sample
 from flts.settings import RecipeSettings, UploadLimits, WindowSettings
 
 
@@ -23,7 +24,9 @@ def test_the_sample_is_the_same_each_time_and_another_for_another_seed(tmp_path:
 
 
 def test_the_sample_is_an_upload_without_a_flaw(tmp_path: Path) -> None:
-    train, test = (read_csv(path, limits=UploadLimits()) for path in write_sample(tmp_path))
+    train, test = (
+        read_table(path, limits=UploadLimits(), settings=RecipeSettings()) for path in write_sample(tmp_path)
+    )
 
     report = validation_report(train, test, RecipeSettings(), WindowSettings())
 

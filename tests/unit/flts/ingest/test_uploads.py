@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from flts.ingest import newest_upload, upload_hash
+from flts.ingest.uploads import newest_upload, upload_hash
 from flts.storage import layout
 from flts.storage.filesystem import FilesystemStore
 

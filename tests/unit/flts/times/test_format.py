@@ -287,6 +287,8 @@ def test_a_setting_is_a_pattern_a_strptime_format_or_a_word(text: str, pattern: 
     [
         ("soon", "unknown part at 'oon'"),
         ("HH:mm", "no year"),
+        ("YYYY[[M]MM", "unknown part at '[[M]MM'"),
+        ("YYYY[-]MM", "unknown part at '[-]MM'"),
         ("DD/MM", "no year"),
         ("YYYY-MM-DD-DD", "two parts for the day"),
         ("YYYY-DD", "a day and no month"),

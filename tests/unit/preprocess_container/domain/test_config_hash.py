@@ -36,6 +36,14 @@ OTHER: dict[str, Any] = {
     "ignore_columns": ("note",),
     "time_format": "DD/MM/YYYY",
     "time_zone": "Europe/Berlin",
+    "time_column": "when",
+    "series_column": "id",
+    "decimal": ",",
+    "thousands": ".",
+    "missing": ("x",),
+    "encoding": "windows-1252",
+    "skip_rows": 2,
+    "duplicates": "last",
 }
 TRAIN, TEST = "1" * 64, "2" * 64
 

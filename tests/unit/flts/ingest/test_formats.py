@@ -1,0 +1,149 @@
+"""Gzip, Parquet and Excel files are read as the CSV with the same rows."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zipfile
+from datetime import UTC, date, datetime, timedelta
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from flts.errors import RejectedError
+from flts.ingest.reader import read_table
+from flts.ingest.table import RawTable
+from flts.settings import ReadSettings, UploadLimits
+
+ROWS = 50
+START = datetime(2024, 3, 1)  # noqa: DTZ001 - times without a zone
+TIMES = [START + timedelta(hours=row) for row in range(ROWS)]
+SECONDS = [1_709_251_200 + 3600 * row for row in range(ROWS)]
+LOAD = [row + 0.25 for row in range(ROWS)]
+CSV = "time,load\n" + "".join(f"{time},{load}\n" for time, load in zip(TIMES, LOAD, strict=True))
+
+
+def read(data: bytes, limits: UploadLimits | None = None) -> RawTable:
+    return read_table(io.BytesIO(data), limits=limits or UploadLimits(), settings=ReadSettings())
+
+
+def parquet_of(**columns: object) -> bytes:
+    out = io.BytesIO()
+    parquet.write_table(pa.table(columns), out)
+    return out.getvalue()
+
+
+def excel_of(*sheets: list[list[object]]) -> bytes:
+    """Return a workbook; times are days of Excel with a date format, as Excel writes them."""
+    names = [f"Sheet{at}" for at in range(1, len(sheets) + 1)]
+    head = '<?xml version="1.0"?>'
+    main = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"'
+    office = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+    package = "http://schemas.openxmlformats.org/package/2006/relationships"
+    files = {
+        "[Content_Types].xml": head + '<Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types">'
+        '<Default Extension="rels" ContentType="application/vnd.openxmlformats-package.relationships+xml"/>'
+        '<Default Extension="xml" ContentType="application/xml"/></Types>',
+        "_rels/.rels": f'{head}<Relationships xmlns="{package}"><Relationship Id="r" Type="{office}/officeDocument" '
+        'Target="xl/workbook.xml"/></Relationships>',
+        "xl/workbook.xml": f'{head}<workbook {main} xmlns:r="{office}"><sheets>'
+        + "".join(f'<sheet name="{name}" sheetId="{at}" r:id="r{at}"/>' for at, name in enumerate(names, 1))
+        + "</sheets></workbook>",
+        "xl/_rels/workbook.xml.rels": f'{head}<Relationships xmlns="{package}">'
+        + "".join(
+            f'<Relationship Id="r{at}" Type="{office}/worksheet" Target="worksheets/{name}.xml"/>'
+            for at, name in enumerate(names, 1)
+        )
+        + f'<Relationship Id="s" Type="{office}/styles" Target="styles.xml"/></Relationships>',
+        "xl/styles.xml": f'{head}<styleSheet {main}><cellXfs count="2"><xf numFmtId="0"/><xf numFmtId="22"/></cellXfs>'
+        "</styleSheet>",
+    }
+    for name, rows in zip(names, sheets, strict=True):
+        body = "".join(
+            f'<row r="{y}">' + "".join(_cell(value, f"{chr(65 + x)}{y}") for x, value in enumerate(row)) + "</row>"
+            for y, row in enumerate(rows, 1)
+        )
+        files[f"xl/worksheets/{name}.xml"] = f"{head}<worksheet {main}><sheetData>{body}</sheetData></worksheet>"
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path, text in files.items():
+            archive.writestr(path, text)
+    return out.getvalue()
+
+
+def _cell(value: object, at: str) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return f'<c r="{at}" t="b"><v>{int(value)}</v></c>'
+    if isinstance(value, datetime):
+        days = (value - datetime(1899, 12, 30)) / timedelta(days=1)  # noqa: DTZ001 - Excel's day 0
+        return f'<c r="{at}" s="1"><v>{days!r}</v></c>'
+    if isinstance(value, int | float):
+        return f'<c r="{at}"><v>{value!r}</v></c>'
+    return f'<c r="{at}" t="inlineStr"><is><t>{value}</t></is></c>'
+
+
+SHEET: list[list[object]] = [["time", "load"], *([time, load] for time, load in zip(TIMES, LOAD, strict=True))]
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (gzip.compress(CSV.encode()), "format: gzip"),
+        (gzip.compress(CSV[:99].encode()) + gzip.compress(CSV[99:].encode()), "format: gzip"),
+        (gzip.compress(CSV.encode("utf-16")), "encoding: utf-16-le"),
+        (parquet_of(time=TIMES, load=LOAD), "format: Parquet"),
+        (parquet_of(load=LOAD, __index_level_0__=TIMES), "format: Parquet"),
+        (parquet_of(time=[time.replace(tzinfo=UTC) for time in TIMES], load=LOAD), "format: Parquet"),
+        (parquet_of(time=pa.array(TIMES, pa.timestamp("ns")), load=LOAD, names=[["x"]] * ROWS), "format: Parquet"),
+        (parquet_of(time=[str(time) for time in TIMES], load=LOAD, note=["a\nb"] * ROWS), "text: note"),
+        (parquet_of(time=pa.array([str(time) for time in TIMES]).dictionary_encode(), load=LOAD), "format: Parquet"),
+        (excel_of(SHEET), "sheet: Sheet1, the first with a table"),
+        (excel_of([["a remark"]], [["Meter", 12], [None], *SHEET, ["50 rows exported"]]), "sheet: Sheet2 of 2"),
+        (excel_of([[*row, True] if at else [*row, "on"] for at, row in enumerate(SHEET)]), "true is read as 1"),
+    ],
+)
+def test_every_format_is_read_as_its_csv(data: bytes, said: str) -> None:
+    table = read(data)
+
+    assert table.times.tolist() == SECONDS
+    assert table.values[:, 0].tolist() == LOAD
+    assert any(said in note for note in table.notes)
+
+
+def test_dates_and_missing_cells_of_parquet() -> None:
+    days = [date(2024, 1, 1), date(2024, 1, 2), date(2024, 1, 3)]
+    table = read(parquet_of(day=days, a=[1, None, 3], b=[True, False, None]))
+
+    np.testing.assert_array_equal(table.values, [[1, 1], [np.nan, 0], [3, np.nan]])
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (gzip.compress(b"time,load\n" + b"2024-01-01,1\n" * 10_000_000, 9), "too_large"),
+        (excel_of([["x" * 50_000_000] * 1]), "too_large"),
+        (excel_of([["a remark"]]), "empty_file"),
+        (parquet_of(time=TIMES, load=LOAD)[:-20], "unreadable"),
+        (gzip.compress(CSV.encode())[:-20], "unreadable"),
+        (gzip.compress(gzip.compress(CSV.encode())), "not_csv"),
+    ],
+)
+def test_bombs_and_damaged_files_are_refused(data: bytes, code: str) -> None:
+    with pytest.raises(RejectedError) as refusal:
+        read(data, UploadLimits(max_upload_bytes=20_000_000))
+
+    assert (refusal.value.code, refusal.value.field) == (code, "file")
+
+
+def test_another_zip_file_is_no_workbook() -> None:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("train.csv", CSV)
+
+    with pytest.raises(RejectedError, match="no Excel workbook") as refusal:
+        read(out.getvalue())
+    assert refusal.value.code == "not_csv"
