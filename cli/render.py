@@ -132,7 +132,8 @@ def upload_lines(answer: Record) -> list[str]:
             )
     if report:
         lines.append(
-            f"  {len(report.get('columns') or ())} columns, step {report.get('step') or duration(report.get('step_seconds'))}, "
+            f"  {len(report.get('columns') or ())} columns, "
+            f"step {report.get('step') or duration(report.get('step_seconds'))}, "
             f"targets: {', '.join(report.get('targets') or ())}"
         )
     lines += [f"  ! {warning}" for warning in report.get("warnings") or ()]

@@ -344,8 +344,8 @@ class RecipeSettings(ReadSettings):
     sample_seed: int = 42
     """Seed of `random` sampling."""
     step: str = Field(default="", max_length=100)
-    """Step of the rows as reports show it: `1 h`, `1 business day`, `1 month, last day`. Finer rows are averaged. Empty:
-    the step that the training rows show."""
+    """Step of the rows as reports show it: `1 h`, `1 business day`, `1 month, last day`. Finer rows are averaged.
+    Empty: the step that the training rows show."""
     extra_hash_salt: str = Field(default="", max_length=200)
     """Any text; a different text gives a different config_hash."""
     max_gap_steps: int = Field(default=12, ge=0, le=10_000)

@@ -98,7 +98,7 @@ class Tails:
         return self._settings
 
     def _grid(self, identifier: str, config_hash: str) -> Grid | None:
-        """Return the grid of the champion's data set; a few rows alone do not show which days of the week are closed."""
+        """Return the grid of the champion's data set; a few rows alone do not show which days are closed."""
         try:
             document, _ = self._store.get(
                 self._settings.bucket_processed_data, layout.TRAIN_META(identifier, config_hash)

@@ -183,7 +183,7 @@ class FittedRecipe:
         """
         version = values.get("version") if isinstance(values, Mapping) else None
         if version not in (RECIPE_VERSION, GRID_VERSION):
-            msg = f"recipe version {version!r:.50} is neither {RECIPE_VERSION} nor {GRID_VERSION}, which this release reads"
+            msg = f"recipe version {version!r:.50} is unknown; this release reads {RECIPE_VERSION} and {GRID_VERSION}"
             raise RejectedError(msg, code="recipe_version", field="version")
         if version == RECIPE_VERSION:
             fixed = {"kind": "fixed", "step_seconds": values.get("step_seconds")}

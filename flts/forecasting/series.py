@@ -173,7 +173,7 @@ def check_grid(times: IntArray, grid: Grid, *, time_column: str = "time") -> Non
         ``gap_in_rows``; ``field`` is the time column.
     """
     check_order(times, time_column=time_column)
-    positions, remainders = grid.split(times)
+    remainders = grid.split(times)[1]
     if grid.is_calendar and remainders.any():
         row = int(np.argmax(remainders != 0))
         msg = f"{time_column}: row {row + 1} ({iso(times[row])}) is at no time of the calendar: {grid.text}"

@@ -1,7 +1,7 @@
 """Read the setting ``STEP``: a step in words, as reports show it (`Grid.text`).
 
-``1 month`` leaves the day of the month to the rows, ``1 h`` the hours without rows; ``1 month, last day`` and ``1 h, all
-hours`` do not.
+``1 month`` leaves the day of the month to the rows, ``1 h`` the hours without rows. ``1 month, last day`` and
+``1 h, all hours`` do not.
 """
 
 from __future__ import annotations
@@ -79,9 +79,9 @@ def grid_of(times: IntArray, step: str, zone: str | None = None) -> Grid:
         return _days(list(BUSINESS_DAYS), 0, zone)
     if unit in _MONTHS and 1 <= count * _MONTHS[unit] <= MOST_MONTHS:
         return _month_step(clock, count * _MONTHS[unit], detail, step, zone)
-    if unit in _SECONDS and count:
-        return _fixed_step(clock, count * _SECONDS[unit], detail, step, zone)
-    _refuse(step)
+    if unit not in _SECONDS or count == 0:
+        _refuse(step)
+    return _fixed_step(clock, count * _SECONDS[unit], detail, step, zone)
 
 
 def _month_step(clock: IntArray, months: int, detail: str, step: str, zone: str | None) -> Grid:

@@ -181,7 +181,7 @@ def _warnings(report: ValidationReport, layout: Layout) -> list[str]:
     ]
     if layout.future_rows:
         warnings.append(
-            f"the last {layout.future_rows} rows have no value: they are the future, and the forecast begins at the first"
+            f"the last {layout.future_rows} rows have no value: they are the future, and the forecast begins there"
         )
     warnings += [f"column {name} is dropped: {reason}" for name, reason in report.dropped_columns.items()]
     if report.constant_columns:

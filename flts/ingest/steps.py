@@ -88,8 +88,7 @@ def change_of_step(times: IntArray) -> StepChange | None:
 
 
 def averaged(table: RawTable, grid: Grid) -> RawTable:
-    """Return a table with one row per position of the grid: the mean of the rows of each position, missing cells left
-    out.
+    """Return a table with one row per position of the grid: the mean of its rows, missing cells left out.
 
     A table without two rows at one position is returned as it is.
     """

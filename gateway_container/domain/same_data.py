@@ -45,8 +45,8 @@ def refuse_other_data(identifier: str, before: Mapping[str, Any], now: Mapping[s
         differences.append(f"has {now['rows']:,} rows instead of {before['rows']:,}")
     if differences:
         msg = (
-            f"this file {' and '.join(differences)}, so it does not continue the data set {identifier}: upload it under "
-            "another name, or repeat the upload with replace (flts upload --replace, ?replace=true) to put it in the "
-            "place of the data set"
+            f"this file {' and '.join(differences)}, so it does not continue the data set {identifier}: upload it "
+            "under another name, or repeat the upload with replace (flts upload --replace, ?replace=true) to put it in "
+            "the place of the data set"
         )
         raise ConflictError(msg, code="other_data", field="train")

@@ -65,7 +65,7 @@ UPLOAD_BODY = {
                         "reason": {"type": "string", "description": "Why, for whoever looks later"},
                         "replace": {
                             "type": "boolean",
-                            "description": "Accept other columns, another step or far fewer rows than the upload before",
+                            "description": "Accept other columns, another step or far fewer rows than before",
                         },
                     },
                 }
