@@ -15,7 +15,7 @@ import numpy as np
 from flts.errors import NotFoundError, RejectedError
 from flts.forecasting.fitted import FittedRecipe
 from flts.forecasting.grid import Grid
-from flts.forecasting.series import IntArray, Series, iso, regularise
+from flts.forecasting.series import IntArray, Series, regularise
 from flts.ingest.encoding import utf16_of
 from flts.ingest.magic import format_of
 from flts.ingest.reader import read_table
@@ -182,7 +182,7 @@ def tail_body(
         series = _joined(tables, series.grid, max_gap_steps) or series
     segment = series.segments()[-1]
     series = series.rows(max(segment.start, segment.stop - rows), segment.stop)
-    data: dict[str, list[Any]] = {last.time_column: [iso(float(second)) for second in series.times]}
+    data: dict[str, list[Any]] = {last.time_column: list(last.time_format.write(series.times))}
     for position, name in enumerate(series.columns):
         column = series.values[:, position]
         data[name] = [None if np.isnan(value) else float(value) for value in column]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from flts.errors import RejectedError
+from flts.forecasting.file_form import FileForm
 from flts.forecasting.grid import Grid, grid_from_dict
 from flts.forecasting.series import FloatArray, IntArray
 from flts.forecasting.time_features import TIME_FEATURES
@@ -55,6 +56,8 @@ class FittedRecipe:
     handle_nans: bool
     max_gap_steps: int = MAX_GAP_STEPS
     """Most missing rows of a gap that is filled in the rows of a request, as in an upload."""
+    form: FileForm | None = None
+    """How the files write times and numbers, or None if every request may do so."""
 
     def __hash__(self) -> int:
         return hash((self.grid, self.columns, self.targets, self.offset, self.scale))
@@ -163,8 +166,8 @@ class FittedRecipe:
         if not self.grid.is_plain:
             values |= {"version": GRID_VERSION, "grid": self.grid.to_dict()}
         # A field with its default is left out, so that the JSON is that of the release that did not have the field.
-        names = [field.name for field in fields(self) if field.name != "grid"]
-        own = {name: getattr(self, name) for name in names}
+        own = {name: getattr(self, name) for name in (field.name for field in fields(self)) if name != "grid"}
+        own["form"] = self.form and self.form.to_dict()
         return values | {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in own.items()
@@ -281,7 +284,7 @@ def _texts(values: list[object]) -> tuple[str, ...]:
     return tuple(_text(value) for value in values)
 
 
-_DEFAULTS = {"max_gap_steps": MAX_GAP_STEPS}
+_DEFAULTS = {"max_gap_steps": MAX_GAP_STEPS, "form": None}
 _READERS: dict[str, Callable[[Any], object]] = {
     "columns": _texts,
     "dropped": lambda values: {_text(name): _text(reason) for name, reason in values.items()},
@@ -298,4 +301,5 @@ _READERS: dict[str, Callable[[Any], object]] = {
     "nans_drop_rows": _flag,
     "handle_nans": _flag,
     "max_gap_steps": _whole,
+    "form": lambda values: None if values is None else FileForm.from_dict(values),
 }

@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from flts.errors import RejectedError, SeriesTooShortError
+from flts.forecasting.file_form import FileForm
 from flts.forecasting.fitted import MAX_GAP_STEPS, RECIPE_VERSION, FittedRecipe
 from flts.forecasting.grid import Grid
 from flts.forecasting.scaling import UNBOUNDED, ClipMethod, Scaler, clip_bounds, offset_and_scale
@@ -102,7 +103,9 @@ class Features:
         return segments_of(self.times, self.grid)
 
 
-def fit_recipe(train: TrainSplit, spec: RecipeSpec, *, ignored: tuple[str, ...] = ()) -> FittedRecipe:
+def fit_recipe(
+    train: TrainSplit, spec: RecipeSpec, *, ignored: tuple[str, ...] = (), form: FileForm | None = None
+) -> FittedRecipe:
     """Fit a recipe's numbers on the training rows.
 
     Every statistic is computed from observed cells only. NaN and infinite cells count as missing.
@@ -113,6 +116,8 @@ def fit_recipe(train: TrainSplit, spec: RecipeSpec, *, ignored: tuple[str, ...] 
     spec : RecipeSpec
     ignored : tuple of names
         Columns of the file that IGNORE_COLUMNS left out; forecast requests may contain them.
+    form : FileForm, optional
+        How the files are written, unless every request may be written so.
 
     Raises
     ------
@@ -151,6 +156,7 @@ def fit_recipe(train: TrainSplit, spec: RecipeSpec, *, ignored: tuple[str, ...] 
         nans_drop_rows=spec.nans_drop_rows,
         handle_nans=spec.handle_nans,
         max_gap_steps=spec.max_gap_steps,
+        form=form,
     )
     made = recipe.feature_names[len(columns) :]
     for name in columns:

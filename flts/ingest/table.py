@@ -7,7 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from flts.contracts.columns import TIME_COLUMNS
+from flts.forecasting.file_form import FileForm
 from flts.forecasting.series import FloatArray, IntArray
+from flts.ingest.cell import CellFormat
 from flts.ingest.dialect import Dialect
 from flts.times import TimeFormat
 
@@ -57,6 +60,14 @@ class RawTable:
     def rows(self) -> int:
         """Number of rows."""
         return len(self.times)
+
+    @property
+    def form(self) -> FileForm | None:
+        """How the file is written, or None if every request may be written so."""
+        cells = CellFormat() if self.dialect is None else self.dialect.cells
+        thousands = "" if cells.thousands == "none" else cells.thousands
+        form = FileForm(self.time_column, self.time_format, cells.decimal, thousands, cells.missing)
+        return None if form.is_plain and self.time_column.lower() in TIME_COLUMNS else form
 
     def split(self, train_share: float) -> tuple[RawTable, RawTable]:
         """Split the rows in time, before any other step: the first ``train_share`` of them, and the later rows."""

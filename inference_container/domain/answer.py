@@ -7,12 +7,12 @@ from typing import Any
 import msgspec
 
 from inference_container.domain.batching import Answer
-from inference_container.domain.times import TimeStyle
+from inference_container.domain.request import WritesTimes
 
 _encode = msgspec.json.Encoder().encode
 
 
-def answer_body(answer: Answer, style: TimeStyle) -> bytes:
+def answer_body(answer: Answer, style: WritesTimes) -> bytes:
     """Return the body of a successful ``POST /predict``: raw units, times in the request's form."""
     champion = answer.champion
     promotion = champion.promotion
@@ -30,7 +30,7 @@ def answer_body(answer: Answer, style: TimeStyle) -> bytes:
     )
 
 
-def predictions(answer: Answer, style: TimeStyle) -> list[dict[str, Any]]:
+def predictions(answer: Answer, style: WritesTimes) -> list[dict[str, Any]]:
     """Return one row per step: ``ts`` and, per target, forecast and bounds; a NaN becomes null in JSON."""
     keys = answer.champion.answer_keys
     rows: list[list[float]] = answer.with_bounds().reshape(len(answer.mean), -1).tolist()

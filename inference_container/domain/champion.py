@@ -112,6 +112,7 @@ def _needs(bundle: Bundle, forecaster: Forecaster, limit: int) -> Needs:
         rows_required=bundle.rows_required,
         grid=recipe.grid,
         max_gap_steps=recipe.max_gap_steps,
+        form=recipe.form,
         max_horizon_steps=limit if own is None else min(own, limit),
         bundle_limits_horizon=own is not None and own <= limit,
     )

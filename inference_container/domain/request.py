@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, NoReturn
+from typing import Annotated, NoReturn, Protocol
 
 import msgspec
 import numpy as np
@@ -12,12 +12,17 @@ from numpy.typing import NDArray
 
 from flts.contracts.columns import TIME_COLUMNS
 from flts.errors import RejectedError
+from flts.forecasting.file_form import FileForm
 from flts.forecasting.grid import Grid
 from flts.forecasting.series import check_grid, regularise
+from flts.ingest.cell import CellFormat
+from flts.times import TimeFormat
 from inference_container.domain.times import TimeStyle, read_epoch, read_iso
 
 SHOWN_NAMES = 20
 SHOWN_DIGITS = 20
+DATE_LENGTH = 10  # characters of YYYY-MM-DD
+_INFINITE = (float("inf"), float("-inf"))
 
 Name = Annotated[str, msgspec.Meta(max_length=256)]
 
@@ -46,6 +51,8 @@ class Needs:
     grid: Grid
     max_gap_steps: int
     """Most missing rows of a gap that is filled."""
+    form: FileForm | None
+    """How the files of the data set are written; requests may be written so too."""
     max_horizon_steps: int
     """Longest horizon: the bundle's, or the server's limit."""
     bundle_limits_horizon: bool
@@ -60,7 +67,15 @@ class Rows:
     """(n,) epoch seconds."""
     values: NDArray[np.float64]
     """(n, k) raw units in the order of `Needs.columns`, NaN = null; (n, 0) where values are not read."""
-    style: TimeStyle
+    style: WritesTimes
+
+
+class WritesTimes(Protocol):
+    """A form of times, in which an answer is written."""
+
+    def write(self, times: NDArray[np.int64]) -> list[str] | list[int] | list[float]:
+        """Return epoch seconds in this form."""
+        ...
 
 
 _REQUEST = msgspec.json.Decoder(PredictRequest)
@@ -68,6 +83,10 @@ _NUMBERS = msgspec.json.Decoder(list[float | None])
 _TEXTS = msgspec.json.Decoder(list[str])
 # Integers are limited to 2**62, because JSON allows integers of thousands of digits, which do not fit into 64 bits.
 _EPOCHS = msgspec.json.Decoder(list[Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)] | float])
+# The cells of a file as text, or as JSON writes their values.
+_CELLS = msgspec.json.Decoder(list[str | int | float])
+_VALUES = msgspec.json.Decoder(list[float | bool | str | None])
+_OFFSET = re.compile(r"(?:[zZ]|[+-]\d{2}(?::?\d{2})?)$")
 _PLACE = re.compile(r" - at `(.*)`$")
 _ROW = re.compile(r"\[(\d+)\]")
 
@@ -121,7 +140,7 @@ def read_rows(request: PredictRequest, needs: Needs, *, max_rows: int) -> Rows:
         ``too_few_rows``, ``unordered_times``, ``duplicate_times``, ``gap_in_rows``.
     """
     data = request.data
-    time_column = _time_column(request)
+    time_column = _time_column(request, needs.form)
     known = set(needs.columns)
     for name in data:
         if name not in known and name != time_column and name not in needs.ignored:
@@ -129,7 +148,7 @@ def read_rows(request: PredictRequest, needs: Needs, *, max_rows: int) -> Rows:
             _refuse("unknown_column", f"{name}: the model does not know this column; it knows {shown}", name)
     if time_column in known and request.index_col is not None:
         _refuse("bad_request", f"{time_column}: is a measured column, not the time", "index_col")
-    times, style = _read_times(data[time_column], time_column)
+    times, style = _read_times(data[time_column], time_column, needs.form)
     count = len(times)
     if count > max_rows:
         _refuse("too_many_rows", f"data: {count} rows are more than the {max_rows} that a request may have", "data")
@@ -163,13 +182,15 @@ def _on_grid(
     return times, values
 
 
-def _time_column(request: PredictRequest) -> str:
+def _time_column(request: PredictRequest, form: FileForm | None) -> str:
     data = request.data
     if request.index_col is not None:
         if request.index_col not in data:
             message = f"index_col names {request.index_col}, which data does not have"
             _refuse("no_time_column", message, "index_col")
         return request.index_col
+    if form is not None and form.time_column in data:
+        return form.time_column
     found = [name for name in TIME_COLUMNS if name in data]
     if len(found) == 1:
         return found[0]
@@ -181,7 +202,26 @@ def _time_column(request: PredictRequest) -> str:
     raise RejectedError(message, code=code, field="index_col")
 
 
-def _read_times(raw: msgspec.Raw, column: str) -> tuple[NDArray[np.int64], TimeStyle]:
+def _read_times(raw: msgspec.Raw, column: str, form: FileForm | None) -> tuple[NDArray[np.int64], WritesTimes]:
+    if form is None:
+        return _read_plain_times(raw, column)
+    try:
+        cells = _CELLS.decode(raw)
+        return form.time_format.read(cells, field=column), form.time_format
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _read_plain_times(raw, column)
+    except RejectedError as error:
+        # A request may write times in ISO 8601 or epoch seconds, however the files write them.
+        try:
+            if form.time_format.zone is None or not isinstance(cells[0], str) or _OFFSET.search(cells[0], DATE_LENGTH):
+                return _read_plain_times(raw, column)
+            local = TimeFormat("YYYY-MM-DDTHH:mm:ss", form.time_format.zone)
+            return local.read(cells, field=column), local
+        except RejectedError:
+            raise error from None
+
+
+def _read_plain_times(raw: msgspec.Raw, column: str) -> tuple[NDArray[np.int64], TimeStyle]:
     view = bytes(raw)
     try:
         if view[1:].lstrip()[:1] == b'"':
@@ -203,7 +243,7 @@ def _read_values(data: dict[str, msgspec.Raw], needs: Needs, time_column: str, c
             if needs.reads_values:
                 _refuse("missing_column", f"{name}: the model needs this column", name)
             continue
-        column = _read_numbers(raw, name)
+        column = _read_numbers(raw, name, needs.form)
         if len(column) != count:
             message = f"{name}: has {len(column)} values, {time_column} has {count}"
             _refuse("unequal_columns", message, name)
@@ -215,16 +255,34 @@ def _read_values(data: dict[str, msgspec.Raw], needs: Needs, time_column: str, c
     return np.array(columns, dtype=np.float64).T
 
 
-def _read_numbers(raw: msgspec.Raw, name: str) -> list[float | None]:
+def _read_numbers(raw: msgspec.Raw, name: str, form: FileForm | None) -> list[float | None]:
     try:
         return _NUMBERS.decode(raw)
     except msgspec.ValidationError as error:
+        if (cells := _read_cells(raw, form)) is not None:
+            return cells
         row, reason = _row(error)
         if not row:
             _refuse("bad_column", f"{name}: {reason}; a column is a list of numbers and nulls", name)
-        _refuse("bad_number", f"{name}: {row}{reason}; values are plain numbers or null, never quoted", name)
+        _refuse(
+            "bad_number",
+            f"{name}: {row}{reason}; values are numbers or null, or cells as the files of the data set have them",
+            name,
+        )
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         _refuse("bad_number", f"{name}: {error}", name)
+
+
+def _read_cells(raw: msgspec.Raw, form: FileForm | None) -> list[float | None] | None:
+    """Return the numbers of cells that a file of the data set may have, or None if a cell is no number."""
+    try:
+        cells = _VALUES.decode(raw)
+    except msgspec.ValidationError:
+        return None
+    meaning = CellFormat() if form is None else CellFormat(form.decimal, form.thousands, form.missing)
+    numbers = [meaning.number(cell) if isinstance(cell, str) else cell for cell in cells]
+    wrong = any(number is None and cell is not None for number, cell in zip(numbers, cells, strict=True))
+    return None if wrong or any(number in _INFINITE for number in numbers) else numbers
 
 
 def _place(error: msgspec.ValidationError) -> tuple[str | None, str]:

@@ -71,7 +71,7 @@ def make_dataset(
     train_rows, sampling = _sample(layout.train, recipe_settings.sample_train_rows, recipe_settings, stream=0)
     test_rows, test_sampling = _sample(layout.test, recipe_settings.sample_test_rows, recipe_settings, stream=1)
     tell("fit")
-    recipe = fit_recipe(as_train(train_rows), RecipeSpec.of(recipe_settings), ignored=train.ignored)
+    recipe = fit_recipe(as_train(train_rows), RecipeSpec.of(recipe_settings), ignored=train.ignored, form=train.form)
     tell("transform")
     joined = layout.joined and _is_end(train_rows, layout) and _is_start(test_rows, layout)
     context = _context(train_rows) if joined else train_rows.rows(0, 0)

@@ -484,7 +484,7 @@ class TestTail:
         assert body["identifier"] == "x"
         assert body["index_col"] == "time"
         assert list(body["data"]) == ["time", "down", "up"]
-        assert body["data"]["time"] == [row.split(",")[0].replace(" ", "T") + "Z" for row in last]
+        assert body["data"]["time"] == [row.split(",")[0] for row in last]
         assert body["data"]["down"] == [float(row.split(",")[1]) for row in last]
 
     def test_it_goes_on_from_the_training_rows_into_the_test_rows(self, gateway: GatewayUnderTest) -> None:

@@ -153,7 +153,7 @@ def test_without_calibration_bounds_are_null(tmp_path: Path) -> None:
         (request_of(SERIES, slice(-9, None)), 422, "too_few_rows", "data"),
         (request_of(SERIES, slice(-300, None)), 422, "too_many_rows", "data"),
         (request_of(SERIES, inference_length=51), 422, "bad_horizon", "inference_length"),
-        ({"data": {**request_of(SERIES)["data"], "up": ["1"] * 10}}, 422, "bad_number", "up"),
+        ({"data": {**request_of(SERIES)["data"], "up": ["one"] * 10}}, 422, "bad_number", "up"),
         (b" " * 50_001, 413, "too_large", "data"),
     ],
 )

@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flts.errors import RejectedError
+from flts.forecasting.file_form import FileForm
 from flts.forecasting.grid import FixedGrid, WeekGrid
+from flts.times import TimeFormat
 from inference_container.domain.request import Needs, check_horizon, decode_request, read_rows
 
 NEEDS = Needs(
@@ -20,6 +22,7 @@ NEEDS = Needs(
     rows_required=3,
     grid=FixedGrid(60),
     max_gap_steps=1,
+    form=None,
     max_horizon_steps=100,
     bundle_limits_horizon=False,
 )
@@ -36,6 +39,60 @@ def read(data: dict[str, Any] | str, **more: Any) -> Any:
 def good(**changes: Any) -> dict[str, Any]:
     data: dict[str, Any] = {"time": TIMES, "down": [1, 2.5, None], "up": [4.0, 5.0, 6.0], **changes}
     return {name: value for name, value in data.items() if value != "absent"}
+
+
+def test_cells_as_a_file_has_them_are_numbers_and_missing_marks() -> None:
+    rows = read(good(down=["1.5", "n/a", True], up=["-", " 2 ", 3]))
+
+    np.testing.assert_array_equal(rows.values, [[1.5, np.nan], [np.nan, 2], [1, 3]])
+
+
+MARKS = FileForm("Datum", TimeFormat("DD.MM.YYYY HH:mm", "Europe/Berlin"), decimal=",", thousands=".", missing=("x",))
+
+
+def test_a_request_is_read_and_answered_as_the_files_of_the_data_set_are_written() -> None:
+    needs = replace(NEEDS, form=MARKS, grid=FixedGrid(3600, "Europe/Berlin"))
+    data = {
+        "Datum": ["31.03.2024 00:00", "31.03.2024 01:00", "31.03.2024 03:00"],  # 02:00 does not exist
+        "down": ["1,5", "x", "1.234,5"],
+        "up": [1, 2, 3],
+    }
+
+    rows = read_rows(decode_request(json.dumps({"data": data}).encode()), needs, max_rows=9)
+
+    assert np.diff(rows.times).tolist() == [3600, 3600]
+    np.testing.assert_array_equal(rows.values[:, 0], [1.5, np.nan, 1234.5])
+    assert rows.style.write(rows.times + 3600) == ["31.03.2024 01:00", "31.03.2024 03:00", "31.03.2024 04:00"]
+
+
+@pytest.mark.parametrize(
+    ("times", "answered"),
+    [
+        (["2024-01-01T12:00Z", "2024-01-01T13:00Z", "2024-01-01T14:00Z"], "2024-01-01T14:00Z"),
+        (["2024-01-01 12:00", "2024-01-01 13:00", "2024-01-01 14:00"], "2024-01-01T14:00:00"),
+        ([1704106800, 1704110400, 1704114000], 1704114000),
+    ],
+)
+def test_a_request_may_write_iso_and_epoch_seconds_however_the_files_are_written(
+    times: list[Any], answered: str | int
+) -> None:
+    needs = replace(NEEDS, form=MARKS, grid=FixedGrid(3600, "Europe/Berlin"))
+
+    body = json.dumps({"data": {"time": times, "down": [1, 2, 3], "up": [1, 2, 3]}}).encode()
+    rows = read_rows(decode_request(body), needs, max_rows=9)
+
+    # Local times without an offset are on the clock of the data set.
+    assert np.diff(rows.times).tolist() == [3600, 3600]
+    assert rows.style.write(rows.times[-1:]) == [answered]
+
+
+def test_a_time_in_no_form_is_refused_with_the_form_of_the_files() -> None:
+    request = decode_request(json.dumps({"data": {"Datum": ["noon"], "down": [1], "up": [1]}}).encode())
+
+    with pytest.raises(RejectedError, match=r"31\.01\.2024 13:45") as refused:
+        read_rows(request, replace(NEEDS, form=MARKS), max_rows=9)
+
+    assert (refused.value.code, refused.value.field) == ("bad_time", "Datum")
 
 
 def test_a_missing_row_becomes_nulls_and_a_small_shift_is_removed_as_at_upload() -> None:
@@ -126,9 +183,9 @@ REFUSALS: list[tuple[str, dict[str, Any] | str, dict[str, Any], str, str | None,
     ("index_col a value", good(), {"index_col": "down"}, "unknown_column", "time", "time"),
     ("an unknown column", good(sideways=[1, 2, 3]), {}, "unknown_column", "sideways", "down, up"),
     ("a missing column", good(up="absent"), {}, "missing_column", "up", "needs this column"),
-    ("quoted numbers", good(down=["1", "2", "3"]), {}, "bad_number", "down", "row 0"),
-    ("NaN as text", good(down=[1, "NaN", 3]), {}, "bad_number", "down", "row 1"),
-    ("true as number", good(up=[1, 2, True]), {}, "bad_number", "up", "row 2"),
+    ("text as number", good(down=["1", "two", "3"]), {}, "bad_number", "down", "row 0"),
+    ("infinity as text", good(down=[1, "inf", 3]), {}, "bad_number", "down", "row 1"),
+    ("a comma in a file with points", good(up=[1, 2, "1,5"]), {}, "bad_number", "up", "row 2"),
     ("a list as cell", good(up=[1, 2, [3]]), {}, "bad_number", "up", "row 2"),
     ("a column that is no list", good(up=3), {}, "bad_column", "up", "list of numbers"),
     ("a column that is null", good(up=None), {}, "bad_column", "up", "list of numbers"),
@@ -197,11 +254,11 @@ def test_any_json_in_any_place_is_read_or_refused(time: Any, down: Any, up: Any,
 
 
 def test_a_model_of_the_clock_needs_no_values_but_still_refuses_wrong_ones() -> None:
-    needs = Needs(("down", "up"), frozenset(), reads_values=False, rows_required=1, grid=FixedGrid(60), max_gap_steps=1,
-                  max_horizon_steps=10, bundle_limits_horizon=False)  # fmt: skip
+    needs = Needs(("down", "up"), frozenset(), reads_values=False, rows_required=1, grid=FixedGrid(60),
+                  max_gap_steps=1, form=None, max_horizon_steps=10, bundle_limits_horizon=False)  # fmt: skip
 
     rows = read_rows(decode_request(json.dumps({"data": {"ts": [0]}}).encode()), needs, max_rows=9)
     assert rows.values.shape == (1, 0)
 
     with pytest.raises(RejectedError, match="up"):
-        read_rows(decode_request(b'{"data": {"ts": [0], "up": ["1"]}}'), needs, max_rows=9)
+        read_rows(decode_request(b'{"data": {"ts": [0], "up": ["one"]}}'), needs, max_rows=9)
