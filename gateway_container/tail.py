@@ -7,6 +7,7 @@ import io
 import json
 import threading
 from collections import OrderedDict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,7 +21,7 @@ from flts.ingest.encoding import utf16_of
 from flts.ingest.magic import format_of
 from flts.ingest.reader import read_table
 from flts.ingest.table import RawTable
-from flts.ingest.uploads import newest_upload
+from flts.ingest.uploads import newest_upload, upload_hash
 from flts.processes.scratch import scratch_folder
 from flts.storage import layout
 from flts.storage.ports import ObjectStore
@@ -35,6 +36,16 @@ MOST_TAIL_BYTES = 64 * 2**20
 SPARE_LINES = 3  # read in addition to the requested rows, because the file may end with empty lines
 BLOCK_BYTES = 1 << 16
 HEAD_BYTES = 1 << 20  # enough to guess how the file is written, as `read_table` does
+
+
+@dataclass(frozen=True, slots=True)
+class _Served:
+    """The data set that a champion was trained on."""
+
+    recipe: FittedRecipe
+    keys: list[str]
+    """Keys of its uploaded files, the training file first."""
+    settings: dict[str, Any]
 
 
 class Tails:
@@ -66,28 +77,39 @@ class Tails:
         if upload is None:
             msg = f"nothing was uploaded as {identifier}; upload a CSV first: flts upload {identifier} train.csv"
             raise NotFoundError(msg, code="no_upload", field="identifier")
-        champion = self._pointers.current(identifier)
-        config_hash = str(champion[0].get("config_hash")) if champion else ""
+        pointer = self._pointers.current(identifier)
+        config_hash = str(pointer[0].get("config_hash")) if pointer else ""
         key = (identifier, f"{upload.upload_hash}/{config_hash}", rows)
         with self._lock:
             if key in self._cache:
                 self._cache.move_to_end(key)
                 return self._cache[key]
         settings = self._settings_of(identifier)
-        tables: list[RawTable] = []
-        with scratch_folder("tail") as folder:
-            for info in (upload.test, upload.train):
-                if info is None or sum(table.rows for table in tables) >= rows:
-                    continue
-                path = folder / "file"
-                self._store.get_file(bucket, info.key, path)
-                tables.insert(0, read_tail(path, rows, settings))
-                if min(rows, tables[0].rows) * len(tables[0].columns) > MOST_CELLS:
-                    _refuse_wide(rows)
-        grid = self._grid(identifier, config_hash)
+        tables = self._read([info.key for info in (upload.train, upload.test) if info is not None], rows, settings)
+        served = self._served(identifier, config_hash)
+        if served is not None and not _fits(tables[-1], served.recipe):
+            # The upload has other columns or another step. Until a run on it is promoted, the champion answers by the
+            # rows of its own upload.
+            settings = self._settings.with_overrides(served.settings)
+            tables = self._read(served.keys, rows, settings)
+        grid = served.recipe.grid if served is not None else None
         body = tail_body(identifier, tables, rows=rows, max_gap_steps=settings.max_gap_steps, grid=grid)
         self._remember(key, body)
         return body
+
+    def _read(self, keys: list[str], rows: int, settings: GatewaySettings) -> list[RawTable]:
+        """Return the ends of an upload's files, the last file last, with ``rows`` rows together if it has as many."""
+        tables: list[RawTable] = []
+        with scratch_folder("tail") as folder:
+            for key in reversed(keys):
+                if sum(table.rows for table in tables) >= rows:
+                    continue
+                path = folder / "file"
+                self._store.get_file(self._settings.bucket_raw_data, key, path)
+                tables.insert(0, read_tail(path, rows, settings))
+                if min(rows, tables[0].rows) * len(tables[0].columns) > MOST_CELLS:
+                    _refuse_wide(rows)
+        return tables
 
     def _settings_of(self, identifier: str) -> GatewaySettings:
         """Return the settings of the last run, because an upload can name the columns to ignore."""
@@ -97,13 +119,26 @@ class Tails:
                 return self._settings.with_overrides(record.get("settings") or {})
         return self._settings
 
-    def _grid(self, identifier: str, config_hash: str) -> Grid | None:
-        """Return the grid of the champion's data set; a few rows alone do not show which days are closed."""
+    def _served(self, identifier: str, config_hash: str) -> _Served | None:
+        """Return the data set of the champion, or None without a champion or if its description is gone."""
         try:
             document, _ = self._store.get(
                 self._settings.bucket_processed_data, layout.TRAIN_META(identifier, config_hash)
             )
-            return FittedRecipe.from_dict(json.loads(document)["recipe"]).grid
+            meta = json.loads(document)
+            hashes = [digest for digest in (meta["raw"]["train"], meta["raw"]["test"]) if digest]
+            digest = upload_hash(*hashes)
+            return _Served(
+                recipe=FittedRecipe.from_dict(meta["recipe"]),
+                keys=[
+                    layout.UPLOAD(identifier, digest, part) for part, _ in zip(("train", "test"), hashes, strict=False)
+                ],
+                settings={
+                    name: ",".join(value) if isinstance(value, list) else value
+                    for name, value in meta["settings"].items()
+                    if value is not None
+                },
+            )
         except (NotFoundError, RejectedError, ValueError, KeyError, TypeError):
             return None
 
@@ -187,6 +222,11 @@ def tail_body(
         column = series.values[:, position]
         data[name] = [None if np.isnan(value) else float(value) for value in column]
     return {"identifier": identifier, "index_col": last.time_column, "data": data}
+
+
+def _fits(table: RawTable, recipe: FittedRecipe) -> bool:
+    """Return whether a champion with this recipe can go on from the rows of a table."""
+    return set(recipe.columns) <= set(table.columns) and _is_on(table.times, recipe.grid)
 
 
 def _is_on(times: IntArray, grid: Grid) -> bool:

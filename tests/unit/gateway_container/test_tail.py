@@ -1,84 +1,94 @@
+"""The rows that a forecast goes on from are rows that the champion knows, on the champion's calendar."""
+
 from __future__ import annotations
 
-import gzip
-from datetime import UTC, datetime, timedelta
+import hashlib
+import json
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 
-from flts.errors import RejectedError
-from gateway_container.settings import GatewaySettings
-from gateway_container.tail import HEAD_BYTES, ends_of, read_tail
-from tests.gateway import KEY
-
-START = datetime(2024, 1, 20, tzinfo=UTC)
-
-
-def settings(**values: Any) -> GatewaySettings:
-    given = {
-        "store": "filesystem",
-        "store_path": "x",
-        "kafka_bootstrap_servers": "nowhere:9092",
-        "gateway_api_key": KEY,
-    }
-    return GatewaySettings(**{**given, **values})
+from flts.ingest.layout import lay_out
+from flts.ingest.reader import read_table
+from flts.settings import RecipeSettings, UploadLimits, WindowSettings
+from flts.storage import layout
+from preprocess_container.domain.dataset import make_dataset
+from tests.calendar_files import BUSINESS_DAYS, MONTHS
+from tests.gateway import GatewayUnderTest, csv_text, make_gateway
 
 
-def hourly(folder: Path, rows: int) -> Path:
-    lines = [f"{(START + timedelta(hours=at)).strftime('%d.%m.%Y %H:%M')},{at}" for at in range(rows)]
+@pytest.fixture
+def gateway(tmp_path: Path) -> GatewayUnderTest:
+    return make_gateway(tmp_path)
+
+
+def upload(gateway: GatewayUnderTest, train: bytes, **fields: str) -> None:
+    answer = gateway.client().post("/datasets/x", files={"train": ("t.csv", train)}, data=fields)
+    assert answer.status_code == 202, answer.text
+
+
+def promote(gateway: GatewayUnderTest, train: bytes, folder: Path) -> None:
+    """Write what a promotion leaves behind: the description of the data set, and the pointer to its champion."""
     path = folder / "train.csv"
-    path.write_text("\n".join(["time,load", *lines]) + "\n")
-    return path
+    path.write_bytes(train)
+    settings = RecipeSettings()
+    table = read_table(path, limits=UploadLimits(), settings=settings)
+    recipe = make_dataset(table, lay_out(table, None, settings), settings, WindowSettings()).recipe
+    meta = {
+        "raw": {"train": hashlib.sha256(train).hexdigest(), "test": None},
+        "recipe": recipe.to_dict(),
+        "settings": {"TARGETS": [], "SAMPLE_TRAIN_ROWS": None, "MAX_GAP_STEPS": 12},
+    }
+    digest = hashlib.sha256(b"config" + train).hexdigest()
+    gateway.store.put("processed-data", layout.TRAIN_META("x", digest), json.dumps(meta).encode())
+    gateway.store.put("model-promotion", layout.CURRENT("x"), json.dumps({"config_hash": digest}).encode())
 
 
-def test_last_rows_that_do_not_show_the_order_of_day_and_month_are_read_with_more_rows(tmp_path: Path) -> None:
-    path = hourly(tmp_path, 24 * 20)  # until 8 February
-
-    table = read_tail(path, 10, settings())
-
-    assert np.datetime64(int(table.times[-1]), "s") == np.datetime64("2024-02-08T23:00:00")
-    assert table.times[-1] - table.times[-2] == 3600
+def tail(gateway: GatewayUnderTest, rows: int) -> dict[str, list[str]]:
+    answer = gateway.client().get("/datasets/x/tail", params={"rows": rows})
+    assert answer.status_code == 200, answer.text
+    return dict(answer.json()["data"])
 
 
-def test_a_tail_is_read_as_its_settings_say(tmp_path: Path) -> None:
-    path = tmp_path / "train.csv"
-    path.write_text("time,load\n01/02/2024 12:00,1\n01/02/2024 13:00,2\n")
-
-    with pytest.raises(RejectedError) as refusal:
-        read_tail(path, 10, settings())
-    table = read_tail(path, 10, settings(time_format="DD/MM/YYYY", time_zone="Europe/Berlin"))
-
-    assert refusal.value.code == "ambiguous_time"
-    assert np.datetime64(int(table.times[0]), "s") == np.datetime64("2024-02-01T11:00:00")
-
-
-ROWS = 60_000
-
-
-def minutes(order: int = 1) -> str:
-    rows = [f"{1_700_000_000 + 60 * at};{at},5\n" for at in range(ROWS)][::order]
-    return "Meter 12\ntime;load\n" + "".join(rows)
-
-
-@pytest.mark.parametrize(
-    ("data", "in_part"),
-    [
-        (minutes().encode(), True),
-        (minutes(-1).encode(), True),
-        (minutes().encode("utf-16"), False),
-        (gzip.compress(minutes().encode()), False),
-    ],
-)
-def test_the_last_rows_are_the_newest_whether_the_ends_or_the_whole_file_is_read(
-    data: bytes, in_part: bool, tmp_path: Path
+def test_an_upload_of_other_columns_leaves_the_champions_rows_until_it_is_promoted(
+    gateway: GatewayUnderTest, tmp_path: Path
 ) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(data)
+    first = csv_text(300)
+    other = csv_text(400, seed=9).replace(b"down", b"left", 1)
+    upload(gateway, first)
+    promote(gateway, first, tmp_path)
+    before = tail(gateway, 5)
 
-    table = read_tail(path, 2, settings())
+    upload(gateway, other, replace="true")
 
-    assert (ends_of(path, 5) is not None) == in_part
-    assert not in_part or len(data) > HEAD_BYTES
-    assert table.times.tolist() == [1_700_000_000 + 60 * at for at in (ROWS - 2, ROWS - 1)]
+    assert tail(gateway, 5) == before
+    promote(gateway, other, tmp_path)
+    assert list(tail(gateway, 5)) == ["time", "left", "up"]
+
+
+def test_newer_rows_of_the_same_columns_are_gone_on_from_at_once(gateway: GatewayUnderTest, tmp_path: Path) -> None:
+    first = csv_text(300)
+    upload(gateway, first)
+    promote(gateway, first, tmp_path)
+
+    upload(gateway, csv_text(320))
+
+    assert tail(gateway, 1)["time"] == [csv_text(320).decode().splitlines()[-1].split(",")[0]]
+
+
+def test_a_few_rows_are_on_the_calendar_of_the_champion(gateway: GatewayUnderTest, tmp_path: Path) -> None:
+    train = BUSINESS_DAYS.write(tmp_path).read_bytes()
+    upload(gateway, train)
+    promote(gateway, train, tmp_path)
+
+    # The last six rows span a weekend.
+    assert tail(gateway, 6)["date"] == [line.split(",")[0] for line in train.decode().splitlines()[-6:]]
+
+
+def test_times_are_written_as_the_file_writes_them(gateway: GatewayUnderTest, tmp_path: Path) -> None:
+    lines = MONTHS.write(tmp_path).read_text().splitlines()
+    months = "\n".join(["Month,sales", *(f"{line[:7]},{line.split(',')[1]}" for line in lines[1:])]) + "\n"
+
+    upload(gateway, months.encode())
+
+    assert tail(gateway, 3)["Month"] == ["2022-10", "2022-11", "2022-12"]
