@@ -225,7 +225,11 @@ def forecast_table(answer: Record, *, targets: Sequence[str] = (), most_rows: in
     for target in shown_targets:
         headers += [target, f"{target} 90 %"]
     heading = f"{answer.get('model_type')} (run id {str(answer.get('run_id'))[:8]}) on {answer.get('identifier')}"
-    return [heading, *table(headers, rows, right=("step", *headers[2:]))]
+    held = [name for name in answer.get("held_targets") or () if name in shown_targets]
+    notes = [
+        f"  ! {name} never changed in the training rows and has changed since: its last value is held" for name in held
+    ]
+    return [heading, *table(headers, rows, right=("step", *headers[2:])), *notes]
 
 
 def forecast_targets(answer: Record) -> list[str]:

@@ -74,7 +74,7 @@ class Predictor:
         if needs.grid.after(rows.times[-1:], request.inference_length)[0, -1] > LAST_SECOND:
             msg = "the forecast would end after the year 9999"
             raise RejectedError(msg, code="bad_horizon", field="inference_length")
-        series = Series(rows.times, needs.columns if needs.reads_values else (), rows.values, needs.grid)
+        series = Series(rows.times, needs.value_columns, rows.values, needs.grid)
         answer = await self._batcher.submit(champion, series, request.inference_length)
         encoded = answer_body(answer, rows.style)
         if self._forecast_log is not None:

@@ -25,6 +25,7 @@ def answer_body(answer: Answer, style: WritesTimes) -> bytes:
             "config_hash": promotion.config_hash,
             "calibrated_steps": champion.calibrated_steps,
             "imputed_cells": answer.imputed_cells,
+            **({"held_targets": [held.name for held in answer.held]} if answer.held else {}),
             "predictions": predictions(answer, style),
         }
     )

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from flts.errors import RejectedError, RetryableError
 from flts.forecasting.grid import Grid
 from flts.forecasting.series import Series
-from inference_container.domain.champion import FULL_BATCH, Champion
+from inference_container.domain.champion import FULL_BATCH, Champion, Held
 from inference_container.domain.stacking import stack_windows
 
 if TYPE_CHECKING:
@@ -46,20 +46,24 @@ class Answer:
     mean: FloatArray
     """(h, M)"""
     imputed_cells: int
+    held: tuple[Held, ...] = ()
 
     @property
     def lower(self) -> FloatArray:
         """(h, M) lower bounds, NaN where there were too few residuals."""
-        return self.mean + self.champion.offsets[: len(self.mean), :, 1]
+        return self.with_bounds()[..., 1]
 
     @property
     def upper(self) -> FloatArray:
         """(h, M) upper bounds, NaN where there were too few residuals."""
-        return self.mean + self.champion.offsets[: len(self.mean), :, 2]
+        return self.with_bounds()[..., 2]
 
     def with_bounds(self) -> FloatArray:
         """Return (h, M, 3): forecast, lower and upper bound."""
-        return self.mean[:, :, None] + self.champion.offsets[: len(self.mean)]
+        answer = self.mean[:, :, None] + self.champion.offsets[: len(self.mean)]
+        for held in self.held:
+            answer[:, held.position] = held.last, *sorted((held.constant, held.last))
+        return answer
 
 
 class Batcher:
@@ -299,7 +303,8 @@ class _Lane:
         if job.future.done():
             return
         if np.isfinite(mean).all():
-            job.future.set_result(Answer(self._champion, times, mean, job.imputed_cells))
+            held = self._champion.held(job.series)
+            job.future.set_result(Answer(self._champion, times, mean, job.imputed_cells, held))
         else:
             job.future.set_exception(_not_finite())
 

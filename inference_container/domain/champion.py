@@ -14,6 +14,7 @@ from flts.bundle.format import Bundle
 from flts.bundle.model import BundleModel
 from flts.errors import RejectedError
 from flts.forecasting.intervals import bounds
+from flts.forecasting.series import Series
 from inference_container.domain.promotion import Promotion
 from inference_container.domain.request import Needs
 
@@ -22,6 +23,20 @@ WARM_RUNS = 5
 INLINE_SECONDS = 0.01  # a longer call would block the event loop, so it runs in a thread
 
 FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A target that had one value in all training rows, so that no model learnt it, and that has another value now.
+
+    Its forecast is its last value, and its bounds contain both values.
+    """
+
+    position: int
+    """Position among the targets."""
+    name: str
+    constant: float
+    last: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,6 +59,17 @@ class Champion:
     """Measured processor seconds per window (or per time) of a full batch."""
     inline: bool
     """Whether a full batch is quick enough to run inside the event loop."""
+
+    def held(self, series: Series) -> tuple[Held, ...]:
+        """Return the targets that were constant in the training rows and whose last value differs from the constant."""
+        found = []
+        for name in self.needs.constants:
+            cells = series.values[:, series.columns.index(name)]
+            known = np.flatnonzero(np.isfinite(cells))
+            constant = self.bundle.recipe.constants[name]
+            if len(known) and cells[known[-1]] != constant:
+                found.append(Held(self.targets.index(name), name, constant, float(cells[known[-1]])))
+        return tuple(found)
 
     @property
     def identifier(self) -> str:
@@ -109,6 +135,7 @@ def _needs(bundle: Bundle, forecaster: Forecaster, limit: int) -> Needs:
         columns=recipe.columns,
         ignored=frozenset(recipe.dropped),
         reads_values=bundle.input_kind == "window",
+        constants=tuple(name for name in recipe.columns if name in recipe.constants and name in recipe.targets),
         rows_required=bundle.rows_required,
         grid=recipe.grid,
         max_gap_steps=recipe.max_gap_steps,

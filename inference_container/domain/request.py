@@ -47,6 +47,8 @@ class Needs:
     """Raw columns that are accepted and not read."""
     reads_values: bool
     """False for models whose only input is the times."""
+    constants: tuple[str, ...]
+    """Targets with one value in all training rows, in the order of ``columns``; they are read by every model."""
     rows_required: int
     grid: Grid
     max_gap_steps: int
@@ -58,6 +60,11 @@ class Needs:
     bundle_limits_horizon: bool
     """Whether ``max_horizon_steps`` is the limit of a bundle that cannot be rolled further."""
 
+    @property
+    def value_columns(self) -> tuple[str, ...]:
+        """Columns whose values are read, in the order of `Rows.values`."""
+        return self.columns if self.reads_values else self.constants
+
 
 @dataclass(frozen=True, slots=True)
 class Rows:
@@ -66,7 +73,7 @@ class Rows:
     times: NDArray[np.int64]
     """(n,) epoch seconds."""
     values: NDArray[np.float64]
-    """(n, k) raw units in the order of `Needs.columns`, NaN = null; (n, 0) where values are not read."""
+    """(n, k) raw units in the order of `Needs.value_columns`, NaN = null."""
     style: WritesTimes
 
 
@@ -172,9 +179,13 @@ def _on_grid(
     except RejectedError as error:
         if error.code not in ("gap_in_rows", "off_grid"):
             raise
-        columns = needs.columns[: values.shape[1]]
         series, report = regularise(
-            times, columns, values, max_gap_steps=needs.max_gap_steps, grid=needs.grid, time_column=time_column
+            times,
+            needs.value_columns,
+            values,
+            max_gap_steps=needs.max_gap_steps,
+            grid=needs.grid,
+            time_column=time_column,
         )
         if report.cut_gaps or report.off_calendar_rows:
             raise
@@ -236,18 +247,20 @@ def _read_plain_times(raw: msgspec.Raw, column: str) -> tuple[NDArray[np.int64],
 
 
 def _read_values(data: dict[str, msgspec.Raw], needs: Needs, time_column: str, count: int) -> NDArray[np.float64]:
-    columns = []
+    columns: list[list[float | None]] = []
     for name in needs.columns:
         raw = data.get(name)
         if raw is None or name == time_column:
             if needs.reads_values:
                 _refuse("missing_column", f"{name}: the model needs this column", name)
+            if name in needs.constants:
+                columns.append([None] * count)
             continue
         column = _read_numbers(raw, name, needs.form)
         if len(column) != count:
             message = f"{name}: has {len(column)} values, {time_column} has {count}"
             _refuse("unequal_columns", message, name)
-        if needs.reads_values:
+        if needs.reads_values or name in needs.constants:
             columns.append(column)
     if not columns:
         return np.empty((count, 0))

@@ -211,6 +211,13 @@ step  ts                           down                  down 90 %   up  up 90 %
     )
 
 
+def test_a_target_that_is_held_at_its_last_value_is_marked() -> None:
+    shown = render.forecast_table({**ANSWER, "held_targets": ["up"]})
+
+    assert shown[-1] == "  ! up never changed in the training rows and has changed since: its last value is held"
+    assert render.forecast_table({**ANSWER, "held_targets": ["up"]}, targets=["down"])[-1] != shown[-1]
+
+
 def test_a_long_forecast_shows_its_ends_and_only_the_targets_asked_for() -> None:
     shown = render.forecast_table(ANSWER, targets=["up"], most_rows=6)
 

@@ -1,18 +1,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
+from flts.bundle.format import Bundle
 from flts.errors import RejectedError, RetryableError
 from flts.forecasting.grid import FixedGrid
 from flts.forecasting.recipe import RecipeSpec, scaled_rows, transform, unscale_targets
 from flts.forecasting.series import FloatArray, Series
+from inference_container.domain.answer import answer_body
 from inference_container.domain.batching import CLOCK_POINTS, Answer, Batcher
 from inference_container.domain.champion import FULL_BATCH, Champion
+from inference_container.domain.times import INTEGER_STYLE
 from tests.made_series import with_values
 from tests.serving import champion_of, clock_bundle, small_series, window_bundle
 
@@ -342,10 +346,11 @@ def with_constants(*names: str) -> Series:
 @pytest.mark.parametrize("steps", [1, 4])
 def test_a_constant_target_answers_its_constant_beside_the_others(steps: int) -> None:
     champion = champion_of(window_bundle(with_constants("up")))
+    window = with_constants("up").rows(70, 80)
 
-    answer = in_loop(lambda batcher: batcher.submit(champion, window_at(80), steps))
+    answer = in_loop(lambda batcher: batcher.submit(champion, window, steps))
 
-    expected = champion.forecaster.forecast(window_at(80), steps)
+    expected = champion.forecaster.forecast(window, steps)
     assert expected.lower is not None
     assert answer.mean[:, 1].tolist() == answer.lower[:, 1].tolist() == [7.5] * steps
     np.testing.assert_allclose(answer.mean, expected.mean, rtol=1e-6)
@@ -355,7 +360,28 @@ def test_a_constant_target_answers_its_constant_beside_the_others(steps: int) ->
 def test_a_data_set_of_only_constants_is_served() -> None:
     champion = champion_of(clock_bundle(with_constants(*SERIES.columns)))
 
-    answer = in_loop(lambda batcher: batcher.submit(champion, window_at(80), 3))
+    window = with_constants(*SERIES.columns).rows(70, 80)
+
+    answer = in_loop(lambda batcher: batcher.submit(champion, window, 3))
 
     assert champion.describe()["reason"] == "all_constant"
     assert answer.mean.tolist() == answer.upper.tolist() == [[7.5] * 3] * 3
+
+
+@pytest.mark.parametrize("bundle", [window_bundle, clock_bundle])
+@pytest.mark.parametrize(("last", "answered"), [(9.0, [9.0, 7.5, 9.0]), (2.0, [2.0, 2.0, 7.5])])
+def test_a_constant_that_varies_now_is_held_at_its_last_value_within_both(
+    bundle: Callable[[Series], tuple[Bundle, bytes]], last: float, answered: list[float]
+) -> None:
+    champion = champion_of(bundle(with_constants("up")))
+    rows = with_constants("up").rows(70, 80)
+    values = rows.values.copy()
+    values[5:, 1] = last
+    values[-1, 1] = np.nan  # the last value counts, not the last row
+    series = with_values(rows, values).select(champion.needs.value_columns)
+
+    answer = in_loop(lambda batcher: batcher.submit(champion, series, 2))
+
+    assert [held.name for held in answer.held] == ["up"]
+    assert answer.with_bounds()[:, 1].tolist() == [answered] * 2
+    assert json.loads(answer_body(answer, INTEGER_STYLE))["held_targets"] == ["up"]

@@ -19,6 +19,7 @@ NEEDS = Needs(
     columns=("down", "up"),
     ignored=frozenset({"note"}),
     reads_values=True,
+    constants=(),
     rows_required=3,
     grid=FixedGrid(60),
     max_gap_steps=1,
@@ -254,7 +255,7 @@ def test_any_json_in_any_place_is_read_or_refused(time: Any, down: Any, up: Any,
 
 
 def test_a_model_of_the_clock_needs_no_values_but_still_refuses_wrong_ones() -> None:
-    needs = Needs(("down", "up"), frozenset(), reads_values=False, rows_required=1, grid=FixedGrid(60),
+    needs = Needs(("down", "up"), frozenset(), reads_values=False, constants=(), rows_required=1, grid=FixedGrid(60),
                   max_gap_steps=1, form=None, max_horizon_steps=10, bundle_limits_horizon=False)  # fmt: skip
 
     rows = read_rows(decode_request(json.dumps({"data": {"ts": [0]}}).encode()), needs, max_rows=9)
