@@ -60,7 +60,7 @@ def gzip_bomb() -> Body:
     packed = io.BytesIO()
     with gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=1) as file:
         for _ in range(64):
-            file.write(b"1700000000,1,2\n" * (MIB // 15))
+            file.write((b"1700000000," + b"1." + b"0" * 84 + b",2\n") * (MIB // 100))
     return [packed.getvalue()]
 
 
