@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from pyarrow import csv
 
 from flts.forecasting.series import FloatArray
-from flts.ingest.arrow import doubles
+from flts.ingest.arrow import doubles, truths
 from flts.ingest.cell import MISSING, THOUSANDS_MARKS, CellFormat
 from flts.ingest.columns import Columns
 from flts.ingest.problems import Problems
@@ -27,6 +27,7 @@ _TRUE, _FALSE = (
     sorted({form for word in words for form in (word, word.upper(), word.title())})
     for words in (("true", "yes"), ("false", "no"))
 )
+_YES, _NO = "true|yes", "false|no"
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 
 
@@ -83,7 +84,7 @@ class BlockReader:
         values = np.column_stack([numbers(table, at, first_row) for at in self._columns.numeric])
         self._check_range(values, first_row)
         parts = [self._text(table, at, first_row) for at in self._columns.times]
-        times = parts[0] if len(parts) == 1 else pc.binary_join_element_wise(*map(pc.utf8_trim_whitespace, parts), " ")
+        times = parts[0] if len(parts) == 1 else _joined(*map(pc.utf8_trim_whitespace, parts))
         series: Any = None
         if self.series is not None:
             series = pc.utf8_slice_codeunits(
@@ -151,28 +152,28 @@ class BlockReader:
 
     def _careful(self, table: pa.Table, at: int, first_row: int) -> FloatArray:
         """Convert a column as `CellFormat.number` does, and note the first cell that is not a number."""
+        # Functions of Arrow with a scalar or a list import pandas if it is installed, so that only patterns are used.
         text: Any = pc.utf8_trim_whitespace(self._text(table, at, first_row))
-        lower = pc.utf8_lower(text)
         is_number = pc.match_substring_regex(text, f"^{self._meaning.pattern}$")
-        is_true, is_false = (pc.is_in(lower, pa.array(words)) for words in (["true", "yes"], ["false", "no"]))
-        is_missing = pc.or_(
-            pc.is_in(lower, pa.array([mark.lower() for mark in MISSING])),
-            pc.is_in(text, pa.array(self._meaning.missing, pa.string())),
-        )
-        known = pc.or_(pc.or_(is_number, is_missing), pc.or_(is_true, is_false))
-        wrong: Any = pc.invert(pc.fill_null(known, True))  # noqa: FBT003 - the value for null
-        count = pc.sum(wrong).as_py() or 0
-        if count:
-            row = pc.index(wrong, value=True).as_py()
-            self._note_wrong(at, first_row + row, str(text[row]), count)
+        is_true, is_false = (truths(pc.match_substring_regex(text, f"(?i)^({words})$")) for words in (_YES, _NO))
+        is_missing = truths(pc.match_substring_regex(text, self._missing))
+        wrong = truths(text.is_valid()) & ~(truths(is_number) | is_true | is_false | is_missing)
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            self._note_wrong(at, first_row + row, str(text[row]), int(wrong.sum()))
         for mark in THOUSANDS_MARKS[self._meaning.thousands]:
             text = pc.replace_substring(text, mark, "")
         if self._meaning.decimal == ",":
             text = pc.replace_substring(text, ",", ".")
-        text = pc.if_else(is_true, "1", pc.if_else(is_false, "0", text))
-        usable: Any = pc.fill_null(pc.or_(is_number, pc.or_(is_true, is_false)), False)  # noqa: FBT003 - the value for null
-        values: Any = pc.cast(pc.if_else(usable, text, None), pa.float64())
-        return doubles(pa.chunked_array([values]))
+        numbers: Any = pc.cast(pc.if_else(is_number, text, pa.nulls(len(text), pa.string())), pa.float64())
+        return np.where(is_true, 1.0, np.where(is_false, 0.0, doubles(pa.chunked_array([numbers]))))
+
+    @cached_property
+    def _missing(self) -> str:
+        known, added = (
+            "|".join(re.escape(mark) for mark in marks) or "$^" for marks in (MISSING, self._meaning.missing)
+        )
+        return f"^(?:(?i:{known})|(?:{added}))$"
 
     def _note_wrong(self, at: int, row: int, cell: str, count: int) -> None:
         if at in self._refused:
@@ -225,3 +226,8 @@ class BlockReader:
                 row = first_row + int(np.flatnonzero(np.isinf(values[:, column]))[0])
                 msg = f"row {row}, column {name}: infinite or too large for a float64; MISSING reads it as missing"
                 self._problems.add(msg, code="infinite_value", field=name)
+
+
+def _joined(dates: Any, clocks: Any) -> Any:
+    """Return dates and times of day with a space between them."""
+    return pc.binary_join_element_wise(dates, clocks, pc.replace_substring_regex(dates, "(?s)^.*$", " "))

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from flts.errors import RejectedError
 from flts.forecasting.series import FloatArray, IntArray
+from flts.ingest.arrow import texts
 from flts.ingest.rows import Duplicates, in_order
 
 MOST_SERIES = 200
@@ -36,10 +37,9 @@ class SeriesColumn:
         """Add the cells of the next block."""
         if len(self._codes) > MOST_TEXTS:
             return
-        encoded: Any = cells.fill_null("").dictionary_encode()
-        texts = [str(text).strip() for text in encoded.dictionary.to_pylist()]
-        numbers = np.array([self._codes.setdefault(text, len(self._codes)) for text in texts], np.int32)
-        self._parts.append(numbers[encoded.indices.to_numpy()])
+        found, codes = texts(cells)
+        numbers = np.array([self._codes.setdefault(text.strip(), len(self._codes)) for text in found], np.int64)
+        self._parts.append(numbers[codes])
 
     def spread(
         self, times: IntArray, columns: tuple[str, ...], values: FloatArray, duplicates: Duplicates
@@ -80,7 +80,7 @@ class SeriesColumn:
         count = len(self._codes)
         if not 1 < count <= MOST_TEXTS or len(np.unique(times)) == len(times):
             return
-        pairs = np.stack([np.concatenate(self._parts).astype(np.int64), times])
+        pairs = np.stack([np.concatenate(self._parts), times])
         if len(np.unique(pairs, axis=1).T) == len(times):
             msg = (
                 f"{count} series in column {self.column}: the same times occur with each of its texts. "

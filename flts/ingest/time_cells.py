@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from flts.forecasting.series import BoolArray, FloatArray, IntArray
-from flts.ingest.arrow import doubles, whole_numbers
+from flts.ingest.arrow import doubles, truths, whole_numbers
 from flts.times.fields import Characters
 from flts.times.pattern import shape_of
 
@@ -49,7 +49,7 @@ class TimeCells:
         # Functions of Arrow with a scalar import pandas if it is installed, so that the search is numpy's.
         empty = self._lengths == 0
         if self._cells.null_count:
-            empty |= self._cells.is_null().to_numpy(zero_copy_only=False)
+            empty |= ~truths(self._cells.is_valid())
         return int(np.argmax(empty)) if empty.any() else None
 
     def longest(self) -> str:

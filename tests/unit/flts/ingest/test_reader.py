@@ -316,10 +316,11 @@ def test_a_path_is_read_like_a_stream(tmp_path: Path) -> None:
 
 def test_reading_does_not_import_pandas() -> None:
     code = (
-        "import io, sys; from flts.ingest.reader import read_table\n"
+        "import io, sys; from flts.errors import RejectedError; from flts.ingest.reader import read_table\n"
         "from flts.settings import ReadSettings, UploadLimits\n"
-        "text = b'time,a\\n2024-01-01,1\\n2024-01-02,\\n'\n"
-        "read_table(io.BytesIO(text), limits=UploadLimits(), settings=ReadSettings())\n"
+        "text = b'd,h,unique_id,a,b\\n2024-01-01,00:00,n,1,True\\n2024-01-01,01:00,n,n/a,1\\n,,,n/a,'\n"
+        "try: read_table(io.BytesIO(text), limits=UploadLimits(), settings=ReadSettings())\n"
+        "except RejectedError as error: assert error.code == 'missing_time', error\n"
         "sys.exit('pandas' in sys.modules)"
     )
 
