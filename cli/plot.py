@@ -15,6 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from cli.render import forecast_targets
+from flts.errors import RejectedError
+from flts.times import TimeFormat, to_local
+from flts.times.zones import SECOND
 
 MOST_PANELS = 4
 PAST = "#4a5568"
@@ -70,7 +73,8 @@ def plot_forecast(
         _panel(axis, context, answer, target, rows)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper right", frameon=False, fontsize=9, ncols=3)
-    axes[-1].set_xlabel("time (UTC)")
+    form = _form(answer)
+    axes[-1].set_xlabel(f"time ({form.zone if form is not None and form.zone else 'UTC'})")
     locator = mdates.AutoDateLocator(minticks=4, maxticks=9)  # type: ignore[no-untyped-call] # matplotlib has no types
     axes[-1].xaxis.set_major_locator(locator)
     axes[-1].xaxis.set_major_formatter(mdates.ConciseDateFormatter(locator))  # type: ignore[no-untyped-call] # matplotlib has no types
@@ -85,8 +89,9 @@ def plot_forecast(
 
 
 def _panel(axis: Axes, context: Mapping[str, Any], answer: Mapping[str, Any], target: str, rows: int) -> None:
-    past_times, past = _past(context, target, rows)
-    times = [parse_time(row["ts"]) for row in answer["predictions"]]
+    form = _form(answer)
+    past_times, past = _past(context, target, rows, form)
+    times = parse_times([row["ts"] for row in answer["predictions"]], form)
     mean = _column(answer, target)
     lower, upper = _column(answer, f"{target}_lower"), _column(answer, f"{target}_upper")
     if past_times:
@@ -108,14 +113,16 @@ def _panel(axis: Axes, context: Mapping[str, Any], answer: Mapping[str, Any], ta
         axis.spines[side].set_visible(False)
 
 
-def _past(context: Mapping[str, Any], target: str, rows: int) -> tuple[list[datetime], np.ndarray[Any, Any]]:
+def _past(
+    context: Mapping[str, Any], target: str, rows: int, form: TimeFormat | None
+) -> tuple[list[datetime], np.ndarray[Any, Any]]:
     data = context.get("data") or {}
     times = data.get(context.get("index_col")) or []
     values = data.get(target)
     if not times or values is None:
         return [], np.empty(0)
     past = np.array([np.nan if value is None else float(value) for value in values[-rows:]])
-    return [parse_time(time) for time in times[-rows:]], past
+    return parse_times(times[-rows:], form), past
 
 
 def _column(answer: Mapping[str, Any], name: str) -> np.ndarray[Any, Any]:
@@ -129,6 +136,31 @@ def _title(answer: Mapping[str, Any], steps: int) -> str:
 
 def _dates(times: Sequence[datetime]) -> np.ndarray[Any, Any]:
     return np.asarray(mdates.date2num(list(times)))  # type: ignore[no-untyped-call] # matplotlib has no types
+
+
+def _form(answer: Mapping[str, Any]) -> TimeFormat | None:
+    values = answer.get("time_format")
+    return None if values is None else TimeFormat.from_dict(values)
+
+
+def parse_times(values: Sequence[Any], form: TimeFormat | None) -> list[datetime]:
+    """Return times of a request or an answer, as UTC or as the clock of the form's zone shows them.
+
+    Parameters
+    ----------
+    values
+        Times in the form, or else in ISO 8601 or epoch seconds.
+    form
+        The answer's ``time_format``.
+    """
+    if form is None:
+        return [parse_time(value) for value in values]
+    try:
+        seconds = form.read(values)
+    except RejectedError:
+        seconds = np.array([int(parse_time(value).timestamp()) for value in values], np.int64)
+    local = seconds * SECOND if form.zone is None else to_local(seconds * SECOND, form.zone)
+    return [datetime.fromtimestamp(int(moment) // SECOND, UTC) for moment in local]
 
 
 def parse_time(value: object) -> datetime:

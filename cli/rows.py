@@ -83,6 +83,9 @@ def _body(path: Path, lines: list[str], found: Understanding, rows: int) -> dict
     if any(len(cells) != len(columns.names) for cells in last):
         msg = f"{path} has rows with another number of cells than its header names"
         raise RejectedError(msg, code="ragged_rows", field="csv")
+    # Rows at the end without a value are the future; the forecast begins at the first of them.
+    while len(last) > 1 and all(meaning.is_missing(last[-1][at]) for at in columns.numeric):
+        last.pop()
     times = [" ".join(cells[at].strip() for at in columns.times) for cells in last]
     data: dict[str, list[Any]] = {columns.time_column: [int(t) if EPOCH.fullmatch(t) else t for t in times]}
     for at in columns.numeric:

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from flts.times import TimeFormat
 from inference_container.domain.batching import Answer
 from inference_container.domain.request import WritesTimes
 
@@ -13,7 +14,10 @@ _encode = msgspec.json.Encoder().encode
 
 
 def answer_body(answer: Answer, style: WritesTimes) -> bytes:
-    """Return the body of a successful ``POST /predict``: raw units, times in the request's form."""
+    """Return the body of a successful ``POST /predict``: raw units, times in the request's form.
+
+    ``time_format`` is the form, if it is that of the data set's files and not plain ISO 8601 or epoch seconds.
+    """
     champion = answer.champion
     promotion = champion.promotion
     return _encode(
@@ -25,6 +29,7 @@ def answer_body(answer: Answer, style: WritesTimes) -> bytes:
             "config_hash": promotion.config_hash,
             "calibrated_steps": champion.calibrated_steps,
             "imputed_cells": answer.imputed_cells,
+            **({"time_format": style.to_dict()} if isinstance(style, TimeFormat) else {}),
             **({"held_targets": [held.name for held in answer.held]} if answer.held else {}),
             "predictions": predictions(answer, style),
         }

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cli.plot import MOST_PANELS, parse_time, plot_forecast
+from cli.plot import MOST_PANELS, parse_time, parse_times, plot_forecast
 from cli.rows import body_from_csv
 from flts.errors import RejectedError
+from flts.times import TimeFormat
 
 
 def write(folder: Path, text: str) -> Path:
@@ -61,6 +62,11 @@ class TestRows:
             body_from_csv(write(tmp_path, text), rows=5)
 
         assert caught.value.code == code
+
+    def test_rows_at_the_end_without_a_value_are_the_future(self, tmp_path: Path) -> None:
+        path = write(tmp_path, "date,a,b\n2024-01-01,1,2\n2024-01-02,3,-\n2024-01-03,,n/a\n2024-01-04,,\n")
+
+        assert body_from_csv(path, rows=3)["data"] == {"date": ["2024-01-02"], "a": [3.0], "b": [None]}
 
     def test_a_column_can_be_left_out(self, tmp_path: Path) -> None:
         path = write(tmp_path, "time,note,a\n1,hello,2\n")
@@ -146,3 +152,17 @@ class TestPlot:
 
         assert len({parse_time(form) for form in forms}) == 1
         assert np.isfinite(parse_time(0).timestamp())
+
+
+@pytest.mark.parametrize(
+    ("form", "values", "first"),
+    [
+        (TimeFormat("YYYY-MM"), ["1960-01", "1960-02"], "1960-01-01 00:00"),
+        (TimeFormat("epoch ms"), [1704067200000, 1704067260000], "2024-01-01 00:00"),
+        (TimeFormat("DD.MM.YYYY HH:mm", "Europe/Berlin"), ["01.07.2024 12:00", "01.07.2024 13:00"], "2024-07-01 12:00"),
+        (TimeFormat("DD.MM.YYYY HH:mm", "Europe/Berlin"), ["2024-07-01T10:00:00Z"], "2024-07-01 12:00"),
+        (None, [1704067200], "2024-01-01 00:00"),
+    ],
+)
+def test_times_of_an_answer_are_read_in_its_form(form: TimeFormat | None, values: list[Any], first: str) -> None:
+    assert f"{parse_times(values, form)[0]:%Y-%m-%d %H:%M}" == first
