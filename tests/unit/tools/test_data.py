@@ -72,13 +72,14 @@ def test_an_upload_shows_what_the_check_of_the_gateway_answers() -> None:
     [short] = answer(EXAMPLES["order of day and month"], ("TIME_FORMAT=DD/MM/YYYY",))
 
     assert unclear.endswith("set TIME_FORMAT=DD/MM/YYYY or TIME_FORMAT=MM/DD/YYYY")
-    assert short.startswith("flts: train: 9 training rows; training needs at least")
+    assert short.startswith("flts: 9 training rows; training needs at least")
 
 
 def test_the_check_notices_a_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = tmp_path / "data.md"
     page.write_text(PAGE.replace("`k.A.`", "`n.b.`"), encoding="utf-8")
     monkeypatch.setattr(data, "TARGET", page)
+    monkeypatch.setattr(data, "document", lambda _: PAGE)
     monkeypatch.setattr("sys.argv", ["data", "--check"])
     assert data.main() == 1
 
