@@ -160,7 +160,7 @@ def _metadata(part: object) -> tuple[Any, ...]:
 def _name_of(annotation: Any) -> str:
     origin = get_origin(annotation)
     if origin is Literal:
-        return " \\| ".join(f"`{choice}`" for choice in get_args(annotation))
+        return " \\| ".join(f"`{choice}`" if choice else "empty" for choice in get_args(annotation))
     if origin in {Union, types.UnionType}:
         return " or ".join(_name_of(part) for part in get_args(annotation) if part is not type(None))
     if origin is tuple:

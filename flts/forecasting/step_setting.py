@@ -30,18 +30,20 @@ from flts.forecasting.grid import (
 from flts.forecasting.observed_grid import every_day, find_grid, fixed_grid, month_grid, observed_step
 
 MOST_MONTHS = 1_200
-_SECONDS = {
+UNIT_SECONDS = {
     **dict.fromkeys(("s", "sec", "second", "seconds"), 1),
     **dict.fromkeys(("min", "minute", "minutes"), MINUTE),
     **dict.fromkeys(("h", "hour", "hours"), HOUR),
     **dict.fromkeys(("d", "day", "days"), DAY),
     **dict.fromkeys(("w", "week", "weeks"), WEEK),
 }
-_MONTHS = {
+"""Seconds by name of a unit."""
+UNIT_MONTHS = {
     **dict.fromkeys(("month", "months"), 1),
     **dict.fromkeys(("quarter", "quarters"), 3),
     **dict.fromkeys(("y", "year", "years"), 12),
 }
+"""Months by name of a unit."""
 _STEP = re.compile(r"(\d+)?\s*([a-z]+(?: days?)?)")
 _AT = re.compile(r"(.*?)\s*\bat (\d{1,2}:\d{2}(?::\d{2})?)")
 _HOURS = re.compile(r"(\d{1,2}:\d{2}(?::\d{2})?) to (\d{1,2}:\d{2}(?::\d{2})?)")
@@ -77,11 +79,11 @@ def grid_of(times: IntArray, step: str, zone: str | None = None) -> Grid:
     clock = FixedGrid(1, zone).clock(times)
     if unit in ("business day", "business days", "b") and count == 1 and not detail:
         return _days(list(BUSINESS_DAYS), 0, zone)
-    if unit in _MONTHS and 1 <= count * _MONTHS[unit] <= MOST_MONTHS:
-        return _month_step(clock, count * _MONTHS[unit], detail, step, zone)
-    if unit not in _SECONDS or count == 0:
+    if unit in UNIT_MONTHS and 1 <= count * UNIT_MONTHS[unit] <= MOST_MONTHS:
+        return _month_step(clock, count * UNIT_MONTHS[unit], detail, step, zone)
+    if unit not in UNIT_SECONDS or count == 0:
         _refuse(step)
-    return _fixed_step(clock, count * _SECONDS[unit], detail, step, zone)
+    return _fixed_step(clock, count * UNIT_SECONDS[unit], detail, step, zone)
 
 
 def _month_step(clock: IntArray, months: int, detail: str, step: str, zone: str | None) -> Grid:

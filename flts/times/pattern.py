@@ -16,12 +16,13 @@ from flts.errors import RejectedError
 MAX_PATTERN_CHARACTERS = 60
 """Characters; the longest pattern of the table below has fewer than 40."""
 
-_STRPTIME = {
+STRPTIME = {
     "%Y": "YYYY", "%G": "YYYY", "%y": "YY", "%m": "MM", "%-m": "M", "%d": "DD", "%e": "D", "%-d": "D", "%H": "HH",
     "%-H": "H", "%k": "H", "%I": "HH", "%-I": "H", "%l": "H", "%M": "mm", "%S": "ss", "%f": "SSSSSS", "%p": "AM",
     "%b": "Mon", "%h": "Mon", "%B": "Month", "%z": "+0000", "%Z": "UTC", "%u": "D", "%F": "YYYY-MM-DD",
     "%T": "HH:mm:ss", "%R": "HH:mm", "%D": "MM/DD/YY",
 }  # fmt: skip
+"""Part of a pattern by its code in strptime."""
 _STRPTIME_PART = re.compile(r"W%V|%-?[A-Za-z%]|%|[A-Za-z]|[^%A-Za-z]+")
 _PART = re.compile(
     r"""(?P<quoted>\[[A-Za-z]*\])
@@ -167,10 +168,33 @@ def clock_in(shape: str) -> Fields | None:
     return Fields(spans, {}, None)
 
 
+@lru_cache(maxsize=1)
+def known_patterns() -> tuple[Pattern, ...]:
+    """Return the patterns that are found without ``TIME_FORMAT``, the most common first."""
+    texts = ["YYYY-MM-DD", *(f"YYYY{mark}MM{mark}DD" for mark in ("/", ".", " ", ". "))]
+    for mark in ("/", ".", "-", " ", ". "):
+        texts += [f"DD{mark}MM{mark}YYYY", f"MM{mark}DD{mark}YYYY"]
+    for mark in ("/", ".", "-", " "):
+        texts += [f"DD{mark}MM{mark}YY", f"MM{mark}DD{mark}YY", f"YY{mark}MM{mark}DD"]
+    for mark in ("-", " ", "/", ".", ""):
+        texts += [f"DD{mark}Mon{mark}YYYY", f"DD{mark}Mon{mark}YY", f"YYYY{mark}Mon{mark}DD"]
+    texts += [f"{day} Mon {year}" for day in ("DD.",) for year in ("YYYY", "YY")]
+    texts += [f"Mon DD{mark}{year}" for mark in (", ", ",", " ") for year in ("YYYY", "YY")]
+    texts += ["Mon-DD-YYYY", "Mon/DD/YYYY", "Mon. DD, YYYY", "DD Mon, YYYY"]
+    texts += [f"Mon{mark}{year}" for mark in (" ", "-", "/", "", ", ", ". ", ".") for year in ("YYYY", "YY")]
+    texts += [f"YYYY{mark}Mon" for mark in (" ", "-", "/", "")]
+    texts += ["YYYY-MM", "YYYY/MM", "YYYY MM", "YYYY.MM", "MM/YYYY", "MM-YYYY", "MM.YYYY", "MM YYYY"]
+    texts += ["YYYY[M]MM", "YYYY-[M]MM", "YYYY [M]MM"]
+    texts += [f"YYYY{mark}Qq" for mark in ("", "-", " ", "/")] + [f"Qq{mark}YYYY" for mark in (" ", "-", "/", "")]
+    texts += [f"YYYY{mark}Www" for mark in ("-", "", " ", "/")] + ["YYYY-Www-D", "YYYYWwwD"]
+    texts += ["YYYYMMDD"]
+    return tuple(parse_pattern(text) for text in texts)
+
+
 @lru_cache(maxsize=1024)
 def patterns_of(shape: str) -> tuple[Pattern, ...]:
     """Return the known patterns, the most common first, that cells of a shape may have."""
-    return tuple(pattern for pattern in _known_patterns() if fields_in(pattern, shape) is not None)
+    return tuple(pattern for pattern in known_patterns() if fields_in(pattern, shape) is not None)
 
 
 def styled(pattern: Pattern, cell: str, fields: Fields) -> Pattern:
@@ -197,10 +221,10 @@ def _from_strptime(text: str) -> str:
         if part == "W%V":
             parts.append("Www")
         elif part.startswith("%"):
-            if part not in _STRPTIME:
+            if part not in STRPTIME:
                 msg = f"has the unknown code {part!r}"
                 raise ValueError(msg)
-            parts.append(_STRPTIME[part])
+            parts.append(STRPTIME[part])
         else:
             parts.append(f"[{part}]" if part.isalpha() and part != "T" else part)
     return "".join(parts)
@@ -340,25 +364,3 @@ def _tail_as_written(cell: str, fields: Fields) -> list[Token]:
             tokens.append(Token(kind, width[: len(text)]))
         at = stop
     return tokens
-
-
-@lru_cache(maxsize=1)
-def _known_patterns() -> tuple[Pattern, ...]:
-    texts = ["YYYY-MM-DD", *(f"YYYY{mark}MM{mark}DD" for mark in ("/", ".", " ", ". "))]
-    for mark in ("/", ".", "-", " ", ". "):
-        texts += [f"DD{mark}MM{mark}YYYY", f"MM{mark}DD{mark}YYYY"]
-    for mark in ("/", ".", "-", " "):
-        texts += [f"DD{mark}MM{mark}YY", f"MM{mark}DD{mark}YY", f"YY{mark}MM{mark}DD"]
-    for mark in ("-", " ", "/", ".", ""):
-        texts += [f"DD{mark}Mon{mark}YYYY", f"DD{mark}Mon{mark}YY", f"YYYY{mark}Mon{mark}DD"]
-    texts += [f"{day} Mon {year}" for day in ("DD.",) for year in ("YYYY", "YY")]
-    texts += [f"Mon DD{mark}{year}" for mark in (", ", ",", " ") for year in ("YYYY", "YY")]
-    texts += ["Mon-DD-YYYY", "Mon/DD/YYYY", "Mon. DD, YYYY", "DD Mon, YYYY"]
-    texts += [f"Mon{mark}{year}" for mark in (" ", "-", "/", "", ", ", ". ", ".") for year in ("YYYY", "YY")]
-    texts += [f"YYYY{mark}Mon" for mark in (" ", "-", "/", "")]
-    texts += ["YYYY-MM", "YYYY/MM", "YYYY MM", "YYYY.MM", "MM/YYYY", "MM-YYYY", "MM.YYYY", "MM YYYY"]
-    texts += ["YYYY[M]MM", "YYYY-[M]MM", "YYYY [M]MM"]
-    texts += [f"YYYY{mark}Qq" for mark in ("", "-", " ", "/")] + [f"Qq{mark}YYYY" for mark in (" ", "-", "/", "")]
-    texts += [f"YYYY{mark}Www" for mark in ("-", "", " ", "/")] + ["YYYY-Www-D", "YYYYWwwD"]
-    texts += ["YYYYMMDD"]
-    return tuple(parse_pattern(text) for text in texts)
