@@ -72,10 +72,10 @@ def test_a_wrong_argument_is_a_line_that_says_what_is_right(
     assert "Traceback" not in said
 
 
-def test_a_file_in_another_encoding_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    wrong = tmp_path / "latin.csv"
-    wrong.write_bytes("time,größe\n2024-01-01,1\n".encode("latin-1"))
+def test_a_file_that_is_no_csv_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wrong = tmp_path / "rows.parquet"
+    wrong.write_bytes(b"PAR1" + bytes(20))
 
     assert main(["forecast", "x", "--csv", str(wrong)]) == 1
 
-    assert "is no CSV in UTF-8" in capsys.readouterr().err
+    assert "--csv reads CSV" in capsys.readouterr().err
