@@ -71,6 +71,7 @@ def test_dates_and_missing_cells_of_parquet() -> None:
         (excel_of([["x" * 50_000_000] * 1]), "too_large"),
         (excel_of([["a remark"]]), "empty_file"),
         (parquet_of(time=TIMES, load=LOAD)[:-20], "unreadable"),
+        (b"PAR1" + bytes(40) + (40).to_bytes(4, "little") + b"PAR1", "unreadable"),
         (gzip.compress(CSV.encode())[:-20], "unreadable"),
         (gzip.compress(gzip.compress(CSV.encode())), "not_csv"),
     ],
