@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo embedded load env images up down logs test test-long test-e2e kill-matrix test-upgrade release-store test-integration check lint types format chart generate pictures clean
+.PHONY: help setup demo embedded load env images up down logs test test-long test-e2e kill-matrix fuzz test-upgrade release-store test-integration check lint types format chart generate pictures clean
 
 help:           ## Show this list
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## /  make \1\t/p' Makefile | expand -t 24
@@ -60,6 +60,9 @@ test-e2e: setup  ## The journeys, and kills of every program in mid-run, on TARG
 
 kill-matrix: setup ## Kill every service at every point that a run passes, 18 minutes on two cores
 	@$(PY) -m pytest tests/e2e/test_kill_matrix.py -m long -s
+
+fuzz: setup     ## Random and damaged files into the reader and the gateway (SECONDS=600 SEED=)
+	@$(PY) -m tests.fuzz --seconds $(or $(SECONDS),600) $(addprefix --seed ,$(SEED))
 
 UPGRADES = $(if $(filter compose helm,$(TARGET)),tests/deployment/test_installed_upgrade.py,\
   tests/e2e/test_upgrade.py tests/e2e/test_same_scores.py)

@@ -71,7 +71,7 @@ class ToUtf8:
             return self._decoded(pending, block, final=final).encode()
         except UnicodeDecodeError as error:
             found = f"byte 0x{error.object[error.start]:02x} is not valid in {self.encoding}"
-        except UnicodeEncodeError:
+        except UnicodeError:
             found = f"the file is not text in {self.encoding}"
         msg = f"{found}; ENCODING names the encoding of the file (utf-8, utf-16, windows-1252, ...)"
         raise RejectedError(msg, code="wrong_encoding", field=self._name)

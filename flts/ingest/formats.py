@@ -93,7 +93,13 @@ def _unzipped(chunks: Iterator[bytes], name: str) -> Iterator[bytes]:
 def _parquet(file: Any) -> Iterator[bytes]:
     from pyarrow import parquet  # noqa: PLC0415 - only a Parquet file needs it
 
-    source = parquet.ParquetFile(file)
+    try:
+        yield from _batches(parquet.ParquetFile(file))
+    except OSError as error:  # Arrow raises it for bytes that are not those of a table
+        raise pa.ArrowException(str(error)) from None
+
+
+def _batches(source: Any) -> Iterator[bytes]:
     readable = [field for field in source.schema_arrow if not _is_nested(field.type)]
     names = [_index_name(field) for field in readable]
     for number, batch in enumerate(source.iter_batches(BATCH_ROWS, columns=[field.name for field in readable])):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import calendar
 import csv
+import gzip
 import io
+import random
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
@@ -194,6 +197,12 @@ def test_a_later_byte_outside_of_ascii_decides_about_the_encoding(encoding: str)
     assert table.dialect.encoding == encoding
 
 
+def test_an_encoding_that_needs_a_byte_order_mark_is_refused_without_one() -> None:
+    with pytest.raises(RejectedError, match="not text in utf-16; ENCODING") as refusal:
+        read(b"time,v\n2024-01-01,1\n", encoding="utf-16")
+    assert refusal.value.code == "wrong_encoding"
+
+
 def test_a_dialect_is_read_back_from_its_json() -> None:
     dialect = Dialect(encoding="utf-16-le", separator="\t", decimal=",", thousands=".", missing=("x",), units_rows=1)
 
@@ -204,42 +213,89 @@ def test_a_dialect_is_read_back_from_its_json() -> None:
         Dialect(decimal=",", thousands=",")
 
 
-@settings(max_examples=60, deadline=None)
+FORMS: dict[str, Callable[[datetime], str]] = {
+    "iso": str,
+    "iso with Z": "{:%Y-%m-%dT%H:%M:%SZ}".format,
+    "day first": "{:%d.%m.%Y %H:%M}".format,
+    "month first": "{:%m/%d/%Y %I:%M %p}".format,
+    "month name": "{:%d-%b-%Y %H:%M:%S}".format,
+    "compact": "{:%Y%m%d%H%M}".format,
+    "seconds": lambda when: str(calendar.timegm(when.timetuple())),
+    "milliseconds": lambda when: f"{calendar.timegm(when.timetuple())}000",
+    "microseconds": lambda when: f"{calendar.timegm(when.timetuple())}000000",
+}
+"""How a file may write its times, on the 17th of a month, so that no cell has two readings."""
+ABOVE = {"nothing": "", "names": "Logger{0}7\nFrom{0}17.03.2024\n\n", "remarks": "# flow\n#\n", "sep": "sep={0}\n"}
+TAILS = {"nothing": "", "remark": "\nend of the export\n", "total": "Total{0}1{0}2\n", "blank": "{0}{0}\n\n"}
+THOUSANDS = {"none": "", "space": " ", "narrow space": "\u202f", "apostrophe": "'", "other": "other"}
+
+
+@settings(max_examples=100, deadline=None)
 @given(
     values=st.lists(
         st.tuples(*[st.one_of(st.none(), st.floats(-1e6, 1e6).map(lambda number: round(number, 4)))] * 2),
-        min_size=3,
+        min_size=4,
         max_size=40,
     ),
+    form=st.sampled_from(list(FORMS)),
     separator=st.sampled_from(SEPARATORS[:4]),
-    encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "windows-1252"]),
+    encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "windows-1252"]),
     missing=st.sampled_from(["", "NA", "-", "?", "n/a"]),
     decimal=st.sampled_from([".", ","]),
+    thousands=st.sampled_from(list(THOUSANDS)),
     end=st.sampled_from(["\n", "\r\n"]),
     quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
+    above=st.sampled_from(list(ABOVE)),
+    tail=st.sampled_from(list(TAILS)),
+    packed=st.booleans(),
+    order=st.randoms(use_true_random=False),
+    is_ordered=st.booleans(),
 )
 def test_any_table_written_in_any_dialect_is_read_back(  # noqa: PLR0917 - hypothesis names them
     values: list[tuple[float | None, ...]],
+    form: str,
     separator: str,
     encoding: str,
     missing: str,
     decimal: str,
+    thousands: str,
     end: str,
     quoting: int,
+    above: str,
+    tail: str,
+    packed: bool,
+    order: random.Random,
+    is_ordered: bool,
 ) -> None:
+    group = {"other": "," if decimal == "." else "."}.get(thousands, THOUSANDS[thousands])
+    if encoding == "windows-1252":
+        group = group.replace("\u202f", "\u00a0")
+    times = [datetime(2024, 3, 17) + timedelta(hours=at) for at in range(len(values))]  # noqa: DTZ001 - no zone
+    rows = list(zip(times, values, strict=True))
+    if not is_ordered:
+        order.shuffle(rows)
     out = io.StringIO()
     writer = csv.writer(out, delimiter=separator, lineterminator=end, quoting=quoting)
     writer.writerow(["time", "größe", "b"])
-    for at, row in enumerate(values):
-        cells = [missing if cell is None else f"{cell:.4f}".replace(".", decimal) for cell in row]
-        writer.writerow([START + timedelta(hours=at), *cells])
+    for when, row in rows:
+        cells = [missing if cell is None else _number(cell, decimal, group) for cell in row]
+        writer.writerow([FORMS[form](when), *cells])
+    text = "".join([ABOVE[above].format(separator), out.getvalue(), TAILS[tail].format(separator)])
+    data = text.encode(encoding)
 
-    table = read(out.getvalue().encode(encoding))
+    table = read(gzip.compress(data, mtime=0) if packed else data)
 
     expected = np.array([[np.nan if cell is None else cell for cell in row] for row in values])
     assert table.columns == ("größe", "b")
-    assert table.times.tolist() == [1_709_251_200 + 3600 * at for at in range(len(values))]
+    assert table.times.tolist() == [calendar.timegm(when.timetuple()) for when in times]
     np.testing.assert_array_equal(table.values, expected)
+    again = table.dialect
+    assert again is not None
+    assert Dialect.from_dict(again.as_dict()) == again
+
+
+def _number(value: float, decimal: str, group: str) -> str:
+    return f"{value:,.4f}".translate({ord(","): group, ord("."): decimal})
 
 
 @settings(max_examples=200, deadline=None)

@@ -10,12 +10,12 @@ from datetime import UTC, date, datetime, timedelta
 import numpy as np
 import pyarrow as pa
 import pytest
-from pyarrow import parquet
 
 from flts.errors import RejectedError
 from flts.ingest.reader import read_table
 from flts.ingest.table import RawTable
 from flts.settings import ReadSettings, UploadLimits
+from tests.file_formats import excel_of, parquet_of
 
 ROWS = 50
 START = datetime(2024, 3, 1)  # noqa: DTZ001 - times without a zone
@@ -27,63 +27,6 @@ CSV = "time,load\n" + "".join(f"{time},{load}\n" for time, load in zip(TIMES, LO
 
 def read(data: bytes, limits: UploadLimits | None = None) -> RawTable:
     return read_table(io.BytesIO(data), limits=limits or UploadLimits(), settings=ReadSettings())
-
-
-def parquet_of(**columns: object) -> bytes:
-    out = io.BytesIO()
-    parquet.write_table(pa.table(columns), out)
-    return out.getvalue()
-
-
-def excel_of(*sheets: list[list[object]]) -> bytes:
-    """Return a workbook; times are days of Excel with a date format, as Excel writes them."""
-    names = [f"Sheet{at}" for at in range(1, len(sheets) + 1)]
-    head = '<?xml version="1.0"?>'
-    main = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"'
-    office = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
-    package = "http://schemas.openxmlformats.org/package/2006/relationships"
-    files = {
-        "[Content_Types].xml": head + '<Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types">'
-        '<Default Extension="rels" ContentType="application/vnd.openxmlformats-package.relationships+xml"/>'
-        '<Default Extension="xml" ContentType="application/xml"/></Types>',
-        "_rels/.rels": f'{head}<Relationships xmlns="{package}"><Relationship Id="r" Type="{office}/officeDocument" '
-        'Target="xl/workbook.xml"/></Relationships>',
-        "xl/workbook.xml": f'{head}<workbook {main} xmlns:r="{office}"><sheets>'
-        + "".join(f'<sheet name="{name}" sheetId="{at}" r:id="r{at}"/>' for at, name in enumerate(names, 1))
-        + "</sheets></workbook>",
-        "xl/_rels/workbook.xml.rels": f'{head}<Relationships xmlns="{package}">'
-        + "".join(
-            f'<Relationship Id="r{at}" Type="{office}/worksheet" Target="worksheets/{name}.xml"/>'
-            for at, name in enumerate(names, 1)
-        )
-        + f'<Relationship Id="s" Type="{office}/styles" Target="styles.xml"/></Relationships>',
-        "xl/styles.xml": f'{head}<styleSheet {main}><cellXfs count="2"><xf numFmtId="0"/><xf numFmtId="22"/></cellXfs>'
-        "</styleSheet>",
-    }
-    for name, rows in zip(names, sheets, strict=True):
-        body = "".join(
-            f'<row r="{y}">' + "".join(_cell(value, f"{chr(65 + x)}{y}") for x, value in enumerate(row)) + "</row>"
-            for y, row in enumerate(rows, 1)
-        )
-        files[f"xl/worksheets/{name}.xml"] = f"{head}<worksheet {main}><sheetData>{body}</sheetData></worksheet>"
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path, text in files.items():
-            archive.writestr(path, text)
-    return out.getvalue()
-
-
-def _cell(value: object, at: str) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return f'<c r="{at}" t="b"><v>{int(value)}</v></c>'
-    if isinstance(value, datetime):
-        days = (value - datetime(1899, 12, 30)) / timedelta(days=1)  # noqa: DTZ001 - Excel's day 0
-        return f'<c r="{at}" s="1"><v>{days!r}</v></c>'
-    if isinstance(value, int | float):
-        return f'<c r="{at}"><v>{value!r}</v></c>'
-    return f'<c r="{at}" t="inlineStr"><is><t>{value}</t></is></c>'
 
 
 SHEET: list[list[object]] = [["time", "load"], *([time, load] for time, load in zip(TIMES, LOAD, strict=True))]
@@ -128,6 +71,7 @@ def test_dates_and_missing_cells_of_parquet() -> None:
         (excel_of([["x" * 50_000_000] * 1]), "too_large"),
         (excel_of([["a remark"]]), "empty_file"),
         (parquet_of(time=TIMES, load=LOAD)[:-20], "unreadable"),
+        (b"PAR1" + bytes(40) + (40).to_bytes(4, "little") + b"PAR1", "unreadable"),
         (gzip.compress(CSV.encode())[:-20], "unreadable"),
         (gzip.compress(gzip.compress(CSV.encode())), "not_csv"),
     ],
