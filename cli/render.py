@@ -136,6 +136,7 @@ def upload_lines(answer: Record) -> list[str]:
             f"step {report.get('step') or duration(report.get('step_seconds'))}, "
             f"targets: {', '.join(report.get('targets') or ())}"
         )
+    lines += [f"  {fact}" for fact in report.get("understood") or ()]
     lines += [f"  ! {warning}" for warning in report.get("warnings") or ()]
     if not answer.get("announced", True):
         lines.append("  ! the broker does not answer yet; the run is announced as soon as it does")

@@ -238,7 +238,7 @@ def _as_understood(times: IntArray, values: FloatArray, names: tuple[str, ...]) 
     moments = np.datetime_as_string(times[[0, 1, 2, -1] if len(times) > 2 else [0, -1]].astype("datetime64[s]"))  # noqa: PLR2004 - rows shown
     said = [f"{len(times):,} rows from {moments[0]}Z to {moments[-1]}Z"]
     for row, moment in enumerate(moments[:3][: len(times)]):
-        cells = ", ".join(f"{name}={values[row, at]:g}" for at, name in enumerate(names[:6]))
+        cells = ", ".join(f"{name}={values[row, at]:.12g}" for at, name in enumerate(names[:6]))
         said.append(f"row {row + 1}: {moment}Z, {cells}")
     missing = int(np.isnan(values).sum())
     return [*said, f"{missing:,} cells are missing (MISSING)"] if missing else said

@@ -68,6 +68,9 @@ class ValidationReport:
     """Reason by column name."""
     rows_needed: int
     """Least number of training rows without a gap for these windows and tails."""
+    understood: tuple[str, ...] = ()
+    """What was read, one fact a line, with the setting that decides otherwise: the time column and its form, the step,
+    the first and the last time, and the first rows."""
     warnings: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
@@ -147,9 +150,16 @@ def describe(train: RawTable, layout: Layout, recipe: FittedRecipe, *, rows_need
         constant_columns=dict(recipe.constants),
         dropped_columns={name: why for name, why in recipe.dropped.items() if name not in train.ignored},
         rows_needed=rows_needed,
+        understood=_understood(train, layout),
     )
     report.warnings.extend(_warnings(report, layout))
     return report
+
+
+def _understood(train: RawTable, layout: Layout) -> tuple[str, ...]:
+    times, *rows = train.understood or ("",)
+    form = f"{train.time_format.pattern}, {train.time_format.zone or 'UTC'} (TIME_FORMAT, TIME_ZONE)"
+    return (f"{times}, {form}", f"step: {layout.train.grid.text} (STEP)", *rows) if times else ()
 
 
 def _part(series: Series, grid: GridReport) -> PartReport:

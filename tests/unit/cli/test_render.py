@@ -304,6 +304,7 @@ def test_an_upload_is_described() -> None:
             "columns": ["down", "up"],
             "targets": ["down"],
             "step": "2 min",
+            "understood": ["times: column when (TIME_COLUMN), epoch, UTC (TIME_FORMAT, TIME_ZONE)"],
             "step_seconds": 120,
             "warnings": ["column z is dropped"],
         },
@@ -315,6 +316,7 @@ def test_an_upload_is_described() -> None:
 run {RUN} on x
   train  15,927 rows, 2018-02-05T23:40:00Z to 2018-02-28T02:32:00Z, 2 gaps, at most 1.2% of a column missing
   2 columns, step 2 min, targets: down
+  times: column when (TIME_COLUMN), epoch, UTC (TIME_FORMAT, TIME_ZONE)
   ! column z is dropped
   ! the broker does not answer yet; the run is announced as soon as it does"""
     )
