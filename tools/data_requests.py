@@ -8,9 +8,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from flts.errors import RejectedError
+from flts.forecasting.file_form import FileForm
 from flts.forecasting.grid import HOUR, FixedGrid, Grid
 from flts.forecasting.step_setting import grid_of
 from flts.settings import RecipeSettings
+from flts.times import TimeFormat
 from inference_container.domain.request import Needs, decode_request, read_rows
 
 HOURS = [f"2024-01-01T{hour:02d}:00:00" for hour in range(12)]
@@ -23,7 +25,7 @@ REQUESTS = (
     ("a row that is repeated", [HOURS[0], *HOURS], "1 h"),
     ("business days", BUSINESS_DAYS, "1 business day"),
     ("business days and a Saturday", [*BUSINESS_DAYS[:3], "2024-01-06", *BUSINESS_DAYS[3:]], "1 business day"),
-    ("times in the form of a file", [f"01.01.2024 {hour:02d}:00" for hour in range(12)], "1 h"),
+    ("times as the file writes them", [f"01.01.2024 {hour:02d}:00" for hour in range(12)], "1 h"),
 )
 """Rows in words, their times, and the step of the champion."""
 
@@ -40,9 +42,11 @@ def _answer(times: list[str], grid: Grid) -> str:
         columns=("load",),
         ignored=frozenset(),
         reads_values=True,
+        constants=(),
         rows_required=len(BUSINESS_DAYS),
         grid=grid,
         max_gap_steps=int(RecipeSettings.model_fields["max_gap_steps"].default),
+        form=FileForm("time", TimeFormat("DD.MM.YYYY HH:mm")),
         max_horizon_steps=1,
         bundle_limits_horizon=False,
     )
