@@ -131,8 +131,9 @@ def upload_lines(answer: Record) -> list[str]:
                 f"{part['gap_count']} gaps, at most {worst:.1%} of a column missing"
             )
     if report:
+        columns = report.get("columns") or ()
         lines.append(
-            f"  {len(report.get('columns') or ())} columns, "
+            f"  {len(columns)} column{'' if len(columns) == 1 else 's'}, "
             f"step {report.get('step') or duration(report.get('step_seconds'))}, "
             f"targets: {', '.join(report.get('targets') or ())}"
         )

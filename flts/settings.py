@@ -33,6 +33,7 @@ class Settings(BaseSettings):
         env_ignore_empty=True,
         use_attribute_docstrings=True,
         case_sensitive=False,
+        coerce_numbers_to_str=True,
     )
 
     @classmethod
@@ -84,6 +85,8 @@ def split_commas(*fields: str) -> Any:
     """Return a validator with which the fields accept the form ``A,B,C``."""
 
     def split(value: object) -> object:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            value = str(value)  # `--set MISSING=-999`
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value

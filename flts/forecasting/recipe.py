@@ -161,7 +161,7 @@ def fit_recipe(
     made = recipe.feature_names[len(columns) :]
     for name in columns:
         if name in made or (recipe.time_features and name in TIME_FEATURES):
-            msg = f"column {name} has the name of a feature that the recipe makes; rename it"
+            msg = f"column {name} has the name of a feature that the recipe makes; IGNORE_COLUMNS={name} leaves it out"
             raise RejectedError(msg, code="reserved_name", field=name)
     return recipe
 

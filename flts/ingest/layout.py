@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -31,6 +31,8 @@ class Layout:
     """Cells that cannot be measurements and count as missing."""
     future_rows: int
     """Rows at the end of the file without a value of any target; they are no part of the test."""
+    rows_of_step: tuple[int, int] | None
+    """Rows of the training file, and the rows at ``STEP`` that they became, if these are others."""
 
 
 def lay_out(train: RawTable, test: RawTable | None, recipe: RecipeSettings) -> Layout:
@@ -52,7 +54,9 @@ def lay_out(train: RawTable, test: RawTable | None, recipe: RecipeSettings) -> L
         test = _like(train, test)
     train, test, future_rows = _without_future(train, test, recipe.targets)
     train, test, implausible = _plausible(train, test, recipe)
+    rows = train.rows
     train = one_step(train, recipe.step, recipe.time_zone or None, name="train")
+    rows_of_step = None if train.rows == rows else (rows, train.rows)
     if test is not None and recipe.step and test.rows > 1:
         test = one_step(test, recipe.step, recipe.time_zone or None, name="test")
     if test is None:
@@ -74,7 +78,9 @@ def lay_out(train: RawTable, test: RawTable | None, recipe: RecipeSettings) -> L
     if has_test_file:
         _check_follows(series, test)
     test_series, test_grid, joined = _grid_after(series, test, recipe.max_gap_steps)
-    return Layout(series, test_series, train_grid, test_grid, joined, has_test_file, implausible, future_rows)
+    return Layout(
+        series, test_series, train_grid, test_grid, joined, has_test_file, implausible, future_rows, rows_of_step
+    )
 
 
 def _plausible(
@@ -121,7 +127,7 @@ def _like(train: RawTable, test: RawTable) -> RawTable:
     if test.columns == train.columns:
         return test
     order = [test.columns.index(column) for column in train.columns]
-    return RawTable(test.times, train.columns, test.values[:, order], test.time_column, test.ignored)
+    return replace(test, columns=train.columns, values=test.values[:, order])
 
 
 def _check_follows(train: Series, test: RawTable) -> None:

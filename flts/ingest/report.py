@@ -42,7 +42,7 @@ class PartReport:
     missing_share: dict[str, float]
     """Share of missing cells per column, inserted rows included."""
     duplicate_times: int = 0
-    """Always 0: duplicates are refused."""
+    """Always 0: rows of one time were brought together before (`flts.ingest.rows`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +189,9 @@ def _warnings(report: ValidationReport, layout: Layout) -> list[str]:
         + " cannot be measured like the others and count as missing"
         for cell in layout.implausible
     ]
+    if layout.rows_of_step is not None:
+        before, after = layout.rows_of_step
+        warnings.append(f"{before:,} rows became {after:,} at a step of {report.step} (STEP)")
     if layout.future_rows:
         warnings.append(
             f"the last {layout.future_rows} rows have no value: they are the future, and the forecast begins there"
