@@ -254,7 +254,7 @@ def _limited(sample: Sample, seed: int, number: int) -> Iterator[None]:
         raise TimeoutError(msg)
 
     # If the process dies of this file, it is the newest file of the folder.
-    _write(sample, seed, number, "running")
+    _write(sample, seed, number, f"{seed}-running")
     signal.signal(signal.SIGPROF, late)
     signal.setitimer(signal.ITIMER_PROF, MOST_SECONDS)
     faulthandler.dump_traceback_later(MOST_SECONDS * 15, exit=True)
