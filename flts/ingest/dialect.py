@@ -20,7 +20,8 @@ from flts.ingest.timelike import is_time, is_time_of_day
 SEPARATORS = (",", ";", "\t", "|", " ")
 SAMPLE_LINES = 16  # lines that decide about the separator, half from the start and half from the end of the head
 TEST_LINES = 16  # lines that decide which columns have times and numbers
-_NUMBER_LIKE = re.compile(r"[+-]?[\d.,'\u2019 \u00a0\u202f]*\d[\d.,]*(?:[eE][+-]?\d+)?")
+# Each part has one end, so that a cell of many digits that is no number is refused in linear time.
+_NUMBER_LIKE = re.compile(r"[+-]?(?:[\d.,]*['\u2019 \u00a0\u202f])*[.,]*\d[\d.,]*(?:[eE][+-]?\d+)?")
 _OTHER_SEPARATOR = re.compile(r"[,;\t|]")
 _LINE_END = re.compile(r"\r\n|\n|\r")
 _PLAIN = CellFormat()

@@ -30,8 +30,12 @@ def guess_marks(  # noqa: PLR0911 - one return a case
     Raises
     ------
     RejectedError
-        ``two_readings`` if neither reading is excluded; the message names both and the settings.
+        ``two_readings`` if neither reading is excluded; the message names both and the settings. ``bad_setting`` if
+        both settings name the same mark.
     """
+    if decimal is not None and decimal == thousands:
+        msg = f"DECIMAL and THOUSANDS are both {decimal}; they must differ"
+        raise RejectedError(msg, code="bad_setting", field="THOUSANDS")
     if decimal is not None and thousands is not None:
         return decimal, thousands
     seen = _Seen(cells)

@@ -43,6 +43,7 @@ def time_cases() -> Iterator[Case]:
     yield _hourly("twenty-four-hours", [_end_of_day(when) for when in HOURS])
     yield _hourly("whole-days-shorter", [f"{when:%Y-%m-%d}" if when.hour == 0 else str(when) for when in HOURS])
     yield _date_and_clock()
+    yield _date_and_hour()
     yield _daily("compact-days", texts(DAYS, "%Y%m%d"))
     yield _daily(
         "excel-serial-days",
@@ -78,6 +79,13 @@ def _date_and_clock() -> Case:
     text = csv_of(texts(HOURS, "%d/%m/%Y"), columns, time="Date")
     right = Read("1 h", seconds(HOURS), {"NOx": HOURLY, "T": np.round(HOURLY + 1, 2)}, words=("Date", "Time"))
     return Case("date-and-clock", text.encode(), right)
+
+
+def _date_and_hour() -> Case:
+    text = csv_of(texts(HOURS, "%Y-%m-%d"), {"hour": texts(HOURS, "%-H"), "flow": cells(HOURLY)}, time="date")
+    right = Read("1 h", seconds(HOURS), {"flow": HOURLY}, words=("date", "hour"))
+    wrong = "the hour is a column of numbers, and the rows of a day are averaged; there are 17 days"
+    return Case("date-and-hour", text.encode(), right, wrong=wrong)
 
 
 def _years() -> Case:

@@ -9,6 +9,7 @@ import io
 import random
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from time import process_time
 
 import numpy as np
 import pytest
@@ -195,6 +196,21 @@ def test_a_later_byte_outside_of_ascii_decides_about_the_encoding(encoding: str)
     assert table.rows == rows + 1
     assert table.dialect is not None
     assert table.dialect.encoding == encoding
+
+
+def test_a_cell_of_many_digits_that_is_no_number_is_refused_at_once() -> None:
+    started = process_time()
+
+    with pytest.raises(RejectedError):
+        read(b"time,v\n2024-01-01," + b"9" * 250_000 + b"x\n2024-01-02,1\n")
+
+    assert process_time() - started < 5
+
+
+def test_one_mark_for_decimals_and_thousands_is_refused() -> None:
+    with pytest.raises(RejectedError, match="DECIMAL and THOUSANDS are both") as refusal:
+        read(b"time,v\n2024-01-01,1.5\n", decimal=".", thousands=".")
+    assert (refusal.value.code, refusal.value.field) == ("bad_setting", "THOUSANDS")
 
 
 def test_an_encoding_that_needs_a_byte_order_mark_is_refused_without_one() -> None:
