@@ -1,11 +1,12 @@
-"""Files whose rows follow a calendar: months, business days, opening hours."""
+"""Files whose rows follow a calendar: months, business days, opening hours, the clock of a time zone."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import numpy as np
 
@@ -19,17 +20,20 @@ class CalendarFile:
     """Step as the report shows it."""
     rows: int
     moments: Callable[[], list[datetime]]
-    season: int
-    """Rows of the season that the values follow."""
+    season: Callable[[datetime], float]
+    """Share of the season at a time. It follows the calendar, so that a missing row does not move it."""
     contains: Callable[[datetime], bool]
     """Whether the calendar contains a time."""
+    settings: dict[str, str] = field(default_factory=dict)
+    """Settings that the file needs."""
 
     def write(self, folder: Path) -> Path:
         """Write the file: a trend, a clear season and a little noise, so that the closed form passes the gate."""
         moments = self.moments()
         at = np.arange(len(moments))
+        season = np.array([self.season(when) for when in moments])
         noise = np.random.default_rng(11).normal(0, 1.5, len(moments))
-        values = 200 + 0.2 * at + 30 * np.sin(2 * np.pi * at / self.season) + noise
+        values = 200 + 0.2 * at + 30 * np.sin(2 * np.pi * season) + noise
         lines = [
             "date,sales",
             *(f"{when:%Y-%m-%dT%H:%M:%S},{value:.2f}" for when, value in zip(moments, values, strict=True)),
@@ -37,6 +41,9 @@ class CalendarFile:
         path = folder / f"{self.name}.csv"
         path.write_text("\n".join(lines) + "\n")
         return path
+
+
+BERLIN = ZoneInfo("Europe/Berlin")
 
 
 def _months() -> list[datetime]:
@@ -54,13 +61,26 @@ def _opening_hours() -> list[datetime]:
     return [hour for hour in hours if 8 <= hour.hour <= 17]
 
 
-MONTHS = CalendarFile("months", "1 month, first day", 132, _months, 12, lambda when: (when.day, when.hour) == (1, 0))
+def _berlin_hours() -> list[datetime]:
+    """Return every hour from before the end of summer time until after its next start, on the clock of Berlin."""
+    first = datetime(2023, 10, 23, tzinfo=BERLIN).astimezone(UTC)
+    return [(first + timedelta(hours=at)).astimezone(BERLIN) for at in range(24 * 165)]
+
+
+MONTHS = CalendarFile(
+    "months",
+    "1 month, first day",
+    132,
+    _months,
+    lambda when: when.month / 12,
+    lambda when: (when.day, when.hour) == (1, 0),
+)
 BUSINESS_DAYS = CalendarFile(
     "business-days",
     "1 business day",
     396,
     _business_days,
-    5,
+    lambda when: when.weekday() / 5,
     lambda when: when.weekday() < 5 and when.hour == 0,
 )
 OPENING_HOURS = CalendarFile(
@@ -68,6 +88,15 @@ OPENING_HOURS = CalendarFile(
     "1 h, 08:00 to 17:00",
     600,
     _opening_hours,
-    10,
+    lambda when: (when.hour - 8) / 10,
     lambda when: 8 <= when.hour <= 17,
+)
+BERLIN_HOURS = CalendarFile(
+    "berlin-hours",
+    "1 h",
+    3960,
+    _berlin_hours,
+    lambda when: when.hour / 24,
+    lambda _: True,
+    settings={"TIME_ZONE": "Europe/Berlin"},
 )
