@@ -54,7 +54,8 @@ INSTALLING_helm = tests/deployment/test_helm_stack.py tests/deployment/test_helm
 
 test-e2e: setup  ## The journeys, and kills of every program in mid-run, on TARGET=embedded|compose|helm
 	@FLTS_TEST_TARGET=$(or $(TARGET),embedded) $(PY) -m pytest -m "long or not long" tests/e2e/test_journey.py \
-	  tests/e2e/test_mid_run.py tests/e2e/test_poison.py tests/e2e/test_figures.py tests/e2e/test_same_numbers.py
+	  tests/e2e/test_mid_run.py tests/e2e/test_poison.py tests/e2e/test_figures.py tests/e2e/test_same_numbers.py \
+	  tests/e2e/test_calendars.py
 	@$(if $(INSTALLING_$(TARGET)),FLTS_TEST_TARGET=$(TARGET) $(PY) -m pytest -m "long or not long" \
 	  $(INSTALLING_$(TARGET)))
 
