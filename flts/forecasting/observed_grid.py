@@ -41,6 +41,8 @@ USUAL_STEPS = (
 """Seconds of the steps that loggers are set to."""
 MOST = 0.5
 """Share of the differences that have to be at a step."""
+NEARLY_ALL = 0.9
+"""Share of the rows that have to be near the multiples of a usual step."""
 LEAST_WEEKS, LEAST_DAYS = 2, 3
 """Weeks that a week with closed days needs at least, and days that a day with closed hours needs."""
 RARE_SHARE = 0.1
@@ -52,8 +54,8 @@ CHANCE = 1e-3
 def observed_step(times: IntArray) -> int:
     """Return the usual difference between neighbouring times in seconds.
 
-    It is the most common one, of equally common ones the smallest. If times vary around a usual step (`USUAL_STEPS`)
-    by less than `NEAR_SHARE` of it, it is that step.
+    It is the most common one, of equally common ones the smallest. If the times stay within `NEAR_SHARE` of a usual
+    step (`USUAL_STEPS`) around its multiples, it is that step.
 
     Raises
     ------
@@ -68,10 +70,11 @@ def observed_step(times: IntArray) -> int:
         return int(differences[0])
     steps, counts = np.unique(differences, return_counts=True)
     step = int(steps[np.argmax(counts)])
-    if counts.max() < MOST * len(differences):
-        for usual in USUAL_STEPS:
-            if (np.abs(differences - usual) < NEAR_SHARE * usual).mean() >= MOST:
-                return usual
+    for usual in () if step in USUAL_STEPS else USUAL_STEPS:
+        near = NEAR_SHARE * usual
+        shifts = (times - times[0] + usual // 2) % usual - usual // 2
+        if (np.abs(differences - usual) < near).mean() >= MOST and (np.abs(shifts) < near).mean() >= NEARLY_ALL:
+            return usual
     return step
 
 

@@ -81,8 +81,7 @@ def _late() -> Iterator[Case]:
     visits = wave(600, season=7, decimals=0)
     text = csv_of(texts(clocks), {"visits": cells(visits, 0)}).encode()
     right = Read("1 day", seconds(clocks), {"visits": visits}, words=("up to 2 s off the step (1 day)",))
-    wrong = "the most common difference is 86,401 s, and observed_step does not see that the times stay with the day"
-    yield Case("seconds-late-in-turn", text, right, wrong=wrong)
+    yield Case("seconds-late-in-turn", text, right)
     parts = np.random.default_rng(9).integers(0, 1000, 500)
     times = [f"{when:%Y-%m-%dT%H:%M:%S}.{part:03d}Z" for when, part in zip(moments, parts, strict=True)]
     rounded = seconds(moments) + (parts >= 500)

@@ -104,6 +104,11 @@ def test_rows_that_vary_around_a_usual_step_have_it() -> None:
     assert (np.diff(snapped(times, FixedGrid(600))) == 600).all()
 
 
+def test_a_step_near_a_usual_one_that_the_times_keep_is_found() -> None:
+    assert find_grid(607 * np.arange(300)) == FixedGrid(607)
+    assert find_grid(DAY * np.arange(300) + np.arange(300) % 3) == FixedGrid(DAY)
+
+
 def test_rows_far_from_the_grid_are_not_moved() -> None:
     times = np.array([0, 600, 1200, 1861, 2400])  # 61 s are more than a tenth of the step
 
