@@ -87,7 +87,12 @@ def _limits(cells: FloatArray) -> Limits | None:
 
 
 def _reach(cells: FloatArray) -> tuple[float, float]:
-    """Return the median of cells, and how far from it the farthest is, apart from those a thousand times as far."""
+    """Return the middle of cells, and how far from it the farthest is, apart from those a thousand times as far."""
+    mean, deviation = float(cells.mean()), float(cells.std())
+    farthest = float(max(cells.max() - mean, mean - cells.min()))
+    if farthest < deviation * np.sqrt(len(cells) / _most(len(cells))) / 2:
+        # A few cells a thousand times as far as all others would have nearly all of the variance.
+        return mean, farthest
     middle = float(np.median(cells))
     far = np.abs(cells - middle)
     apart = 1 + _most(len(far))
