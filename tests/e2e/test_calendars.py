@@ -63,7 +63,8 @@ def test_no_row_outside_the_calendar_is_scored(
 ) -> None:
     board = decided[file.name]["scoreboard"]
 
-    assert board["origins"] <= file.rows * 0.2 + 1
+    # A fifth of the rows is the test, and a few more are holidays that the file misses. With weekends it would be 0.28.
+    assert board["origins"] <= file.rows * 0.22
     champion = stack.champion(file.name)
     assert champion is not None
     assert champion["step"] == file.step
