@@ -213,7 +213,7 @@ CASES = [
         422,
         "step_differs",
         "test",
-        "900 s apart",
+        "steps of 15 min",
         file="test",
     ),
     Case("a gzip bomb as test", gzip_bomb, 413, "too_large", "test", "_BYTES)", file="test"),

@@ -103,6 +103,13 @@ def test_a_missing_row_becomes_nulls_and_a_small_shift_is_removed_as_at_upload()
     np.testing.assert_array_equal(rows.values[:, 0], [1, 2, np.nan, 3, 4])
 
 
+def test_rows_of_which_most_are_missing_are_refused() -> None:
+    with pytest.raises(RejectedError) as refused:
+        read({"time": [0, 120, 240, 360], "down": [1, 2, 3, 4], "up": [5, 6, 7, 8]})
+
+    assert refused.value.code == "gap_in_rows"
+
+
 def test_missing_rows_count_as_rows_of_the_request() -> None:
     times = np.cumsum([60, 120] * 25).tolist()
 
