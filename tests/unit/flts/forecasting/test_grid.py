@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flts.errors import RejectedError
@@ -59,6 +59,7 @@ def utc(*parts: int) -> int:
 
 
 @each_grid
+@settings(max_examples=25, deadline=None)
 @given(positions=st.lists(st.integers(-2_000, 60_000), min_size=1, max_size=20))
 def test_a_position_is_the_position_of_its_time(text: str, positions: list[int]) -> None:
     grid = GRIDS[text]
@@ -71,6 +72,7 @@ def test_a_position_is_the_position_of_its_time(text: str, positions: list[int])
 
 
 @each_grid
+@settings(max_examples=25, deadline=None)
 @given(time=st.integers(utc(1890, 1, 1), utc(2150, 1, 1)), steps=st.integers(1, 400))
 def test_the_times_after_a_time_are_its_neighbours_and_begin_nowhere_before_it(
     text: str, time: int, steps: int
@@ -192,6 +194,7 @@ ZONED: dict[str, Grid] = {
 
 
 @pytest.mark.parametrize("name", ZONED)
+@settings(max_examples=25, deadline=None)
 @given(positions=st.lists(st.integers(-2_000, 20_000), min_size=1, max_size=20))
 def test_a_position_is_the_position_of_its_time_in_a_zone(name: str, positions: list[int]) -> None:
     grid = ZONED[name]

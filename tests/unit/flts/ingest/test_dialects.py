@@ -246,7 +246,7 @@ TAILS = {"nothing": "", "remark": "\nend of the export\n", "total": "Total{0}1{0
 THOUSANDS = {"none": "", "space": " ", "narrow space": "\u202f", "apostrophe": "'", "other": "other"}
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     values=st.lists(
         st.tuples(*[st.one_of(st.none(), st.floats(-1e6, 1e6).map(lambda number: round(number, 4)))] * 2),
@@ -314,7 +314,7 @@ def _number(value: float, decimal: str, group: str) -> str:
     return f"{value:,.4f}".translate({ord(","): group, ord("."): decimal})
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.lists(
         st.sampled_from(
