@@ -27,6 +27,8 @@ PERIOD_NAMES = (
 )  # fmt: skip
 """Names of time columns if no column has a name of `TIME_NAMES`."""
 ALL_TIME_NAMES = frozenset(TIME_NAMES + PERIOD_NAMES)
+HOUR_NAMES = ("hour", "hours", "hr", "hour ending", "stunde", "heure", "hora", "ora", "uur")
+"""Names of columns of hours, 0 to 24, beside a column of dates."""
 MAX_NAME_CHARACTERS = 200
 LEAST_SCORE = 0.5  # of `score_as_time`: that of numbers in the range of epoch seconds
 SOME_CELLS = 30  # of a column with a time among the first ones, as many are tested
@@ -139,6 +141,10 @@ class _Look:
         return self._most(is_time_of_day)
 
     @property
+    def is_hour(self) -> bool:
+        return all(re.fullmatch(r"[01]?\d|2[0-4]", cell) for cell in self._present)
+
+    @property
     def repeats(self) -> bool:
         return len(set(self._present)) < len(self._present)
 
@@ -202,13 +208,8 @@ def _find_times(
     usable = [at for at in range(len(names)) if at not in left_out]
     if settings.time_column:
         return _given_times(names, usable, settings.time_column, problems)
-    moments = [at for at in usable if looks[at].is_time and not looks[at].is_date]
-    dates = [at for at in usable if looks[at].is_date]
-    clocks = [at for at in usable if looks[at].is_time_of_day]
-    if not moments and dates and clocks:
-        return _one(names, dates, looks, problems), _one(names, clocks, looks, problems)
-    if moments or dates:
-        return (_one(names, [*moments, *dates], looks, problems),)
+    if by_cells := _times_by_cells(names, usable, looks, problems):
+        return by_cells
     for known in (TIME_NAMES, PERIOD_NAMES):
         found = [at for at in usable if _plain_name(names[at]) in known]
         if found:
@@ -221,6 +222,24 @@ def _find_times(
         f"the header names {shown}. TIME_COLUMN names the column"
     )
     return problems.refuse(msg, code="no_time_column", field=field)
+
+
+def _times_by_cells(
+    names: tuple[str, ...], usable: list[int], looks: list[_Look], problems: Problems
+) -> tuple[int, ...]:
+    """Return the column of dates or times, with the column of times of day or hours if there is one; () without one."""
+    moments = [at for at in usable if looks[at].is_time and not looks[at].is_date]
+    dates = [at for at in usable if looks[at].is_date]
+    if not moments and not dates:
+        return ()
+    time = _one(names, [*moments, *dates], looks, problems)
+    if moments:
+        return (time,)
+    clocks = [at for at in usable if looks[at].is_time_of_day]
+    if clocks:
+        return time, _one(names, clocks, looks, problems)
+    hours = [at for at in usable if _plain_name(names[at]) in HOUR_NAMES and looks[at].is_hour]
+    return (time, hours[0]) if hours and looks[time].repeats else (time,)
 
 
 def _given_times(names: tuple[str, ...], usable: list[int], setting: str, problems: Problems) -> tuple[int, ...]:

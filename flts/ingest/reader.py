@@ -241,4 +241,4 @@ def _as_understood(times: IntArray, values: FloatArray, names: tuple[str, ...]) 
         cells = ", ".join(f"{name}={values[row, at]:.12g}" for at, name in enumerate(names[:6]))
         said.append(f"row {row + 1}: {moment}Z, {cells}")
     missing = int(np.isnan(values).sum())
-    return [*said, f"{missing:,} cells are missing (MISSING)"] if missing else said
+    return [*said, f"missing cells: {missing:,} (MISSING)"] if missing else said

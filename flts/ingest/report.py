@@ -184,9 +184,8 @@ def _part(series: Series, grid: GridReport) -> PartReport:
 
 def _warnings(report: ValidationReport, layout: Layout) -> list[str]:
     warnings = [
-        f"column {cell.column}: {cell.value:,g} at {cell.at}"
-        + (f" and {cell.count - 1} more cells" if cell.count > 1 else "")
-        + " cannot be measured like the others and count as missing"
+        f"column {cell.column}: {cell.value:,g} at {cell.at} is implausible and counts as missing "
+        f"(implausible cells of the column: {cell.count:,})"
         for cell in layout.implausible
     ]
     if layout.rows_of_step is not None:

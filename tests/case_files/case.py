@@ -55,8 +55,6 @@ class Case:
     test: bytes | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
     """Settings by name, as ``--set NAME=VALUE`` gives them; only where the file alone cannot decide."""
-    wrong: str = ""
-    """What is wrong in today's outcome, if it is."""
 
 
 def every(step: timedelta, rows: int, start: datetime) -> list[datetime]:

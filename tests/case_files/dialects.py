@@ -108,10 +108,10 @@ def _numbers() -> Iterator[Case]:
     column, values = cells(FLOW), FLOW.copy()
     for row, mark in marks.items():
         column[row], values[row] = mark, np.nan
-    yield _one("missing-marks", column, values, "6 cells are missing (MISSING)")
+    yield _one("missing-marks", column, values, "missing cells: 6 (MISSING)")
     own = [cell if row % 50 else "defekt" for row, cell in enumerate(cells(FLOW))]
     values = np.where(np.arange(ROWS) % 50, FLOW, np.nan)
-    yield _one("missing-mark-given", own, values, "8 cells are missing (MISSING)", MISSING="defekt")
+    yield _one("missing-mark-given", own, values, "missing cells: 8 (MISSING)", MISSING="defekt")
     counter = 2**53 + 1 + 30_000 * np.arange(ROWS) + np.round(wave(ROWS, level=0, spread=900)).astype(np.int64)
     yield _one("counter-above-2-53", [str(cell) for cell in counter], counter.astype(float), "last digits: flow")
 

@@ -149,10 +149,10 @@ def _missing() -> Iterator[Case]:
 def _implausible() -> Iterator[Case]:
     values = FLOW.copy()
     values[150] = 2.5e6
-    words = ("column flow: 2.5e+06 at 2023-05-14T06:00:00Z", "count as missing")
+    words = ("column flow: 2.5e+06 at 2023-05-14T06:00:00Z", "counts as missing")
     yield Case("one-cell-far-away", _text(cells(values)), _read(*words, values=values))
     values = np.where(np.arange(ROWS) % 60 == 5, -999.0, FLOW)
-    words = ("column flow: -999", "6 more cells", "count as missing")
+    words = ("column flow: -999", "implausible cells of the column: 7", "counts as missing")
     yield Case("code-for-missing", _text(cells(values)), _read(*words, values=values))
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from flts.times import is_date, is_time_of_day, score_as_time
+from flts.times import score_as_time
 
 
 @pytest.mark.parametrize(
@@ -25,38 +25,3 @@ from flts.times import is_date, is_time_of_day, score_as_time
 )
 def test_the_score_is_the_share_of_times_and_numbers_count_less(cells: list[str], score: float) -> None:
     assert score_as_time(cells) == pytest.approx(score)
-
-
-@pytest.mark.parametrize(
-    ("cells", "expected"),
-    [
-        (["01/03/2024", "", "13/03/2024"], True),
-        (["20240131"], True),
-        (["2024-01-31 12:00"], False),
-        (["2024-01"], False),
-        (["45200"], False),
-        (["", " "], False),
-        (["2024-01-31", "x"], False),
-    ],
-)
-def test_a_date_has_a_day_and_no_time_of_day(cells: list[str], expected: bool) -> None:
-    assert is_date(cells) is expected
-
-
-@pytest.mark.parametrize(
-    ("cells", "expected"),
-    [
-        (["00:00:00", "23:59:59.5", ""], True),
-        (["1:30 PM", "12 AM"], True),
-        (["9:05"], True),
-        (["24:00"], True),
-        (["25:00"], False),
-        (["13:00 PM"], False),
-        (["12"], False),
-        (["1200"], False),
-        (["2024-01-31"], False),
-        ([], False),
-    ],
-)
-def test_a_time_of_day_has_no_date(cells: list[str], expected: bool) -> None:
-    assert is_time_of_day(cells) is expected
