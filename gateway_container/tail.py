@@ -89,7 +89,7 @@ class Tails:
         served = self._served(identifier, config_hash)
         if served is not None and not _fits(tables[-1], served.recipe):
             # The upload has other columns or another step. Until a run on it is promoted, the champion answers by the
-            # rows of its own upload.
+            # rows of the upload that it was trained on.
             settings = self._settings.with_overrides(served.settings)
             tables = self._read(served.keys, rows, settings)
         grid = served.recipe.grid if served is not None else None

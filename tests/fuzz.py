@@ -247,7 +247,7 @@ _CHANGES = (_flip, _cut, _end, _repeat, _insert, _insert, _replace, _cell, _cell
 
 @contextmanager
 def _limited(sample: Sample, seed: int, number: int) -> Iterator[None]:
-    """Raise after `MOST_SECONDS`; end the program with a traceback if the work does not end or waits for ever."""
+    """Raise after `MOST_SECONDS`; end the program with a traceback if the work sleeps or does not end."""
 
     def late(*_: object) -> None:
         msg = f"more than {MOST_SECONDS} s of processor time"

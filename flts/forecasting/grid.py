@@ -28,6 +28,7 @@ WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", 
 EPOCH_WEEKDAY = 3  # 1970-01-01 was a Thursday, day 3 where Monday is day 0
 YEAR_SECONDS = 31_556_952  # the mean year of the Gregorian calendar
 YEAR_MONTHS = 12
+EPOCH_MONTHS = 1970 * YEAR_MONTHS  # months from January of year 0 to January 1970
 LAST_DAY = 31
 """``MonthGrid.day`` of rows on the last day of the month; a day that a month lacks is its last day."""
 BUSINESS_DAYS = (0, 1, 2, 3, 4)
@@ -235,8 +236,8 @@ class MonthGrid(Grid):
 
     @property
     def _first(self) -> int:
-        """Month of position 0, counted from January 1970; year 0 began ``1970 * 12`` months before it."""
-        return (self.phase - 1970 * YEAR_MONTHS) % self.months
+        """Month of position 0, counted from January 1970."""
+        return (self.phase - EPOCH_MONTHS) % self.months
 
 
 @dataclass(frozen=True)
@@ -330,6 +331,11 @@ def grid_from_dict(values: Mapping[str, Any], *, field: str = "grid") -> Grid:
     except (KeyError, TypeError, ValueError, AttributeError, RejectedError) as error:
         msg = f"the grid is not what it should be: {values!r:.200}"
         raise RejectedError(msg, code="bad_recipe", field=field) from error
+
+
+def phase_of_months(month: int, step: int) -> int:
+    """Return ``MonthGrid.phase`` of a grid with a row in a month, counted from January 1970."""
+    return (month + EPOCH_MONTHS) % step
 
 
 def days_of_months(months: IntArray) -> IntArray:

@@ -26,6 +26,7 @@ from flts.forecasting.grid import (
     Ranges,
     WeekGrid,
     days_of_months,
+    phase_of_months,
 )
 
 LEAST_MONTH_SECONDS = 27 * DAY
@@ -68,8 +69,7 @@ def observed_step(times: IntArray) -> int:
     differences = np.diff(times)
     if (differences == differences[0]).all():
         return int(differences[0])
-    steps, counts = np.unique(differences, return_counts=True)
-    step = int(steps[np.argmax(counts)])
+    step = most_common(differences)
     for usual in () if step in USUAL_STEPS else USUAL_STEPS:
         near = NEAR_SHARE * usual
         shifts = (times - times[0] + usual // 2) % usual - usual // 2
@@ -98,7 +98,7 @@ def snapped(times: IntArray, grid: Grid, *, phase: int | None = None) -> IntArra
     if grid.is_calendar:
         before, after = grid.at(positions), grid.at(positions + 1)
     else:
-        offset = (remainders - (_most_common(remainders) if phase is None else phase)) % grid.step_seconds
+        offset = (remainders - (most_common(remainders) if phase is None else phase)) % grid.step_seconds
         before, after = times - offset, times - offset + grid.step_seconds
     near = NEAR_SHARE * grid.step_seconds
     moved = np.where(times - before < near, before, np.where(after - times < near, after, times))
@@ -147,9 +147,9 @@ def every_day(clock: IntArray, step: int, zone: str | None = None) -> Grid:
     base = DAY if step == WEEK else step
     if zone is None or base <= HOUR or DAY % base:
         return FixedGrid(step, zone)
-    phase = _most_common(clock % base)
+    phase = most_common(clock % base)
     ranges = ((phase, phase + DAY - base),)
-    day = _most_common(_weekday(clock // DAY)) if step == WEEK else None
+    day = most_common(_weekday(clock // DAY)) if step == WEEK else None
     return WeekGrid(base, tuple(ranges if day in (None, at) else () for at in range(len(WEEKDAYS))), zone)
 
 
@@ -173,18 +173,14 @@ def month_grid(clock: IntArray, step: int | None = None, *, zone: str | None = N
         return None
     in_month = days - months.astype("datetime64[M]").astype("datetime64[D]").astype(np.int64) + 1
     lengths = days_of_months(months)
-    second = _most_common(seconds)
+    second = most_common(seconds)
     near = int(NEAR_SHARE * MonthGrid(step).step_seconds)
     # The exact day comes first, then the days that people mean by rows of varying days.
     for day, within in ((int(in_month.max()), 0), (LAST_DAY, near), (1, near), (int(np.median(in_month)), near)):
         late = (in_month - np.minimum(day, lengths)) * DAY + seconds - second
         if (np.abs(late) <= within).all():
-            return MonthGrid(step, _phase(int(months[0]), step), day, second, zone)
+            return MonthGrid(step, phase_of_months(int(months[0]), step), day, second, zone)
     return None
-
-
-def _phase(month: int, step: int) -> int:
-    return (month + 1970 * 12) % step
 
 
 def week_grid(clock: IntArray, step: int, *, zone: str | None = None) -> WeekGrid | None:
@@ -202,7 +198,7 @@ def week_grid(clock: IntArray, step: int, *, zone: str | None = None) -> WeekGri
     base = DAY if step % DAY == 0 and step < WEEK else step
     if DAY % base or base < MINUTE:
         return None
-    phase = _most_common(clock % base)
+    phase = most_common(clock % base)
     rows = clock[clock % base == phase] - phase
     days, slots = np.divmod(rows, DAY)
     slots //= base
@@ -275,6 +271,7 @@ def _weekday(days: IntArray) -> IntArray:
     return weekdays
 
 
-def _most_common(values: IntArray) -> int:
+def most_common(values: IntArray) -> int:
+    """Return the most common of values, (n,); of equally common ones, the smallest."""
     found, counts = np.unique(values, return_counts=True)
     return int(found[np.argmax(counts)])

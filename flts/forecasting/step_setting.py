@@ -26,6 +26,7 @@ from flts.forecasting.grid import (
     MonthGrid,
     Ranges,
     WeekGrid,
+    phase_of_months,
 )
 from flts.forecasting.observed_grid import every_day, find_grid, fixed_grid, month_grid, observed_step
 
@@ -104,7 +105,7 @@ def _month_step(clock: IntArray, months: int, detail: str, step: str, zone: str 
     if not 1 <= day <= LAST_DAY:
         _refuse(step)
     first = int(clock[0].astype("datetime64[s]").astype("datetime64[M]").astype("int64"))
-    return MonthGrid(months, (first + 1970 * 12) % months, day, second, zone)
+    return MonthGrid(months, phase_of_months(first, months), day, second, zone)
 
 
 def _fixed_step(clock: IntArray, seconds: int, detail: str, step: str, zone: str | None) -> Grid:

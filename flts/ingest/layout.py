@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from flts.errors import RejectedError, SeriesTooShortError
-from flts.forecasting.observed_grid import find_grid, snapped
+from flts.forecasting.observed_grid import find_grid, most_common, snapped
 from flts.forecasting.series import GridReport, Series, iso, regularise
 from flts.forecasting.step_setting import grid_of
 from flts.ingest.implausible import Implausible, limits_of, without_implausible
@@ -152,8 +152,8 @@ def _most_common_steps(train: Series, test: RawTable) -> int:
     positions, remainders = train.grid.split(snapped(test.times, train.grid, phase=_phase(train)))
     if train.grid.is_calendar:
         positions, remainders = positions[remainders == 0], remainders[remainders == 0]
-    steps, counts = np.unique(np.where(np.diff(remainders) == 0, np.diff(positions), 0), return_counts=True)
-    return int(steps[np.argmax(counts)]) if len(steps) else 0
+    steps = np.where(np.diff(remainders) == 0, np.diff(positions), 0)
+    return most_common(steps) if len(steps) else 0
 
 
 def _grid_after(train: Series, test: RawTable, max_gap_steps: int) -> tuple[Series, GridReport, bool]:

@@ -70,7 +70,7 @@ class SeriesColumn:
         return moments, tuple(names), wide, notes
 
     def refuse_series(self, times: IntArray) -> None:
-        """Refuse a file whose times repeat because each text of the column has times of its own.
+        """Refuse a file whose times repeat because the column has several series.
 
         Raises
         ------

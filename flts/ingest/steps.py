@@ -8,6 +8,7 @@ import numpy as np
 
 from flts.errors import RejectedError
 from flts.forecasting.grid import FixedGrid, Grid, IntArray, step_text
+from flts.forecasting.observed_grid import most_common
 from flts.forecasting.series import FloatArray, iso
 from flts.forecasting.step_setting import grid_of
 from flts.ingest.table import RawTable
@@ -75,7 +76,7 @@ def change_of_step(times: IntArray) -> StepChange | None:
         return None
     steps = np.diff(times)
     ends = max(3, int(len(steps) * END_SHARE))
-    before, after = _usual(steps[:ends]), _usual(steps[-ends:])
+    before, after = most_common(steps[:ends]), most_common(steps[-ends:])
     if before == after:
         return None
     # For each row: how many differences are right if the step changes there.
@@ -109,8 +110,3 @@ def _means(values: FloatArray, starts: IntArray) -> FloatArray:
     counts = np.add.reduceat(known.astype(np.int64), starts, axis=0)
     means: FloatArray = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
     return means
-
-
-def _usual(steps: IntArray) -> int:
-    found, counts = np.unique(steps, return_counts=True)
-    return int(found[np.argmax(counts)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_MONTH = r"(?:jan|feb|m[aä]r|mrz|apr|ma[iy]|jun|jul|aug|sep|o[ck]t|nov|de[cz])[a-zäé]{0,6}\.?"
+_MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]{0,6}\.?"  # `times` reads English names only
 _DATE = (
     r"\d{4}-\d{1,2}(?:-\d{1,2})?|\d{4}/\d{1,2}(?:/\d{1,2})?|\d{4}\.\d{1,2}\.\d{1,2}"
     r"|\d{1,2}([-/.])\d{1,2}\1\d{2}(?:\d{2})?|\d{1,2}/\d{4}"

@@ -1,7 +1,7 @@
 """Times as files write them: their patterns, time zones, and the conversion to epoch seconds. Needs only numpy."""
 
 from flts.times.format import TimeFormat, in_range, to_seconds
-from flts.times.score import is_date, is_time_of_day, score_as_time
+from flts.times.score import score_as_time
 from flts.times.summer_time import looks_like_end_of_summer_time, looks_like_start_of_summer_time
 from flts.times.zones import LocalTimes, to_local, to_utc, zone_of
 
@@ -9,8 +9,6 @@ __all__ = [
     "LocalTimes",
     "TimeFormat",
     "in_range",
-    "is_date",
-    "is_time_of_day",
     "looks_like_end_of_summer_time",
     "looks_like_start_of_summer_time",
     "score_as_time",

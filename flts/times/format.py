@@ -141,7 +141,7 @@ class TimeFormat:
 
     @property
     def has_offset(self) -> bool:
-        """Whether each time is written with its offset from UTC, so that a repeated local hour can be told apart."""
+        """Whether each time is written with its offset from UTC, so that the passes of a repeated hour differ."""
         return self.pattern in UNITS or (not self.is_number and has(self._tokens, "offset"))
 
     @property

@@ -1,4 +1,4 @@
-"""Whether cells are times: how a reader finds the time column of a file, or its columns of dates and times of day."""
+"""Whether numbers and texts are times: how a reader finds the time column of a file without dates or known names."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from flts.times.fields import Characters, civil, read_clock, read_fields
+from flts.times.fields import Characters, civil, read_fields
 from flts.times.format import in_range
 from flts.times.numbers import LIKELY
-from flts.times.pattern import clock_in, fields_in, patterns_of, shape_of
+from flts.times.pattern import fields_in, patterns_of, shape_of
 
 MAX_TIME_CHARACTERS = 60
 """Characters; longer cells are no times."""
@@ -37,25 +37,13 @@ def score_as_time(cells: Sequence[str]) -> float:
     return sum(scores) / len(scores) if scores else 0.0
 
 
-def is_date(cells: Sequence[str]) -> bool:
-    """Return whether all cells are dates with a day and without a time of day; empty cells do not count."""
-    filled = _filled(cells)
-    return bool(filled) and all(_is_date(cell) for cell in filled)
-
-
-def is_time_of_day(cells: Sequence[str]) -> bool:
-    """Return whether all cells are times of day without a date; empty cells do not count."""
-    filled = _filled(cells)
-    return bool(filled) and all(_is_time_of_day(cell) for cell in filled)
-
-
 def _filled(cells: Sequence[str]) -> list[str]:
     return [cell for cell in (cell.translate(_SPACES).strip() for cell in cells) if cell]
 
 
 @lru_cache(maxsize=4096)
 def _score(cell: str) -> float:
-    if _is_any_date(cell, whole_days=False):
+    if _is_any_date(cell):
         return COMPACT_SCORE if _NUMBER.fullmatch(cell) else 1.0
     if not _NUMBER.fullmatch(cell):
         return 0.0
@@ -68,12 +56,7 @@ def _score(cell: str) -> float:
     return NUMBER_SCORE if likely else 0.0
 
 
-@lru_cache(maxsize=4096)
-def _is_date(cell: str) -> bool:
-    return _is_any_date(cell, whole_days=True)
-
-
-def _is_any_date(cell: str, *, whole_days: bool) -> bool:
+def _is_any_date(cell: str) -> bool:
     shape = shape_of(cell)
     if len(cell) > MAX_TIME_CHARACTERS or not shape.isascii():
         return False
@@ -81,7 +64,7 @@ def _is_any_date(cell: str, *, whole_days: bool) -> bool:
     compact = _NUMBER.fullmatch(cell) is not None
     for pattern in patterns_of(shape):
         fields = fields_in(pattern, shape)
-        if fields is None or (whole_days and ("day" not in fields.spans or "hour" in fields.spans)):
+        if fields is None:
             continue
         moments = read_fields(codes, fields)
         if not moments.valid[0] or not in_range(moments.micros)[0]:
@@ -90,15 +73,6 @@ def _is_any_date(cell: str, *, whole_days: bool) -> bool:
         if not compact or COMPACT_YEARS[0] <= year <= COMPACT_YEARS[1]:
             return True
     return False
-
-
-@lru_cache(maxsize=4096)
-def _is_time_of_day(cell: str) -> bool:
-    shape = shape_of(cell)
-    if len(cell) > MAX_TIME_CHARACTERS or not shape.isascii() or _NUMBER.fullmatch(cell):
-        return False
-    fields = clock_in(shape)
-    return fields is not None and bool(read_clock(_codes(cell), fields)[0])
 
 
 def _codes(cell: str) -> Characters:

@@ -18,8 +18,8 @@ def config_hash(
     Parameters
     ----------
     grid : Grid, optional
-        Grid of the training rows. A fixed step changes no hash. A calendar does, because releases before 0.2 put the
-        same rows on a fixed step.
+        Grid of the training rows. A fixed step changes no hash. A calendar does, because release 0.1.0 put the same
+        rows on a fixed step.
     """
     values = {
         "recipe_version": RECIPE_VERSION,

@@ -1,4 +1,4 @@
-"""The rows that a forecast goes on from are rows that the champion knows, on the champion's calendar."""
+"""A tail has rows that the champion knows, on its calendar, with times as the file writes them."""
 
 from __future__ import annotations
 

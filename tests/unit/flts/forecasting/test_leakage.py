@@ -47,6 +47,7 @@ def changed_after(series: Series, row: int, seed: int) -> Series:
     later[:] = rng.normal(0, 10.0 ** rng.integers(0, 12), later.shape)
     later[rng.random(later.shape) < 0.2] = np.nan
     later[rng.random(later.shape) < 0.05] = np.inf
+    later[-1, 0] = 1.0  # rows without a value at the end are no rows of the split
     return with_values(series, values)
 
 

@@ -44,7 +44,7 @@ def written(
     tail: str = "",
     end: str = "\n",
 ) -> str:
-    """Return the text of the table; ``{0}`` stands for the separator."""
+    """Return the text of the table; ``{0}`` is the separator."""
     lines = [head.format(separator)] if head else []
     for row, (time, (a, b)) in enumerate(zip(TIMES, VALUES, strict=True)):
         cells = {"time": time, "date": f"{time:%d/%m/%Y}", "clock": f"{time:%H:%M}", "a": number(a), "b": number(b)}
