@@ -32,6 +32,7 @@ from flts.ingest.understanding import understand
 from flts.settings import ReadSettings, UploadLimits
 from flts.times import TimeFormat
 
+SHOWN_ROWS, SHOWN_COLUMNS = 3, 6
 SAMPLE_CELLS = 600  # cells of the head that decide about marks of numbers and the use of columns
 
 
@@ -234,11 +235,10 @@ def _sample(head: bytes) -> tuple[list[str], list[str]]:
 
 
 def _as_understood(times: IntArray, values: FloatArray, names: tuple[str, ...]) -> list[str]:
-    """Return the first and the last time, and the first three rows as they were understood."""
-    moments = np.datetime_as_string(times[[0, 1, 2, -1] if len(times) > 2 else [0, -1]].astype("datetime64[s]"))  # noqa: PLR2004 - rows shown
-    said = [f"{len(times):,} rows from {moments[0]}Z to {moments[-1]}Z"]
-    for row, moment in enumerate(moments[:3][: len(times)]):
-        cells = ", ".join(f"{name}={values[row, at]:.12g}" for at, name in enumerate(names[:6]))
+    """Return the first rows as they were understood, and the number of missing cells."""
+    said = []
+    for row, moment in enumerate(np.datetime_as_string(times[:SHOWN_ROWS].astype("datetime64[s]"))):
+        cells = ", ".join(f"{name}={values[row, at]:.12g}" for at, name in enumerate(names[:SHOWN_COLUMNS]))
         said.append(f"row {row + 1}: {moment}Z, {cells}")
     missing = int(np.isnan(values).sum())
     return [*said, f"missing cells: {missing:,} (MISSING)"] if missing else said

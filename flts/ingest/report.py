@@ -70,7 +70,7 @@ class ValidationReport:
     """Least number of training rows without a gap for these windows and tails."""
     understood: tuple[str, ...] = ()
     """What was read, one fact a line, with the setting that decides otherwise: the time column and its form, the step,
-    the first and the last time, and the first rows."""
+    and the first rows."""
     warnings: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:

@@ -38,7 +38,7 @@ class RawTable:
     notes
         What the reader assumed, changed or left out, one fact a line, with the setting that decides otherwise.
     understood
-        The time column, the first and the last time, missing cells and the first rows, as read.
+        The time column, the first rows and the number of missing cells, as read.
     dialect
         How the file is written, or None if the rows do not come from a file.
     was_in_order
