@@ -38,6 +38,8 @@ __all__ = [
     "unscale_targets",
 ]
 
+CHUNK_ROWS = 1 << 20
+"""Rows whose time features are computed together, so that intermediate arrays stay small."""
 LARGEST_SCALED = 1e30
 """Scaled units; models compute in float32, whose largest number is 3.4e38."""
 
@@ -132,7 +134,8 @@ def fit_recipe(
     dropped = dict.fromkeys(ignored, "named in IGNORE_COLUMNS") | _drop_sparse(series.columns, observed, spec)
     columns = tuple(name for name in series.columns if name not in dropped)
     targets = _resolve_targets(spec.targets, columns, dropped)
-    observed = observed[:, [series.columns.index(name) for name in columns]]
+    if columns != series.columns:
+        observed = observed[:, [series.columns.index(name) for name in columns]]
     if spec.nans_drop_rows or not spec.handle_nans:
         observed = observed[~np.isnan(observed).any(axis=1)]
     if len(observed) == 0:
@@ -194,7 +197,9 @@ def transform(recipe: FittedRecipe, series: Series, *, drop_warmup: bool = True)
     made = k
     if recipe.time_features:
         made = k + len(TIME_FEATURES)
-        values[:, k:made] = time_features(series.grid.clock(series.times))
+        for at in range(0, n, CHUNK_ROWS):
+            part = slice(at, at + CHUNK_ROWS)
+            values[part, k:made] = time_features(series.grid.clock(series.times[part]))
     times = series.times
     if recipe.lags:
         starts = segment_starts(times, series.grid)
@@ -215,7 +220,8 @@ def scaled_rows(recipe: FittedRecipe, series: Series) -> tuple[FloatArray, BoolA
     bounds = recipe.bounds
     if bounds is not None:
         raw = np.minimum(np.maximum(raw, bounds[0]), bounds[1])
-    scaled = (raw - recipe.offsets) / recipe.scales
+    scaled = raw - recipe.offsets
+    scaled /= recipe.scales
     if recipe.add:
         scaled += recipe.add
     if recipe.constants:
@@ -377,7 +383,8 @@ def _resolve_targets(wanted: tuple[str, ...], columns: tuple[str, ...], dropped:
 
 
 def _finite(values: FloatArray) -> FloatArray:
-    return np.where(np.isfinite(values), values, np.nan)
+    finite = np.isfinite(values)
+    return values if finite.all() else np.where(finite, values, np.nan)
 
 
 def _fill(raw: FloatArray, missing: BoolArray, starts: IntArray, fills: FloatArray) -> FloatArray:
