@@ -10,12 +10,12 @@ from prometheus_client import Histogram
 from flts.errors import ConflictError, RejectedError, RetryableError
 from flts.forecasting.series import Series
 from flts.observability.metrics import Metrics
+from flts.times.numbers import LAST_SECOND
 from inference_container.champions import Champions
 from inference_container.domain.answer import answer_body
 from inference_container.domain.batching import Batcher
 from inference_container.domain.champion import Champion
 from inference_container.domain.request import check_horizon, decode_request, read_rows
-from inference_container.domain.times import LAST_SECOND
 from inference_container.forecast_log import ForecastLog
 
 

@@ -28,6 +28,7 @@ from flts.forecasting.grid import (
     days_of_months,
     phase_of_months,
 )
+from flts.times.numbers import FIRST_SECOND, LAST_SECOND
 
 LEAST_MONTH_SECONDS = 27 * DAY
 """Seconds between two rows of different months, at least: a row may be a day early or late in February."""
@@ -81,7 +82,7 @@ def observed_step(times: IntArray) -> int:
 def snapped(times: IntArray, grid: Grid, *, phase: int | None = None) -> IntArray:
     """Return times with those that are less than `NEAR_SHARE` of a step from a grid time moved to it, (n,).
 
-    Times stay as they are if two of them would become equal.
+    Times stay as they are if two of them would become equal, or if one would leave the years 1 to 9999.
 
     Parameters
     ----------
@@ -102,7 +103,8 @@ def snapped(times: IntArray, grid: Grid, *, phase: int | None = None) -> IntArra
         before, after = times - offset, times - offset + grid.step_seconds
     near = NEAR_SHARE * grid.step_seconds
     moved = np.where(times - before < near, before, np.where(after - times < near, after, times))
-    return moved if (np.diff(moved) > 0).all() else times
+    is_possible = moved[0] >= FIRST_SECOND and moved[-1] <= LAST_SECOND and (np.diff(moved) > 0).all()
+    return moved if is_possible else times
 
 
 def find_grid(times: IntArray, zone: str | None = None) -> Grid:

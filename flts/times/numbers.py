@@ -25,8 +25,8 @@ LIKELY: Mapping[str, tuple[float, float]] = {
     "excel": (20_000, 80_001),
 }
 """Range of the numbers that are read in this unit without ``TIME_FORMAT``: 1973 to 5138, 1954 to 2119."""
-LAST_SECONDS = 253_402_300_800
-FIRST_SECONDS = -62_135_596_800
+LAST_SECOND = 253_402_300_799
+FIRST_SECOND = -62_135_596_800
 EXCEL_PRECISION = 1_000
 """Microseconds. Excel's times have milliseconds; a day number in double precision is a few microseconds off."""
 
@@ -40,7 +40,7 @@ def read_numbers(numbers: NDArray[np.float64], unit: str) -> tuple[NDArray[np.in
         return micros, valid
     scale = UNITS[unit]
     seconds = numbers * (scale / SECOND)
-    valid = (seconds >= FIRST_SECONDS) & (seconds < LAST_SECONDS)
+    valid = (seconds >= FIRST_SECOND) & (seconds < LAST_SECOND + 1)
     numbers = np.where(valid, numbers, 0)
     whole = np.floor(numbers)
     micros = whole.astype(np.int64) * scale + np.rint((numbers - whole) * scale).astype(np.int64)

@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flts.errors import RejectedError
+from flts.times.numbers import FIRST_SECOND, LAST_SECOND
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 EPOCH_NAIVE = datetime(1970, 1, 1)  # noqa: DTZ001 - a time without a time zone is UTC here
-FIRST_SECOND = -62_135_596_800  # 0001-01-01T00:00:00Z
-LAST_SECOND = 253_402_300_799  # 9999-12-31T23:59:59Z
 PLAIN_LENGTH = 19  # characters of YYYY-MM-DDTHH:MM:SS
 VECTOR_ROWS = 64  # rows; for fewer rows a loop is faster than numpy
 DIGITS = np.array([0, 1, 2, 3, 5, 6, 8, 9, 11, 12, 14, 15, 17, 18])

@@ -11,6 +11,7 @@ from flts.errors import RejectedError, SeriesTooShortError
 from flts.forecasting.grid import DAY, HOUR, FixedGrid, Grid, IntArray, MonthGrid
 from flts.forecasting.observed_grid import find_grid, observed_step, snapped
 from flts.forecasting.step_setting import grid_of
+from flts.times.numbers import LAST_SECOND
 from tests.unit.flts.forecasting.test_grid import GRIDS, ZONED
 
 
@@ -164,6 +165,12 @@ def test_rows_of_another_phase_are_moved_only_to_a_phase_that_is_given() -> None
 
     assert snapped(times, FixedGrid(600)).tolist() == times.tolist()
     assert snapped(times, FixedGrid(600), phase=0).tolist() == (600 * np.arange(4)).tolist()
+
+
+def test_a_row_is_not_moved_into_the_year_10000() -> None:
+    times = np.array([0, HOUR, 2 * HOUR, LAST_SECOND])
+
+    assert snapped(times, FixedGrid(HOUR)).tolist() == times.tolist()
 
 
 @pytest.mark.parametrize("name", ZONED)
