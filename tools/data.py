@@ -21,7 +21,7 @@ from flts.forecasting.series import IntArray
 from flts.forecasting.step_setting import UNIT_MONTHS, UNIT_SECONDS, grid_of
 from flts.ingest.cell import MISSING, THOUSANDS_MARKS, TRUTH
 from flts.ingest.cells import MAX_CELL_CHARACTERS
-from flts.ingest.columns import HOUR_NAMES, MAX_NAME_CHARACTERS, PERIOD_NAMES, TIME_NAMES
+from flts.ingest.columns import MAX_NAME_CHARACTERS, PART_NAMES, PERIOD_NAMES, TIME_NAMES, YEAR_NAMES
 from flts.ingest.dialect import SEPARATORS
 from flts.ingest.guard import MAX_LINE_BYTES
 from flts.ingest.magic import OTHERS, READABLE
@@ -150,7 +150,9 @@ def time_names() -> Iterator[str]:
     """Yield the names of time columns."""
     yield f"1. {_codes(TIME_NAMES)}"
     yield f"2. {_codes(PERIOD_NAMES)}"
-    yield f"3. Hours beside dates: {_codes(HOUR_NAMES)}"
+    yield f"3. Parts of a time, year: {_codes(YEAR_NAMES)}"
+    for part, names in PART_NAMES.items():
+        yield f"   - {part}: {_codes(names)}"
 
 
 def request_names() -> Iterator[str]:

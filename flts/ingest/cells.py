@@ -84,7 +84,7 @@ class BlockReader:
         values = np.column_stack([numbers(table, at, first_row) for at in self._columns.numeric])
         self._check_range(values, first_row)
         parts = [self._text(table, at, first_row) for at in self._columns.times]
-        times = parts[0] if len(parts) == 1 else _joined(*map(pc.utf8_trim_whitespace, parts))
+        times = parts[0] if len(parts) == 1 else _joined(parts, self._columns.time_marks)
         series: Any = None
         if self.series is not None:
             series = pc.utf8_slice_codeunits(
@@ -228,6 +228,11 @@ class BlockReader:
                 self._problems.add(msg, code="infinite_value", field=name)
 
 
-def _joined(dates: Any, clocks: Any) -> Any:
-    """Return dates and times of day with a space between them."""
-    return pc.binary_join_element_wise(dates, clocks, pc.replace_substring_regex(dates, "(?s)^.*$", " "))
+def _joined(parts: list[Any], marks: tuple[str, ...]) -> Any:
+    """Return the cells of the parts of a time with a mark before each further part."""
+    joined, *others = map(pc.utf8_trim_whitespace, parts)
+    for mark, part in zip(marks, others, strict=True):
+        padded = pc.utf8_lpad(part, 2, "0") if mark == ":" else part
+        # Functions of Arrow with a scalar import pandas if it is installed, so the mark is made of a column.
+        joined = pc.binary_join_element_wise(joined, padded, pc.replace_substring_regex(joined, "(?s)^.*$", mark))
+    return joined

@@ -27,8 +27,25 @@ PERIOD_NAMES = (
 )  # fmt: skip
 """Names of time columns if no column has a name of `TIME_NAMES`."""
 ALL_TIME_NAMES = frozenset(TIME_NAMES + PERIOD_NAMES)
-HOUR_NAMES = ("hour", "hours", "hr", "hour ending", "stunde", "heure", "hora", "ora", "uur")
-"""Names of columns of hours, 0 to 24, beside a column of dates."""
+YEAR_NAMES = ("year", "yyyy", "yr", "jahr", "año", "année", "anno")
+"""Names of columns of years, beside columns of the other parts of the date."""
+PART_NAMES = {
+    "month": ("month", "mm", "mo", "monat", "mes", "mois", "mese"),
+    "quarter": ("quarter", "qtr", "quartal", "trimestre"),
+    "day": ("day", "dd", "dy", "day of month", "tag", "dia", "jour", "giorno"),
+    "hour": ("hour", "hours", "hr", "hour ending", "stunde", "heure", "hora", "ora", "uur"),
+    "minute": ("minute", "minutes", "min", "minuto"),
+}
+"""Names of the columns of the other parts of a time; a part is joined only if the larger one is there."""
+_PARTS = {
+    "month": (r"0?[1-9]|1[0-2]|(?i:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]{0,6}", "-"),
+    "quarter": (r"[1-4]", " Q"),
+    "day": (r"0?[1-9]|[12]\d|3[01]", "-"),
+    "hour": (r"[01]?\d|2[0-4]", " "),
+    "minute": (r"[0-5]?\d", ":"),
+}
+"""Cells of each part, and the text before it where parts are joined."""
+_PARTS_IN_ORDER = ("month", "day", "hour", "minute")
 MAX_NAME_CHARACTERS = 200
 LEAST_SCORE = 0.5  # of `score_as_time`: that of numbers in the range of epoch seconds
 SOME_CELLS = 30  # of a column with a time among the first ones, as many are tested
@@ -45,7 +62,9 @@ class Columns:
 
     names: tuple[str, ...]
     times: tuple[int, ...]
-    """The time column, or the columns of date and time of day."""
+    """The time column, or the columns of the parts of a time, in the order in which their cells are joined."""
+    time_marks: tuple[str, ...]
+    """The text before each further part of a time."""
     numeric: tuple[int, ...]
     truth: frozenset[int]
     """The numeric columns whose cells are true or false."""
@@ -86,7 +105,7 @@ def find_columns(shape: Shape, cells: CellFormat, settings: ReadSettings, proble
     series = _series_column(names, left_out, settings, problems)
     if series is not None:
         left_out.add(series)
-    times = _find_times(names, looks, left_out, settings, problems, field=name)
+    times, time_marks = _find_times(names, looks, left_out, settings, problems, field=name)
     time_names = [at for at in range(len(names)) if at not in left_out and at not in times and looks[at].is_time]
     if time_names:
         notes.append(f"left out, as {_list(names, times)} has the times: {_list(names, time_names)} (TIME_COLUMN)")
@@ -102,7 +121,7 @@ def find_columns(shape: Shape, cells: CellFormat, settings: ReadSettings, proble
     if truth:
         notes.append(f"true is read as 1 and false as 0: {_list(names, sorted(truth))}")
     ignored = tuple(names[at] for at in range(len(names)) if given[at] and at not in times and at not in numeric)
-    return Columns(names, times, numeric, truth, texts, series, ignored, tuple(notes))
+    return Columns(names, times, time_marks, numeric, truth, texts, series, ignored, tuple(notes))
 
 
 class _Look:
@@ -140,9 +159,13 @@ class _Look:
     def is_time_of_day(self) -> bool:
         return self._most(is_time_of_day)
 
+    def is_part(self, part: str) -> bool:
+        """Return whether all cells are numbers of a part of a time."""
+        return bool(self._present) and all(re.fullmatch(_PARTS[part][0], cell) for cell in self._present)
+
     @property
-    def is_hour(self) -> bool:
-        return all(re.fullmatch(r"[01]?\d|2[0-4]", cell) for cell in self._present)
+    def is_year(self) -> bool:
+        return bool(self._present) and all(re.fullmatch(r"1[5-9]\d\d|2[0-2]\d\d", cell) for cell in self._present)
 
     @property
     def repeats(self) -> bool:
@@ -196,6 +219,10 @@ def _series_column(
     return problems.refuse(msg, code="no_series_column", field="SERIES_COLUMN")
 
 
+Times = tuple[tuple[int, ...], tuple[str, ...]]
+"""Positions of the columns of a time, and the text before each further one."""
+
+
 def _find_times(
     names: tuple[str, ...],
     looks: list[_Look],
@@ -204,18 +231,20 @@ def _find_times(
     problems: Problems,
     *,
     field: str,
-) -> tuple[int, ...]:
+) -> Times:
     usable = [at for at in range(len(names)) if at not in left_out]
     if settings.time_column:
-        return _given_times(names, usable, settings.time_column, problems)
+        return _given_times(names, usable, looks, settings.time_column, problems)
     if by_cells := _times_by_cells(names, usable, looks, problems):
         return by_cells
+    if parts := _parts_of_times(names, usable, looks):
+        return parts
     for known in (TIME_NAMES, PERIOD_NAMES):
         found = [at for at in usable if _plain_name(names[at]) in known]
         if found:
-            return (_one(names, found, looks, problems),)
+            return (_one(names, found, looks, problems),), ()
     if scored := [at for at in usable if score_as_time(looks[at].all[:FEW_CELLS]) >= LEAST_SCORE]:
-        return (_one(names, scored, looks, problems),)
+        return (_one(names, scored, looks, problems),), ()
     shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")  # noqa: PLR2004 - enough to recognise the file
     msg = (
         f"no time column: no column has dates, and none is named {', '.join(TIME_NAMES[:7])} or the like; "
@@ -224,29 +253,58 @@ def _find_times(
     return problems.refuse(msg, code="no_time_column", field=field)
 
 
-def _times_by_cells(
-    names: tuple[str, ...], usable: list[int], looks: list[_Look], problems: Problems
-) -> tuple[int, ...]:
-    """Return the column of dates or times, with the column of times of day or hours if there is one; () without one."""
+def _times_by_cells(names: tuple[str, ...], usable: list[int], looks: list[_Look], problems: Problems) -> Times | None:
+    """Return the column of dates or times, with the column of times of day or hours if there is one; or None."""
     moments = [at for at in usable if looks[at].is_time and not looks[at].is_date]
     dates = [at for at in usable if looks[at].is_date]
     if not moments and not dates:
-        return ()
+        return None
     time = _one(names, [*moments, *dates], looks, problems)
     if moments:
-        return (time,)
+        return (time,), ()
     clocks = [at for at in usable if looks[at].is_time_of_day]
     if clocks:
-        return time, _one(names, clocks, looks, problems)
-    hours = [at for at in usable if _plain_name(names[at]) in HOUR_NAMES and looks[at].is_hour]
-    return (time, hours[0]) if hours and looks[time].repeats else (time,)
+        return (time, _one(names, clocks, looks, problems)), (" ",)
+    hour = _part("hour", names, usable, looks)
+    return ((time, hour), (" ",)) if hour is not None and looks[time].repeats else ((time,), ())
 
 
-def _given_times(names: tuple[str, ...], usable: list[int], setting: str, problems: Problems) -> tuple[int, ...]:
+def _parts_of_times(names: tuple[str, ...], usable: list[int], looks: list[_Look]) -> Times | None:
+    """Return the columns of year, month, day, hour and minute, or of year and quarter; None unless years repeat."""
+    years = [at for at in usable if _plain_name(names[at]) in YEAR_NAMES and looks[at].is_year]
+    if len(years) != 1 or not looks[years[0]].repeats:
+        return None
+    found = [years[0]]
+    marks = []
+    for part in _PARTS_IN_ORDER:
+        at = _part(part, names, usable, looks)
+        if at is None:
+            break
+        found.append(at)
+        marks.append(_PARTS[part][1])
+    if not marks and (quarter := _part("quarter", names, usable, looks)) is not None:
+        return (years[0], quarter), (_PARTS["quarter"][1],)
+    return (tuple(found), tuple(marks)) if marks else None
+
+
+def _part(part: str, names: tuple[str, ...], usable: list[int], looks: list[_Look]) -> int | None:
+    """Return the first column with a name and the cells of a part of a time."""
+    found = (at for at in usable if _plain_name(names[at]) in PART_NAMES[part] and looks[at].is_part(part))
+    return next(found, None)
+
+
+def _given_times(
+    names: tuple[str, ...], usable: list[int], looks: list[_Look], setting: str, problems: Problems
+) -> Times:
     for wanted in ([setting], [part.strip() for part in setting.split(",")]):
-        found = [at for name in wanted for at in usable if names[at] == name]
+        found = tuple(at for name in wanted for at in usable if names[at] == name)
         if len(found) == len(wanted) and len(found) <= 2:  # noqa: PLR2004 - date and time of day
-            return tuple(found)
+            quarter = len(found) > 1 and looks[found[0]].is_year and looks[found[1]].is_part("quarter")
+            if len(found) == 1 or not looks[found[0]].is_year:
+                return found, (" ",) * (len(found) - 1)
+            return found, (_PARTS["quarter" if quarter else "month"][1],)
+        if len(found) == len(wanted) <= 1 + len(_PARTS_IN_ORDER):
+            return found, tuple(_PARTS[part][1] for part in _PARTS_IN_ORDER[: len(found) - 1])
     msg = f"TIME_COLUMN={setting}: the file has the columns {', '.join(names[:20])}"
     return problems.refuse(msg, code="no_time_column", field="TIME_COLUMN")
 

@@ -182,6 +182,8 @@ def candidates_of(cell: str) -> list[Candidate]:
     candidates = [Candidate(pattern, *COMPACT_YEARS) for pattern in patterns]
     if shape == "0000":
         candidates.append(Candidate(_YEAR, *YEARS))
+    if re.match("0[0-9]", cell):
+        return candidates  # numbers have no leading zero
     return candidates + [Candidate(unit, *bounds) for unit, bounds in LIKELY.items()]
 
 

@@ -175,8 +175,8 @@ class TimeReader:
             raise self._ambiguous(different)
         others = " or ".join(f"TIME_FORMAT={reading.setting}" for reading in different if reading is not different[at])
         notes.append(
-            f"column {self._column}: times are read as {different[at].setting}, because only this order of day and "
-            f"month gives even steps; {others} decides otherwise"
+            f"column {self._column}: times are read as {different[at].setting}, because only this form gives "
+            f"even steps; {others} decides otherwise"
         )
         return different[at]
 

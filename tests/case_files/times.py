@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 
 from flts.forecasting.series import FloatArray
-from tests.case_files.case import Case, Moments, Read, Refused, cells, csv_of, days, hours, seconds, texts, wave
+from tests.case_files.case import Case, Moments, Read, Refused, cells, csv_of, days, every, hours, seconds, texts, wave
 
 HOURS = hours(400)
 HOURLY = wave(400)
@@ -44,6 +44,7 @@ def time_cases() -> Iterator[Case]:
     yield _hourly("whole-days-shorter", [f"{when:%Y-%m-%d}" if when.hour == 0 else str(when) for when in HOURS])
     yield _date_and_clock()
     yield _date_and_hour()
+    yield from _parts()
     yield _daily("compact-days", texts(DAYS, "%Y%m%d"))
     yield _daily(
         "excel-serial-days",
@@ -85,6 +86,36 @@ def _date_and_hour() -> Case:
     text = csv_of(texts(HOURS, "%Y-%m-%d"), {"hour": texts(HOURS, "%-H"), "flow": cells(HOURLY)}, time="date")
     right = Read("1 h", seconds(HOURS), {"flow": HOURLY}, words=("date", "hour"))
     return Case("date-and-hour", text.encode(), right)
+
+
+def _parts() -> Iterator[Case]:
+    """Yield files whose times are in columns of years, months, days, hours and minutes."""
+    columns = {"month": "%-m", "day": "%-d", "hour": "%-H"}
+    parts = {name: texts(HOURS, form) for name, form in columns.items()}
+    text = csv_of(texts(HOURS, "%Y"), {**parts, "flow": cells(HOURLY)}, time="year")
+    right = Read("1 h", seconds(HOURS), {"flow": HOURLY}, words=("column year month day hour (TIME_COLUMN)",))
+    yield Case("year-month-day-hour", text.encode(), right)
+    moments = every(timedelta(minutes=5), 400, HOURS[0])
+    flow = wave(len(moments), season=288, seed=9)
+    columns = {"Mo": "%m", "Dy": "%d", "Hr": "%H", "Min": "%-M"}
+    parts = {name: texts(moments, form) for name, form in columns.items()}
+    text = csv_of(texts(moments, "%Y"), {**parts, "flow": cells(flow)}, time="YYYY")
+    yield Case("year-to-minute", text.encode(), Read("5 min", seconds(moments), {"flow": flow}))
+    moments = [datetime(1990 + at // 12, at % 12 + 1, 1) for at in range(144)]  # noqa: DTZ001 - files have no zone
+    flow = wave(len(moments), season=12, seed=10)
+    for name, form in (("year-and-month", "%-m"), ("year-and-month-name", "%B")):
+        text = csv_of(texts(moments, "%Y"), {"month": texts(moments, form), "flow": cells(flow)}, time="year")
+        yield Case(name, text.encode(), Read("1 month, first day", seconds(moments), {"flow": flow}))
+    quarters = moments[::3]
+    numbers = [str(when.month // 3 + 1) for when in quarters]
+    text = csv_of(texts(quarters, "%Y"), {"quarter": numbers, "flow": cells(flow[::3])}, time="year")
+    yield Case("year-and-quarter", text.encode(), Read("3 months, first day", seconds(quarters), {"flow": flow[::3]}))
+    columns = {"j": "%Y", "m": "%-m", "t": "%-d", "s": "%-H"}
+    parts = {name: texts(HOURS, form) for name, form in columns.items()}
+    text = csv_of([str(at) for at in range(1, len(HOURS) + 1)], {**parts, "flow": cells(HOURLY)}, time="row")
+    values = {"row": np.arange(1.0, len(HOURS) + 1), "flow": HOURLY}
+    right = Read("1 h", seconds(HOURS), values)
+    yield Case("parts-of-times-given", text.encode(), right, settings={"TIME_COLUMN": "j,m,t,s"})
 
 
 def _years() -> Case:
