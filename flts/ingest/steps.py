@@ -84,7 +84,8 @@ def change_of_step(times: IntArray) -> StepChange | None:
         [np.cumsum((steps == after)[::-1])[::-1], [0]]
     )
     row = int(np.argmax(right))
-    whole = all((part == step).mean() >= LEAST_SAME for part, step in ((steps[:row], before), (steps[row:], after)))
+    stretches = ((steps[:row], before), (steps[row:], after))
+    whole = all(len(part) and (part == step).mean() >= LEAST_SAME for part, step in stretches)
     return StepChange(row, before, after) if whole else None
 
 

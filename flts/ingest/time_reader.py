@@ -198,7 +198,9 @@ class TimeReader:
         if self._is_set:
             msg = f"{where} is not a time of the form {self._setting} (TIME_FORMAT)"
             return RejectedError(msg, code="bad_time", field=self._column)
-        if NUMBER.fullmatch(cell) and (not last or any(isinstance(candidate.form, str) for candidate in last)):
+        is_first = self._rows == 0 and row == self._first_row
+        is_unit = not last or any(isinstance(candidate.form, str) for candidate in last)
+        if NUMBER.fullmatch(cell) and (is_first or is_unit):
             return self._which_number(where)
         if not last:
             msg = f"{where} is not a time in a known form; if it is one, TIME_FORMAT names its form (DD/MM/YYYY HH:mm)"
@@ -208,7 +210,7 @@ class TimeReader:
                 f"{where} is not a time of the form {forms}, which the rows before have ({self._first_cell!r}); "
                 "TIME_FORMAT names the form"
             )
-            if self._rows == 0 and row == self._first_row:
+            if is_first:
                 msg = f"{where} is not a time: there is no such day or time of day"
         return RejectedError(msg, code="bad_time", field=self._column)
 

@@ -187,7 +187,7 @@ def known_patterns() -> tuple[Pattern, ...]:
     texts += ["YYYY[M]MM", "YYYY-[M]MM", "YYYY [M]MM"]
     texts += [f"YYYY{mark}Qq" for mark in ("", "-", " ", "/")] + [f"Qq{mark}YYYY" for mark in (" ", "-", "/", "")]
     texts += [f"YYYY{mark}Www" for mark in ("-", "", " ", "/")] + ["YYYY-Www-D", "YYYYWwwD"]
-    texts += ["YYYYMMDD", "YYYYMM", "YYMMDD"]
+    texts += ["YYYYMMDD", "YYYYMM"]
     return tuple(parse_pattern(text) for text in texts)
 
 

@@ -228,7 +228,7 @@ def test_a_cell_that_is_no_time_is_refused_by_row_column_and_form(cells: list[st
 
 
 @pytest.mark.parametrize(
-    "cells", [["1", "2"], ["0"], ["-5"], ["99999999", "100000000"], ["100", "200"], ["201", "202"], ["7.5"]]
+    "cells", [["1", "2"], ["0"], ["-5"], ["99999999", "100000000"], ["100", "200"], ["201", "202"], ["7.5"], ["040101"]]
 )
 def test_a_number_that_may_be_many_things_is_asked_for(cells: list[str]) -> None:
     error = refused(cells)
