@@ -126,7 +126,8 @@ def check_files(order: Mapping[str, Any], note: Callable[[str], None]) -> dict[s
 
     def read(name: str, like: TimeFormat | None = None) -> RawTable:
         note(name)
-        return read_table(Path(order[name]), limits=settings, settings=settings, like=like, name=name)
+        path = Path(order[name])
+        return read_table(path, limits=settings, settings=settings, like=like, name=name, scratch=path.parent)
 
     train = read("train")
     test = read("test", train.time_format) if order["test"] is not None else None

@@ -122,6 +122,7 @@ class PreprocessUpload:
         if stored is not None:
             return self._reused(stored, digest, settings)
         dataset = make_dataset(train, layout, settings, settings, tell=lambda step: progress(STAGE, step))
+        del train, test, layout  # the raw rows are not needed any more, and storing needs memory
         _log_sampling(dataset, settings)
         if dataset.recipe.constants:
             log.info("constant_columns", columns=dataset.recipe.constants, config_hash=digest)

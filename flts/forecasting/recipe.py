@@ -6,11 +6,13 @@ of this module check both properties, because a violation of either would leak t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
 from flts.errors import RejectedError, SeriesTooShortError
+from flts.forecasting.by_column import chunks_of, column_of, finite, missing_cells
 from flts.forecasting.file_form import FileForm
 from flts.forecasting.fitted import MAX_GAP_STEPS, RECIPE_VERSION, FittedRecipe
 from flts.forecasting.grid import Grid
@@ -130,18 +132,19 @@ def fit_recipe(
         If no training row is left.
     """
     series = train.series
-    observed = _finite(series.values)
-    dropped = dict.fromkeys(ignored, "named in IGNORE_COLUMNS") | _drop_sparse(series.columns, observed, spec)
+    dropped = dict.fromkeys(ignored, "named in IGNORE_COLUMNS") | _drop_sparse(series, spec)
     columns = tuple(name for name in series.columns if name not in dropped)
     targets = _resolve_targets(spec.targets, columns, dropped)
-    if columns != series.columns:
-        observed = observed[:, [series.columns.index(name) for name in columns]]
-    if spec.nans_drop_rows or not spec.handle_nans:
-        observed = observed[~np.isnan(observed).any(axis=1)]
-    if len(observed) == 0:
+    positions = [series.columns.index(name) for name in columns]
+    drops_rows = spec.nans_drop_rows or not spec.handle_nans
+    complete = _complete(series.values, positions) if drops_rows else None
+    if complete is not None and not complete.any():
         msg = "no training row is complete, and rows with missing cells are dropped (NANS_DROP_ROWS, HANDLE_NANS)"
         raise SeriesTooShortError(msg, field="NANS_DROP_ROWS")
-    fits = [_fit_column(name, observed[:, position], spec) for position, name in enumerate(columns)]
+    fits = [
+        _fit_column(name, column_of(series.values, at) if complete is None else series.values[complete, at], spec)
+        for name, at in zip(columns, positions, strict=True)
+    ]
     recipe = FittedRecipe(
         grid=series.grid,
         columns=columns,
@@ -249,9 +252,7 @@ def kept_rows(recipe: FittedRecipe, series: Series) -> BoolArray:
     if not recipe.drops_rows:
         return np.ones(len(series), dtype=bool)
     positions = recipe.positions_in(series.columns)
-    raw = series.values if positions is None else series.values.take(positions, axis=1)
-    complete: BoolArray = np.all(np.isfinite(raw), axis=1)
-    return complete
+    return _complete(series.values, range(len(series.columns)) if positions is None else positions)
 
 
 def raw_rows(recipe: FittedRecipe, features: Features) -> Series:
@@ -337,7 +338,7 @@ class _ColumnFit:
 
 
 def _fit_column(name: str, column: FloatArray, spec: RecipeSpec) -> _ColumnFit:
-    seen = column[~np.isnan(column)]
+    seen = finite(column)
     constant = bool(seen.min() == seen.max())
     fill = float(seen[0] if constant else np.median(seen))
     lower, upper = -UNBOUNDED, UNBOUNDED
@@ -355,11 +356,12 @@ def _fit_column(name: str, column: FloatArray, spec: RecipeSpec) -> _ColumnFit:
     return _ColumnFit(fill, lower, upper, offset, scale, constant)
 
 
-def _drop_sparse(columns: tuple[str, ...], observed: FloatArray, spec: RecipeSpec) -> dict[str, str]:
-    if len(observed) == 0:
+def _drop_sparse(series: Series, spec: RecipeSpec) -> dict[str, str]:
+    columns = series.columns
+    if len(series) == 0:
         msg = "there are no training rows"
         raise SeriesTooShortError(msg)
-    shares = np.isnan(observed).mean(axis=0).tolist()
+    shares = [missing_cells(series.values, at) / len(series) for at in range(len(columns))]
     dropped = {
         name: f"{share:.1%} of its training cells are missing, NANS_THRESHOLD allows {spec.nans_threshold:.1%}"
         for name, share in zip(columns, shares, strict=True)
@@ -382,9 +384,12 @@ def _resolve_targets(wanted: tuple[str, ...], columns: tuple[str, ...], dropped:
     return tuple(dict.fromkeys(wanted)) or columns
 
 
-def _finite(values: FloatArray) -> FloatArray:
-    finite = np.isfinite(values)
-    return values if finite.all() else np.where(finite, values, np.nan)
+def _complete(values: FloatArray, positions: Sequence[int] | IntArray) -> BoolArray:
+    """Return which rows, (n,), have a finite cell in each of the columns at these positions."""
+    complete = np.empty(len(values), dtype=bool)
+    for rows in chunks_of(values):
+        complete[rows] = np.isfinite(values[rows].take(positions, axis=1)).all(axis=1)
+    return complete
 
 
 def _fill(raw: FloatArray, missing: BoolArray, starts: IntArray, fills: FloatArray) -> FloatArray:

@@ -74,7 +74,7 @@ def check_enough_rows(rows: UsableRows, windows: WindowSettings, *, split_share:
 
 def piece_lengths(series: Series, recipe: FittedRecipe, *, warmup_rows: int) -> tuple[int, ...]:
     """Return the lengths of the pieces between gaps and dropped rows, each without its warm-up rows."""
-    times = series.times[kept_rows(recipe, series)]
+    times = series.times[kept_rows(recipe, series)] if recipe.drops_rows else series.times
     lengths = (piece.stop - piece.start - warmup_rows for piece in segments_of(times, series.grid))
     return tuple(length for length in lengths if length > 0)
 

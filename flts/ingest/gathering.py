@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import mmap
+import tempfile
+from pathlib import Path
+from typing import BinaryIO
+
 import numpy as np
 
 from flts.forecasting.series import FloatArray
@@ -10,10 +15,21 @@ PIECE_BYTES = 40 * 2**20  # above 32 MiB, glibc maps an allocation on its own
 
 
 class Gathered:
-    """The values of all blocks so far, (n, columns). Blocks are copied as soon as they fill a piece."""
+    """The values of all blocks so far, (n, columns). Blocks are copied as soon as they fill a piece.
 
-    def __init__(self, columns: int) -> None:
+    Parameters
+    ----------
+    columns : int
+    folder : Path, optional
+        Folder on a disk for a temporary file of the pieces. Without a folder, or if the disk is full, the pieces are in
+        memory.
+    """
+
+    def __init__(self, columns: int, folder: Path | None = None) -> None:
         self._columns = columns
+        self._folder = folder
+        self._file: BinaryIO | None = None
+        self._rows_in_file = 0
         self._blocks: list[FloatArray] = []
         self._pieces: list[FloatArray] = []
         self._open_bytes = 0
@@ -25,13 +41,42 @@ class Gathered:
         self._open_bytes += block.nbytes
         self.rows += len(block)
         if self._open_bytes >= PIECE_BYTES:
-            self._pieces.append(_joined(self._blocks, self._columns))
-            self._open_bytes = 0
+            self._close_piece(self._folder)
 
     def values(self) -> FloatArray:
-        """Return all rows in one array; each piece is freed when it has been copied."""
-        self._pieces.append(_joined(self._blocks, self._columns))
-        return self._pieces.pop() if len(self._pieces) == 1 else _joined(self._pieces, self._columns)
+        """Return all rows in one array: a mapping of the file, or memory, where each piece is freed once copied."""
+        self._close_piece(None if self._file is None else self._folder)
+        if self._file is None:
+            return self._pieces.pop() if len(self._pieces) == 1 else _joined(self._pieces, self._columns)
+        with self._file as file:
+            mapped = mmap.mmap(file.fileno(), 0)
+        return np.ndarray((self._rows_in_file, self._columns), np.float64, mapped)
+
+    def _close_piece(self, folder: Path | None) -> None:
+        piece = _joined(self._blocks, self._columns)
+        self._open_bytes = 0
+        if folder is None:
+            self._pieces.append(piece)
+            return
+        try:
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - `values` closes it
+            rest = piece.view(np.uint8).reshape(-1)
+            while len(rest):
+                rest = rest[self._file.write(rest.data) :]
+            self._rows_in_file += len(piece)
+        except OSError:  # the disk is full
+            self._folder = None
+            self._pieces = [*self._from_file(), piece]
+
+    def _from_file(self) -> list[FloatArray]:
+        """Return the pieces of the file, which is removed."""
+        if self._file is None:
+            return []
+        with self._file as file:
+            file.seek(0)
+            self._file = None
+            return [np.fromfile(file, count=self._rows_in_file * self._columns).reshape(-1, self._columns)]
 
 
 def _joined(parts: list[FloatArray], columns: int) -> FloatArray:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from flts.forecasting.by_column import column_of, finite
 from flts.forecasting.series import BoolArray, FloatArray, iso
 from flts.ingest.table import RawTable
 
@@ -54,7 +55,7 @@ class Implausible:
 
 def limits_of(values: FloatArray) -> list[Limits | None]:
     """Return the limits of each column of training rows, (n, k); None where the rows do not show any."""
-    return [_limits(values[:, at]) for at in range(values.shape[1])]
+    return [_limits(column_of(values, at)) for at in range(values.shape[1])]
 
 
 def without_implausible(table: RawTable, limits: list[Limits | None]) -> tuple[RawTable, list[Implausible]]:
@@ -62,8 +63,10 @@ def without_implausible(table: RawTable, limits: list[Limits | None]) -> tuple[R
     found = []
     values = table.values
     for at, (column, limit) in enumerate(zip(table.columns, limits, strict=True)):
-        outside = None if limit is None else limit.outside(table.values[:, at])
-        if outside is None or not outside.any():
+        if limit is None:
+            continue
+        outside = limit.outside(column_of(table.values, at))
+        if not outside.any():
             continue
         first = int(np.argmax(outside))
         found.append(Implausible(column, int(outside.sum()), float(table.values[first, at]), iso(table.times[first])))
@@ -73,7 +76,7 @@ def without_implausible(table: RawTable, limits: list[Limits | None]) -> tuple[R
 
 
 def _limits(cells: FloatArray) -> Limits | None:
-    known = cells[np.isfinite(cells)]
+    known = finite(cells)
     if len(known) < LEAST_CELLS:
         return None
     lowest, highest = known.min(), known.max()

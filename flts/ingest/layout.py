@@ -8,7 +8,7 @@ import numpy as np
 
 from flts.errors import RejectedError, SeriesTooShortError
 from flts.forecasting.observed_grid import find_grid, most_common, snapped
-from flts.forecasting.series import GridReport, Series, iso, regularise
+from flts.forecasting.series import FloatArray, GridReport, Series, iso, regularise
 from flts.forecasting.step_setting import grid_of
 from flts.ingest.implausible import Implausible, limits_of, without_implausible
 from flts.ingest.steps import one_step
@@ -163,13 +163,24 @@ def _grid_after(train: Series, test: RawTable, max_gap_steps: int) -> tuple[Seri
     (last, first), remainders = train.grid.split(ends)
     joined = bool(remainders[0] == remainders[1] and first - last - 1 <= max_gap_steps)
     anchor = train.times[-1:] if joined else train.times[:0]
-    series, grid = regularise(
-        np.concatenate([anchor, test.times]),
-        train.columns,
-        np.concatenate([train.values[: len(anchor)] * np.nan, test.values]),
-        max_gap_steps=max_gap_steps,
-        grid=train.grid,
-        phase=phase,
-        time_column=test.time_column,
-    )
-    return series.rows(len(anchor)), grid, joined
+    times = np.concatenate([anchor, test.times])
+
+    def on_grid(columns: tuple[str, ...], values: FloatArray) -> tuple[Series, GridReport]:
+        return regularise(
+            times,
+            columns,
+            values,
+            max_gap_steps=max_gap_steps,
+            grid=train.grid,
+            phase=phase,
+            time_column=test.time_column,
+        )
+
+    series, grid = on_grid((), np.empty((len(times), 0)))
+    if grid.inserted_rows or grid.off_calendar_rows:
+        series, grid = on_grid(
+            train.columns, np.concatenate([np.full((len(anchor), len(train.columns)), np.nan), test.values])
+        )
+        return series.rows(len(anchor)), grid, joined
+    # The test rows stay as they are, so that their values need no copy.
+    return Series(series.times[len(anchor) :], train.columns, test.values, train.grid), grid, joined

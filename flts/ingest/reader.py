@@ -15,6 +15,7 @@ from typing import BinaryIO
 import numpy as np
 
 from flts.errors import RejectedError
+from flts.forecasting.by_column import chunks_of
 from flts.forecasting.series import FloatArray, IntArray
 from flts.ingest.cells import BlockReader, Cells
 from flts.ingest.columns import Columns
@@ -43,6 +44,7 @@ def read_table(
     settings: ReadSettings,
     like: TimeFormat | None = None,
     name: str = "file",
+    scratch: Path | None = None,
 ) -> RawTable:
     """Read a file with a time column and columns of numbers.
 
@@ -54,6 +56,8 @@ def read_table(
         Form of the times of another file of the data set, which decides between the forms that this file may have.
     name
         Value of ``field`` in errors about the whole file: ``file``, ``train``, ``test``.
+    scratch
+        Folder on a disk. The values of a large file are then a mapping of a temporary file in it, not memory.
 
     Raises
     ------
@@ -63,18 +67,21 @@ def read_table(
     """
     if isinstance(source, str | Path):
         with Path(source).open("rb") as stream:
-            return _Reading(limits, settings, like, name).read(stream)
-    return _Reading(limits, settings, like, name).read(source)
+            return _Reading(limits, settings, like, name, scratch).read(stream)
+    return _Reading(limits, settings, like, name, scratch).read(source)
 
 
 class _Reading:
     """The reading of one file."""
 
-    def __init__(self, limits: UploadLimits, settings: ReadSettings, like: TimeFormat | None, name: str) -> None:
+    def __init__(
+        self, limits: UploadLimits, settings: ReadSettings, like: TimeFormat | None, name: str, scratch: Path | None
+    ) -> None:
         self._limits = limits
         self._settings = settings
         self._like = like
         self._name = name
+        self._scratch = scratch
         self._problems = Problems()
         self._notes: list[str] = []
         self._series: SeriesColumn | None = None
@@ -144,7 +151,7 @@ class _Reading:
         )
         if (at := reader.series) is not None:
             self._series = SeriesColumn(columns.names[at], is_given=at == columns.series)
-        values = Gathered(len(columns.numeric))
+        values = Gathered(len(columns.numeric), self._scratch)
         for block in blocks:
             cells = reader.read(block, first_row=values.rows + 1)
             if cells is None:
@@ -240,5 +247,5 @@ def _as_understood(times: IntArray, values: FloatArray, names: tuple[str, ...]) 
     for row, moment in enumerate(np.datetime_as_string(times[:SHOWN_ROWS].astype("datetime64[s]"))):
         cells = ", ".join(f"{name}={values[row, at]:.12g}" for at, name in enumerate(names[:SHOWN_COLUMNS]))
         said.append(f"row {row + 1}: {moment}Z, {cells}")
-    missing = int(np.isnan(values).sum())
+    missing = sum(int(np.count_nonzero(np.isnan(values[rows]))) for rows in chunks_of(values))
     return [*said, f"missing cells: {missing:,} (MISSING)"] if missing else said

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import numpy as np
-
+from flts.forecasting.by_column import missing_cells
 from flts.forecasting.recipe import FittedRecipe, RecipeSpec, fit_recipe
 from flts.forecasting.series import GridReport, Series, iso
 from flts.forecasting.splits import as_train
@@ -177,7 +176,7 @@ def _part(series: Series, grid: GridReport) -> PartReport:
         moved_rows=grid.moved_rows,
         largest_shift_seconds=grid.largest_shift_seconds,
         missing_share={
-            column: round(float(np.isnan(series.values[:, at]).mean()), 6) for at, column in enumerate(series.columns)
+            column: round(missing_cells(series.values, at) / len(series), 6) for at, column in enumerate(series.columns)
         },
     )
 

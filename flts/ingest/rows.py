@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 
 from flts.errors import RejectedError
+from flts.forecasting.by_column import rows_at
 from flts.forecasting.series import FloatArray, IntArray
 from flts.ingest.time_reader import ReadTimes
 from flts.times import to_seconds
@@ -38,8 +39,10 @@ def in_order(
         is_reversed = (times[1:] <= times[:-1]).all()
         how = "the newest row is the first" if is_reversed else "they are not in the order of time"
         notes.append(f"the rows are sorted by {column}: {how}")
+        if (times[1:] < times[:-1]).all():
+            return times[::-1].copy(), values[::-1], notes
         order = np.argsort(times, kind="stable")
-        times, values = times[order], values[order]
+        times, values = times[order], rows_at(values, order)
     starts = np.flatnonzero(np.diff(times, prepend=times[0] - 1))
     if len(starts) < len(times):
         times, values, said = _once(times, values, starts, duplicates, column)

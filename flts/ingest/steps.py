@@ -94,6 +94,8 @@ def averaged(table: RawTable, grid: Grid) -> RawTable:
 
     A table without two rows at one position is returned as it is.
     """
+    if not grid.breaks(table.times).any():
+        return table
     positions, remainders = grid.split(table.times)
     starts = np.flatnonzero(np.concatenate([[True], np.diff(positions) != 0]))
     if len(starts) == table.rows:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from flts.contracts.columns import TIME_COLUMNS
+from flts.forecasting.by_column import CHUNK_ROWS
 from flts.forecasting.file_form import FileForm
 from flts.forecasting.series import FloatArray, IntArray
 from flts.ingest.cell import CellFormat
@@ -81,8 +82,12 @@ class RawTable:
     def without_blank_end(self, columns: tuple[str, ...] = ()) -> RawTable:
         """Return the rows up to the last one with a value in one of the columns, by default in any."""
         at = [self.columns.index(name) for name in columns if name in self.columns] or slice(None)
-        known = np.flatnonzero(np.isfinite(self.values[:, at]).any(axis=1))
-        return self.rows_between(0, int(known[-1]) + 1 if len(known) else 0)
+        for stop in range(self.rows, 0, -CHUNK_ROWS):
+            start = max(0, stop - CHUNK_ROWS)
+            known = np.flatnonzero(np.isfinite(self.values[start:stop, at]).any(axis=1))
+            if len(known):
+                return self.rows_between(0, start + int(known[-1]) + 1)
+        return self.rows_between(0, 0)
 
     def rows_between(self, start: int, stop: int) -> RawTable:
         """Return the rows from ``start`` up to, not including, ``stop``."""

@@ -19,6 +19,8 @@ from flts.forecasting.series import BoolArray, FloatArray, IntArray, Series
 
 MAX_CELLS = 250_000_000
 """Rows x columns that are read into memory at most; 2 GB of doubles."""
+GROUP_ROWS = 1 << 20
+"""Rows of a row group, which is Arrow's default; only one group at a time is copied into Arrow's memory."""
 TIME = "time"
 _TIME_TYPE = pa.timestamp("ms", tz="UTC")
 _HIDDEN_TIME = "__time__"  # name of the time column in Parquet if a column of the data is called "time"
@@ -97,10 +99,6 @@ def _to_parquet(
     missing: bool,
 ) -> bytes:
     index = _HIDDEN_TIME if TIME in names else TIME
-    arrays = [pa.array(np.asarray(times, dtype=np.int64) * 1000).cast(_TIME_TYPE)]
-    # With `from_pandas` Arrow stores NaN as null. `missing` is true for raw columns, which may have missing cells, and
-    # false for features, which have none.
-    arrays += [pa.array(np.ascontiguousarray(column), from_pandas=missing) for column in values.T]
     fields: list[pa.Field[Any]] = [pa.field(index, _TIME_TYPE, nullable=False)]
     fields += [pa.field(name, pa.float64()) for name in names]
     schema = pa.schema(
@@ -112,10 +110,15 @@ def _to_parquet(
     )
     sink = pa.BufferOutputStream()
     # float64 values rarely repeat, so dictionary encoding costs time and saves no space.
-    pq.write_table(
-        pa.Table.from_arrays(arrays, schema=schema), sink, compression="zstd", use_dictionary=False, store_schema=True
-    )
-    return bytes(sink.getvalue())
+    with pq.ParquetWriter(sink, schema, compression="zstd", use_dictionary=False, store_schema=True) as writer:
+        for start in range(0, max(len(times), 1), GROUP_ROWS):
+            rows = slice(start, start + GROUP_ROWS)
+            arrays = [pa.array(np.asarray(times[rows], dtype=np.int64) * 1000).cast(_TIME_TYPE)]
+            # With `from_pandas` Arrow stores NaN as null. `missing` is true for raw columns, which may have missing
+            # cells, and false for features, which have none.
+            arrays += [pa.array(np.ascontiguousarray(column), from_pandas=missing) for column in values[rows].T]
+            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+    return sink.getvalue().to_pybytes()
 
 
 def _from_parquet(data: bytes, kind: str) -> tuple[IntArray, tuple[str, ...], FloatArray, dict[str, Any]]:

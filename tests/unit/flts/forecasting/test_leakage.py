@@ -66,6 +66,7 @@ def test_changing_rows_after_the_training_part_changes_nothing_inside_it(
     spec: RecipeSpec, missing: float, seed: int
 ) -> None:
     series = make_series(100, seed=seed, missing=missing)
+    series.values[-1, 0] = 1.0  # as in `changed_after`, so that both series have the same rows
 
     before = fitted(series, spec)
     after = fitted(changed_after(series, 80, seed), spec)
