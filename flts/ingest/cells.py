@@ -22,6 +22,7 @@ from flts.ingest.problems import Problems
 MAX_CELL_CHARACTERS = 100  # characters; a float64 needs 24
 COMMON_MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None")
 LARGEST_EXACT = 2.0**53  # above it, float64 has no odd integers
+_LINE_END = ord("\n")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _TRUE, _FALSE = (
     sorted({form for word in words for form in (word, word.upper(), word.title())})
@@ -195,7 +196,8 @@ class BlockReader:
 
     def _is_one_row_a_line(self, block: bytes, rows: int, first_row: int) -> bool:
         """Note a block whose numbers of lines and rows differ, because a quoted cell contains a line break."""
-        if rows == block.count(b"\n") + (not block.endswith(b"\n")):
+        ends = int(np.count_nonzero(np.frombuffer(block, np.uint8) == _LINE_END))  # faster than `bytes.count`
+        if rows == ends + (not block.endswith(b"\n")):
             return True
         if rows == sum(1 for line in block.splitlines() if line):
             return True
