@@ -2,6 +2,9 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 
+# Empty, so that Python caches bytecode: tests start hundreds of processes, and each would compile every module anew.
+export PYTHONDONTWRITEBYTECODE =
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo embedded load env images up down logs test test-long test-e2e kill-matrix fuzz test-upgrade release-store test-integration check lint types format chart generate pictures clean
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from tests.calendar_files import BERLIN_HOURS, BUSINESS_DAYS, MONTHS, OPENING_HOURS, CalendarFile
 from tests.case_files import CASES, Case, Read
@@ -25,19 +27,33 @@ AS_THEY_ARE = {
     if case.name in {"day-first", "unicode-text-of-excel", "dots-for-thousands", "workbook", "two-values-one-time"}
     and TARGET == "embedded"
 }
+SHORT = ("months", "opening-hours", "berlin-hours", "workbook")
+"""Files of `make test`: steps of unequal length, hours outside the calendar, summer time, a file that is no text."""
+
+
+def files(of: Mapping[str, Any]) -> list[ParameterSet]:
+    return [pytest.param(one, id=name, marks=[] if name in SHORT else [pytest.mark.long]) for name, one in of.items()]
 
 
 @pytest.fixture(scope="module")
-def decided(stack: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """Return the decided runs of all files, which were trained side by side."""
+def decided(
+    request: pytest.FixtureRequest, stack: Pipeline, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, dict[str, Any]]:
+    """Return the decided runs of the selected tests' files, which were trained side by side."""
+    tests = [item for item in request.session.items if isinstance(item, pytest.Function) and item.path == request.path]
+    names = {one.name for item in tests for one in item.callspec.params.values()}
     folder = tmp_path_factory.mktemp("calendars")
     paths = {name: (file.write(folder), file.settings) for name, file in FILES.items()}
     paths |= {name: (_stored(case, folder), case.settings) for name, case in AS_THEY_ARE.items()}
-    runs = {name: stack.upload(name, path, settings={"EPOCHS": 1, **more}) for name, (path, more) in paths.items()}
+    runs = {
+        name: stack.upload(name, path, settings={"EPOCHS": 1, **more})
+        for name, (path, more) in paths.items()
+        if name in names
+    }
     return {name: stack.wait_decided(run_id) for name, run_id in runs.items()}
 
 
-@pytest.mark.parametrize("file", FILES.values(), ids=FILES)
+@pytest.mark.parametrize("file", files(FILES))
 def test_a_forecast_has_the_times_of_the_calendar(
     stack: Pipeline, decided: dict[str, dict[str, Any]], file: CalendarFile
 ) -> None:
@@ -57,7 +73,7 @@ def test_a_forecast_has_the_times_of_the_calendar(
     assert times == [hour for hour in hours if file.contains(hour)][:HORIZON]
 
 
-@pytest.mark.parametrize("file", FILES.values(), ids=FILES)
+@pytest.mark.parametrize("file", files(FILES))
 def test_no_row_outside_the_calendar_is_scored(
     stack: Pipeline, decided: dict[str, dict[str, Any]], file: CalendarFile
 ) -> None:
@@ -70,7 +86,7 @@ def test_no_row_outside_the_calendar_is_scored(
     assert champion["step"] == file.step
 
 
-@pytest.mark.parametrize("case", AS_THEY_ARE.values(), ids=AS_THEY_ARE)
+@pytest.mark.parametrize("case", files(AS_THEY_ARE))
 def test_a_file_as_people_have_it_is_forecast(stack: Pipeline, decided: dict[str, dict[str, Any]], case: Case) -> None:
     run = decided[case.name]
     assert isinstance(case.right, Read)

@@ -75,8 +75,8 @@ def replay(
 
 
 @pytest.fixture(scope="module")
-def finished(stack: RunningStack, sample: tuple[Path, Path]) -> dict[str, Any]:
-    return stack.wait_decided(stack.upload("disorder", *sample, settings={"EPOCHS": 3}))
+def finished(stack: RunningStack, seasonal_file: Path) -> dict[str, Any]:
+    return stack.wait_decided(stack.upload("disorder", seasonal_file, settings={"EPOCHS": 3}))
 
 
 def test_the_log_of_a_finished_run_replayed_three_times_in_random_order_changes_nothing(
@@ -93,12 +93,12 @@ def test_the_log_of_a_finished_run_replayed_three_times_in_random_order_changes_
 
 
 def test_an_older_run_that_decides_after_a_newer_ones_promotion_is_superseded(
-    stack: RunningStack, sample: tuple[Path, Path], finished: dict[str, Any]
+    stack: RunningStack, seasonal_file: Path, finished: dict[str, Any]
 ) -> None:
     (child,) = psutil.Process(stack.pid("train-lstm")).children()
     child.suspend()  # stops only the training: the trainer's main process keeps polling, so it keeps its partition
     try:
-        older = stack.upload("disorder", *sample, settings={"EPOCHS": 2})
+        older = stack.upload("disorder", seasonal_file, settings={"EPOCHS": 2})
         eventually(
             lambda: set(of_models(stack.run(older)["trained"])) == {"GRU", "PROPHET"} or None,
             "all but LSTM",

@@ -19,6 +19,8 @@ from tests.stack import SMALL, RunningStack, running_stack
 WALKS = 20
 ROWS = 2500
 FAST = {"EPOCHS": 20, "HIDDEN_SIZE": 32, "NUM_LAYERS": 1, "BATCH_SIZE": 64}
+SHORT = {**FAST, "EPOCHS": 5}
+"""Settings of the walk that `make test` trains on."""
 
 
 def write_walk(path: Path, seed: int) -> Path:
@@ -54,7 +56,7 @@ def test_a_champion_keeps_its_place_against_a_worse_model_on_new_test_rows(stack
 
 @pytest.mark.timeout(120)
 def test_nothing_is_promoted_on_a_random_walk(stack: RunningStack, tmp_path: Path) -> None:
-    run = stack.wait_decided(stack.upload("one-walk", write_walk(tmp_path / "walk.csv", 0), settings=FAST))
+    run = stack.wait_decided(stack.upload("one-walk", write_walk(tmp_path / "walk.csv", 0), settings=SHORT))
 
     assert run["outcome"] == "refused", run["decision"]
     assert {row["model_type"] for row in run["scoreboard"]["candidates"]} == set(DEFAULT_MODEL_TYPES)

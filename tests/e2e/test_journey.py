@@ -146,8 +146,8 @@ def test_the_same_upload_again_trains_nothing_twice(
     assert again["outcome"] == "kept", again["decision"]
 
 
-def test_live_progress_names_stage_epoch_and_loss(stack: Pipeline, sample: tuple[Path, Path]) -> None:
-    run_id = stack.upload("live", *sample, settings={"EPOCHS": 6})
+def test_live_progress_names_stage_epoch_and_loss(stack: Pipeline, seasonal_file: Path) -> None:
+    run_id = stack.upload("live", seasonal_file, settings={"EPOCHS": 3})
     seen: list[dict[str, Any]] = []
 
     with stack.gateway as client, client.stream("GET", f"/runs/{run_id}/events", timeout=120) as answer:

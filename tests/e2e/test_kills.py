@@ -29,11 +29,11 @@ SHORT = ("train-gru",)
     "service", [pytest.param(name, marks=[] if name in SHORT else [pytest.mark.long]) for name in MIDDLE]
 )
 def test_a_service_killed_in_the_middle_of_its_work_is_made_up_for(
-    stack: RunningStack, sample: tuple[Path, Path], service: str
+    stack: RunningStack, seasonal_file: Path, service: str
 ) -> None:
     identifier = f"kill-{service}"
     victim = stack.pid(service)
-    run_id = stack.upload(identifier, *sample, settings={"EPOCHS": 5, "EXTRA_HASH_SALT": service})
+    run_id = stack.upload(identifier, seasonal_file, settings={"EPOCHS": 5, "EXTRA_HASH_SALT": service})
 
     eventually(lambda: in_the_middle(stack, service, run_id), f"{service} is at work", timeout=120, every=0.01)
     os.kill(victim, signal.SIGKILL)
