@@ -156,15 +156,17 @@ class FilesystemStore:
         try:
             self._fill(bucket, key, temporary, chunks)
             with self._errors(bucket, key):
+                # The info is read before the file is placed: another process may remove the object right after.
                 if create_only:
+                    info = _info(key, temporary.lstat())
                     self._place(path, lambda: os.link(temporary, path))
-                else:
-                    with self._locked(bucket, key):
-                        self._check_etag(path, bucket, key, if_match)
-                        _stamp(temporary, after=path)
-                        self._place(path, lambda: os.replace(temporary, path))  # noqa: PTH105 - in the same form as os.link above
-                        return _info(key, path.lstat())
-                return _info(key, path.lstat())
+                    return info
+                with self._locked(bucket, key):
+                    self._check_etag(path, bucket, key, if_match)
+                    _stamp(temporary, after=path)
+                    info = _info(key, temporary.lstat())
+                    self._place(path, lambda: os.replace(temporary, path))  # noqa: PTH105 - in the same form as os.link above
+                    return info
         finally:
             with suppress(OSError):  # the error of the write is reported, not the error of the removal
                 temporary.unlink(missing_ok=True)

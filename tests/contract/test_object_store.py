@@ -411,6 +411,20 @@ class TestFilesystemStore(ObjectStoreContract):
         assert refused_once
         assert store.get(BUCKET, "deep/object")[0] == b"x"
 
+    @pytest.mark.parametrize("call", ["link", "replace"])
+    def test_an_object_may_be_removed_right_after_it_was_written(
+        self, store: FilesystemStore, monkeypatch: pytest.MonkeyPatch, call: str
+    ) -> None:
+        place = getattr(os, call)
+
+        def placed_and_removed(source: Path, target: Path) -> None:
+            place(source, target)
+            target.unlink()
+
+        monkeypatch.setattr(os, call, placed_and_removed)
+
+        assert store.put(BUCKET, "mark", b"x", create_only=call == "link").size == 1
+
     def test_refuses_a_key_that_is_also_a_folder(self, store: FilesystemStore) -> None:
         store.put(BUCKET, "both/inside", b"x")
 
