@@ -82,7 +82,10 @@ class Evaluations:
         return self._records.read(layout.PROVISIONAL(identifier, pipeline_run_id))
 
     def put_refit(self, identifier: str, pipeline_run_id: str, refit: Mapping[str, Any]) -> tuple[Record, bool]:
-        """Write the record of a refitted champion as `decide` writes a decision."""
+        """Write the record of a refitted champion as `decide` writes a decision.
+
+        ``pointer`` of a refit that was thrown away is null, so that no rollback returns to it.
+        """
         return self._records.adopt(layout.REFIT(identifier, pipeline_run_id), refit)
 
     def refit(self, identifier: str, pipeline_run_id: str) -> Record | None:
