@@ -133,7 +133,8 @@ def why(client: GatewayClient, arguments: argparse.Namespace) -> int:
     view = client.run(run_id)
     done = client.operations(str(view["identifier"]), run_id=run_id)["operations"]
     if arguments.json:
-        _print_json({**{name: view.get(name) for name in WHY_SHOWN}, "operations": done})
+        stages = {name: view[name] for name in ("champion_stages",) if name in view}
+        _print_json({**{name: view.get(name) for name in WHY_SHOWN}, **stages, "operations": done})
         return OK
     lines = [render.run_heading(view), *cause_lines(view, done), "", *render.scoreboard_table(view)]
     if arguments.targets:

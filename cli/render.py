@@ -9,6 +9,7 @@ from typing import Any
 from cli.causes import short_cause
 from cli.scoreboard import MARK, decision_lines, scoreboard_table, target_table
 from cli.text import duration, fixed, moment, number, one_line, table, utc
+from flts.contracts.champion_stage import DECIDED, stage_of
 
 __all__ = [
     "datasets_table",
@@ -179,7 +180,7 @@ def datasets_table(datasets: Sequence[Record]) -> list[str]:
                 utc(upload.get("uploaded_at")),
                 one.get("runs"),
                 last.get("outcome") or last.get("state"),
-                champion.get("model_type"),
+                _with_stage(champion),
                 fixed(champion.get("score")),
             )
         )
@@ -196,7 +197,7 @@ def models_table(answer: Record) -> list[str]:
         (
             MARK if model.get("identifier") == answer.get("default") else "",
             model.get("identifier"),
-            model.get("model_type"),
+            _with_stage(model),
             fixed(model.get("score")),
             str(model.get("run_id") or "-")[:8],
             utc(model.get("promoted")),
@@ -271,6 +272,12 @@ def _progress_words(data: Record) -> list[str]:
     if data.get("elapsed") is not None:
         words.append(duration(data["elapsed"]))
     return words
+
+
+def _with_stage(champion: Record) -> object:
+    """Return a champion's model type, with its stage if that is not the usual one."""
+    name = champion.get("model_type")
+    return name if stage_of(champion) == DECIDED else f"{name} ({stage_of(champion)})"
 
 
 def _interval(prediction: Record, target: str) -> str:

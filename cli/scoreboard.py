@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cli.text import duration, fixed, number, one_line, table
+from flts.contracts.champion_stage import PROVISIONAL, REFITTED
 from flts.contracts.lifecycle import RunState
 
 Record = Mapping[str, Any]
@@ -66,7 +67,20 @@ def target_table(view: Record, *, step: int = 1) -> list[str]:
 
 
 def decision_lines(view: Record) -> list[str]:
-    """Return the decision and its reasons, one per line."""
+    """Return the decision and its reasons, one per line, between the run's provisional and its refitted champion."""
+    return [*_stage_lines(view, PROVISIONAL), *_decision_lines(view), *_stage_lines(view, REFITTED)]
+
+
+def _stage_lines(view: Record, stage: str) -> list[str]:
+    record = (view.get("champion_stages") or {}).get(stage)
+    if not record:
+        return []
+    promoted = record.get("decision") == RunState.PROMOTED
+    lines = [f"{stage}: {record.get('model_type') if promoted else record.get('decision')}"]
+    return [*lines, *(f"  - {_reason(reason)}" for reason in record.get("reasons") or ())]
+
+
+def _decision_lines(view: Record) -> list[str]:
     decision = view.get("decision") or {}
     board = view.get("scoreboard") or {}
     if not decision:

@@ -10,9 +10,17 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from eval_container.domain.gate import Reason
+from flts.contracts.champion_stage import (
+    DECIDED,
+    PROVISIONAL,
+    Order,
+    is_champion,
+    order_of,
+    pointer_order,
+    selected_event_id,
+)
 from flts.contracts.claim_check import ClaimCheck
 from flts.contracts.events import Event, ModelSelected, RunId
-from flts.contracts.ids import derived_event_id
 from flts.contracts.lifecycle import CANCELLED_REASON, RunState, is_cancellation
 from flts.errors import FltsError, RejectedError
 from flts.killpoints import reached
@@ -66,7 +74,7 @@ class Ending:
         """Decide that a run is refused because it cannot be judged, and end it."""
         previous, unreadable = self._previous(event.identifier)
         selected = ModelSelected(
-            event_id=derived_event_id(event.pipeline_run_id, "promotion"),
+            event_id=selected_event_id(event.pipeline_run_id),
             identifier=event.identifier,
             pipeline_run_id=event.pipeline_run_id,
             config_hash=event.config_hash,
@@ -124,6 +132,19 @@ class Ending:
             return [event]
         return _as_ended(event, self._runs.outcome(identifier, run) or {"outcome": event.decision})
 
+    def carry_out(self, record: Mapping[str, Any]) -> list[Event]:
+        """Carry out ``provisional.json`` or ``refit.json``, and return its event; no event if the pointer stays.
+
+        The record has the form of a decision. It does not end the run and is no promotion in the metrics, because each
+        run has exactly one decision.
+        """
+        event = self._promote(ModelSelected.model_validate(record), record["pointer"])
+        if event.decision != "promoted":
+            return []
+        self._set_alias(event, record)
+        log.info("champion_stage", stage=event.stage, run_id=event.run_id, model_type=event.model_type)
+        return [event]
+
     def _previous(self, identifier: str) -> tuple[str | None, list[str]]:
         """Return the champion's run_id, or None and the reason why the champion pointer cannot be read.
 
@@ -131,13 +152,14 @@ class Ending:
         """
         try:
             current = self._pointers.current(identifier)
-            return _RUN_ID.validate_python(current[0].get("run_id") if current else None), []
+            named = current[0].get("run_id") if current and is_champion(current[0]) else None
+            return _RUN_ID.validate_python(named), []
         except (RejectedError, ValidationError) as error:
             log.warning("pointer_unreadable", identifier=identifier, error=str(error))
             return None, [Reason("pointer_unreadable", f"the champion's pointer of {identifier} is broken").as_text()]
 
     def _promote(self, event: ModelSelected, pointer: Mapping[str, Any]) -> ModelSelected:
-        """Move the champion pointers to this run, or return it as superseded if a newer run was promoted first."""
+        """Move the champion pointers to this run, or return it as superseded if a pointer above it was there first."""
         moved = self._pointers.move_current(event.identifier, pointer)
         if moved == "superseded" and not self._was_current(event):
             reason = "newer_run: a newer run was decided first, its champion stays"
@@ -148,18 +170,22 @@ class Ending:
         return event
 
     def _was_current(self, event: ModelSelected) -> bool:
-        """Return whether the champion before the current one is of this run.
+        """Return whether the champion or the one before it is of this run, at this stage or a later one.
 
-        This is the case if eval was killed after it moved the pointer, and a newer run was promoted before the repeat.
+        This is the case if eval was killed after it moved the pointer, and a newer run or a later stage of this run
+        replaced the pointer before the repeat.
         """
         current = self._pointers.current(event.identifier)
-        previous = (current[0].get("previous") if current else None) or {}
-        return previous.get("pipeline_run_id") == event.pipeline_run_id
+        named = () if current is None else (current[0], current[0].get("previous") or {})
+        return any(
+            pointer.get("pipeline_run_id") == event.pipeline_run_id and order_of(pointer) >= _order(event)
+            for pointer in named
+        )
 
     def _is_current(self, event: ModelSelected) -> bool:
-        """Return whether the champion pointer names this run; a late repeat must not move MLflow's alias back."""
+        """Return whether the pointer names this run at this stage; a late repeat must not move MLflow's alias back."""
         current = self._pointers.current(event.identifier)
-        return current is not None and current[0].get("pipeline_run_id") == event.pipeline_run_id
+        return current is not None and order_of(current[0]) == _order(event)
 
     def _record(self, event: ModelSelected, decision: Mapping[str, Any]) -> None:
         """Record every candidate's scores on the test rows and the champion in MLflow, which may be unavailable."""
@@ -170,11 +196,18 @@ class Ending:
             reached("record.before", event.identifier)
             self._record_scores(event.identifier, event.scoreboard)
             reached("record.after", event.identifier)
-        if event.decision == "promoted" and event.run_id is not None and self._is_current(event):
-            experiment = str(decision["pointer"].get("experiment_name") or event.identifier)
-            reached("alias.before", event.identifier)
-            tracker.set_champion(experiment, event.run_id)
-            reached("alias.after", event.identifier)
+        if event.decision == "promoted":
+            self._set_alias(event, decision)
+
+    def _set_alias(self, event: ModelSelected, decision: Mapping[str, Any]) -> None:
+        """Set MLflow's alias to the champion; a provisional one has no alias."""
+        tracker = self._adapters.tracker
+        if tracker is None or event.run_id is None or event.stage == PROVISIONAL or not self._is_current(event):
+            return
+        experiment = str(decision["pointer"].get("experiment_name") or event.identifier)
+        reached("alias.before", event.identifier)
+        tracker.set_champion(experiment, event.run_id)
+        reached("alias.after", event.identifier)
 
     def _record_scores(self, identifier: str, claim: ClaimCheck) -> None:
         tracker = self._adapters.tracker
@@ -194,6 +227,10 @@ class Ending:
 def at(now: float) -> datetime:
     """Return epoch seconds as a time in UTC."""
     return datetime.fromtimestamp(now, UTC)
+
+
+def _order(event: ModelSelected) -> Order:
+    return pointer_order(event.pipeline_run_id, event.stage or DECIDED)
 
 
 def _as_ended(event: ModelSelected, outcome: Mapping[str, Any]) -> list[Event]:

@@ -14,6 +14,7 @@ from eval_container.domain.waiting import Patience, missing_types, why_missing
 from eval_container.ending import STAGE, Ending, at
 from eval_container.judging import Judgement, judge
 from eval_container.settings import EvalSettings
+from flts.contracts.champion_stage import is_champion, selected_event_id
 from flts.contracts.claim_check import ClaimCheck
 from flts.contracts.events import (
     EvaluateRequest,
@@ -132,7 +133,9 @@ class DecideRun:
                 missing=missing,
                 # If the champion comes from a newer run, this run can only end as superseded, so no champion is
                 # compared.
-                pointer=None if _is_newer(pointer, run) else pointer,
+                pointer=None
+                if pointer is None or _is_newer(pointer, run)
+                else self._evaluations.judged(identifier, pointer),
                 progress=progress,
             )
         claim = self._evaluations.put_scoreboard(identifier, run, canonical_json(judgement.scoreboard))
@@ -151,7 +154,7 @@ class DecideRun:
         choice = judgement.choice
         now = at(self._now())
         common: dict[str, Any] = {
-            "event_id": derived_event_id(data.pipeline_run_id, "promotion"),
+            "event_id": selected_event_id(data.pipeline_run_id),
             "identifier": data.identifier,
             "pipeline_run_id": data.pipeline_run_id,
             "config_hash": data.config_hash,
@@ -225,7 +228,7 @@ class DecideRun:
         came_from = f"run {request.of_run}" if request.of_run else "the predecessor"
         asked_for = Reason("rollback", f"the champion of {came_from} was asked for, {target['model_type']}")
         selected = ModelSelected(
-            event_id=derived_event_id(run, "promotion"),
+            event_id=selected_event_id(run),
             identifier=identifier,
             pipeline_run_id=run,
             config_hash=target.get("config_hash"),
@@ -249,17 +252,19 @@ class DecideRun:
         if request.of_run is None:
             previous = current.get("previous") if current else None
             return previous, Reason("no_predecessor", f"{request.identifier} has no champion before the current one")
-        decision = self._evaluations.decision(request.identifier, request.of_run)
-        pointer = decision.get("pointer") if decision else None
+        refit = self._evaluations.refit(request.identifier, request.of_run) or {}
+        decision = self._evaluations.decision(request.identifier, request.of_run) or {}
+        pointer = refit.get("pointer") or decision.get("pointer")
         return pointer, Reason("no_champion", f"run {request.of_run} of {request.identifier} left no champion")
 
-    def _pointer(self, identifier: str) -> Mapping[str, Any] | None:
+    def _pointer(self, identifier: str) -> dict[str, Any] | None:
+        """Return the pointer of the champion, or None; a provisional pointer defends no place and is no predecessor."""
         current = self._pointers.current(identifier)
-        return None if current is None else current[0]
+        return None if current is None or not is_champion(current[0]) else current[0]
 
 
-def _is_newer(pointer: Mapping[str, Any] | None, run: str) -> bool:
-    return pointer is not None and str(pointer["pipeline_run_id"]) > run
+def _is_newer(pointer: Mapping[str, Any], run: str) -> bool:
+    return str(pointer["pipeline_run_id"]) > run
 
 
 def _means(card: Scorecard | None) -> dict[str, float]:

@@ -11,9 +11,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from flts.contracts.champion_stage import selected_event_id
 from flts.contracts.claim_check import ClaimCheck
 from flts.contracts.events import EvaluateRequest, ModelSelected, RawData, RollbackRequest
-from flts.contracts.ids import canonical_json, derived_event_id, new_pipeline_run_id, sha256_of
+from flts.contracts.ids import canonical_json, new_pipeline_run_id, sha256_of
 from flts.contracts.lifecycle import CANCELLED_REASON, RunState, is_cancellation
 from flts.errors import (
     ConflictError,
@@ -235,7 +236,7 @@ class Intake:
             if self._runs.end(identifier, run_id) is not None:
                 return False
             refusal = ModelSelected(
-                event_id=derived_event_id(run_id, "promotion"),
+                event_id=selected_event_id(run_id),
                 identifier=identifier,
                 pipeline_run_id=run_id,
                 created_at=self._now(),

@@ -41,7 +41,7 @@ def home_page(
     champion_rows = [
         _row(
             name,
-            pointer.get("model_type"),
+            f"{pointer.get('model_type')} ({pointer['stage']})" if pointer.get("stage") else pointer.get("model_type"),
             _number(pointer.get("score")),
             _short(pointer.get("run_id")),
             pointer.get("timestamp"),

@@ -162,7 +162,9 @@ class Queries:
             }
             if full
             else {},
+            provisional=self._evaluations.provisional(identifier, run_id) if full else None,
             decision=decision,
+            refit=self._evaluations.refit(identifier, run_id) if full else None,
             scoreboard=self._scoreboard(decision) if full and decision else None,
             outcome=outcome,
             deleted=full and self._runs.deleted(identifier, run_id),

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from flts.bundle import proof
 from flts.bundle.load import fetch_bundle
+from flts.contracts.champion_stage import is_champion
 from flts.contracts.events import Event, InferenceData, PerformanceEval
 from flts.contracts.ids import derived_event_id
 from flts.contracts.lifecycle import RunState
@@ -194,11 +195,12 @@ class BatchForecasts:
         if decision is None:
             return False
         # The run has no outcome yet. Eval writes the decision first, then the champion pointer, then the outcome, so a
-        # promoted run counts as decided only once the pointer names it. If the pointer names a newer run, this run is
-        # superseded, or was promoted and replaced; only the outcome states which, so the worker waits for the outcome.
+        # promoted run counts as decided only once the pointer names it, and not its provisional stage. If the pointer
+        # names a newer run, this run is superseded, or was promoted and replaced; only the outcome states which, so the
+        # worker waits for the outcome.
         pointer = self._pointers.current(identifier)
         return decision.get("decision") != "promoted" or (
-            pointer is not None and pointer[0].get("pipeline_run_id") == run
+            pointer is not None and is_champion(pointer[0]) and pointer[0].get("pipeline_run_id") == run
         )
 
     def _work(self, event: InferenceData) -> None:
@@ -224,7 +226,7 @@ class BatchForecasts:
         self._finish(event, champion, batch)
 
     def _promotion(self, event: InferenceData) -> Promotion | None:
-        """Return the promotion by this run, else the current champion's, else None."""
+        """Return the promotion by this run, else the judged fit of the current champion, else None."""
         identifier, run = event.identifier, event.pipeline_run_id
         decision = self._evaluations.decision(identifier, run) or {}
         if decision.get("decision") == "promoted" and self._runs.end(identifier, run) in {None, RunState.PROMOTED}:
@@ -232,7 +234,9 @@ class BatchForecasts:
             if winner is not None and winner.bundle is not None:
                 return Promotion.read(identifier, winner.model_dump(mode="json"))
         pointer = self._pointers.current(identifier)
-        return None if pointer is None else Promotion.read(identifier, pointer[0])
+        if pointer is None:
+            return None
+        return Promotion.read(identifier, self._evaluations.judged(identifier, pointer[0]))
 
     def _why_no_champion(self, identifier: str, run: str) -> str:
         word = self._runs.end(identifier, run) or (self._evaluations.decision(identifier, run) or {}).get("decision")

@@ -2,8 +2,11 @@
 
 ``<CACHE_DIR>/pointers.json`` is the last list of pointers. ``<identifier>/<pipeline_run_id>-<bundle sha256>/`` holds a
 bundle and its pointer. Each is written under a temporary name and then renamed, so a killed process leaves a complete
-entry or none. The replica serves the newest promotion whose bundle loads, and then removes the older ones. Names that
+entry or none. The replica serves the latest promotion whose bundle loads, and then removes the others. Names that
 begin with ``_`` cannot be identifiers.
+
+The pointer states the stage of the champion. The name of the folder does not, because earlier releases make the same
+names. So two stages of one run with the same bundle share a folder.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flts.bundle import BUNDLE_FILE, MODEL_FILE
+from flts.contracts.champion_stage import Order, pointer_order, stage_of
 from flts.contracts.ids import IDENTIFIER_PATTERN
 from flts.errors import HashMismatchError, RejectedError
 from flts.killpoints import reached
@@ -78,12 +82,26 @@ class ChampionCache:
                 yield entry.name
 
     def folder(self, promotion: Promotion) -> Path:
-        """Return the folder of a promotion's bundle; folder names sort by time, because pipeline_run_ids do."""
+        """Return the folder of a promotion's bundle."""
         return self.path / promotion.identifier / f"{promotion.pipeline_run_id}-{promotion.bundle.sha256}"
 
     def holds(self, promotion: Promotion) -> bool:
-        """Return whether a promotion's complete bundle is in the cache."""
+        """Return whether a promotion's complete bundle is in the cache, with the pointer of its stage."""
+        return self.has_bundle(promotion) and self.stage(self.folder(promotion)) == promotion.stage
+
+    def has_bundle(self, promotion: Promotion) -> bool:
+        """Return whether a promotion's complete bundle is in the cache, with the pointer of any stage of its run."""
         return (self.folder(promotion) / POINTER_FILE).exists()
+
+    def stage(self, folder: Path) -> str:
+        """Return the stage of the pointer that is stored with a bundle."""
+        return stage_of(_read(folder / POINTER_FILE) or {})
+
+    def put_pointer(self, promotion: Promotion) -> Path:
+        """Replace the pointer that is stored with a bundle, because another stage of the run has the same bundle."""
+        folder = self.folder(promotion)
+        self._write(folder / POINTER_FILE, dict(promotion.document))
+        return folder
 
     def put_bundle(self, promotion: Promotion, bundle: bytes, model: bytes) -> Path:
         """Write a verified bundle and its pointer, all or nothing."""
@@ -140,7 +158,7 @@ class ChampionCache:
         """Return the folders of an identifier's complete bundles, the latest promotion last."""
         home = self.path / identifier
         whole = [folder for folder in home.iterdir() if (folder / POINTER_FILE).exists()] if home.is_dir() else []
-        return sorted(whole)
+        return sorted(whole, key=self._order)
 
     def keep_only(self, folder: Path) -> None:
         """Remove every bundle of the identifier except this one."""
@@ -164,6 +182,10 @@ class ChampionCache:
         """Remove the temporary folders that a killed process left."""
         for folder in self.path.glob(f"{UNFINISHED_PREFIX}*"):
             shutil.rmtree(folder, ignore_errors=True)
+
+    def _order(self, folder: Path) -> tuple[Order, str]:
+        run = folder.name.rpartition("-")[0]
+        return pointer_order(run, self.stage(folder)), folder.name
 
     def _write(self, path: Path, document: Mapping[str, Any]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

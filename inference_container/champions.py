@@ -214,7 +214,9 @@ class Champions:
             self._gone -= {identifier}
             self._keep_list()
             count = sum(other.champion is not None for other in self._entries.values())
-            serving = entry.folder is not None and entry.folder.name == folder_name
+            serving = (
+                entry.folder is not None and entry.folder.name == folder_name and self._serves(entry, entry.folder)
+            )
             full = entry.champion is None and count >= self._max_loaded and identifier != self.default()
             if serving or full:
                 self._entries[identifier] = replace(entry, problem=None)
@@ -321,7 +323,7 @@ class Champions:
         # arrives.
         problem = None if folders else entry.problem
         for folder in reversed(folders):
-            if folder == entry.folder:
+            if self._serves(entry, folder):
                 # The loop began with the newest bundle, and none that is newer than the serving champion is usable.
                 # That champion stays.
                 break
@@ -344,6 +346,11 @@ class Champions:
         self._let_go()
         self._report()
 
+    def _serves(self, entry: Entry, folder: Path) -> bool:
+        """Return whether an entry's champion is the one of a folder, at the stage that the folder's pointer states."""
+        champion = entry.champion
+        return champion is not None and folder == entry.folder and self._cache.stage(folder) == champion.promotion.stage
+
     def _load(self, identifier: str, folder: Path) -> Champion:
         promotion = self._cache.read_promotion(identifier, folder)
         with bind(
@@ -361,6 +368,7 @@ class Champions:
             begin_at_zero(self._metrics.predict_latency, [champion.bundle.model_type])
             log.info(
                 "model_load_success",
+                stage=promotion.stage,
                 duration_seconds=round(time.perf_counter() - started, 4),
                 rows_required=champion.needs.rows_required,
                 window_seconds=champion.row_seconds,

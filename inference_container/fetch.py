@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from flts import killpoints
+from flts.contracts.champion_stage import PROVISIONAL
 from flts.contracts.ids import IDENTIFIER_PATTERN
 from flts.errors import BackendAwayError, FltsError, PreconditionFailedError, RejectedError
 from flts.observability.logs import configure_logs, secret_values
@@ -168,20 +169,24 @@ def _pointers(stored: Pointers, identifiers: list[str]) -> tuple[dict[str, dict[
 def _fetch(
     store: ObjectStore, evaluations: Evaluations, cache: ChampionCache, identifier: str, document: dict[str, Any]
 ) -> tuple[str, bool]:
-    """Put a bundle into the cache; return its folder's name, and whether it was there before."""
+    """Put a promotion into the cache; return its folder's name, and whether its bundle was there before."""
     promotion = Promotion.read(identifier, document)
     if cache.holds(promotion):
         return cache.folder(promotion).name, True
+    # GET /models shows several figures of a champion. The pointer has only the score; the record of its stage has the
+    # others. A refitted champion has those of the decision.
+    record = evaluations.provisional if promotion.stage == PROVISIONAL else evaluations.decision
+    figures = record(identifier, promotion.pipeline_run_id) or {}
+    scores = {name: figures[name] for name in SCORES if isinstance(figures.get(name), int | float)}
+    promotion = Promotion.read(identifier, {**scores, **document})
+    if cache.has_bundle(promotion):
+        return cache.put_pointer(promotion).name, True
     # Imported here and not at the top, because numpy would double the child's start-up time, and most rounds find no
     # new champion.
     from flts.bundle import proof  # noqa: PLC0415 - see above
     from flts.bundle.load import fetch_bundle  # noqa: PLC0415 - see above
 
     proof.warm_up()  # starts the process that tests the model, while the bundle is downloaded
-    # GET /models shows several figures of a champion. The pointer has only the score; the decision has the others.
-    decision = evaluations.decision(identifier, promotion.pipeline_run_id) or {}
-    scores = {name: decision[name] for name in SCORES if isinstance(decision.get(name), int | float)}
-    promotion = Promotion.read(identifier, {**scores, **document})
     bundle, model = fetch_bundle(store, promotion.bundle)
     proof.prove(bundle, model)  # runs the model in a process of its own, because a crash must not end the server
     return cache.put_bundle(promotion, read_claimed(store, promotion.bundle), model).name, False

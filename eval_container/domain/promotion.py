@@ -161,7 +161,10 @@ def new_pointer(
 
 
 def moved_pointer(target: Mapping[str, Any], *, pipeline_run_id: str, timestamp: str) -> dict[str, Any]:
-    """Return the pointer of a rollback: an earlier champion with the new run's id, as a pointer only moves forward."""
+    """Return the pointer of a rollback: an earlier champion with the new run's id, as a pointer only moves forward.
+
+    It has no ``stage``: the rollback's own run decided it, also if the earlier champion was a refitted one.
+    """
     pointer = {name: target.get(name) for name in POINTER_FIELDS}
     return {**pointer, "pipeline_run_id": pipeline_run_id, "timestamp": timestamp}
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from flts.contracts.champion_stage import ChampionStage
 from flts.contracts.claim_check import ClaimCheck
 from flts.contracts.ids import IDENTIFIER_PATTERN
 
@@ -186,6 +187,8 @@ class ModelSelected(Event):
     reasons: list[str] = []
     cancelled: bool = False
     """A user cancelled the run before eval decided it; ``decision`` is then ``refused``, which all releases accept."""
+    stage: ChampionStage | None = None
+    """Stage of the champion; null is ``decided``, the only stage that ends a run."""
 
 
 class DatasetDeleted(Event):

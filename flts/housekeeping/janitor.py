@@ -233,29 +233,41 @@ class Janitor:
         expected = self._evaluations.expected(*name)
         trained = self._evaluations.trained(*name)
         waiting = self._forecasts.inference(*name) is not None and self._forecasts.read(*name) is None
+        claims = [event.bundle.object_key for event in trained.values() if event.bundle]
+        for record in (self._evaluations.provisional, self._evaluations.decision, self._evaluations.refit):
+            claims += _bundles_of(record(*name))
         return RunFacts(
             pipeline_run_id=name.pipeline_run_id,
             finished=self._runs.end(*name) is not None and not waiting,
             config_hash=expected["training_data"].get("config_hash") if expected else None,
             created=run_created_seconds(name.pipeline_run_id),
-            bundle_folders=frozenset(
-                layout.folder_of(event.bundle.object_key) for event in trained.values() if event.bundle
-            ),
+            bundle_folders=frozenset(map(layout.folder_of, claims)),
         )
 
     def _current_and_previous(self, identifier: str) -> list[Mapping[str, Any]]:
         """Return the champion pointer and its predecessor."""
         current = self._pointers.current(identifier)
-        if current is None:
-            return []
-        previous = current[0].get("previous")
-        return [current[0], previous] if previous else [current[0]]
+        return [] if current is None else _with_previous(current[0])
 
     def _config_pointers(self, identifier: str) -> list[Mapping[str, Any]]:
-        """Return the pointers of single configurations. Their bundles stay; their processed data may be removed."""
+        """Return the pointers of single configurations and their predecessors.
+
+        Their bundles stay; their processed data may be removed.
+        """
         listed = self._store.list(self._settings.promotion_bucket, layout.below(identifier))
         named = (layout.CURRENT_OF_CONFIG.parse(info.key) for info in listed)
         found = (
             self._pointers.current_of_config(identifier, parts["config_hash"]) for parts in named if parts is not None
         )
-        return [pointer for pointer in found if pointer is not None]
+        return [named for pointer in found if pointer is not None for named in _with_previous(pointer)]
+
+
+def _with_previous(pointer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    previous = pointer.get("previous")
+    return [pointer, previous] if previous else [pointer]
+
+
+def _bundles_of(record: Mapping[str, Any] | None) -> list[str]:
+    """Return the keys of the bundles that the record of a stage names, itself or by its pointer."""
+    named = () if record is None else (record, record.get("pointer") or {})
+    return [str(one["bundle"]["object_key"]) for one in named if one.get("bundle")]

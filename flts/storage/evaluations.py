@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from flts.contracts.champion_stage import DECIDED, PROVISIONAL, stage_of
 from flts.contracts.events import ModelTraining
 from flts.storage import layout
 from flts.storage.layout import RunName
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Evaluations:
-    """Records of expected model types, trainers' results, scoreboards and decisions.
+    """Records of expected model types, trainers' results, scoreboards and the stages of a champion.
 
     Parameters
     ----------
@@ -69,3 +70,34 @@ class Evaluations:
     def decision(self, identifier: str, pipeline_run_id: str) -> Record | None:
         """Return the run's decision, or None."""
         return self._records.read(layout.DECISION(identifier, pipeline_run_id))
+
+    def put_provisional(
+        self, identifier: str, pipeline_run_id: str, provisional: Mapping[str, Any]
+    ) -> tuple[Record, bool]:
+        """Write the record of a provisional champion as `decide` writes a decision."""
+        return self._records.adopt(layout.PROVISIONAL(identifier, pipeline_run_id), provisional)
+
+    def provisional(self, identifier: str, pipeline_run_id: str) -> Record | None:
+        """Return the record of the run's provisional champion, or None."""
+        return self._records.read(layout.PROVISIONAL(identifier, pipeline_run_id))
+
+    def put_refit(self, identifier: str, pipeline_run_id: str, refit: Mapping[str, Any]) -> tuple[Record, bool]:
+        """Write the record of a refitted champion as `decide` writes a decision.
+
+        ``pointer`` of a refit that was thrown away is null, so that no rollback returns to it.
+        """
+        return self._records.adopt(layout.REFIT(identifier, pipeline_run_id), refit)
+
+    def refit(self, identifier: str, pipeline_run_id: str) -> Record | None:
+        """Return the record of the run's refitted champion, or None."""
+        return self._records.read(layout.REFIT(identifier, pipeline_run_id))
+
+    def judged(self, identifier: str, pointer: Record) -> Record:
+        """Return the pointer to the fit that was scored: for a refitted champion that of its run's decision.
+
+        A refitted model was fitted on the held-out rows too, so its errors on them say nothing.
+        """
+        if stage_of(pointer) in {PROVISIONAL, DECIDED}:
+            return pointer
+        decision = self.decision(identifier, str(pointer.get("pipeline_run_id"))) or {}
+        return decision.get("pointer") or pointer

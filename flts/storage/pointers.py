@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from flts.contracts.champion_stage import is_champion, order_of
 from flts.storage import layout
 from flts.storage.records import TRIES, Record, Records, contended
 
@@ -12,7 +13,7 @@ Move = Literal["moved", "same", "superseded"]
 
 
 class Pointers:
-    """Reads champion pointers, and moves them only to newer runs.
+    """Reads champion pointers, and moves them only forward in the order of `flts.contracts.champion_stage`.
 
     Parameters
     ----------
@@ -38,14 +39,16 @@ class Pointers:
         return {name: pointer[0] for name, pointer in found if pointer is not None}
 
     def move_current(self, identifier: str, pointer: Mapping[str, Any]) -> Move:
-        """Move the champion pointer to a run, unless it names a newer run.
+        """Move the champion pointer to a run at a stage, unless the stored pointer is above it in their order.
 
-        The stored pointer also has ``previous``: the replaced pointer without its own ``previous``.
+        The stored pointer also has ``previous``: the champion before this run, without its own ``previous``. A
+        provisional pointer is never a ``previous``, so a rollback cannot return to it.
 
         Returns
         -------
         "moved" | "same" | "superseded"
-            ``same`` if the pointer already names this run; ``superseded`` if it names a newer run and stays.
+            ``same`` if the pointer already names this run at this stage. ``superseded`` if it stays, because it names a
+            newer run, a later stage of this run, or, where this pointer is provisional, any champion.
         """
         return self._move(layout.CURRENT(identifier), pointer)
 
@@ -54,20 +57,28 @@ class Pointers:
         return self._move(layout.CURRENT_OF_CONFIG(identifier, config_hash), pointer)
 
     def _move(self, key: str, pointer: Mapping[str, Any]) -> Move:
-        run = str(pointer["pipeline_run_id"])
+        wanted = order_of(pointer)
         tried = False
         for _ in range(TRIES):
             found = self._records.read_with_etag(key)
             stored, etag = found or (None, None)
-            stored_run = str(stored.get("pipeline_run_id", "")) if stored else ""
-            if stored_run == run:
-                # The pointer already names this run. If this call has tried a put before, that put moved the pointer
-                # and only its answer was lost.
+            if stored and order_of(stored) == wanted:
+                # The pointer already names this run at this stage. If this call has tried a put before, that put moved
+                # the pointer and only its answer was lost.
                 return "moved" if tried else "same"
-            if stored_run > run:  # run ids are UUIDv7, so their order is the order in time
+            if stored and order_of(stored) > wanted:
                 return "superseded"
-            previous = {name: value for name, value in stored.items() if name != "previous"} if stored else None
             tried = True
-            if self._records.replace(key, {**pointer, "previous": previous}, etag):
+            if self._records.replace(key, {**pointer, "previous": _previous(stored, pointer)}, etag):
                 return "moved"
         raise contended(key)
+
+
+def _previous(stored: Record | None, pointer: Mapping[str, Any]) -> Record | None:
+    """Return the champion before a pointer's run, given the pointer that it replaces."""
+    if not stored:
+        return None
+    if not is_champion(stored) or stored.get("pipeline_run_id") == pointer["pipeline_run_id"]:
+        previous: Record | None = stored.get("previous")
+        return previous
+    return {name: value for name, value in stored.items() if name != "previous"}

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from flts.contracts.champion_stage import DECIDED, PROVISIONAL, REFITTED, stage_of
 from flts.contracts.ids import GLOBAL_IDENTIFIER
 from flts.contracts.lifecycle import RunState, run_state
 from flts.trainers import DEPLOYMENTS
@@ -39,7 +40,9 @@ class RunRecords:
     announced: bool = False
     expected: Record | None = None
     trained: Mapping[str, Record] = field(default_factory=dict)
+    provisional: Record | None = None
     decision: Record | None = None
+    refit: Record | None = None
     scoreboard: Record | None = None
     outcome: Record | None = None
     deleted: bool = False
@@ -99,6 +102,9 @@ def run_view(records: RunRecords, progress: Mapping[str, Record], *, now: dateti
         "scoreboard": dict(records.scoreboard) if records.scoreboard else None,
         "progress": {name: dict(record) for name, record in progress.items()},
     }
+    stages = {PROVISIONAL: records.provisional, REFITTED: records.refit}
+    if any(stages.values()):
+        view["champion_stages"] = {stage: dict(record) for stage, record in stages.items() if record}
     return plain_record(view)
 
 
@@ -169,9 +175,10 @@ def elapsed_seconds(records: RunRecords, *, now: datetime) -> float | None:
 
 
 def champion_view(pointer: Record) -> dict[str, Any]:
-    """Return a champion pointer without its claim checks."""
+    """Return a champion pointer without its claim checks; ``stage`` only if it is not ``decided``."""
+    stage = {} if stage_of(pointer) == DECIDED else {"stage": stage_of(pointer)}
     shown = ("run_id", "model_type", "config_hash", "score", "timestamp", "pipeline_run_id", "model_uri")
-    return plain_record({name: pointer.get(name) for name in shown})
+    return plain_record({name: pointer.get(name) for name in shown} | stage)
 
 
 def default_identifier(identifier: str | None) -> str:

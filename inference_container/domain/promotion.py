@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from flts.contracts.champion_stage import stage_of
 from flts.contracts.claim_check import ClaimCheck
 from flts.contracts.events import Uuid
 from flts.errors import RejectedError
@@ -51,8 +52,14 @@ class Promotion:
             msg = f"the pointer of {identifier} cannot be read: {error!r}"[:500]
             raise RejectedError(msg, code="bad_pointer", field="identifier") from error
 
+    @property
+    def stage(self) -> str:
+        """Stage of the champion."""
+        return stage_of(self.document)
+
     def describe(self) -> dict[str, Any]:
-        """Return the pointer's fields of ``GET /models``."""
+        """Return the pointer's fields of ``GET /models``; ``stage`` only if the pointer has one."""
         names = ("run_id", "model_type", "config_hash", "score", "rmse", "mae", "pipeline_run_id", "model_uri")
         shown = {name: self.document.get(name) for name in names}
-        return {"identifier": self.identifier, **shown, "promoted": self.document.get("timestamp")}
+        stage = {"stage": self.stage} if self.document.get("stage") else {}
+        return {"identifier": self.identifier, **shown, **stage, "promoted": self.document.get("timestamp")}

@@ -6,6 +6,8 @@ import asyncio
 import hashlib
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,6 +24,7 @@ from flts.bundle.model import BundleModel
 from flts.contracts import topics
 from flts.contracts.claim_check import ClaimCheck
 from flts.contracts.events import Event, ModelSelected, RawData, TrainingData
+from flts.contracts.ids import new_pipeline_run_id
 from flts.dead_letters.letters import Letter, head_of
 from flts.dead_letters.replay import ReplayMarks
 from flts.ingest.uploads import newest_upload, upload_hash
@@ -34,6 +37,8 @@ from flts.storage.filesystem import FilesystemStore
 from flts.storage.frames import features_from_parquet, series_from_parquet
 from flts.storage.layout import RunName
 from flts.storage.operations import Operations
+from flts.storage.pointers import Pointers
+from flts.storage.records import Records
 from flts.storage.run_store import RunStore
 from flts.storage.tombstones import Tombstones
 from flts.tracking.record import document_from_json
@@ -52,8 +57,8 @@ from preprocess_container.domain.config_hash import config_hash
 from preprocess_container.job import DatasetJob, JobSettings
 from preprocess_container.settings import PreprocessSettings
 from tests.files_below import files_below
-from tests.released import MODELS, MOST_BYTES, RELEASES, Release, assert_same_answer
-from tests.stores import folder_settings
+from tests.released import MODELS, MOST_BYTES, RELEASES, Release, assert_same_answer, code_of
+from tests.stores import folder_settings, folder_store
 from tests.training_sets import ENVIRONMENT, training_settings
 from tests.whole_log import Logged
 
@@ -442,6 +447,59 @@ def letter_of(record: Logged) -> Letter:
     group = topics.group_of_dead_letters(record.topic)
     assert group is not None
     return Letter(group, 0, 0, NOW, record.key, record.value, list(record.headers))
+
+
+# Stages of a champion: pointers of an older release are decided, and move as they did
+
+
+def test_pointers_of_a_release_move_as_they_did_and_can_be_refitted(unpacked: Unpacked, tmp_path: Path) -> None:
+    pointers = Pointers(Records(folder_store(tmp_path), PROMOTION))
+    moved = 0
+    for name, stored in unpacked.run_store.pointers.champions().items():
+        document = {field: value for field, value in stored.items() if field != "previous"}
+        older = {**document, "pipeline_run_id": "00000000-0000-7000-8000-000000000000"}
+        newer = {**document, "pipeline_run_id": new_pipeline_run_id()}
+        before = stored["previous"]
+        assert "stage" not in document
+        if before is not None:
+            assert pointers.move_current(name, before) == "moved"
+        assert pointers.move_current(name, document) == "moved"
+        assert pointers.champions()[name] == stored
+
+        assert pointers.move_current(name, document) == "same"
+        assert pointers.move_current(name, older) == "superseded"
+        assert pointers.move_current(name, {**newer, "stage": "provisional"}) == "superseded"
+        assert pointers.champions()[name] == stored
+        refitted = {**document, "stage": "refitted"}
+        assert pointers.move_current(name, refitted) == "moved"
+        assert pointers.champions()[name] == {**refitted, "previous": before}
+        assert pointers.move_current(name, document) == "superseded"
+        assert pointers.move_current(name, newer) == "moved"
+        assert pointers.champions()[name] == {**newer, "previous": refitted}
+        moved += before is not None
+    assert moved, "one of the champions replaced another one"
+
+
+def test_a_release_reads_the_cached_champions_of_every_stage(unpacked: Unpacked, tmp_path: Path) -> None:
+    identifier = next(unpacked.cache.identifiers())
+    cache = ChampionCache(tmp_path / "cache")
+    [folder] = unpacked.cache.folders(identifier)
+    promotion = unpacked.cache.read_promotion(identifier, folder)
+    data = [(folder / name).read_bytes() for name in ("bundle.json", "model.onnx")]
+    cache.put_bundle(Promotion.read(identifier, {**promotion.document, "stage": "refitted"}), *data)
+    code = (
+        "import sys; from pathlib import Path; from inference_container.cache import ChampionCache;"
+        "cache = ChampionCache(Path(sys.argv[1])); [folder] = cache.folders(sys.argv[2]);"
+        "promotion = cache.read_promotion(sys.argv[2], folder);"
+        "bundle, _ = cache.read_bundle(promotion, folder); assert cache.holds(promotion);"
+        "print(bundle.model_type, promotion.pipeline_run_id)"
+    )
+    older = code_of(unpacked.release.commit, tmp_path / "code")
+
+    command = [sys.executable, "-c", code, str(cache.path), identifier]
+    done = subprocess.run(command, cwd=older, capture_output=True, text=True, check=True)
+
+    assert done.stdout.split() == [promotion.model_type, promotion.pipeline_run_id]
 
 
 # The cache of an inference replica: this release must serve from the cache of the older release

@@ -123,6 +123,29 @@ def test_the_decision_names_the_gates_reasons_and_warnings() -> None:
     ]
 
 
+def test_the_decision_stands_between_the_runs_provisional_and_refitted_champion() -> None:
+    provisional = {"decision": "promoted", "model_type": "LINEAR", "reasons": ["best_score: it scores 0.9"]}
+    refitted = {"decision": "refused", "model_type": "GRU", "reasons": ["refit_lost: the refit has twice the loss"]}
+    view = {**VIEW, "champion_stages": {"refitted": refitted, "provisional": provisional}}
+
+    assert render.decision_lines(view) == [
+        "provisional: LINEAR",
+        "  - it scores 0.9",
+        *render.decision_lines(VIEW),
+        "refitted: refused",
+        "  - the refit has twice the loss",
+    ]
+    assert render.decision_lines({"champion_stages": {"provisional": provisional}})[-1] == "not decided yet"
+
+
+def test_a_champion_that_is_not_decided_is_listed_with_its_stage() -> None:
+    for stage, shown in (("provisional", "GRU (provisional)"), ("refitted", "GRU (refitted)"), ("decided", "GRU  ")):
+        champion = {"identifier": "x", "model_type": "GRU", "score": 0.5, "stage": stage, "loaded": True}
+
+        assert f"  {shown}" in render.models_table({"models": [champion]})[2]
+        assert f"  {shown}" in render.datasets_table([{"identifier": "x", "runs": 1, "champion": champion}])[2]
+
+
 def test_a_run_that_a_newer_one_overtook_is_not_shown_as_promoted() -> None:
     reasons = ["winner: GRU scores 0.02", "newer_run: a newer run was decided first, its champion stays"]
     view = {**VIEW, "outcome": "superseded", "outcome_details": {"outcome": "superseded", "reasons": reasons}}

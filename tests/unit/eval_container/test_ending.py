@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import random
 import threading
 from collections.abc import Callable, Mapping
@@ -10,8 +11,9 @@ import pytest
 
 from eval_container.ending import Ending
 from eval_container.handler import DecideRun
+from flts.contracts.champion_stage import ChampionStage, selected_event_id
 from flts.contracts.events import Event, ModelSelected
-from flts.contracts.ids import derived_event_id
+from flts.contracts.ids import derived_event_id, new_pipeline_run_id
 from flts.contracts.lifecycle import RunState
 from flts.errors import BackendAwayError
 from flts.storage.ports import ObjectStore
@@ -356,3 +358,111 @@ def test_a_run_that_was_cancelled_first_is_adopted_as_cancelled(
     outcome = flts.run_store.runs.outcome(IDENTIFIER, run.id)
     assert outcome is not None
     assert (outcome["outcome"], outcome["reason"]) == ("cancelled", "a person cancelled it")
+
+
+class TestStages:
+    """No service writes provisional and refitted champions yet; eval already carries out and respects their records."""
+
+    @pytest.fixture
+    def champion(self, flts: Installation) -> ModelSelected:
+        flts.tracker = Recorder()
+        run = flts.run()
+        [told] = flts.send(*_events(flts, run))
+        assert isinstance(told, ModelSelected)
+        return told
+
+    def _record(self, event: ModelSelected, stage: ChampionStage, run: str | None = None) -> dict[str, Any]:
+        """Return the record of a stage, for the run of an event or for another run."""
+        run = run or event.pipeline_run_id
+        changed: dict[str, Any] = {
+            "event_id": selected_event_id(run, stage),
+            "pipeline_run_id": run,
+            "run_id": hashlib.md5(stage.encode(), usedforsecurity=False).hexdigest(),
+            "stage": stage,
+        }
+        selected = event.model_copy(update=changed).model_dump(mode="json")
+        fields = ("run_id", "model_type", "config_hash", "pipeline_run_id", "bundle", "stage")
+        return {**selected, "pointer": {name: selected[name] for name in fields}}
+
+    def _ending(self, flts: Installation) -> Ending:
+        return Ending(flts.adapters(), flts.now)
+
+    def test_a_refitted_champion_moves_pointers_and_alias_and_is_no_promotion(
+        self, flts: Installation, champion: ModelSelected
+    ) -> None:
+        before = flts.pointer()
+        outcome = flts.run_store.runs.outcome(IDENTIFIER, champion.pipeline_run_id)
+        record = self._record(champion, "refitted")
+
+        told = self._ending(flts).carry_out(record)
+
+        assert [event.event_id for event in told] == [selected_event_id(champion.pipeline_run_id, "refitted")]
+        pointer = flts.pointer()
+        assert before is not None
+        assert pointer == {**record["pointer"], "previous": before["previous"]}
+        assert flts.run_store.pointers.current_of_config(IDENTIFIER, str(champion.config_hash)) == pointer
+        assert flts.tracker.champions == [(IDENTIFIER, champion.run_id), (IDENTIFIER, record["run_id"])]
+        assert 'flts_promotions_total{decision="promoted"} 1.0' in flts.metrics.text().decode()
+        assert flts.run_store.runs.outcome(IDENTIFIER, champion.pipeline_run_id) == outcome
+        assert self._ending(flts).carry_out(record) == told
+        assert flts.pointer() == pointer
+
+    def test_a_provisional_champion_moves_the_pointer_only_where_there_is_no_champion(
+        self, flts: Installation, champion: ModelSelected
+    ) -> None:
+        alone = champion.model_copy(update={"identifier": "alone"})
+        record = self._record(alone, "provisional", new_pipeline_run_id())
+        beside = self._record(champion, "provisional", new_pipeline_run_id())
+        before = flts.pointer()
+
+        [told] = self._ending(flts).carry_out(record)
+
+        assert isinstance(told, ModelSelected)
+        assert (told.stage, told.identifier) == ("provisional", "alone")
+        assert flts.pointer("alone") == {**record["pointer"], "previous": None}
+        assert self._ending(flts).carry_out(beside) == []
+        assert flts.pointer() == before
+        assert flts.tracker.champions == [(IDENTIFIER, champion.run_id)]
+        assert 'flts_promotions_total{decision="promoted"} 1.0' in flts.metrics.text().decode()
+
+    def test_a_decision_that_is_repeated_after_the_refit_changes_nothing(
+        self, flts: Installation, champion: ModelSelected
+    ) -> None:
+        run = champion.pipeline_run_id
+        refit = self._record(champion, "refitted")
+        self._ending(flts).carry_out(refit)
+        pointer = flts.pointer()
+        flts.store.delete(flts.settings.bucket_pipeline_runs, f"{IDENTIFIER}/{run}/outcome.json")
+        flts.tracker.champions.clear()
+        decision = flts.run_store.evaluations.decision(IDENTIFIER, run)
+        assert decision is not None
+
+        told = self._ending(flts).finish(decision)
+
+        assert told == [champion]
+        assert flts.pointer() == pointer
+        assert flts.tracker.champions == []
+        assert flts.run_store.runs.end(IDENTIFIER, run) is RunState.PROMOTED
+
+    def test_a_refit_that_a_newer_run_replaced_before_its_repeat_was_one(
+        self, flts: Installation, champion: ModelSelected
+    ) -> None:
+        refit = self._record(champion, "refitted")
+        told = self._ending(flts).carry_out(refit)
+        newer = self._record(champion, "decided", new_pipeline_run_id())
+        assert flts.run_store.pointers.move_current(IDENTIFIER, newer["pointer"]) == "moved"
+
+        assert self._ending(flts).carry_out(refit) == told
+        current = flts.pointer()
+        assert current is not None
+        assert current["pipeline_run_id"] == newer["pipeline_run_id"]
+
+    def test_a_refit_after_a_newer_run_was_promoted_is_none(self, flts: Installation, champion: ModelSelected) -> None:
+        newer = self._record(champion, "decided", new_pipeline_run_id())
+        assert flts.run_store.pointers.move_current(IDENTIFIER, newer["pointer"]) == "moved"
+
+        assert self._ending(flts).carry_out(self._record(champion, "refitted")) == []
+
+        current = flts.pointer()
+        assert current is not None
+        assert current["pipeline_run_id"] == newer["pipeline_run_id"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -398,6 +399,102 @@ def test_thirty_test_rows_end_in_a_decision(flts: Installation) -> None:
         "promoted",
         "refused",
     }
+
+
+class TestStages:
+    """No service writes provisional and refitted champions yet; eval already reads their pointers."""
+
+    def _point(self, flts: Installation, of: ModelSelected, run: str, stage: str, **other: Any) -> dict[str, Any]:
+        """Move the pointer to a stage of a run, as a later release does, and return the pointer."""
+        assert of.bundle is not None
+        pointer = {
+            "run_id": of.run_id,
+            "model_type": of.model_type,
+            "config_hash": of.config_hash,
+            "pipeline_run_id": run,
+            "bundle": of.bundle.model_dump(mode="json"),
+            "stage": stage,
+            **other,
+        }
+        assert flts.run_store.pointers.move_current(IDENTIFIER, pointer) == "moved"
+        return pointer
+
+    def _provisional(self, flts: Installation) -> tuple[Run, ModelSelected]:
+        """Leave a provisional champion whose bundle a trainer announces again, and no champion."""
+        run, selected = _champion(flts)
+        flts.store.delete(flts.settings.promotion_bucket, f"{IDENTIFIER}/current.json")
+        return run, selected
+
+    @pytest.mark.parametrize("by", ["the run itself", "a newer run"])
+    def test_a_provisional_champion_defends_no_place(self, flts: Installation, by: str) -> None:
+        earlier, selected = self._provisional(flts)
+        run = flts.again(earlier)
+        self._point(flts, selected, run.id if by == "the run itself" else new_pipeline_run_id(), "provisional")
+
+        told = _only(flts.send(run.data, announced(run, "GRU", bundle=selected.bundle), announced(run, "LSTM")))
+
+        assert (told.decision, told.bundle, told.previous_run_id) == ("promoted", selected.bundle, None)
+        pointer = flts.pointer()
+        assert pointer is not None
+        assert (pointer["pipeline_run_id"], pointer["previous"]) == (run.id, None)
+        assert "stage" not in pointer
+
+    def test_a_refused_run_leaves_the_provisional_champion_and_names_no_champion(self, flts: Installation) -> None:
+        earlier, selected = self._provisional(flts)
+        run = flts.again(earlier)
+        provisional = self._point(flts, selected, run.id, "provisional")
+
+        told = _only(flts.send(run.data, announced(run, "GRU"), announced(run, "LSTM")))
+        given_up = _only(list(Ending(flts.adapters(), flts.now).give_up(flts.again(earlier).data, None, "failed")))
+
+        assert (told.decision, told.previous_run_id) == ("refused", None)
+        assert (given_up.decision, given_up.previous_run_id) == ("refused", None)
+        assert flts.pointer() == {**provisional, "previous": None}
+
+    def test_a_provisional_champion_has_no_predecessor(self, flts: Installation) -> None:
+        _, selected = self._provisional(flts)
+        self._point(flts, selected, new_pipeline_run_id(), "provisional")
+
+        told = _only(flts.send(_rollback(new_pipeline_run_id())))
+
+        assert (told.decision, told.reasons[0].split(":")[0]) == ("refused", "no_predecessor")
+
+    def test_a_refitted_champion_is_compared_by_its_judged_fit(self, flts: Installation) -> None:
+        first, selected = _champion(flts)
+        refit = flts.trained(first, "GRU", 0.5).bundle
+        assert refit is not None
+        refitted = self._point(flts, selected, first.id, "refitted", bundle=refit.model_dump(mode="json"))
+        second = flts.again(first)
+
+        told = _only(
+            flts.send(second.data, announced(second, "GRU", bundle=selected.bundle), announced(second, "LSTM"))
+        )
+
+        assert told.decision == "kept"
+        assert told.reasons[0].startswith("same_bundle")
+        assert told.bundle == refit
+        assert flts.pointer() == {**refitted, "previous": None}
+
+    def test_a_rollback_returns_to_the_refitted_champion_of_a_run_under_an_id_of_its_own(
+        self, flts: Installation
+    ) -> None:
+        first, selected = _champion(flts, coefficient=0.8)
+        refit = flts.trained(first, "GRU", 0.5).bundle
+        assert refit is not None
+        pointer = self._point(flts, selected, first.id, "refitted", bundle=refit.model_dump(mode="json"))
+        flts.run_store.evaluations.put_refit(IDENTIFIER, first.id, {"pointer": pointer})
+        second, _ = _champion(flts, flts.run(autoregression(900, 0.5, seed=7)), coefficient=0.5)
+
+        named = _only(flts.send(_rollback(new_pipeline_run_id(), of_run=first.id)))
+        back = _only(flts.send(_rollback(new_pipeline_run_id())))
+        again = _only(flts.send(_rollback(new_pipeline_run_id())))
+
+        assert [told.decision for told in (named, back, again)] == ["promoted"] * 3
+        assert named.bundle == again.bundle == refit
+        current = flts.pointer()
+        assert current is not None
+        assert current["previous"]["config_hash"] == second.data.config_hash
+        assert "stage" not in current
 
 
 class TestEvaluateAgain:

@@ -172,6 +172,23 @@ def test_data_sets_show_newest_upload_last_run_and_champion(gateway: GatewayUnde
     assert found["landed"]["champion"] is None
 
 
+def test_a_champion_that_is_not_decided_is_shown_with_its_stage(gateway: GatewayUnderTest) -> None:
+    run_id = upload(gateway)
+    pointer = {"pipeline_run_id": run_id, "model_type": "GRU", "score": 0.5, "run_id": "a" * 32, "stage": "provisional"}
+    gateway.run_store.pointers.move_current("x", pointer)
+    gateway.run_store.evaluations.put_provisional("x", run_id, {"decision": "promoted", "model_type": "GRU"})
+    client = gateway.client(key=None)
+
+    [found] = client.get("/datasets").json()["datasets"]
+    view = client.get(f"/runs/{run_id}").json()
+    page = client.get("/").text
+
+    assert found["champion"]["stage"] == "provisional"
+    assert view["champion_stages"] == {"provisional": {"decision": "promoted", "model_type": "GRU"}}
+    assert view["outcome"] is None
+    assert "<td>GRU (provisional)</td>" in page
+
+
 class TestRetrain:
     def test_a_run_starts_on_the_newest_upload_with_other_settings(self, gateway: GatewayUnderTest) -> None:
         upload(gateway)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -230,6 +231,37 @@ def test_a_run_that_was_superseded_is_forecast_by_the_champion_that_stands(worke
 
     event = worker.told()
     assert (event.status, event.run_id) == ("done", standing["run_id"])
+
+
+def test_a_promoted_run_whose_pointer_is_still_provisional_is_awaited(worker: Worker) -> None:
+    run = new_pipeline_run_id()
+    worker.claim(run)
+    pointer = promote(worker.store, worker.run_store, clock_bundle(TRAIN), pipeline_run_id=run)
+    provisional = {**pointer, "stage": "provisional"}
+    worker.store.put("model-promotion", "tiny/current.json", json.dumps(provisional).encode())
+    worker.run_store.evaluations.decide("tiny", run, {"decision": "promoted", "model_type": "GRU"})
+    worker.forecasts.look()
+    assert worker.published == [], "eval is about to move the pointer"
+    worker.decide(run, "promoted", window_bundle(TRAIN))
+
+    worker.forecasts.look()
+
+    assert (worker.told().status, worker.told().model_type) == ("done", "GRU")
+
+
+def test_a_refitted_champion_forecasts_test_rows_by_the_fit_that_was_judged(worker: Worker) -> None:
+    decided = promote(worker.store, worker.run_store, clock_bundle(TRAIN))
+    earlier = decided["pipeline_run_id"]
+    worker.run_store.evaluations.decide("tiny", earlier, {"decision": "promoted", "pointer": decided})
+    refitted = {**decided, "run_id": "f" * 32, "stage": "refitted"}
+    assert worker.run_store.pointers.move_current("tiny", refitted) == "moved"
+    run = new_pipeline_run_id()
+    worker.claim(run)
+    worker.decide(run, "kept")
+
+    worker.forecasts.look()
+
+    assert (worker.told().status, worker.told().run_id) == ("done", decided["run_id"])
 
 
 def test_without_any_champion_after_the_outcome_the_rows_are_skipped_with_the_reason(worker: Worker) -> None:

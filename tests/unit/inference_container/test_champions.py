@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -386,3 +387,95 @@ def test_a_deleted_identifier_that_is_uploaded_again_is_waited_for_and_then_serv
 
     assert caught.value.code == "no_champion"
     assert replica.champions.resolve("tiny") == "tiny"
+
+
+class TestStages:
+    """A later stage of the same run replaces an earlier one, whatever the names of their folders."""
+
+    def _bring(self, replica: Replica, run: str, stage: str | None, made: tuple[Bundle, bytes]) -> Path:
+        bundle, model = made
+        data = bundle.to_json()
+        claim = ClaimCheck(bucket="b", object_key="x/bundle.json", size=len(data), sha256=sha256(data))
+        pointer = pointer_of(bundle, claim, pipeline_run_id=run)
+        promotion = Promotion.read(bundle.identifier, {**pointer, **({} if stage is None else {"stage": stage})})
+        if replica.cache.has_bundle(promotion):
+            return replica.cache.put_pointer(promotion)
+        return replica.cache.put_bundle(promotion, data, model)
+
+    def _bundles(self) -> list[tuple[Bundle, bytes]]:
+        """Return two bundles, ordered by their hashes."""
+        made = [window_bundle(SERIES, seed=seed) for seed in range(2)]
+        return sorted(made, key=lambda one: sha256(one[0].to_json()))
+
+    @pytest.mark.parametrize("later", [0, 1], ids=["its hash sorts first", "its hash sorts last"])
+    @pytest.mark.parametrize(("before", "after"), [("provisional", None), (None, "refitted")])
+    def test_a_later_stage_of_the_run_takes_over(
+        self, tmp_path: Path, before: str | None, after: str | None, later: int
+    ) -> None:
+        replica, run, bundles = Replica(tmp_path), new_pipeline_run_id(), self._bundles()
+        replica.champions.list_changed(["tiny"], [])
+        first = self._bring(replica, run, before, bundles[1 - later])
+        assert replica.champions.fetched("tiny", first.name)
+
+        second = self._bring(replica, run, after, bundles[later])
+        assert replica.cache.folders("tiny") == [first, second]
+        assert replica.champions.fetched("tiny", second.name)
+
+        assert replica.champions.load("tiny").promotion.stage == (after or "decided")
+        assert replica.cache.folders("tiny") == [second]
+
+    @pytest.mark.parametrize("later", [0, 1], ids=["its hash sorts first", "its hash sorts last"])
+    def test_a_replica_that_was_killed_before_the_swap_starts_with_the_later_stage(
+        self, tmp_path: Path, later: int
+    ) -> None:
+        run, bundles = new_pipeline_run_id(), self._bundles()
+        killed = Replica(tmp_path)
+        self._bring(killed, run, "refitted", bundles[later])
+        self._bring(killed, run, None, bundles[1 - later])
+        restarted = Replica(tmp_path)
+
+        restarted.champions.read_disk()
+        restarted.champions.load_from_disk()
+
+        assert restarted.champions.load("tiny").promotion.stage == "refitted"
+
+    def test_a_decided_champion_of_an_older_run_replaces_a_provisional_one(self, tmp_path: Path) -> None:
+        replica, bundles = Replica(tmp_path), self._bundles()
+        older, newer = new_pipeline_run_id(), new_pipeline_run_id()
+        replica.champions.fetched("tiny", self._bring(replica, newer, "provisional", bundles[0]).name)
+
+        replica.champions.fetched("tiny", self._bring(replica, older, None, bundles[1]).name)
+
+        assert replica.champions.load("tiny").promotion.pipeline_run_id == older
+        assert len(replica.cache.folders("tiny")) == 1
+
+    def test_a_later_stage_with_the_same_bundle_is_shown_and_serves_on(self, tmp_path: Path) -> None:
+        replica, run, made = Replica(tmp_path), new_pipeline_run_id(), window_bundle(SERIES)
+        replica.champions.list_changed(["tiny"], [])
+        first = self._bring(replica, run, "provisional", made)
+        replica.champions.fetched("tiny", first.name)
+        assert replica.champions.describe()[0]["stage"] == "provisional"
+
+        second = self._bring(replica, run, None, made)
+        assert replica.champions.fetched("tiny", second.name)
+
+        assert second == first
+        [shown] = replica.champions.describe()
+        assert "stage" not in shown
+        assert (shown["loaded"], shown["problem"]) == (True, None)
+        assert replica.loads("success") == 2
+        assert replica.champions.fetched("tiny", second.name)
+        assert replica.loads("success") == 2, "the same stage is not loaded again"
+
+    def test_the_cache_of_the_last_release_is_read_and_its_names_are_kept(self, tmp_path: Path) -> None:
+        replica, run, made = Replica(tmp_path), new_pipeline_run_id(), window_bundle(SERIES)
+
+        folder = self._bring(replica, run, "refitted", made)
+
+        assert folder.relative_to(tmp_path).as_posix() == f"tiny/{run}-{sha256(made[0].to_json())}"
+        pointer = json.loads((folder / "pointer.json").read_text())
+        assert (pointer.pop("stage"), pointer["pipeline_run_id"]) == ("refitted", run)
+        (folder / "pointer.json").write_text(json.dumps(pointer))  # as the last release writes it
+        assert replica.cache.read_promotion("tiny", folder).stage == "decided"
+        assert replica.cache.holds(Promotion.read("tiny", pointer))
+        assert not replica.cache.holds(Promotion.read("tiny", {**pointer, "stage": "refitted"}))

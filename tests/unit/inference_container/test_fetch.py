@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import subprocess
 import sys
@@ -101,3 +102,44 @@ def test_a_round_that_finds_nothing_new_costs_no_import_of_numpy() -> None:
     code = "import sys, inference_container.fetch; sys.exit('numpy' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+
+
+@pytest.mark.parametrize(("stage", "rmse"), [("provisional", 1.0), (None, 2.0), ("refitted", 2.0)])
+def test_a_promotion_of_any_stage_is_fetched_with_the_figures_of_its_record(
+    store: FilesystemStore, tmp_path: Path, stage: str | None, rmse: float
+) -> None:
+    settings = FetchSettings.load()
+    run_store, cache = RunStore(store, settings), ChampionCache(tmp_path / "cache")
+    pointer = promote(store, run_store, window_bundle(small_series()))
+    run = pointer["pipeline_run_id"]
+    run_store.evaluations.put_provisional("tiny", run, {"rmse": 1.0})
+    run_store.evaluations.decide("tiny", run, {"rmse": 2.0})
+    document = pointer if stage is None else {**pointer, "stage": stage}
+    store.put(settings.promotion_bucket, "tiny/current.json", json.dumps(document).encode())
+
+    facts: list[Fact] = []
+    fetch_champions(store, run_store, settings.promotion_bucket, cache, Order(only=["tiny"]), say=facts.append)
+
+    [fetched] = facts
+    assert isinstance(fetched, Fetched)
+    promotion = cache.read_promotion("tiny", tmp_path / "cache" / "tiny" / fetched.folder)
+    assert (promotion.stage, promotion.document["rmse"]) == (stage or "decided", rmse)
+
+
+def test_a_later_stage_with_the_same_bundle_needs_no_download(store: FilesystemStore, tmp_path: Path) -> None:
+    settings = FetchSettings.load()
+    run_store, cache = RunStore(store, settings), ChampionCache(tmp_path / "cache")
+    pointer = promote(store, run_store, window_bundle(small_series()))
+    bucket = settings.promotion_bucket
+    store.put(bucket, "tiny/current.json", json.dumps({**pointer, "stage": "provisional"}).encode())
+    facts: list[Fact] = []
+    assert not fetch_champions(store, run_store, bucket, cache, Order(only=["tiny"]), say=facts.append)
+    store.delete(pointer["bundle"]["bucket"], pointer["bundle"]["object_key"])
+    assert run_store.pointers.move_current("tiny", pointer) == "moved"
+
+    for _ in range(2):
+        assert fetch_champions(store, run_store, bucket, cache, Order(only=["tiny"]), say=facts.append)
+
+    assert facts == [facts[0]] * 3
+    [folder] = cache.folders("tiny")
+    assert cache.stage(folder) == "decided"

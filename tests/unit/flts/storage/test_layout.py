@@ -39,6 +39,8 @@ GOLDEN = {
     "EXPECTED": (("PobleSec", RUN), f"PobleSec/{RUN}/expected.json"),
     "TRAINED": (("PobleSec", RUN, "GRU"), f"PobleSec/{RUN}/trained/GRU.json"),
     "SCOREBOARD": (("PobleSec", RUN, "ab12"), f"PobleSec/{RUN}/scoreboard-ab12.json"),
+    "PROVISIONAL": (("PobleSec", RUN), f"PobleSec/{RUN}/provisional.json"),
+    "REFIT": (("PobleSec", RUN), f"PobleSec/{RUN}/refit.json"),
     "DECISION": (("PobleSec", RUN), f"PobleSec/{RUN}/decision.json"),
     "OUTCOME": (("PobleSec", RUN), f"PobleSec/{RUN}/outcome.json"),
     "INFERENCE": (("PobleSec", RUN), f"PobleSec/{RUN}/inference.json"),

@@ -313,6 +313,33 @@ class TestEvaluation:
         assert all(decision == winner for decision, _ in answers)
         assert run_store.evaluations.decision("s", run) == winner
 
+    def test_each_stage_of_a_champion_has_a_record_that_is_written_once(self, run_store: RunStore) -> None:
+        run = new_pipeline_run_id()
+        evaluations = run_store.evaluations
+        assert evaluations.provisional("s", run) is None
+        assert evaluations.refit("s", run) is None
+
+        assert evaluations.put_provisional("s", run, {"by": 1}) == ({"by": 1}, True)
+        assert evaluations.decide("s", run, {"by": 2}) == ({"by": 2}, True)
+        assert evaluations.put_refit("s", run, {"by": 3}) == ({"by": 3}, True)
+
+        assert evaluations.put_provisional("s", run, {"by": 4}) == ({"by": 1}, False)
+        assert evaluations.put_refit("s", run, {"by": 4}) == ({"by": 3}, False)
+        assert evaluations.provisional("s", run) == {"by": 1}
+        assert evaluations.decision("s", run) == {"by": 2}
+        assert evaluations.refit("s", run) == {"by": 3}
+
+    def test_a_refitted_champion_is_judged_by_the_fit_of_its_runs_decision(self, run_store: RunStore) -> None:
+        run = new_pipeline_run_id()
+        decided, refitted = pointer(run), {**pointer(run, score=9), "stage": "refitted"}
+        run_store.evaluations.decide("s", run, {"pointer": decided})
+
+        assert run_store.evaluations.judged("s", refitted) == decided
+        for other in (decided, {**pointer(run, score=9), "stage": "provisional"}):
+            assert run_store.evaluations.judged("s", other) == other
+        lost = {**pointer(new_pipeline_run_id()), "stage": "refitted"}
+        assert run_store.evaluations.judged("s", lost) == lost
+
     def test_a_scoreboard_lies_under_its_own_hash(self, run_store: RunStore) -> None:
         run = new_pipeline_run_id()
 

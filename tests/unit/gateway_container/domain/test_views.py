@@ -13,6 +13,7 @@ from flts.errors import RejectedError
 from gateway_container.domain.uploads import clean_overrides, parse_flag, starting_event
 from gateway_container.domain.views import (
     RunRecords,
+    champion_view,
     changed_stages,
     elapsed_seconds,
     ordered_stages,
@@ -116,3 +117,30 @@ def test_settings_that_would_not_fit_into_an_event_are_refused() -> None:
 def test_a_record_that_starts_nothing_is_refused(record: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="validation error"):
         starting_event(record)
+
+
+def test_a_champion_shows_its_stage_only_if_it_is_not_decided() -> None:
+    pointer = {"pipeline_run_id": "r", "model_type": "GRU", "score": 0.5, "bundle": {}, "previous": None}
+
+    shown = champion_view(pointer)
+
+    assert set(shown) == {
+        *("run_id", "model_type", "config_hash", "score", "timestamp"),
+        "pipeline_run_id",
+        "model_uri",
+    }
+    assert champion_view({**pointer, "stage": "decided"}) == shown
+    assert champion_view({**pointer, "stage": "refitted"}) == {**shown, "stage": "refitted"}
+
+
+def test_a_run_shows_the_records_of_its_provisional_and_refitted_champion() -> None:
+    bare = run_view(RunRecords(RUN), {}, now=NOW)
+    records = RunRecords(RUN, provisional={"model_type": "LINEAR"}, refit={"model_type": "GRU", "score": math.nan})
+
+    view = run_view(records, {}, now=NOW)
+
+    assert "champion_stages" not in bare
+    assert view["champion_stages"] == {
+        "provisional": {"model_type": "LINEAR"},
+        "refitted": {"model_type": "GRU", "score": None},
+    }
