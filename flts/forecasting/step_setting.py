@@ -75,16 +75,29 @@ def grid_of(times: IntArray, step: str, zone: str | None = None) -> Grid:
     text, _, detail = (part.strip() for part in step.strip().lower().partition(","))
     if (at := _AT.fullmatch(text)) and at[1] in ("1 business day", "business day"):
         return _days(list(BUSINESS_DAYS), _second(at[2], step), zone)
-    match = _STEP.fullmatch(text)
-    count, unit = (int(match[1] or 1), match[2]) if match else (0, "")
+    count, unit = count_and_unit(text) or (0, "")
     clock = FixedGrid(1, zone).clock(times)
-    if unit in ("business day", "business days", "b") and count == 1 and not detail:
+    if is_business_day(unit) and count == 1 and not detail:
         return _days(list(BUSINESS_DAYS), 0, zone)
     if unit in UNIT_MONTHS and 1 <= count * UNIT_MONTHS[unit] <= MOST_MONTHS:
         return _month_step(clock, count * UNIT_MONTHS[unit], detail, step, zone)
     if unit not in UNIT_SECONDS or count == 0:
         _refuse(step)
     return _fixed_step(clock, count * UNIT_SECONDS[unit], detail, step, zone)
+
+
+def count_and_unit(text: str) -> tuple[int, str] | None:
+    """Return the number and the unit of a duration in small letters, ``14 days``; the number is 1 if it is left out.
+
+    The unit may be an unknown word. None if the text is no duration.
+    """
+    match = _STEP.fullmatch(text)
+    return (int(match[1] or 1), match[2]) if match else None
+
+
+def is_business_day(unit: str) -> bool:
+    """Return whether a unit is business days."""
+    return unit in ("business day", "business days", "b")
 
 
 def _month_step(clock: IntArray, months: int, detail: str, step: str, zone: str | None) -> Grid:
