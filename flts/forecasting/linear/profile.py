@@ -17,7 +17,7 @@ def season_profile(table: LinearTable, z: FloatArray, season: int, stop: int) ->
 
     A fit row's own value, and its neighbours that smoothing adds, are left out of its value of the profile; otherwise
     the profile would contain a part of what it predicts. The smoothing is the one of those that the lengths of the
-    seasons suggest with the least squared error of these values.
+    seasons suggest with the least squared error of these values; none is possible too.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def season_profile(table: LinearTable, z: FloatArray, season: int, stop: int) ->
     size = max(table.seasons[season], int(place.max()) + 1)
     seen = table.observed[:stop]
     segments = [slice(each.start, min(each.stop, stop)) for each in table.segments if each.start < stop]
-    halves = sorted({length // (2 * SMOOTHED_SHARE) for length in table.seasons[: season + 1]})
+    halves = sorted({0} | {length // (2 * SMOOTHED_SHARE) for length in table.seasons[: season + 1]})
     fitted = np.where(seen, z[:stop], 0.0)
     totals = _at_places(fitted, place[:stop], size), _at_places(seen.astype(float), place[:stop], size)
     best, least = None, np.inf

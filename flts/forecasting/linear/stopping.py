@@ -36,8 +36,12 @@ class StoppingTail:
         self.rows = []
         for target in choice.targets:
             found: IntArray = np.empty(0, dtype=np.int64)
-            for observed in (table.observed[:, target], None):
+            for strict in (True, False):
+                observed = table.observed[:, target] if strict else None
                 possible = origins.mask(observed, back=back, after=0, ahead=0, stop=choice.stop_stop - 1)
+                if strict and any(kind.others for kind in choice.kinds):
+                    everything, rows = fitting.everything, fitting.other_rows
+                    possible &= origins.mask(everything, back=rows, after=0, ahead=0, stop=choice.stop_stop - 1)
                 possible &= np.arange(len(table)) < origins.stops - 1
                 found = np.flatnonzero(possible)
                 found = found[np.searchsorted(found, choice.fit_stop - 1) :]

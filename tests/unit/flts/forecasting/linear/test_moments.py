@@ -37,9 +37,7 @@ def random_table() -> LinearTable:
 
 def fitting(table: LinearTable) -> Fitting:
     nothing = np.empty((0, 0, 0))
-    choice = LinearChoice(
-        STEPS, WINDOW, 300, 340, np.arange(3), (), block_edges(STEPS), nothing[..., None], nothing
-    )
+    choice = LinearChoice(STEPS, WINDOW, 300, 340, np.arange(3), (), block_edges(STEPS), nothing[..., None], nothing)
     return Fitting(table, choice, 300)
 
 
