@@ -18,8 +18,11 @@ NEAR = 1.1
 """Kinds with at most this multiple of a block's least squared error are averaged, and more where `NOISE` allows it."""
 NOISE = 0.5
 """Added to the multiple, divided by the number of times that the stopping tail contains the block's last step: errors
-overlap, and few of them cannot tell kinds apart. The multiple of the options of a kind is 1, plus this divided by the
-root of that number."""
+overlap, and few of them cannot tell kinds apart."""
+LEAST_POWER, POWER, LEAST_WEIGHT = 4.0, 2.0, 0.05
+"""Options of a kind are averaged with weights of (least error / error) to a power: the first plus the second times the
+same number. Smaller weights are 0. The likelihood of normal errors has such a power; the best option alone is a choice
+by chance where blocks are narrow or the tail is short."""
 MAX_BYTES = 31 * 2**20
 """Bytes of the weights; the ONNX file has at most 32 MiB."""
 
@@ -86,8 +89,11 @@ def decide(choice: LinearChoice, table: LinearTable, errors: FloatArray, max_byt
     noise = np.minimum(1.0, choice.edges[1:] / max(choice.stop_stop - choice.fit_stop, 1))
     # Shared weights have shared options.
     together = errors if table.columns <= OWN_COLUMNS else np.broadcast_to(errors.sum(axis=0), errors.shape)
-    good = together <= (1 + NOISE * np.sqrt(noise)) * together.min(axis=2, keepdims=True)
-    options = good / good.sum(axis=2, keepdims=True)
+    tiny = np.maximum(together, 1e-30)  # a series without noise has no error
+    ratios = tiny.min(axis=2, keepdims=True) / tiny
+    weights = ratios ** (LEAST_POWER + POWER / noise)
+    weights[weights < LEAST_WEIGHT] = 0
+    options = weights / weights.sum(axis=2, keepdims=True)
     of_kinds = (errors * options).sum(axis=2)
     near = NEAR + NOISE * noise
     choice = replace(choice, options=options, mix=_mix(of_kinds, near))

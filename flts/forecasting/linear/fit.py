@@ -1,8 +1,8 @@
 """Fit LINEAR: choose on the stopping tail, then solve on as many rows as wanted.
 
 For each target and each kind of seasonal value, that value is subtracted and one ridge regression per step forecasts
-the rest. Anchor and strength are chosen per block of steps by the error on the stopping tail. The kinds whose error is
-within `NEAR` of a block's best are averaged. `solve_linear` repeats the regressions on other rows with these choices.
+the rest. Anchors and strengths are weighted per block of steps by the error on the stopping tail. The kinds whose error
+is near a block's best are averaged. `solve_linear` repeats the regressions on other rows with these choices.
 """
 
 from __future__ import annotations
