@@ -46,20 +46,29 @@ class GraphBuilder:
 
     def window_model(self, answer: str, *, window: tuple[int, int], forecast: tuple[int, int]) -> onnx.ModelProto:
         """Return a model of windows (batch, L, f) float32 that returns (batch, H, m) float32."""
-        return self._model(answer, (WINDOW_INPUT, TensorProto.FLOAT, window), (TensorProto.FLOAT, forecast))
+        return self.model(answer, [(WINDOW_INPUT, TensorProto.FLOAT, window)], (TensorProto.FLOAT, forecast))
 
     def timestamps_model(self, answer: str, *, targets: int) -> onnx.ModelProto:
         """Return a model of epoch seconds (batch,) int64 that returns (batch, m) float64."""
-        return self._model(answer, (SECONDS_INPUT, TensorProto.INT64, ()), (TensorProto.DOUBLE, (targets,)))
+        return self.model(answer, [(SECONDS_INPUT, TensorProto.INT64, ())], (TensorProto.DOUBLE, (targets,)))
 
-    def _model(
-        self, answer: str, given: tuple[str, int, tuple[int, ...]], forecast: tuple[int, tuple[int, ...]]
+    def model(
+        self, answer: str, inputs: list[tuple[str, int, tuple[int, ...]]], forecast: tuple[int, tuple[int, ...]]
     ) -> onnx.ModelProto:
-        name, kind, shape = given
+        """Return a model with any inputs.
+
+        Parameters
+        ----------
+        answer : str
+            Name of the value that is the forecast.
+        inputs : list of (name, type, shape)
+            Types are those of `onnx.TensorProto`; shapes are without the batch.
+        forecast : (type, shape)
+        """
         graph = helper.make_graph(
             [*self._nodes, helper.make_node("Identity", [answer], [OUTPUT])],
             "flts",
-            [helper.make_tensor_value_info(name, kind, ["batch", *shape])],
+            [helper.make_tensor_value_info(name, kind, ["batch", *shape]) for name, kind, shape in inputs],
             [helper.make_tensor_value_info(OUTPUT, forecast[0], ["batch", *forecast[1]])],
             self._constants,
         )

@@ -1,0 +1,1 @@
+"""LINEAR: ridge regressions that forecast all steps of a horizon at once."""

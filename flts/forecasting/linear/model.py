@@ -1,0 +1,206 @@
+"""A fitted LINEAR and its forecasts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from flts.forecasting.linear.kinds import Base
+from flts.forecasting.linear.table import LinearTable, Origins
+from flts.forecasting.series import FloatArray, IntArray
+from flts.forecasting.windows import Float32Array
+
+BATCH_ROWS = 256
+"""Rows that `path_residuals` forecasts at once."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """The share of a seasonal value in the forecast, and the weights of what it leaves.
+
+    Parameters
+    ----------
+    base : Base
+    season : int
+        Length of its season in rows; 0 for none.
+    profile : (places, k), optional
+        Scaled profile of the targets.
+    share : (k, H)
+        Share of this part in each step.
+    weights : (g, W, U)
+        Of the rest, the last row first; g is k, or 1 for weights that all targets share. Own weights include the
+        share.
+    clock_weights : (c, U), optional
+        With shared weights only.
+    bias : (H,), optional
+        With shared weights only.
+    """
+
+    base: Base
+    season: int
+    profile: Float32Array | None
+    share: Float32Array
+    weights: Float32Array
+    clock_weights: Float32Array | None = None
+    bias: Float32Array | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LinearModel:
+    """Forecasts all steps at once.
+
+    Parameters
+    ----------
+    mean, scale : (m,)
+        Of all columns.
+    targets : (k,)
+        Columns that are forecast.
+    window : int
+        W rows of the rest.
+    horizon : int
+        H.
+    places : int
+        Number of seasons whose places are inputs.
+    clock : int
+        c, number of calendar features.
+    parts : tuple of Part
+    step_weights : (H,)
+        Which of the U weights each step uses.
+    clock_weights : (k, c, U), optional
+        None with shared weights.
+    other_weights : (k, m * R, U), optional
+        Of the last R rows of all columns, column by column, the last row first.
+    bias : (k, H)
+    """
+
+    mean: Float32Array
+    scale: Float32Array
+    targets: IntArray
+    window: int
+    horizon: int
+    places: int
+    clock: int
+    parts: tuple[Part, ...]
+    step_weights: IntArray
+    clock_weights: Float32Array | None
+    other_weights: Float32Array | None
+    bias: Float32Array
+
+    @property
+    def rows_required(self) -> int:
+        """Rows L of the past that a forecast needs."""
+        return self.window + max((part.season for part in self.parts if part.base.value == "lag"), default=0)
+
+    @property
+    def other_rows(self) -> int:
+        """R; 0 without rows of all columns."""
+        return 0 if self.other_weights is None else self.other_weights.shape[1] // len(self.mean)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all numbers."""
+        arrays = [self.clock_weights, self.other_weights, self.bias, self.mean, self.scale]
+        for part in self.parts:
+            arrays += [part.profile, part.share, part.weights, part.clock_weights, part.bias]
+        return sum(array.nbytes for array in arrays if array is not None)
+
+    def __call__(
+        self, past: FloatArray | Float32Array, places: IntArray, clock: FloatArray | Float32Array
+    ) -> Float32Array:
+        """Forecast H steps.
+
+        Parameters
+        ----------
+        past : (b, L, m)
+            The last ``rows_required`` rows (or more) of all columns, in the units of the fitted values.
+        places : (b, L + H, S)
+            Index of each of these rows and of each step in the profile of each season. A place after the last one of
+            the training rows (29 February) has the value of the last one.
+        clock : (b, c)
+            Calendar of the first step.
+
+        Returns
+        -------
+        (b, H, k) float32
+        """
+        z: Float32Array = (past.astype(np.float32) - self.mean) / self.scale
+        calendar = clock.astype(np.float32)
+        rows = z.shape[1]
+        own = z[..., self.targets]
+        forecast = np.repeat(self.bias[:, None], len(z), axis=1)  # (k, b, H)
+        for part in self.parts:
+            rest, known = own[:, rows - self.window :], None
+            if part.base.value == "profile":
+                assert part.profile is not None
+                place = np.minimum(places[:, rows - self.window :, part.base.season], len(part.profile) - 1)
+                profile = part.profile[place]
+                rest, known = rest - profile[:, : self.window], profile[:, self.window :]
+            elif part.base.value == "lag":
+                rest = rest - own[:, rows - self.window - part.season : rows - part.season]
+                known = own[:, rows - part.season + np.arange(self.horizon) % part.season]
+            lags = np.ascontiguousarray(rest[:, ::-1].transpose(2, 0, 1))
+            answer = (lags @ part.weights)[..., self.step_weights]
+            if part.bias is not None:
+                answer = answer + part.bias
+                if part.clock_weights is not None:
+                    answer = answer + (calendar @ part.clock_weights)[:, self.step_weights]
+                answer = answer * part.share[:, None]
+            if known is not None:
+                answer = answer + part.share[:, None] * known.transpose(2, 0, 1)
+            forecast = forecast + answer
+        if self.clock_weights is not None:
+            forecast = forecast + (calendar @ self.clock_weights)[..., self.step_weights]
+        if self.other_weights is not None:
+            last = z[:, rows - self.other_rows :]
+            flat = last[:, ::-1].transpose(0, 2, 1).reshape(len(z), -1)
+            forecast = forecast + (flat @ self.other_weights)[..., self.step_weights]
+        raw: Float32Array = forecast.transpose(1, 2, 0) * self.scale[self.targets] + self.mean[self.targets]
+        return np.ascontiguousarray(raw, dtype=np.float32)
+
+
+def path_residuals(
+    model: LinearModel, table: LinearTable, *, first: int, stop: int, most: int
+) -> tuple[IntArray, FloatArray]:
+    """Return forecast errors of the paths that begin in [first, stop).
+
+    Parameters
+    ----------
+    model : LinearModel
+    table : LinearTable
+    first, stop : int
+        Rows; the first step of each path is one of them, and no step at ``stop`` or later is compared.
+    most : int
+        Paths, evenly spread over those whose window has no gap.
+
+    Returns
+    -------
+    rows : (p,)
+        Row of the first step of each path.
+    residuals : (p, H, k)
+        Observed less forecast; NaN where the cell is imputed, in another segment or not before ``stop``.
+    """
+    origins = Origins.of(table)
+    windows = origins.mask(None, back=model.rows_required, after=0, ahead=1, stop=stop)
+    rows = spread(np.flatnonzero(windows[: stop - 1]), first - 1, most)
+    past = rows[:, None] + np.arange(1 - model.rows_required, 1)
+    ahead = rows[:, None] + np.arange(1, model.horizon + 1)
+    within = np.minimum(ahead, len(table) - 1)
+    known = (ahead < np.minimum(origins.stops[rows], stop)[:, None])[..., None]
+    known = known & table.observed[within][..., model.targets]
+    forecasts = [
+        model(
+            table.values[past[at : at + BATCH_ROWS]],
+            table.places[np.concatenate([past, within], axis=1)[at : at + BATCH_ROWS]],
+            table.clock[rows[at : at + BATCH_ROWS] + 1],
+        )
+        for at in range(0, len(rows), BATCH_ROWS)
+    ]
+    answer = np.concatenate(forecasts) if forecasts else np.empty(known.shape)
+    return rows + 1, np.where(known, table.values[within][..., model.targets] - answer, np.nan)
+
+
+def spread(rows: IntArray, first: int, most: int) -> IntArray:
+    """Return at most ``most`` of the sorted rows from ``first`` on, evenly spread."""
+    rows = rows[np.searchsorted(rows, first) :]
+    return rows if len(rows) <= most else rows[np.arange(most) * (len(rows) - 1) // (most - 1)]

@@ -1,0 +1,96 @@
+"""LINEAR as an ONNX graph."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import TensorProto
+
+from flts.forecasting.linear.model import LinearModel, Part
+from flts.training.onnx_file import GraphBuilder
+
+PAST_INPUT, PLACES_INPUT, CLOCK_INPUT = "past", "places", "clock"
+
+
+def linear_graph(model: LinearModel) -> onnx.ModelProto:
+    """Return the graph of a model; it computes what `LinearModel.__call__` does, in float32.
+
+    Its inputs are ``past`` (batch, L, m) float32 with the L rows that the model requires, ``places`` (batch, L + H, S)
+    int64 and ``clock`` (batch, c) float32; its output is ``forecast`` (batch, H, k) float32. A model without a profile
+    has no input ``places``, and a model without a calendar has no input ``clock``. Each seasonal value, the calendar
+    and the rows of other columns are one MatMul each.
+    """
+    return _Graph(model).build()
+
+
+class _Graph:
+    def __init__(self, model: LinearModel) -> None:
+        self.model = model
+        self.graph = GraphBuilder()
+        self.rows = model.rows_required
+        self.shared_steps = not np.array_equal(model.step_weights, np.arange(model.horizon))
+
+    def build(self) -> onnx.ModelProto:
+        model, graph = self.model, self.graph
+        centred = graph.node("Sub", [PAST_INPUT, graph.constant(model.mean)])
+        z = graph.node("Div", [centred, graph.constant(model.scale)])
+        own = graph.node("Gather", [z, graph.constant(model.targets)], axis=2)
+        terms = [term for part in model.parts for term in self._part(part, own)]
+        if model.clock_weights is not None:
+            terms.append(self._to_steps(graph.node("MatMul", [CLOCK_INPUT, graph.constant(model.clock_weights)])))
+        if model.other_weights is not None:
+            last = self._rows_of(z, np.arange(self.rows - 1, self.rows - 1 - model.other_rows, -1))
+            by_column = graph.node("Transpose", [last], perm=[0, 2, 1])
+            flat = graph.node("Reshape", [by_column, graph.integers(-1, model.other_weights.shape[1])])
+            terms.append(self._to_steps(graph.node("MatMul", [flat, graph.constant(model.other_weights)])))
+        forecast = graph.constant(model.bias[:, None])
+        for term in terms:
+            forecast = graph.node("Add", [forecast, term])
+        by_step = graph.node("Transpose", [forecast], perm=[1, 2, 0])
+        scaled = graph.node("Mul", [by_step, graph.constant(model.scale[model.targets])])
+        answer = graph.node("Add", [scaled, graph.constant(model.mean[model.targets])])
+        inputs: list[tuple[str, int, tuple[int, ...]]] = [(PAST_INPUT, TensorProto.FLOAT, (self.rows, len(model.mean)))]
+        if any(part.profile is not None for part in model.parts):
+            inputs.append((PLACES_INPUT, TensorProto.INT64, (self.rows + model.horizon, model.places)))
+        if model.clock:
+            inputs.append((CLOCK_INPUT, TensorProto.FLOAT, (model.clock,)))
+        return graph.model(answer, inputs, (TensorProto.FLOAT, (model.horizon, len(model.targets))))
+
+    def _part(self, part: Part, own: str) -> list[str]:
+        """Return the terms of a seasonal value, each (k, batch, H)."""
+        model, graph = self.model, self.graph
+        lags = np.arange(self.rows - 1, self.rows - 1 - model.window, -1)
+        rest, known = self._rows_of(own, lags), None
+        if part.profile is not None:
+            of_season = graph.node("Gather", [PLACES_INPUT, graph.constant(np.array(part.base.season))], axis=2)
+            used = np.concatenate([lags, np.arange(self.rows, self.rows + model.horizon)])
+            place = graph.node("Min", [self._rows_of(of_season, used), graph.integers(len(part.profile) - 1)])
+            profile = graph.node("Gather", [graph.constant(part.profile), place], axis=0)
+            rest = graph.node("Sub", [rest, self._rows_of(profile, np.arange(model.window))])
+            known = self._rows_of(profile, model.window + np.arange(model.horizon))
+        elif part.season:
+            rest = graph.node("Sub", [rest, self._rows_of(own, lags - part.season)])
+            known = self._rows_of(own, self.rows - part.season + np.arange(model.horizon) % part.season)
+        by_target = graph.node("Transpose", [rest], perm=[2, 0, 1])
+        answer = self._to_steps(graph.node("MatMul", [by_target, graph.constant(part.weights)]))
+        if part.bias is None and known is None:
+            return [answer]
+        share = graph.constant(part.share[:, None])
+        if part.bias is not None:
+            answer = graph.node("Add", [answer, graph.constant(part.bias)])
+            if part.clock_weights is not None:
+                clock = graph.node("MatMul", [CLOCK_INPUT, graph.constant(part.clock_weights)])
+                answer = graph.node("Add", [answer, self._to_steps(clock)])
+            answer = graph.node("Mul", [answer, share])
+        if known is None:
+            return [answer]
+        return [answer, graph.node("Mul", [graph.node("Transpose", [known], perm=[2, 0, 1]), share])]
+
+    def _rows_of(self, values: str, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> str:
+        return self.graph.node("Gather", [values, self.graph.constant(rows.astype(np.int64))], axis=1)
+
+    def _to_steps(self, buckets: str) -> str:
+        """Return the forecasts of the steps from those of the weights that steps share, along the last axis."""
+        if not self.shared_steps:
+            return buckets
+        return self.graph.node("Gather", [buckets, self.graph.constant(self.model.step_weights)], axis=-1)
