@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import NoReturn
 
 import numpy as np
-from numpy.typing import NDArray
 
+from flts.bundle.format import Bundle
 from flts.bundle.model import BundleModel
+from flts.bundle.tensors import InputKind
 from flts.errors import RejectedError, SeriesTooShortError
 from flts.forecasting.intervals import bounds
 from flts.forecasting.recipe import FittedRecipe, all_targets, kept_rows, scaled_rows, unscale_targets
-from flts.forecasting.rolling import RollState, WindowModel, can_roll, origins_a_batch, roll_forecast
+from flts.forecasting.rolling import (
+    Inputs,
+    PassInputs,
+    WindowInputs,
+    can_roll,
+    forecast_origins,
+    forecast_passes,
+)
 from flts.forecasting.series import BoolArray, FloatArray, IntArray, Series
 from flts.forecasting.windows import target_rows
 
 ORIGINS_A_BATCH = 512
 """Origins per model call; more would need more memory, fewer would need more time per origin."""
 
-Windows32 = NDArray[np.float32]
-Passes = Generator[Windows32, FloatArray, "Forecast"]
+Passes = Generator[Inputs, FloatArray, "Forecast"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +64,8 @@ class Forecaster:
         self.rows_required = model.bundle.rows_required
         self.max_horizon = model.bundle.max_horizon_steps
         """Longest forecast in steps; None means no limit."""
+        self.inputs: PassInputs | None = _INPUTS[self.bundle.input_kind](self.bundle)
+        """Makes the inputs of the model; None if they are times alone."""
         self._varying = [at for at, name in enumerate(self.recipe.targets) if name not in self.recipe.constants]
 
     def forecast(self, series: Series, horizon_steps: int) -> Forecast:
@@ -78,44 +87,30 @@ class Forecaster:
         """
         passes = self.passes(series, horizon_steps)
         try:
-            windows = next(passes)
+            inputs = next(passes)
             while True:
-                windows = passes.send(self.model.run_windows(windows))
+                inputs = passes.send(self.model.run(inputs))
         except StopIteration as done:
             forecast: Forecast = done.value
             return forecast
 
     def passes(self, series: Series, horizon_steps: int) -> Passes:
-        """Forecast pass by pass, so that a server can run the windows of several requests in one model call.
+        """Forecast pass by pass, so that a server can run the inputs of several requests in one model call.
 
-        The generator yields windows (1, L, f), receives the model's answer (1, H, m) by ``send``, and returns the
-        forecast. For a timestamps model it yields nothing. Raises as `forecast` does.
+        The generator yields the inputs of the model for one origin, receives the model's answer (1, H, m) by ``send``,
+        and returns the forecast. For a timestamps model it yields nothing. Raises as `forecast` does.
         """
         self._check_request(series, horizon_steps)
-        last = int(series.times[-1])
         times = self.recipe.grid.after(series.times[-1:], horizon_steps)[0]
-        if self.bundle.input_kind == "timestamps":
+        if self.inputs is None:
             return self._finish(times, self.at_times(times), imputed_cells=0)
         scaled, imputed = scaled_rows(self.recipe, series)
         imputed = imputed[-self.rows_required :]
         if self.recipe.drops_rows:
             self._refuse_missing(series, imputed)
-        state = RollState.start(
-            self.recipe,
-            scaled=scaled[None, -self.rows_required :],
-            last_times=np.array([last], dtype=np.int64),
-            input_seq_len=self.bundle.input_seq_len,
-        )
-        answers: list[FloatArray] = []
-        done = 0
-        while True:
-            answer = yield state.windows()
-            answers.append(answer[0])
-            done += answer.shape[1]
-            if done >= horizon_steps:
-                break
-            state.append(answer)
-        return self._finish(times, np.concatenate(answers)[:horizon_steps], imputed_cells=int(imputed.sum()))
+        state = self.inputs.start(scaled[None, -self.rows_required :], series.times[-1:])
+        answers = yield from forecast_passes(state, horizon_steps)
+        return self._finish(times, answers[0], imputed_cells=int(imputed.sum()))
 
     def forecast_origins(self, series: Series, origins: IntArray, horizon_steps: int) -> FloatArray:
         """Forecast from many origins in a series.
@@ -135,22 +130,24 @@ class Forecaster:
         """
         self._check_horizon(horizon_steps)
         recipe = self.recipe
-        if self.bundle.input_kind == "timestamps":
+        if self.inputs is None:
             times = recipe.grid.after(series.times[origins - 1], horizon_steps)
             distinct, inverse = np.unique(times, return_inverse=True)
             answers = self.at_times(distinct)[inverse.reshape(times.shape)]
             return self.raw(answers)
+        if len(origins) == 0:
+            return np.empty((0, horizon_steps, len(recipe.targets)))
         scaled, _ = scaled_rows(recipe, series)
-        rolled = roll_origins(
-            self.model.run_windows,
-            recipe,
+        answers = forecast_origins(
+            self.model.run,
+            self.inputs,
             scaled=scaled,
             times=series.times,
             origins=origins,
             horizon_steps=horizon_steps,
-            input_seq_len=self.bundle.input_seq_len,
+            most_origins=ORIGINS_A_BATCH,
         )
-        return self.raw(rolled)
+        return self.raw(answers)
 
     def valid_origins(self, series: Series, first_row: int) -> IntArray:
         """Return the rows from ``first_row`` on whose complete window is in the same segment.
@@ -159,7 +156,7 @@ class Forecaster:
         """
         required = self.rows_required
         usable = np.ones(len(series), dtype=np.int64)
-        if self.bundle.input_kind == "window":
+        if self.bundle.reads_values:
             usable = kept_rows(self.recipe, series).astype(np.int64)
         seen = np.concatenate([[0], np.cumsum(usable)])
         rows = target_rows(series.segments(), context_rows=required, first_row=first_row, last_row=len(series))
@@ -233,52 +230,15 @@ class Forecaster:
             raise RejectedError(msg, code="missing_values", field=name)
 
 
-def roll_origins(
-    run: WindowModel,
-    recipe: FittedRecipe,
-    *,
-    scaled: FloatArray,
-    times: IntArray,
-    origins: IntArray,
-    horizon_steps: int,
-    input_seq_len: int,
-) -> FloatArray:
-    """Roll a window model forward from many rows of a scaled series.
-
-    Parameters
-    ----------
-    run : WindowModel
-    recipe : FittedRecipe
-    scaled : (n, k)
-        Scaled raw columns, in the recipe's order.
-    times : (n,)
-        Epoch seconds.
-    origins : (b,)
-        Row of the first forecast step of each origin.
-    horizon_steps, input_seq_len : int
-
-    Returns
-    -------
-    (b, horizon_steps, m)
-        Scaled varying targets.
-    """
-    parts = []
-    size = origins_a_batch(recipe, input_seq_len, most=ORIGINS_A_BATCH)
-    for at in range(0, len(origins), size):
-        state = RollState.at_origins(
-            recipe,
-            scaled=scaled,
-            times=times,
-            origins=origins[at : at + size],
-            input_seq_len=input_seq_len,
-        )
-        parts.append(roll_forecast(run, recipe, state, horizon_steps))
-    return np.concatenate(parts) if parts else np.empty((0, horizon_steps, len(recipe.varying_targets)))
-
-
 def longest_horizon(recipe: FittedRecipe, output_seq_len: int) -> int | None:
     """Return the longest forecast of a window model in steps: one pass, or None if it forecasts all of its inputs."""
     return None if can_roll(recipe) else output_seq_len
+
+
+_INPUTS: dict[InputKind, Callable[[Bundle], PassInputs | None]] = {
+    "window": lambda bundle: WindowInputs(bundle.recipe, bundle.input_seq_len),
+    "timestamps": lambda _: None,
+}
 
 
 def _refuse_horizon(message: str) -> NoReturn:

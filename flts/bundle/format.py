@@ -10,6 +10,7 @@ from typing import Any, Literal, NoReturn
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from flts.bundle import BUNDLE_FILE
+from flts.bundle.tensors import InputKind, signature_of
 from flts.contracts.events import Identifier, ModelType, Sha256
 from flts.contracts.ids import canonical_json
 from flts.errors import RejectedError
@@ -21,10 +22,6 @@ MAX_BUNDLE_BYTES = 8 * 2**20
 """Bytes; far more than a recipe of 1,000 columns and a probe of one window need."""
 MAX_MODEL_BYTES = 512 * 2**20
 """Bytes; enough for 8 layers of 1,500 LSTM units. The limit of ONNX is 2 GB."""
-MAX_BATCH = 512
-"""Windows or times per call; a larger input is split, so that a call needs no more memory than the proof."""
-
-InputKind = Literal["window", "timestamps"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +58,11 @@ class Bundle:
     reason: str | None = None
     """``all_constant`` if every target is constant; the forecast of a target is then its constant."""
     format_version: int = FORMAT_VERSION
+
+    @property
+    def reads_values(self) -> bool:
+        """Whether the model reads values of rows, not only times."""
+        return self.input_kind != "timestamps"
 
     @property
     def output_columns(self) -> int:
@@ -162,9 +164,9 @@ def _check(bundle: Bundle) -> None:
         _refuse("targets are not the recipe's")
     if (bundle.reason == "all_constant") != (varying == 0):
         _refuse("reason all_constant contradicts the recipe's constants")
-    if varying == 0 and bundle.input_kind != "timestamps":
+    if varying == 0 and bundle.reads_values:
         _refuse("a constant bundle takes timestamps")
-    rows = bundle.input_seq_len + recipe.warmup_rows if bundle.input_kind == "window" else 1
+    rows = bundle.input_seq_len + recipe.warmup_rows if bundle.reads_values else 1
     if bundle.rows_required < rows:
         _refuse(f"rows_required is {bundle.rows_required}; window and lags need {rows}")
     _check_probe(bundle)
@@ -183,13 +185,10 @@ def _check_probe(bundle: Bundle) -> None:
     inputs, outputs = bundle.probe.get("inputs"), bundle.probe.get("outputs")
     if not inputs or not outputs or len(inputs) != len(outputs):
         _refuse("the probe needs as many outputs as inputs, and at least one")
-    width = len(bundle.recipe.feature_names)
-    window = (bundle.input_seq_len, width) if bundle.input_kind == "window" else ()
-    answer = (
-        (bundle.output_seq_len, bundle.output_columns) if bundle.input_kind == "window" else (bundle.output_columns,)
-    )
-    if not all(_has_shape(row, window) for row in inputs) or not all(_has_shape(row, answer) for row in outputs):
-        _refuse(f"the probe's windows must be {window} and its answers {answer} finite numbers")
+    signature = signature_of(bundle)
+    [given], answer = signature.inputs, signature.output.shape
+    if not all(_has_shape(row, given.shape) for row in inputs) or not all(_has_shape(row, answer) for row in outputs):
+        _refuse(f"the probe's windows must be {given.shape} and its answers {answer} finite numbers")
 
 
 def _has_shape(value: object, shape: tuple[int, ...]) -> bool:

@@ -13,7 +13,8 @@ import threading
 from pathlib import Path
 
 from flts.bundle import BUNDLE_FILE, MODEL_FILE
-from flts.bundle.format import MAX_BATCH, Bundle
+from flts.bundle.format import Bundle
+from flts.bundle.tensors import signature_of
 from flts.errors import RejectedError
 from flts.processes.bounded import BoundedWorkers, Bounds, GaveUpError
 
@@ -63,8 +64,9 @@ def prove(bundle: Bundle, model_bytes: bytes) -> None:
 
 def memory_bytes(bundle: Bundle) -> int:
     """Return the memory limit for loading and running the model of a bundle, in bytes."""
-    row_cells = bundle.input_seq_len * len(bundle.recipe.feature_names) if bundle.input_kind == "window" else 1
-    allowed = MEMORY_BYTES + MODEL_COPIES * bundle.model_size + INPUT_COPIES * 4 * MAX_BATCH * row_cells
+    signature = signature_of(bundle)
+    inputs = signature.batch_rows * signature.row_bytes
+    allowed = MEMORY_BYTES + MODEL_COPIES * bundle.model_size + INPUT_COPIES * inputs
     return min(allowed, MOST_BYTES)
 
 

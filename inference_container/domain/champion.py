@@ -134,7 +134,7 @@ def _needs(bundle: Bundle, forecaster: Forecaster, limit: int) -> Needs:
     return Needs(
         columns=recipe.columns,
         ignored=frozenset(recipe.dropped),
-        reads_values=bundle.input_kind == "window",
+        reads_values=bundle.reads_values,
         constants=tuple(name for name in recipe.columns if name in recipe.constants and name in recipe.targets),
         rows_required=bundle.rows_required,
         grid=recipe.grid,
@@ -158,19 +158,14 @@ def _interval_offsets(forecaster: Forecaster, horizon_steps: int) -> FloatArray:
 
 
 def _warm(forecaster: Forecaster) -> float:
-    """Run a full batch of the probe's windows WARM_RUNS times; return the least processor time in seconds.
+    """Run a full batch of the probe WARM_RUNS times; return the least processor time in seconds.
 
     Elapsed time would include the load of other processes, and ``inline`` keeps its value until the next swap.
     """
-    bundle, model = forecaster.bundle, forecaster.model
+    batch = forecaster.model.probe_batch(FULL_BATCH)
     quickest = np.inf
-    inputs = bundle.probe["inputs"]
-    repeated = [inputs[at % len(inputs)] for at in range(FULL_BATCH)]
     for _ in range(WARM_RUNS):
         start = time.thread_time()
-        if bundle.input_kind == "window":
-            model.run_windows(np.asarray(repeated, dtype=np.float32))
-        else:
-            model.run_timestamps(np.asarray(repeated, dtype=np.int64))
+        forecaster.model.run(batch)
         quickest = min(quickest, time.thread_time() - start)
     return float(quickest)

@@ -1,0 +1,76 @@
+"""The tensors that the model of a bundle takes and returns, by the kind of its inputs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from flts.forecasting.rolling import WINDOW_INPUT
+
+if TYPE_CHECKING:
+    from flts.bundle.format import Bundle
+
+SECONDS_INPUT, OUTPUT = "seconds", "forecast"
+MAX_BATCH = 512
+"""Windows or times per call; a larger input is split, so that a call needs no more memory than the proof."""
+BATCH_BYTES = 64 * 2**20
+"""Bytes of the inputs of one call; a call of longer windows has fewer than `MAX_BATCH` rows."""
+
+InputKind = Literal["window", "timestamps"]
+NumberType = Literal["float32", "float64", "int64"]
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An input or the output of a model."""
+
+    name: str
+    numbers: NumberType
+    shape: tuple[int, ...]
+    """Without the first dimension, the batch."""
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row of the batch."""
+        return np.dtype(self.numbers).itemsize * math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a model must take and return."""
+
+    inputs: tuple[Tensor, ...]
+    output: Tensor
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of the inputs of one row of the batch."""
+        return sum(tensor.row_bytes for tensor in self.inputs)
+
+    @cached_property
+    def batch_rows(self) -> int:
+        """Most rows of one call."""
+        return max(1, min(MAX_BATCH, BATCH_BYTES // self.row_bytes))
+
+
+def signature_of(bundle: Bundle) -> Signature:
+    """Return the tensors that the model of a bundle must take and return."""
+    return _SIGNATURES[bundle.input_kind](bundle)
+
+
+def _window(bundle: Bundle) -> Signature:
+    window = (bundle.input_seq_len, len(bundle.recipe.feature_names))
+    forecast = (bundle.output_seq_len, bundle.output_columns)
+    return Signature((Tensor(WINDOW_INPUT, "float32", window),), Tensor(OUTPUT, "float32", forecast))
+
+
+def _timestamps(bundle: Bundle) -> Signature:
+    return Signature((Tensor(SECONDS_INPUT, "int64", ()),), Tensor(OUTPUT, "float64", (bundle.output_columns,)))
+
+
+_SIGNATURES: dict[InputKind, Callable[[Bundle], Signature]] = {"window": _window, "timestamps": _timestamps}
