@@ -12,6 +12,7 @@ from flts.bundle.format import Bundle
 from flts.bundle.model import BundleModel
 from flts.bundle.tensors import InputKind
 from flts.errors import RejectedError, SeriesTooShortError
+from flts.forecasting.direct import DirectInputs
 from flts.forecasting.intervals import bounds
 from flts.forecasting.recipe import FittedRecipe, all_targets, kept_rows, scaled_rows, unscale_targets
 from flts.forecasting.rolling import (
@@ -55,17 +56,28 @@ class Forecaster:
     Parameters
     ----------
     model : BundleModel
+
+    Raises
+    ------
+    RejectedError
+        ``bad_bundle`` if the model needs values of columns that are known ahead, which this release does not receive.
     """
 
     def __init__(self, model: BundleModel) -> None:
         self.model = model
         self.bundle = model.bundle
+        if self.bundle.future_columns:
+            names = ", ".join(self.bundle.future_columns)[:200]
+            msg = f"the model needs future values of {names}; this release forecasts without columns known ahead"
+            raise RejectedError(msg, code="bad_bundle", field="future_columns")
         self.recipe = model.bundle.recipe
         self.rows_required = model.bundle.rows_required
         self.max_horizon = model.bundle.max_horizon_steps
         """Longest forecast in steps; None means no limit."""
         self.inputs: PassInputs | None = _INPUTS[self.bundle.input_kind](self.bundle)
         """Makes the inputs of the model; None if they are times alone."""
+        self.limits = limits_of(self.bundle)
+        """Lowest and highest value of each target, (M,) each, or None without limits."""
         self._varying = [at for at, name in enumerate(self.recipe.targets) if name not in self.recipe.constants]
 
     def forecast(self, series: Series, horizon_steps: int) -> Forecast:
@@ -168,10 +180,14 @@ class Forecaster:
         return self.model.run_timestamps(self.recipe.grid.clock(times))
 
     def raw(self, scaled: FloatArray) -> FloatArray:
-        """Return answers (..., m) of the model in raw units (..., M), with the constant targets inserted."""
+        """Return answers (..., m) of the model in raw units (..., M), constant targets inserted, within the limits."""
         if not self._varying:
             scaled = scaled[..., :0]  # if all targets are constant, the model returns a column of zeros, not a target
-        return all_targets(self.recipe, unscale_targets(self.recipe, scaled))
+        return self.limited(all_targets(self.recipe, unscale_targets(self.recipe, scaled)))
+
+    def limited(self, values: FloatArray) -> FloatArray:
+        """Return forecasts or bounds (..., M) within the limits of their targets; NaN stays NaN."""
+        return values if self.limits is None else np.clip(values, *self.limits)
 
     def _finish(self, times: IntArray, scaled: FloatArray, *, imputed_cells: int) -> Forecast:
         mean = self.raw(scaled)
@@ -180,10 +196,12 @@ class Forecaster:
         if not self._varying:
             lower = upper = mean
         elif intervals is not None:
-            limits = bounds(intervals, mean[:, self._varying])
-            if limits is not None:
+            # Bounds of the forecast within the limits, as `/predict` computes them.
+            found = bounds(intervals, mean[:, self._varying])
+            if found is not None:
                 lower, upper = mean.copy(), mean.copy()
-                lower[:, self._varying], upper[:, self._varying] = limits
+                lower[:, self._varying], upper[:, self._varying] = found
+                lower, upper = self.limited(lower), self.limited(upper)
         return Forecast(
             times=times,
             targets=tuple(self.recipe.targets),
@@ -191,7 +209,7 @@ class Forecaster:
             lower=lower,
             upper=upper,
             imputed_cells=imputed_cells,
-            calibrated_steps=0 if intervals is None else intervals.calibrated_steps,
+            calibrated_steps=self.bundle.calibrated_steps,
         )
 
     def _check_request(self, series: Series, horizon_steps: int) -> None:
@@ -230,6 +248,15 @@ class Forecaster:
             raise RejectedError(msg, code="missing_values", field=name)
 
 
+def limits_of(bundle: Bundle) -> tuple[FloatArray, FloatArray] | None:
+    """Return the lowest and the highest value of each target, (M,) each, infinite without a limit; None without any."""
+    if not bundle.limits:
+        return None
+    pairs = [bundle.limits.get(name, (None, None)) for name in bundle.targets]
+    lowest = np.array([-np.inf if lower is None else lower for lower, _ in pairs])
+    return lowest, np.array([np.inf if upper is None else upper for _, upper in pairs])
+
+
 def longest_horizon(recipe: FittedRecipe, output_seq_len: int) -> int | None:
     """Return the longest forecast of a window model in steps: one pass, or None if it forecasts all of its inputs."""
     return None if can_roll(recipe) else output_seq_len
@@ -238,6 +265,9 @@ def longest_horizon(recipe: FittedRecipe, output_seq_len: int) -> int | None:
 _INPUTS: dict[InputKind, Callable[[Bundle], PassInputs | None]] = {
     "window": lambda bundle: WindowInputs(bundle.recipe, bundle.input_seq_len),
     "timestamps": lambda _: None,
+    "direct": lambda bundle: DirectInputs(
+        bundle.recipe, bundle.inputs, bundle.seasons, bundle.input_seq_len, bundle.horizon_steps
+    ),
 }
 
 

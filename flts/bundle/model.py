@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from flts.bundle.arrays import read_arrays
 from flts.bundle.format import MAX_MODEL_BYTES, Bundle
 from flts.bundle.graph import check_graph
 from flts.bundle.tensors import OUTPUT, SECONDS_INPUT, NumberType, Tensor, signature_of
@@ -48,16 +49,15 @@ class BundleModel:
         If the size or hash of the bytes differs from the bundle.
     RejectedError
         ``bad_bundle`` if `check_graph` refuses the model, if it does not load, if its inputs or outputs differ from
-        the bundle, or if its answer to the probe differs.
+        the bundle, if the arrays of the bundle in the file are not those that it says, or if the answer to the probe
+        differs.
     """
 
     def __init__(self, bundle: Bundle, model_bytes: bytes, *, threads: int = 1) -> None:
-        self.bundle = bundle
         self.signature = signature_of(bundle)
         check_model_bytes(bundle, model_bytes)
-        check_graph(model_bytes)
-        self.probe: Inputs = self._probe_inputs()
-        """Inputs of the probe."""
+        self.bundle, self.probe = read_arrays(bundle, self.signature, check_graph(model_bytes))
+        """The bundle, its intervals with the quantiles of the model file."""
         self._session = _session(model_bytes, threads)
         self._check_signature()
         self._check_probe()
@@ -90,7 +90,7 @@ class BundleModel:
 
     def probe_batch(self, rows: int) -> Inputs:
         """Return the inputs of the probe, repeated to a batch of ``rows``."""
-        return {name: np.resize(given, (rows, *given.shape[1:])) for name, given in self.probe.items()}
+        return {name: np.resize(given, (rows, *given.shape[1:])) for name, given in self.probe.inputs.items()}
 
     def run_windows(self, inputs: NDArray[np.float32]) -> NDArray[np.float64]:
         """Forecast from windows.
@@ -122,10 +122,6 @@ class BundleModel:
         """
         return self.run({SECONDS_INPUT: seconds})
 
-    def _probe_inputs(self) -> Inputs:
-        [tensor] = self.signature.inputs
-        return {tensor.name: np.asarray(self.bundle.probe["inputs"], dtype=tensor.numbers)}
-
     def _check_signature(self) -> None:
         signature = self.signature
         given = self._session.get_inputs()
@@ -138,9 +134,9 @@ class BundleModel:
             _refuse(f"the model answers {_shown(answered)}, the bundle says {_wanted((signature.output,))}")
 
     def _check_probe(self) -> None:
-        expected = np.asarray(self.bundle.probe["outputs"], dtype=np.float64)
+        expected = self.probe.answers
         try:
-            answer = self.run(self.probe)
+            answer = self.run(self.probe.inputs)
         except Exception as error:  # ONNX Runtime's errors share no base class
             msg = f"the model does not run: {error}"
             raise RejectedError(msg[:500], code="bad_bundle") from error

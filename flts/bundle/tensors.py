@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from flts.forecasting.direct import CLOCK, FUTURE, PAST, PLACES
+from flts.forecasting.places import TURNS
 from flts.forecasting.rolling import WINDOW_INPUT
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ MAX_BATCH = 512
 BATCH_BYTES = 64 * 2**20
 """Bytes of the inputs of one call; a call of longer windows has fewer than `MAX_BATCH` rows."""
 
-InputKind = Literal["window", "timestamps"]
+InputKind = Literal["window", "timestamps", "direct"]
 NumberType = Literal["float32", "float64", "int64"]
 
 
@@ -73,4 +75,21 @@ def _timestamps(bundle: Bundle) -> Signature:
     return Signature((Tensor(SECONDS_INPUT, "int64", ()),), Tensor(OUTPUT, "float64", (bundle.output_columns,)))
 
 
-_SIGNATURES: dict[InputKind, Callable[[Bundle], Signature]] = {"window": _window, "timestamps": _timestamps}
+def _direct(bundle: Bundle) -> Signature:
+    window = bundle.input_seq_len
+    rows = window + bundle.horizon_steps
+    known: dict[str, Tensor] = {
+        PAST: Tensor(PAST, "float32", (window, len(bundle.recipe.columns))),
+        PLACES: Tensor(PLACES, "int64", (rows, len(bundle.seasons))),
+        CLOCK: Tensor(CLOCK, "float32", (rows, TURNS)),
+        FUTURE: Tensor(FUTURE, "float32", (rows, len(bundle.future_columns))),
+    }
+    forecast = (bundle.horizon_steps, bundle.output_columns)
+    return Signature(tuple(known[name] for name in bundle.inputs), Tensor(OUTPUT, "float32", forecast))
+
+
+_SIGNATURES: dict[InputKind, Callable[[Bundle], Signature]] = {
+    "window": _window,
+    "timestamps": _timestamps,
+    "direct": _direct,
+}
