@@ -60,11 +60,11 @@ class Answer:
         return self.with_bounds()[..., 2]
 
     def with_bounds(self) -> FloatArray:
-        """Return (h, M, 3): forecast, lower and upper bound."""
+        """Return (h, M, 3): forecast, lower and upper bound, within the limits of the targets."""
         answer = self.mean[:, :, None] + self.champion.offsets[: len(self.mean)]
         for held in self.held:
             answer[:, held.position] = held.last, *sorted((held.constant, held.last))
-        return answer
+        return self.champion.limited(answer)
 
 
 class Batcher:

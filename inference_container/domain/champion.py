@@ -71,6 +71,12 @@ class Champion:
                 found.append(Held(self.targets.index(name), name, constant, float(cells[known[-1]])))
         return tuple(found)
 
+    def limited(self, values: FloatArray) -> FloatArray:
+        """Return forecasts and bounds (h, M, n) within the limits of their targets."""
+        if self.forecaster.limits is None:
+            return values
+        return self.forecaster.limited(values.swapaxes(1, 2)).swapaxes(1, 2)
+
     @property
     def identifier(self) -> str:
         """The identifier of the data set that it forecasts."""
@@ -90,6 +96,7 @@ class Champion:
             "rows_required": self.needs.rows_required,
             "step": self.needs.grid.text,
             "step_seconds": self.needs.grid.step_seconds,
+            "horizon_steps": self.bundle.horizon_steps,
             "max_horizon_steps": self.needs.max_horizon_steps,
             "calibrated_steps": self.calibrated_steps,
             "reason": self.bundle.reason,
@@ -98,7 +105,7 @@ class Champion:
     @property
     def calibrated_steps(self) -> int:
         """Steps up to which the bounds were calibrated."""
-        return 0 if self.bundle.intervals is None else self.bundle.intervals.calibrated_steps
+        return self.bundle.calibrated_steps
 
 
 def load_champion(promotion: Promotion, bundle: Bundle, model_bytes: bytes, *, max_horizon_steps: int) -> Champion:
@@ -114,6 +121,7 @@ def load_champion(promotion: Promotion, bundle: Bundle, model_bytes: bytes, *, m
             msg = f"the bundle's {name} is {getattr(bundle, name)}, the pointer says {getattr(promotion, name)}"
             raise RejectedError(msg, code="bad_bundle", field=name)
     forecaster = Forecaster(BundleModel(bundle, model_bytes, threads=1))
+    bundle = forecaster.bundle
     needs = _needs(bundle, forecaster, max_horizon_steps)
     seconds = _warm(forecaster)
     return Champion(
