@@ -314,7 +314,10 @@ def _contender(forecaster: Forecaster, test: Series, targets: tuple[str, ...]) -
     def forecast(origins: IntArray, horizon: int) -> FloatArray:
         return forecaster.forecast_origins(test, origins, horizon)[..., chosen]
 
-    return Contender(forecast, max_horizon=forecaster.max_horizon, intervals=intervals)
+    limits = forecaster.limits
+    if limits is not None:
+        limits = limits[0][chosen], limits[1][chosen]
+    return Contender(forecast, max_horizon=forecaster.max_horizon, intervals=intervals, limits=limits)
 
 
 def _with_history(
