@@ -34,6 +34,7 @@ SHAPING_OPS = frozenset(
 ARRAY_PREFIX = "bundle."
 """First characters of the names of initializers that are data of a bundle and no part of the model's arithmetic."""
 MAX_NODES = 5_000
+MAX_DIMENSIONS = 32
 MAX_TENSOR_CELLS = 128 * 2**20
 _DTYPES: dict[int, str] = {1: "<f4", 6: "<i4", 7: "<i8", 9: "?", 11: "<f8"}
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
@@ -186,7 +187,7 @@ def _check_tensor(tensor: memoryview) -> tuple[str, NDArray[Any]]:
 
 def _check_numbers(dims: list[int], dtype: np.dtype[Any], raw: memoryview) -> NDArray[Any]:
     cells = math.prod(dims)
-    if any(size > MAX_TENSOR_CELLS for size in dims) or cells > MAX_TENSOR_CELLS:
+    if len(dims) > MAX_DIMENSIONS or any(size > MAX_TENSOR_CELLS for size in dims) or cells > MAX_TENSOR_CELLS:
         _refuse(f"a tensor of the model has the shape {dims[:8]}")
     if len(raw) != cells * dtype.itemsize:
         _refuse(f"a tensor of the model has {len(raw)} bytes for the shape {dims[:8]}")
