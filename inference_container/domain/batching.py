@@ -21,7 +21,7 @@ from flts.errors import RejectedError, RetryableError
 from flts.forecasting.grid import Grid
 from flts.forecasting.rolling import Inputs, PassInputs
 from flts.forecasting.series import Series
-from inference_container.domain.champion import FULL_BATCH, Champion, Held
+from inference_container.domain.champion import Champion, Held
 from inference_container.domain.stacking import stack_inputs
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 FloatArray = NDArray[np.float64]
 
-# Requests of a batch (FULL_BATCH) that are reserved for horizons beyond the model's own; short requests cannot displace
-# them.
+# Requests of a batch that are reserved for horizons beyond the model's own, at most a quarter; short requests cannot
+# displace them.
 ROLLING_SHARE = 16
 CLOCK_POINTS = 4096  # most forecast times in one call of a model whose only input is the time
 # Threads for model calls that would block the event loop too long. ONNX Runtime releases the GIL during a call.
@@ -208,7 +208,8 @@ class _Lane:
     def _take(self) -> tuple[list[_Job], list[_Job]]:
         """Remove this turn's jobs from the queues; return those that are neither finished nor past their deadline."""
         now = self._loop.time()
-        places = FULL_BATCH - min(ROLLING_SHARE, len(self._rolling))
+        most = self._champion.batch_rows
+        places = max(1, most - min(ROLLING_SHARE, most // 4, len(self._rolling)))
         points = 0
         short: list[_Job] = []
         while self._short and len(short) < places:
@@ -221,7 +222,7 @@ class _Lane:
                 short.append(job)
         rolling: list[_Job] = []
         for _ in range(len(self._rolling)):
-            if len(short) + len(rolling) >= FULL_BATCH:
+            if rolling and len(short) + len(rolling) >= most:
                 break
             job = self._rolling.popleft()
             if _alive(job, now):

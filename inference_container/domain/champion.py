@@ -55,6 +55,8 @@ class Champion:
     its upper bound, at each step up to the longest horizon; NaN where there were too few residuals."""
     answer_keys: tuple[str, ...]
     """Names of an answer's numbers: per target ``<t>``, ``<t>_lower``, ``<t>_upper``."""
+    batch_rows: int
+    """Most requests in one model call: FULL_BATCH, and fewer if their inputs would need too much memory."""
     row_seconds: float
     """Measured processor seconds per window (or per time) of a full batch."""
     inline: bool
@@ -123,7 +125,8 @@ def load_champion(promotion: Promotion, bundle: Bundle, model_bytes: bytes, *, m
     forecaster = Forecaster(BundleModel(bundle, model_bytes, threads=1))
     bundle = forecaster.bundle
     needs = _needs(bundle, forecaster, max_horizon_steps)
-    seconds = _warm(forecaster)
+    batch_rows = min(FULL_BATCH, forecaster.model.signature.batch_rows)
+    seconds = _warm(forecaster, batch_rows)
     return Champion(
         promotion=promotion,
         bundle=bundle,
@@ -131,7 +134,8 @@ def load_champion(promotion: Promotion, bundle: Bundle, model_bytes: bytes, *, m
         needs=needs,
         offsets=_interval_offsets(forecaster, needs.max_horizon_steps),
         answer_keys=tuple(f"{name}{end}" for name in bundle.targets for end in ("", "_lower", "_upper")),
-        row_seconds=seconds / FULL_BATCH,
+        batch_rows=batch_rows,
+        row_seconds=seconds / batch_rows,
         inline=seconds < INLINE_SECONDS,
     )
 
@@ -165,12 +169,12 @@ def _interval_offsets(forecaster: Forecaster, horizon_steps: int) -> FloatArray:
     return offsets
 
 
-def _warm(forecaster: Forecaster) -> float:
+def _warm(forecaster: Forecaster, batch_rows: int) -> float:
     """Run a full batch of the probe WARM_RUNS times; return the least processor time in seconds.
 
     Elapsed time would include the load of other processes, and ``inline`` keeps its value until the next swap.
     """
-    batch = forecaster.model.probe_batch(FULL_BATCH)
+    batch = forecaster.model.probe_batch(batch_rows)
     quickest = np.inf
     for _ in range(WARM_RUNS):
         start = time.thread_time()

@@ -76,6 +76,24 @@ def test_requests_of_one_horizon_share_one_call_and_longer_ones_add_whole_horizo
         assert answer.mean.shape == (each, 2)
 
 
+def test_long_windows_share_smaller_calls_and_none_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = direct_bundle(SERIES)
+    row = 48 * 2 * 4 + 72 * 8 + 72 * 3 * 4
+    monkeypatch.setattr("flts.bundle.tensors.BATCH_BYTES", 2 * row)
+    champion = champion_of(made)
+    assert champion.batch_rows == 2
+    sizes = counting_calls(champion, monkeypatch)
+
+    async def work(batcher: Batcher) -> list[Answer]:
+        return await asyncio.gather(*(batcher.submit(champion, SERIES, steps) for steps in (1, 60, 2, 48, 3)))
+
+    answers = in_loop(work)
+
+    assert [len(answer.mean) for answer in answers] == [1, 60, 2, 48, 3]
+    assert sum(sizes) == 3 + 3 + 2
+    assert max(sizes) <= 3  # a rolling request is not left out of a call that short ones fill
+
+
 def test_nulls_in_the_window_are_filled_and_counted(champion: Champion) -> None:
     values = SERIES.values.copy()
     values[-1, 0] = np.nan
