@@ -21,7 +21,7 @@ SECONDS_INPUT, OUTPUT = "seconds", "forecast"
 MAX_BATCH = 512
 """Windows or times per call; a larger input is split, so that a call needs no more memory than the proof."""
 BATCH_BYTES = 64 * 2**20
-"""Bytes of the inputs of one call; a call of longer windows has fewer than `MAX_BATCH` rows."""
+"""Bytes of the inputs and the answer of one call; a call of longer windows has fewer than `MAX_BATCH` rows."""
 
 InputKind = Literal["window", "timestamps", "direct"]
 NumberType = Literal["float32", "float64", "int64"]
@@ -51,8 +51,8 @@ class Signature:
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of the inputs of one row of the batch."""
-        return sum(tensor.row_bytes for tensor in self.inputs)
+        """Bytes of the inputs and the answer of one row of the batch."""
+        return sum(tensor.row_bytes for tensor in (*self.inputs, self.output))
 
     @cached_property
     def batch_rows(self) -> int:

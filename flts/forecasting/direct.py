@@ -116,11 +116,12 @@ class DirectInputs:
 
     @property
     def cells(self) -> int:
-        """See `PassInputs`."""
+        """See `PassInputs`; with the numbers of the answer, of which a long horizon of many targets has more."""
         rows = self.input_seq_len + self.horizon_steps
         past = self.input_seq_len * len(self.recipe.columns) if PAST in self.names else 0
         places = rows * len(self.seasons) * _INT64_CELLS if PLACES in self.names else 0
-        return past + places + (rows * TURNS if CLOCK in self.names else 0)
+        clock = rows * TURNS if CLOCK in self.names else 0
+        return past + places + clock + self.horizon_steps * len(self.recipe.varying_targets)
 
     def start(self, scaled: FloatArray, last_times: IntArray) -> DirectState:
         """See `PassInputs`."""

@@ -217,10 +217,10 @@ def forecast_passes(state: PassState, horizon_steps: int) -> Generator[Inputs, N
     done = 0
     while True:
         answer = np.asarray((yield state.inputs()), dtype=np.float64)
-        answers.append(answer)
+        answers.append(answer[:, : horizon_steps - done])
         done += answer.shape[1]
         if done >= horizon_steps:
-            return np.concatenate(answers, axis=1)[:, :horizon_steps]
+            return np.concatenate(answers, axis=1)  # a copy, so that the steps that were cut off need no memory
         state.append(answer)
 
 

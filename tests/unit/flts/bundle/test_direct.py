@@ -14,7 +14,7 @@ from flts.bundle.forecaster import Forecaster
 from flts.bundle.format import Bundle
 from flts.bundle.graph import check_graph
 from flts.bundle.model import BundleModel
-from flts.bundle.proof import INPUT_COPIES, MEMORY_BYTES, MODEL_COPIES, memory_bytes
+from flts.bundle.proof import BATCH_COPIES, MEMORY_BYTES, MODEL_COPIES, memory_bytes, prove
 from flts.errors import RejectedError, SeriesTooShortError
 from flts.forecasting.grid import FixedGrid
 from flts.forecasting.intervals import Intervals, bounds
@@ -250,13 +250,17 @@ def test_a_bundle_with_columns_known_ahead_is_read_and_not_forecast_with() -> No
     assert refused.value.code == "bad_bundle"
 
 
-def test_the_proof_counts_all_inputs(made: tuple[Bundle, bytes]) -> None:
+def test_the_proof_counts_all_inputs_and_the_answer(made: tuple[Bundle, bytes]) -> None:
     bundle, _ = made
-    row = 48 * 2 * 4 + 72 * 1 * 8 + 72 * 3 * 4
+    row = 48 * 2 * 4 + 72 * 1 * 8 + 72 * 3 * 4 + 24 * 2 * 4
 
-    assert memory_bytes(bundle) == MEMORY_BYTES + MODEL_COPIES * bundle.model_size + INPUT_COPIES * 512 * row
+    assert memory_bytes(bundle) == MEMORY_BYTES + MODEL_COPIES * bundle.model_size + BATCH_COPIES * 512 * row
     huge = replace(bundle, input_seq_len=10_000, rows_required=10_000)
-    assert memory_bytes(huge) <= MEMORY_BYTES + MODEL_COPIES * bundle.model_size + INPUT_COPIES * 64 * 2**20
+    assert memory_bytes(huge) <= MEMORY_BYTES + MODEL_COPIES * bundle.model_size + BATCH_COPIES * 64 * 2**20
+
+
+def test_a_good_bundle_is_proved_in_a_child_process(made: tuple[Bundle, bytes]) -> None:
+    prove(*made)
 
 
 def test_arrays_that_no_node_uses_load_without_a_word(

@@ -78,7 +78,7 @@ def test_requests_of_one_horizon_share_one_call_and_longer_ones_add_whole_horizo
 
 def test_long_windows_share_smaller_calls_and_none_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     made = direct_bundle(SERIES)
-    row = 48 * 2 * 4 + 72 * 8 + 72 * 3 * 4
+    row = 48 * 2 * 4 + 72 * 8 + 72 * 3 * 4 + 24 * 2 * 4
     monkeypatch.setattr("flts.bundle.tensors.BATCH_BYTES", 2 * row)
     champion = champion_of(made)
     assert champion.batch_rows == 2
