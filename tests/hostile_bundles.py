@@ -28,7 +28,7 @@ from tests.direct_models import Parts, direct_bundle, hourly_series, seasonal_an
 
 BUNDLES = "model-bundles"
 _NAN = np.full((2, 24, 2), np.nan)
-_LONG = np.zeros((13_000_000, 2), np.float32)
+_LONG = np.zeros((5_000_000, 2), np.float32)
 
 
 @dataclass(frozen=True)
@@ -254,7 +254,7 @@ ATTACKS = [
     Attack("2^16 numbers for each place", _wide_table, "allocate"),
     Attack("an answer out of the probe", _used_array, "data of the bundle"),
     Attack("a NaN in an array", lambda b, _: honest(*_direct(b, arrays={"probe.forecast": _NAN})), "not finite"),
-    Attack("an array of 100 MB", lambda b, _: honest(*_direct(b, arrays={"probe.past": _LONG})), "probe.past"),
+    Attack("an array of 40 MB", lambda b, _: honest(*_direct(b, arrays={"probe.past": _LONG})), "probe.past"),
 ]
 
 
