@@ -137,7 +137,7 @@ def load_champion(
         steps = f"the champion's rows are at steps of {recipe.grid.text}, these of {series.grid.text}"
         return champion.refused(Reason("champion_other_step", steps))
     absent = [name for name in recipe.columns if name not in series.columns]
-    if absent and forecaster.bundle.input_kind == "window":
+    if absent and forecaster.bundle.reads_values:
         return champion.refused(Reason("champion_other_columns", f"the champion needs the columns {', '.join(absent)}"))
     if forecaster.max_horizon is not None and forecaster.max_horizon < horizon:
         longest = f"the champion forecasts at most {forecaster.max_horizon} steps"
@@ -198,5 +198,5 @@ def _load(
         return candidate.refused(Reason("other_bundle", f"its bundle names {'/'.join(map(str, named))}"))
     if bundle.recipe not in recipes:
         return candidate.refused(Reason("other_recipe", "its bundle's recipe is not this run's"))
-    cost = (int(bundle.input_kind == "window"), bundle.model_size)
+    cost = (int(bundle.reads_values), bundle.model_size)
     return replace(candidate, forecaster=forecaster, serving_cost=cost)

@@ -308,14 +308,16 @@ def _contender(forecaster: Forecaster, test: Series, targets: tuple[str, ...]) -
     chosen = [forecaster.bundle.targets.index(target) for target in targets]
     varying = forecaster.recipe.varying_targets
     intervals = forecaster.bundle.intervals
-    if intervals is not None and intervals.lower is not None and intervals.upper is not None:
-        columns = [varying.index(target) for target in targets]
-        intervals = replace(intervals, lower=intervals.lower[:, columns], upper=intervals.upper[:, columns])
+    if intervals is not None:
+        intervals = intervals.select([varying.index(target) for target in targets])
 
     def forecast(origins: IntArray, horizon: int) -> FloatArray:
         return forecaster.forecast_origins(test, origins, horizon)[..., chosen]
 
-    return Contender(forecast, max_horizon=forecaster.max_horizon, intervals=intervals)
+    limits = forecaster.limits
+    if limits is not None:
+        limits = limits[0][chosen], limits[1][chosen]
+    return Contender(forecast, max_horizon=forecaster.max_horizon, intervals=intervals, limits=limits)
 
 
 def _with_history(

@@ -311,7 +311,7 @@ def _bundle(
         rows_required=rows_required,
         max_horizon_steps=None,
         targets=recipe.targets,
-        intervals=Intervals(0.9, (1,), -edge, edge) if varying else None,
+        intervals=Intervals.between(0.9, (1,), -edge, edge) if varying else None,
         intervals_source="calibration_tail" if varying else None,
         model_sha256=hashlib.sha256(model).hexdigest(),
         model_size=len(model),

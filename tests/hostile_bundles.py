@@ -24,8 +24,11 @@ from flts.contracts.claim_check import ClaimCheck
 from flts.storage import layout
 from flts.storage.ports import ObjectStore
 from flts.training.onnx_file import GraphBuilder, to_bytes
+from tests.direct_models import Parts, direct_bundle, hourly_series, seasonal_answer
 
 BUNDLES = "model-bundles"
+_NAN = np.full((2, 24, 2), np.nan)
+_LONG = np.zeros((5_000_000, 2), np.float32)
 
 
 @dataclass(frozen=True)
@@ -167,7 +170,7 @@ def _zip_with_dots() -> bytes:
 
 
 def _version(bundle: Bundle, model: bytes) -> Planted:
-    document = json.loads(bundle.to_json()) | {"format_version": 2}
+    document = json.loads(bundle.to_json()) | {"format_version": 3}
     return Planted(json.dumps(document).encode(), model)
 
 
@@ -184,6 +187,41 @@ def _nan_scale(bundle: Bundle, model: bytes) -> Planted:
 def _lying_probe(bundle: Bundle, model: bytes) -> Planted:
     outputs = (np.asarray(bundle.probe["outputs"]) + 1).tolist()
     return Planted(replace(bundle, probe={**bundle.probe, "outputs": outputs}).to_json(), model)
+
+
+def _direct(bundle: Bundle, **options: Any) -> tuple[Bundle, bytes]:
+    """Return a direct bundle with the names of another one."""
+    names = {name: getattr(bundle, name) for name in ("identifier", "config_hash", "model_type")}
+    return direct_bundle(hourly_series(200), **options, **names)
+
+
+def _few_places(bundle: Bundle, _: bytes) -> Planted:
+    """Return a model whose table ends before the last place of the season."""
+    return honest(*_direct(bundle, build=lambda parts, graph: seasonal_answer(_cut(parts, 3), graph)))
+
+
+def _cut(parts: Parts, places: int) -> Parts:
+    return replace(parts, profile=parts.profile[:places])
+
+
+def _wide_table(bundle: Bundle, _: bytes) -> Planted:
+    """Return a model that reads a row of 2^16 numbers at each place: 12 MiB for the probe, 9 GiB for a full batch."""
+
+    def build(parts: Parts, graph: GraphBuilder) -> str:
+        place = graph.node("Gather", ["places", graph.constant(np.array(0))], axis=2)
+        rows = graph.node("Gather", [graph.constant(np.zeros((24, 2**16), np.float32)), place], axis=0)
+        nothing = graph.node("Mul", [graph.node("ReduceSum", [rows], keepdims=0), graph.constant(np.float32(0))])
+        return graph.node("Add", [seasonal_answer(parts, graph), nothing])
+
+    return honest(*_direct(bundle, build=build))
+
+
+def _used_array(bundle: Bundle, _: bytes) -> Planted:
+    """Return a model that answers with the probe's own answers."""
+    direct, model = _direct(bundle)
+    proto = onnx.load_from_string(model)
+    proto.graph.node[-1].input[0] = "bundle.probe.forecast"
+    return honest(direct, proto.SerializeToString())
 
 
 ATTACKS = [
@@ -206,12 +244,17 @@ ATTACKS = [
     Attack("a zip with .. as model", lambda b, _: honest(b, _zip_with_dots()), "zip or pickle"),
     Attack("a pickle as document", lambda _, m: Planted(pickle.dumps(Runs()), m), "not JSON"),
     Attack("a zip with .. as document", lambda _, m: Planted(_zip_with_dots(), m), "not JSON"),
-    Attack("an unknown format version", _version, "unknown format version 2"),
+    Attack("an unknown format version", _version, "unknown format version 3"),
     Attack("a field of code", _extra, "code"),
     Attack("a number that is none", _nan_scale, "not a finite number"),
     Attack("100,000 levels", lambda _, m: Planted(b'{"a":' * 100_000 + b"1" + b"}" * 100_000, m), "not JSON"),
     Attack("a document of 9 MB", lambda b, m: Planted(b.to_json() + b" " * MAX_BUNDLE_BYTES, m), "more than 8388608"),
     Attack("a probe that lies", _lying_probe, "away from the trainer's own answer"),
+    Attack("a table without the last places", _few_places, "does not run"),
+    Attack("2^16 numbers for each place", _wide_table, "allocate"),
+    Attack("an answer out of the probe", _used_array, "data of the bundle"),
+    Attack("a NaN in an array", lambda b, _: honest(*_direct(b, arrays={"probe.forecast": _NAN})), "not finite"),
+    Attack("an array of 40 MB", lambda b, _: honest(*_direct(b, arrays={"probe.past": _LONG})), "probe.past"),
 ]
 
 

@@ -99,7 +99,7 @@ def linear_bundle(
     answers = (probe.reshape(2, -1) @ weights + bias).reshape(2, horizon, -1)
     targets = len(recipe.varying_targets)
     half = np.arange(1, targets + 1, dtype=np.float64)
-    quantiles = Intervals(0.9, (1, 3), -np.stack([half, 2 * half]), np.stack([half, 3 * half]))
+    quantiles = Intervals.between(0.9, (1, 3), -np.stack([half, 2 * half]), np.stack([half, 3 * half]))
     bundle = Bundle(
         model_type="LINEAR",
         input_kind="window",

@@ -248,7 +248,7 @@ def small_series(rows: int = 400, *, seed: int = 0, missing: float = 0.0) -> Ser
 def _intervals(targets: int) -> Intervals:
     steps = (1, 5, 30)
     width = np.array([[0.5], [1.0], [3.0]]) * np.arange(1.0, targets + 1)
-    return Intervals(0.9, steps, lower=-width, upper=width + width / 2)
+    return Intervals.between(0.9, steps, lower=-width, upper=width + width / 2)
 
 
 def _model(nodes: list[Any], tensors: list[Any], given: Any, answered: Any) -> bytes:

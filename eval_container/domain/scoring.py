@@ -75,6 +75,8 @@ class Contender:
     """Longest forecast in steps; None without a limit."""
     intervals: Intervals | None = None
     """Intervals with the same columns as the forecasts."""
+    limits: tuple[FloatArray, FloatArray] | None = None
+    """Lowest and highest value of each column, (m,) each, to which bounds are clipped; None without limits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +264,8 @@ def _coverage(
     for step in (step for step in intervals.steps if done < step <= forecasts.shape[1]):
         for at, target in enumerate(held_out.targets):
             truth, mean = actual[:, step - 1, at], forecasts[:, step - 1, at]
-            share = coverage(truth, mean + widths[0][step - 1, at], mean + widths[1][step - 1, at])
+            lower, upper = (_limited(mean + width[step - 1, at], contender.limits, at) for width in widths)
+            share = coverage(truth, lower, upper)
             if share is not None:
                 rows.append(
                     {
@@ -275,6 +278,10 @@ def _coverage(
                     }
                 )
     return rows
+
+
+def _limited(bound: FloatArray, limits: tuple[FloatArray, FloatArray] | None, at: int) -> FloatArray:
+    return bound if limits is None else np.clip(bound, limits[0][at], limits[1][at])
 
 
 def _thin(steps: tuple[int, ...], targets: int) -> tuple[int, ...]:

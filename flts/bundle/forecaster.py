@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import NoReturn
 
 import numpy as np
-from numpy.typing import NDArray
 
+from flts.bundle.format import Bundle
 from flts.bundle.model import BundleModel
+from flts.bundle.tensors import InputKind
 from flts.errors import RejectedError, SeriesTooShortError
+from flts.forecasting.direct import DirectInputs
 from flts.forecasting.intervals import bounds
 from flts.forecasting.recipe import FittedRecipe, all_targets, kept_rows, scaled_rows, unscale_targets
-from flts.forecasting.rolling import RollState, WindowModel, can_roll, origins_a_batch, roll_forecast
+from flts.forecasting.rolling import (
+    Inputs,
+    PassInputs,
+    WindowInputs,
+    can_roll,
+    forecast_origins,
+    forecast_passes,
+)
 from flts.forecasting.series import BoolArray, FloatArray, IntArray, Series
 from flts.forecasting.windows import target_rows
 
 ORIGINS_A_BATCH = 512
 """Origins per model call; more would need more memory, fewer would need more time per origin."""
 
-Windows32 = NDArray[np.float32]
-Passes = Generator[Windows32, FloatArray, "Forecast"]
+Passes = Generator[Inputs, FloatArray, "Forecast"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +56,28 @@ class Forecaster:
     Parameters
     ----------
     model : BundleModel
+
+    Raises
+    ------
+    RejectedError
+        ``bad_bundle`` if the model needs values of columns that are known ahead, which this release does not receive.
     """
 
     def __init__(self, model: BundleModel) -> None:
         self.model = model
         self.bundle = model.bundle
+        if self.bundle.future_columns:
+            names = ", ".join(self.bundle.future_columns)[:200]
+            msg = f"the model needs future values of {names}; this release forecasts without columns known ahead"
+            raise RejectedError(msg, code="bad_bundle", field="future_columns")
         self.recipe = model.bundle.recipe
         self.rows_required = model.bundle.rows_required
         self.max_horizon = model.bundle.max_horizon_steps
         """Longest forecast in steps; None means no limit."""
+        self.inputs: PassInputs | None = _INPUTS[self.bundle.input_kind](self.bundle)
+        """Makes the inputs of the model; None if they are times alone."""
+        self.limits = limits_of(self.bundle)
+        """Lowest and highest value of each target, (M,) each, or None without limits."""
         self._varying = [at for at, name in enumerate(self.recipe.targets) if name not in self.recipe.constants]
 
     def forecast(self, series: Series, horizon_steps: int) -> Forecast:
@@ -78,44 +99,30 @@ class Forecaster:
         """
         passes = self.passes(series, horizon_steps)
         try:
-            windows = next(passes)
+            inputs = next(passes)
             while True:
-                windows = passes.send(self.model.run_windows(windows))
+                inputs = passes.send(self.model.run(inputs))
         except StopIteration as done:
             forecast: Forecast = done.value
             return forecast
 
     def passes(self, series: Series, horizon_steps: int) -> Passes:
-        """Forecast pass by pass, so that a server can run the windows of several requests in one model call.
+        """Forecast pass by pass, so that a server can run the inputs of several requests in one model call.
 
-        The generator yields windows (1, L, f), receives the model's answer (1, H, m) by ``send``, and returns the
-        forecast. For a timestamps model it yields nothing. Raises as `forecast` does.
+        The generator yields the inputs of the model for one origin, receives the model's answer (1, H, m) by ``send``,
+        and returns the forecast. For a timestamps model it yields nothing. Raises as `forecast` does.
         """
         self._check_request(series, horizon_steps)
-        last = int(series.times[-1])
         times = self.recipe.grid.after(series.times[-1:], horizon_steps)[0]
-        if self.bundle.input_kind == "timestamps":
+        if self.inputs is None:
             return self._finish(times, self.at_times(times), imputed_cells=0)
         scaled, imputed = scaled_rows(self.recipe, series)
         imputed = imputed[-self.rows_required :]
         if self.recipe.drops_rows:
             self._refuse_missing(series, imputed)
-        state = RollState.start(
-            self.recipe,
-            scaled=scaled[None, -self.rows_required :],
-            last_times=np.array([last], dtype=np.int64),
-            input_seq_len=self.bundle.input_seq_len,
-        )
-        answers: list[FloatArray] = []
-        done = 0
-        while True:
-            answer = yield state.windows()
-            answers.append(answer[0])
-            done += answer.shape[1]
-            if done >= horizon_steps:
-                break
-            state.append(answer)
-        return self._finish(times, np.concatenate(answers)[:horizon_steps], imputed_cells=int(imputed.sum()))
+        state = self.inputs.start(scaled[None, -self.rows_required :], series.times[-1:])
+        answers = yield from forecast_passes(state, horizon_steps)
+        return self._finish(times, answers[0], imputed_cells=int(imputed.sum()))
 
     def forecast_origins(self, series: Series, origins: IntArray, horizon_steps: int) -> FloatArray:
         """Forecast from many origins in a series.
@@ -135,22 +142,24 @@ class Forecaster:
         """
         self._check_horizon(horizon_steps)
         recipe = self.recipe
-        if self.bundle.input_kind == "timestamps":
+        if self.inputs is None:
             times = recipe.grid.after(series.times[origins - 1], horizon_steps)
             distinct, inverse = np.unique(times, return_inverse=True)
             answers = self.at_times(distinct)[inverse.reshape(times.shape)]
             return self.raw(answers)
+        if len(origins) == 0:
+            return np.empty((0, horizon_steps, len(recipe.targets)))
         scaled, _ = scaled_rows(recipe, series)
-        rolled = roll_origins(
-            self.model.run_windows,
-            recipe,
+        answers = forecast_origins(
+            self.model.run,
+            self.inputs,
             scaled=scaled,
             times=series.times,
             origins=origins,
             horizon_steps=horizon_steps,
-            input_seq_len=self.bundle.input_seq_len,
+            most_origins=ORIGINS_A_BATCH,
         )
-        return self.raw(rolled)
+        return self.raw(answers)
 
     def valid_origins(self, series: Series, first_row: int) -> IntArray:
         """Return the rows from ``first_row`` on whose complete window is in the same segment.
@@ -159,7 +168,7 @@ class Forecaster:
         """
         required = self.rows_required
         usable = np.ones(len(series), dtype=np.int64)
-        if self.bundle.input_kind == "window":
+        if self.bundle.reads_values:
             usable = kept_rows(self.recipe, series).astype(np.int64)
         seen = np.concatenate([[0], np.cumsum(usable)])
         rows = target_rows(series.segments(), context_rows=required, first_row=first_row, last_row=len(series))
@@ -171,10 +180,14 @@ class Forecaster:
         return self.model.run_timestamps(self.recipe.grid.clock(times))
 
     def raw(self, scaled: FloatArray) -> FloatArray:
-        """Return answers (..., m) of the model in raw units (..., M), with the constant targets inserted."""
+        """Return answers (..., m) of the model in raw units (..., M), constant targets inserted, within the limits."""
         if not self._varying:
             scaled = scaled[..., :0]  # if all targets are constant, the model returns a column of zeros, not a target
-        return all_targets(self.recipe, unscale_targets(self.recipe, scaled))
+        return self.limited(all_targets(self.recipe, unscale_targets(self.recipe, scaled)))
+
+    def limited(self, values: FloatArray) -> FloatArray:
+        """Return forecasts or bounds (..., M) within the limits of their targets; NaN stays NaN."""
+        return values if self.limits is None else np.clip(values, *self.limits)
 
     def _finish(self, times: IntArray, scaled: FloatArray, *, imputed_cells: int) -> Forecast:
         mean = self.raw(scaled)
@@ -183,10 +196,12 @@ class Forecaster:
         if not self._varying:
             lower = upper = mean
         elif intervals is not None:
-            limits = bounds(intervals, mean[:, self._varying])
-            if limits is not None:
+            # Bounds of the forecast within the limits, as `/predict` computes them.
+            found = bounds(intervals, mean[:, self._varying])
+            if found is not None:
                 lower, upper = mean.copy(), mean.copy()
-                lower[:, self._varying], upper[:, self._varying] = limits
+                lower[:, self._varying], upper[:, self._varying] = found
+                lower, upper = self.limited(lower), self.limited(upper)
         return Forecast(
             times=times,
             targets=tuple(self.recipe.targets),
@@ -194,7 +209,7 @@ class Forecaster:
             lower=lower,
             upper=upper,
             imputed_cells=imputed_cells,
-            calibrated_steps=0 if intervals is None else intervals.calibrated_steps,
+            calibrated_steps=self.bundle.calibrated_steps,
         )
 
     def _check_request(self, series: Series, horizon_steps: int) -> None:
@@ -233,52 +248,27 @@ class Forecaster:
             raise RejectedError(msg, code="missing_values", field=name)
 
 
-def roll_origins(
-    run: WindowModel,
-    recipe: FittedRecipe,
-    *,
-    scaled: FloatArray,
-    times: IntArray,
-    origins: IntArray,
-    horizon_steps: int,
-    input_seq_len: int,
-) -> FloatArray:
-    """Roll a window model forward from many rows of a scaled series.
-
-    Parameters
-    ----------
-    run : WindowModel
-    recipe : FittedRecipe
-    scaled : (n, k)
-        Scaled raw columns, in the recipe's order.
-    times : (n,)
-        Epoch seconds.
-    origins : (b,)
-        Row of the first forecast step of each origin.
-    horizon_steps, input_seq_len : int
-
-    Returns
-    -------
-    (b, horizon_steps, m)
-        Scaled varying targets.
-    """
-    parts = []
-    size = origins_a_batch(recipe, input_seq_len, most=ORIGINS_A_BATCH)
-    for at in range(0, len(origins), size):
-        state = RollState.at_origins(
-            recipe,
-            scaled=scaled,
-            times=times,
-            origins=origins[at : at + size],
-            input_seq_len=input_seq_len,
-        )
-        parts.append(roll_forecast(run, recipe, state, horizon_steps))
-    return np.concatenate(parts) if parts else np.empty((0, horizon_steps, len(recipe.varying_targets)))
+def limits_of(bundle: Bundle) -> tuple[FloatArray, FloatArray] | None:
+    """Return the lowest and the highest value of each target, (M,) each, infinite without a limit; None without any."""
+    if not bundle.limits:
+        return None
+    pairs = [bundle.limits.get(name, (None, None)) for name in bundle.targets]
+    lowest = np.array([-np.inf if lower is None else lower for lower, _ in pairs])
+    return lowest, np.array([np.inf if upper is None else upper for _, upper in pairs])
 
 
 def longest_horizon(recipe: FittedRecipe, output_seq_len: int) -> int | None:
     """Return the longest forecast of a window model in steps: one pass, or None if it forecasts all of its inputs."""
     return None if can_roll(recipe) else output_seq_len
+
+
+_INPUTS: dict[InputKind, Callable[[Bundle], PassInputs | None]] = {
+    "window": lambda bundle: WindowInputs(bundle.recipe, bundle.input_seq_len),
+    "timestamps": lambda _: None,
+    "direct": lambda bundle: DirectInputs(
+        bundle.recipe, bundle.inputs, bundle.seasons, bundle.input_seq_len, bundle.horizon_steps
+    ),
+}
 
 
 def _refuse_horizon(message: str) -> NoReturn:

@@ -1,30 +1,38 @@
-"""The document ``bundle.json``: all facts about a model except its weights. Unknown or missing fields are refused."""
+"""The document ``bundle.json``: all facts about a model except its weights. Unknown or missing fields are refused.
+
+Format 2 has more kinds of models, and keeps arrays in the model file (`flts.bundle.arrays`). A bundle that needs none
+of its fields is written in format 1, which earlier releases read.
+"""
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NoReturn
+from itertools import pairwise
+from typing import Annotated, Any, Literal, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from flts.bundle import BUNDLE_FILE
+from flts.bundle.tensors import InputKind, signature_of
 from flts.contracts.events import Identifier, ModelType, Sha256
 from flts.contracts.ids import canonical_json
 from flts.errors import RejectedError
+from flts.forecasting.direct import DIRECT_INPUTS, FUTURE, PLACES
 from flts.forecasting.intervals import Intervals
 from flts.forecasting.recipe import FittedRecipe
 
-FORMAT_VERSION = 1
+FORMATS = (1, 2)
 MAX_BUNDLE_BYTES = 8 * 2**20
 """Bytes; far more than a recipe of 1,000 columns and a probe of one window need."""
+MAX_SEASON_ROWS = 1_000_000
+"""Rows of the longest season; a week of seconds has 604,800."""
 MAX_MODEL_BYTES = 512 * 2**20
 """Bytes; enough for 8 layers of 1,500 LSTM units. The limit of ONNX is 2 GB."""
-MAX_BATCH = 512
-"""Windows or times per call; a larger input is split, so that a call needs no more memory than the proof."""
-
-InputKind = Literal["window", "timestamps"]
+Fit = Literal["judged", "refitted"]
+Limits = tuple[float | None, float | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +41,8 @@ class Bundle:
 
     model_type: str
     input_kind: InputKind
-    """``window``: the input is scaled rows; ``timestamps``: the input is epoch seconds, values are not used."""
+    """``window``: the input is scaled rows; ``timestamps``: the input is epoch seconds, values are not used;
+    ``direct``: the inputs are scaled rows and the calendar, and one call forecasts every step of the horizon."""
     identifier: str
     config_hash: str
     train_hash: str
@@ -54,13 +63,46 @@ class Bundle:
     """``calibration_tail``: the exported model's residuals; ``from_refit``: the fit's residuals (Prophet, the mean)."""
     model_sha256: str
     model_size: int
-    probe: dict[str, list[Any]]
-    """``inputs``: real windows (b, L, f) or real seconds (b,); ``outputs``: the trainer's scaled answers."""
+    probe: dict[str, list[Any]] | None
+    """``inputs``: real windows (b, L, f) or real seconds (b,); ``outputs``: the trainer's scaled answers.
+    None in format 2, whose probe is in the model file."""
     metrics: dict[str, float | None] = field(default_factory=dict)
     """The trainer's final metrics of the model in the bundle."""
     reason: str | None = None
     """``all_constant`` if every target is constant; the forecast of a target is then its constant."""
-    format_version: int = FORMAT_VERSION
+    horizon_steps: int = 0
+    """Steps that the model was chosen and calibrated for; 0 becomes ``output_seq_len``, as in format 1."""
+    fitted_until: int | None = None
+    """Epoch seconds of the last row that the model was fitted on, if it is known."""
+    fit: Fit = "judged"
+    """``judged``: fitted on the training rows; ``refitted``: fitted again on all rows after it was chosen."""
+    inputs: tuple[str, ...] = ()
+    """Tensors that a direct model takes, some of `DIRECT_INPUTS` in their order."""
+    seasons: tuple[int, ...] = ()
+    """Lengths in rows of the seasons of ``places``, increasing."""
+    future_columns: tuple[str, ...] = ()
+    """Columns whose values are known ahead, the last dimension of ``future``."""
+    limits: Mapping[str, Limits] = field(default_factory=dict)
+    """Lowest and highest value of targets in raw units, None without one; forecasts and bounds are clipped to them."""
+
+    def __post_init__(self) -> None:
+        if self.horizon_steps == 0:
+            object.__setattr__(self, "horizon_steps", self.output_seq_len)
+
+    @property
+    def format_version(self) -> int:
+        """Format in which the bundle is written."""
+        return 1 if self.probe is not None else 2
+
+    @property
+    def calibrated_steps(self) -> int:
+        """Steps up to which the bounds of forecasts were calibrated."""
+        return 0 if self.intervals is None else self.intervals.calibrated_steps
+
+    @property
+    def reads_values(self) -> bool:
+        """Whether the model reads values of rows, not only times."""
+        return self.input_kind != "timestamps"
 
     @property
     def output_columns(self) -> int:
@@ -75,10 +117,13 @@ class Bundle:
         RejectedError
             ``bad_bundle`` if a number is not finite or the document contradicts itself.
         """
-        document = {name: getattr(self, name) for name in _PLAIN_FIELDS}
+        newer = self.format_version > 1
+        document = {name: getattr(self, name) for name in (*_PLAIN_FIELDS, *(_NEWER_FIELDS if newer else ()))}
+        document["format_version"] = self.format_version
         document["targets"] = list(self.targets)
         document["recipe"] = self.recipe.to_dict()
-        document["intervals"] = None if self.intervals is None else self.intervals.to_dict()
+        intervals = self.intervals
+        document["intervals"] = intervals and (intervals.to_head() if newer else intervals.to_dict())
         try:
             data = canonical_json(document)
         except ValueError as error:
@@ -103,12 +148,14 @@ class Bundle:
         except (ValueError, RecursionError) as error:
             _refuse(f"{BUNDLE_FILE} is not JSON: {error}", cause=error)
         version = raw.get("format_version") if isinstance(raw, dict) else None
-        if version != FORMAT_VERSION:
-            _refuse(f"unknown format version {str(version)[:20]} of {BUNDLE_FILE}; this reader knows {FORMAT_VERSION}")
+        if version not in FORMATS or isinstance(version, bool | float):
+            _refuse(f"unknown format version {str(version)[:20]} of {BUNDLE_FILE}; this reader knows 1 and 2")
+        newer = version > 1
         try:
-            document = _Document.model_validate(raw)
+            document = (_NewerDocument if newer else _Document).model_validate(raw)
             recipe = FittedRecipe.from_dict(document.recipe)
-            intervals = None if document.intervals is None else Intervals.from_dict(document.intervals)
+            read = Intervals.from_head if newer else Intervals.from_dict
+            intervals = None if document.intervals is None else read(document.intervals)
         except ValidationError as error:
             first = error.errors(include_input=False, include_url=False)[0]
             place = ".".join(str(part) for part in first["loc"])
@@ -117,20 +164,18 @@ class Bundle:
             _refuse(f"{BUNDLE_FILE}: {error.message}", cause=error)
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             _refuse(f"{BUNDLE_FILE}: recipe or intervals are malformed: {error!r}", cause=error)
-        plain = {name: getattr(document, name) for name in _PLAIN_FIELDS}
+        plain = {name: getattr(document, name) for name in (*_PLAIN_FIELDS, *(_NEWER_FIELDS if newer else ()))}
         bundle = Bundle(**plain, targets=document.targets, recipe=recipe, intervals=intervals)
         _check(bundle)
         return bundle
 
 
-class _Document(BaseModel):
-    """The fields of the JSON document and their limits."""
+class _Common(BaseModel):
+    """The fields of the JSON document of every format and their limits."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    format_version: Literal[1]
     model_type: ModelType
-    input_kind: InputKind
     identifier: Identifier
     config_hash: Sha256
     train_hash: Sha256
@@ -144,52 +189,140 @@ class _Document(BaseModel):
     intervals_source: Literal["calibration_tail", "from_refit"] | None
     model_sha256: Sha256
     model_size: int = Field(ge=1, le=MAX_MODEL_BYTES)
-    probe: dict[Literal["inputs", "outputs"], list[Any]]
     metrics: dict[str, float | None]
     reason: Literal["all_constant"] | None
 
 
-_PLAIN_FIELDS = tuple(name for name in _Document.model_fields if name not in {"recipe", "intervals", "targets"})
+class _Document(_Common):
+    """The document of format 1."""
+
+    format_version: Literal[1]
+    input_kind: Literal["window", "timestamps"]
+    probe: dict[Literal["inputs", "outputs"], list[Any]]
+
+
+class _NewerDocument(_Common):
+    """The document of format 2."""
+
+    format_version: Literal[2]
+    input_kind: InputKind
+    probe: None
+    horizon_steps: int = Field(ge=1, le=10_000)
+    fitted_until: int | None = Field(ge=-(2**53), le=2**53)
+    fit: Fit
+    inputs: tuple[Literal["past", "places", "clock", "future"], ...]
+    seasons: tuple[Annotated[int, Field(ge=2, le=MAX_SEASON_ROWS)], ...] = Field(max_length=3)
+    future_columns: tuple[str, ...]
+    limits: dict[str, Limits]
+
+
+_NEWER_FIELDS = tuple(name for name in _NewerDocument.model_fields if name not in _Document.model_fields)
+_PLAIN_FIELDS = tuple(
+    name for name in _Document.model_fields if name not in {"recipe", "intervals", "targets", "format_version"}
+)
 
 
 def _check(bundle: Bundle) -> None:
     """Refuse a document whose parts contradict each other."""
     recipe = bundle.recipe
     varying = len(recipe.varying_targets)
-    if bundle.format_version != FORMAT_VERSION:
-        _refuse(f"unknown format version {bundle.format_version}")
     if tuple(recipe.targets) != bundle.targets:
         _refuse("targets are not the recipe's")
     if (bundle.reason == "all_constant") != (varying == 0):
         _refuse("reason all_constant contradicts the recipe's constants")
-    if varying == 0 and bundle.input_kind != "timestamps":
+    if varying == 0 and bundle.reads_values:
         _refuse("a constant bundle takes timestamps")
-    rows = bundle.input_seq_len + recipe.warmup_rows if bundle.input_kind == "window" else 1
+    rows = bundle.input_seq_len + recipe.warmup_rows if bundle.reads_values else 1
     if bundle.rows_required < rows:
         _refuse(f"rows_required is {bundle.rows_required}; window and lags need {rows}")
-    _check_probe(bundle)
+    _check_intervals(bundle)
+    if bundle.probe is None:
+        _check_newer(bundle)
+    else:
+        _check_probe(bundle, bundle.probe)
+
+
+def _check_intervals(bundle: Bundle) -> None:
     intervals = bundle.intervals
     if intervals is None:
         return
+    varying = len(bundle.recipe.varying_targets)
     if varying == 0:
         _refuse("intervals of a constant bundle")
-    for bound in (intervals.lower, intervals.upper):
-        if bound is not None and bound.shape != (len(intervals.steps), varying):
-            _refuse(f"interval quantiles have shape {bound.shape}, not {(len(intervals.steps), varying)}")
+    shape = (len(intervals.steps), varying)
+    if intervals.values is not None and intervals.values.shape[1:] != shape:
+        _refuse(f"interval quantiles have shape {intervals.values.shape[1:]}, not {shape}")
 
 
-def _check_probe(bundle: Bundle) -> None:
-    """Refuse a probe with another shape than the model, or with values that are not finite numbers."""
-    inputs, outputs = bundle.probe.get("inputs"), bundle.probe.get("outputs")
+def _check_probe(bundle: Bundle, probe: Mapping[str, list[Any]]) -> None:
+    """Refuse a probe with another shape than the model, or with values that are not finite numbers.
+
+    A bundle with its probe in the document is written in format 1, which has none of the fields of format 2.
+    """
+    if _needs_format_2(bundle):
+        _refuse("a bundle with fields of format 2 has its probe in the model file")
+    inputs, outputs = probe.get("inputs"), probe.get("outputs")
     if not inputs or not outputs or len(inputs) != len(outputs):
         _refuse("the probe needs as many outputs as inputs, and at least one")
-    width = len(bundle.recipe.feature_names)
-    window = (bundle.input_seq_len, width) if bundle.input_kind == "window" else ()
-    answer = (
-        (bundle.output_seq_len, bundle.output_columns) if bundle.input_kind == "window" else (bundle.output_columns,)
+    signature = signature_of(bundle)
+    [given], answer = signature.inputs, signature.output.shape
+    if not all(_has_shape(row, given.shape) for row in inputs) or not all(_has_shape(row, answer) for row in outputs):
+        _refuse(f"the probe's windows must be {given.shape} and its answers {answer} finite numbers")
+
+
+def _needs_format_2(bundle: Bundle) -> bool:
+    """Return whether a bundle has a field that format 1 does not have."""
+    own = (bundle.fitted_until, bundle.fit, bundle.inputs, bundle.seasons, bundle.future_columns, dict(bundle.limits))
+    return (
+        own != (None, "judged", (), (), (), {})
+        or bundle.input_kind == "direct"
+        or bundle.horizon_steps != bundle.output_seq_len
+        or not (bundle.intervals is None or bundle.intervals.has_only_edges)
     )
-    if not all(_has_shape(row, window) for row in inputs) or not all(_has_shape(row, answer) for row in outputs):
-        _refuse(f"the probe's windows must be {window} and its answers {answer} finite numbers")
+
+
+def _check_newer(bundle: Bundle) -> None:
+    """Refuse fields of format 2 that contradict each other or the recipe.
+
+    Raises
+    ------
+    RejectedError
+        ``bad_bundle``.
+    """
+    direct = bundle.input_kind == "direct"
+    inputs, horizon = bundle.inputs, bundle.horizon_steps
+    if inputs != tuple(name for name in DIRECT_INPUTS if name in inputs) or direct != bool(inputs):
+        _refuse(f"inputs are {list(inputs)} for a model of kind {bundle.input_kind}")
+    if horizon < bundle.output_seq_len or (direct and horizon != bundle.output_seq_len):
+        _refuse(f"horizon_steps is {horizon}, output_seq_len {bundle.output_seq_len}")
+    seasons = bundle.seasons
+    if any(longer <= season for season, longer in pairwise(seasons)) or (PLACES in inputs and not seasons):
+        _refuse(f"seasons are {list(seasons)}; they must increase, and places need at least one")
+    future = bundle.future_columns
+    if (
+        (FUTURE in inputs) != bool(future)
+        or len(set(future)) < len(future)
+        or not set(future) <= set(bundle.recipe.columns)
+    ):
+        _refuse(f"future_columns are {list(future)[:20]}; the input {FUTURE} needs distinct columns of the recipe")
+    if set(future) & set(bundle.targets):
+        _refuse("future_columns contain a target")
+    for name, (lower, upper) in bundle.limits.items():
+        if name not in bundle.targets or (lower is not None and upper is not None and lower > upper):
+            _refuse(f"limits of {name[:80]}: it must be a target, and the lower limit not above the upper")
+    if direct:
+        _check_direct(bundle)
+
+
+def _check_direct(bundle: Bundle) -> None:
+    horizon = bundle.horizon_steps
+    rolls = bundle.recipe.forecasts_its_inputs and not bundle.future_columns
+    if not rolls and (bundle.max_horizon_steps is None or bundle.max_horizon_steps > horizon):
+        _refuse(
+            f"max_horizon_steps is {bundle.max_horizon_steps}; without its inputs the model forecasts {horizon} steps"
+        )
+    if bundle.calibrated_steps > horizon:
+        _refuse(f"intervals are calibrated for {bundle.calibrated_steps} of {horizon} steps")
 
 
 def _has_shape(value: object, shape: tuple[int, ...]) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flts.errors import RejectedError
 
@@ -30,7 +31,10 @@ SHAPING_OPS = frozenset(
 )
 """Operators whose inputs after the first are shapes, positions or axes, which determine the size of the output."""
 
+ARRAY_PREFIX = "bundle."
+"""First characters of the names of initializers that are data of a bundle and no part of the model's arithmetic."""
 MAX_NODES = 5_000
+MAX_DIMENSIONS = 32
 MAX_TENSOR_CELLS = 128 * 2**20
 _DTYPES: dict[int, str] = {1: "<f4", 6: "<i4", 7: "<i8", 9: "?", 11: "<f8"}
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
@@ -42,21 +46,27 @@ _INPUT_NAME, _NODE_INPUT, _NODE_OUTPUT = 1, 1, 2
 _NODE_OPERATOR, _NODE_ATTRIBUTE, _NODE_DOMAIN = 4, 5, 7
 _ATTRIBUTE_FLOATS, _ATTRIBUTE_TENSORS = {2, 7}, {5, 10}
 _ATTRIBUTE_OTHERS = {6, 11, 14, 15, 21, 22, 23}  # refused: graphs, types, references, sparse tensors
-_TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_RAW = 1, 2, 9
+_TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_RAW = 1, 2, 8, 9
 _TENSOR_EXTERNAL, _TENSOR_LOCATION = 13, 14
-_TENSOR_WORDS = {8, 12, 14, 16}  # fields without numbers, which are ignored: name, documentation, location, metadata
+_TENSOR_WORDS = {12, 14, 16}  # fields without numbers, which are ignored: documentation, location, metadata
 _Field = tuple[int, int, int | memoryview]
 
 
-def check_graph(model_bytes: bytes) -> None:
+def check_graph(model_bytes: bytes) -> dict[str, NDArray[Any]]:
     """Refuse a model that does more than arithmetic on finite numbers.
+
+    Returns
+    -------
+    name -> array
+        The initializers whose names begin with `ARRAY_PREFIX`, without the prefix: data of a bundle that no node uses.
+        They are views of ``model_bytes``.
 
     Raises
     ------
     RejectedError
         ``bad_bundle`` with the reason: pickle or zip, external data, foreign operator domains, unknown operators,
         inner graphs, weights that are not finite, sizes that contradict the shapes, shapes that depend on the numbers
-        in a request.
+        in a request, a node that uses an array of the bundle.
     """
     if model_bytes[:2] in {b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"}:
         _refuse("the model is a zip or pickle, not ONNX")
@@ -74,11 +84,12 @@ def check_graph(model_bytes: bytes) -> None:
             _refuse("the model brings functions or training graphs of its own")
     if graph is None:
         _refuse("the model holds no graph")
-    _check_nodes(graph)
+    return _check_nodes(graph)
 
 
-def _check_nodes(graph: memoryview) -> None:
+def _check_nodes(graph: memoryview) -> dict[str, NDArray[Any]]:
     nodes = 0
+    arrays: dict[str, NDArray[Any]] = {}
     # `given` has the names of all values that are computed from the numbers in a request. `_check_node` refuses a shape
     # that depends on such a value: the shape can be small while the model is tested, and have any size in a later
     # request.
@@ -96,9 +107,14 @@ def _check_nodes(graph: memoryview) -> None:
                 _refuse(f"the model has more than {MAX_NODES} nodes")
             _check_node(_bytes(value), given)
         elif number == _GRAPH_TENSOR:
-            _check_tensor(_bytes(value))
+            name, array = _check_tensor(_bytes(value))
+            if name.startswith(ARRAY_PREFIX):
+                if name in arrays:
+                    _refuse(f"the model holds two arrays {name[:80]}")
+                arrays[name] = array
         elif number == _GRAPH_SPARSE:
             _refuse("the model holds sparse tensors")
+    return {name.removeprefix(ARRAY_PREFIX): array for name, array in arrays.items()}
 
 
 def _check_node(node: memoryview, given: set[str]) -> None:
@@ -117,13 +133,20 @@ def _check_node(node: memoryview, given: set[str]) -> None:
         elif number == _NODE_ATTRIBUTE:
             _check_attribute(_bytes(value))
         elif number in {_NODE_INPUT, _NODE_OUTPUT}:
-            (inputs if number == _NODE_INPUT else outputs).append(_text(value))
+            (inputs if number == _NODE_INPUT else outputs).append(_name_of_value(value))
     if operators != 1:
         _refuse("a node of the model names not one operator")
     if name in SHAPING_OPS and given.intersection(inputs[1:]):
         _refuse(f"the shape that a {name} of the model makes depends on the numbers in a request")
     if name != "Shape" and given.intersection(inputs):
         given.update(outputs)
+
+
+def _name_of_value(value: int | memoryview) -> str:
+    name = _text(value)
+    if name.startswith(ARRAY_PREFIX):
+        _refuse(f"a node of the model uses {name[:80]}, which is data of the bundle")
+    return name
 
 
 def _check_attribute(attribute: memoryview) -> None:
@@ -138,7 +161,9 @@ def _check_attribute(attribute: memoryview) -> None:
                 _refuse("an attribute of the model is not finite")
 
 
-def _check_tensor(tensor: memoryview) -> None:
+def _check_tensor(tensor: memoryview) -> tuple[str, NDArray[Any]]:
+    """Return a tensor's name and its numbers."""
+    name = ""
     dims: list[int] = []
     kinds: list[int] = []
     raws: list[memoryview] = []
@@ -151,21 +176,25 @@ def _check_tensor(tensor: memoryview) -> None:
             raws.append(_bytes(value))
         elif number == _TENSOR_EXTERNAL or (number == _TENSOR_LOCATION and value != 0):
             _refuse("the model names external data")
+        elif number == _TENSOR_NAME:
+            name = _text(value)
         elif number not in _TENSOR_WORDS:
             _refuse("a tensor of the model is not stored as plain bytes")
     if len(kinds) != 1 or len(raws) > 1 or kinds[0] not in _DTYPES:
         _refuse("a tensor of the model has no plain number type")
-    _check_numbers(dims, np.dtype(_DTYPES[kinds[0]]), raws[0] if raws else memoryview(b""))
+    return name, _check_numbers(dims, np.dtype(_DTYPES[kinds[0]]), raws[0] if raws else memoryview(b""))
 
 
-def _check_numbers(dims: list[int], dtype: np.dtype[Any], raw: memoryview) -> None:
+def _check_numbers(dims: list[int], dtype: np.dtype[Any], raw: memoryview) -> NDArray[Any]:
     cells = math.prod(dims)
-    if any(size > MAX_TENSOR_CELLS for size in dims) or cells > MAX_TENSOR_CELLS:
+    if len(dims) > MAX_DIMENSIONS or any(size > MAX_TENSOR_CELLS for size in dims) or cells > MAX_TENSOR_CELLS:
         _refuse(f"a tensor of the model has the shape {dims[:8]}")
     if len(raw) != cells * dtype.itemsize:
         _refuse(f"a tensor of the model has {len(raw)} bytes for the shape {dims[:8]}")
-    if dtype.kind == "f" and not np.isfinite(np.frombuffer(raw, dtype)).all():
+    array = np.frombuffer(raw, dtype) if cells else np.empty(0, dtype)
+    if dtype.kind == "f" and not np.isfinite(array).all():
         _refuse("a weight of the model is not finite")
+    return array.reshape(dims)
 
 
 def _fields(message: memoryview) -> Iterator[_Field]:

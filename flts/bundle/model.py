@@ -9,14 +9,27 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from flts.bundle.format import MAX_BATCH, MAX_MODEL_BYTES, Bundle
+from flts.bundle.arrays import read_arrays
+from flts.bundle.format import MAX_MODEL_BYTES, Bundle
 from flts.bundle.graph import check_graph
+from flts.bundle.tensors import OUTPUT, SECONDS_INPUT, NumberType, Tensor, signature_of
 from flts.errors import HashMismatchError, RejectedError
+from flts.forecasting.rolling import WINDOW_INPUT, Inputs
+
+__all__ = [
+    "OUTPUT",
+    "PROBE_TOLERANCE",
+    "SECONDS_INPUT",
+    "WINDOW_INPUT",
+    "BundleModel",
+    "check_model_bytes",
+    "relative_difference",
+]
 
 PROBE_TOLERANCE = 1e-4
 """Largest relative difference from the trainer's answer; between machines the difference is below 1e-6."""
-WINDOW_INPUT, SECONDS_INPUT, OUTPUT = "window", "seconds", "forecast"
-_FLOAT32, _FLOAT64, _INT64 = "tensor(float)", "tensor(double)", "tensor(int64)"
+_TYPES: dict[NumberType, str] = {"float32": "tensor(float)", "float64": "tensor(double)", "int64": "tensor(int64)"}
+_OUTPUTS = [OUTPUT]
 
 
 class BundleModel:
@@ -36,16 +49,48 @@ class BundleModel:
         If the size or hash of the bytes differs from the bundle.
     RejectedError
         ``bad_bundle`` if `check_graph` refuses the model, if it does not load, if its inputs or outputs differ from
-        the bundle, or if its answer to the probe differs.
+        the bundle, if the arrays of the bundle in the file are not those that it says, or if the answer to the probe
+        differs.
     """
 
     def __init__(self, bundle: Bundle, model_bytes: bytes, *, threads: int = 1) -> None:
-        self.bundle = bundle
+        self.signature = signature_of(bundle)
         check_model_bytes(bundle, model_bytes)
-        check_graph(model_bytes)
+        self.bundle, self.probe = read_arrays(bundle, self.signature, check_graph(model_bytes))
+        """The bundle, its intervals with the quantiles of the model file."""
         self._session = _session(model_bytes, threads)
         self._check_signature()
         self._check_probe()
+
+    def run(self, inputs: Inputs) -> NDArray[np.float64]:
+        """Forecast from the model's inputs, in calls of at most ``signature.batch_rows`` rows.
+
+        Parameters
+        ----------
+        inputs : name -> array
+            The inputs of `signature_of`, all with the same first dimension b.
+
+        Returns
+        -------
+        (b, H, m) or (b, m) float64
+            Scaled varying targets.
+        """
+        rows = len(next(iter(inputs.values())))
+        most = self.signature.batch_rows
+        if 0 < rows <= most:
+            return np.asarray(self._session.run(_OUTPUTS, inputs)[0], dtype=np.float64)
+        parts = [
+            np.asarray(
+                self._session.run(_OUTPUTS, {name: given[at : at + most] for name, given in inputs.items()})[0],
+                dtype=np.float64,
+            )
+            for at in range(0, rows, most)
+        ]
+        return np.concatenate(parts) if parts else np.empty((0, *self.signature.output.shape))
+
+    def probe_batch(self, rows: int) -> Inputs:
+        """Return the inputs of the probe, repeated to a batch of ``rows``."""
+        return {name: np.resize(given, (rows, *given.shape[1:])) for name, given in self.probe.inputs.items()}
 
     def run_windows(self, inputs: NDArray[np.float32]) -> NDArray[np.float64]:
         """Forecast from windows.
@@ -60,7 +105,7 @@ class BundleModel:
         (b, H, m) float64
             Scaled varying targets.
         """
-        return self._run(WINDOW_INPUT, inputs, (0, self.bundle.output_seq_len, self.bundle.output_columns))
+        return self.run({WINDOW_INPUT: inputs})
 
     def run_timestamps(self, seconds: NDArray[np.int64]) -> NDArray[np.float64]:
         """Forecast at times.
@@ -75,41 +120,23 @@ class BundleModel:
         (n, m) float64
             Scaled varying targets; one column of zeros from a constant bundle.
         """
-        return self._run(SECONDS_INPUT, seconds, (0, self.bundle.output_columns))
-
-    def _run(self, name: str, inputs: NDArray[Any], nothing: tuple[int, ...]) -> NDArray[np.float64]:
-        parts = [
-            np.asarray(self._session.run([OUTPUT], {name: inputs[at : at + MAX_BATCH]})[0], dtype=np.float64)
-            for at in range(0, len(inputs), MAX_BATCH)
-        ]
-        if len(parts) == 1:
-            return parts[0]
-        return np.concatenate(parts) if parts else np.empty(nothing)
+        return self.run({SECONDS_INPUT: seconds})
 
     def _check_signature(self) -> None:
-        bundle = self.bundle
-        window = bundle.input_kind == "window"
-        name, kind = (WINDOW_INPUT, _FLOAT32) if window else (SECONDS_INPUT, _INT64)
-        inner = [bundle.input_seq_len, len(bundle.recipe.feature_names)] if window else []
-        answer = [bundle.output_seq_len, bundle.output_columns] if window else [bundle.output_columns]
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        if [(given.name, given.type) for given in inputs] != [(name, kind)] or inputs[0].shape[1:] != inner:
-            shown = [(given.name, given.type, given.shape) for given in inputs]
-            _refuse(f"the model takes {shown}, the bundle says {name} {kind} of (batch, {inner})")
-        if isinstance(inputs[0].shape[0], int):
+        signature = self.signature
+        given = self._session.get_inputs()
+        if {one.name: _as_found(one) for one in given} != {one.name: _as_wanted(one) for one in signature.inputs}:
+            _refuse(f"the model takes {_shown(given)}, the bundle says {_wanted(signature.inputs)}")
+        if any(isinstance(one.shape[0], int) for one in given):
             _refuse("the model's batch has a fixed size")
-        kind = _FLOAT32 if window else _FLOAT64
-        if [(given.name, given.type) for given in outputs] != [(OUTPUT, kind)] or outputs[0].shape[1:] != answer:
-            shown = [(given.name, given.type, given.shape) for given in outputs]
-            _refuse(f"the model answers {shown}, the bundle says {OUTPUT} {kind} of (batch, {answer})")
+        answered = self._session.get_outputs()
+        if [(one.name, _as_found(one)) for one in answered] != [(OUTPUT, _as_wanted(signature.output))]:
+            _refuse(f"the model answers {_shown(answered)}, the bundle says {_wanted((signature.output,))}")
 
     def _check_probe(self) -> None:
-        expected = np.asarray(self.bundle.probe["outputs"], dtype=np.float64)
+        expected = self.probe.answers
         try:
-            if self.bundle.input_kind == "window":
-                answer = self.run_windows(np.asarray(self.bundle.probe["inputs"], dtype=np.float32))
-            else:
-                answer = self.run_timestamps(np.asarray(self.bundle.probe["inputs"], dtype=np.int64))
+            answer = self.run(self.probe.inputs)
         except Exception as error:  # ONNX Runtime's errors share no base class
             msg = f"the model does not run: {error}"
             raise RejectedError(msg[:500], code="bad_bundle") from error
@@ -141,6 +168,23 @@ def relative_difference(answer: NDArray[np.float64], expected: NDArray[np.float6
         return 0.0
     scale = max(float(np.max(np.abs(expected))), 1e-9)  # keeps the scale above 0 if every expected value is 0
     return float(np.max(np.abs(answer - expected))) / scale
+
+
+def _as_found(given: Any) -> tuple[str, list[Any] | None]:
+    """Return the type and the shape without the batch of an input or output; no shape for a scalar."""
+    return given.type, list(given.shape[1:]) if given.shape else None
+
+
+def _as_wanted(tensor: Tensor) -> tuple[str, list[Any] | None]:
+    return _TYPES[tensor.numbers], list(tensor.shape)
+
+
+def _shown(given: Any) -> str:
+    return str([(one.name, one.type, one.shape) for one in given])[:500]
+
+
+def _wanted(tensors: tuple[Tensor, ...]) -> str:
+    return ", ".join(f"{one.name} {_TYPES[one.numbers]} of (batch, {list(one.shape)})" for one in tensors)
 
 
 def _session(model_bytes: bytes, threads: int) -> Any:

@@ -13,7 +13,8 @@ import threading
 from pathlib import Path
 
 from flts.bundle import BUNDLE_FILE, MODEL_FILE
-from flts.bundle.format import MAX_BATCH, Bundle
+from flts.bundle.format import Bundle
+from flts.bundle.tensors import signature_of
 from flts.errors import RejectedError
 from flts.processes.bounded import BoundedWorkers, Bounds, GaveUpError
 
@@ -22,8 +23,8 @@ PROOF_SECONDS = 45.0
 replica stops its fetching child process after that time, and the log would not name the bundle."""
 MEMORY_BYTES = 2**30
 """Base limit; layers of 512 units with full batches of 100 rows need 200 MB."""
-MODEL_COPIES, INPUT_COPIES = 8, 16
-"""Factors; a session keeps several copies of its file, and a run several copies of its inputs."""
+MODEL_COPIES, BATCH_COPIES = 8, 16
+"""Factors; a session keeps several copies of its file, and a run several copies of its inputs and its answer."""
 MOST_BYTES = 8 * 2**30
 IDLE_SECONDS = 300.0
 
@@ -63,8 +64,9 @@ def prove(bundle: Bundle, model_bytes: bytes) -> None:
 
 def memory_bytes(bundle: Bundle) -> int:
     """Return the memory limit for loading and running the model of a bundle, in bytes."""
-    row_cells = bundle.input_seq_len * len(bundle.recipe.feature_names) if bundle.input_kind == "window" else 1
-    allowed = MEMORY_BYTES + MODEL_COPIES * bundle.model_size + INPUT_COPIES * 4 * MAX_BATCH * row_cells
+    signature = signature_of(bundle)
+    batch = signature.batch_rows * signature.row_bytes
+    allowed = MEMORY_BYTES + MODEL_COPIES * bundle.model_size + BATCH_COPIES * batch
     return min(allowed, MOST_BYTES)
 
 

@@ -9,10 +9,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from flts.bundle.format import MAX_BATCH
 from flts.bundle.load import read_bundle_folder
 from flts.bundle.model import BundleModel
 from flts.errors import RejectedError
@@ -25,22 +21,14 @@ def prove_folder(order: Mapping[str, Any], note: Callable[[str], None]) -> dict[
         note("loading the model")
         model = BundleModel(bundle, model_bytes)
         note("running a full batch")
-        inputs = bundle.probe["inputs"]
         try:
-            if bundle.input_kind == "window":
-                model.run_windows(_full_batch(np.asarray(inputs, dtype=np.float32)))
-            else:
-                model.run_timestamps(_full_batch(np.asarray(inputs, dtype=np.int64)))
+            model.run(model.probe_batch(model.signature.batch_rows))
         except MemoryError:
             raise
         except Exception as error:  # ONNX Runtime's errors share no base class
             msg = f"the model does not run a full batch: {error}"
             raise RejectedError(msg[:500], code="bad_bundle") from error
     return {}
-
-
-def _full_batch(inputs: NDArray[Any]) -> NDArray[Any]:
-    return np.resize(inputs, (MAX_BATCH, *inputs.shape[1:]))
 
 
 @contextlib.contextmanager

@@ -50,14 +50,14 @@ def rolled_residuals(
     )
 
     def residuals(from_rows: IntArray, wanted: list[int]) -> dict[int, FloatArray]:
-        size = origins_a_batch(recipe, input_seq_len, most=BATCH_ORIGINS)
+        size = origins_a_batch(input_seq_len * len(recipe.feature_names), most=BATCH_ORIGINS)
         batches = [from_rows[start : start + size] for start in range(0, len(from_rows), size)]
         found: dict[int, list[FloatArray]] = {step: [] for step in wanted}
         for batch in batches:
             state = RollState.at_origins(
                 recipe, scaled=scaled, times=features.times, origins=batch, input_seq_len=input_seq_len
             )
-            forecast = unscale_targets(recipe, roll_forecast(model, recipe, state, wanted[-1]))
+            forecast = unscale_targets(recipe, roll_forecast(model, state, wanted[-1]))
             for step in wanted:
                 found[step].append(_actual_at(features, actual, batch, step) - forecast[:, step - 1])
         return {step: np.concatenate(parts) for step, parts in found.items() if parts}

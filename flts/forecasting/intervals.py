@@ -7,8 +7,9 @@ the residuals of measured loads are skewed.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from flts.forecasting.series import FloatArray
 
 LEAST_RESIDUALS = 9
 """Residuals per target; with fewer, not even a one-sided 90 % bound exists: (n + 1) * 0.9 > n."""
+SAME_LEVEL = 1e-9
+"""Largest difference of two probabilities that count as equal: 0.05 is (1 - 0.9) / 2 only to the last digit."""
 FIRST_STEPS = (1, 2, 5, 10, 30, 60)
 
 
@@ -28,24 +31,67 @@ class Intervals:
     Parameters
     ----------
     nominal : float
-        Share of actuals that the interval is to cover.
+        Share of actuals that the interval between ``lower`` and ``upper`` is to cover.
     steps : tuple of s step counts, increasing
-    lower, upper : (s, m), or None
-        None if there were too few residuals; the bounds of a forecast are then null.
+    probabilities : tuple of p levels, increasing
+        Shares of actuals below each quantile; the two of the nominal interval are among them.
+    values : (p, s, m), or None
+        None if there were too few residuals, or if they are in a model file that was not read; the bounds of a forecast
+        are then null.
     """
 
     nominal: float
     steps: tuple[int, ...]
-    lower: FloatArray | None
-    upper: FloatArray | None
+    probabilities: tuple[float, ...]
+    values: FloatArray | None
+
+    @classmethod
+    def between(
+        cls, nominal: float, steps: tuple[int, ...], lower: FloatArray | None, upper: FloatArray | None
+    ) -> Intervals:
+        """Return intervals with the two quantiles of the nominal interval, (s, m) each, or with None for both."""
+        values = None if lower is None or upper is None else np.stack([lower, upper])
+        return cls(nominal, steps, edges_of(nominal), values)
+
+    @property
+    def lower(self) -> FloatArray | None:
+        """(s, m) lower ends of the nominal interval, or None."""
+        return self._quantile(0)
+
+    @property
+    def upper(self) -> FloatArray | None:
+        """(s, m) upper ends of the nominal interval, or None."""
+        return self._quantile(1)
+
+    @property
+    def has_only_edges(self) -> bool:
+        """Whether the nominal interval has the only quantiles."""
+        return self.probabilities == edges_of(self.nominal)
 
     @property
     def calibrated_steps(self) -> int:
         """Longest calibrated step, 0 without one; bounds of later steps are extrapolated."""
         return self.steps[-1] if self.steps else 0
 
+    def select(self, columns: list[int]) -> Intervals:
+        """Return the intervals of some targets, by their positions."""
+        return self if self.values is None else replace(self, values=self.values[..., columns])
+
+    def with_values(self, values: FloatArray) -> Intervals:
+        """Return the intervals with the values (p, s, m) of a model file.
+
+        Raises
+        ------
+        RejectedError
+            ``bad_intervals`` unless they are finite and increase with the probability.
+        """
+        intervals = replace(self, values=np.array(values, dtype=np.float64))
+        if not intervals.is_sound():
+            raise _unsound()
+        return intervals
+
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
+        """Return plain JSON values of the nominal interval."""
         return {
             "nominal": self.nominal,
             "steps": list(self.steps),
@@ -70,30 +116,72 @@ class Intervals:
                 None if values[name] is None else np.array(values[name], dtype=np.float64)
                 for name in ("lower", "upper")
             )
+            intervals = cls.between(nominal, steps, lower, upper)
         except (KeyError, TypeError, ValueError) as error:
             msg = "intervals are not readable"
             raise RejectedError(msg, code="bad_intervals", field="intervals") from error
-        intervals = cls(nominal, steps, lower, upper)
-        if not intervals._is_sound():
-            msg = "intervals make no sense: steps must increase, bounds be finite and the lower not above the upper"
-            raise RejectedError(msg, code="bad_intervals", field="intervals")
+        if (lower is None) != (upper is None) or (lower is None) != (steps == ()) or not intervals.is_sound():
+            raise _unsound()
         return intervals
 
-    def _is_sound(self) -> bool:
-        if not 0 < self.nominal < 1:
+    def to_head(self) -> dict[str, Any]:
+        """Return plain JSON values of all but ``values``."""
+        return {"nominal": self.nominal, "steps": list(self.steps), "probabilities": list(self.probabilities)}
+
+    @classmethod
+    def from_head(cls, values: Mapping[str, Any]) -> Intervals:
+        """Read what `to_head` wrote.
+
+        Raises
+        ------
+        RejectedError
+            ``bad_intervals`` unless steps and probabilities increase, and the two ends of the nominal interval are
+            among the probabilities.
+        """
+        try:
+            nominal = float(values["nominal"])
+            steps = tuple(int(step) for step in values["steps"])
+            probabilities = tuple(float(level) for level in values["probabilities"])
+        except (KeyError, TypeError, ValueError) as error:
+            msg = "intervals are not readable"
+            raise RejectedError(msg, code="bad_intervals", field="intervals") from error
+        intervals = cls(nominal, steps, probabilities, None)
+        if set(values) != {"nominal", "steps", "probabilities"} or not intervals.is_sound():
+            raise _unsound()
+        return intervals
+
+    def _quantile(self, end: int) -> FloatArray | None:
+        if self.values is None:
+            return None
+        at = self._position(edges_of(self.nominal)[end])
+        return None if at is None else self.values[at]
+
+    def _position(self, level: float) -> int | None:
+        near = (at for at, known in enumerate(self.probabilities) if abs(known - level) <= SAME_LEVEL)
+        return next(near, None)
+
+    def is_sound(self) -> bool:
+        """Return whether steps and probabilities increase, contain the nominal interval, and values fit to both."""
+        levels, values = self.probabilities, self.values
+        if not 0 < self.nominal < 1 or any(self._position(level) is None for level in edges_of(self.nominal)):
             return False
-        if self.lower is None or self.upper is None:
-            return self.lower is None and self.upper is None and self.steps == ()
+        if not 0 < levels[0] <= levels[-1] < 1 or not _increases(levels) or not _increases((0, *self.steps)):
+            return False
         return (
-            len(self.steps) > 0
-            and self.steps[0] >= 1
-            and all(earlier < later for earlier, later in zip(self.steps, self.steps[1:], strict=False))
-            and self.lower.ndim == 2  # noqa: PLR2004 - steps x targets
-            and self.lower.shape == self.upper.shape
-            and len(self.lower) == len(self.steps)
-            and bool(np.isfinite(self.lower).all() and np.isfinite(self.upper).all())
-            and bool((self.lower <= self.upper).all())
+            values is None
+            or (
+                len(self.steps) > 0
+                and values.ndim == 3  # noqa: PLR2004 - probabilities x steps x targets
+                and values.shape[:2] == (len(levels), len(self.steps))
+                and bool(np.isfinite(values).all())
+                and bool((np.diff(values, axis=0) >= 0).all())
+            )
         )
+
+
+def edges_of(nominal: float) -> tuple[float, float]:
+    """Return the probabilities of the two ends of an interval that covers a share of the actuals."""
+    return (1 - nominal) / 2, (1 + nominal) / 2
 
 
 def calibration_steps(tail_rows: int) -> tuple[int, ...]:
@@ -127,9 +215,9 @@ def calibrate(residuals: Mapping[int, FloatArray], nominal: float = 0.9) -> Inte
         if columns and min(len(column) for column in columns) >= LEAST_RESIDUALS:
             rows.append((steps, [_order_statistics(column, nominal) for column in columns]))
     if not rows:
-        return Intervals(nominal, (), None, None)
+        return Intervals.between(nominal, (), None, None)
     pairs = np.array([bounds for _, bounds in rows])
-    return Intervals(nominal, tuple(steps for steps, _ in rows), pairs[..., 0], pairs[..., 1])
+    return Intervals.between(nominal, tuple(steps for steps, _ in rows), pairs[..., 0], pairs[..., 1])
 
 
 def bounds(intervals: Intervals | None, mean: FloatArray, first_step: int = 1) -> tuple[FloatArray, FloatArray] | None:
@@ -150,15 +238,28 @@ def bounds(intervals: Intervals | None, mean: FloatArray, first_step: int = 1) -
     RejectedError
         ``bad_shape`` if the forecast and the intervals have different numbers of targets.
     """
-    if intervals is None or intervals.lower is None or intervals.upper is None:
+    below, above = (None, None) if intervals is None else (intervals.lower, intervals.upper)
+    if intervals is None or below is None or above is None:
         return None
-    if mean.shape[1] != intervals.lower.shape[1]:  # numpy would broadcast one target's bounds to all targets
-        msg = f"{intervals.lower.shape[1]} targets were calibrated, the forecast has {mean.shape[1]}"
+    if mean.shape[1] != below.shape[1]:  # numpy would broadcast one target's bounds to all targets
+        msg = f"{below.shape[1]} targets were calibrated, the forecast has {mean.shape[1]}"
         raise RejectedError(msg, code="bad_shape")
     ahead = np.arange(first_step, first_step + len(mean), dtype=np.float64)
-    lower = _at_steps(ahead, intervals.steps, intervals.lower, -1.0)
-    upper = _at_steps(ahead, intervals.steps, intervals.upper, 1.0)
+    lower = _at_steps(ahead, intervals.steps, below, -1.0)
+    upper = _at_steps(ahead, intervals.steps, above, 1.0)
     return mean + lower, mean + upper
+
+
+def _increases(numbers: Sequence[float]) -> bool:
+    return all(earlier < later for earlier, later in pairwise(numbers))
+
+
+def _unsound() -> RejectedError:
+    msg = (
+        "intervals make no sense: steps and probabilities must increase, bounds be finite and the lower not above the "
+        "upper"
+    )
+    return RejectedError(msg, code="bad_intervals", field="intervals")
 
 
 def _order_statistics(residuals: FloatArray, nominal: float) -> tuple[float, float]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +15,77 @@ from flts.forecasting.series import FloatArray, IntArray
 from flts.forecasting.time_features import TIME_FEATURES, time_features
 from flts.forecasting.windows import Float32Array
 
+WINDOW_INPUT = "window"
+Inputs = Mapping[str, NDArray[Any]]
+"""Arrays of one model call by the names of the model's inputs; the first dimension is the batch of origins."""
+Model = Callable[[Inputs], NDArray[np.floating[Any]]]
+"""Inputs in, scaled varying targets (b, H, m) out."""
 WindowModel = Callable[[Float32Array], NDArray[np.floating[Any]]]
 """Windows (b, L, f) in, scaled varying targets (b, H, m) out."""
 SPARE_ROWS = 64
 """Rows that are allocated at once; a call that computes time features for many rows costs less per row."""
 BATCH_CELLS = 2**20
-"""Numbers in the windows of one batch; about 16 MB, because float32 and float64 arrays hold them."""
+"""Numbers in the inputs of one batch; about 16 MB, because float32 and float64 arrays hold them."""
+
+
+class PassState(Protocol):
+    """The rows of a batch of origins, from which a pass of the model forecasts, and which forecasts extend."""
+
+    def inputs(self) -> Inputs:
+        """Return the model's next inputs."""
+        ...
+
+    def append(self, predictions: NDArray[np.floating[Any]]) -> None:
+        """Append forecasts (b, H, m), scaled varying targets, as the next H rows."""
+        ...
+
+
+class PassInputs(Protocol):
+    """Makes the first inputs of forecasts, by the kind of a model's inputs."""
+
+    @property
+    def context_rows(self) -> int:
+        """Rows before an origin that are read."""
+        ...
+
+    @property
+    def cells(self) -> int:
+        """Numbers in the inputs of one origin."""
+        ...
+
+    def start(self, scaled: FloatArray, last_times: IntArray) -> PassState:
+        """Return a state whose forecasts begin after the last given row.
+
+        Parameters
+        ----------
+        scaled : (b, r, k)
+            Scaled measured rows, as `scaled_rows` makes them; the last ``context_rows`` are used.
+        last_times : (b,)
+            Time of the last row of each origin, epoch seconds.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class WindowInputs:
+    """Makes the windows of a model of windows; a `PassInputs`."""
+
+    recipe: FittedRecipe
+    input_seq_len: int
+
+    @property
+    def context_rows(self) -> int:
+        """The window and the rows that its lags need."""
+        return self.input_seq_len + self.recipe.warmup_rows
+
+    @property
+    def cells(self) -> int:
+        """See `PassInputs`."""
+        return self.input_seq_len * len(self.recipe.feature_names)
+
+    def start(self, scaled: FloatArray, last_times: IntArray) -> RollState:
+        """See `PassInputs`."""
+        return RollState.start(self.recipe, scaled=scaled, last_times=last_times, input_seq_len=self.input_seq_len)
 
 
 class RollState:
@@ -78,6 +144,10 @@ class RollState:
         rows = scaled[origins[:, None] + np.arange(-need, 0)]
         return cls(recipe, rows, times[origins - 1], input_seq_len)
 
+    def inputs(self) -> Inputs:
+        """Return the model's next inputs: its window."""
+        return {WINDOW_INPUT: self.windows()}
+
     def windows(self) -> Float32Array:
         """Return the model's next input, (b, L, f)."""
         return np.ascontiguousarray(self._features[:, self._end - self._input_seq_len : self._end])
@@ -132,8 +202,64 @@ class RollState:
             self._features[:, first:stop, -made:] = lagged.swapaxes(2, 3).reshape(*lagged.shape[:2], made)
 
 
-def roll_forecast(model: WindowModel, recipe: FittedRecipe, state: RollState, horizon_steps: int) -> FloatArray:
+def forecast_passes(state: PassState, horizon_steps: int) -> Generator[Inputs, NDArray[np.floating[Any]], FloatArray]:
     """Forecast any horizon: append the forecasts of each pass to the rows, and cut the last pass at the horizon.
+
+    The generator yields the inputs of each pass, receives the model's answer (b, H, m) by ``send``, and returns
+    (b, horizon_steps, m), scaled varying targets.
+
+    Raises
+    ------
+    RejectedError
+        ``horizon_too_long`` beyond one pass if the recipe has inputs that no model forecasts.
+    """
+    answers: list[FloatArray] = []
+    done = 0
+    while True:
+        answer = np.asarray((yield state.inputs()), dtype=np.float64)
+        answers.append(answer[:, : horizon_steps - done])
+        done += answer.shape[1]
+        if done >= horizon_steps:
+            return np.concatenate(answers, axis=1)  # a copy, so that the steps that were cut off need no memory
+        state.append(answer)
+
+
+def run_passes(model: Model, state: PassState, horizon_steps: int) -> FloatArray:
+    """Forecast any horizon with a model, as `forecast_passes` does; return (b, horizon_steps, m)."""
+    passes = forecast_passes(state, horizon_steps)
+    inputs = next(passes)
+    while True:
+        try:
+            inputs = passes.send(model(inputs))
+        except StopIteration as done:
+            forecast: FloatArray = done.value
+            return forecast
+
+
+def forecast_origins(
+    model: Model,
+    source: PassInputs,
+    *,
+    scaled: FloatArray,
+    times: IntArray,
+    origins: IntArray,
+    horizon_steps: int,
+    most_origins: int,
+) -> FloatArray:
+    """Forecast from many rows of a scaled series, in batches of at most ``most_origins``.
+
+    Parameters
+    ----------
+    model : Model
+    source : PassInputs
+        Makes the inputs of ``model``.
+    scaled : (n, k)
+        Scaled raw columns, in the recipe's order.
+    times : (n,)
+        Epoch seconds.
+    origins : (b,)
+        Row of the first forecast step of each origin, at least one.
+    horizon_steps, most_origins : int
 
     Returns
     -------
@@ -142,25 +268,37 @@ def roll_forecast(model: WindowModel, recipe: FittedRecipe, state: RollState, ho
 
     Raises
     ------
-    RejectedError
-        ``horizon_too_long`` beyond one pass if the recipe has inputs that no model forecasts.
+    SeriesTooShortError
+        If an origin has fewer than ``source.context_rows`` rows before it.
     """
-    passes = []
-    done = 0
-    while True:
-        forecast = np.asarray(model(state.windows()), dtype=np.float64)
-        passes.append(forecast)
-        done += forecast.shape[1]
-        if done >= horizon_steps:
-            return np.concatenate(passes, axis=1)[:, :horizon_steps]
-        if not recipe.forecasts_its_inputs:
-            raise horizon_too_long(recipe, forecast.shape[1])
-        state.append(forecast)
+    need = source.context_rows
+    if origins.min() < need:
+        msg = f"a forecast needs the {need} rows before it; row {origins.min()} has fewer"
+        raise SeriesTooShortError(msg)
+    size = origins_a_batch(source.cells, most=most_origins)
+    before = np.arange(-need, 0)
+    parts = []
+    for at in range(0, len(origins), size):
+        batch = origins[at : at + size]
+        state = source.start(scaled[batch[:, None] + before], times[batch - 1])
+        parts.append(run_passes(model, state, horizon_steps))
+    return np.concatenate(parts)
 
 
-def origins_a_batch(recipe: FittedRecipe, input_seq_len: int, *, most: int) -> int:
-    """Return the number of origins per batch: at most ``most``, and fewer if `BATCH_CELLS` requires it."""
-    return max(1, min(most, BATCH_CELLS // (input_seq_len * len(recipe.feature_names))))
+def roll_forecast(model: WindowModel, state: RollState, horizon_steps: int) -> FloatArray:
+    """Forecast any horizon with a model of windows, as `forecast_passes` does; return (b, horizon_steps, m)."""
+    return run_passes(lambda inputs: model(inputs[WINDOW_INPUT]), state, horizon_steps)
+
+
+def origins_a_batch(cells: int, *, most: int) -> int:
+    """Return the number of origins per batch: at most ``most``, and fewer if `BATCH_CELLS` requires it.
+
+    Parameters
+    ----------
+    cells : int
+        Numbers in the inputs of one origin.
+    """
+    return max(1, min(most, BATCH_CELLS // cells))
 
 
 def can_roll(recipe: FittedRecipe) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from flts.bundle.format import InputKind
+from flts.bundle.tensors import InputKind
 from flts.forecasting.fitted import FittedRecipe
 from flts.forecasting.recipe import Features
 from flts.forecasting.series import FloatArray

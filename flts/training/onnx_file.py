@@ -9,11 +9,18 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, checker, helper, numpy_helper
 
-from flts.bundle.model import OUTPUT, SECONDS_INPUT, WINDOW_INPUT
+from flts.bundle.graph import ARRAY_PREFIX
+from flts.bundle.tensors import OUTPUT, SECONDS_INPUT, NumberType, Signature, Tensor
+from flts.forecasting.rolling import WINDOW_INPUT
 
 OPSET = 17
 """Version of the ONNX operators; it has all operators that FLTS uses, and current runtimes support it."""
 IR_VERSION = 8
+_TYPES: dict[NumberType, int] = {
+    "float32": TensorProto.FLOAT,
+    "float64": TensorProto.DOUBLE,
+    "int64": TensorProto.INT64,
+}
 
 
 class GraphBuilder:
@@ -44,35 +51,34 @@ class GraphBuilder:
         self._nodes.append(helper.make_node(operator, inputs, names, **attributes))
         return names
 
+    def array(self, name: str, values: NDArray[Any]) -> None:
+        """Add data of a bundle that no node uses (`flts.bundle.arrays`)."""
+        self._constants.append(numpy_helper.from_array(np.asarray(values, order="C"), f"{ARRAY_PREFIX}{name}"))
+
     def window_model(self, answer: str, *, window: tuple[int, int], forecast: tuple[int, int]) -> onnx.ModelProto:
         """Return a model of windows (batch, L, f) float32 that returns (batch, H, m) float32."""
-        return self.model(answer, [(WINDOW_INPUT, TensorProto.FLOAT, window)], (TensorProto.FLOAT, forecast))
+        output = Tensor(OUTPUT, "float32", forecast)
+        return self.model(answer, Signature((Tensor(WINDOW_INPUT, "float32", window),), output))
 
     def timestamps_model(self, answer: str, *, targets: int) -> onnx.ModelProto:
         """Return a model of epoch seconds (batch,) int64 that returns (batch, m) float64."""
-        return self.model(answer, [(SECONDS_INPUT, TensorProto.INT64, ())], (TensorProto.DOUBLE, (targets,)))
+        output = Tensor(OUTPUT, "float64", (targets,))
+        return self.model(answer, Signature((Tensor(SECONDS_INPUT, "int64", ()),), output))
 
-    def model(
-        self, answer: str, inputs: list[tuple[str, int, tuple[int, ...]]], forecast: tuple[int, tuple[int, ...]]
-    ) -> onnx.ModelProto:
-        """Return a model with any inputs.
-
-        Parameters
-        ----------
-        answer : str
-            Name of the value that is the forecast.
-        inputs : list of (name, type, shape)
-            Types are those of `onnx.TensorProto`; shapes are without the batch.
-        forecast : (type, shape)
-        """
+    def model(self, answer: str, signature: Signature) -> onnx.ModelProto:
+        """Return a model that takes and returns the tensors of a signature."""
         graph = helper.make_graph(
             [*self._nodes, helper.make_node("Identity", [answer], [OUTPUT])],
             "flts",
-            [helper.make_tensor_value_info(name, kind, ["batch", *shape]) for name, kind, shape in inputs],
-            [helper.make_tensor_value_info(OUTPUT, forecast[0], ["batch", *forecast[1]])],
+            [_value_info(tensor) for tensor in signature.inputs],
+            [_value_info(signature.output)],
             self._constants,
         )
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+
+
+def _value_info(tensor: Tensor) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(tensor.name, _TYPES[tensor.numbers], ["batch", *tensor.shape])
 
 
 def to_bytes(model: onnx.ModelProto) -> bytes:

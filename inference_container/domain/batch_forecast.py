@@ -88,7 +88,8 @@ class _Forecasts:
 
 
 def _bounds(champion: Champion, mean: FloatArray, steps: slice) -> tuple[FloatArray, FloatArray]:
-    return mean + champion.offsets[steps, :, 1], mean + champion.offsets[steps, :, 2]
+    limited = champion.limited(mean[:, :, None] + champion.offsets[steps, :, 1:])
+    return limited[..., 0], limited[..., 1]
 
 
 def _table(

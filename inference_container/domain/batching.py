@@ -19,17 +19,18 @@ from numpy.typing import NDArray
 
 from flts.errors import RejectedError, RetryableError
 from flts.forecasting.grid import Grid
+from flts.forecasting.rolling import Inputs, PassInputs
 from flts.forecasting.series import Series
-from inference_container.domain.champion import FULL_BATCH, Champion, Held
-from inference_container.domain.stacking import stack_windows
+from inference_container.domain.champion import Champion, Held
+from inference_container.domain.stacking import stack_inputs
 
 if TYPE_CHECKING:
     from flts.bundle.forecaster import Passes
 
 FloatArray = NDArray[np.float64]
 
-# Requests of a batch (FULL_BATCH) that are reserved for horizons beyond the model's own; short requests cannot displace
-# them.
+# Requests of a batch that are reserved for horizons beyond the model's own, at most a quarter; short requests cannot
+# displace them.
 ROLLING_SHARE = 16
 CLOCK_POINTS = 4096  # most forecast times in one call of a model whose only input is the time
 # Threads for model calls that would block the event loop too long. ONNX Runtime releases the GIL during a call.
@@ -59,11 +60,11 @@ class Answer:
         return self.with_bounds()[..., 2]
 
     def with_bounds(self) -> FloatArray:
-        """Return (h, M, 3): forecast, lower and upper bound."""
+        """Return (h, M, 3): forecast, lower and upper bound, within the limits of the targets."""
         answer = self.mean[:, :, None] + self.champion.offsets[: len(self.mean)]
         for held in self.held:
             answer[:, held.position] = held.last, *sorted((held.constant, held.last))
-        return answer
+        return self.champion.limited(answer)
 
 
 class Batcher:
@@ -133,8 +134,8 @@ class _Job:
     future: asyncio.Future[Answer]
     imputed_cells: int = 0
     passes: Passes | None = None
-    """The rolling forecast under way; ``windows`` is its next model input."""
-    windows: NDArray[np.float32] | None = None
+    """The rolling forecast under way; ``inputs`` are its next model inputs."""
+    inputs: Inputs | None = None
 
 
 class _Lane:
@@ -155,11 +156,11 @@ class _Lane:
         self._rolling: deque[_Job] = deque()
         self._busy = False
         self._one_pass = champion.bundle.output_seq_len
-        self._clock = champion.bundle.input_kind == "timestamps"
+        self._inputs = champion.forecaster.inputs
 
     def add(self, job: _Job) -> None:
         """Queue a job, and schedule a turn in the event loop if none is due; jobs queued until then share the turn."""
-        if self._clock or job.horizon_steps <= self._one_pass:
+        if self._inputs is None or job.horizon_steps <= self._one_pass:
             self._short.append(job)
         else:
             self._rolling.append(job)
@@ -174,7 +175,9 @@ class _Lane:
             return
         try:
             with np.errstate(all="ignore"):  # no warning if huge inputs overflow to infinity: _answer refuses these
-                call = self._clock_call(short) if self._clock else self._window_call(short, rolling)
+                call = (
+                    self._clock_call(short) if self._inputs is None else self._rows_call(self._inputs, short, rolling)
+                )
         except Exception as error:  # noqa: BLE001 - a bug fails only this turn's requests; the next turn must follow
             self._fail([*short, *rolling], error)
             self._next()
@@ -205,12 +208,13 @@ class _Lane:
     def _take(self) -> tuple[list[_Job], list[_Job]]:
         """Remove this turn's jobs from the queues; return those that are neither finished nor past their deadline."""
         now = self._loop.time()
-        places = FULL_BATCH - min(ROLLING_SHARE, len(self._rolling))
+        most = self._champion.batch_rows
+        places = max(1, most - min(ROLLING_SHARE, most // 4, len(self._rolling)))
         points = 0
         short: list[_Job] = []
         while self._short and len(short) < places:
             job = self._short[0]
-            if self._clock and short and points + job.horizon_steps > CLOCK_POINTS:
+            if self._inputs is None and short and points + job.horizon_steps > CLOCK_POINTS:
                 break
             self._short.popleft()
             if _alive(job, now):
@@ -218,12 +222,17 @@ class _Lane:
                 short.append(job)
         rolling: list[_Job] = []
         for _ in range(len(self._rolling)):
-            if len(short) + len(rolling) >= FULL_BATCH:
+            if rolling and len(short) + len(rolling) >= most:
                 break
             job = self._rolling.popleft()
             if _alive(job, now):
                 rolling.append(job)
         return short, rolling
+
+    def _call(self, short: list[_Job], rolling: list[_Job]) -> _Call | None:
+        if self._inputs is None:
+            return self._clock_call(short)
+        return self._rows_call(self._inputs, short, rolling)
 
     def _clock_call(self, jobs: list[_Job]) -> _Call:
         grid = self._champion.needs.grid
@@ -239,38 +248,42 @@ class _Lane:
 
         return (lambda: forecaster.at_times(seconds)), finish, jobs
 
-    def _window_call(self, short: list[_Job], rolling: list[_Job]) -> _Call | None:
+    def _rows_call(self, source: PassInputs, short: list[_Job], rolling: list[_Job]) -> _Call | None:
         forecaster = self._champion.forecaster
-        parts: list[NDArray[np.float32]] = []
-        short = self._short_windows(short, parts)
+        parts: list[Inputs] = []
+        short = self._short_inputs(source, short, parts)
         rolling = [job for job in rolling if self._start(job)]
-        parts.extend(job.windows for job in rolling if job.windows is not None)
+        parts.extend(job.inputs for job in rolling if job.inputs is not None)
         if not parts:
             return None
-        windows = np.concatenate(parts) if len(parts) > 1 else parts[0]
+        inputs = parts[0]
+        if len(parts) > 1:
+            inputs = {name: np.concatenate([part[name] for part in parts]) for name in inputs}
         grid = self._champion.needs.grid
+        longest = max((job.horizon_steps for job in short), default=0)
 
         def finish(answer: FloatArray) -> None:
             count = len(short)
             if count:
-                means = forecaster.raw(answer[:count])
+                means = forecaster.raw(answer[:count, :longest])
                 for job, mean in zip(short, means, strict=True):
                     self._answer(job, _times_after(job, grid), mean[: job.horizon_steps])
             for at, job in enumerate(rolling, count):
                 self._go_on(job, answer[at : at + 1])
 
-        return (lambda: forecaster.model.run_windows(windows)), finish, [*short, *rolling]
+        return (lambda: forecaster.model.run(inputs)), finish, [*short, *rolling]
 
-    def _short_windows(self, jobs: list[_Job], parts: list[NDArray[np.float32]]) -> list[_Job]:
-        """Append one array with the windows of all short jobs; return those whose rows can be used."""
+    def _short_inputs(self, source: PassInputs, jobs: list[_Job], parts: list[Inputs]) -> list[_Job]:
+        """Append the inputs of all short jobs; return the jobs whose rows can be used."""
         if not jobs:
             return []
-        stack = stack_windows(self._champion, [job.series for job in jobs])
+        stack = stack_inputs(self._champion, source, [job.series for job in jobs])
         for at, error in stack.refused.items():
             _fail(jobs[at], error)
         for at, cells in stack.imputed_cells.items():
             jobs[at].imputed_cells = cells
-        parts.append(stack.windows)
+        if stack.usable:
+            parts.append(stack.inputs)
         return [jobs[at] for at in stack.usable]
 
     def _start(self, job: _Job) -> bool:
@@ -279,7 +292,7 @@ class _Lane:
             return True
         try:
             job.passes = self._champion.forecaster.passes(job.series, job.horizon_steps)
-            job.windows = next(job.passes)
+            job.inputs = next(job.passes)
         except RejectedError as error:
             _fail(job, error)
             return False
@@ -291,7 +304,7 @@ class _Lane:
             return
         assert job.passes is not None
         try:
-            job.windows = job.passes.send(answer)
+            job.inputs = job.passes.send(answer)
         except StopIteration as done:
             forecast = done.value
             job.imputed_cells = forecast.imputed_cells
@@ -324,7 +337,7 @@ _Call = tuple[Callable[[], FloatArray], Callable[[FloatArray], None], list[_Job]
 
 def _passes(champion: Champion, horizon_steps: int) -> int:
     """Return the number of windows (or of times) that the model computes for a request."""
-    if champion.bundle.input_kind == "timestamps":
+    if champion.forecaster.inputs is None:
         return horizon_steps
     return -(-horizon_steps // champion.bundle.output_seq_len)
 

@@ -55,6 +55,8 @@ class Champion:
     its upper bound, at each step up to the longest horizon; NaN where there were too few residuals."""
     answer_keys: tuple[str, ...]
     """Names of an answer's numbers: per target ``<t>``, ``<t>_lower``, ``<t>_upper``."""
+    batch_rows: int
+    """Most requests in one model call: FULL_BATCH, and fewer if their inputs would need too much memory."""
     row_seconds: float
     """Measured processor seconds per window (or per time) of a full batch."""
     inline: bool
@@ -70,6 +72,12 @@ class Champion:
             if len(known) and cells[known[-1]] != constant:
                 found.append(Held(self.targets.index(name), name, constant, float(cells[known[-1]])))
         return tuple(found)
+
+    def limited(self, values: FloatArray) -> FloatArray:
+        """Return forecasts and bounds (h, M, n) within the limits of their targets."""
+        if self.forecaster.limits is None:
+            return values
+        return self.forecaster.limited(values.swapaxes(1, 2)).swapaxes(1, 2)
 
     @property
     def identifier(self) -> str:
@@ -90,6 +98,7 @@ class Champion:
             "rows_required": self.needs.rows_required,
             "step": self.needs.grid.text,
             "step_seconds": self.needs.grid.step_seconds,
+            "horizon_steps": self.bundle.horizon_steps,
             "max_horizon_steps": self.needs.max_horizon_steps,
             "calibrated_steps": self.calibrated_steps,
             "reason": self.bundle.reason,
@@ -98,7 +107,7 @@ class Champion:
     @property
     def calibrated_steps(self) -> int:
         """Steps up to which the bounds were calibrated."""
-        return 0 if self.bundle.intervals is None else self.bundle.intervals.calibrated_steps
+        return self.bundle.calibrated_steps
 
 
 def load_champion(promotion: Promotion, bundle: Bundle, model_bytes: bytes, *, max_horizon_steps: int) -> Champion:
@@ -114,8 +123,10 @@ def load_champion(promotion: Promotion, bundle: Bundle, model_bytes: bytes, *, m
             msg = f"the bundle's {name} is {getattr(bundle, name)}, the pointer says {getattr(promotion, name)}"
             raise RejectedError(msg, code="bad_bundle", field=name)
     forecaster = Forecaster(BundleModel(bundle, model_bytes, threads=1))
+    bundle = forecaster.bundle
     needs = _needs(bundle, forecaster, max_horizon_steps)
-    seconds = _warm(forecaster)
+    batch_rows = min(FULL_BATCH, forecaster.model.signature.batch_rows)
+    seconds = _warm(forecaster, batch_rows)
     return Champion(
         promotion=promotion,
         bundle=bundle,
@@ -123,7 +134,8 @@ def load_champion(promotion: Promotion, bundle: Bundle, model_bytes: bytes, *, m
         needs=needs,
         offsets=_interval_offsets(forecaster, needs.max_horizon_steps),
         answer_keys=tuple(f"{name}{end}" for name in bundle.targets for end in ("", "_lower", "_upper")),
-        row_seconds=seconds / FULL_BATCH,
+        batch_rows=batch_rows,
+        row_seconds=seconds / batch_rows,
         inline=seconds < INLINE_SECONDS,
     )
 
@@ -134,7 +146,7 @@ def _needs(bundle: Bundle, forecaster: Forecaster, limit: int) -> Needs:
     return Needs(
         columns=recipe.columns,
         ignored=frozenset(recipe.dropped),
-        reads_values=bundle.input_kind == "window",
+        reads_values=bundle.reads_values,
         constants=tuple(name for name in recipe.columns if name in recipe.constants and name in recipe.targets),
         rows_required=bundle.rows_required,
         grid=recipe.grid,
@@ -157,20 +169,15 @@ def _interval_offsets(forecaster: Forecaster, horizon_steps: int) -> FloatArray:
     return offsets
 
 
-def _warm(forecaster: Forecaster) -> float:
-    """Run a full batch of the probe's windows WARM_RUNS times; return the least processor time in seconds.
+def _warm(forecaster: Forecaster, batch_rows: int) -> float:
+    """Run a full batch of the probe WARM_RUNS times; return the least processor time in seconds.
 
     Elapsed time would include the load of other processes, and ``inline`` keeps its value until the next swap.
     """
-    bundle, model = forecaster.bundle, forecaster.model
+    batch = forecaster.model.probe_batch(batch_rows)
     quickest = np.inf
-    inputs = bundle.probe["inputs"]
-    repeated = [inputs[at % len(inputs)] for at in range(FULL_BATCH)]
     for _ in range(WARM_RUNS):
         start = time.thread_time()
-        if bundle.input_kind == "window":
-            model.run_windows(np.asarray(repeated, dtype=np.float32))
-        else:
-            model.run_timestamps(np.asarray(repeated, dtype=np.int64))
+        forecaster.model.run(batch)
         quickest = min(quickest, time.thread_time() - start)
     return float(quickest)

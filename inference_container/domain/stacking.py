@@ -1,4 +1,4 @@
-"""Build the windows of several requests in one pass."""
+"""Build the model's inputs for several requests in one pass."""
 
 from __future__ import annotations
 
@@ -6,31 +6,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from flts.errors import RejectedError
 from flts.forecasting.recipe import scaled_rows
-from flts.forecasting.rolling import RollState
+from flts.forecasting.rolling import Inputs, PassInputs
 from flts.forecasting.series import FloatArray, Series
 from inference_container.domain.champion import Champion
 
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """Windows of the requests whose rows can be used."""
+    """The model's inputs for the requests whose rows can be used."""
 
-    windows: NDArray[np.float32]
-    """(b, L, f)"""
+    inputs: Inputs
+    """Each array has the first dimension b."""
     usable: list[int]
-    """(b,) index of each window's request."""
+    """(b,) index of the request of each row of the inputs."""
     imputed_cells: dict[int, int]
     """Number of cells filled in a request's window, by the request's index; only if not 0."""
     refused: dict[int, RejectedError]
     """The error of each request whose rows cannot be used, by the request's index."""
 
 
-def stack_windows(champion: Champion, requests: Sequence[Series]) -> Stack:
-    """Scale the last rows of all requests at once and cut their windows.
+def stack_inputs(champion: Champion, source: PassInputs, requests: Sequence[Series]) -> Stack:
+    """Scale the last rows of all requests at once and make the model's inputs from them.
 
     Without nulls a row's scaled values depend on that row alone, so all requests are scaled as one table. A request
     with nulls in its window is scaled separately, because its cells are filled from its own earlier rows.
@@ -48,13 +47,8 @@ def stack_windows(champion: Champion, requests: Sequence[Series]) -> Stack:
         except RejectedError as error:
             refused[at] = error
     usable = [at for at in range(len(requests)) if at not in refused]
-    state = RollState.start(
-        recipe,
-        scaled=scaled[usable] if refused else scaled,
-        last_times=times[usable, -1],
-        input_seq_len=champion.bundle.input_seq_len,
-    )
-    return Stack(state.windows(), usable, imputed_cells, refused)
+    state = source.start(scaled[usable] if refused else scaled, times[usable, -1])
+    return Stack(state.inputs(), usable, imputed_cells, refused)
 
 
 def _filled(champion: Champion, series: Series) -> tuple[FloatArray, int]:

@@ -138,7 +138,7 @@ def test_coverage_is_the_share_of_actuals_between_the_bounds() -> None:
     actual = np.array([0.0, 2.0, 2.0, 6.0])
     edge = np.array([[3.0]])
 
-    card = score(_repeats(actual, intervals=Intervals(0.9, (1,), -edge, edge)), _held_out(actual, 1))
+    card = score(_repeats(actual, intervals=Intervals.between(0.9, (1,), -edge, edge)), _held_out(actual, 1))
 
     (row,) = card.coverage
     assert (row["coverage"], row["nominal"], row["low"]) == (pytest.approx(2 / 3), 0.9, True)

@@ -190,7 +190,7 @@ def test_windows_of_several_requests_may_share_a_call() -> None:
     forecaster = forecaster_of(SERIES)
     requests = [forecaster.passes(SERIES.rows(0, stop), 1) for stop in (100, 200)]
 
-    answers = forecaster.model.run_windows(np.concatenate([next(request) for request in requests]))
+    answers = forecaster.model.run_windows(np.concatenate([next(request)["window"] for request in requests]))
     forecasts = []
     for request, answer in zip(requests, answers, strict=True):
         with pytest.raises(StopIteration) as done:

@@ -41,8 +41,8 @@ def test_the_text_holds_no_times_and_no_run_ids(bundle: Bundle) -> None:
 
 
 def test_an_unknown_format_version_is_refused_by_its_number(bundle: Bundle) -> None:
-    with pytest.raises(RejectedError, match="unknown format version 2") as refused:
-        Bundle.from_json(edited(bundle, format_version=2))
+    with pytest.raises(RejectedError, match="unknown format version 3") as refused:
+        Bundle.from_json(edited(bundle, format_version=3))
     assert refused.value.code == "bad_bundle"
 
 

@@ -53,6 +53,12 @@ def huge() -> onnx.ModelProto:
     return add(tensor)
 
 
+def flat(values: np.ndarray, dimensions: int) -> onnx.TensorProto:
+    tensor = numpy_helper.from_array(values, "c")
+    tensor.dims[:] = [1] * dimensions
+    return tensor
+
+
 def inner_graph() -> onnx.ModelProto:
     node = helper.make_node("Identity", ["x"], ["y"])
     node.attribute.append(helper.make_attribute("then_branch", model().graph))
@@ -119,6 +125,8 @@ REFUSED: list[tuple[Callable[[], onnx.ModelProto], str]] = [
     (lambda: sliced("turned"), "depends on the numbers in a request"),
     (short, "bytes for the shape"),
     (huge, "shape"),
+    (lambda: add(flat(np.ones(1, np.float32), 100)), r"shape \[1, 1, 1, 1, 1, 1, 1, 1\]"),
+    (lambda: add(numpy_helper.from_array(np.ones(2, np.float32), "bundle.c")), "uses bundle.c"),
 ]
 
 
@@ -133,6 +141,18 @@ def test_more_than_arithmetic_on_finite_numbers_is_refused_by_name(
 
 def test_plain_arithmetic_passes() -> None:
     check_graph(add(numpy_helper.from_array(np.ones(3, np.float32), "c")).SerializeToString())
+
+
+def test_arrays_of_the_bundle_are_returned_by_their_names() -> None:
+    values = {"probe.past": np.arange(6, dtype=np.float32).reshape(2, 3), "empty": np.zeros((0, 4)), "one": np.array(7)}
+    constants = tuple(numpy_helper.from_array(array, f"bundle.{name}") for name, array in values.items())
+
+    found = check_graph(model(constants=(*constants, numpy_helper.from_array(np.ones(2), "c"))).SerializeToString())
+
+    assert set(found) == set(values)
+    for name, array in values.items():
+        assert found[name].dtype == array.dtype
+        np.testing.assert_array_equal(found[name], array)
 
 
 def zipped() -> bytes:

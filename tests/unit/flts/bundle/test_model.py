@@ -6,8 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from flts.bundle.format import MAX_BATCH, Bundle
+from flts.bundle.format import Bundle
 from flts.bundle.model import BundleModel
+from flts.bundle.tensors import MAX_BATCH
 from flts.errors import HashMismatchError, RejectedError
 from flts.training.onnx_file import GraphBuilder, to_bytes
 from tests.linear_models import linear_bundle, linear_onnx, with_model

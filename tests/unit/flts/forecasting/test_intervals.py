@@ -94,7 +94,7 @@ def test_missing_residuals_are_left_out_and_a_step_that_lacks_nine_is_not_calibr
 
 
 def test_bounds_are_interpolated_between_calibrated_steps_and_widened_by_the_last_slope() -> None:
-    intervals = Intervals(0.9, (1, 3), np.array([[-1.0], [-2.0]]), np.array([[1.0], [5.0]]))
+    intervals = Intervals.between(0.9, (1, 3), np.array([[-1.0], [-2.0]]), np.array([[1.0], [5.0]]))
 
     lower, upper = bounds(intervals, np.full((5, 1), 10.0)) or (np.empty(0), np.empty(0))
 
@@ -103,7 +103,7 @@ def test_bounds_are_interpolated_between_calibrated_steps_and_widened_by_the_las
 
 
 def test_a_last_slope_that_would_narrow_the_interval_is_not_followed() -> None:
-    intervals = Intervals(0.9, (1, 2), np.array([[-3.0], [-1.0]]), np.array([[3.0], [1.0]]))
+    intervals = Intervals.between(0.9, (1, 2), np.array([[-3.0], [-1.0]]), np.array([[3.0], [1.0]]))
 
     lower, upper = bounds(intervals, np.zeros((9, 1))) or (np.empty(0), np.empty(0))
 
@@ -112,7 +112,7 @@ def test_a_last_slope_that_would_narrow_the_interval_is_not_followed() -> None:
 
 
 def test_rows_of_a_longer_forecast_have_the_bounds_of_their_own_step() -> None:
-    intervals = Intervals(0.9, (1, 3), np.array([[-1.0], [-2.0]]), np.array([[1.0], [5.0]]))
+    intervals = Intervals.between(0.9, (1, 3), np.array([[-1.0], [-2.0]]), np.array([[1.0], [5.0]]))
     whole = bounds(intervals, np.zeros((6, 1))) or (np.empty(0), np.empty(0))
 
     part = bounds(intervals, np.zeros((2, 1)), first_step=5) or (np.empty(0), np.empty(0))
@@ -182,3 +182,55 @@ def test_intervals_that_make_no_sense_are_refused(change: dict[str, object]) -> 
         Intervals.from_dict({**good, **change})
 
     assert refused.value.code == "bad_intervals"
+
+
+LEVELS = (0.01, 0.05, 0.5, 0.95, 0.99)
+VALUES = np.array([[[-3.0], [-9]], [[-2], [-6]], [[0.5], [1]], [[2], [6]], [[4], [9]]])
+
+
+def test_of_several_quantiles_the_nominal_two_are_the_bounds() -> None:
+    head = Intervals(0.9, (1, 4), LEVELS, None)
+    assert bounds(head, np.zeros((2, 1))) is None
+
+    intervals = Intervals.from_head(json.loads(json.dumps(head.to_head()))).with_values(VALUES)
+
+    lower, upper = bounds(intervals, np.zeros((4, 1))) or (np.empty(0), np.empty(0))
+    assert lower[[0, 3], 0].tolist() == [-2, -6]
+    assert upper[[0, 3], 0].tolist() == [2, 6]
+    assert intervals.calibrated_steps == 4
+    assert not intervals.has_only_edges
+    assert Intervals.between(0.9, (1,), np.zeros((1, 1)), np.ones((1, 1))).has_only_edges
+
+
+def test_targets_are_selected_in_every_quantile() -> None:
+    intervals = Intervals(0.9, (1, 4), LEVELS, np.concatenate([VALUES, 10 * VALUES], axis=2))
+
+    assert np.array_equal(intervals.select([1]).values, 10 * VALUES)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"probabilities": [0.05, 0.5]},
+        {"probabilities": [0.05, 0.95, 0.5]},
+        {"probabilities": [0.0, 0.05, 0.95]},
+        {"probabilities": []},
+        {"probabilities": None},
+        {"nominal": 0.8},
+        {"steps": [4, 1]},
+        {"more": 1},
+    ],
+)
+def test_heads_that_make_no_sense_are_refused(change: dict[str, object]) -> None:
+    good = Intervals(0.9, (1, 4), LEVELS, None).to_head()
+
+    with pytest.raises(RejectedError) as refused:
+        Intervals.from_head({**good, **change})
+
+    assert refused.value.code == "bad_intervals"
+
+
+@pytest.mark.parametrize("values", [VALUES[::-1], VALUES[:4], VALUES[:, :1], VALUES[..., 0], VALUES + np.nan])
+def test_values_of_another_shape_or_order_are_refused(values: np.ndarray) -> None:
+    with pytest.raises(RejectedError):
+        Intervals(0.9, (1, 4), LEVELS, None).with_values(values)

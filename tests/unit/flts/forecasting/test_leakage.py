@@ -110,7 +110,7 @@ def test_with_the_fitted_numbers_held_later_rows_change_no_earlier_feature_or_fo
             origins=np.array([row]),
             input_seq_len=WINDOW,
         )
-        forecasts.append(roll_forecast(model, recipe, state, 4 if recipe.forecasts_its_inputs else 1))
+        forecasts.append(roll_forecast(model, state, 4 if recipe.forecasts_its_inputs else 1))
     np.testing.assert_array_equal(forecasts[0], forecasts[1])
 
 

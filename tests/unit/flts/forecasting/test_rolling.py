@@ -56,7 +56,7 @@ def test_a_rolled_horizon_of_60_equals_the_plain_loop(steps_a_pass: int, lags: b
     recipe = fit_recipe(as_train(series), spec)
     model = linear_model(recipe, window_steps=WINDOW, horizon_steps=steps_a_pass)
 
-    rolled = roll_forecast(model, recipe, state_after(recipe, series), 60)
+    rolled = roll_forecast(model, state_after(recipe, series), 60)
 
     answer = all_targets(recipe, unscale_targets(recipe, rolled[0]))
     assert answer.shape == (60, 3)
@@ -91,7 +91,7 @@ def test_a_horizon_longer_than_the_room_made_at_once_equals_the_plain_loop(
     recipe = fit_recipe(as_train(series), RecipeSpec(lags_enable=True))
     model = linear_model(recipe, window_steps=WINDOW, horizon_steps=steps_a_pass)
 
-    rolled = roll_forecast(model, recipe, state_after(recipe, series), horizon_steps)
+    rolled = roll_forecast(model, state_after(recipe, series), horizon_steps)
 
     expected = plain_loop(model, recipe, series, horizon_steps)
     np.testing.assert_allclose(unscale_targets(recipe, rolled[0]), expected, rtol=1e-6)
@@ -116,7 +116,6 @@ def test_origins_rolled_together_answer_as_each_alone(seed: int, horizon_steps: 
 
     together = roll_forecast(
         model,
-        recipe,
         RollState.at_origins(
             recipe, scaled=scaled_rows(recipe, series)[0], times=series.times, origins=origins, input_seq_len=WINDOW
         ),
@@ -125,7 +124,7 @@ def test_origins_rolled_together_answer_as_each_alone(seed: int, horizon_steps: 
 
     assert together.shape == (3, horizon_steps, 2)
     for position, origin in enumerate(origins):
-        alone = roll_forecast(model, recipe, state_after(recipe, series.rows(0, origin)), horizon_steps)
+        alone = roll_forecast(model, state_after(recipe, series.rows(0, origin)), horizon_steps)
         np.testing.assert_array_equal(together[position], alone[0])
 
 
@@ -159,9 +158,9 @@ def test_a_recipe_that_does_not_forecast_its_inputs_has_one_pass_and_names_them(
     model = linear_model(recipe, window_steps=WINDOW, horizon_steps=3)
 
     assert not can_roll(recipe)
-    assert roll_forecast(model, recipe, state_after(recipe, series), 3).shape == (1, 3, 1)
+    assert roll_forecast(model, state_after(recipe, series), 3).shape == (1, 3, 1)
     with pytest.raises(RejectedError, match=r"3 steps.* up, load ") as refused:
-        roll_forecast(model, recipe, state_after(recipe, series), 4)
+        roll_forecast(model, state_after(recipe, series), 4)
     assert refused.value.code == "horizon_too_long"
     with pytest.raises(RejectedError, match="up, load"):
         state_after(recipe, series).append(np.zeros((1, 1, 1)))

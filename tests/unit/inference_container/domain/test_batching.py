@@ -48,13 +48,13 @@ def counting_calls(champion: Champion, monkeypatch: pytest.MonkeyPatch) -> list[
     """Return a list that collects the sizes of all later model calls."""
     sizes: list[int] = []
     model = champion.forecaster.model
-    run = model.run_windows
+    run = model.run
 
     def counted(inputs: Any) -> Any:
-        sizes.append(len(inputs))
+        sizes.append(len(inputs["window"]))
         return run(inputs)
 
-    monkeypatch.setattr(model, "run_windows", counted)
+    monkeypatch.setattr(model, "run", counted)
     return sizes
 
 
@@ -303,7 +303,7 @@ def test_the_work_of_clients_that_left_is_dropped(champion: Champion, monkeypatc
 def test_an_error_of_the_model_reaches_the_requests_that_met_it_and_no_others(
     champion: Champion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = champion.forecaster.model.run_windows
+    run = champion.forecaster.model.run
     broken = [True]
 
     def sometimes(inputs: Any) -> Any:
@@ -313,7 +313,7 @@ def test_an_error_of_the_model_reaches_the_requests_that_met_it_and_no_others(
             raise OSError(msg)
         return run(inputs)
 
-    monkeypatch.setattr(champion.forecaster.model, "run_windows", sometimes)
+    monkeypatch.setattr(champion.forecaster.model, "run", sometimes)
 
     async def work(batcher: Batcher) -> Answer:
         with pytest.raises(OSError, match="out of memory"):
