@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from flts.forecasting.direct import CLOCK, FUTURE, PAST, PLACES
+from flts.forecasting.direct import CLOCK, FUTURE, PAST, PLACES, SECONDS
 from flts.forecasting.places import TURNS
 from flts.forecasting.rolling import WINDOW_INPUT
 
 if TYPE_CHECKING:
     from flts.bundle.format import Bundle
 
-SECONDS_INPUT, OUTPUT = "seconds", "forecast"
+SECONDS_INPUT, OUTPUT = SECONDS, "forecast"
 MAX_BATCH = 512
 """Windows or times per call; a larger input is split, so that a call needs no more memory than the proof."""
 BATCH_BYTES = 64 * 2**20
@@ -82,6 +82,7 @@ def _direct(bundle: Bundle) -> Signature:
         PAST: Tensor(PAST, "float32", (window, len(bundle.recipe.columns))),
         PLACES: Tensor(PLACES, "int64", (rows, len(bundle.seasons))),
         CLOCK: Tensor(CLOCK, "float32", (rows, TURNS)),
+        SECONDS: Tensor(SECONDS, "int64", (rows,)),
         FUTURE: Tensor(FUTURE, "float32", (rows, len(bundle.future_columns))),
     }
     forecast = (bundle.horizon_steps, bundle.output_columns)

@@ -15,8 +15,8 @@ from flts.forecasting.rolling import Inputs, horizon_too_long
 from flts.forecasting.series import FloatArray, IntArray
 from flts.forecasting.windows import Float32Array
 
-PAST, PLACES, CLOCK, FUTURE = "past", "places", "clock", "future"
-DIRECT_INPUTS = (PAST, PLACES, CLOCK, FUTURE)
+PAST, PLACES, CLOCK, SECONDS, FUTURE = "past", "places", "clock", "seconds", "future"
+DIRECT_INPUTS = (PAST, PLACES, CLOCK, SECONDS, FUTURE)
 """Names of the inputs that a direct model may take, in their order."""
 REMEMBERED_ORIGINS = 32
 """Origins whose places and turns are cached; most requests have one of the latest few last times."""
@@ -32,7 +32,7 @@ class Calendar:
     seasons : tuple of s ints
         Lengths in rows, for the places.
     names : tuple
-        `PLACES`, `CLOCK`, both or neither: what the model takes.
+        What the model takes; `PLACES`, `CLOCK` and `SECONDS` are made here.
     window_rows, horizon_steps : int
     """
 
@@ -41,13 +41,17 @@ class Calendar:
     ) -> None:
         self._grid = grid
         self._seasons = seasons
-        self._names = tuple(name for name in (PLACES, CLOCK) if name in names)
+        self._names = tuple(name for name in (PLACES, CLOCK, SECONDS) if name in names)
         self._window_rows = window_rows
         self._horizon_steps = horizon_steps
         self._remembered: dict[int, dict[str, NDArray[Any]]] = {}
 
     def at(self, last_times: IntArray) -> Inputs:
-        """Return places (b, L + H, s) int64 and turns (b, L + H, 3) float32 of origins with these last times, (b,)."""
+        """Return the inputs of origins with these last times, (b,).
+
+        ``places`` is (b, L + H, s) int64, ``clock`` (b, L + H, 3) float32, and ``seconds`` (b, L + H) int64, since 1970
+        on the clock of the data set.
+        """
         if not self._names:
             return {}
         distinct, inverse = np.unique(last_times, return_inverse=True)
@@ -90,6 +94,8 @@ class Calendar:
             made[PLACES] = season_places(self._grid, times, self._seasons)
         if CLOCK in self._names:
             made[CLOCK] = clock_turns(self._grid, times).astype(np.float32)
+        if SECONDS in self._names:
+            made[SECONDS] = self._grid.clock(times)
         return made
 
 
@@ -121,7 +127,8 @@ class DirectInputs:
         past = self.input_seq_len * len(self.recipe.columns) if PAST in self.names else 0
         places = rows * len(self.seasons) * _INT64_CELLS if PLACES in self.names else 0
         clock = rows * TURNS if CLOCK in self.names else 0
-        return past + places + clock + self.horizon_steps * len(self.recipe.varying_targets)
+        seconds = rows * _INT64_CELLS if SECONDS in self.names else 0
+        return past + places + clock + seconds + self.horizon_steps * len(self.recipe.varying_targets)
 
     def start(self, scaled: FloatArray, last_times: IntArray) -> DirectState:
         """See `PassInputs`."""

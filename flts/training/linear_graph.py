@@ -1,43 +1,54 @@
-"""LINEAR as an ONNX graph."""
+"""LINEAR as the ONNX graph of a direct model (`flts.forecasting.direct`)."""
 
 from __future__ import annotations
 
 import numpy as np
-import onnx
-from onnx import TensorProto
 
+from flts.forecasting.direct import CLOCK, PAST, PLACES
+from flts.forecasting.linear.calendar import Calendar
 from flts.forecasting.linear.model import LinearModel, Part
 from flts.training.onnx_file import GraphBuilder
 
-PAST_INPUT, PLACES_INPUT, CLOCK_INPUT = "past", "places", "clock"
+
+def linear_inputs(model: LinearModel) -> tuple[str, ...]:
+    """Return the names of the inputs of a model's graph, of `flts.forecasting.direct.DIRECT_INPUTS`."""
+    places = (PLACES,) if any(part.profile is not None for part in model.parts) else ()
+    return (PAST, *places, *((CLOCK,) if model.clock else ()))
 
 
-def linear_graph(model: LinearModel) -> onnx.ModelProto:
-    """Return the graph of a model; it computes what `LinearModel.__call__` does, in float32.
+def add_linear(graph: GraphBuilder, model: LinearModel, calendar: Calendar) -> str:
+    """Add what `LinearModel.__call__` does, in float32, and return the name of the forecast (batch, H, k).
 
-    Its inputs are ``past`` (batch, L, m) float32 with the L rows that the model requires, ``places`` (batch, L + H, S)
-    int64 and ``clock`` (batch, c) float32; its output is ``forecast`` (batch, H, k) float32. A model without a profile
-    has no input ``places``, and a model without a calendar has no input ``clock``. Each seasonal value, the calendar
-    and the rows of other columns are one MatMul each.
+    Each seasonal value, the calendar and the rows of other columns are one MatMul each. ``past`` must have the L rows
+    that the model requires; ``places`` and ``clock`` have L + H rows.
+
+    Parameters
+    ----------
+    graph : GraphBuilder
+    model : LinearModel
+    calendar : Calendar
+        The one that made the model's ``clock`` features.
     """
-    return _Graph(model).build()
+    return _Nodes(graph, model, calendar).answer()
 
 
-class _Graph:
-    def __init__(self, model: LinearModel) -> None:
+class _Nodes:
+    def __init__(self, graph: GraphBuilder, model: LinearModel, calendar: Calendar) -> None:
+        self.graph = graph
         self.model = model
-        self.graph = GraphBuilder()
+        self.calendar = calendar
         self.rows = model.rows_required
+        self.clock = self._calendar() if model.clock else ""
         self.shared_steps = not np.array_equal(model.step_weights, np.arange(model.horizon))
 
-    def build(self) -> onnx.ModelProto:
+    def answer(self) -> str:
         model, graph = self.model, self.graph
-        centred = graph.node("Sub", [PAST_INPUT, graph.constant(model.mean)])
+        centred = graph.node("Sub", [PAST, graph.constant(model.mean)])
         z = graph.node("Div", [centred, graph.constant(model.scale)])
         own = graph.node("Gather", [z, graph.constant(model.targets)], axis=2)
         terms = [term for part in model.parts for term in self._part(part, own)]
         if model.clock_weights is not None:
-            terms.append(self._to_steps(graph.node("MatMul", [CLOCK_INPUT, graph.constant(model.clock_weights)])))
+            terms.append(self._to_steps(graph.node("MatMul", [self.clock, graph.constant(model.clock_weights)])))
         if model.other_weights is not None:
             last = self._rows_of(z, np.arange(self.rows - 1, self.rows - 1 - model.other_rows, -1))
             by_column = graph.node("Transpose", [last], perm=[0, 2, 1])
@@ -48,13 +59,23 @@ class _Graph:
             forecast = graph.node("Add", [forecast, term])
         by_step = graph.node("Transpose", [forecast], perm=[1, 2, 0])
         scaled = graph.node("Mul", [by_step, graph.constant(model.scale[model.targets])])
-        answer = graph.node("Add", [scaled, graph.constant(model.mean[model.targets])])
-        inputs: list[tuple[str, int, tuple[int, ...]]] = [(PAST_INPUT, TensorProto.FLOAT, (self.rows, len(model.mean)))]
-        if any(part.profile is not None for part in model.parts):
-            inputs.append((PLACES_INPUT, TensorProto.INT64, (self.rows + model.horizon, model.places)))
-        if model.clock:
-            inputs.append((CLOCK_INPUT, TensorProto.FLOAT, (model.clock,)))
-        return graph.model(answer, inputs, (TensorProto.FLOAT, (model.horizon, len(model.targets))))
+        return graph.node("Add", [scaled, graph.constant(model.mean[model.targets])])
+
+    def _calendar(self) -> str:
+        """Return the features of the first step, (batch, c), in the order of `Calendar.__call__`."""
+        graph = self.graph
+        turns = graph.node("Gather", [CLOCK, graph.constant(np.array(self.rows))], axis=1)
+        waves = []
+        for at, harmonics in enumerate(self.calendar.harmonics):
+            turn = graph.node("Gather", [turns, graph.integers(at)], axis=1)
+            angles = [
+                graph.node("Mul", [turn, graph.constant(np.float32(2 * np.pi * number))])
+                for number in range(1, harmonics + 1)
+            ]
+            waves.append([graph.node(wave, [angle]) for angle in angles for wave in ("Sin", "Cos")])
+        days, weeks, years = waves
+        products = [graph.node("Mul", [one, other]) for one in days for other in weeks[:2]]
+        return graph.node("Concat", [*days, *weeks, *years, *products], axis=1)
 
     def _part(self, part: Part, own: str) -> list[str]:
         """Return the terms of a seasonal value, each (k, batch, H)."""
@@ -62,7 +83,7 @@ class _Graph:
         lags = np.arange(self.rows - 1, self.rows - 1 - model.window, -1)
         rest, known = self._rows_of(own, lags), None
         if part.profile is not None:
-            of_season = graph.node("Gather", [PLACES_INPUT, graph.constant(np.array(part.base.season))], axis=2)
+            of_season = graph.node("Gather", [PLACES, graph.constant(np.array(part.base.season))], axis=2)
             used = np.concatenate([lags, np.arange(self.rows, self.rows + model.horizon)])
             place = graph.node("Min", [self._rows_of(of_season, used), graph.integers(len(part.profile) - 1)])
             profile = graph.node("Gather", [graph.constant(part.profile), place], axis=0)
@@ -79,7 +100,7 @@ class _Graph:
         if part.bias is not None:
             answer = graph.node("Add", [answer, graph.constant(part.bias)])
             if part.clock_weights is not None:
-                clock = graph.node("MatMul", [CLOCK_INPUT, graph.constant(part.clock_weights)])
+                clock = graph.node("MatMul", [self.clock, graph.constant(part.clock_weights)])
                 answer = graph.node("Add", [answer, self._to_steps(clock)])
             answer = graph.node("Mul", [answer, share])
         if known is None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flts.forecasting.grid import DAY, EPOCH_WEEKDAY, WEEK, YEAR_SECONDS
+from flts.forecasting.grid import DAY, WEEK, YEAR_SECONDS
 from flts.forecasting.series import FloatArray, IntArray
 
 DAY_HARMONICS, WEEK_HARMONICS = 3, 2
@@ -33,20 +33,23 @@ class Calendar:
         """Number of features."""
         return 2 * (self.day + self.week + self.year) + (4 * self.day if self.week else 0)
 
-    def __call__(self, clock: IntArray) -> FloatArray:
+    @property
+    def harmonics(self) -> tuple[int, int, int]:
+        """Harmonics of the turns of the day, the week and the year."""
+        return self.day, self.week, self.year
+
+    def __call__(self, turns: FloatArray) -> FloatArray:
         """Return sines and cosines, and the products of the day's with the week's first, (..., width), in [-1, 1].
 
         Parameters
         ----------
-        clock : (...)
-            Seconds since 1970-01-01 00:00 on the clock of the data set (`Grid.clock`).
+        turns : (..., 3)
+            Of day, week and year (`flts.forecasting.places.clock_turns`).
         """
-        days = _waves(clock % DAY / DAY, self.day)
-        weeks = _waves((clock + EPOCH_WEEKDAY * DAY) % WEEK / WEEK, self.week)
-        years = _waves(clock % YEAR_SECONDS / YEAR_SECONDS, self.year)
+        days, weeks, years = (_waves(turns[..., at], number) for at, number in enumerate(self.harmonics))
         products = [one * other for one in days for other in weeks[:2]]
         parts = [*days, *weeks, *years, *products]
-        return np.stack(parts, axis=-1) if parts else np.empty((*clock.shape, 0))
+        return np.stack(parts, axis=-1) if parts else np.empty((*turns.shape[:-1], 0))
 
 
 def find_calendar(clock: IntArray, step_seconds: int) -> Calendar:

@@ -55,6 +55,14 @@ def test_only_what_the_model_takes_is_made() -> None:
     assert set(Calendar(BERLIN, (), ("past",), 3, 2).at(times)) == set()
 
 
+def test_seconds_are_those_of_the_local_clock() -> None:
+    summer = np.array([1_720_000_800])  # 10:00 UTC, 12:00 in Berlin
+
+    made = Calendar(BERLIN, (), ("seconds",), 2, 1).at(summer)["seconds"]
+
+    assert ((made[0] - summer) // 3_600).tolist() == [1, 2, 3]
+
+
 def test_the_cache_forgets_instead_of_growing() -> None:
     calendar = Calendar(BERLIN, (24,), NAMES, LENGTH, HORIZON)
     for at in range(3 * REMEMBERED_ORIGINS):

@@ -18,9 +18,8 @@ def test_harmonics_need_two_periods_and_more_than_two_rows_per_wave() -> None:
 
 def test_features_are_waves_of_the_clock_and_products_of_day_and_week() -> None:
     calendar = Calendar(day=1, week=1, year=0)
-    monday = 4 * DAY  # 1970-01-05
 
-    features = calendar(np.array([monday + 6 * HOUR]))
+    features = calendar(np.array([[6 / 24, 6 / 168, 0.0]]))  # Monday, 6 o'clock
 
     assert features.shape == (1, calendar.width)
     week = 2 * np.pi / 28
