@@ -37,7 +37,7 @@ Limits = tuple[float | None, float | None]
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """The content of ``bundle.json``. It names no run and no time of its making, so equal trainings give equal bytes."""
+    """The content of ``bundle.json``. It names no run and no time of making, so equal trainings give equal bytes."""
 
     model_type: str
     input_kind: InputKind
