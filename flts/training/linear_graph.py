@@ -69,7 +69,7 @@ class _Nodes:
         for at, harmonics in enumerate(self.calendar.harmonics):
             turn = graph.node("Gather", [turns, graph.integers(at)], axis=1)
             angles = [
-                graph.node("Mul", [turn, graph.constant(np.float32(2 * np.pi * number))])
+                graph.node("Mul", [turn, graph.constant(np.array(2 * np.pi * number, dtype=np.float32))])
                 for number in range(1, harmonics + 1)
             ]
             waves.append([graph.node(wave, [angle]) for angle in angles for wave in ("Sin", "Cos")])
