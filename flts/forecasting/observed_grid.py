@@ -66,7 +66,7 @@ def observed_step(times: IntArray) -> int:
     """
     if len(times) < 2:  # noqa: PLR2004 - a difference needs two times
         msg = f"a step needs at least 2 rows; there are {len(times)}"
-        raise SeriesTooShortError(msg)
+        raise SeriesTooShortError(msg, field="train")
     differences = np.diff(times)
     if (differences == differences[0]).all():
         return int(differences[0])

@@ -93,8 +93,10 @@ def test_the_step_is_the_most_common_difference_and_the_smaller_of_two_equally_c
 
 
 def test_one_row_has_no_step() -> None:
-    with pytest.raises(SeriesTooShortError):
+    with pytest.raises(SeriesTooShortError) as refused:
         observed_step(np.array([0]))
+
+    assert refused.value.field == "train"
 
 
 def test_rows_that_vary_around_a_usual_step_have_it() -> None:
