@@ -144,7 +144,7 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_reason(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--reason", help="why, for whoever looks later; `flts why` shows it")
+    parser.add_argument("--reason", help="reason, kept with the record; `flts why` shows it")
 
 
 def _add_operations(command: Callable[[str, str], argparse.ArgumentParser]) -> None:

@@ -46,7 +46,7 @@ def add_arguments(command: Callable[[str, str], argparse.ArgumentParser]) -> Non
     replay.add_argument("--rate", type=float, help="so many a second at most; the gateway has a limit of its own")
     replay.add_argument("--again", action="store_true", help="also those that were replayed before")
     replay.add_argument("--force", action="store_true", help="also those of runs that have ended")
-    replay.add_argument("--reason", help="why, for whoever looks later")
+    replay.add_argument("--reason", help="reason, kept with the record")
 
 
 def dead_letters(client: GatewayClient, arguments: argparse.Namespace) -> int:

@@ -17,11 +17,11 @@ def add_arguments(command: Callable[[str, str], argparse.ArgumentParser]) -> Non
     delete.add_argument("--yes", action="store_true", help="do it; without it only what would go is shown")
     delete.add_argument("--dry-run", action="store_true", help="show what would go, and change nothing")
     delete.add_argument("--cancel", action="store_true", help="cancel runs that are under way; else they forbid it")
-    delete.add_argument("--reason", help="why, for whoever looks later")
+    delete.add_argument("--reason", help="reason, kept with the record")
 
     janitor = command("janitor", "Remove what is old now, rather than at the next daily round")
     janitor.add_argument("--dry-run", action="store_true", help="show what would go and why, and change nothing")
-    janitor.add_argument("--reason", help="why, for whoever looks later")
+    janitor.add_argument("--reason", help="reason, kept with the record")
 
 
 def delete(client: GatewayClient, arguments: argparse.Namespace) -> int:

@@ -62,7 +62,7 @@ UPLOAD_BODY = {
                             "type": "boolean",
                             "description": "Compute again what an earlier run has computed",
                         },
-                        "reason": {"type": "string", "description": "Why, for whoever looks later"},
+                        "reason": {"type": "string", "description": "Reason, kept with the record"},
                         "replace": {
                             "type": "boolean",
                             "description": "Accept other columns, another step or far fewer rows than before",

@@ -13,7 +13,7 @@ from gateway_container.security import api_key_scheme, require_key
 
 router = APIRouter(tags=["operation"])
 WRITE = [Depends(api_key_scheme), Depends(require_key)]
-Reason = Annotated[str | None, Query(max_length=LONGEST_REASON, description="Why, for whoever looks later")]
+Reason = Annotated[str | None, Query(max_length=LONGEST_REASON, description="Reason, kept with the record")]
 
 
 @router.delete("/datasets/{identifier}", dependencies=WRITE, summary="Delete a data set everywhere")
