@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import tempfile
 from pathlib import Path
@@ -49,7 +50,13 @@ class Gathered:
         if self._file is None:
             return self._pieces.pop() if len(self._pieces) == 1 else _joined(self._pieces, self._columns)
         with self._file as file:
-            mapped = mmap.mmap(file.fileno(), 0)
+            try:
+                mapped = mmap.mmap(file.fileno(), 0)
+            except OSError as error:
+                if error.errno != errno.ENOMEM:
+                    raise
+                msg = f"the address space has no room for {self.rows:,} rows"
+                raise MemoryError(msg) from error
         return np.ndarray((self._rows_in_file, self._columns), np.float64, mapped)
 
     def _close_piece(self, folder: Path | None) -> None:

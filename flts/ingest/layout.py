@@ -75,12 +75,21 @@ def lay_out(train: RawTable, test: RawTable | None, recipe: RecipeSettings) -> L
         grid=grid_of(train.times, recipe.step, recipe.time_zone or None),
         time_column=train.time_column,
     )
+    _check_on_grid(series, train.rows, 2, "train")
     if has_test_file:
         _check_follows(series, test)
     test_series, test_grid, joined = _grid_after(series, test, recipe.max_gap_steps)
+    _check_on_grid(test_series, test.rows, 1, "test")
     return Layout(
         series, test_series, train_grid, test_grid, joined, has_test_file, implausible, future_rows, rows_of_step
     )
+
+
+def _check_on_grid(series: Series, rows: int, least: int, name: str) -> None:
+    """Refuse rows of which too few are at times of the step."""
+    if len(series) < least:
+        msg = f"{name}: {len(series)} of {rows} rows are at times of the step {series.grid.text} (STEP)"
+        raise SeriesTooShortError(msg, field=name)
 
 
 def _plausible(

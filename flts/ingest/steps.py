@@ -50,6 +50,8 @@ def one_step(table: RawTable, step: str, zone: str | None = None, *, name: str) 
     RejectedError
         ``change_of_step`` if the step changes and ``STEP`` is not set; ``bad_setting`` with field ``STEP``.
     """
+    if table.rows < 2:  # noqa: PLR2004 - a step needs two rows, and `lay_out` refuses fewer
+        return table
     change = change_of_step(table.times)
     if not step:
         if change is None or grid_of(table.times, "", zone).is_calendar:

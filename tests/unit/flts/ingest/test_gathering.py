@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import mmap
 import resource
@@ -18,7 +19,7 @@ from flts.forecasting.by_column import CHUNK_ROWS
 from flts.forecasting.recipe import RecipeSpec, fit_recipe
 from flts.forecasting.splits import as_train
 from flts.ingest import gathering
-from flts.ingest.gathering import Gathered
+from flts.ingest.gathering import PIECE_BYTES, Gathered
 from flts.ingest.layout import lay_out
 from flts.ingest.reader import read_table
 from flts.ingest.report import validation_report
@@ -175,3 +176,17 @@ def test_a_large_file_needs_less_memory_than_its_values(monkeypatch: pytest.Monk
         tracemalloc.stop()
 
     assert peak / rows < MOST_BYTES_A_ROW
+
+
+def test_a_file_that_the_address_space_cannot_hold_is_a_lack_of_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr("mmap.mmap", no_room)
+    gathered = Gathered(1, tmp_path)
+    gathered.add(np.zeros((PIECE_BYTES // 8, 1)))
+
+    with pytest.raises(MemoryError):
+        gathered.values()

@@ -7,10 +7,12 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from flts.errors import RejectedError
+from flts.errors import RejectedError, SeriesTooShortError
 from flts.forecasting.grid import HOUR, FixedGrid, IntArray
+from flts.ingest.layout import lay_out
 from flts.ingest.steps import StepChange, change_of_step, one_step
 from flts.ingest.table import RawTable
+from flts.settings import RecipeSettings
 from tests.unit.flts.forecasting.test_grid import GRIDS
 
 START = int(datetime(2024, 1, 1, tzinfo=UTC).timestamp())
@@ -75,3 +77,12 @@ def test_rows_of_the_step_itself_stay_as_they_are() -> None:
 
     assert one_step(given, "1 h", name="train") is given
     assert FixedGrid(HOUR).text == "1 h"
+
+
+def test_rows_of_which_none_is_at_a_time_of_the_step_are_refused() -> None:
+    settings = RecipeSettings(step="1 month, last day")
+
+    for rows in (HOURLY[:1], HOURLY[:30]):
+        with pytest.raises(SeriesTooShortError) as refused:
+            lay_out(table(rows), None, settings)
+        assert refused.value.field == "train"
