@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 
-# Empty, so that Python caches bytecode: tests start hundreds of processes, and each would compile every module anew.
+# Empty, so that Python caches bytecode: tests start hundreds of processes, and each would compile every module again.
 export PYTHONDONTWRITEBYTECODE =
 
 .DEFAULT_GOAL := help

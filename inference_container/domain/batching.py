@@ -175,9 +175,7 @@ class _Lane:
             return
         try:
             with np.errstate(all="ignore"):  # no warning if huge inputs overflow to infinity: _answer refuses these
-                call = (
-                    self._clock_call(short) if self._inputs is None else self._rows_call(self._inputs, short, rolling)
-                )
+                call = self._call(short, rolling)
         except Exception as error:  # noqa: BLE001 - a bug fails only this turn's requests; the next turn must follow
             self._fail([*short, *rolling], error)
             self._next()
