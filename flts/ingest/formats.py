@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import shutil
+import struct
 import tempfile
 import zipfile
 import zlib
@@ -21,6 +22,8 @@ from flts.ingest.lines import BLOCK_BYTES
 from flts.ingest.magic import format_of
 
 BATCH_ROWS = 1 << 14
+DAMAGED_ZIP = (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError, struct.error)
+"""Errors of zipfile; NotImplementedError is raised for an unknown version, which damaged bytes can state."""
 _EXACT_INTEGERS = 1e15  # a float64 below has all of its digits before the point
 _SHEET_ERROR = timedelta(milliseconds=5)  # Excel stores times as fractions of a day, which are not exact
 
@@ -54,7 +57,7 @@ def text_of(stream: BinaryIO, *, limit: int, notes: list[str], name: str) -> Ite
             _check_size(file.tell(), limit, name)
             file.seek(0)
             yield from (_parquet(file) if kind == "Parquet" else _excel(file, limit, notes, name))
-    except (zlib.error, EOFError, pa.ArrowException, zipfile.BadZipFile) as error:
+    except (zlib.error, EOFError, pa.ArrowException, *DAMAGED_ZIP) as error:
         msg = f"the {kind} file is damaged: {str(error)[:200]}"
         raise RejectedError(msg, code="unreadable", field=name) from None
 

@@ -27,6 +27,12 @@ STEPS_SEEN = 100_000
 """Rows from which the usual step of a file is found."""
 SCAN_DAYS = 2
 """Days between two looks at a zone's offset. No zone changes its clock twice within two days."""
+FIRST_ZONE_YEAR = 1800
+"""Year before which no zone changes its clock: the zone database begins with the standard times of railways."""
+RULE_YEAR = 2100
+"""Year from which on a rule makes all changes; from there on the changes repeat with the calendar."""
+CALENDAR_YEARS, CALENDAR_DAYS = 400, 146_097
+"""Years after which the calendar repeats with its weekdays, and their days."""
 _FIRST_YEAR, _LAST_YEAR = 1, 9998  # datetime cannot represent the neighbouring years in every zone
 
 
@@ -255,6 +261,11 @@ def _changes(zone: str, micros: IntArray) -> _Changes:
 @lru_cache(maxsize=4096)
 def _changes_of_year(zone: str, year: int) -> tuple[tuple[int, int], ...]:
     """Return a zone's clock changes of a year as (microseconds UTC, new offset)."""
+    if year < FIRST_ZONE_YEAR:
+        return ()
+    if year >= RULE_YEAR + CALENDAR_YEARS:
+        shift = CALENDAR_DAYS * DAY
+        return tuple((at + shift, offset) for at, offset in _changes_of_year(zone, year - CALENDAR_YEARS))
     info = zone_of(zone)
     found = []
     for start, stop in _steps_of_year(year):

@@ -73,6 +73,7 @@ def test_dates_and_missing_cells_of_parquet() -> None:
         (parquet_of(time=TIMES, load=LOAD)[:-20], "unreadable"),
         (b"PAR1" + bytes(40) + (40).to_bytes(4, "little") + b"PAR1", "unreadable"),
         (gzip.compress(CSV.encode())[:-20], "unreadable"),
+        (excel_of([["time", "load"]]).replace(b"PK\x01\x02\x14\x03\x14", b"PK\x01\x02\x14\x03\xbe"), "unreadable"),
         (gzip.compress(gzip.compress(CSV.encode())), "not_csv"),
     ],
 )

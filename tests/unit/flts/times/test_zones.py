@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from flts.errors import RejectedError
 from flts.times import to_local, to_utc, zone_of
+from flts.times.zones import _changes_of_year, _steps_of_year
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 HOUR = 3_600_000_000
@@ -34,6 +36,33 @@ def test_the_local_clock_is_the_one_of_the_standard_library(zone: str, seconds: 
 
     expected = [(EPOCH + timedelta(seconds=at)).astimezone(ZoneInfo(zone)).replace(tzinfo=UTC) for at in seconds]
     assert local.tolist() == [(clock - EPOCH) // timedelta(microseconds=1) for clock in expected]
+
+
+@pytest.mark.parametrize("zone", ZONES)
+@pytest.mark.parametrize("year", [1799, 2087, 2499, 2500, 3024, 9997])
+def test_the_local_clock_of_any_year_is_the_one_of_the_standard_library(zone: str, year: int) -> None:
+    start = datetime(year, 1, 1, tzinfo=UTC)
+    moments = [start + timedelta(hours=hours) for hours in range(0, 366 * 24, 7)]
+
+    local = to_local(np.array([(at - EPOCH) // timedelta(microseconds=1) for at in moments]), zone)
+
+    expected = [at.astimezone(ZoneInfo(zone)).replace(tzinfo=UTC) for at in moments]
+    assert local.tolist() == [(clock - EPOCH) // timedelta(microseconds=1) for clock in expected]
+
+
+def test_times_thousands_of_years_apart_scan_the_changes_of_few_years(monkeypatch: pytest.MonkeyPatch) -> None:
+    scanned: list[int] = []
+
+    def counted(year: int) -> Iterator[tuple[datetime, datetime]]:
+        scanned.append(year)
+        return _steps_of_year(year)
+
+    monkeypatch.setattr("flts.times.zones._steps_of_year", counted)
+    _changes_of_year.cache_clear()
+
+    to_utc(micros("0002-01-01T00:00", "9997-01-01T00:00"), "Europe/Berlin")
+
+    assert (min(scanned), max(scanned), len(scanned)) == (1800, 2499, 700)
 
 
 @pytest.mark.parametrize("zone", ZONES)
