@@ -138,6 +138,8 @@ def upload_lines(answer: Record) -> list[str]:
             f"step {report.get('step') or duration(report.get('step_seconds'))}, "
             f"targets: {', '.join(report.get('targets') or ())}"
         )
+    if report.get("horizon_steps"):
+        lines.append(f"  horizon: {report['horizon_steps']:,} steps are judged and served (HORIZON)")
     lines += [f"  {fact}" for fact in report.get("understood") or ()]
     lines += [f"  ! {warning}" for warning in report.get("warnings") or ()]
     if not answer.get("announced", True):

@@ -113,7 +113,7 @@ class _Evaluation:
         self._progress = progress
         self._began = began
         self._rules = GateRules(settings.gate_min_skill, settings.gate_significance, settings.gate_against_champion)
-        self._steps = settings.horizons(settings.output_seq_len)
+        self._steps = settings.horizons(settings.pass_steps)
 
     def refuse(self, candidates: Sequence[Candidate]) -> Judgement:
         """Return the judgement of a run without a model that can be scored."""
@@ -183,7 +183,7 @@ class _Evaluation:
         first = self._data.raw_test_context_rows
         usable = target_rows(
             test.segments(),
-            context_rows=self._settings.input_seq_len + self._recipe.warmup_rows,
+            context_rows=self._settings.window_rows + self._recipe.warmup_rows,
             first_row=first,
             last_row=len(test),
         )
@@ -247,7 +247,7 @@ class _Evaluation:
             self._store, self._data, trained, train, self._settings, horizon=max(self._steps), alive=alive
         )
         history = raw_rows(self._recipe, train.features)
-        context = self._settings.input_seq_len + self._recipe.warmup_rows
+        context = self._settings.window_rows + self._recipe.warmup_rows
         persistence: Contender | None = None
         scored = []
         for one in loaded:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from flts.errors import RejectedError
@@ -19,6 +19,9 @@ from flts.errors import RejectedError
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 """A list written as ``A,B,C``."""
 Share = Annotated[float, Field(ge=0, le=1)]
+Length = Annotated[int | None, BeforeValidator(lambda value: None if value == "auto" else value)]
+"""A number of rows; None for ``auto``."""
+AUTO_WINDOW_ROWS, AUTO_PASS_STEPS = 10, 1
 DEFAULT_CREDENTIALS = frozenset(
     {"minioadmin", "minio", "minio123", "password", "changeme", "admin", "mlflow", "postgres", "secret"}
 )
@@ -248,14 +251,42 @@ class WindowSettings(Settings):
 
     OVERRIDABLE: ClassVar[bool] = True
 
-    input_seq_len: int = Field(default=10, ge=1, le=10_000)
-    """Rows in the window of a window model, unless the model chooses its own window."""
-    output_seq_len: int = Field(default=1, ge=1, le=1_000)
-    """Rows that a window model forecasts in one pass."""
+    horizon: str = Field(default="auto", max_length=40)
+    """Steps ahead that models are trained for, judged at and served for: a number of steps (`48`) or a duration (`24h`,
+    `14 days`, `12 months`). `auto`: `OUTPUT_SEQ_LEN` if that is a number, else by the step of the rows. Never more than
+    a tenth of the rows."""
+    input_seq_len: Length = Field(default=None, ge=1, le=10_000)
+    """Rows in the window of a window model, unless the model chooses its own window. Unset or `auto`: 10."""
+    output_seq_len: Length = Field(default=None, ge=1, le=1_000)
+    """Rows that a window model forecasts in one pass. Unset or `auto`: 1."""
     stop_tail: float = Field(default=0.1, gt=0, lt=0.5)
     """Share of the training part that is reserved for early stopping."""
     calibration_tail: float = Field(default=0.1, gt=0, lt=0.5)
     """Share of the training part, after the stopping tail, that is reserved for calibrating the intervals."""
+
+    @property
+    def window_rows(self) -> int:
+        """Rows in the window of a window model."""
+        return AUTO_WINDOW_ROWS if self.input_seq_len is None else self.input_seq_len
+
+    @property
+    def pass_steps(self) -> int:
+        """Rows that a window model forecasts in one pass."""
+        return AUTO_PASS_STEPS if self.output_seq_len is None else self.output_seq_len
+
+    def hashed(self, owner: type[WindowSettings]) -> dict[str, Any]:
+        """Return the settings of a model that enter its train_hash, by field name.
+
+        A length that is ``auto`` has its number, so that the hash is that of the release that had no ``auto``. The
+        horizon is left out: a window model is the same at every horizon.
+
+        Parameters
+        ----------
+        owner : type
+            The settings class of the model's trainer.
+        """
+        lengths = {"input_seq_len": self.window_rows, "output_seq_len": self.pass_steps}
+        return {name: getattr(self, name) for name in owner.model_fields if name != "horizon"} | lengths
 
 
 class ReadSettings(Settings):

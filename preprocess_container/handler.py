@@ -12,7 +12,7 @@ from flts.contracts.ids import derived_event_id
 from flts.contracts.lifecycle import RunState
 from flts.errors import FltsError, HashMismatchError, ObjectNotFoundError, RejectedError
 from flts.forecasting.grid import Grid
-from flts.ingest.enough_rows import check_enough_rows
+from flts.ingest.enough_rows import check_enough_rows, horizon_of
 from flts.ingest.layout import lay_out
 from flts.ingest.table import RawTable
 from flts.observability.logs import get_logger
@@ -75,8 +75,10 @@ class PreprocessUpload:
             self._reject(event, began, error)
             raise
         stored, digest, reused = made
+        horizon = horizon_of(stored.usable, stored.recipe.grid, self._settings.with_overrides(event.settings))
+        log.info("horizon", steps=horizon.steps, asked_steps=horizon.asked, note=horizon.note)
         self._metrics.datasets_preprocessed.labels(outcome="reused" if reused else "done").inc()
-        training, inference = self._events(event, stored, digest)
+        training, inference = self._events(event, stored, digest, horizon.steps)
         # The event for the inference worker is also stored. The worker polls the store, so that it makes the forecast
         # even if the event is lost in Kafka.
         self._forecasts.put_inference(inference)
@@ -172,7 +174,9 @@ class PreprocessUpload:
             tables.append(table)
         return tables[0], tables[1] if len(tables) > 1 else None
 
-    def _events(self, event: RawData, stored: StoredDataset, digest: str) -> tuple[TrainingData, InferenceData]:
+    def _events(
+        self, event: RawData, stored: StoredDataset, digest: str, horizon_steps: int
+    ) -> tuple[TrainingData, InferenceData]:
         shared = {
             "identifier": event.identifier,
             "pipeline_run_id": event.pipeline_run_id,
@@ -183,6 +187,7 @@ class PreprocessUpload:
             "raw_test_context_rows": stored.context_rows,
             "step_seconds": stored.recipe.step_seconds,
             "grid": None if stored.recipe.grid.is_plain else stored.recipe.grid.to_dict(),
+            "horizon_steps": horizon_steps,
             "sampling": stored.sampling,
             "test_sampling": stored.test_sampling,
             "settings": event.settings,

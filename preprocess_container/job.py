@@ -143,8 +143,10 @@ class DatasetJob:
 
     def _hash(self, train: ClaimCheck, test: ClaimCheck | None) -> str:
         digest = config_hash(self._settings, train_sha256=train.sha256, test_sha256=test.sha256 if test else None)
-        windows = {name: getattr(self._settings, name) for name in WindowSettings.model_fields}
-        return sha256_of({"config_hash": digest, "windows": windows})
+        windows = self._settings.hashed(WindowSettings)
+        # Added only where it is set, so that a Job of the last release has the same hash.
+        horizon = {} if self._settings.horizon == "auto" else {"horizon": self._settings.horizon}
+        return sha256_of({"config_hash": digest, "windows": windows | horizon})
 
 
 def main() -> int:

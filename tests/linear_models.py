@@ -55,12 +55,12 @@ class LinearFitter:
             data.features,
             data.recipe,
             data.tails,
-            input_seq_len=settings.input_seq_len,
-            output_seq_len=settings.output_seq_len,
+            input_seq_len=settings.window_rows,
+            output_seq_len=settings.pass_steps,
         )
         weights, bias = _least_squares(windows.fit)
         _, length, features = windows.fit.inputs.shape
-        horizon = settings.output_seq_len
+        horizon = settings.pass_steps
         held_out = windows.calibrate.inputs[:16]
         answers = (held_out.reshape(len(held_out), -1) @ weights + bias).reshape(len(held_out), horizon, -1)
         history = [{"train_loss": 2.0, "val_loss": 3.0}, {"train_loss": 1.0, "val_loss": 1.5}]

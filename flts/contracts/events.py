@@ -94,6 +94,8 @@ class TrainingData(Event):
     """Seconds between two rows; the mean if ``grid`` is given."""
     grid: dict[str, Any] | None = None
     """The grid of the rows (`flts.forecasting.grid`), if it is not just a fixed step."""
+    horizon_steps: int | None = Field(default=None, ge=1)
+    """Steps ahead that models are trained for, judged at and served for; null: `OUTPUT_SEQ_LEN`."""
     sampling: Sampling | None = None
     test_sampling: Sampling | None = None
     settings: dict[str, Scalar] = {}

@@ -47,10 +47,11 @@ class Horizon:
     """A sentence that explains why ``steps`` is less than the setting asked for; None if it is not."""
 
 
-def find_horizon(setting: str | int, grid: Grid, rows: int) -> Horizon:
+def find_horizon(setting: str | int, grid: Grid, rows: int, *, test_rows: int | None = None) -> Horizon:
     """Return the horizon of a data set.
 
-    It is never more than a tenth of the rows, but at least one step.
+    It is never more than a tenth of the rows, nor more than half of the test rows, because forecasts are judged at every
+    step; but it has at least one step.
 
     Parameters
     ----------
@@ -58,6 +59,8 @@ def find_horizon(setting: str | int, grid: Grid, rows: int) -> Horizon:
         ``HORIZON``; empty or ``auto`` for the default of the grid.
     rows : int
         Training and test rows of the data set.
+    test_rows : int, optional
+        Longest piece of test rows without a gap; None if it is not known.
 
     Raises
     ------
@@ -66,10 +69,14 @@ def find_horizon(setting: str | int, grid: Grid, rows: int) -> Horizon:
     """
     is_default = str(setting).strip().lower() in ("", "auto")
     asked = default_steps(grid) if is_default else steps_of(setting, grid)
-    steps = max(1, min(asked, rows // ROWS_PER_STEP))
+    most = rows // ROWS_PER_STEP
+    limit = f"a tenth of {rows:,} rows"
+    if test_rows is not None and test_rows // 2 < most:
+        most, limit = test_rows // 2, f"half of {test_rows:,} test rows"
+    steps = max(1, min(asked, most))
     note = None
     if steps < asked and not is_default:
-        note = f"HORIZON={setting} is {_steps(asked)}, more than a tenth of {rows:,} rows; {_steps(steps)} are forecast"
+        note = f"HORIZON={setting} is {_steps(asked)}, more than {limit}; {_steps(steps)} are forecast"
         note = note.replace("1 step are", "1 step is")
     return Horizon(steps, asked, note)
 

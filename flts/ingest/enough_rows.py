@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 
 from flts.errors import SeriesTooShortError
+from flts.forecasting.grid import Grid
+from flts.forecasting.horizon import Horizon, find_horizon
 from flts.forecasting.recipe import FittedRecipe, kept_rows
 from flts.forecasting.series import Series, segments_of
 from flts.forecasting.splits import rows_needed, tails
@@ -40,10 +42,10 @@ def check_enough_rows(rows: UsableRows, windows: WindowSettings, *, split_share:
     SeriesTooShortError
         ``too_few_rows``; ``field`` is ``train`` or ``test``, the message names the number needed.
     """
-    window = windows.input_seq_len + windows.output_seq_len
+    window = windows.window_rows + windows.pass_steps
     needed = rows_needed(
-        input_seq_len=windows.input_seq_len,
-        output_seq_len=windows.output_seq_len,
+        input_seq_len=windows.window_rows,
+        output_seq_len=windows.pass_steps,
         warmup_rows=rows.warmup_rows,
         stop_tail=windows.stop_tail,
         calibration_tail=windows.calibration_tail,
@@ -62,7 +64,7 @@ def check_enough_rows(rows: UsableRows, windows: WindowSettings, *, split_share:
             f"{window + rows.warmup_rows} rows; training needs at least {needed} rows in one piece"
         )
         raise SeriesTooShortError(msg, field="train")
-    test_needed = windows.output_seq_len if rows.joined else window
+    test_needed = windows.pass_steps if rows.joined else window
     longest = max(rows.test_pieces, default=0)
     if longest < test_needed:
         lost = rows.test_rows - longest
@@ -70,6 +72,23 @@ def check_enough_rows(rows: UsableRows, windows: WindowSettings, *, split_share:
         msg = f"{rows.test_rows} test rows{_without(lost)}; the test needs at least {test_needed + warmup} in one piece"
         raise SeriesTooShortError(msg, field="test")
     return needed
+
+
+def horizon_of(rows: UsableRows, grid: Grid, windows: WindowSettings) -> Horizon:
+    """Return the horizon of a data set.
+
+    `HORIZON` decides, or `OUTPUT_SEQ_LEN` if only that is a number. The horizon is never more than a tenth of the rows,
+    nor more than half of the longest piece of test rows, because forecasts are judged at every step.
+
+    Raises
+    ------
+    RejectedError
+        ``bad_setting`` with field ``HORIZON`` (`flts.forecasting.horizon.find_horizon`).
+    """
+    if windows.horizon in ("", "auto") and windows.output_seq_len is not None:
+        return Horizon(windows.output_seq_len, windows.output_seq_len)
+    longest = max(rows.test_pieces, default=0)
+    return find_horizon(windows.horizon, grid, rows.train_rows + rows.test_rows, test_rows=longest)
 
 
 def piece_lengths(series: Series, recipe: FittedRecipe, *, warmup_rows: int) -> tuple[int, ...]:
@@ -89,8 +108,8 @@ def _part_without_window(pieces: tuple[int, ...], windows: WindowSettings) -> st
     for name, first, last in (("fit", 0, parts.fit_stop), ("stopping", parts.fit_stop, parts.stop_stop)):
         start = 0
         for piece in pieces:
-            first_target = max(start + windows.input_seq_len, first)
-            if first_target + windows.output_seq_len <= min(start + piece, last):
+            first_target = max(start + windows.window_rows, first)
+            if first_target + windows.pass_steps <= min(start + piece, last):
                 break
             start += piece
         else:

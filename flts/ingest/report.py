@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from flts.forecasting.by_column import missing_cells
 from flts.forecasting.recipe import FittedRecipe, RecipeSpec, fit_recipe
 from flts.forecasting.series import GridReport, Series, iso
 from flts.forecasting.splits import as_train
-from flts.ingest.enough_rows import UsableRows, check_enough_rows, piece_lengths
+from flts.ingest.enough_rows import UsableRows, check_enough_rows, horizon_of, piece_lengths
 from flts.ingest.layout import Layout, lay_out
 from flts.ingest.table import RawTable
 from flts.settings import RecipeSettings, WindowSettings
@@ -67,6 +67,8 @@ class ValidationReport:
     """Reason by column name."""
     rows_needed: int
     """Least number of training rows without a gap for these windows and tails."""
+    horizon_steps: int | None = None
+    """Steps ahead that models are judged at and served for (``HORIZON``); None before it is known."""
     understood: tuple[str, ...] = ()
     """What was read, one fact a line, with the setting that decides otherwise: the time column and its form, the step,
     and the first rows."""
@@ -115,7 +117,9 @@ def validation_report(
         joined=joined,
     )
     needed = check_enough_rows(usable, window_settings, split_share=split_share(layout, recipe_settings))
-    report = describe(train, layout, recipe, rows_needed=needed)
+    horizon = horizon_of(usable, layout.train.grid, window_settings)
+    report = replace(describe(train, layout, recipe, rows_needed=needed), horizon_steps=horizon.steps)
+    report.warnings.extend([horizon.note] if horizon.note else [])
     # The notes on both files are often equal, because both are written in the same form.
     report.warnings.extend(dict.fromkeys((*train.notes, *(test.notes if test else ()))))
     if any(is_sample):

@@ -26,8 +26,8 @@ BASELINE_VERSION = 1
 
 def baseline_identity(event: TrainingData, model_type: str, settings: WindowSettings) -> Identity:
     """Return the names of a baseline's bundle; raises as `identity_of`."""
-    own = {name: getattr(settings, name) for name in WindowSettings.model_fields}
-    return identity_of(event, model_type, {"settings": own, "baseline_version": BASELINE_VERSION})
+    parts = {"settings": settings.hashed(WindowSettings), "baseline_version": BASELINE_VERSION}
+    return identity_of(event, model_type, parts)
 
 
 def make_baseline(
@@ -55,7 +55,7 @@ def make_baseline(
     RejectedError
         As `make_bundle`.
     """
-    shape = WindowShape(settings.input_seq_len, settings.output_seq_len)
+    shape = WindowShape(settings.window_rows, settings.pass_steps)
     baseline = fit_baseline(identity.model_type, data.features, data.recipe, data.tails, shape)
     seen = TrainingSet(baseline.features, baseline.recipe, data.tails)
     fitted = _constant(baseline.model, seen) if isinstance(baseline.model, Constant) else _window(baseline, seen)

@@ -48,11 +48,11 @@ def claimed_training_set(store: ObjectStore, event: TrainingData, settings: Wind
 
 def log_feature_summary(data: TrainingSet, settings: WindowSettings) -> None:
     """Log the shapes of the windows of all training rows, tails included."""
-    features, horizon = data.features, settings.output_seq_len
+    features, horizon = data.features, settings.pass_steps
     windows = len(
         target_rows(
             features.segments(),
-            context_rows=settings.input_seq_len,
+            context_rows=settings.window_rows,
             horizon_steps=horizon,
             last_row=len(features),
         )
@@ -62,7 +62,7 @@ def log_feature_summary(data: TrainingSet, settings: WindowSettings) -> None:
         "feature_summary",
         num_features=len(features.names),
         n_exogenous=len(features.names) - targets,
-        X_shape=[windows, settings.input_seq_len, len(features.names)],
+        X_shape=[windows, settings.window_rows, len(features.names)],
         y_shape=[windows, horizon, targets],
     )
 

@@ -165,7 +165,7 @@ class TrainOnDataset(Generic[SettingsT]):
 
     def _own(self, settings: SettingsT) -> dict[str, Any]:
         """Return the settings of this model type; a hyperparameter of another type does not change train_hash."""
-        return {name: getattr(settings, name) for name in self._trainer.settings.model_fields}
+        return settings.hashed(self._trainer.settings)
 
     def _reuse(
         self,

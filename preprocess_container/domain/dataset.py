@@ -139,7 +139,7 @@ def _lengths(features: Features) -> tuple[int, ...]:
 
 def _report(train: RawTable, layout: Layout, recipe: FittedRecipe, rows_needed: int) -> dict[str, Any]:
     report = describe(train, layout, recipe, rows_needed=rows_needed).as_dict()
-    # The report is stored under config_hash, which does not cover the window settings. `rows_needed` depends on them
-    # and is removed, so that runs with other window settings can reuse the report.
-    del report["rows_needed"]
+    # The report is stored under config_hash, which does not cover the window settings. `rows_needed` and the horizon
+    # depend on them and are removed, so that runs with other window settings can reuse the report.
+    del report["rows_needed"], report["horizon_steps"]
     return report

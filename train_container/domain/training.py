@@ -61,11 +61,11 @@ class NeuralFitter:
             data.features,
             data.recipe,
             data.tails,
-            input_seq_len=settings.input_seq_len,
-            output_seq_len=settings.output_seq_len,
+            input_seq_len=settings.window_rows,
+            output_seq_len=settings.pass_steps,
         )
         fit, stop = _tensors(windows.fit), _tensors(windows.stop)
-        shape = Shape(settings.input_seq_len, fit.inputs.shape[2], settings.output_seq_len, fit.targets.shape[2])
+        shape = Shape(settings.window_rows, fit.inputs.shape[2], settings.pass_steps, fit.targets.shape[2])
         torch.manual_seed(settings.seed)
         network = self._model.build(shape, settings)
         best = _train(network, fit, stop, settings, report)
@@ -83,7 +83,7 @@ class NeuralFitter:
             input_kind="window",
             check_inputs=check_inputs,
             check_outputs=check_outputs,
-            rows_required=settings.input_seq_len + data.recipe.warmup_rows,
+            rows_required=settings.window_rows + data.recipe.warmup_rows,
             metrics={**shipped, "best_epoch": float(best.epoch), "epochs_run": float(len(best.history))},
             history=tuple(best.history),
         )

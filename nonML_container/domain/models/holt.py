@@ -73,11 +73,11 @@ def fit(data: TrainingSet, settings: NonmlSettings, report: Report) -> FittedMod
             raise SeriesTooShortError(msg, field=name)
         moments = second_moments(features.values[:, column], observed, longest, report)
         found[at] = search(moments)
-        rows = max(rows, window_rows(found[at], moments, settings.output_seq_len))
+        rows = max(rows, window_rows(found[at], moments, settings.pass_steps))
         names = ("target_alpha", "target_beta", "target_phi", "target_loss")
         figures = [*found[at], _squared_errors(found[[at]], moments)[0]]
         report.epoch_done(at + 1, len(columns), dict(zip(names, map(float, figures), strict=True)), loss=None)
-    values, horizon = features.values[:, columns], settings.output_seq_len
+    values, horizon = features.values[:, columns], settings.pass_steps
     actual = np.where(features.imputed[:, columns], np.nan, values)
 
     def errors(prefix: str, first: int, last: int) -> dict[str, float | None]:

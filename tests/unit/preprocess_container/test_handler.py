@@ -49,6 +49,7 @@ def test_one_file_is_split_in_time_and_scaled_by_its_training_part(pre: Preproce
     assert made.context_rows == 80
     np.testing.assert_array_equal(made.raw_test.values, values)
     assert made.training.step_seconds == STEP
+    assert made.training.horizon_steps == 10  # the default of this step is longer than a tenth of the rows
 
 
 def test_eleven_columns_give_seventeen(pre: Preprocessing) -> None:

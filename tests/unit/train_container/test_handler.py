@@ -96,10 +96,10 @@ def plain_forecast(kind: str, weights: Weights, stored: Stored, settings: TrainS
         scaled = [(row - offset) / scale + recipe.add for row in rows]
         lagged = [
             [scaled[at - lag][c] for c in range(len(offset)) for lag in recipe.lags]
-            for at in range(-settings.input_seq_len, 0)
+            for at in range(-settings.window_rows, 0)
         ]
-        window = [[*scaled[at], *plain_clock(times[at]), *lagged[at]] for at in range(-settings.input_seq_len, 0)]
-        for step in plain_answer(kind, weights, np.array(window)).reshape(settings.output_seq_len, -1):
+        window = [[*scaled[at], *plain_clock(times[at]), *lagged[at]] for at in range(-settings.window_rows, 0)]
+        for step in plain_answer(kind, weights, np.array(window)).reshape(settings.pass_steps, -1):
             rows.append((step - recipe.add) * scale + offset)
             times.append(times[-1] + recipe.step_seconds)
     return np.array(rows[len(stored.series) :][:steps])
