@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from eval_container.domain.gate import Reason
 from eval_container.domain.promotion import Candidate, Champion
 from eval_container.domain.scoreboard import row_name
+from eval_container.settings import EvalSettings
 from flts.bundle import proof
 from flts.bundle.forecaster import Forecaster
 from flts.bundle.load import fetch_bundle
 from flts.bundle.model import BundleModel
+from flts.bundle.write import store_bundle
 from flts.contracts.claim_check import ClaimCheck
 from flts.contracts.events import ModelTraining, TrainingData
+from flts.contracts.ids import derived_run_id
 from flts.errors import RejectedError
 from flts.forecasting.recipe import FittedRecipe, targets_only
 from flts.forecasting.series import Series
 from flts.observability.logs import get_logger
-from flts.settings import WindowSettings
 from flts.storage.ports import ObjectStore
 from flts.trainers import BASELINES
+from flts.training.announce import Announcement, model_training
 from flts.training.fitting import TrainingSet
 
 PERSISTENCE = BASELINES[0]
@@ -66,15 +70,15 @@ def load_baselines(
     data: TrainingData,
     trained: Mapping[str, ModelTraining],
     train: TrainingSet,
-    settings: WindowSettings,
+    settings: EvalSettings,
     *,
     horizon: int,
     alive: Callable[[], None],
 ) -> tuple[list[Candidate], list[str]]:
     """Return the baselines with their forecasters, persistence first, and notes on those that are left out.
 
-    A baseline that its trainer did not deliver, or whose bundle cannot be used, is made here by the same functions and
-    kept for this decision only.
+    A baseline that its trainer did not deliver, or whose bundle cannot be used, is made here by the same functions. Its
+    bundle is stored under the key that the trainer's has, because the best baseline may be promoted.
 
     Parameters
     ----------
@@ -82,7 +86,7 @@ def load_baselines(
         The final event of each model type that sent one.
     train : TrainingSet
         The run's training rows.
-    settings : WindowSettings
+    settings : EvalSettings
         With the run's overrides.
     horizon : int
         Steps that each baseline must forecast.
@@ -98,7 +102,8 @@ def load_baselines(
     for model_type in BASELINES:
         try:
             candidate = _stored_baseline(store, data, trained.get(model_type), train, horizon)
-            loaded.append(candidate or _made_baseline(data, model_type, train, settings, horizon=horizon, alive=alive))
+            made = candidate or _made_baseline(store, data, model_type, train, settings, horizon=horizon, alive=alive)
+            loaded.append(_reaching_baseline(made, horizon))
         except RejectedError as error:
             if model_type == PERSISTENCE:
                 raise
@@ -159,10 +164,11 @@ def _stored_baseline(
 
 
 def _made_baseline(
+    store: ObjectStore,
     data: TrainingData,
     model_type: str,
     train: TrainingSet,
-    settings: WindowSettings,
+    settings: EvalSettings,
     *,
     horizon: int,
     alive: Callable[[], None],
@@ -172,12 +178,25 @@ def _made_baseline(
     from flts.training.baselines import baseline_identity, make_baseline  # noqa: PLC0415 - see above
 
     log.info("baseline_made", model_type=model_type)
+    began = time.perf_counter()
     identity = baseline_identity(data, model_type, settings)
-    bundle, model_bytes = make_baseline(train, identity, settings, threads=1, alive=alive)
-    candidate = reaching(Candidate(model_type, forecaster=Forecaster(BundleModel(bundle, model_bytes))), horizon)
-    if candidate.forecaster is None:
-        raise RejectedError(candidate.reasons[0].message)
-    return candidate
+    bundle, model_bytes = make_baseline(train, identity, settings, horizon=horizon, threads=1, alive=alive)
+    claim = store_bundle(store, settings.bucket_model_bundles, bundle, model_bytes)
+    done = Announcement(
+        model_type=model_type,
+        run_id=derived_run_id(data.event_id, model_type),
+        mlflow_run_id=None,
+        bundle=claim,
+        duration_seconds=time.perf_counter() - began,
+    )
+    return Candidate(model_type, model_training(data, done), forecaster=Forecaster(BundleModel(bundle, model_bytes)))
+
+
+def _reaching_baseline(baseline: Candidate, horizon: int) -> Candidate:
+    checked = reaching(baseline, horizon)
+    if checked.forecaster is None:
+        raise RejectedError(checked.reasons[0].message)
+    return checked
 
 
 def _load(

@@ -139,7 +139,7 @@ class DecideRun:
                 progress=progress,
             )
         claim = self._evaluations.put_scoreboard(identifier, run, canonical_json(judgement.scoreboard))
-        selected, new = self._selected(data, judgement, claim, trained, pointer)
+        selected, new = self._selected(data, judgement, claim, pointer)
         return self._ending.decide(selected, new)
 
     def _selected(
@@ -147,7 +147,6 @@ class DecideRun:
         data: TrainingData,
         judgement: Judgement,
         scoreboard: ClaimCheck,
-        trained: Mapping[str, ModelTraining],
         pointer: Mapping[str, Any] | None,
     ) -> tuple[ModelSelected, Mapping[str, Any] | None]:
         """Return the message of the decision and the champion pointer that belongs to it."""
@@ -170,7 +169,9 @@ class DecideRun:
             return ModelSelected(**common, **kept, decision="kept", **_means(judgement.card)), pointer
         if choice.decision != "promoted" or choice.winner is None:
             return ModelSelected(**common, decision=choice.decision), None
-        winner = trained[choice.winner]
+        assert judgement.winner is not None
+        winner = judgement.winner.event
+        assert winner is not None
         card = judgement.card
         means = _means(card)
         selected = ModelSelected(
@@ -184,7 +185,15 @@ class DecideRun:
         )
         coverage = None if card is None else card.least_coverage()
         score = means.get("score")
-        return selected, new_pointer(winner, score=score, coverage=coverage, timestamp=now.isoformat())
+        pointer = new_pointer(
+            winner,
+            score=score,
+            coverage=coverage,
+            timestamp=now.isoformat(),
+            horizon_steps=judgement.horizon_steps,
+            baseline=choice.why_baseline,
+        )
+        return selected, pointer
 
     def _evaluate(self, request: EvaluateRequest, progress: Progress) -> Sequence[Event]:
         """Judge another run's candidates under a new run: eval copies the records, and no model is trained.

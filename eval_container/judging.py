@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,10 +13,12 @@ import numpy as np
 
 from eval_container.candidates import load_baselines, load_candidates, load_champion, reaching
 from eval_container.domain import scoring
-from eval_container.domain.gate import GateRules, Reason, advantage, skill_reasons
+from eval_container.domain.gate import Contest, GateRules, Reason, unseen
+from eval_container.domain.gate import judge as gate
 from eval_container.domain.promotion import Candidate, Champion, Choice, choose
 from eval_container.domain.scoreboard import build_scoreboard
-from eval_container.domain.scoring import Contender, HeldOut, Scorecard
+from eval_container.domain.scoring import Contender, HeldOut, Measured, Scorecard, card_of, measure_contender
+from eval_container.domain.step_scores import best_baseline, scoreboard_blocks, step_divisors
 from eval_container.settings import EvalSettings
 from flts.bundle.forecaster import Forecaster
 from flts.contracts.events import ModelTraining, TrainingData
@@ -33,13 +34,16 @@ from flts.service import Progress
 from flts.storage.claimed_frames import read_claimed_features, read_claimed_series
 from flts.storage.claims import read_claimed
 from flts.storage.ports import ObjectStore
+from flts.trainers import NETWORKS
 from flts.training.fitting import TrainingSet
 
 log = get_logger(__name__)
 
 STAGE = "eval"
 LEAST_SHARED_ORIGINS = 0.5
-"""Share of the candidates' origins; a champion that can forecast fewer of them is not compared."""
+"""Share of the origins; a candidate or champion that can forecast from fewer of them is not compared."""
+REPLACED_BY_LINEAR = "RIDGE"
+"""Baseline that leaves the scoreboard where LINEAR is on it, because LINEAR is the same model over the horizon."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,10 @@ class Judgement:
     scoreboard: dict[str, Any]
     card: Scorecard | None = None
     """Scores of the model that is promoted or kept; None where nothing was scored."""
+    winner: Candidate | None = None
+    """The candidate or baseline of the choice."""
+    horizon_steps: int | None = None
+    """Steps at which models were judged."""
 
 
 def judge(
@@ -86,10 +94,10 @@ def judge(
     candidates = load_candidates(store, data, expected=expected, trained=trained, missing=missing, recipe=recipe)
     champion = None if pointer is None else Champion(pointer)
     evaluation = _Evaluation(store, data, settings, recipe, progress=progress, began=began)
-    if not any(candidate.forecaster for candidate in candidates):
-        return evaluation.refuse(candidates)
     if not recipe.varying_targets:
-        return evaluation.judge_constants(candidates, champion)
+        if any(candidate.forecaster for candidate in candidates):
+            return evaluation.judge_constants(candidates, champion)
+        return evaluation.refuse(candidates)
     return evaluation.judge(candidates, champion, trained)
 
 
@@ -112,8 +120,12 @@ class _Evaluation:
         self._recipe = recipe
         self._progress = progress
         self._began = began
-        self._rules = GateRules(settings.gate_min_skill, settings.gate_significance, settings.gate_against_champion)
-        self._steps = settings.horizons(settings.pass_steps)
+        self._rules = GateRules(
+            min_gain=settings.gate_min_skill,
+            significance=settings.gate_significance,
+            against_champion=settings.gate_against_champion,
+        )
+        self._steps = settings.scored_steps(data.horizon_steps or settings.pass_steps)
 
     def refuse(self, candidates: Sequence[Candidate]) -> Judgement:
         """Return the judgement of a run without a model that can be scored."""
@@ -137,32 +149,38 @@ class _Evaluation:
         test = read_claimed_series(self._store, self._data.raw_test)
         test_rows = len(test) - self._data.raw_test_context_rows
         self._progress(STAGE, "running", detail=f"{test_rows} test rows")
-        candidates = [reaching(one, max(self._steps)) for one in candidates]
-        usable = self._usable(test, candidates)
-        champion, usable = self._load_champion(champion, candidates, test, usable)
         train = self._training_set()
-        held_out = self._held_out(test, train, usable)
+        baselines, notes = self._load_baselines(train, trained)
+        candidates, usable = self._usable(test, [reaching(one, max(self._steps)) for one in candidates])
+        champion, usable = self._load_champion(champion, candidates, test, usable)
+        held_out = self._held_out(test, train, usable, _passes([*candidates, champion], max(self._steps)))
         if len(held_out.scored.origins) == 0:
-            least = max((one.forecaster.rows_required for one in candidates if one.forecaster), default=1)
             reason = Reason(
                 "no_test_rows",
-                f"none of the {test_rows} test rows has {least} rows before it and {max(self._steps)} from it on",
+                f"none of the {test_rows} test rows has a window before it and {max(self._steps)} rows from it on",
             )
             return self.refuse([one.refused(reason) if one.forecaster else one for one in candidates])
-        baselines, notes = self._baselines(test, train, held_out, trained)
+        measured = self._measure_baselines(baselines, test, train, held_out)
+        best = best_baseline({name: one.steps for name, one in measured.items() if name != REPLACED_BY_LINEAR})
+        if best is None:
+            return self.refuse(candidates)
+        divisors = step_divisors(measured[best].steps, self._deviations(train))
         del train
-        candidates = [self._score(one, test, held_out) for one in candidates]
-        champion = self._score_champion(champion, candidates, test, held_out)
-        scored = sum(one.card is not None for one in candidates)
-        persistence = baselines[0].card
-        assert persistence is not None
-        candidates = [self._gate(one, persistence, scored) for one in candidates]
-        choice = choose(candidates, champion, self._rules)
+        baselines = [replace(one, card=card_of(measured[one.model_type], divisors, held_out)) for one in baselines]
+        candidates = [self._score(one, test, held_out, divisors) for one in candidates]
+        champion = self._score_champion(champion, candidates, test, held_out, divisors)
+        losses = {one.model_type: one.card.losses for one in baselines if one.card and one.model_type in measured}
+        candidates = self._gate(candidates, losses, best, held_out.scored.origins)
+        served = next((one for one in baselines if one.model_type == best and one.event is not None), None)
+        choice = choose(candidates, champion, self._rules, best=served, origins=held_out.scored.origins)
+        if any(one.model_type == "LINEAR" and one.card for one in candidates):
+            baselines = [one for one in baselines if one.model_type != REPLACED_BY_LINEAR]
         board = build_scoreboard(
             self._data,
             choice,
             candidates,
             baselines=baselines,
+            best=best,
             champion=champion,
             held_out=held_out,
             weights=held_out.weights,
@@ -170,16 +188,22 @@ class _Evaluation:
             seconds=time.perf_counter() - self._began,
             notes=notes,
         )
-        winner = next((one for one in candidates if one.model_type == choice.winner), None)
+        winner = next((one for one in (*candidates, *baselines) if one.model_type == choice.winner), None)
         named = champion if choice.decision == "kept" else winner
-        return Judgement(choice, board, None if named is None else named.card)
+        card = None if named is None else named.card
+        return Judgement(choice, board, card, winner, max(self._steps))
 
     def _unscored(self, choice: Choice, candidates: Sequence[Candidate]) -> Judgement:
         weights, seconds = self._settings.weights(), time.perf_counter() - self._began
-        return Judgement(choice, build_scoreboard(self._data, choice, candidates, weights=weights, seconds=seconds))
+        board = build_scoreboard(self._data, choice, candidates, weights=weights, seconds=seconds)
+        winner = next((one for one in candidates if one.model_type == choice.winner), None)
+        return Judgement(choice, board, winner=winner, horizon_steps=max(self._steps))
 
-    def _usable(self, test: Series, candidates: Sequence[Candidate]) -> IntArray:
-        """Return the rows from which every candidate and Ridge can forecast."""
+    def _usable(self, test: Series, candidates: Sequence[Candidate]) -> tuple[list[Candidate], IntArray]:
+        """Return the candidates, and the rows from which each of them and Ridge can forecast.
+
+        A candidate that can forecast from few rows is refused, because the others would be scored on these few rows.
+        """
         first = self._data.raw_test_context_rows
         usable = target_rows(
             test.segments(),
@@ -187,10 +211,17 @@ class _Evaluation:
             first_row=first,
             last_row=len(test),
         )
+        every, checked = len(usable), []
         for candidate in candidates:
             if candidate.forecaster is not None:
-                usable = np.intersect1d(usable, candidate.forecaster.valid_origins(test, first), assume_unique=True)
-        return usable
+                shared = np.intersect1d(usable, candidate.forecaster.valid_origins(test, first), assume_unique=True)
+                if len(shared) < LEAST_SHARED_ORIGINS * every:
+                    few = f"it needs {candidate.forecaster.rows_required} rows, which {len(shared)} of {every} test rows have"
+                    checked.append(candidate.refused(Reason("needs_more_rows", few)))
+                    continue
+                usable = shared
+            checked.append(candidate)
+        return checked, usable
 
     def _load_champion(
         self, champion: Champion | None, candidates: Sequence[Candidate], test: Series, usable: IntArray
@@ -216,7 +247,7 @@ class _Evaluation:
         shares = tails(len(features), stop_tail=settings.stop_tail, calibration_tail=settings.calibration_tail)
         return TrainingSet(features, self._recipe, shares)
 
-    def _held_out(self, test: Series, train: TrainingSet, usable: IntArray) -> HeldOut:
+    def _held_out(self, test: Series, train: TrainingSet, usable: IntArray, passes: int) -> HeldOut:
         features = train.features
         targets = self._recipe.varying_targets
         scored, informative = scoring.plan_passes(
@@ -226,31 +257,44 @@ class _Evaluation:
             scored_steps=self._steps,
             targets=len(targets),
             season_steps=season_steps(features.grid, len(features)),
+            passes=passes,
         )
+        seasons = [steps for steps in features.grid.seasons if len(features) >= 2 * steps]
         actual = test.select(targets).values
         return HeldOut(
-            actual=np.where(np.isfinite(actual), actual, np.nan),
+            values=np.where(np.isfinite(actual), actual, np.nan),
             targets=targets,
             scale=self._recipe.scales_of_targets,
             naive_error=naive_errors(observed_targets(self._recipe, features), features.segments()),
             weights=self._settings.weights(),
             scored=scored,
             informative=informative,
+            blocks=scoreboard_blocks(max(self._steps), seasons),
         )
 
-    def _baselines(
-        self, test: Series, train: TrainingSet, held_out: HeldOut, trained: Mapping[str, ModelTraining]
+    def _deviations(self, train: TrainingSet) -> FloatArray:
+        """Return the standard deviation of each target in the training rows, scaled, (m,)."""
+        deviations: FloatArray = np.nanstd(observed_targets(self._recipe, train.features), axis=0)
+        return deviations / self._recipe.scales_of_targets
+
+    def _load_baselines(
+        self, train: TrainingSet, trained: Mapping[str, ModelTraining]
     ) -> tuple[list[Candidate], list[str]]:
-        """Return the scored baselines, persistence first, and notes on those that are left out."""
+        """Return the baselines, persistence first, and notes on those that are left out."""
         alive = partial(self._progress, STAGE, "running", detail="fitting the baselines")
-        loaded, notes = load_baselines(
+        return load_baselines(
             self._store, self._data, trained, train, self._settings, horizon=max(self._steps), alive=alive
         )
+
+    def _measure_baselines(
+        self, baselines: Sequence[Candidate], test: Series, train: TrainingSet, held_out: HeldOut
+    ) -> dict[str, Measured]:
+        """Return the errors of the baselines by model type."""
         history = raw_rows(self._recipe, train.features)
         context = self._settings.window_rows + self._recipe.warmup_rows
         persistence: Contender | None = None
-        scored = []
-        for one in loaded:
+        measured = {}
+        for one in baselines:
             forecaster = one.forecaster
             assert forecaster is not None
             if persistence is None or forecaster.rows_required <= context:
@@ -258,15 +302,15 @@ class _Evaluation:
             else:
                 contender = _with_history(forecaster, test, history, held_out.targets, persistence)
             persistence = persistence or contender
-            scored.append(replace(one, card=scoring.score(contender, held_out)))
-        return scored, notes
+            measured[one.model_type] = measure_contender(contender, held_out)
+        return measured
 
-    def _score(self, candidate: Candidate, test: Series, held_out: HeldOut) -> Candidate:
+    def _score(self, candidate: Candidate, test: Series, held_out: HeldOut, divisors: FloatArray) -> Candidate:
         if candidate.forecaster is None:
             return candidate
         self._progress(STAGE, "running", detail=f"scoring {candidate.model_type}")
         try:
-            return replace(candidate, card=_card(candidate.forecaster, test, held_out))
+            return replace(candidate, card=_card(candidate.forecaster, test, held_out, divisors))
         except RetryableError:
             raise
         except Exception as error:  # noqa: BLE001 - a hostile or broken model must not fail the run
@@ -274,7 +318,12 @@ class _Evaluation:
             return candidate.refused(Reason("not_scored", f"its model failed on the test rows: {error}"[:500]))
 
     def _score_champion(
-        self, champion: Champion | None, candidates: Sequence[Candidate], test: Series, held_out: HeldOut
+        self,
+        champion: Champion | None,
+        candidates: Sequence[Candidate],
+        test: Series,
+        held_out: HeldOut,
+        divisors: FloatArray,
     ) -> Champion | None:
         if champion is None or not self._rules.against_champion:
             return champion
@@ -282,26 +331,41 @@ class _Evaluation:
             same = (one.card for one in candidates if one.bundle_sha256 == champion.bundle_sha256)
             return replace(champion, card=next(same, None))
         self._progress(STAGE, "running", detail="scoring the champion")
+        fitted_until = champion.forecaster.bundle.fitted_until
+        later = None if fitted_until is None else unseen(test.times[held_out.scored.origins], fitted_until)
         try:
-            return replace(champion, card=_card(champion.forecaster, test, held_out))
+            return replace(champion, card=_card(champion.forecaster, test, held_out, divisors), unseen=later)
         except RejectedError as error:
             return champion.refused(Reason("champion_not_scored", error.message))
 
-    def _gate(self, candidate: Candidate, persistence: Scorecard, scored: int) -> Candidate:
-        """Return a scored candidate with the gate's test, and with the reasons why it does not pass."""
-        card = candidate.card
-        if card is None:
-            return candidate
-        over_persistence = None
-        if math.isfinite(card.score):
-            asked = 1.0 - max(self._rules.min_skill, 0.0)
-            over_persistence = advantage(card.losses, asked * persistence.losses, horizon_steps=max(self._steps))
-        reasons = skill_reasons(card.score, persistence.score, over_persistence, rules=self._rules, candidates=scored)
-        return replace(candidate, advantage=over_persistence, reasons=(*candidate.reasons, *reasons))
+    def _gate(
+        self, candidates: Sequence[Candidate], baselines: Mapping[str, FloatArray], best: str, origins: IntArray
+    ) -> list[Candidate]:
+        """Return the candidates with the gate's verdicts, and with the reasons why they do not pass."""
+        scored = sum(one.card is not None for one in candidates)
+        judged = []
+        for one in candidates:
+            if one.card is not None:
+                verdict = gate(
+                    Contest(one.card.losses, baselines, origins),
+                    best,
+                    closed_form=one.model_type not in NETWORKS,
+                    candidates=scored,
+                    rules=self._rules,
+                )
+                one = replace(one, verdict=verdict, reasons=(*one.reasons, *verdict.reasons))  # noqa: PLW2901
+            judged.append(one)
+        return judged
 
 
-def _card(forecaster: Forecaster, test: Series, held_out: HeldOut) -> Scorecard:
-    return scoring.score(_contender(forecaster, test, held_out.targets), held_out)
+def _passes(contenders: Sequence[Candidate | Champion | None], horizon: int) -> int:
+    """Return the most passes in which a contender forecasts the horizon."""
+    forecasters = [one.forecaster for one in contenders if one is not None and one.forecaster is not None]
+    return max((-(-horizon // one.bundle.output_seq_len) for one in forecasters if one.inputs is not None), default=1)
+
+
+def _card(forecaster: Forecaster, test: Series, held_out: HeldOut, divisors: FloatArray) -> Scorecard:
+    return card_of(measure_contender(_contender(forecaster, test, held_out.targets), held_out), divisors, held_out)
 
 
 def _contender(forecaster: Forecaster, test: Series, targets: tuple[str, ...]) -> Contender:

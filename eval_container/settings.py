@@ -32,16 +32,16 @@ class EvalSettings(ServiceSettings, KafkaSettings, RetentionSettings, TrackingSe
     """Longest time from a run's training data to its decision."""
     eval_tick_seconds: float = Field(default=5, gt=0)
     """Time between two looks for runs that waited too long or were left half finished."""
-    gate_min_skill: float = Field(default=0.0, le=1)
-    """Least skill against persistence that a promotion needs; below 0 also switches the test of significance off."""
+    gate_min_skill: float = Field(default=0.02, le=1)
+    """Least share of the best baseline's error that a model must save; below 0 also switches the tests off."""
     gate_significance: float = Field(default=0.02, gt=0, lt=1)
     """Chance that a run promotes a candidate whose skill is luck; see docs/decisions/0002-gate.md."""
     gate_against_champion: bool = True
-    """The current champion keeps its place unless beaten on the run's test rows."""
+    """The current champion keeps its place where the new model is worse by more than 1 % on the run's test rows."""
     score_weights: CommaSeparated = ("0.5", "0.3", "0.2")
-    """Weights of RMSE, MAE and MSE (scaled) in the score."""
+    """Weights of RMSE, MAE and MSE (scaled) in the composite."""
     score_horizons: CommaSeparated = ()
-    """Steps ahead that are scored, `1,2,3`; empty: 1 to `OUTPUT_SEQ_LEN`."""
+    """Steps ahead that are scored, `1,2,3`; empty: every step of the horizon."""
     spool_drain_seconds: float = Field(default=30, gt=0)
     """Time between two attempts to record spooled documents in MLflow."""
     janitor_period_seconds: float = Field(default=86_400, gt=0)
@@ -76,7 +76,7 @@ class EvalSettings(ServiceSettings, KafkaSettings, RetentionSettings, TrackingSe
         rmse, mae, mse = (float(weight) for weight in self.score_weights)
         return rmse, mae, mse
 
-    def horizons(self, output_seq_len: int) -> tuple[int, ...]:
-        """Return the scored steps ahead for models that forecast ``output_seq_len`` at once."""
+    def scored_steps(self, horizon_steps: int) -> tuple[int, ...]:
+        """Return the steps ahead that are scored."""
         named = tuple(sorted({int(step) for step in self.score_horizons}))
-        return named or tuple(range(1, output_seq_len + 1))
+        return named or tuple(range(1, horizon_steps + 1))

@@ -52,6 +52,8 @@ TRAINERS = (
     Trainer("HOLT", "nonML_container", "nonml-holt", WindowSettings, port=8025, enabled=False),
     Trainer("BASELINE", "nonML_container", "nonml-baseline", WindowSettings, port=8026, baselines=BASELINES),
 )
+NETWORKS = tuple(trainer.model_type for trainer in TRAINERS if trainer.package == "train_container")
+"""Model types whose fit begins at random weights; the other fits are formulas."""
 DEPLOYMENTS = tuple(trainer.deployment for trainer in TRAINERS)
 DEFAULT_MODEL_TYPES = tuple(trainer.model_type for trainer in TRAINERS if trainer.enabled and not trainer.baselines)
 

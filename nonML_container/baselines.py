@@ -98,7 +98,14 @@ class TrainBaselines:
         found = reusable_bundle(store, bucket, event, identity) if self._settings.skip_duplicate_configs else None
         if found is None:
             threads = self._settings.train_threads or default_threads()
-            made = make_baseline(data(), identity, settings, threads=threads, alive=lambda: report.alive(model_type))
+            made = make_baseline(
+                data(),
+                identity,
+                settings,
+                horizon=event.horizon_steps or settings.pass_steps,
+                threads=threads,
+                alive=lambda: report.alive(model_type),
+            )
             claim = store_bundle(store, bucket, *made)
         else:
             claim, _ = found

@@ -1,6 +1,6 @@
 """Count promotions on series where no model has skill: ``python -m tests.chance_candidates 200``.
 
-A test in ``tests/unit/eval_container/domain/test_horizon_gate.py`` does the same with fewer series.
+A test in ``tests/unit/eval_container/domain/test_gate.py`` does the same with fewer series.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections import Counter
 
 import numpy as np
 
-from eval_container.domain.horizon_gate import Contest, HorizonRules, HorizonVerdict, judge
-from eval_container.domain.horizon_scoring import best_baseline, horizon_losses, step_divisors, step_scores
+from eval_container.domain.gate import Contest, GateRules, Verdict, judge
+from eval_container.domain.step_scores import best_baseline, horizon_losses, step_divisors, step_scores
 from flts.forecasting.series import FloatArray, IntArray
 
 HORIZON, SEASON, LAGS = 24, 24, 12
@@ -63,7 +63,7 @@ def _autoregression(series: FloatArray, train: int, origins: IntArray) -> FloatA
     return answer
 
 
-def judged(series: FloatArray, train: int = TRAIN_ROWS) -> tuple[str, dict[str, HorizonVerdict], FloatArray]:
+def judged(series: FloatArray, train: int = TRAIN_ROWS) -> tuple[str, dict[str, Verdict], FloatArray]:
     """Return the best baseline, the verdict on each candidate and the candidates' scores."""
     origins = np.arange(train, len(series) - HORIZON + 1)
     actual = series[origins[:, None] + np.arange(HORIZON)]
@@ -83,7 +83,7 @@ def judged(series: FloatArray, train: int = TRAIN_ROWS) -> tuple[str, dict[str, 
     )
     verdicts = {
         name: judge(
-            Contest(own, references, origins), best, closed_form=True, candidates=len(losses), rules=HorizonRules()
+            Contest(own, references, origins), best, closed_form=True, candidates=len(losses), rules=GateRules()
         )
         for name, own in losses.items()
     }

@@ -7,15 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from eval_container.domain.gate import Advantage, GateRules, Reason
+import numpy as np
+
+from eval_container.domain.gate import GateRules, Passing, Reason, Verdict, keep_champion, select
 from eval_container.domain.scoring import Scorecard
 from flts.bundle.forecaster import Forecaster
 from flts.contracts.events import ModelTraining
+from flts.forecasting.series import BoolArray, FloatArray, IntArray
 
 Decision = Literal["promoted", "kept", "refused", "superseded"]
 
-TIE = 1e-6
-"""Relative difference up to which scores are equal: then the serving cost decides, and a champion is not beaten."""
+BASELINE = "baseline"
+"""Code of the reason for which a baseline is promoted."""
+NO_ORIGINS: IntArray = np.empty(0, dtype=np.int64)
 POINTER_FIELDS = (
     "model_uri",
     "run_id",
@@ -27,6 +31,8 @@ POINTER_FIELDS = (
     "timestamp",
     "pipeline_run_id",
     "bundle",
+    "horizon_steps",
+    "baseline",
 )
 
 
@@ -45,8 +51,8 @@ class Candidate:
     """Lower is cheaper: timestamps before windows, then bytes of the model. Set when the bundle is loaded."""
     card: Scorecard | None = None
     """Its scores on the held-out rows; None before scoring and if it cannot be scored."""
-    advantage: Advantage | None = None
-    """Advantage over persistence, as the gate tests it; None before the gate and if the score is not finite."""
+    verdict: Verdict | None = None
+    """The gate's result; None before the gate and without a score."""
     reasons: tuple[Reason, ...] = ()
     """Why it cannot be promoted; empty if it passes the gate."""
 
@@ -76,6 +82,8 @@ class Champion:
     card: Scorecard | None = None
     """None if the champion could not be scored; then a candidate that passes the gate replaces it."""
     why_not_scored: Reason | None = None
+    unseen: BoolArray | None = None
+    """(n,) origins after the last row that it was fitted on; None if that row is not known, so that all count."""
 
     @property
     def model_type(self) -> str:
@@ -98,50 +106,82 @@ class Choice:
 
     decision: Decision
     winner: str | None
-    """Model type of the best candidate that passes the gate: promoted, or not better than the champion."""
+    """Model type that is promoted, or that was chosen and does not replace the champion."""
     reasons: tuple[Reason, ...]
 
+    @property
+    def why_baseline(self) -> str | None:
+        """Why a baseline is promoted; None if a model passed the gate."""
+        promoted = self.decision == "promoted" and bool(self.reasons) and self.reasons[0].code == BASELINE
+        return self.reasons[0].message if promoted else None
 
-def choose(candidates: Sequence[Candidate], champion: Champion | None, rules: GateRules) -> Choice:
-    """Choose the candidate with the lowest score among those that pass the gate, unless the champion is kept."""
-    passing = ranked([candidate for candidate in candidates if not candidate.reasons])
-    if not candidates:
-        return Choice("refused", None, (Reason("no_candidate", "no trainer delivered a model"),))
-    if not passing:
-        reasons = tuple(
-            Reason(reason.code, f"{candidate.model_type}: {reason.message}")
-            for candidate in candidates
-            for reason in candidate.reasons
-        )
-        return Choice("refused", None, reasons)
-    best = passing[0]
+
+def choose(
+    candidates: Sequence[Candidate],
+    champion: Champion | None,
+    rules: GateRules,
+    *,
+    best: Candidate | None = None,
+    origins: IntArray = NO_ORIGINS,
+) -> Choice:
+    """Choose the candidate to promote among those that pass the gate, else the best baseline.
+
+    The champion is kept where the chosen model is worse on the rows that neither was fitted on.
+
+    Parameters
+    ----------
+    candidates : sequence of Candidate
+        After the gate.
+    champion : Champion, optional
+    rules : GateRules
+    best : Candidate, optional
+        The best baseline; None if there is none that can be served.
+    origins : (n,)
+        Rows of the origins of all losses.
+    """
+    passing = [one for one in candidates if one.card is not None and not one.reasons]
+    selection = select([Passing(one.model_type, one.serving_cost, _losses(one)) for one in passing], origins, rules)
+    failures = tuple(
+        Reason(reason.code, f"{candidate.model_type}: {reason.message}")
+        for candidate in candidates
+        for reason in candidate.reasons
+    )
+    if selection is not None:
+        winner = next(one for one in passing if one.model_type == selection.winner)
+        reasons: tuple[Reason, ...] = (selection.reason,)
+    elif best is not None:
+        winner = best
+        text = f"no model passes the gate, so the best baseline is served: {best.model_type}"
+        reasons = (Reason(BASELINE, text), *failures)
+    else:
+        return Choice("refused", None, failures or (Reason("no_candidate", "no trainer delivered a model"),))
     if champion is None:
-        return Choice("promoted", best.model_type, (_best_score(passing),))
-    held, reason = _defence(best, champion, rules)
-    if held:
-        return Choice("kept", best.model_type, (reason,))
-    return Choice("promoted", best.model_type, (_best_score(passing), reason))
-
-
-def ranked(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Return candidates by score; candidates with equal scores by serving cost, then by name."""
-    rest = sorted(candidates, key=lambda candidate: (candidate.score, candidate.model_type))
-    ordered: list[Candidate] = []
-    while rest:
-        limit = rest[0].score * (1 + TIE)
-        tied = [candidate for candidate in rest if candidate.score <= limit]
-        tied.sort(key=lambda candidate: (candidate.serving_cost, candidate.model_type))
-        ordered += tied
-        rest = rest[len(tied) :]
-    return ordered
+        return Choice("promoted", winner.model_type, reasons)
+    kept, reason = _defence(winner, champion, rules)
+    if kept:
+        return Choice("kept", winner.model_type, (reason,))
+    return Choice("promoted", winner.model_type, (reasons[0], reason, *reasons[1:]))
 
 
 def new_pointer(
-    candidate: ModelTraining, *, score: float | None, coverage: float | None, timestamp: str
+    candidate: ModelTraining,
+    *,
+    score: float | None,
+    coverage: float | None,
+    timestamp: str,
+    horizon_steps: int | None = None,
+    baseline: str | None = None,
 ) -> dict[str, Any]:
-    """Return the document ``current.json`` for a promoted candidate; the store adds the pointer that it replaces.
+    """Return the document ``current.json`` for a promoted model; the store adds the pointer that it replaces.
 
-    ``coverage`` is the least share, over targets, of test rows inside the interval one step ahead.
+    Parameters
+    ----------
+    coverage : float, optional
+        The least share, over targets, of test rows inside the interval one step ahead.
+    horizon_steps : int, optional
+        The horizon that the model was judged at.
+    baseline : str, optional
+        Why a baseline is served; None for a model that passed the gate.
     """
     if candidate.bundle is None:
         msg = "a candidate without a bundle cannot be promoted"
@@ -157,6 +197,8 @@ def new_pointer(
         "timestamp": timestamp,
         "pipeline_run_id": candidate.pipeline_run_id,
         "bundle": candidate.bundle.model_dump(mode="json"),
+        "horizon_steps": horizon_steps,
+        "baseline": baseline,
     }
 
 
@@ -169,26 +211,18 @@ def moved_pointer(target: Mapping[str, Any], *, pipeline_run_id: str, timestamp:
     return {**pointer, "pipeline_run_id": pipeline_run_id, "timestamp": timestamp}
 
 
-def _defence(best: Candidate, champion: Champion, rules: GateRules) -> tuple[bool, Reason]:
-    """Return whether the champion is kept against the best candidate, and why."""
-    if best.bundle_sha256 == champion.bundle_sha256:
-        return True, Reason("same_bundle", f"{best.model_type} is the champion already")
-    if not rules.against_champion:
-        return False, Reason("champion_not_asked", "GATE_AGAINST_CHAMPION is off: the champion does not defend itself")
-    if champion.card is None:
+def _defence(winner: Candidate, champion: Champion, rules: GateRules) -> tuple[bool, Reason]:
+    """Return whether the champion is kept against the chosen model, and why."""
+    if winner.bundle_sha256 == champion.bundle_sha256:
+        return True, Reason("same_bundle", f"{winner.model_type} is the champion already")
+    if rules.against_champion and champion.card is None:
         return False, champion.why_not_scored or Reason("champion_not_scored", "the champion could not be scored")
-    score = champion.card.score
-    if not math.isfinite(score):
-        return False, Reason("champion_not_finite", "the champion's forecasts of these rows are not finite")
-    compared = f"{best.model_type} scores {best.score:.6f}, the champion {champion.model_type} {score:.6f}"
-    if best.score < score * (1 - TIE):
-        return False, Reason("beats_champion", compared)
-    return True, Reason("champion_not_beaten", compared)
+    losses = _losses(winner)
+    theirs = losses if champion.card is None else champion.card.losses
+    later = slice(None) if champion.unseen is None else champion.unseen
+    return keep_champion(winner.model_type, losses[later], champion.model_type, theirs[later], rules)
 
 
-def _best_score(passing: Sequence[Candidate]) -> Reason:
-    best = passing[0]
-    if len(passing) == 1:
-        return Reason("best_score", f"{best.model_type} scores {best.score:.6f} and alone passes the gate")
-    runner_up = f"the next {passing[1].model_type} {passing[1].score:.6f}"
-    return Reason("best_score", f"{best.model_type} scores {best.score:.6f}, {runner_up}")
+def _losses(candidate: Candidate) -> FloatArray:
+    assert candidate.card is not None
+    return candidate.card.losses

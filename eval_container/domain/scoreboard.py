@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from eval_container.domain.gate import Reason, skill
+from eval_container.domain.gate import Reason
 from eval_container.domain.promotion import Candidate, Champion, Choice
 from eval_container.domain.scoring import HeldOut, Scorecard
 from flts.contracts.events import TrainingData
@@ -25,6 +25,7 @@ def build_scoreboard(
     candidates: Sequence[Candidate],
     *,
     baselines: Sequence[Candidate] = (),
+    best: str | None = None,
     champion: Champion | None = None,
     held_out: HeldOut | None = None,
     weights: tuple[float, float, float],
@@ -38,9 +39,12 @@ def build_scoreboard(
     ----------
     baselines : sequence
         Scored baselines in the order of their rows; each row has ``baseline``: true.
+    best : str, optional
+        Model type of the best baseline, whose score is 1.
     """
-    scores = {one.model_type: one.score for one in baselines}
-    persistence, linear = scores.get("PERSISTENCE"), scores.get("RIDGE")
+    composites = {one.model_type: one.card.composite for one in baselines if one.card}
+    persistence = composites.get("PERSISTENCE")
+    linear = next((one.score for one in candidates if one.model_type == "LINEAR" and one.card), None)
     board: dict[str, Any] = {
         "v": SCOREBOARD_VERSION,
         "identifier": data.identifier,
@@ -56,12 +60,17 @@ def build_scoreboard(
         "notes": list(notes),
         "targets": [],
         "score_horizons": [],
+        "horizon_steps": None,
+        "best_baseline": best,
+        "blocks": [],
         "origins": 0,
         "left_out_cells": 0,
     }
     if held_out is not None:
         board["targets"] = list(held_out.targets)
         board["score_horizons"] = list(held_out.scored.steps)
+        board["horizon_steps"] = held_out.scored.horizon
+        board["blocks"] = [{"first": block.first, "last": block.last} for block in held_out.blocks]
         board["origins"] = len(held_out.scored.origins)
         board["informative"] = [
             {"steps": extra.horizon, "origins": len(extra.origins)} for extra in held_out.informative
@@ -92,8 +101,10 @@ def _candidate(candidate: Candidate, persistence: float | None, linear: float | 
     }
     if candidate.card is not None:
         document |= _scores(candidate.card, persistence)
-        document["p_value"] = candidate.advantage.p_value if candidate.advantage else None
-        document["warnings"] = _warnings(candidate.card, linear)
+        test = candidate.verdict and candidate.verdict.comparison
+        document["p_value"] = test.p_value if test else None
+        document["pieces"] = test.pieces if test else None
+        document["warnings"] = _warnings(candidate.card, linear if candidate.model_type != "LINEAR" else None)
     return document
 
 
@@ -119,10 +130,12 @@ def _champion(champion: Champion, persistence: float | None) -> dict[str, Any]:
 def _scores(card: Scorecard, persistence: float | None) -> dict[str, Any]:
     return {
         "score": _finite(card.score),
+        "composite": _finite(card.composite),
         "rmse": _finite(card.rmse),
         "mae": _finite(card.mae),
         "mse": _finite(card.mse),
-        "skill": None if persistence is None else _finite(skill(card.score, persistence)),
+        "skill": None if persistence is None else _finite(_skill(card.composite, persistence)),
+        "blocks": [_finite(score) for score in card.blocks],
         "seconds": round(card.seconds, 3),
         "notes": list(card.notes),
         "table": [dict(row) for row in card.table],
@@ -142,9 +155,16 @@ def _warnings(card: Scorecard, linear: float | None) -> list[dict[str, str]]:
         )
         warnings.append(Reason("coverage_low", text).as_dict())
     if linear is not None and not card.score < linear:
-        text = f"it scores {card.score:.6f}, no better than the linear reference's {linear:.6f}"
-        warnings.append(Reason("no_better_than_ridge", text).as_dict())
+        text = f"it scores {card.score:.4f}, no better than LINEAR's {linear:.4f}"
+        warnings.append(Reason("no_better_than_linear", text).as_dict())
     return warnings
+
+
+def _skill(composite: float, persistence: float) -> float:
+    """Return the share of persistence's composite that is saved; if it is 0, 0 for a composite of 0, else -infinity."""
+    if persistence == 0:
+        return 0.0 if composite == 0 else -math.inf
+    return 1.0 - composite / persistence
 
 
 def _finite(value: float) -> float | None:

@@ -14,20 +14,36 @@ from typing import Any
 
 import numpy as np
 
+from eval_container.domain.step_scores import (
+    StepBlock,
+    StepScores,
+    block_scores,
+    horizon_losses,
+    horizon_score,
+    step_blocks,
+    step_scores,
+)
 from flts.forecasting.intervals import Intervals, bounds
 from flts.forecasting.scores import coverage, measure
 from flts.forecasting.series import BoolArray, FloatArray, IntArray
+from flts.forecasting.windows import Float32Array
 
 ForecastAt = Callable[[IntArray, int], FloatArray]
 """(origins (n,), horizon) -> raw forecasts (n, horizon, m); an origin is the row of the first forecast step."""
 
-MAX_CELLS = 4_000_000
-"""Most forecast values of one pass, 32 MB per array; in a longer test, evenly spread origins are scored."""
+MAX_CELLS = 2_000_000
+"""Most forecast values of one pass, 16 MB per array; in a longer test, evenly spread origins are scored."""
+MAX_ROLLED_PASSES = 120_000
+"""Most model passes of a contender that feeds its forecasts back, at 20 to 35 us each."""
+LEAST_ORIGINS = 200
+"""Origins that are scored where there are so many, also if their passes or values exceed the limits."""
 INFORMATIVE_ORIGINS = {10: 200, 60: 64}
 """Further steps ahead that the scoreboard shows, and the most origins for each."""
 SEASON_ORIGINS = 12
 MAX_INFORMATIVE_STEPS = 2_016
 """Steps; a longer season adds no row to the scoreboard, because such long forecasts are slow."""
+ALL_STEPS = 12
+"""Horizon up to which the table shows every step; of a longer one it shows the first and the last of each block."""
 MAX_TABLE_CELLS = 3_000
 """Most rows of one contender's table; if the steps need more, evenly spread steps are shown."""
 NOMINAL_SLACK = 0.10
@@ -52,7 +68,7 @@ class Pass:
 class HeldOut:
     """The held-out values and the rules by which every contender is scored."""
 
-    actual: FloatArray
+    values: FloatArray
     """(rows, m) raw values of the varying targets, NaN where missing."""
     targets: tuple[str, ...]
     """The varying targets."""
@@ -61,9 +77,21 @@ class HeldOut:
     naive_error: FloatArray
     """(m,) mean absolute one-step change in the training rows, raw: the scale of MASE."""
     weights: tuple[float, float, float]
-    """Of RMSE, MAE and MSE in the score."""
+    """Of RMSE, MAE and MSE in the composite."""
     scored: Pass
     informative: tuple[Pass, ...] = ()
+    blocks: tuple[StepBlock, ...] = ()
+    """Blocks of steps whose scores the scoreboard shows."""
+
+    @property
+    def actual(self) -> FloatArray:
+        """(n, H, m) actual values at the scored steps."""
+        return self.at(self.scored)
+
+    def at(self, chosen: Pass) -> FloatArray:
+        """Return the actual values (n, horizon, m) that a pass's forecasts are compared with."""
+        rows: FloatArray = self.values[chosen.origins[:, None] + np.arange(chosen.horizon)]
+        return rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,17 +107,38 @@ class Contender:
     """Lowest and highest value of each column, (m,) each, to which bounds are clipped; None without limits."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
+class Measured:
+    """The errors of a contender on the held-out rows, before they are compared with those of a baseline."""
+
+    errors: Float32Array
+    """(n, H, m) scaled."""
+    known: BoolArray
+    """(n, H, m) cells of the scored steps with an actual value."""
+    steps: StepScores
+    table: tuple[Mapping[str, Any], ...]
+    """Metrics per target and step."""
+    coverage: tuple[Mapping[str, Any], ...]
+    """Interval coverage per target at the calibrated steps."""
+    seconds: float
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Scorecard:
     """The errors and the interval coverage of a contender."""
 
     score: float
+    """Mean over scored steps and targets of the composite, in units of the best baseline's composite there."""
+    composite: float
     """``w . (rmse, mae, mse)``, scaled, mean over targets and scored steps; NaN if a forecast was not finite."""
     rmse: float
     mae: float
     mse: float
     losses: FloatArray
-    """(n,) losses of the scored origins whose mean is the score."""
+    """(n, H) losses of the scored origins and steps whose mean is the score."""
+    blocks: tuple[float, ...]
+    """Score of each block of steps of the scoreboard."""
     left_out: int
     """Cells without an actual value."""
     table: tuple[Mapping[str, Any], ...] = ()
@@ -127,8 +176,9 @@ def plan_passes(
     scored_steps: Sequence[int],
     targets: int,
     season_steps: int | None,
+    passes: int = 1,
 ) -> tuple[Pass, tuple[Pass, ...]]:
-    """Choose the origins of the scored steps (all, up to `MAX_CELLS`) and of the informative steps (a few).
+    """Choose the origins of the scored steps (all, up to the limits) and of the informative steps (a few).
 
     Parameters
     ----------
@@ -136,9 +186,11 @@ def plan_passes(
         Rows that have a whole window before them, for every contender.
     season_steps : int, optional
         One season; None if the training rows do not contain two.
+    passes : int
+        Most passes in which a contender forecasts the scored steps.
     """
     horizon = max(scored_steps)
-    limit = max(1_000, MAX_CELLS // (horizon * max(targets, 1)))
+    limit = max(LEAST_ORIGINS, min(MAX_CELLS // (horizon * max(targets, 1)), MAX_ROLLED_PASSES // passes))
     scored = Pass(tuple(scored_steps), origins_for(usable, segments, first_row=first_row, horizon=horizon, limit=limit))
     wanted = dict(INFORMATIVE_ORIGINS)
     if season_steps is not None and season_steps <= MAX_INFORMATIVE_STEPS:
@@ -151,17 +203,16 @@ def plan_passes(
     return scored, tuple(informative)
 
 
-def score(contender: Contender, held_out: HeldOut) -> Scorecard:
-    """Measure a contender on all passes; only the scored pass is part of the score."""
+def measure_contender(contender: Contender, held_out: HeldOut) -> Measured:
+    """Forecast from all origins and measure the errors; only the scored pass is part of the score."""
     began = time.perf_counter()
     scored = held_out.scored
+    actual = held_out.actual
     forecasts = contender.forecast(scored.origins, scored.horizon)
-    actual = actual_at(held_out, scored)
-    chosen = np.array(scored.steps) - 1
-    errors = (forecasts[:, chosen] - actual[:, chosen]) / held_out.scale
-    left_out = int((~np.isfinite(actual[:, chosen])).sum())
-    losses, rmse, mae, mse = origin_losses(errors, known=np.isfinite(actual[:, chosen]), weights=held_out.weights)
-    table = _table(forecasts, actual, _thin(scored.steps, len(held_out.targets)), held_out)
+    known = np.isfinite(actual) & counted_steps(scored)[:, None]
+    errors = (forecasts - actual) / held_out.scale
+    steps = step_scores(errors, known, held_out.weights)
+    table = _table(forecasts, actual, _shown(scored.steps, len(held_out.targets)), held_out)
     coverage = list(_coverage(contender, forecasts, actual, held_out, done=0))
     notes = []
     reached = scored.horizon
@@ -169,17 +220,14 @@ def score(contender: Contender, held_out: HeldOut) -> Scorecard:
         if contender.max_horizon is not None and extra.horizon > contender.max_horizon:
             notes.append(f"forecasts at most {contender.max_horizon} steps")
             break
-        forecasts, actual = contender.forecast(extra.origins, extra.horizon), actual_at(held_out, extra)
+        forecasts, actual = contender.forecast(extra.origins, extra.horizon), held_out.at(extra)
         table += _table(forecasts, actual, extra.steps, held_out)
         coverage += _coverage(contender, forecasts, actual, held_out, done=reached)
         reached = max(reached, extra.horizon)
-    return Scorecard(
-        score=float(losses.mean()) if len(losses) else math.nan,
-        rmse=rmse,
-        mae=mae,
-        mse=mse,
-        losses=losses,
-        left_out=left_out,
+    return Measured(
+        errors.astype(np.float32),
+        known,
+        steps,
         table=tuple(table),
         coverage=tuple(coverage),
         seconds=time.perf_counter() - began,
@@ -187,51 +235,31 @@ def score(contender: Contender, held_out: HeldOut) -> Scorecard:
     )
 
 
-def actual_at(held_out: HeldOut, chosen: Pass) -> FloatArray:
-    """Return the actual values (n, horizon, m) that a pass's forecasts are compared with."""
-    rows: FloatArray = held_out.actual[chosen.origins[:, None] + np.arange(chosen.horizon)]
-    return rows
+def card_of(measured: Measured, divisors: FloatArray, held_out: HeldOut) -> Scorecard:
+    """Return the scores in units of the best baseline's errors (H, m) (`step_scores.step_divisors`)."""
+    means = measured.steps.means()
+    counted = counted_steps(held_out.scored)
+    return Scorecard(
+        score=horizon_score(measured.steps, divisors),
+        composite=means["composite"],
+        rmse=means["rmse"],
+        mae=means["mae"],
+        mse=means["mse"],
+        losses=horizon_losses(measured.errors.astype(np.float64), measured.known, held_out.weights, divisors),
+        blocks=block_scores(measured.steps, divisors, held_out.blocks),
+        left_out=int((~measured.known[:, counted]).sum()),
+        table=measured.table,
+        coverage=measured.coverage,
+        seconds=measured.seconds,
+        notes=measured.notes,
+    )
 
 
-def origin_losses(
-    errors: FloatArray, *, known: BoolArray, weights: tuple[float, float, float]
-) -> tuple[FloatArray, float, float, float]:
-    """Return one loss per origin, whose mean is the score, so that the gate can test the score.
-
-    RMSE is not a mean over origins. ``e ** 2 / (2 RMSE) + RMSE / 2`` has RMSE as its mean and is the tangent of the
-    root, so differences of these losses behave like differences of scores (delta method).
-
-    Parameters
-    ----------
-    errors : (n, h, m)
-        Scaled; cells that ``known`` excludes are not used.
-    known : (n, h, m)
-        Cells with an actual value.
-    weights : (3,)
-        Of RMSE, MAE and MSE.
-
-    Returns
-    -------
-    losses (n,), rmse, mae, mse
-        The means over the steps and targets that have an actual value; the losses' mean is the weighted sum. NaN if an
-        error of a known cell is not finite or no cell is known.
-    """
-    seen = known.sum(axis=0)
-    used = seen > 0
-    if not used.any():
-        return np.full(len(errors), math.nan), math.nan, math.nan, math.nan
-    error = np.where(known, errors, 0.0)
-    count = np.maximum(seen, 1)
-    mse = (error**2).sum(axis=0) / count
-    mae = np.abs(error).sum(axis=0) / count
-    rmse = np.sqrt(mse)
-    divisor = np.where(rmse > 0, 2 * rmse, 1.0)
-    by_rmse, by_mae, by_mse = weights
-    cells = by_rmse * (error**2 / divisor + rmse / 2) + by_mae * np.abs(error) + by_mse * error**2
-    # With this factor the mean of `losses` over all origins equals the mean over the known cells.
-    share = np.where(used, len(errors) / count, 0.0)
-    losses = (np.where(known, cells, 0.0) * share).sum(axis=(1, 2)) / used.sum()
-    return losses, float(rmse[used].mean()), float(mae[used].mean()), float(mse[used].mean())
+def counted_steps(scored: Pass) -> BoolArray:
+    """Return which steps of the horizon are scored, (H,)."""
+    counted = np.zeros(scored.horizon, dtype=bool)
+    counted[np.array(scored.steps) - 1] = True
+    return counted
 
 
 def _table(
@@ -284,7 +312,12 @@ def _limited(bound: FloatArray, limits: tuple[FloatArray, FloatArray] | None, at
     return bound if limits is None else np.clip(bound, limits[0][at], limits[1][at])
 
 
-def _thin(steps: tuple[int, ...], targets: int) -> tuple[int, ...]:
+def _shown(steps: tuple[int, ...], targets: int) -> tuple[int, ...]:
+    """Return the steps that the table shows."""
+    if len(steps) > ALL_STEPS:
+        edges = {step for block in step_blocks(steps[-1]) for step in (block.first, block.last)}
+        edges |= set(INFORMATIVE_ORIGINS)
+        steps = tuple(step for step in steps if step in edges)
     limit = max(1, MAX_TABLE_CELLS // max(targets, 1))
     if len(steps) <= limit:
         return steps

@@ -11,8 +11,8 @@ import numpy as np
 from flts.errors import RejectedError
 from flts.forecasting.recipe import Features, FittedRecipe, observed_targets, scale_targets, targets_only
 from flts.forecasting.ridge import RidgeModel, fit_ridge
-from flts.forecasting.seasons import season_steps
-from flts.forecasting.series import FloatArray
+from flts.forecasting.seasons import best_season, seasons_within
+from flts.forecasting.series import FloatArray, segment_starts
 from flts.forecasting.splits import Tails
 from flts.forecasting.windows import Float32Array, sliding_windows
 
@@ -87,10 +87,11 @@ class Baseline:
 
 @dataclass(frozen=True, slots=True)
 class WindowShape:
-    """Window and horizon of the run's models, in rows."""
+    """Window, pass and horizon of the run's models, in rows."""
 
     input_seq_len: int
     output_seq_len: int
+    horizon: int = 1
 
 
 def fit_baseline(
@@ -106,7 +107,7 @@ def fit_baseline(
     tails : Tails
         Split of the ``len(features)`` rows; no baseline is fitted on the calibration tail.
     shape : WindowShape
-        Window and horizon of Ridge.
+        Window and pass of Ridge; seasonal-naive repeats the season that is best over the horizon.
 
     Raises
     ------
@@ -122,14 +123,18 @@ def _persistence(features: Features, recipe: FittedRecipe, _tails: Tails, _shape
     return _repeat(features, recipe, 1, (0,) * STEPS)
 
 
-def _seasonal_naive(features: Features, recipe: FittedRecipe, _tails: Tails, _shape: WindowShape) -> Baseline:
-    season = season_steps(features.grid, len(features))
-    if season is None:
+def _seasonal_naive(features: Features, recipe: FittedRecipe, tails: Tails, shape: WindowShape) -> Baseline:
+    seasons = seasons_within(features.grid, len(features))
+    if not seasons:
         _refuse("the training rows do not hold two seasons")
-    if season * len(recipe.targets) > SEASON_MAX_CELLS:
+    small = [season for season in seasons if season * len(recipe.targets) <= SEASON_MAX_CELLS]
+    if not small:
         _refuse(
-            f"a season of {season:,} rows and {len(recipe.targets)} targets is more than {SEASON_MAX_CELLS:,} cells"
+            f"a season of {seasons[0]:,} rows and {len(recipe.targets)} targets is more than {SEASON_MAX_CELLS:,} cells"
         )
+    known = scale_targets(recipe, observed_targets(recipe, features))
+    starts = segment_starts(features.times, features.grid)
+    season = best_season(known, starts, small, horizon=shape.horizon, first_row=tails.fit_stop) or small[0]
     return _repeat(features, recipe, season, tuple(range(min(season, STEPS))))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from onnx import TensorProto
@@ -26,12 +27,20 @@ BASELINE_VERSION = 1
 
 def baseline_identity(event: TrainingData, model_type: str, settings: WindowSettings) -> Identity:
     """Return the names of a baseline's bundle; raises as `identity_of`."""
-    parts = {"settings": settings.hashed(WindowSettings), "baseline_version": BASELINE_VERSION}
+    parts: dict[str, Any] = {"settings": settings.hashed(WindowSettings), "baseline_version": BASELINE_VERSION}
+    if model_type == "SEASONAL_NAIVE" and event.horizon_steps is not None:
+        parts["horizon_steps"] = event.horizon_steps  # it decides which season is repeated
     return identity_of(event, model_type, parts)
 
 
 def make_baseline(
-    data: TrainingSet, identity: Identity, settings: WindowSettings, *, threads: int, alive: Callable[[], None]
+    data: TrainingSet,
+    identity: Identity,
+    settings: WindowSettings,
+    *,
+    horizon: int,
+    threads: int,
+    alive: Callable[[], None],
 ) -> tuple[Bundle, bytes]:
     """Fit a baseline on the training rows and return its bundle with the ONNX file.
 
@@ -43,6 +52,8 @@ def make_baseline(
         Names of the bundle; its model type selects the baseline.
     settings : WindowSettings
         With the run's overrides.
+    horizon : int
+        Steps that the run's models are judged at.
     threads : int
         Threads of the exported model while it is checked.
     alive : callable
@@ -55,7 +66,7 @@ def make_baseline(
     RejectedError
         As `make_bundle`.
     """
-    shape = WindowShape(settings.window_rows, settings.pass_steps)
+    shape = WindowShape(settings.window_rows, settings.pass_steps, horizon)
     baseline = fit_baseline(identity.model_type, data.features, data.recipe, data.tails, shape)
     seen = TrainingSet(baseline.features, baseline.recipe, data.tails)
     fitted = _constant(baseline.model, seen) if isinstance(baseline.model, Constant) else _window(baseline, seen)

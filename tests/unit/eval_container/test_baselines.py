@@ -11,6 +11,7 @@ import pytest
 
 from flts.bundle.load import fetch_bundle
 from flts.bundle.write import store_bundle
+from flts.contracts.claim_check import ClaimCheck
 from flts.contracts.events import EvaluateRequest, ModelSelected, ModelTraining
 from flts.contracts.ids import derived_event_id, new_pipeline_run_id
 from flts.forecasting.grid import FixedGrid
@@ -45,7 +46,7 @@ def delivered(flts: Installation, run: Run) -> list[ModelTraining]:
     events = []
     for kind in BASELINES:
         identity = baseline_identity(run.data, kind, flts.settings)
-        made = make_baseline(data, identity, flts.settings, threads=1, alive=lambda: None)
+        made = make_baseline(data, identity, flts.settings, horizon=1, threads=1, alive=lambda: None)
         claim = store_bundle(flts.store, flts.settings.bucket_model_bundles, *made)
         events.append(announced(run, kind, bundle=claim))
     return events
@@ -83,7 +84,7 @@ def test_without_their_trainer_eval_makes_the_same_baselines_and_decides_the_sam
 
     alone = decided(flts, flts.again(run))
 
-    assert bundles(alone) == [None] * 4
+    assert bundles(alone) == bundles(by_trainer)
     assert scores(alone) == pytest.approx(scores(by_trainer), rel=1e-12)
     for row, other in zip(alone["candidates"], by_trainer["candidates"], strict=True):
         kept = ("score", "skill", "p_value", "passed", "table")
@@ -99,7 +100,9 @@ def test_what_a_trainer_delivered_wrongly_eval_makes_itself(flts: Installation, 
     board = decided(flts, run, *events)
 
     assert scores(board) == pytest.approx(expected, rel=1e-12)
-    assert bundles(board) == [None] * 4
+    assert len(set(bundles(board))) == 4
+    for row in board["references"]:
+        fetch_bundle(flts.store, ClaimCheck.model_validate(row["bundle"]))
 
 
 def _faulty(flts: Installation, run: Run, event: ModelTraining, fault: str) -> ModelTraining:
@@ -120,7 +123,7 @@ def _faulty(flts: Installation, run: Run, event: ModelTraining, fault: str) -> M
     return event
 
 
-def test_a_baseline_that_scores_best_is_not_promoted(flts: Installation) -> None:
+def test_the_best_baseline_is_promoted_where_no_model_passes(flts: Installation) -> None:
     noise = np.random.default_rng(0).normal(size=(800, 1))
     run = flts.run(Series(STEP_SECONDS * np.arange(800), ("down",), 100 + noise, FixedGrid(STEP_SECONDS)))
     events = delivered(flts, run)
@@ -130,8 +133,12 @@ def test_a_baseline_that_scores_best_is_not_promoted(flts: Installation) -> None
     board = flts.scoreboard(selected)
 
     assert min(scores(board), key=lambda name: scores(board)[name]) == "mean"
-    assert selected.decision == "refused"
-    assert flts.pointer() is None
+    assert (selected.decision, selected.model_type) == ("promoted", "MEAN")
+    assert board["best_baseline"] == "MEAN"
+    [mean] = [event for event in events if event.model_type == "MEAN"]
+    pointer = flts.pointer()
+    assert pointer is not None
+    assert (pointer["run_id"], pointer["bundle"]) == (mean.run_id, mean.bundle and mean.bundle.model_dump())
 
 
 def test_nobody_waits_for_a_baseline_and_nothing_is_decided_on_baselines(flts: Installation) -> None:
@@ -179,6 +186,7 @@ def test_where_a_cut_leaves_no_whole_season_the_last_value_is_repeated(
     flts: Installation, rows: int, repeats_the_last_value: bool
 ) -> None:
     series = autoregression(rows, 0.5)
+    series.values[:, 0] += 3 * np.sin(2 * np.pi * np.arange(rows) / 24)
     series.times[696:] += 10 * 86_400
     run = flts.run(series, test_rows=rows - 700, context_rows=WINDOW)
 
@@ -207,6 +215,5 @@ def test_a_bundle_that_forecasts_less_than_is_scored_is_no_yardstick(tmp_path: P
 
     board = decided(flts, run, persistence.model_copy(update={"bundle": claim}), *others)
 
-    assert bundles(board)[0] is None
-    assert None not in bundles(board)[1:]
+    assert bundles(board)[0] == persistence.bundle.sha256, "eval made it again"
     assert board["references"][0]["skill"] == 0

@@ -46,10 +46,11 @@ class DyingStore:
         self.writes += 1
         if self.writes == self._at_write and not self._after:
             raise KilledError
-        result = write()
-        if self.writes == self._at_write and self._after:
-            raise KilledError
-        return result
+        try:
+            return write()
+        finally:
+            if self.writes == self._at_write and self._after:
+                raise KilledError  # also after a write that was refused
 
 
 class Recorder:
@@ -276,12 +277,11 @@ def test_mlflow_is_told_each_candidates_test_metrics_and_the_champion(flts: Inst
 
 def test_a_refused_run_moves_no_alias(flts: Installation) -> None:
     flts.tracker = Recorder()
-    run = flts.run(autoregression(800, 1.0))
+    run = flts.run(test_rows=3, context_rows=0)
 
     flts.send(run.data, flts.trained(run, "GRU", 1.0), announced(run, "LSTM"))
 
     assert flts.tracker.champions == []
-    assert len(flts.tracker.metrics) == 1
 
 
 def test_each_decision_is_counted_once(flts: Installation) -> None:

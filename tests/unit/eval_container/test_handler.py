@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from eval_container.ending import Ending
 from flts.bundle.write import store_bundle
 from flts.contracts.events import EvaluateRequest, Event, ModelSelected, RollbackRequest
-from flts.contracts.ids import derived_event_id, new_pipeline_run_id
+from flts.contracts.ids import derived_event_id, derived_run_id, new_pipeline_run_id
 from flts.contracts.lifecycle import RunState
 from tests.evaluated_runs import (
     CREATED,
@@ -18,6 +19,7 @@ from tests.evaluated_runs import (
     announced,
     autoregression,
     timestamps_bundle,
+    window_bundle,
 )
 
 
@@ -72,8 +74,11 @@ def test_the_scoreboard_has_every_row_measured_on_the_same_origins(flts: Install
     assert {row["table"][0]["n"] for row in rows} == {board["origins"]} == {200}
     lstm, persistence = board["candidates"][1], board["references"][0]
     assert persistence["skill"] == 0
-    assert lstm["skill"] == pytest.approx(1 - lstm["score"] / persistence["score"])
-    assert lstm["score"] == pytest.approx(0.5 * lstm["rmse"] + 0.3 * lstm["mae"] + 0.2 * lstm["mse"])
+    assert lstm["skill"] == pytest.approx(1 - lstm["composite"] / persistence["composite"])
+    assert lstm["composite"] == pytest.approx(0.5 * lstm["rmse"] + 0.3 * lstm["mae"] + 0.2 * lstm["mse"])
+    best = next(row for row in board["references"] if row["model_type"] == board["best_baseline"])
+    assert best["score"] == pytest.approx(1)
+    assert lstm["score"] == pytest.approx(lstm["composite"] / best["composite"])
     assert lstm["passed"]
     assert lstm["p_value"] < 0.01
 
@@ -134,14 +139,19 @@ def test_a_failed_trainer_is_named_with_its_reason_and_the_rest_decide(flts: Ins
     assert (row["status"], row["reasons"]) == ("failed", [{"code": "training_failed", "message": "out of memory"}])
 
 
-def test_if_all_trainers_failed_the_run_is_refused_with_their_reasons(flts: Installation) -> None:
+def test_if_all_trainers_failed_the_best_baseline_is_served_and_their_reasons_are_given(flts: Installation) -> None:
     run = flts.run()
 
     selected = _only(flts.send(run.data, announced(run, "GRU", error="e1"), announced(run, "LSTM", error="e2")))
 
-    assert selected.decision == "refused"
-    assert selected.reasons == ["training_failed: GRU: e1", "training_failed: LSTM: e2"]
-    assert flts.pointer() is None
+    assert (selected.decision, selected.model_type) == ("promoted", "PERSISTENCE")
+    why = "no model passes the gate, so the best baseline is served: PERSISTENCE"
+    assert selected.reasons == [f"baseline: {why}", "training_failed: GRU: e1", "training_failed: LSTM: e2"]
+    pointer = flts.pointer()
+    assert pointer is not None
+    assert (pointer["baseline"], pointer["horizon_steps"], pointer["score"]) == (why, 1, 1.0)
+    assert pointer["run_id"] == derived_run_id(run.data.event_id, "PERSISTENCE")
+    flts.store.head(pointer["bundle"]["bucket"], pointer["bundle"]["object_key"])
 
 
 def test_a_success_replaces_a_failure_while_undecided(flts: Installation) -> None:
@@ -196,14 +206,52 @@ def test_a_late_event_only_tells_the_decision_again(flts: Installation) -> None:
     assert flts.everything() == before
 
 
-def test_a_model_that_repeats_the_last_value_of_a_random_walk_is_refused(flts: Installation) -> None:
+def test_of_a_random_walk_the_last_value_is_served_and_no_model_that_repeats_it(flts: Installation) -> None:
     run = flts.run(autoregression(800, 1.0))
 
     selected = _only(flts.send(run.data, flts.trained(run, "GRU", 0.999), flts.trained(run, "LSTM", 1.0)))
 
-    assert selected.decision == "refused"
-    assert {reason.split(":")[0] for reason in selected.reasons} <= {"no_skill", "skill_within_noise"}
-    assert flts.pointer() is None
+    assert (selected.decision, selected.model_type) == ("promoted", "PERSISTENCE")
+    assert [reason.split(":")[0] for reason in selected.reasons] == ["baseline", "no_skill", "no_skill"]
+
+
+def test_a_horizon_in_the_message_is_scored_at_every_step(flts: Installation) -> None:
+    run = flts.run()
+    data = run.data.model_copy(update={"horizon_steps": 24})
+
+    selected = _only(flts.send(data, flts.trained(run, "GRU", 0.8), flts.trained(run, "LSTM", 0.5)))
+
+    board = flts.scoreboard(selected)
+    assert (board["horizon_steps"], board["score_horizons"][-1], board["origins"]) == (24, 24, 177)
+    assert [(block["first"], block["last"]) for block in board["blocks"]] == [
+        (1, 1),
+        (2, 3),
+        (4, 7),
+        (8, 15),
+        (16, 24),
+        (1, 24),
+    ]
+    for row in (*board["candidates"], *board["references"]):
+        assert row["score"] == pytest.approx(row["blocks"][-1])
+    pointer = flts.pointer()
+    assert pointer is not None
+    assert pointer["horizon_steps"] == 24
+
+
+def test_a_candidate_that_few_rows_can_feed_is_refused_and_the_others_are_scored_on_all(tmp_path: Path) -> None:
+    flts = Installation(tmp_path)
+    run = flts.run()
+    bundle, model = window_bundle(run, "GRU", 0.5)
+    long = replace(bundle, rows_required=150, train_hash="e" * 64)
+    claim = store_bundle(flts.store, flts.settings.bucket_model_bundles, long, model)
+
+    selected = _only(flts.send(run.data, announced(run, "GRU", bundle=claim), flts.trained(run, "LSTM", 0.6)))
+
+    board = flts.scoreboard(selected)
+    assert (board["origins"], selected.model_type) == (200, "LSTM")
+    assert board["candidates"][0]["reasons"] == [
+        {"code": "needs_more_rows", "message": "it needs 150 rows, which 80 of 200 test rows have"}
+    ]
 
 
 def test_a_least_skill_below_zero_promotes_the_best_of_the_bad(tmp_path: Path) -> None:
@@ -372,15 +420,17 @@ def test_a_data_set_of_constants_is_served_by_its_constant_bundle(tmp_path: Path
     assert _only(flts.send(second.data, *events)).decision == "kept"
 
 
-def test_a_timestamps_model_alone_is_promoted_where_it_earns_it(tmp_path: Path) -> None:
+def test_a_timestamps_model_that_is_the_mean_is_no_better_than_the_mean(tmp_path: Path) -> None:
     flts = Installation(tmp_path, expected_model_types=("PROPHET",))
     run = flts.run(autoregression(800, 0.0))
     claim = store_bundle(flts.store, flts.settings.bucket_model_bundles, *timestamps_bundle(run))
 
     selected = _only(flts.send(run.data, announced(run, "PROPHET", bundle=claim)))
 
-    assert (selected.decision, selected.model_type) == ("promoted", "PROPHET")
-    assert flts.scoreboard(selected)["candidates"][0]["skill"] == pytest.approx(0.35, abs=0.1)
+    assert (selected.decision, selected.model_type) == ("promoted", "MEAN")
+    row = flts.scoreboard(selected)["candidates"][0]
+    assert row["skill"] == pytest.approx(0.35, abs=0.1)
+    assert [reason["code"] for reason in row["reasons"]] == ["no_skill"]
 
 
 def test_too_few_test_rows_are_refused_with_the_reason(flts: Installation) -> None:
@@ -444,7 +494,8 @@ class TestStages:
         run = flts.again(earlier)
         provisional = self._point(flts, selected, run.id, "provisional")
 
-        told = _only(flts.send(run.data, announced(run, "GRU"), announced(run, "LSTM")))
+        shorter = run.data.model_copy(update={"raw_test_context_rows": 230})
+        told = _only(flts.send(shorter, announced(run, "GRU"), announced(run, "LSTM")))
         given_up = _only(list(Ending(flts.adapters(), flts.now).give_up(flts.again(earlier).data, None, "failed")))
 
         assert (told.decision, told.previous_run_id) == ("refused", None)
@@ -518,7 +569,7 @@ class TestEvaluateAgain:
 
         selected = _only(flts.send(_evaluate(name, of_run=first.id)))
 
-        assert (refused.decision, selected.decision) == ("refused", "promoted")
+        assert (refused.model_type, selected.model_type) == ("PERSISTENCE", "GRU")
         pointer = flts.pointer()
         assert pointer is not None
         assert pointer["pipeline_run_id"] == name

@@ -22,13 +22,13 @@ def test_the_defaults_are_the_designs(tmp_path: Path) -> None:
     assert settings.expected_model_types == DEFAULT_MODEL_TYPES
     assert (settings.eval_silence_seconds, settings.eval_max_seconds) == (300, 7200)
     assert settings.weights() == (0.5, 0.3, 0.2)
-    assert (settings.gate_min_skill, settings.gate_against_champion) == (0.0, True)
+    assert (settings.gate_min_skill, settings.gate_against_champion) == (0.02, True)
     assert (settings.retain_runs, settings.retain_log_days) == (20, 30)
 
 
-def test_horizons_are_all_steps_of_a_pass_unless_named(tmp_path: Path) -> None:
-    assert _settings(tmp_path).horizons(3) == (1, 2, 3)
-    assert _settings(tmp_path, score_horizons="5,1").horizons(3) == (1, 5)
+def test_all_steps_of_the_horizon_are_scored_unless_some_are_named(tmp_path: Path) -> None:
+    assert _settings(tmp_path).scored_steps(3) == (1, 2, 3)
+    assert _settings(tmp_path, score_horizons="5,1").scored_steps(3) == (1, 5)
 
 
 def test_lists_are_read_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,7 +105,9 @@ def test_an_execution_that_was_killed_is_gone_on_with(store: FilesystemStore, tm
     assert run_store.runs.of("series") == [first.pipeline_run_id]
 
 
-@pytest.mark.parametrize("settings", [{"scaler": "none"}, {"extra_hash_salt": "x"}, {"input_seq_len": 12}, {"horizon": "3"}])
+@pytest.mark.parametrize(
+    "settings", [{"scaler": "none"}, {"extra_hash_salt": "x"}, {"input_seq_len": 12}, {"horizon": "3"}]
+)
 def test_another_recipe_or_window_starts_another_run(
     store: FilesystemStore, tmp_path: Path, settings: dict[str, object]
 ) -> None:

@@ -6,16 +6,25 @@ import numpy as np
 import pytest
 
 from eval_container.domain.gate import GateRules, Reason
-from eval_container.domain.promotion import Candidate, Champion, choose, moved_pointer, ranked
+from eval_container.domain.promotion import Candidate, Champion, Choice, choose, moved_pointer
 from eval_container.domain.scoring import Scorecard
 from flts.contracts.claim_check import ClaimCheck
 from flts.contracts.events import ModelTraining
 
 RULES = GateRules()
+ORIGINS = np.arange(100)
+HORIZON = 5
 
 
-def _card(score: float) -> Scorecard:
-    return Scorecard(score, rmse=score, mae=score, mse=score, losses=np.array([score]), left_out=0)
+def _card(score: float, noise: float = 0.2) -> Scorecard:
+    """Return a card whose losses vary from origin to origin in the same way for every model."""
+    pattern = 1 + noise * np.sin(np.arange(len(ORIGINS)))[:, None] * np.ones(HORIZON)
+    losses = score * pattern / pattern.mean()
+    return Scorecard(score, score, rmse=score, mae=score, mse=score, losses=losses, blocks=(score,), left_out=0)
+
+
+def _choose(candidates: list[Candidate], champion: Champion | None = None, rules: GateRules = RULES) -> Choice:
+    return choose(candidates, champion, rules, origins=ORIGINS)
 
 
 def _candidate(
@@ -37,31 +46,40 @@ def _champion(sha: str, score: float | None) -> Champion:
 
 
 def test_the_lowest_score_is_promoted() -> None:
-    choice = choose([_candidate("GRU", 0.3), _candidate("LSTM", 0.2)], None, RULES)
+    choice = _choose([_candidate("GRU", 0.9), _candidate("LSTM", 0.6, cost=900)])
 
     assert (choice.decision, choice.winner) == ("promoted", "LSTM")
+    assert choice.why_baseline is None
 
 
-def test_a_tie_goes_to_the_cheaper_to_serve() -> None:
-    tied = [_candidate("LSTM", 0.2, cost=400), _candidate("GRU", 0.2, cost=300), _candidate("PROPHET", 0.2, kind=0)]
+def test_of_equals_the_cheapest_to_serve_is_promoted() -> None:
+    tied = [_candidate("LSTM", 0.8, cost=400), _candidate("GRU", 0.8, cost=300), _candidate("PROPHET", 0.8, kind=0)]
 
-    assert [candidate.model_type for candidate in ranked(tied)] == ["PROPHET", "GRU", "LSTM"]
+    assert _choose(tied).winner == "PROPHET"
 
 
 def test_a_candidate_that_fails_the_gate_is_passed_over() -> None:
-    choice = choose([_candidate("GRU", 0.1, reason="hash_mismatch"), _candidate("LSTM", 0.2)], None, RULES)
+    choice = _choose([_candidate("GRU", 0.1, reason="hash_mismatch"), _candidate("LSTM", 0.2)])
 
     assert (choice.decision, choice.winner) == ("promoted", "LSTM")
 
 
-def test_if_none_passes_nothing_is_promoted_and_every_reason_is_given() -> None:
-    choice = choose(
-        [_candidate("GRU", 0.1, reason="no_skill"), _candidate("LSTM", math.nan, reason="silent")], None, RULES
-    )
+def test_if_none_passes_the_best_baseline_is_promoted_with_every_reason() -> None:
+    models = [_candidate("GRU", 0.99, reason="no_skill"), _candidate("LSTM", math.nan, reason="silent")]
+
+    choice = choose(models, None, RULES, best=_candidate("MEAN", 1.0), origins=ORIGINS)
+
+    assert (choice.decision, choice.winner) == ("promoted", "MEAN")
+    assert [reason.code for reason in choice.reasons] == ["baseline", "no_skill", "silent"]
+    assert choice.reasons[1].message == "GRU: why"
+    assert choice.why_baseline == "no model passes the gate, so the best baseline is served: MEAN"
+
+
+def test_without_a_baseline_that_can_be_served_nothing_is_promoted() -> None:
+    choice = _choose([_candidate("GRU", 0.1, reason="no_skill"), _candidate("LSTM", math.nan, reason="silent")])
 
     assert (choice.decision, choice.winner) == ("refused", None)
     assert [reason.code for reason in choice.reasons] == ["no_skill", "silent"]
-    assert choice.reasons[0].message == "GRU: why"
 
 
 def test_without_candidates_the_reason_says_so() -> None:
@@ -69,22 +87,37 @@ def test_without_candidates_the_reason_says_so() -> None:
 
 
 @pytest.mark.parametrize(
-    ("champion", "decision"), [(0.3, "promoted"), (0.2, "kept"), (0.2 + 1e-8, "kept"), (0.1, "kept")]
+    ("champion", "decision"),
+    [(0.3, "promoted"), (0.2, "promoted"), (0.199, "promoted"), (0.197, "kept"), (0.1, "kept")],
 )
-def test_the_champion_keeps_its_place_unless_beaten(champion: float, decision: str) -> None:
-    assert choose([_candidate("GRU", 0.2)], _champion("old", champion), RULES).decision == decision
+def test_the_champion_is_kept_where_the_new_model_is_over_a_hundredth_worse(champion: float, decision: str) -> None:
+    assert _choose([_candidate("GRU", 0.2)], _champion("old", champion)).decision == decision
+
+
+def test_a_better_champion_is_kept_against_a_baseline() -> None:
+    choice = choose([], _champion("old", 0.8), RULES, best=_candidate("MEAN", 1.0), origins=ORIGINS)
+
+    assert (choice.decision, choice.winner, choice.why_baseline) == ("kept", "MEAN", None)
+
+
+def test_rows_that_the_champion_was_fitted_on_do_not_count() -> None:
+    flattered = _card(0.9)
+    flattered.losses[:50] = 0.01  # it has seen the first half
+    champion = Champion({"model_type": "LSTM", "bundle": {"sha256": "old"}}, card=flattered, unseen=ORIGINS >= 50)
+
+    assert _choose([_candidate("GRU", 0.8)], champion).decision == "promoted"
 
 
 def test_a_champion_that_is_not_asked_does_not_defend_itself() -> None:
     rules = GateRules(against_champion=False)
 
-    assert choose([_candidate("GRU", 0.2)], _champion("old", 0.1), rules).decision == "promoted"
+    assert _choose([_candidate("GRU", 0.2)], _champion("old", 0.1), rules).decision == "promoted"
 
 
 def test_a_champion_that_cannot_read_the_rows_loses_its_place_with_the_reason() -> None:
     champion = _champion("old", None).refused(Reason("champion_other_targets", "why"))
 
-    choice = choose([_candidate("GRU", 0.2)], champion, RULES)
+    choice = _choose([_candidate("GRU", 0.2)], champion)
 
     assert choice.decision == "promoted"
     assert [reason.code for reason in choice.reasons] == ["best_score", "champion_other_targets"]
@@ -94,7 +127,7 @@ def test_a_champion_that_cannot_read_the_rows_loses_its_place_with_the_reason() 
 def test_the_champions_own_bundle_is_not_promoted_again(against_champion: bool) -> None:
     champion = _champion("same", 0.2)
 
-    choice = choose([_candidate("GRU", 0.2, sha="same")], champion, GateRules(against_champion=against_champion))
+    choice = _choose([_candidate("GRU", 0.2, sha="same")], champion, GateRules(against_champion=against_champion))
 
     assert (choice.decision, choice.reasons[0].code) == ("kept", "same_bundle")
 

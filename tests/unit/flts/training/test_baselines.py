@@ -32,7 +32,7 @@ def made(kind: str, series: Series, **spec: Any) -> tuple[Bundle, bytes]:
     features = transform(recipe, series)
     data = TrainingSet(features, recipe, tails(len(features), stop_tail=0.1, calibration_tail=0.1))
     identity = Identity("made", "c" * 64, kind, "d" * 64)
-    return make_baseline(data, identity, SETTINGS, threads=1, alive=lambda: None)
+    return make_baseline(data, identity, SETTINGS, horizon=1, threads=1, alive=lambda: None)
 
 
 def forecaster(kind: str, series: Series, **spec: Any) -> Forecaster:
