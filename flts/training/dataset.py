@@ -46,6 +46,12 @@ def claimed_training_set(store: ObjectStore, event: TrainingData, settings: Wind
     return TrainingSet(features, recipe, shares)
 
 
+def horizon_steps(event: TrainingData, settings: WindowSettings) -> int:
+    """Return the steps that a direct model of an event's rows forecasts: those of the event, or else of one pass."""
+    steps: int | None = getattr(event, "horizon_steps", None)
+    return settings.output_seq_len if steps is None else steps
+
+
 def log_feature_summary(data: TrainingSet, settings: WindowSettings) -> None:
     """Log the shapes of the windows of all training rows, tails included."""
     features, horizon = data.features, settings.output_seq_len
