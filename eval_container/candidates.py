@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from eval_container.domain.gate import Reason
@@ -15,10 +15,11 @@ from flts.bundle.model import BundleModel
 from flts.contracts.claim_check import ClaimCheck
 from flts.contracts.events import ModelTraining, TrainingData
 from flts.errors import RejectedError
-from flts.forecasting.recipe import FittedRecipe, targets_only
+from flts.forecasting.recipe import FittedRecipe, measured_only, targets_only
 from flts.forecasting.series import Series
 from flts.observability.logs import get_logger
 from flts.settings import WindowSettings
+from flts.storage.claimed_frames import read_claimed_features
 from flts.storage.ports import ObjectStore
 from flts.trainers import BASELINES
 from flts.training.fitting import TrainingSet
@@ -48,7 +49,7 @@ def load_candidates(
             failed = Reason("training_failed", event.error or "its trainer gave no reason")
             loaded.append(Candidate(model_type, event, status="failed", reasons=(failed,)))
         else:
-            loaded.append(_load(store, data, event, event.bundle, (recipe,)))
+            loaded.append(_load(store, data, event, event.bundle, _recipes(store, data, recipe)))
     return loaded
 
 
@@ -145,6 +146,12 @@ def load_champion(
     return replace(champion, forecaster=forecaster)
 
 
+def _recipes(store: ObjectStore, data: TrainingData, recipe: FittedRecipe) -> Iterator[FittedRecipe]:
+    """Yield the recipes that a candidate may have: the run's, and LINEAR's, which is made from the training rows."""
+    yield recipe
+    yield measured_only(recipe, read_claimed_features(store, data.claim()))[0]
+
+
 def _stored_baseline(
     store: ObjectStore, data: TrainingData, event: ModelTraining | None, train: TrainingSet, horizon: int
 ) -> Candidate | None:
@@ -181,7 +188,7 @@ def _made_baseline(
 
 
 def _load(
-    store: ObjectStore, data: TrainingData, event: ModelTraining, claim: ClaimCheck, recipes: tuple[FittedRecipe, ...]
+    store: ObjectStore, data: TrainingData, event: ModelTraining, claim: ClaimCheck, recipes: Iterable[FittedRecipe]
 ) -> Candidate:
     candidate = Candidate(event.model_type, event)
     if event.pipeline_run_id != data.pipeline_run_id or event.config_hash != data.config_hash:
