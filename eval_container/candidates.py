@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from eval_container.domain.gate import Reason
@@ -19,9 +19,10 @@ from flts.contracts.claim_check import ClaimCheck
 from flts.contracts.events import ModelTraining, TrainingData
 from flts.contracts.ids import derived_run_id
 from flts.errors import RejectedError
-from flts.forecasting.recipe import FittedRecipe, targets_only
+from flts.forecasting.recipe import FittedRecipe, measured_only, targets_only
 from flts.forecasting.series import Series
 from flts.observability.logs import get_logger
+from flts.storage.claimed_frames import read_claimed_features
 from flts.storage.ports import ObjectStore
 from flts.trainers import BASELINES
 from flts.training.announce import Announcement, model_training
@@ -52,15 +53,20 @@ def load_candidates(
             failed = Reason("training_failed", event.error or "its trainer gave no reason")
             loaded.append(Candidate(model_type, event, status="failed", reasons=(failed,)))
         else:
-            loaded.append(_load(store, data, event, event.bundle, (recipe,)))
+            loaded.append(_load(store, data, event, event.bundle, _recipes(store, data, recipe)))
     return loaded
 
 
 def reaching(candidate: Candidate, horizon: int) -> Candidate:
-    """Return the candidate; refuse it if its longest forecast is shorter than ``horizon`` steps."""
+    """Return the candidate with its serving cost; refuse it if its longest forecast is shorter than the horizon."""
     forecaster = candidate.forecaster
-    if forecaster is None or forecaster.max_horizon is None or forecaster.max_horizon >= horizon:
+    if forecaster is None:
         return candidate
+    if forecaster.max_horizon is None or forecaster.max_horizon >= horizon:
+        # A forecast reads the whole model once a pass.
+        passes = 1 if forecaster.inputs is None else -(-horizon // forecaster.bundle.output_seq_len)
+        cost = (int(forecaster.bundle.reads_values), passes * forecaster.bundle.model_size)
+        return replace(candidate, serving_cost=cost)
     reason = Reason("horizon_too_short", f"it forecasts {forecaster.max_horizon} of the {horizon} scored steps")
     return candidate.refused(reason)
 
@@ -150,6 +156,12 @@ def load_champion(
     return replace(champion, forecaster=forecaster)
 
 
+def _recipes(store: ObjectStore, data: TrainingData, recipe: FittedRecipe) -> Iterator[FittedRecipe]:
+    """Yield the recipes that a candidate may have: the run's, and LINEAR's, which is made from the training rows."""
+    yield recipe
+    yield measured_only(recipe, read_claimed_features(store, data.claim()))[0]
+
+
 def _stored_baseline(
     store: ObjectStore, data: TrainingData, event: ModelTraining | None, train: TrainingSet, horizon: int
 ) -> Candidate | None:
@@ -200,7 +212,7 @@ def _reaching_baseline(baseline: Candidate, horizon: int) -> Candidate:
 
 
 def _load(
-    store: ObjectStore, data: TrainingData, event: ModelTraining, claim: ClaimCheck, recipes: tuple[FittedRecipe, ...]
+    store: ObjectStore, data: TrainingData, event: ModelTraining, claim: ClaimCheck, recipes: Iterable[FittedRecipe]
 ) -> Candidate:
     candidate = Candidate(event.model_type, event)
     if event.pipeline_run_id != data.pipeline_run_id or event.config_hash != data.config_hash:

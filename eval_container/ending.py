@@ -188,10 +188,14 @@ class Ending:
         return current is not None and order_of(current[0]) == _order(event)
 
     def _record(self, event: ModelSelected, decision: Mapping[str, Any]) -> None:
-        """Record every candidate's scores on the test rows and the champion in MLflow, which may be unavailable."""
+        """Record LINEAR, every candidate's scores and the champion in MLflow, which may be unavailable."""
         tracker = self._adapters.tracker
         if tracker is None:
             return
+        # Imported here, because the parent process, which gives runs up, needs no bundles otherwise.
+        from eval_container.recording import record_candidates  # noqa: PLC0415 - see above
+
+        record_candidates(self._adapters, event)
         if event.scoreboard is not None:
             reached("record.before", event.identifier)
             self._record_scores(event.identifier, event.scoreboard)

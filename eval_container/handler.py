@@ -10,7 +10,7 @@ from eval_container.candidates import load_forecaster
 from eval_container.domain.gate import Reason
 from eval_container.domain.promotion import moved_pointer, new_pointer
 from eval_container.domain.scoring import Scorecard
-from eval_container.domain.waiting import Patience, missing_types, why_missing
+from eval_container.domain.waiting import Patience, awaited_types, missing_types, why_missing
 from eval_container.ending import STAGE, Ending, at
 from eval_container.judging import Judgement, judge
 from eval_container.settings import EvalSettings
@@ -93,9 +93,9 @@ class DecideRun:
             # A trainer's event has arrived before the event of the topic training-data, which lists the model types to
             # wait for. The run is decided later.
             return []
-        missing = missing_types(expected["model_types"], self._evaluations.trained(identifier, run))
-        if missing:
-            progress(STAGE, "waiting", detail=f"for {', '.join(missing)}")
+        awaited = awaited_types(expected["model_types"], self._evaluations.trained(identifier, run))
+        if awaited:
+            progress(STAGE, "waiting", detail=f"for {', '.join(awaited)}")
             return []
         return self._decide(identifier, run, progress)
 
@@ -110,7 +110,7 @@ class DecideRun:
         trained = self._evaluations.trained(identifier, run)
         patience = Patience(self._settings.eval_silence_seconds, self._settings.eval_max_seconds)
         missing = {
-            kind: why_missing(kind, now=self._now(), started=float(expected["started"]), patience=patience)
+            kind: why_missing(kind, trained, now=self._now(), started=float(expected["started"]), patience=patience)
             for kind in missing_types(model_types, trained)
         }
         # The start of the stage is recorded here and not at the first trainer's event, so that the stage's duration
@@ -172,6 +172,8 @@ class DecideRun:
         assert judgement.winner is not None
         winner = judgement.winner.event
         assert winner is not None
+        # The record of a baseline that eval made is missing; the batch forecast and MLflow's record find it there.
+        self._evaluations.put_trained(winner)
         card = judgement.card
         means = _means(card)
         selected = ModelSelected(

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from eval_container.domain.waiting import Patience, given_up, missing_types
+from eval_container.domain.waiting import Patience, awaited_types, given_up
 from eval_container.settings import EvalSettings
 from flts.contracts.events import EvaluateRequest, Event, ModelTraining, RunProgress
 from flts.contracts.ids import derived_event_id, run_created_seconds
@@ -111,14 +111,14 @@ class Overdue:
         expected = self._evaluations.expected(*name)
         if expected is None:
             return False
-        missing = missing_types(expected["model_types"], self._evaluations.trained(*name))
-        if not missing:
+        awaited = awaited_types(expected["model_types"], self._evaluations.trained(*name))
+        if not awaited:
             return self._has_settled(name, now)
         return given_up(
-            missing,
+            awaited,
             now=now,
             started=float(expected["started"]),
-            last_sign=self._signs.last(missing),
+            last_sign=self._signs.last(awaited),
             patience=self._patience,
         )
 

@@ -216,7 +216,8 @@ class _Evaluation:
             if candidate.forecaster is not None:
                 shared = np.intersect1d(usable, candidate.forecaster.valid_origins(test, first), assume_unique=True)
                 if len(shared) < LEAST_SHARED_ORIGINS * every:
-                    few = f"it needs {candidate.forecaster.rows_required} rows, which {len(shared)} of {every} test rows have"
+                    needed = candidate.forecaster.rows_required
+                    few = f"it needs {needed} rows, which {len(shared)} of {every} test rows have"
                     checked.append(candidate.refused(Reason("needs_more_rows", few)))
                     continue
                 usable = shared

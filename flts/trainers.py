@@ -20,7 +20,8 @@ class Trainer:
     """A model type and the deployment that trains it."""
 
     model_type: str
-    """In messages, bundles, scoreboards, ``EXPECTED_MODEL_TYPES``: ``GRU``; for baselines only the ``MODEL_TYPE``."""
+    """In messages, bundles, scoreboards, ``EXPECTED_MODEL_TYPES``: ``GRU``; for a trainer of several only the
+    ``MODEL_TYPE``."""
     package: str
     """Folder of the service; the module ``domain.models.<model type in lower case>`` in it fits the model."""
     deployment: str
@@ -33,11 +34,23 @@ class Trainer:
     """Whether an installation runs the trainer by default."""
     baselines: tuple[str, ...] = ()
     """Model types that the trainer trains from one message in place of `model_type`; no run waits for them."""
+    candidates: tuple[str, ...] = ()
+    """Model types that the trainer of the baselines trains from the same message and that a run waits for. The trainer
+    has no MLflow, so eval records them there."""
 
     @property
     def model_types(self) -> tuple[str, ...]:
-        """Return the model types in the messages and bundles of the trainer."""
-        return self.baselines or (self.model_type,)
+        """Return the model types in the messages and bundles of the trainer, in the order of its messages.
+
+        A candidate's message comes before those of the baselines: a result of a baseline then shows that a trainer of
+        an earlier release, which does not know the candidate, made the baselines (`announced_after`).
+        """
+        return (*self.candidates, *self.baselines) or (self.model_type,)
+
+    @property
+    def awaited(self) -> tuple[str, ...]:
+        """Return the model types of the trainer that a run waits for."""
+        return self.candidates if self.baselines else (self.model_type,)
 
     @property
     def module(self) -> str:
@@ -50,12 +63,22 @@ TRAINERS = (
     Trainer("LSTM", "train_container", "train-lstm", TrainingSettings, port=8023),
     Trainer("PROPHET", "nonML_container", "nonml-prophet", ProphetSettings, port=8022),
     Trainer("HOLT", "nonML_container", "nonml-holt", WindowSettings, port=8025, enabled=False),
-    Trainer("BASELINE", "nonML_container", "nonml-baseline", WindowSettings, port=8026, baselines=BASELINES),
+    Trainer(
+        "BASELINE",
+        "nonML_container",
+        "nonml-baseline",
+        WindowSettings,
+        port=8026,
+        baselines=BASELINES,
+        candidates=("LINEAR",),
+    ),
 )
 NETWORKS = tuple(trainer.model_type for trainer in TRAINERS if trainer.package == "train_container")
 """Model types whose fit begins at random weights; the other fits are formulas."""
 DEPLOYMENTS = tuple(trainer.deployment for trainer in TRAINERS)
-DEFAULT_MODEL_TYPES = tuple(trainer.model_type for trainer in TRAINERS if trainer.enabled and not trainer.baselines)
+DEFAULT_MODEL_TYPES = tuple(name for trainer in TRAINERS if trainer.enabled for name in trainer.awaited)
+RECORDED_BY_EVAL = tuple(name for trainer in TRAINERS for name in trainer.candidates)
+"""Candidates whose trainer has no MLflow."""
 
 
 def trainer_of(model_type: str) -> Trainer:
@@ -94,6 +117,14 @@ def trained_by(deployment: str) -> tuple[str, ...]:
     return next((trainer.model_types for trainer in TRAINERS if trainer.deployment == deployment), ())
 
 
+def announced_after(model_type: str) -> tuple[str, ...]:
+    """Return the model types that the same trainer announces after this one; empty for an unknown model type."""
+    for trainer in TRAINERS:
+        if model_type in trainer.model_types:
+            return trainer.model_types[trainer.model_types.index(model_type) + 1 :]
+    return ()
+
+
 def trainers_for(model_types: tuple[str, ...]) -> tuple[Trainer, ...]:
     """Return the trainers of these model types and the trainer of the baselines."""
     return tuple(trainer for trainer in TRAINERS if trainer.baselines or trainer.model_type in model_types)
@@ -110,8 +141,12 @@ def known_model_types(names: tuple[str, ...]) -> tuple[str, ...]:
     if not names:
         msg = "names at least one model type"
         raise ValueError(msg)
+    awaited = [each for trainer in TRAINERS for each in trainer.awaited]
     for name in names:
         if name.upper() in {"BASELINE", *BASELINES}:
             msg = f"{name} is a baseline: no run waits for it"
             raise ValueError(msg)
-    return tuple(dict.fromkeys(trainer_of(name).model_type for name in names))
+        if name.upper() not in awaited:
+            msg = f"{name} is no registered model type; there are {', '.join(awaited)}"
+            raise ValueError(msg)
+    return tuple(dict.fromkeys(name.upper() for name in names))

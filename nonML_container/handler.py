@@ -1,4 +1,4 @@
-"""The work of the child process: the handler of all trainers with this service's fit, or the handler of baselines."""
+"""The work of the child process: the handler of all trainers with this service's fit, or `TrainSeveral`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def train_in_child(settings: NonmlSettings, adapters: Adapters) -> Handler:
 
     trainer = trainer_of(settings.model_type)
     if trainer.baselines:
-        from nonML_container.baselines import TrainBaselines  # noqa: PLC0415 - imports ONNX Runtime
+        from nonML_container.several import TrainSeveral  # noqa: PLC0415 - imports ONNX Runtime
 
-        return TrainBaselines(adapters, settings, trainer)
+        return TrainSeveral(adapters, settings, trainer)
     return TrainOnDataset(adapters, settings, trainer, load_model(trainer))

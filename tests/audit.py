@@ -20,12 +20,13 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from flts.contracts import topics
 from flts.contracts.claim_check import ClaimCheck
 from flts.contracts.ids import derived_event_id, derived_run_id
+from flts.contracts.lifecycle import is_cancellation
 from flts.dead_letters.accounting import Account, Accounting
 from flts.errors import ObjectNotFoundError
 from flts.settings import KafkaSettings, StoreSettings
 from flts.storage.connect import open_store
 from flts.storage.ports import ObjectStore
-from flts.trainers import BASELINES
+from flts.trainers import BASELINES, RECORDED_BY_EVAL
 from tests.eventually import eventually
 from tests.stack import RunningStack
 
@@ -267,6 +268,8 @@ def _of_mlflow(mlflow_url: str, store: ObjectStore, records: Records, identifier
                 continue
             if record["model_type"] in BASELINES:  # baselines have no run in MLflow
                 continue
+            if record["model_type"] in RECORDED_BY_EVAL and not _decided_by_eval(records, name, record["model_type"]):
+                continue
             states = recorded.get(record["run_id"], [])
             waits = len(states) <= 1 and record["run_id"] in waiting
             if states != ["FINISHED"] and not waits:
@@ -276,6 +279,14 @@ def _of_mlflow(mlflow_url: str, store: ObjectStore, records: Records, identifier
             champion = _champion(mlflow, identifier)
             if champion != pointer["run_id"]:
                 yield f"MLflow's champion is {champion}, the pointer's {pointer['run_id']}"
+
+
+def _decided_by_eval(records: Records, name: str, model_type: str) -> bool:
+    """Return whether the run of a record ``.../trained/...`` waited for the model type and was not cancelled."""
+    run, _, _ = name.partition("/trained/")
+    expected, decision = (records.get(f"{run}/{part}.json") for part in ("expected", "decision"))
+    wanted = expected is not None and model_type in expected["model_types"]
+    return wanted and decision is not None and not is_cancellation(decision)
 
 
 def _recorded(mlflow: httpx.Client, experiment: str) -> dict[str, list[str]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,71 @@ def autoregression(rows: int, coefficient: float, *, seed: int = 0, columns: tup
     return Series(
         1_700_000_400 // 3600 * 3600 + STEP_SECONDS * np.arange(rows), columns, 100 + values, FixedGrid(STEP_SECONDS)
     )
+
+
+class Recorder:
+    """Replaces MLflow's adapter and keeps the calls."""
+
+    def __init__(self) -> None:
+        self.champions: list[tuple[str, str]] = []
+        self.metrics: dict[str, Mapping[str, float]] = {}
+        self.artifacts: dict[str, list[str]] = {}
+        self.runs: list[RecordedRun] = []
+        self.order: list[tuple[str, str]] = []
+        """Name and run_id of each call that records something."""
+
+    def warm_up(self) -> None:
+        """Do nothing; no client has to start."""
+
+    def start_run(
+        self, run_id: str, experiment: str, name: str, params: Mapping[str, Any], tags: Mapping[str, Any]
+    ) -> RecordedRun:
+        assert experiment == IDENTIFIER
+        self.runs.append(RecordedRun(run_id, name, dict(params), dict(tags)))
+        self.order.append(("run", run_id))
+        return self.runs[-1]
+
+    def append(
+        self, run_id: str, experiment: str, *, metrics: Mapping[str, float], artifacts: Mapping[str, Any]
+    ) -> bool:
+        assert experiment == IDENTIFIER
+        self.metrics[run_id] = metrics
+        self.artifacts[run_id] = list(artifacts)
+        self.order.append(("scores", run_id))
+        return True
+
+    def set_champion(self, experiment: str, run_id: str) -> bool:
+        self.champions.append((experiment, run_id))
+        self.order.append(("alias", run_id))
+        return True
+
+
+@dataclass
+class RecordedRun:
+    """A run in the place of MLflow's."""
+
+    run_id: str
+    name: str
+    params: dict[str, Any]
+    tags: dict[str, Any]
+    metrics: dict[str, float] = field(default_factory=dict)
+    claims: dict[str, ClaimCheck] = field(default_factory=dict)
+    registered: list[tuple[str, str]] = field(default_factory=list)
+    status: str = "RUNNING"
+
+    def log_metrics(self, step: int, /, **values: float) -> None:
+        assert step == 1
+        self.metrics |= values
+
+    def log_claim(self, path: str, claim: ClaimCheck) -> None:
+        self.claims[path] = claim
+
+    def register(self, model_uri: str, model_type: str) -> None:
+        self.registered.append((model_uri, model_type))
+
+    def finish(self, status: str) -> str:
+        self.status = status
+        return "of-mlflow"
 
 
 @dataclass(frozen=True, slots=True)

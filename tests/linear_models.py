@@ -36,7 +36,7 @@ def linear_onnx(weights: np.ndarray, bias: np.ndarray, *, length: int, features:
 
 
 LINEAR = Trainer("LINEAR", "train_container", "train-linear", TrainingSettings, port=0)
-"""A trainer for tests; the registry does not contain it."""
+"""A trainer for tests; the registry does not contain its deployment."""
 
 
 class LinearFitter:

@@ -15,7 +15,7 @@ INSTALLED = tuple(trainer.deployment for trainer in TRAINERS if trainer.enabled)
 """Deployments of the trainers that are on by default."""
 OFF = tuple(trainer for trainer in TRAINERS if not trainer.enabled)
 """Trainers that are off by default."""
-EVERY_TYPE = ",".join(sorted(trainer.model_type for trainer in TRAINERS if not trainer.baselines))
+EVERY_TYPE = ",".join(sorted(name for trainer in TRAINERS for name in trainer.awaited))
 """EXPECTED_MODEL_TYPES of an installation with every trainer, in the chart's order."""
 PORTS = tuple(f"{trainer.deployment.replace('-', '_').upper()}_PORT" for trainer in TRAINERS)
 """Variables of the trainers' ports that Compose publishes."""

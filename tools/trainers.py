@@ -124,9 +124,8 @@ def workload(trainer: Trainer) -> Iterator[str]:
     yield f"  image: {package.image}"
     yield f"  ports: {{http: {package.port}}}"
     yield "  metrics: true"
-    if not trainer.baselines:
-        # `trains` is the model type that a run waits for. A run does not wait for baselines.
-        yield f"  trains: {trainer.model_type}"
+    # `trains` are the model types that a run waits for. A run does not wait for baselines.
+    yield f"  trains: {','.join(trainer.awaited)}"
     yield "  secrets: [AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY]"
     yield f"  env: {{MODEL_TYPE: {trainer.model_type}}}"
     yield ""

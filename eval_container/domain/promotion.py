@@ -48,7 +48,7 @@ class Candidate:
     forecaster: Forecaster | None = None
     """None unless the status is scored."""
     serving_cost: tuple[int, int] = (0, 0)
-    """Lower is cheaper: timestamps before windows, then bytes of the model. Set when the bundle is loaded."""
+    """Lower is cheaper: timestamps before windows, then the bytes of the model times the passes of a forecast."""
     card: Scorecard | None = None
     """Its scores on the held-out rows; None before scoring and if it cannot be scored."""
     verdict: Verdict | None = None

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from eval_container.domain.gate import Reason
+from flts.trainers import announced_after
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,15 @@ class Patience:
 def missing_types(expected: Collection[str], final: Collection[str]) -> tuple[str, ...]:
     """Return the expected types without a final event, in the order of ``expected``."""
     return tuple(model_type for model_type in expected if model_type not in final)
+
+
+def awaited_types(expected: Collection[str], final: Collection[str]) -> tuple[str, ...]:
+    """Return the missing types that may still send a final event.
+
+    A trainer announces its model types in a fixed order. If it announced a later one, it does not know the missing one:
+    its release is older than eval's.
+    """
+    return tuple(kind for kind in missing_types(expected, final) if not _passed_over(kind, final))
 
 
 def given_up(
@@ -47,8 +57,12 @@ def given_up(
     return all(now - max(last_sign.get(kind, started), started) >= patience.silence_seconds for kind in missing)
 
 
-def why_missing(model_type: str, *, now: float, started: float, patience: Patience) -> Reason:
+def why_missing(model_type: str, final: Collection[str], *, now: float, started: float, patience: Patience) -> Reason:
     """Return the scoreboard's reason for a model type that eval no longer waits for."""
+    if later := _passed_over(model_type, final):
+        return Reason(
+            "not_trained", f"the trainer of {model_type} sent {', '.join(later)} without it: is its release older?"
+        )
     waited = now - started
     if waited >= patience.max_seconds:
         return Reason("too_long", f"{model_type} sent no result within {patience.max_seconds:g} s of the run's start")
@@ -56,3 +70,8 @@ def why_missing(model_type: str, *, now: float, started: float, patience: Patien
         "silent",
         f"{model_type} sent no event or progress for {patience.silence_seconds:g} s: is its trainer running?",
     )
+
+
+def _passed_over(model_type: str, final: Collection[str]) -> tuple[str, ...]:
+    """Return the model types with a final event that the same trainer announces after this one."""
+    return tuple(kind for kind in announced_after(model_type) if kind in final)

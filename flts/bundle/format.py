@@ -29,6 +29,8 @@ MAX_BUNDLE_BYTES = 8 * 2**20
 """Bytes; far more than a recipe of 1,000 columns and a probe of one window need."""
 MAX_SEASON_ROWS = 1_000_000
 """Rows of the longest season; a week of seconds has 604,800."""
+MAX_WINDOW_ROWS, MAX_PASS_STEPS = 10_000, 1_000
+"""Rows of the longest window, and steps of the longest pass."""
 MAX_MODEL_BYTES = 512 * 2**20
 """Bytes; enough for 8 layers of 1,500 LSTM units. The limit of ONNX is 2 GB."""
 Fit = Literal["judged", "refitted"]
@@ -180,8 +182,8 @@ class _Common(BaseModel):
     config_hash: Sha256
     train_hash: Sha256
     recipe: dict[str, Any]
-    input_seq_len: int = Field(ge=1, le=10_000)
-    output_seq_len: int = Field(ge=1, le=1_000)
+    input_seq_len: int = Field(ge=1, le=MAX_WINDOW_ROWS)
+    output_seq_len: int = Field(ge=1, le=MAX_PASS_STEPS)
     rows_required: int = Field(ge=1, le=1_100_000)
     max_horizon_steps: int | None = Field(default=None, ge=1)
     targets: tuple[str, ...] = Field(min_length=1)

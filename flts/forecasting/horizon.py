@@ -50,8 +50,8 @@ class Horizon:
 def find_horizon(setting: str | int, grid: Grid, rows: int, *, test_rows: int | None = None) -> Horizon:
     """Return the horizon of a data set.
 
-    It is never more than a tenth of the rows, nor more than half of the test rows, because forecasts are judged at every
-    step; but it has at least one step.
+    It is never more than a tenth of the rows, nor more than half of the test rows, because forecasts are judged at
+    every step; but it has at least one step.
 
     Parameters
     ----------

@@ -30,6 +30,7 @@ __all__ = [
     "fit_recipe",
     "imputed_rows",
     "kept_rows",
+    "measured_only",
     "observed_targets",
     "raw_rows",
     "scale_targets",
@@ -271,8 +272,17 @@ def observed_targets(recipe: FittedRecipe, features: Features) -> FloatArray:
 def targets_only(recipe: FittedRecipe, features: Features) -> tuple[FittedRecipe, Features]:
     """Return the recipe of a model whose only inputs are the targets, and the training rows transformed by it.
 
-    The forecasts of such a model can always be fed back. The recipe clips nothing and scales the training rows to 0..1
-    for every setting of the scaler: a window is float32, which keeps few digits of a value far from 0.
+    The forecasts of such a model can always be fed back. The recipe clips nothing; otherwise see `measured_only`.
+    """
+    own, seen = _rescaled(recipe, features, tuple(name for name in recipe.columns if name in recipe.targets))
+    return replace(own, clip_lower=None, clip_upper=None), seen
+
+
+def measured_only(recipe: FittedRecipe, features: Features) -> tuple[FittedRecipe, Features]:
+    """Return the recipe without time features and lags, and the training rows transformed by it.
+
+    The recipe scales the training rows to 0..1 for every setting of the scaler: a window is float32, which keeps few
+    digits of a value far from 0.
 
     Parameters
     ----------
@@ -280,29 +290,7 @@ def targets_only(recipe: FittedRecipe, features: Features) -> tuple[FittedRecipe
     features : Features
         Features of the training rows, made with `recipe`.
     """
-    kept = tuple(name for name in recipe.columns if name in recipe.targets)
-    at = [recipe.columns.index(name) for name in kept]
-    raw = raw_rows(recipe, features).values[:, at]
-    lowest = raw.min(axis=0)
-    span = raw.max(axis=0) - lowest
-    scale = np.where(span > 0, span, 1.0)
-    others = {name: "no input of this model" for name in recipe.columns if name not in kept}
-    own = replace(
-        recipe,
-        columns=kept,
-        dropped=recipe.dropped | others,
-        fill=tuple(recipe.fills[at].tolist()),
-        clip_lower=None,
-        clip_upper=None,
-        offset=tuple(lowest.tolist()),
-        scale=tuple(scale.tolist()),
-        add=0.0,
-        time_features=False,
-        lags=(),
-        constants={name: value for name, value in recipe.constants.items() if name in kept},
-    )
-    seen = Features(features.times, kept, (raw - lowest) / scale, features.imputed[:, at], features.grid)
-    return own, seen
+    return _rescaled(recipe, features, recipe.columns)
 
 
 def scale_targets(recipe: FittedRecipe, raw: FloatArray) -> FloatArray:
@@ -325,6 +313,33 @@ def all_targets(recipe: FittedRecipe, varying: FloatArray) -> FloatArray:
         constant = recipe.constants.get(name)
         complete[..., position] = varying[..., next(which)] if constant is None else constant
     return complete
+
+
+def _rescaled(recipe: FittedRecipe, features: Features, kept: tuple[str, ...]) -> tuple[FittedRecipe, Features]:
+    """Return the recipe of some columns alone, scaled to 0..1, and the training rows transformed by it."""
+    at = [recipe.columns.index(name) for name in kept]
+    raw = raw_rows(recipe, features).values[:, at]
+    lowest = raw.min(axis=0)
+    span = raw.max(axis=0) - lowest
+    scale = np.where(span > 0, span, 1.0)
+    others = {name: "no input of this model" for name in recipe.columns if name not in kept}
+    own = replace(
+        recipe,
+        columns=kept,
+        dropped=recipe.dropped | others,
+        fill=tuple(recipe.fills[at].tolist()),
+        clip_lower=recipe.clip_lower and tuple(recipe.clip_lower[each] for each in at),
+        clip_upper=recipe.clip_upper and tuple(recipe.clip_upper[each] for each in at),
+        offset=tuple(lowest.tolist()),
+        scale=tuple(scale.tolist()),
+        add=0.0,
+        time_features=False,
+        lags=(),
+        constants={name: value for name, value in recipe.constants.items() if name in kept},
+    )
+    raw -= lowest
+    raw /= scale
+    return own, Features(features.times, kept, raw, features.imputed[:, at], features.grid)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,8 @@ def best_season(
 ) -> int | None:
     """Return the season whose repetition has the least mean absolute error over a horizon.
 
-    A longer season needs more rows before a forecast, so it must be better by more than `LONGER_GAIN`. Step h of a forecast repeats the row whole seasons before it, the fewest that reach the rows before the forecast.
+    A longer season needs more rows before a forecast, so it must be better by more than `LONGER_GAIN`. Step h of a
+    forecast repeats the row whole seasons before it, the fewest that reach the rows before the forecast.
 
     Parameters
     ----------

@@ -83,12 +83,13 @@ def announce_failure(
         )
         for model_type in trainer.model_types:
             adapters.metrics.trainings.labels(model_type=model_type, outcome="failed").inc()
-        return [_failed(event, model_type, message, now) for model_type in trainer.model_types]
+        return [training_failed(event, model_type, message, now) for model_type in trainer.model_types]
 
     return on_exhausted
 
 
-def _failed(event: TrainingData, model_type: str, message: str, now: datetime) -> ModelTraining:
+def training_failed(event: TrainingData, model_type: str, message: str, now: datetime) -> ModelTraining:
+    """Return the event of a training that failed for the reason in ``message``."""
     return ModelTraining(
         # A replayed dead letter may still succeed after this failure. So the event of a failure has another id than the
         # event of a success.

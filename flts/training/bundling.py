@@ -16,6 +16,7 @@ from flts.contracts.ids import sha256_of
 from flts.errors import RejectedError
 from flts.forecasting.calibration import MAX_ROLLED_ORIGINS, rolled_residuals
 from flts.forecasting.intervals import Intervals, calibrate, calibration_steps
+from flts.forecasting.rolling import Inputs
 from flts.forecasting.series import FloatArray
 from flts.forecasting.windows import Float32Array
 from flts.observability.logs import get_logger
@@ -100,10 +101,8 @@ def make_bundle(
         reason=None if recipe.varying_targets else "all_constant",
     )
     model = BundleModel(bundle, fitted.model_bytes, threads=threads)
-    difference = export_difference(model, fitted)
-    if not difference <= PROBE_TOLERANCE:
-        msg = f"the exported model answers held-out rows {difference:.2g} away from the trainer's own predictions"
-        raise RejectedError(msg, code="export_mismatch")
+    [tensor] = model.signature.inputs
+    difference = check_export(model, {tensor.name: fitted.check_inputs}, fitted.check_outputs)
     intervals = None
     started = time.perf_counter()
     if recipe.varying_targets:
@@ -121,13 +120,19 @@ def make_bundle(
     return replace(bundle, intervals=intervals, intervals_source=source)
 
 
-def export_difference(model: BundleModel, fitted: FittedModel) -> float:
-    """Return the relative difference between the exported model's and the trainer's forecasts of held-out inputs."""
-    if fitted.input_kind == "window":
-        answers = model.run_windows(fitted.check_inputs)
-    else:
-        answers = model.run_timestamps(fitted.check_inputs)
-    return relative_difference(answers, fitted.check_outputs)
+def check_export(model: BundleModel, given: Inputs, answers: FloatArray) -> float:
+    """Return the relative difference between the exported model's answers and those of the trainer.
+
+    Raises
+    ------
+    RejectedError
+        ``export_mismatch`` if they differ by more than 1e-4.
+    """
+    difference = relative_difference(model.run(given), answers)
+    if not difference <= PROBE_TOLERANCE:
+        msg = f"the exported model answers held-out rows {difference:.2g} away from the trainer's own predictions"
+        raise RejectedError(msg, code="export_mismatch")
+    return difference
 
 
 def _intervals(model: BundleModel, fitted: FittedModel, data: TrainingSet, alive: Callable[[], None]) -> Intervals:

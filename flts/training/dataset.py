@@ -46,6 +46,11 @@ def claimed_training_set(store: ObjectStore, event: TrainingData, settings: Wind
     return TrainingSet(features, recipe, shares)
 
 
+def horizon_steps(event: TrainingData, settings: WindowSettings) -> int:
+    """Return the steps that models of an event's rows are judged at: those of the event, or else of one pass."""
+    return event.horizon_steps or settings.pass_steps
+
+
 def log_feature_summary(data: TrainingSet, settings: WindowSettings) -> None:
     """Log the shapes of the windows of all training rows, tails included."""
     features, horizon = data.features, settings.pass_steps

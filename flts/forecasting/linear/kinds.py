@@ -12,6 +12,8 @@ from flts.forecasting.linear.table import LEAST_SEASONS, LinearTable
 from flts.forecasting.series import FloatArray, IntArray
 
 Value = Literal["none", "profile", "lag"]
+LONGEST_LAG = 9_904
+"""Rows of the longest season whose values are inputs: with a window of 96 rows, the 10,000 rows that a bundle takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +57,15 @@ def kinds_of(seasons: tuple[int, ...], *, fit_rows: int, own: bool, others: bool
     ----------
     seasons : tuple of lengths
     fit_rows : int
-        A season of more than a third of these rows is not used.
+        A season of more than a third of these rows is not used. A season of more than `LONGEST_LAG` rows has a profile
+        only.
     own, others, shared : bool
         Whether targets have weights of their own, some of them for the last rows of all columns; and whether there are
         weights that all targets share.
     """
     used = [at for at, length in enumerate(seasons) if fit_rows >= LEAST_SEASONS * length]
     plain = [Base("none"), *(Base("profile", at) for at in used[-1:])]
-    bases = [*plain, *(Base("lag", at) for at in used)]
+    bases = [*plain, *(Base("lag", at) for at in used if seasons[at] <= LONGEST_LAG)]
     kinds = [Kind(base) for base in bases] if own else []
     if others:
         kinds += [Kind(base, others=True) for base in plain]

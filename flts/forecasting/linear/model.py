@@ -12,7 +12,9 @@ from flts.forecasting.series import FloatArray, IntArray
 from flts.forecasting.windows import Float32Array
 
 BATCH_ROWS = 256
-"""Rows that `path_residuals` forecasts at once."""
+"""Rows that `path_residuals` forecasts at once at most."""
+BATCH_CELLS = 2**20
+"""Numbers of the windows, or of the forecasts, that `path_residuals` has at once; 8 bytes each."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -160,7 +162,7 @@ class LinearModel:
 
 
 def path_residuals(
-    model: LinearModel, table: LinearTable, *, first: int, stop: int, most: int
+    model: LinearModel, table: LinearTable, *, first: int, stop: int, most: int, steps: IntArray | None = None
 ) -> tuple[IntArray, FloatArray]:
     """Return forecast errors of the paths that begin in [first, stop).
 
@@ -172,32 +174,36 @@ def path_residuals(
         Rows; the first step of each path is one of them, and no step at ``stop`` or later is compared.
     most : int
         Paths, evenly spread over those whose window has no gap.
+    steps : (s,), optional
+        Steps to compare, from 1 on, by default all H.
 
     Returns
     -------
     rows : (p,)
         Row of the first step of each path.
-    residuals : (p, H, k)
+    residuals : (p, s, k)
         Observed less forecast; NaN where the cell is imputed, in another segment or not before ``stop``.
     """
     origins = Origins.of(table)
     windows = origins.mask(None, back=model.rows_required, after=0, ahead=1, stop=stop)
     rows = spread(np.flatnonzero(windows[: stop - 1]), first - 1, most)
-    past = rows[:, None] + np.arange(1 - model.rows_required, 1)
-    ahead = rows[:, None] + np.arange(1, model.horizon + 1)
-    within = np.minimum(ahead, len(table) - 1)
-    known = (ahead < np.minimum(origins.stops[rows], stop)[:, None])[..., None]
-    known = known & table.observed[within][..., model.targets]
-    forecasts = [
-        model(
-            table.values[past[at : at + BATCH_ROWS]],
-            table.places[np.concatenate([past, within], axis=1)[at : at + BATCH_ROWS]],
-            table.clock[rows[at : at + BATCH_ROWS] + 1],
-        )
-        for at in range(0, len(rows), BATCH_ROWS)
-    ]
-    answer = np.concatenate(forecasts) if forecasts else np.empty(known.shape)
-    return rows + 1, np.where(known, table.values[within][..., model.targets] - answer, np.nan)
+    compared = np.arange(1, model.horizon + 1) if steps is None else steps
+    cells = max(model.rows_required * table.columns, model.horizon * len(model.targets))
+    size = max(1, min(BATCH_ROWS, BATCH_CELLS // cells))
+    residuals = np.empty((len(rows), len(compared), len(model.targets)))
+    for at in range(0, len(rows), size):
+        batch = rows[at : at + size, None]
+        past = batch + np.arange(1 - model.rows_required, 1)
+        path = np.minimum(batch + np.arange(1, model.horizon + 1), len(table) - 1)
+        places = table.places[np.concatenate([past, path], axis=1)]
+        forecast = model(table.values[past], places, table.clock[batch[:, 0] + 1])
+        ahead = batch + compared
+        within = np.minimum(ahead, len(table) - 1)
+        known = (ahead < np.minimum(origins.stops[batch], stop))[..., None]
+        known = known & table.observed[within][..., model.targets]
+        actual = table.values[within][..., model.targets]
+        residuals[at : at + size] = np.where(known, actual - forecast[:, compared - 1], np.nan)
+    return rows + 1, residuals
 
 
 def spread(rows: IntArray, first: int, most: int) -> IntArray:

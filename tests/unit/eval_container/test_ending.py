@@ -3,7 +3,7 @@ from __future__ import annotations
 import hashlib
 import random
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,16 @@ from flts.contracts.ids import derived_event_id, new_pipeline_run_id
 from flts.contracts.lifecycle import RunState
 from flts.errors import BackendAwayError
 from flts.storage.ports import ObjectStore
-from tests.evaluated_runs import CREATED, IDENTIFIER, Installation, Run, announced, autoregression, no_progress
+from tests.evaluated_runs import (
+    CREATED,
+    IDENTIFIER,
+    Installation,
+    Recorder,
+    Run,
+    announced,
+    autoregression,
+    no_progress,
+)
 
 
 class KilledError(Exception):
@@ -51,30 +60,6 @@ class DyingStore:
         finally:
             if self.writes == self._at_write and self._after:
                 raise KilledError  # also after a write that was refused
-
-
-class Recorder:
-    """Replaces MLflow's adapter and keeps the calls."""
-
-    def __init__(self) -> None:
-        self.champions: list[tuple[str, str]] = []
-        self.metrics: dict[str, Mapping[str, float]] = {}
-        self.artifacts: dict[str, list[str]] = {}
-
-    def warm_up(self) -> None:
-        """Do nothing; no client has to start."""
-
-    def append(
-        self, run_id: str, experiment: str, *, metrics: Mapping[str, float], artifacts: Mapping[str, Any]
-    ) -> bool:
-        assert experiment == IDENTIFIER
-        self.metrics[run_id] = metrics
-        self.artifacts[run_id] = list(artifacts)
-        return True
-
-    def set_champion(self, experiment: str, run_id: str) -> bool:
-        self.champions.append((experiment, run_id))
-        return True
 
 
 @pytest.fixture

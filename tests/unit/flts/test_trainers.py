@@ -14,12 +14,15 @@ from flts.settings import WindowSettings
 from flts.trainers import (
     BASELINES,
     DEFAULT_MODEL_TYPES,
+    RECORDED_BY_EVAL,
     TRAINERS,
     Trainer,
+    announced_after,
     known_model_types,
     trained_by,
     trained_in,
     trainer_of,
+    trainers_for,
 )
 from flts.training.handler import TrainOnDataset
 from tests.trainers import SETTINGS
@@ -71,9 +74,19 @@ def test_names_and_ports_are_taken_once() -> None:
 
 
 def test_what_is_trained_by_default_is_the_designs() -> None:
-    assert DEFAULT_MODEL_TYPES == ("GRU", "LSTM", "PROPHET")
+    assert DEFAULT_MODEL_TYPES == ("GRU", "LSTM", "PROPHET", "LINEAR")
     assert trained_by("eval") == ()
-    assert trained_by("nonml-baseline") == BASELINES
+    assert trained_by("nonml-baseline") == ("LINEAR", *BASELINES)
+
+
+def test_a_candidate_beside_the_baselines_is_announced_before_them_and_recorded_by_eval() -> None:
+    assert RECORDED_BY_EVAL == ("LINEAR",)
+    assert announced_after("LINEAR") == BASELINES
+    assert announced_after("RIDGE") == ("MEAN",)
+    assert announced_after("GRU") == announced_after("MY_NET") == ()
+    assert known_model_types(("linear",)) == ("LINEAR",)
+    assert [trainer.deployment for trainer in trainers_for(("LINEAR",))] == ["nonml-baseline"]
+    assert [trainer.deployment for trainer in trainers_for(("LSTM",))] == ["train-lstm", "nonml-baseline"]
 
 
 def test_model_types_are_named_once_and_unknown_ones_refused() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from eval_container.domain.waiting import (
     Patience,
+    awaited_types,
     given_up,
     missing_types,
     why_missing,
@@ -13,6 +14,22 @@ STARTED = 1_000_000.0
 
 def test_missing_is_what_was_expected_and_has_no_final_event() -> None:
     assert missing_types(("GRU", "LSTM", "PROPHET"), {"LSTM"}) == ("GRU", "PROPHET")
+
+
+def test_a_type_is_not_awaited_after_its_trainer_announced_a_later_one() -> None:
+    expected = ("GRU", "LINEAR")
+
+    assert awaited_types(expected, {"LSTM"}) == expected
+    assert awaited_types(expected, {"PERSISTENCE"}) == ("GRU",)
+    assert awaited_types(expected, {"GRU", "LINEAR"}) == ()
+    assert missing_types(expected, {"PERSISTENCE"}) == expected
+
+
+def test_the_reason_names_the_results_that_came_without_it() -> None:
+    reason = why_missing("LINEAR", {"GRU", "RIDGE", "MEAN"}, now=STARTED + 1, started=STARTED, patience=PATIENCE)
+
+    assert reason.code == "not_trained"
+    assert reason.message == "the trainer of LINEAR sent RIDGE, MEAN without it: is its release older?"
 
 
 def test_a_type_that_never_showed_is_given_up_after_the_silence() -> None:
@@ -46,8 +63,8 @@ def test_nobody_is_waited_for_longer_than_the_most() -> None:
 
 
 def test_the_reason_tells_silence_from_length() -> None:
-    silent = why_missing("GRU", now=STARTED + 400, started=STARTED, patience=PATIENCE)
-    too_long = why_missing("GRU", now=STARTED + 7200, started=STARTED, patience=PATIENCE)
+    silent = why_missing("GRU", {"LSTM"}, now=STARTED + 400, started=STARTED, patience=PATIENCE)
+    too_long = why_missing("GRU", {"LSTM"}, now=STARTED + 7200, started=STARTED, patience=PATIENCE)
 
     assert (silent.code, too_long.code) == ("silent", "too_long")
     assert "GRU" in silent.message

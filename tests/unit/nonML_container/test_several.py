@@ -1,4 +1,4 @@
-"""The baselines' trainer without Kafka: one event in, an ordinary bundle of each baseline out."""
+"""The baselines' trainer without Kafka: one event in, an ordinary bundle of LINEAR and of each baseline out."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def stage(stored: Stored) -> Any:
     return stored.run_store.stages.read("made", stored.event.pipeline_run_id, "nonml-baseline")
 
 
-def test_one_message_makes_every_baseline(load: Any, tmp_path: Path) -> None:
+def test_one_message_makes_linear_and_then_every_baseline(load: Any, tmp_path: Path) -> None:
     stored = store_dataset(tmp_path, made_series(ROWS))
 
     events = trained(stored, load(MODEL_TYPE="BASELINE"))
 
-    assert tuple(events) == BASELINES
+    assert tuple(events) == ("LINEAR", *BASELINES)
     for kind, event in events.items():
         assert (event.status, event.mlflow_run_id, event.reused) == ("SUCCESS", None, False)
         assert event.event_id == derived_event_id(stored.event.event_id, f"trained-{kind}")
@@ -49,6 +49,7 @@ def test_one_message_makes_every_baseline(load: Any, tmp_path: Path) -> None:
         assert np.isfinite(forecaster.forecast(stored.series, 70).mean).all()
     assert stage(stored)["status"] == "done"
     assert set(stage(stored)["bundles"]) == set(BASELINES)
+    assert stage(stored)["failed"] == {}
 
 
 def test_a_message_that_comes_again_is_answered_the_same_and_nothing_is_fitted(load: Any, tmp_path: Path) -> None:
@@ -87,6 +88,7 @@ def test_a_damaged_bundle_is_made_again(load: Any, tmp_path: Path) -> None:
     again = trained(stored, settings)
 
     assert {kind: event.reused for kind, event in again.items()} == {
+        "LINEAR": True,
         "PERSISTENCE": True,
         "SEASONAL_NAIVE": True,
         "RIDGE": False,
@@ -99,15 +101,58 @@ def test_a_damaged_bundle_is_made_again(load: Any, tmp_path: Path) -> None:
 def test_a_baseline_that_the_rows_do_not_have_is_left_out(load: Any, tmp_path: Path) -> None:
     stored = store_dataset(tmp_path, made_series(200))
 
-    assert set(trained(stored, load(MODEL_TYPE="BASELINE"))) == {"PERSISTENCE", "RIDGE", "MEAN"}
+    assert set(trained(stored, load(MODEL_TYPE="BASELINE"))) == {"LINEAR", "PERSISTENCE", "RIDGE", "MEAN"}
 
 
-def test_rows_in_which_nothing_varies_have_no_baseline(load: Any, tmp_path: Path) -> None:
+def test_rows_in_which_nothing_varies_have_linear_alone(load: Any, tmp_path: Path) -> None:
     series = Series(STEP * np.arange(ROWS), ("flat",), np.full((ROWS, 1), 3.0), FixedGrid(STEP))
     stored = store_dataset(tmp_path, series)
 
-    assert trained(stored, load(MODEL_TYPE="BASELINE")) == {}
+    events = trained(stored, load(MODEL_TYPE="BASELINE"))
+
+    assert tuple(events) == ("LINEAR",)
+    assert events["LINEAR"].bundle is not None
+    assert fetch_bundle(stored.store, events["LINEAR"].bundle)[0].reason == "all_constant"
     assert stage(stored)["status"] == "done"
+
+
+def test_linear_forecasts_the_steps_of_one_pass(load: Any, tmp_path: Path) -> None:
+    stored = store_dataset(tmp_path, made_series(ROWS), settings={"output_seq_len": 7})
+
+    event = trained(stored, load(MODEL_TYPE="BASELINE"))["LINEAR"]
+
+    assert event.bundle is not None
+    bundle, _ = fetch_bundle(stored.store, event.bundle)
+    assert (bundle.model_type, bundle.output_seq_len, bundle.identifier) == ("LINEAR", 7, "made")
+    assert event.metrics == bundle.metrics
+    assert event.metrics["val_rmse"] is not None
+
+
+def test_rows_that_linear_cannot_be_fitted_on_have_a_failure_that_a_repeat_announces_again(
+    load: Any, tmp_path: Path
+) -> None:
+    stored = store_dataset(tmp_path, made_series(8))
+    settings = load(MODEL_TYPE="BASELINE")
+
+    first = trained(stored, settings)
+    stored.store.delete(stored.event.bucket, stored.event.object_key)
+    again = trained(stored, settings)
+
+    failed = first["LINEAR"]
+    assert tuple(first) == tuple(again) == ("LINEAR", "PERSISTENCE", "MEAN")
+    assert (failed.status, failed.bundle) == ("FAILED", None)
+    assert failed.error is not None
+    assert "fewer than 8 windows" in failed.error
+    assert (again["LINEAR"].event_id, again["LINEAR"].error) == (failed.event_id, failed.error)
+    assert stage(stored)["failed"] == {"LINEAR": failed.error}
+
+
+def test_a_message_that_the_last_release_handled_has_linear_now(load: Any, tmp_path: Path) -> None:
+    stored = store_dataset(tmp_path, made_series(ROWS))
+    bundles = dict.fromkeys(("PERSISTENCE", "MEAN"))
+    stored.run_store.stages.put("made", stored.event.pipeline_run_id, "nonml-baseline", "done", bundles=bundles)
+
+    assert tuple(trained(stored, load(MODEL_TYPE="BASELINE"))) == ("LINEAR", "PERSISTENCE", "MEAN")
 
 
 def test_a_run_that_has_ended_gets_no_baseline(load: Any, tmp_path: Path) -> None:

@@ -1,0 +1,247 @@
+"""Make the bundle of LINEAR from the training rows: a direct model in format 2.
+
+LINEAR chooses on the stopping tail. The model that is solved on the rows before the calibration tail gives the
+residuals of the intervals. The model in the bundle is solved on all training rows with the same choices.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+
+from flts.bundle.arrays import INTERVALS, PROBE
+from flts.bundle.forecaster import longest_horizon
+from flts.bundle.format import MAX_PASS_STEPS, Bundle, Limits
+from flts.bundle.model import BundleModel
+from flts.bundle.tensors import OUTPUT, signature_of
+from flts.contracts.events import TrainingData
+from flts.errors import RejectedError
+from flts.forecasting.direct import CLOCK, PAST, PLACES, DirectInputs
+from flts.forecasting.fitted import FittedRecipe
+from flts.forecasting.intervals import Intervals, calibrate, calibration_steps
+from flts.forecasting.linear.calendar import Calendar, find_calendar
+from flts.forecasting.linear.fit import choose_linear, solve_linear
+from flts.forecasting.linear.model import LinearModel, path_residuals, spread
+from flts.forecasting.linear.table import LEAST_SEASONS, LinearTable, Origins
+from flts.forecasting.places import TURNS, clock_turns, season_places
+from flts.forecasting.recipe import Features, measured_only, unscale_targets
+from flts.forecasting.rolling import Inputs
+from flts.forecasting.series import FloatArray
+from flts.observability.logs import get_logger
+from flts.settings import WindowSettings
+from flts.training.bundling import Identity, check_export, identity_of, make_bundle
+from flts.training.constant import constant_model
+from flts.training.fitting import TrainingSet
+from flts.training.linear_graph import add_linear, linear_inputs
+from flts.training.onnx_file import GraphBuilder, to_bytes
+
+LINEAR = "LINEAR"
+LINEAR_VERSION = 1
+"""Version; a change of the code that makes another model of the same rows raises it. Part of train_hash."""
+RESIDUAL_PATHS = 1_024
+"""Paths of the calibration tail whose errors calibrate the intervals at most; neighbours have similar errors."""
+CHECK_WINDOWS, PROBE_WINDOWS = 16, 2
+"""Windows of the training rows on which the ONNX file is compared with the model, and those of them in the bundle."""
+ROUNDING = 1e-9
+"""Share of a target's range; scaling and unscaling a value of 0 can make it negative by less than this."""
+
+log = get_logger(__name__)
+
+
+def linear_identity(event: TrainingData, settings: WindowSettings, horizon: int) -> Identity:
+    """Return the names of LINEAR's bundle; raises as `identity_of`."""
+    parts = {
+        "horizon": horizon,
+        "stop_tail": settings.stop_tail,
+        "calibration_tail": settings.calibration_tail,
+        "linear_version": LINEAR_VERSION,
+    }
+    return identity_of(event, LINEAR, parts)
+
+
+def make_linear(
+    data: TrainingSet, identity: Identity, *, horizon: int, threads: int, alive: Callable[[], None]
+) -> tuple[Bundle, bytes]:
+    """Fit LINEAR on the training rows and return its bundle with the ONNX file.
+
+    The same rows give the same bytes, as long as numpy's BLAS uses the same number of threads.
+
+    Parameters
+    ----------
+    data : TrainingSet
+        All training rows.
+    identity : Identity
+        Names of the bundle.
+    horizon : int
+        Steps that the model forecasts.
+    threads : int
+        Threads of the exported model while it is checked.
+    alive : callable
+        Called before each part of the work.
+
+    Raises
+    ------
+    NoLinearError
+        If too few rows follow each other without a gap.
+    RejectedError
+        ``bad_setting`` for a horizon that no bundle can have; as `make_bundle`.
+    """
+    if not data.recipe.varying_targets:
+        constant = constant_model(data)
+        return make_bundle(constant, data, identity, threads=threads, alive=alive), constant.model_bytes
+    if not 1 <= horizon <= MAX_PASS_STEPS:
+        msg = f"LINEAR forecasts 1 to {MAX_PASS_STEPS:,} steps, not {horizon:,}"
+        raise RejectedError(msg, code="bad_setting", field="HORIZON")
+    recipe, features = measured_only(data.recipe, data.features)
+    prepared = _Prepared.of(recipe, features, fit_stop=data.tails.fit_stop)
+    table, targets = prepared.table, tuple(recipe.varying_columns.tolist())
+    alive()
+    choice = choose_linear(
+        table, horizon=horizon, fit_stop=data.tails.fit_stop, stop_stop=data.tails.stop_stop, targets=targets
+    )
+    alive()
+    intervals, metrics = _judged(solve_linear(table, choice, stop=data.tails.stop_stop), prepared, data)
+    alive()
+    return _bundled(prepared, solve_linear(table, choice, stop=len(table)), identity, intervals, metrics, threads)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Prepared:
+    """The training rows as LINEAR reads them."""
+
+    recipe: FittedRecipe
+    features: Features
+    table: LinearTable
+    calendar: Calendar
+
+    @classmethod
+    def of(cls, recipe: FittedRecipe, features: Features, *, fit_stop: int) -> _Prepared:
+        """Make the table; the calendar and the seasons are those that the fit rows can show."""
+        grid, times = features.grid, features.times
+        calendar = find_calendar(grid.clock(times[:fit_stop]), grid.step_seconds)
+        seasons = tuple(rows for rows in grid.seasons if fit_stop >= LEAST_SEASONS * rows)
+        table = LinearTable(
+            values=features.values,
+            observed=~features.imputed,
+            segments=features.segments(),
+            seasons=seasons,
+            places=season_places(grid, times, seasons),
+            clock=calendar(clock_turns(grid, times)),
+        )
+        return cls(recipe, features, table, calendar)
+
+    def windows(self, model: LinearModel, source: DirectInputs) -> Inputs:
+        """Return the inputs of windows that are evenly spread over the training rows."""
+        length = model.rows_required
+        possible = Origins.of(self.table).mask(None, back=length, after=0, ahead=0, stop=len(self.table))
+        last = spread(np.flatnonzero(possible), 0, CHECK_WINDOWS)
+        past = self.table.values[last[:, None] + np.arange(1 - length, 1)]
+        return source.start(past, self.features.times[last]).inputs()
+
+    def answers(self, model: LinearModel, given: Inputs) -> FloatArray:
+        """Return the model's own forecasts (b, H, k), without the ONNX file."""
+        past = given[PAST]
+        length = past.shape[1]
+        turns = given[CLOCK][:, length] if CLOCK in given else np.zeros((len(past), TURNS))
+        places = given.get(PLACES, np.zeros((len(past), length + model.horizon, 0), dtype=np.int64))
+        return model(past, places, self.calendar(turns.astype(np.float64))).astype(np.float64)
+
+
+def _judged(model: LinearModel, prepared: _Prepared, data: TrainingSet) -> tuple[Intervals, dict[str, float | None]]:
+    """Return the intervals and the metrics of a model that was solved without the calibration tail."""
+    table, tails = prepared.table, data.tails
+    steps = _calibrated(tails.calibration_rows, model.horizon)
+    to_raw = prepared.recipe.scales_of_targets
+
+    def residuals(first: int, stop: int) -> FloatArray:
+        compared = np.array(steps)
+        return to_raw * path_residuals(model, table, first=first, stop=stop, most=RESIDUAL_PATHS, steps=compared)[1]
+
+    tail = residuals(tails.stop_stop, len(table))
+    scales = data.recipe.scales_of_targets
+    metrics = _errors("train", residuals(0, tails.stop_stop) / scales) | _errors("val", tail / scales)
+    return calibrate({step: tail[:, at] for at, step in enumerate(steps)}), metrics
+
+
+def _calibrated(tail_rows: int, horizon: int) -> list[int]:
+    """Return the steps to calibrate, with the longest step that the tail contains three times."""
+    steps = {step for step in calibration_steps(tail_rows) if step <= horizon}
+    return sorted(steps | {max(1, min(horizon, tail_rows // 3))})
+
+
+def _errors(prefix: str, errors: FloatArray) -> dict[str, float | None]:
+    """Return the metrics of errors in the scaled units of the run's recipe; None without an error."""
+    known = errors[np.isfinite(errors)]
+    loss = float(np.square(known).mean()) if len(known) else None
+    return {
+        f"{prefix}_loss": loss,
+        f"{prefix}_rmse": None if loss is None else float(np.sqrt(loss)),
+        f"{prefix}_mae": float(np.abs(known).mean()) if len(known) else None,
+    }
+
+
+def _bundled(  # noqa: PLR0917 - all that one bundle is made of
+    prepared: _Prepared,
+    model: LinearModel,
+    identity: Identity,
+    intervals: Intervals,
+    metrics: dict[str, float | None],
+    threads: int,
+) -> tuple[Bundle, bytes]:
+    recipe, length, horizon = prepared.recipe, model.rows_required, model.horizon
+    inputs = linear_inputs(model)
+    seasons = prepared.table.seasons if PLACES in inputs else ()
+    bundle = Bundle(
+        **asdict(identity),
+        input_kind="direct",
+        recipe=recipe,
+        input_seq_len=length,
+        output_seq_len=horizon,
+        rows_required=length,
+        max_horizon_steps=longest_horizon(recipe, horizon),
+        targets=recipe.targets,
+        intervals=intervals,
+        intervals_source="calibration_tail",
+        model_sha256="",
+        model_size=0,
+        probe=None,
+        metrics=metrics,
+        inputs=inputs,
+        seasons=seasons,
+        fitted_until=int(prepared.features.times[-1]),
+        limits=_limits(recipe, prepared.features),
+    )
+    given = prepared.windows(model, DirectInputs(recipe, inputs, seasons, length, horizon))
+    answers = prepared.answers(model, given)
+    graph = GraphBuilder()
+    output = add_linear(graph, model, prepared.calendar)
+    for name, values in {**given, OUTPUT: answers}.items():
+        graph.array(f"{PROBE}{name}", values[:PROBE_WINDOWS])
+    if intervals.values is not None:
+        graph.array(INTERVALS, intervals.values)
+    model_bytes = to_bytes(graph.model(output, signature_of(bundle)))
+    digest = hashlib.sha256(model_bytes).hexdigest()
+    bundle = replace(bundle, model_sha256=digest, model_size=len(model_bytes))
+    started = time.perf_counter()
+    difference = check_export(BundleModel(bundle, model_bytes, threads=threads), given, answers)
+    log.info(
+        "bundle_checked",
+        export_difference=difference,
+        model_size=bundle.model_size,
+        calibrated_steps=intervals.calibrated_steps,
+        check_seconds=round(time.perf_counter() - started, 3),
+    )
+    return bundle, model_bytes
+
+
+def _limits(recipe: FittedRecipe, features: Features) -> Mapping[str, Limits]:
+    """Return 0 as the lowest value of each varying target that is never negative in the training rows."""
+    at = recipe.varying_columns
+    raw = unscale_targets(recipe, features.values[:, at])
+    lowest = np.where(features.imputed[:, at], np.inf, raw).min(axis=0)
+    known = (lowest >= -ROUNDING * recipe.scales_of_targets) & np.isfinite(lowest)
+    return {name: (0.0, None) for name, keeps in zip(recipe.varying_targets, known, strict=True) if keeps}
