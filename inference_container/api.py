@@ -38,6 +38,37 @@ EXAMPLE = {
     "inference_length": 2,
     "data": {"time": ["2024-01-01T00:00:00Z", "2024-01-01T00:01:00Z"], "down": [1.5, None], "up": [0.25, 0.5]},
 }
+ANSWER_EXAMPLE = {
+    "status": "SUCCESS",
+    "identifier": "sample",
+    "run_id": "0f8fad5bd9cb469fa16570867728950e",
+    "model_type": "SEASONAL_NAIVE",
+    "config_hash": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    "horizon_steps": 24,
+    "calibrated_steps": 24,
+    "baseline": "no model passes the gate, so the best baseline is served: SEASONAL_NAIVE",
+    "imputed_cells": 1,
+    "predictions": [
+        {
+            "ts": "2024-01-01T00:02:00Z",
+            "down": 1.5,
+            "down_lower": 1.25,
+            "down_upper": 1.75,
+            "up": 0.5,
+            "up_lower": 0.25,
+            "up_upper": 1.0,
+        },
+        {
+            "ts": "2024-01-01T00:03:00Z",
+            "down": 1.5,
+            "down_lower": 1.0,
+            "down_upper": 2.0,
+            "up": 0.5,
+            "up_lower": 0.0,
+            "up_upper": 1.25,
+        },
+    ],
+}
 
 
 class Starts(Protocol):
@@ -225,16 +256,26 @@ def _rest(champions: Champions, background: Sequence[Starts]) -> FastAPI:
         PREDICT,
         summary="Forecast the steps after the rows sent",
         openapi_extra={"requestBody": {"content": {"application/json": {"example": EXAMPLE}}, "required": True}},
+        responses={200: {"content": {"application/json": {"example": ANSWER_EXAMPLE}}}},
     )
     async def predict() -> Response:
         """Send a list per column in `data`, in any order, with `null` for an unknown value. The time column is
         `index_col`, or the only one of time, timestamp, ts and date; its values are ISO 8601 or epoch seconds.
+
+        In the answer, `horizon_steps` are the steps that the champion was judged at, and `calibrated_steps` those that
+        its bounds were calibrated for; later steps are extrapolated. `baseline` is given only if no model passed the
+        gate: it is the reason why the best baseline is served.
         """  # noqa: D205 - the page of the HTTP API shows this text as it is
         raise HTTPException(404)
 
     @app.get("/models", summary="The champions and their scores")
     def models() -> dict[str, Any]:
-        """List the identifiers with a champion, whether it is loaded, and why the latest promotion is not served."""
+        """List the identifiers with a champion, whether it is loaded, and why the latest promotion is not served.
+
+        `horizon_steps` are the steps that the champion was judged at. `score` is in units of the best baseline's error
+        on the run's held-out rows: 1 is the best baseline, lower is better. `baseline` is given only if a baseline is
+        served, with the reason.
+        """
         return {"models": champions.describe(), "default": champions.default(), "known": champions.known}
 
     @app.exception_handler(HTTPException)

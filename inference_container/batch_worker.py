@@ -218,12 +218,17 @@ class BatchForecasts:
                 series,
                 context_rows=event.raw_test_context_rows,
                 max_rows=self._settings.forecast_max_rows,
-                long_steps=self._settings.forecast_long_steps,
+                long_steps=self._long_steps(event),
             )
         except RejectedError as error:
             self._skip(event, error.message)
             return
         self._finish(event, champion, batch)
+
+    def _long_steps(self, event: InferenceData) -> int:
+        """Return the steps of the long forecast: the horizon of the run, unless it is a single step."""
+        most, horizon = self._settings.forecast_long_steps, event.horizon_steps or 1
+        return min(horizon, most) if horizon > 1 else most
 
     def _promotion(self, event: InferenceData) -> Promotion | None:
         """Return the promotion by this run, else the judged fit of the current champion, else None."""

@@ -60,4 +60,4 @@ class WorkerSettings(ServiceSettings, KafkaSettings, StoreSettings):
     forecast_max_rows: int = Field(default=200_000, ge=1)
     """Most test rows of one batch forecast; if there are more, the latest are forecast."""
     forecast_long_steps: int = Field(default=1440, ge=1, le=100_000)
-    """Horizon of the one long forecast in each batch."""
+    """Most steps of the one long forecast in each batch; it has the run's horizon if that is more than one step."""

@@ -18,16 +18,9 @@ def answer_body(answer: Answer, style: WritesTimes) -> bytes:
 
     ``time_format`` is the form, if it is that of the data set's files and not plain ISO 8601 or epoch seconds.
     """
-    champion = answer.champion
-    promotion = champion.promotion
     return _encode(
         {
-            "status": "SUCCESS",
-            "identifier": promotion.identifier,
-            "run_id": promotion.run_id,
-            "model_type": promotion.model_type,
-            "config_hash": promotion.config_hash,
-            "calibrated_steps": champion.calibrated_steps,
+            **answer.champion.answer_head,
             "imputed_cells": answer.imputed_cells,
             **({"time_format": style.to_dict()} if isinstance(style, TimeFormat) else {}),
             **({"held_targets": [held.name for held in answer.held]} if answer.held else {}),

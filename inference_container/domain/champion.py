@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +54,8 @@ class Champion:
     offsets: FloatArray
     """(h, M, 3) offsets in raw units. A forecast plus its offsets gives the forecast itself (offset 0), its lower and
     its upper bound, at each step up to the longest horizon; NaN where there were too few residuals."""
+    answer_head: Mapping[str, Any]
+    """The fields of every answer that the champion alone determines."""
     answer_keys: tuple[str, ...]
     """Names of an answer's numbers: per target ``<t>``, ``<t>_lower``, ``<t>_upper``."""
     batch_rows: int
@@ -98,16 +101,11 @@ class Champion:
             "rows_required": self.needs.rows_required,
             "step": self.needs.grid.text,
             "step_seconds": self.needs.grid.step_seconds,
-            "horizon_steps": self.bundle.horizon_steps,
+            "horizon_steps": self.answer_head["horizon_steps"],
             "max_horizon_steps": self.needs.max_horizon_steps,
-            "calibrated_steps": self.calibrated_steps,
+            "calibrated_steps": self.bundle.calibrated_steps,
             "reason": self.bundle.reason,
         }
-
-    @property
-    def calibrated_steps(self) -> int:
-        """Steps up to which the bounds were calibrated."""
-        return self.bundle.calibrated_steps
 
 
 def load_champion(promotion: Promotion, bundle: Bundle, model_bytes: bytes, *, max_horizon_steps: int) -> Champion:
@@ -133,11 +131,26 @@ def load_champion(promotion: Promotion, bundle: Bundle, model_bytes: bytes, *, m
         forecaster=forecaster,
         needs=needs,
         offsets=_interval_offsets(forecaster, needs.max_horizon_steps),
+        answer_head=_answer_head(promotion, bundle),
         answer_keys=tuple(f"{name}{end}" for name in bundle.targets for end in ("", "_lower", "_upper")),
         batch_rows=batch_rows,
         row_seconds=seconds / batch_rows,
         inline=seconds < INLINE_SECONDS,
     )
+
+
+def _answer_head(promotion: Promotion, bundle: Bundle) -> dict[str, Any]:
+    """Return the fields of an answer before its forecasts; ``baseline`` only if a baseline is served."""
+    head = {
+        "status": "SUCCESS",
+        "identifier": promotion.identifier,
+        "run_id": promotion.run_id,
+        "model_type": promotion.model_type,
+        "config_hash": promotion.config_hash,
+        "horizon_steps": promotion.horizon_steps or bundle.horizon_steps,
+        "calibrated_steps": bundle.calibrated_steps,
+    }
+    return head if promotion.baseline is None else {**head, "baseline": promotion.baseline}
 
 
 def _needs(bundle: Bundle, forecaster: Forecaster, limit: int) -> Needs:

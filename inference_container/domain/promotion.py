@@ -57,9 +57,26 @@ class Promotion:
         """Stage of the champion."""
         return stage_of(self.document)
 
+    @property
+    def horizon_steps(self) -> int | None:
+        """Steps ahead that the champion was judged at; None if its pointer has none, as those of earlier releases."""
+        steps = self.document.get("horizon_steps")
+        return steps if isinstance(steps, int) and steps > 0 else None
+
+    @property
+    def baseline(self) -> str | None:
+        """Why a baseline is served; None for a model that passed the gate."""
+        reason = self.document.get("baseline")
+        return reason if isinstance(reason, str) else None
+
     def describe(self) -> dict[str, Any]:
-        """Return the pointer's fields of ``GET /models``; ``stage`` only if the pointer has one."""
+        """Return the pointer's fields of ``GET /models``; the optional ones only if the pointer has them."""
         names = ("run_id", "model_type", "config_hash", "score", "rmse", "mae", "pipeline_run_id", "model_uri")
         shown = {name: self.document.get(name) for name in names}
-        stage = {"stage": self.stage} if self.document.get("stage") else {}
-        return {"identifier": self.identifier, **shown, **stage, "promoted": self.document.get("timestamp")}
+        if self.document.get("stage"):
+            shown["stage"] = self.stage
+        if self.horizon_steps is not None:
+            shown["horizon_steps"] = self.horizon_steps
+        if self.baseline is not None:
+            shown["baseline"] = self.baseline
+        return {"identifier": self.identifier, **shown, "promoted": self.document.get("timestamp")}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +48,20 @@ class Server:
         predictor = Predictor(self.champions, self.batcher, self.metrics, max_rows=200, forecast_log=self.log)
         self.api = InferenceApi(predictor, self.champions, self.metrics, max_body_bytes=50_000, api_key=api_key)
 
-    def promote(self, identifier: str, made: tuple[Bundle, bytes] | None = None, **options: Any) -> None:
+    def promote(
+        self,
+        identifier: str,
+        made: tuple[Bundle, bytes] | None = None,
+        *,
+        pointer: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
         bundle, model = made or window_bundle(SERIES, identifier=identifier, **options)
         data = bundle.to_json()
         claim = ClaimCheck(
             bucket="b", object_key="x/bundle.json", size=len(data), sha256=hashlib.sha256(data).hexdigest()
         )
-        promotion = Promotion.read(identifier, pointer_of(bundle, claim))
+        promotion = Promotion.read(identifier, {**pointer_of(bundle, claim), **(pointer or {})})
         known = [each["identifier"] for each in self.champions.describe()]
         self.champions.list_changed([*known, identifier], [])
         assert self.champions.fetched(identifier, self.cache.put_bundle(promotion, data, model).name)
@@ -99,7 +106,8 @@ def test_a_forecast_in_raw_units_with_intervals_and_times_in_the_requests_form(s
     assert body["status"] == "SUCCESS"
     assert (body["identifier"], body["model_type"], body["config_hash"]) == ("tiny", "GRU", "c" * 64)
     assert body["run_id"] == champion.promotion.run_id
-    assert (body["calibrated_steps"], body["imputed_cells"]) == (30, 0)
+    assert (body["horizon_steps"], body["calibrated_steps"], body["imputed_cells"]) == (1, 30, 0)
+    assert "baseline" not in body
     assert list(body["predictions"][0]) == ["ts"] + [
         f"{name}{end}" for name in ("down", "up", "load") for end in ("", "_lower", "_upper")
     ]
@@ -108,6 +116,41 @@ def test_a_forecast_in_raw_units_with_intervals_and_times_in_the_requests_form(s
     assert expected.lower is not None
     np.testing.assert_allclose(second["load"], expected.mean[1, 2], rtol=1e-6)
     np.testing.assert_allclose(second["load_lower"], expected.lower[1, 2], rtol=1e-6)
+
+
+def test_the_horizon_and_the_reason_of_a_baseline_come_from_the_pointer(tmp_path: Path) -> None:
+    server = Server(tmp_path)
+    reason = "no model passes the gate, so the best baseline is served: PERSISTENCE"
+    server.promote("tiny", pointer={"horizon_steps": 24, "baseline": reason})
+
+    answer = server.predict(request_of(SERIES)).json()
+    [model] = server.get("/models").json()["models"]
+
+    for shown in (answer, model):
+        assert (shown["horizon_steps"], shown["baseline"]) == (24, reason)
+
+
+@pytest.mark.parametrize("pointer", [{"horizon_steps": None, "baseline": None}, {"horizon_steps": 0, "baseline": 7}])
+def test_a_pointer_without_a_horizon_leaves_that_of_the_bundle(tmp_path: Path, pointer: dict[str, Any]) -> None:
+    server = Server(tmp_path)
+    server.promote("tiny", window_bundle(SERIES, output_seq_len=3), pointer=pointer)
+
+    answer = server.predict(request_of(SERIES)).json()
+    [model] = server.get("/models").json()["models"]
+
+    for shown in (answer, model):
+        assert shown["horizon_steps"] == 3
+        assert "baseline" not in shown
+
+
+def test_a_champion_that_is_only_on_disk_is_listed_with_the_pointers_horizon_and_baseline(tmp_path: Path) -> None:
+    server = Server(tmp_path)
+    for identifier in ("a", "b", "c", "d"):
+        server.promote(identifier, pointer={"horizon_steps": 24, "baseline": f"of {identifier}"})
+
+    last = server.get("/models").json()["models"][-1]
+
+    assert (last["loaded"], last["horizon_steps"], last["baseline"]) == (False, 24, "of d")
 
 
 def test_reversing_the_columns_and_sending_more_rows_changes_nothing(serving: Server) -> None:
@@ -263,6 +306,8 @@ def test_the_documentation_shows_predict(serving: Server) -> None:
     paths = serving.get("/openapi.json").json()["paths"]
 
     assert set(paths) == {"/predict", "/models"}
+    example = paths["/predict"]["post"]["responses"]["200"]["content"]["application/json"]["example"]
+    assert set(example) == {*serving.predict(request_of(SERIES)).json(), "baseline"}
     assert serving.get("/docs").status_code == 200
 
 

@@ -71,7 +71,9 @@ class Worker:
             raise BackendAwayError(msg)
         self.published.extend(events)
 
-    def claim(self, run: str, series: Series = TEST, *, identifier: str = "tiny") -> InferenceData:
+    def claim(
+        self, run: str, series: Series = TEST, *, identifier: str = "tiny", horizon_steps: int | None = None
+    ) -> InferenceData:
         """Store test rows, and pass their event to the worker as the topic would."""
         data = series_to_parquet(series)
         raw = put_claimed(
@@ -86,7 +88,7 @@ class Worker:
             created_at=datetime(2024, 5, 6, 23, 30, tzinfo=UTC),
             bucket=raw.bucket, object_key=raw.object_key, size=raw.size, sha256=raw.sha256, rows=raw.rows or 0,
             columns=raw.columns or 0, meta=raw, test=raw, raw_test=raw, raw_test_context_rows=CONTEXT_ROWS,
-            step_seconds=series.grid.step_seconds,
+            step_seconds=series.grid.step_seconds, horizon_steps=horizon_steps,
         )  # fmt: skip
         assert list(OnInferenceData(self.store, self.run_store.forecasts)(event, quiet)) == []
         return event
@@ -403,6 +405,18 @@ def test_more_rows_than_a_batch_may_have_leave_the_latest(worker: Worker) -> Non
 
     assert worker.told().rows == 40
     assert (worker.run_store.forecasts.read("tiny", run) or {})["left_out_rows"] == 60
+
+
+@pytest.mark.parametrize(("horizon", "steps"), [(None, 30), (1, 30), (2, 2), (24, 24), (31, 30)])
+def test_the_long_forecast_has_the_horizon_of_the_run(worker: Worker, horizon: int | None, steps: int) -> None:
+    run = new_pipeline_run_id()
+    worker.claim(run, horizon_steps=horizon)
+    worker.decide(run, "promoted", window_bundle(TRAIN))
+
+    worker.forecasts.look()
+
+    assert (worker.run_store.forecasts.read("tiny", run) or {})["long_steps"] == steps
+    assert set(worker.told().metrics["down"]) == {"1", str(steps)}
 
 
 def test_metrics_of_very_many_targets_do_not_burst_the_message(worker: Worker) -> None:
