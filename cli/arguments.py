@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-DEFAULT_HORIZON = 60
+DEFAULT_HORIZON = 60  # steps of a forecast by a champion whose horizon is a single step
 DEFAULT_ROWS = 200
 PICTURES = (".png", ".svg", ".pdf")
 
@@ -74,7 +74,11 @@ def build_parser(*further: AddCommands) -> argparse.ArgumentParser:
 
     forecast = command("forecast", "Ask the champion for a forecast")
     forecast.add_argument("name")
-    forecast.add_argument("--horizon", type=_positive, default=DEFAULT_HORIZON, help="steps ahead")
+    forecast.add_argument(
+        "--horizon",
+        type=_positive,
+        help=f"steps ahead; else the champion's horizon, {DEFAULT_HORIZON} if that is a single step",
+    )
     forecast.add_argument(
         "--csv", type=Path, metavar="FILE", help="the rows to go on from; else the last uploaded ones"
     )

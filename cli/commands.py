@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 import uuid
 from collections.abc import Callable, Iterable
@@ -12,11 +13,12 @@ from typing import Any
 from rich.console import Console
 
 from cli import render
-from cli.arguments import parse_settings
+from cli.arguments import DEFAULT_HORIZON, parse_settings
 from cli.causes import cause_lines, deleted_lines
 from cli.client import GatewayClient
 from cli.follow import LiveTable, PlainLines, follow_run
 from cli.rows import body_from_csv
+from cli.scoreboard import WIDTH
 from flts.contracts import lifecycle
 from flts.errors import NotFoundError, RejectedError
 
@@ -136,7 +138,7 @@ def why(client: GatewayClient, arguments: argparse.Namespace) -> int:
         stages = {name: view[name] for name in ("champion_stages",) if name in view}
         _print_json({**{name: view.get(name) for name in WHY_SHOWN}, **stages, "operations": done})
         return OK
-    lines = [render.run_heading(view), *cause_lines(view, done), "", *render.scoreboard_table(view)]
+    lines = [render.run_heading(view), *cause_lines(view, done), "", *_scoreboard_lines(view)]
     if arguments.targets:
         lines += ["", *render.target_table(view, step=arguments.step)]
     show_lines([*lines, "", *render.decision_lines(view)])
@@ -159,7 +161,8 @@ def forecast(client: GatewayClient, arguments: argparse.Namespace) -> int:
         body = body_from_csv(arguments.csv, rows=arguments.rows, ignore=arguments.ignore)
     else:
         body = client.tail(arguments.name, rows=arguments.rows)
-    answer = client.forecast(body, horizon=arguments.horizon, identifier=arguments.name)
+    horizon = arguments.horizon or _horizon(client, arguments.name)
+    answer = client.forecast(body, horizon=horizon, identifier=arguments.name)
     known = render.forecast_targets(answer)
     unknown = [target for target in arguments.target if target not in known]
     if unknown:
@@ -224,8 +227,21 @@ def _started(client: GatewayClient, arguments: argparse.Namespace, answer: dict[
         return _exit_code(view)
     show_lines(render.upload_lines(answer))
     view = watch(client, run_id)
-    show_lines(["", *render.scoreboard_table(view), "", *render.decision_lines(view)])
+    show_lines(["", *_scoreboard_lines(view), "", *render.decision_lines(view)])
     return _exit_code(view)
+
+
+def _scoreboard_lines(view: dict[str, Any]) -> list[str]:
+    """Return the scoreboard with as many columns as the terminal has room for."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH
+    return render.scoreboard_table(view, width=width)
+
+
+def _horizon(client: GatewayClient, identifier: str) -> int:
+    """Return the champion's horizon, or DEFAULT_HORIZON if it is a single step or the answer does not show it."""
+    models = client.models().get("models") or ()
+    steps = next((model.get("horizon_steps") for model in models if model.get("identifier") == identifier), None)
+    return int(steps) if steps and steps > 1 else DEFAULT_HORIZON
 
 
 def _settings(arguments: argparse.Namespace) -> dict[str, str | float | bool]:

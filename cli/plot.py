@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from cli.render import forecast_targets
+from cli.render import calibrated_steps, forecast_targets
 from flts.errors import RejectedError
 from flts.times import TimeFormat, to_local
 from flts.times.zones import SECOND
@@ -103,7 +103,7 @@ def _panel(axis: Axes, context: Mapping[str, Any], answer: Mapping[str, Any], ta
     else:
         axis.plot(_dates(times), mean, color=FUTURE, linewidth=1.6, label="forecast")
     if np.isfinite(lower).any() and np.isfinite(upper).any():
-        axis.fill_between(_dates(times), lower, upper, color=FUTURE, alpha=0.18, linewidth=0, label="90 % interval")
+        _interval(axis, _dates(times), lower, upper, calibrated_steps(answer))
     axis.set_ylabel(target)
     axis.yaxis.set_major_formatter(EngFormatter(sep=" "))
     axis.grid(color=GRID, linewidth=0.6)
@@ -111,6 +111,26 @@ def _panel(axis: Axes, context: Mapping[str, Any], answer: Mapping[str, Any], ta
     axis.margins(x=0.01)
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)
+
+
+def _interval(
+    axis: Axes, dates: np.ndarray[Any, Any], lower: np.ndarray[Any, Any], upper: np.ndarray[Any, Any], calibrated: int
+) -> None:
+    """Draw the bounds, paler beyond the calibrated steps, with a thin line at the last of these."""
+    axis.fill_between(
+        dates[:calibrated],
+        lower[:calibrated],
+        upper[:calibrated],
+        color=FUTURE,
+        alpha=0.18,
+        linewidth=0,
+        label="90 % interval",
+    )
+    if calibrated < len(dates):
+        rest = slice(calibrated - 1, None)  # from the last calibrated step, so that the band has no gap
+        beyond = "not calibrated"
+        axis.fill_between(dates[rest], lower[rest], upper[rest], color=FUTURE, alpha=0.07, linewidth=0, label=beyond)
+        axis.axvline(float(dates[calibrated - 1]), color=FUTURE, linewidth=0.8, linestyle=":")
 
 
 def _past(

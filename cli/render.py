@@ -12,6 +12,7 @@ from cli.text import duration, fixed, moment, number, one_line, table, utc
 from flts.contracts.champion_stage import DECIDED, stage_of
 
 __all__ = [
+    "calibrated_steps",
     "datasets_table",
     "decision_lines",
     "event_line",
@@ -31,6 +32,7 @@ __all__ = [
 
 Record = Mapping[str, Any]
 
+BEYOND = "~"
 HEADERS_PROGRESS = ("stage", "state", "epoch", "loss", "elapsed")
 
 
@@ -191,7 +193,7 @@ def datasets_table(datasets: Sequence[Record]) -> list[str]:
 
 
 def models_table(answer: Record) -> list[str]:
-    """Return the list of champions that are served."""
+    """Return the list of champions that are served, and why those that are baselines are."""
     models = answer.get("models") or ()
     if not models:
         return ["no champion yet; `flts runs` shows what is being trained"]
@@ -199,42 +201,67 @@ def models_table(answer: Record) -> list[str]:
         (
             MARK if model.get("identifier") == answer.get("default") else "",
             model.get("identifier"),
-            _with_stage(model),
+            f"{_with_stage(model)}{' (baseline)' if model.get('baseline') else ''}",
             fixed(model.get("score")),
+            model.get("horizon_steps"),
             str(model.get("run_id") or "-")[:8],
             utc(model.get("promoted")),
             model.get("problem") or ("served" if model.get("loaded") else "loads on demand"),
         )
         for model in models
     ]
-    headers = ("", "data set", "model", "score", "run id", "since (UTC)", "state")
-    lines = table(headers, rows, right=("score",))
-    return [*lines, f"{MARK} answers requests that name no data set"] if answer.get("default") else lines
+    headers = ("", "data set", "model", "score", "horizon", "run id", "since (UTC)", "state")
+    lines = table(headers, rows, right=("score", "horizon"))
+    if answer.get("default"):
+        lines.append(f"{MARK} answers requests that name no data set")
+    served = ((model.get("identifier"), model.get("baseline")) for model in models)
+    return [*lines, *(f"  - {identifier}: {one_line(reason)}" for identifier, reason in served if reason)]
 
 
 def forecast_table(answer: Record, *, targets: Sequence[str] = (), most_rows: int = 12) -> list[str]:
-    """Return a forecast with its intervals; of more than ``most_rows`` rows only the first and last are shown."""
+    """Return a forecast with its intervals; of more than ``most_rows`` rows only the first and last are shown.
+
+    Steps beyond those that the intervals are calibrated for are marked.
+    """
     predictions: Sequence[Record] = answer.get("predictions") or ()
     shown_targets = list(targets) or forecast_targets(answer)
+    calibrated = calibrated_steps(answer)
     rows: list[tuple[object, ...]] = []
     for at, prediction in enumerate(predictions):
-        cells: list[object] = [at + 1, prediction.get("ts")]
+        cells: list[object] = [BEYOND if at >= calibrated else "", at + 1, prediction.get("ts")]
         for target in shown_targets:
             cells += [number(prediction.get(target), digits=5), _interval(prediction, target)]
         rows.append(tuple(cells))
     if len(rows) > most_rows:
         head, last = rows[: most_rows - most_rows // 3], rows[-(most_rows // 3) :]
-        gap: tuple[object, ...] = ("...", *("" for _ in rows[0][1:]))
+        gap: tuple[object, ...] = ("", "...", *("" for _ in rows[0][2:]))
         rows = [*head, gap, *last]
-    headers = ["step", "ts"]
+    headers = ["", "step", "ts"]
     for target in shown_targets:
         headers += [target, f"{target} 90 %"]
+    right = ("step", *headers[3:])
+    beyond = calibrated < len(predictions)
+    if not beyond:
+        headers, rows = headers[1:], [row[1:] for row in rows]
     heading = f"{answer.get('model_type')} (run id {str(answer.get('run_id'))[:8]}) on {answer.get('identifier')}"
     held = [name for name in answer.get("held_targets") or () if name in shown_targets]
     notes = [
         f"  ! {name} never changed in the training rows and has changed since: its last value is held" for name in held
     ]
-    return [heading, *table(headers, rows, right=("step", *headers[2:])), *notes]
+    if beyond:
+        notes.insert(0, f"{BEYOND} beyond the {calibrated} step(s) that the intervals are calibrated for")
+    if answer.get("baseline"):
+        notes.append(f"  ! {one_line(answer['baseline'])}")
+    return [heading, *table(headers, rows, right=right), *notes]
+
+
+def calibrated_steps(answer: Record) -> int:
+    """Return the number of forecast steps whose intervals are calibrated; all of them if nothing else is known.
+
+    A forecast without intervals has nothing to mark, so all of its steps count too.
+    """
+    steps = len(answer.get("predictions") or ())
+    return min(steps, int(answer.get("calibrated_steps") or steps))
 
 
 def forecast_targets(answer: Record) -> list[str]:

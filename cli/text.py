@@ -22,6 +22,29 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, right: It
     return [line(headers), line(["-" * width for width in widths]), *map(line, cells)]
 
 
+def fitting_columns(
+    headers: Sequence[str], rows: Sequence[Sequence[object]], *, first_to_go: Iterable[str], width: int
+) -> list[int]:
+    """Return the positions of the columns with which a table fits; columns are left out in the order that is given.
+
+    Parameters
+    ----------
+    headers, rows
+        Of the whole table.
+    first_to_go : iterable of str
+        Headers of the columns that may be left out, the least important one first.
+    width : int
+        Most characters of a line. The table is wider if the other columns are.
+    """
+    kept = list(range(len(headers)))
+    for name in first_to_go:
+        lines = table([headers[at] for at in kept], ([row[at] for at in kept] for row in rows))
+        if len(lines[1]) <= width:
+            break
+        kept.remove(headers.index(name))
+    return kept
+
+
 def duration(seconds: object) -> str:
     """Return seconds as text: ``3.2 s``, ``2 min 05 s``, ``1 h 02 min``."""
     if not isinstance(seconds, (int, float)):

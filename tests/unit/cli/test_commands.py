@@ -26,10 +26,11 @@ class Inference:
 
     def __init__(self) -> None:
         self.requests: list[dict[str, Any]] = []
+        self.champion: dict[str, Any] = {"identifier": NAME, "model_type": "GRU"}
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         if request.url.path == "/models":
-            return httpx.Response(200, json={"models": [{"identifier": NAME, "model_type": "GRU"}], "default": NAME})
+            return httpx.Response(200, json={"models": [self.champion], "default": NAME})
         body = json.loads(request.content)
         self.requests.append(body)
         if body.get("inference_length", 1) > 100:
@@ -215,6 +216,28 @@ def test_a_forecast_goes_on_from_the_last_uploaded_rows(running: Running, capsys
     captured = capsys.readouterr()
     assert "2024-01-02T00:02:00Z" in captured.out
     assert "wrote deep/picture.png" in captured.err
+
+
+@pytest.mark.parametrize(
+    ("champion", "arguments", "steps"),
+    [
+        ({}, (), 60),
+        ({"horizon_steps": None}, (), 60),
+        ({"horizon_steps": 1}, (), 60),
+        ({"horizon_steps": 24}, (), 24),
+        ({"horizon_steps": 24}, ("--horizon", "2"), 2),
+        ({"horizon_steps": 24, "identifier": "other"}, (), 60),
+    ],
+)
+def test_a_forecast_has_the_champions_horizon_unless_another_is_given(
+    running: Running, champion: dict[str, Any], arguments: tuple[str, ...], steps: int
+) -> None:
+    running.inference.champion |= champion
+    running.upload()
+
+    assert running.flts("forecast", NAME, *arguments) == 0
+
+    assert running.inference.requests[0]["inference_length"] == steps
 
 
 def test_a_forecast_goes_on_from_a_file(running: Running, capsys: Captured) -> None:

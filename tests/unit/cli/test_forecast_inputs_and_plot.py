@@ -138,6 +138,15 @@ class TestPlot:
 
         assert "90 % interval" not in words
 
+    @pytest.mark.parametrize(("calibrated", "marked"), [(1, True), (24, True), (60, False), (61, False), (0, False)])
+    def test_the_interval_beyond_its_calibration_is_paler(self, tmp_path: Path, calibrated: int, marked: bool) -> None:
+        shown = {**answer(), "calibrated_steps": calibrated}
+
+        words = plot_forecast(request(), shown, tmp_path / "forecast.svg").read_text()
+
+        assert ("<!-- not calibrated -->" in words) == marked
+        assert "<!-- 90 % interval -->" in words
+
     def test_without_context_the_forecast_stands_alone(self, tmp_path: Path) -> None:
         words = plot_forecast({}, answer(), tmp_path / "forecast.svg").read_text()
 

@@ -11,7 +11,7 @@ from cli import render
 from cli.client import RunEvent
 from cli.follow import PlainLines, apply_event
 from cli.text import duration, number, table
-from tests.gateway import scoreboard
+from tests.gateway import horizon_scoreboard, scoreboard
 
 RUN = "0199d3f4-0000-7000-8000-000000000001"
 VIEW: dict[str, Any] = {
@@ -97,6 +97,102 @@ def test_the_scoreboard_shows_the_best_first_with_reference_rows_and_the_gate() 
 score = 0.5 RMSE + 0.3 MAE + 0.2 MSE, scaled, mean over 2 target(s), step(s) ahead: 1; \
 3,972 forecasts on 3,982 held-out rows; lower is better"""
     )
+
+
+DAY = [(1, 1), (2, 3), (4, 7), (8, 15), (16, 24), (1, 24)]
+WEEK = [(1, 1), (2, 3), (4, 7), (8, 15), (16, 31), (32, 63), (64, 127), (128, 168), (1, 24), (1, 168)]
+
+
+def test_a_scoreboard_over_the_horizon_shows_blocks_of_steps_and_the_best_baseline() -> None:
+    board = horizon_scoreboard(horizon=24, blocks=DAY)
+
+    assert (
+        text(render.scoreboard_table({"scoreboard": board}))
+        == """\
+   model           score   skill     1   2-3  8-15  16-24  gate
+-  --------------  -----  ------  ----  ----  ----  -----  ------------------
+*  GRU             0.800  +0.500  0.80  0.81  0.83   0.84  promoted
+   LSTM            0.820  +0.480  0.82  0.83  0.85   0.86  passed
+   LINEAR          0.970  +0.350  0.97  0.98  1.00   1.01  skill_within_noise
+   seasonal-naive  1.000  +0.300  1.00  1.01  1.03   1.04  best baseline
+   ARIMA           1.100  +0.200  1.10  1.11  1.13   1.14  worse_block
+   PROPHET         1.500  +0.100  1.50  1.51  1.53   1.54  no_skill
+   persistence     1.600  +0.000  1.60  1.61  1.63   1.64  baseline
+   HOLT            2.000  -0.250  2.00  2.01  2.03   2.04  no_skill
+   mean            2.500  -0.500  2.50  2.51  2.53   2.54  baseline
+score: mean error at steps 1 to 24, in units of the error of seasonal-naive at
+  the same step; 1 = best baseline, lower is better; error = 0.5 RMSE + 0.3 MAE
+  + 0.2 MSE, scaled
+1, 2-3, 8-15, 16-24: the score of these steps
+skill: share of the error of persistence that is saved
+2 target(s), 3,972 forecasts on 3,982 held-out rows"""
+    )
+
+
+def test_a_scoreboard_of_one_step_has_no_blocks() -> None:
+    lines = render.scoreboard_table({"scoreboard": horizon_scoreboard(horizon=1, blocks=[(1, 1)])})
+
+    assert lines[0].split() == ["model", "score", "skill", "RMSE", "coverage", "gate"]
+    assert lines[2].split() == ["*", "GRU", "0.800", "+0.500", "0.10000", "0.88", "promoted"]
+    assert "mean error at step 1," in text(lines)
+    assert "of these steps" not in text(lines)
+
+
+@pytest.mark.parametrize(
+    ("width", "columns"),
+    [
+        (60, ""),
+        (80, "skill 1 128-168"),
+        (97, "skill 1 2-3 128-168 1-24"),
+        (98, "skill 1 2-3 64-127 128-168 1-24"),
+        (200, "skill 1 2-3 4-7 8-15 16-31 32-63 64-127 128-168 1-24 RMSE MAE MSE coverage trained in"),
+    ],
+)
+def test_blocks_in_the_middle_of_a_long_horizon_are_left_out_until_the_table_fits(width: int, columns: str) -> None:
+    board = horizon_scoreboard(horizon=168, blocks=WEEK)
+    board["champion"] = {**board["candidates"][1], "model_type": "SEASONAL_NAIVE", "reasons": []}
+
+    lines = render.scoreboard_table({"scoreboard": board}, width=width)
+
+    assert lines[0].split() == ["model", "score", *columns.split(), "gate"]
+    assert max(map(len, lines)) <= width
+
+
+def test_a_served_baseline_is_marked_with_the_reason() -> None:
+    board = horizon_scoreboard(horizon=24, blocks=DAY, winner="SEASONAL_NAIVE")
+    reason = "no model passes the gate, so the best baseline is served: SEASONAL_NAIVE"
+    decision = {"decision": "promoted", "model_type": "SEASONAL_NAIVE", "reasons": [f"baseline: {reason}"]}
+    view = {"scoreboard": board, "decision": decision}
+
+    [marked] = [line for line in render.scoreboard_table(view) if line.startswith("*")]
+    assert marked.split()[1] == "seasonal-naive"
+    assert marked.endswith("promoted baseline")
+    assert render.decision_lines(view)[:3] == [
+        "promoted: SEASONAL_NAIVE (baseline)",
+        f"  - {reason}",
+        "  - PROPHET: no_skill of PROPHET",
+    ]
+
+
+def test_a_block_or_a_run_without_a_score_has_a_dash() -> None:
+    board = horizon_scoreboard(horizon=24, blocks=DAY)
+    board["candidates"][0]["blocks"][1] = None
+    board["candidates"][1] = {"model_type": "LSTM", "passed": False, "reasons": [], "status": "missing"}
+
+    lines = render.scoreboard_table({"scoreboard": board})
+    assert lines[2].split()[4:6] == ["0.80", "-"]
+    assert next(line for line in lines if "LSTM" in line).split()[1:7] == ["-"] * 6
+
+    nothing = {**board, "best_baseline": None, "blocks": [], "candidates": [board["candidates"][1]], "references": []}
+    lines = render.scoreboard_table({"scoreboard": nothing})
+    assert lines[2].split() == ["LSTM", *["-"] * 6, "not", "passed"]
+    assert lines[3] == "no model was scored"
+
+
+def test_scored_steps_that_are_not_all_of_the_horizon_are_named() -> None:
+    board = {**horizon_scoreboard(horizon=24, blocks=DAY), "score_horizons": [1, 12, 24]}
+
+    assert "mean error at steps 1, 12, 24, in units" in text(render.scoreboard_table({"scoreboard": board}))
 
 
 def test_targets_are_shown_one_by_one_in_their_own_unit() -> None:
@@ -241,6 +337,25 @@ def test_a_target_that_is_held_at_its_last_value_is_marked() -> None:
     assert render.forecast_table({**ANSWER, "held_targets": ["up"]}, targets=["down"])[-1] != shown[-1]
 
 
+def test_steps_beyond_the_calibrated_ones_are_marked() -> None:
+    shown = render.forecast_table({**ANSWER, "calibrated_steps": 3}, targets=["up"], most_rows=6)
+
+    assert [line.split()[:2] for line in shown[3:7]] == [
+        ["1", "2024-01-01T00:00:00Z"],
+        *([str(at), f"2024-01-01T00:0{at - 1}:00Z"] for at in (2, 3)),
+        ["~", "4"],
+    ]
+    assert shown[-1] == "~ beyond the 3 step(s) that the intervals are calibrated for"
+    for calibrated in (None, 0, 20, 30):
+        assert "~" not in text(render.forecast_table({**ANSWER, "calibrated_steps": calibrated}))
+
+
+def test_a_forecast_by_a_baseline_says_why() -> None:
+    shown = render.forecast_table({**ANSWER, "baseline": "no model passes the gate"})
+
+    assert shown[-1] == "  ! no model passes the gate"
+
+
 def test_a_long_forecast_shows_its_ends_and_only_the_targets_asked_for() -> None:
     shown = render.forecast_table(ANSWER, targets=["up"], most_rows=6)
 
@@ -287,13 +402,16 @@ x         -                  2  running   -             -"""
         "loaded": True,
         "promoted": "2024-01-02T03:04:05Z",
     }
+    served = {**model, "identifier": "y", "model_type": "MEAN", "horizon_steps": 24, "baseline": "nothing\npasses"}
     assert (
-        text(render.models_table({"models": [model], "default": "x"}))
+        text(render.models_table({"models": [model, served], "default": "x"}))
         == """\
-   data set  model    score  run id    since (UTC)          state
--  --------  -----  -------  --------  -------------------  ------
-*  x         GRU    0.02000  abcdef01  2024-01-02 03:04:05  served
-* answers requests that name no data set"""
+   data set  model              score  horizon  run id    since (UTC)          state
+-  --------  ---------------  -------  -------  --------  -------------------  ------
+*  x         GRU              0.02000        -  abcdef01  2024-01-02 03:04:05  served
+   y         MEAN (baseline)  0.02000       24  abcdef01  2024-01-02 03:04:05  served
+* answers requests that name no data set
+  - y: nothing passes"""
     )
 
 
