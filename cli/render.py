@@ -201,7 +201,7 @@ def models_table(answer: Record) -> list[str]:
         (
             MARK if model.get("identifier") == answer.get("default") else "",
             model.get("identifier"),
-            f"{_with_stage(model)}{' (baseline)' if model.get('baseline') else ''}",
+            _with_stage(model),
             fixed(model.get("score")),
             model.get("horizon_steps"),
             str(model.get("run_id") or "-")[:8],
@@ -304,9 +304,11 @@ def _progress_words(data: Record) -> list[str]:
 
 
 def _with_stage(champion: Record) -> object:
-    """Return a champion's model type, with its stage if that is not the usual one."""
+    """Return a champion's model type, with its stage if that is not the usual one, and marked if it is a baseline."""
     name = champion.get("model_type")
-    return name if stage_of(champion) == DECIDED else f"{name} ({stage_of(champion)})"
+    marks = [] if stage_of(champion) == DECIDED else [stage_of(champion)]
+    marks += ["baseline"] if champion.get("baseline") else []
+    return f"{name} ({', '.join(marks)})" if marks else name
 
 
 def _interval(prediction: Record, target: str) -> str:

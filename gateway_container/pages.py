@@ -15,6 +15,10 @@ table { border-collapse: collapse; width: 100%; } th { font-weight: 600; }
 th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 td.number { font-variant-numeric: tabular-nums; }
 """
+SCORE = (
+    "The score is the error over the horizon on held-out rows, in units of the best baseline's error at each step: 1 "
+    "is the best baseline, lower is better. Runs of release 0.1.0 have the scaled error itself."
+)
 
 
 def home_page(
@@ -41,7 +45,7 @@ def home_page(
     champion_rows = [
         _row(
             name,
-            f"{pointer.get('model_type')} ({pointer['stage']})" if pointer.get("stage") else pointer.get("model_type"),
+            _model(pointer),
             _number(pointer.get("score")),
             _short(pointer.get("run_id")),
             pointer.get("timestamp"),
@@ -70,6 +74,7 @@ def home_page(
             f"<style>{STYLE}</style></head><body><h1>FLTS</h1>",
             f"<p>A CSV of measurements becomes a served, measured forecast. {' · '.join(links)}</p>",
             "<h2>Champions</h2>",
+            f"<p>{SCORE}</p>",
             _table(("data set", "model", "score", "run id", "since"), champion_rows) if champion_rows else nothing,
             "<h2>Runs</h2>",
             _table(("run", "data set", "cause", "state", "model", "score", "took", "started"), run_rows)
@@ -80,6 +85,13 @@ def home_page(
             "</body></html>",
         )
     )
+
+
+def _model(pointer: Mapping[str, Any]) -> str:
+    """Return a champion's model type, with its stage and with the reason of a served baseline."""
+    stage = f" ({pointer['stage']})" if pointer.get("stage") else ""
+    reason = f" ({pointer['baseline']})" if pointer.get("baseline") else ""
+    return f"{pointer.get('model_type')}{stage}{reason}"
 
 
 class _Html(str):

@@ -180,10 +180,13 @@ class ModelSelected(Event):
     model_uri: str | None = None
     bundle: ClaimCheck | None = None
     score: float | None = None
+    """Mean error over the horizon in units of the best baseline's error at each step; 1 is the best baseline."""
     rmse: float | None = None
+    """Scaled, mean over targets and steps of the horizon; so are ``mae`` and ``mse``."""
     mae: float | None = None
     mse: float | None = None
     weights: dict[str, float] = {}
+    """Weights of RMSE, MAE and MSE in the error of the score."""
     previous_run_id: RunId | None = None
     scoreboard: ClaimCheck | None = None
     reasons: list[str] = []

@@ -175,10 +175,15 @@ def elapsed_seconds(records: RunRecords, *, now: datetime) -> float | None:
 
 
 def champion_view(pointer: Record) -> dict[str, Any]:
-    """Return a champion pointer without its claim checks; ``stage`` only if it is not ``decided``."""
+    """Return a champion pointer without its claim checks.
+
+    ``stage`` is shown only if it is not ``decided``, ``horizon_steps`` only if the pointer has it, and ``baseline``,
+    the reason, only if a baseline is served.
+    """
     stage = {} if stage_of(pointer) == DECIDED else {"stage": stage_of(pointer)}
     shown = ("run_id", "model_type", "config_hash", "score", "timestamp", "pipeline_run_id", "model_uri")
-    return plain_record({name: pointer.get(name) for name in shown} | stage)
+    given = {name: pointer[name] for name in ("horizon_steps", "baseline") if pointer.get(name) is not None}
+    return plain_record({name: pointer.get(name) for name in shown} | stage | given)
 
 
 def default_identifier(identifier: str | None) -> str:

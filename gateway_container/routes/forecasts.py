@@ -38,7 +38,11 @@ PREDICT_BODY: dict[str, Any] = {
 
 @router.post("/predict", openapi_extra=PREDICT_BODY, summary="A forecast by the champion, in raw units")
 async def predict(request: Request) -> Response:
-    """Forward a request to the inference service; `GET /datasets/{identifier}/tail` returns a body for it."""
+    """Forward a request to the inference service; `GET /datasets/{identifier}/tail` returns a body for it.
+
+    The answer has `horizon_steps`, the steps that the champion was judged at, and `baseline`, a reason, if no model
+    passed the gate and the best baseline is served.
+    """
     gateway = gateway_of(request)
     limit, setting = gateway.settings.max_predict_bytes, "MAX_PREDICT_BYTES"
     check_declared_length(request.headers, limit=limit, field_name="data", setting=setting)
@@ -54,7 +58,11 @@ async def predict(request: Request) -> Response:
 
 @router.get("/models", summary="The champions with their scores")
 async def models(request: Request) -> Response:
-    """Forward the request to the inference service."""
+    """Forward the request to the inference service.
+
+    `score` is the error over the horizon on held-out rows, in units of the best baseline's error at each step: 1 is the
+    best baseline, lower is better. `baseline` is given only if the best baseline is served, with the reason.
+    """
     return await _pass_on(gateway_of(request), request, "GET", "/models", None)
 
 

@@ -150,7 +150,11 @@ async def evaluate_again(run_id: str, request: Request, reason: str | None = Non
 def list_runs(
     request: Request, identifier: str | None = None, limit: Annotated[int, Query(ge=1, le=200)] = 20
 ) -> dict[str, Any]:
-    """Return the newest runs, newest first."""
+    """Return the newest runs, newest first.
+
+    `score` is the error over the horizon on held-out rows, in units of the best baseline's error at each step: 1 is the
+    best baseline, lower is better. Runs of release 0.1.0 have the scaled error itself.
+    """
     if identifier is not None:
         check_identifier(identifier)
     return {"runs": gateway_of(request).queries.runs(identifier, limit)}

@@ -242,6 +242,13 @@ def test_a_champion_that_is_not_decided_is_listed_with_its_stage() -> None:
         assert f"  {shown}" in render.datasets_table([{"identifier": "x", "runs": 1, "champion": champion}])[2]
 
 
+def test_a_champion_that_is_a_baseline_is_marked_in_the_lists() -> None:
+    champion = {"identifier": "x", "model_type": "MEAN", "stage": "provisional", "baseline": "it is the first"}
+
+    assert "  MEAN (provisional, baseline)  " in render.models_table({"models": [champion]})[2]
+    assert "  MEAN (provisional, baseline)  " in render.datasets_table([{"identifier": "x", "champion": champion}])[2]
+
+
 def test_a_run_that_a_newer_one_overtook_is_not_shown_as_promoted() -> None:
     reasons = ["winner: GRU scores 0.02", "newer_run: a newer run was decided first, its champion stays"]
     view = {**VIEW, "outcome": "superseded", "outcome_details": {"outcome": "superseded", "reasons": reasons}}

@@ -577,3 +577,15 @@ def test_the_page_shows_runs_champions_and_routes_and_escapes_names(gateway: Gat
     assert "&lt;script&gt;" in answer.text
     assert "//" not in answer.text.replace("<!doctype", "")  # the page loads nothing from another server
     assert "default-src 'none'" in answer.headers["content-security-policy"]
+
+
+def test_the_page_says_what_the_score_is_and_why_a_baseline_is_served(gateway: GatewayUnderTest) -> None:
+    run_id = upload(gateway)
+    finish(gateway, run_id)
+    pointer = {"pipeline_run_id": run_id, "model_type": "MEAN", "score": 1.0, "baseline": "no model passes <b>"}
+    gateway.run_store.pointers.move_current("x", pointer)
+
+    page = gateway.client(key=None).get("/").text
+
+    assert "<td>MEAN (no model passes &lt;b&gt;)</td><td>1.0000</td>" in page
+    assert "1 is the best baseline, lower is better" in page

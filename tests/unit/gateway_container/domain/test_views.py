@@ -133,6 +133,16 @@ def test_a_champion_shows_its_stage_only_if_it_is_not_decided() -> None:
     assert champion_view({**pointer, "stage": "refitted"}) == {**shown, "stage": "refitted"}
 
 
+def test_a_champion_shows_the_horizon_and_the_reason_of_a_baseline_only_if_it_has_them() -> None:
+    pointer = {"pipeline_run_id": "r", "model_type": "MEAN", "horizon_steps": None, "baseline": None}
+
+    bare = champion_view(pointer)
+    shown = champion_view({**pointer, "horizon_steps": 24, "baseline": "no model passes"})
+
+    assert "baseline" not in bare
+    assert shown == {**bare, "horizon_steps": 24, "baseline": "no model passes"}
+
+
 def test_a_run_shows_the_records_of_its_provisional_and_refitted_champion() -> None:
     bare = run_view(RunRecords(RUN), {}, now=NOW)
     records = RunRecords(RUN, provisional={"model_type": "LINEAR"}, refit={"model_type": "GRU", "score": math.nan})
