@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from flts.forecasting.series import BoolArray, FloatArray, IntArray
 
-CHUNK_ROWS = 8_192
+CHUNK_ROWS = 2_048
 """Rows of inputs that are written out at once for the products of calendar and other columns."""
 
 
@@ -104,11 +104,11 @@ class RowSums:
         self._size = fast_length(len(rows) + reach)
         self._reach = reach
         self._columns = columns
-        shifted = np.ones((len(rows), 1 + clock.shape[1]))
-        shifted[:-1, 1:], shifted[-1, 1:] = clock[1:], 0.0
-        self._clock = np.where(rows[:, None], shifted, 0.0)
-        self._clock_spectrum = np.fft.rfft(self._clock.T, self._size).conj()
-        self.clock_gram: FloatArray = self._clock.T @ self._clock
+        self._clock = clock
+        known = np.zeros((len(rows), 1 + clock.shape[1]))
+        known[rows] = self._first_steps(np.flatnonzero(rows))
+        self._clock_spectrum = np.fft.rfft(known.T, self._size).conj()
+        self.clock_gram: FloatArray = known.T @ known
         self._others: tuple[FloatArray, FloatArray] | None = None
         self._column_spectra: NDArray[np.complex128] | None = None
 
@@ -143,15 +143,19 @@ class RowSums:
             found = np.flatnonzero(self.rows)
             back = self._other_rows
             width = self._columns.shape[1] * back
-            own, with_clock = np.zeros((width, width)), np.zeros((width, self._clock.shape[1]))
+            own, with_clock = np.zeros((width, width)), np.zeros((width, 1 + self._clock.shape[1]))
             for at in range(0, len(found), CHUNK_ROWS):
                 part = found[at : at + CHUNK_ROWS]
                 windows = self._columns[part[:, None] - np.arange(back)]
                 inputs = windows.swapaxes(1, 2).reshape(len(part), width)
                 own += inputs.T @ inputs
-                with_clock += inputs.T @ self._clock[part]
+                with_clock += inputs.T @ self._first_steps(part)
             self._others = own, with_clock
         return self._others
+
+    def _first_steps(self, rows: IntArray) -> FloatArray:
+        """Return 1 and the calendar of the row after each row, (r, 1 + c)."""
+        return np.concatenate([np.ones((len(rows), 1)), self._clock[rows + 1]], axis=1)
 
     def _leads(self, products: NDArray[np.complex128], first: int, last: int) -> FloatArray:
         circular = np.fft.irfft(products, self._size)
