@@ -82,7 +82,11 @@ def build_parser(*further: AddCommands) -> argparse.ArgumentParser:
     forecast.add_argument(
         "--csv", type=Path, metavar="FILE", help="the rows to go on from; else the last uploaded ones"
     )
-    forecast.add_argument("--rows", type=_positive, default=DEFAULT_ROWS, help="how many of the last rows are sent")
+    forecast.add_argument(
+        "--rows",
+        type=_positive,
+        help=f"how many of the last rows are sent; else {DEFAULT_ROWS}, or as many as the champion needs",
+    )
     forecast.add_argument("--ignore", action="append", default=[], metavar="COLUMN", help="leave a column of --csv out")
     forecast.add_argument("--target", action="append", default=[], help="show only this target; may be repeated")
     forecast.add_argument("--plot", type=_picture, metavar="FILE.png", help="write a picture, too")

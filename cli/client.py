@@ -237,9 +237,10 @@ class GatewayClient:
         """Return all data sets with their newest upload, last run and champion."""
         return list(self._request("GET", "/datasets")["datasets"])
 
-    def tail(self, identifier: str, *, rows: int = 200) -> Record:
-        """Return the last raw rows of a data set, as a body for `forecast`."""
-        return self._request("GET", f"/datasets/{_segment(identifier)}/tail", params={"rows": rows})
+    def tail(self, identifier: str, *, rows: int | None = None) -> Record:
+        """Return the last raw rows of a data set, as a body for `forecast`; by default as many as the champion needs."""
+        wanted = {} if rows is None else {"rows": rows}
+        return self._request("GET", f"/datasets/{_segment(identifier)}/tail", params=wanted)
 
     def models(self) -> Record:
         """Return the champions that are served."""

@@ -7,13 +7,13 @@ import json
 import shutil
 import sys
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from rich.console import Console
 
 from cli import render
-from cli.arguments import DEFAULT_HORIZON, parse_settings
+from cli.arguments import DEFAULT_HORIZON, DEFAULT_ROWS, parse_settings
 from cli.causes import cause_lines, deleted_lines
 from cli.client import GatewayClient
 from cli.follow import LiveTable, PlainLines, follow_run
@@ -157,11 +157,13 @@ def _why_nothing(client: GatewayClient, arguments: argparse.Namespace, identifie
 
 def forecast(client: GatewayClient, arguments: argparse.Namespace) -> int:
     """Request a forecast and show it."""
+    champion = _champion(client, arguments.name)
     if arguments.csv is not None:
-        body = body_from_csv(arguments.csv, rows=arguments.rows, ignore=arguments.ignore)
+        rows = arguments.rows or max(DEFAULT_ROWS, int(champion.get("rows_required") or 0))
+        body = body_from_csv(arguments.csv, rows=rows, ignore=arguments.ignore)
     else:
         body = client.tail(arguments.name, rows=arguments.rows)
-    horizon = arguments.horizon or _horizon(client, arguments.name)
+    horizon = arguments.horizon or _horizon(champion)
     answer = client.forecast(body, horizon=horizon, identifier=arguments.name)
     known = render.forecast_targets(answer)
     unknown = [target for target in arguments.target if target not in known]
@@ -237,10 +239,15 @@ def _scoreboard_lines(view: dict[str, Any]) -> list[str]:
     return render.scoreboard_table(view, width=width)
 
 
-def _horizon(client: GatewayClient, identifier: str) -> int:
-    """Return the champion's horizon, or DEFAULT_HORIZON if it is a single step or the answer does not show it."""
+def _champion(client: GatewayClient, identifier: str) -> dict[str, Any]:
+    """Return the served champion of a data set; empty if none is served yet."""
     models = client.models().get("models") or ()
-    steps = next((model.get("horizon_steps") for model in models if model.get("identifier") == identifier), None)
+    return next((dict(model) for model in models if model.get("identifier") == identifier), {})
+
+
+def _horizon(champion: Mapping[str, Any]) -> int:
+    """Return the champion's horizon, or DEFAULT_HORIZON if it is a single step or the answer does not show it."""
+    steps = champion.get("horizon_steps")
     return int(steps) if steps and steps > 1 else DEFAULT_HORIZON
 
 

@@ -28,7 +28,6 @@ from flts.ingest.sample import SAMPLE_IDENTIFIER, write_sample
 
 SERVED_SECONDS = 60.0
 """Longest wait in seconds until a promoted champion is served; a replica needs a few seconds."""
-CONTEXT_ROWS = 200
 SHOWN_PROCESSES = 4
 SHOWN_TARGETS = 4
 TRY_AGAIN = (502, 503, 504)
@@ -173,7 +172,7 @@ def _first_forecast(
     """Request a forecast until the model that this run promoted answers, or any model if it promoted none."""
     decision = view.get("decision") or {}
     promoted = decision.get("run_id") if decision.get("decision") == "promoted" else None
-    body = client.tail(identifier, rows=CONTEXT_ROWS)
+    body = client.tail(identifier)
     deadline = time.monotonic() + (SERVED_SECONDS if promoted or not view else 5.0)
     while True:
         try:

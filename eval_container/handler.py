@@ -193,6 +193,7 @@ class DecideRun:
             coverage=coverage,
             timestamp=now.isoformat(),
             horizon_steps=judgement.horizon_steps,
+            rows_required=None if judgement.winner.forecaster is None else judgement.winner.forecaster.rows_required,
             baseline=choice.why_baseline,
         )
         return selected, pointer

@@ -28,7 +28,7 @@ from flts.storage.ports import ObjectStore
 from flts.storage.run_store import RunStore
 from gateway_container.settings import GatewaySettings
 
-MOST_ROWS = 10_000
+USUAL_ROWS, MOST_ROWS = 200, 10_000
 MOST_CELLS = 2_000_000
 """Cells of one tail, and of all kept tails together: twice 10,000 rows of 100 columns."""
 MOST_TAIL_BYTES = 64 * 2**20
@@ -59,8 +59,10 @@ class Tails:
         self._lock = threading.Lock()
         self._cache: OrderedDict[tuple[str, str, int], dict[str, Any]] = OrderedDict()
 
-    def tail(self, identifier: str, rows: int) -> dict[str, Any]:
+    def tail(self, identifier: str, rows: int | None = None) -> dict[str, Any]:
         """Return the newest rows after the last long gap; a short gap becomes rows of missing cells.
+
+        Without ``rows``, `USUAL_ROWS` are returned, or as many as the champion needs.
 
         Raises
         ------
@@ -69,7 +71,7 @@ class Tails:
         RejectedError
             If ``rows`` is not 1 to `MOST_ROWS`, or the rows have too many cells or bytes (``too_many_cells``).
         """
-        if not 1 <= rows <= MOST_ROWS:
+        if rows is not None and not 1 <= rows <= MOST_ROWS:
             msg = f"rows is 1 to {MOST_ROWS}; got {rows}"
             raise RejectedError(msg, code="bad_rows", field="rows")
         bucket = self._settings.bucket_raw_data
@@ -79,6 +81,9 @@ class Tails:
             raise NotFoundError(msg, code="no_upload", field="identifier")
         pointer = self._pointers.current(identifier)
         config_hash = str(pointer[0].get("config_hash")) if pointer else ""
+        if rows is None:
+            needed = pointer[0].get("rows_required") if pointer else None
+            rows = min(max(USUAL_ROWS, needed if isinstance(needed, int) else 0), MOST_ROWS)
         key = (identifier, f"{upload.upload_hash}/{config_hash}", rows)
         with self._lock:
             if key in self._cache:

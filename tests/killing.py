@@ -252,7 +252,7 @@ class Killing:
 
     def _forecasts(self, identifier: str) -> bool:
         with self.stack.gateway as client:
-            body = client.get(f"/datasets/{identifier}/tail", params={"rows": 50}).raise_for_status().json()
+            body = client.get(f"/datasets/{identifier}/tail").raise_for_status().json()
         answer = self.stack.predict(body | {"identifier": identifier, "inference_length": PREDICTED_STEPS})
         return len(answer.raise_for_status().json()["predictions"]) == PREDICTED_STEPS
 

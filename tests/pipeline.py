@@ -176,7 +176,7 @@ class Pipeline(ABC):
     def question(self, identifier: str) -> dict[str, Any]:
         """Return a request for a forecast of the steps after the last row of a data set."""
         with self.gateway as client:
-            tail = client.get(f"/datasets/{identifier}/tail", params={"rows": 50}).raise_for_status().json()
+            tail = client.get(f"/datasets/{identifier}/tail").raise_for_status().json()
         return {**tail, "identifier": identifier, "inference_length": 6}
 
     def predict(self, body: Mapping[str, Any]) -> httpx.Response:

@@ -94,7 +94,8 @@ def run_sample(home: Path) -> Shown:
         with GatewayClient(stack.endpoints.gateway_url, stack.api_key) as client:
             run = client.upload(SAMPLE_IDENTIFIER, train, test)
             view = watch(client, str(run["pipeline_run_id"]), timeout_seconds=TIMEOUT_SECONDS)
-            rows = client.tail(SAMPLE_IDENTIFIER, rows=SENT_ROWS + HORIZON_STEPS)
+            needed = len(next(iter(client.tail(SAMPLE_IDENTIFIER)["data"].values())))
+            rows = client.tail(SAMPLE_IDENTIFIER, rows=max(SENT_ROWS, needed) + HORIZON_STEPS)
             before, after = split_rows(rows, HORIZON_STEPS)
             answer = _forecast(client, before, run_id=str(view["decision"]["run_id"]))
         output = io.StringIO()

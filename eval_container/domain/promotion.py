@@ -32,6 +32,7 @@ POINTER_FIELDS = (
     "pipeline_run_id",
     "bundle",
     "horizon_steps",
+    "rows_required",
     "baseline",
 )
 
@@ -170,6 +171,7 @@ def new_pointer(
     coverage: float | None,
     timestamp: str,
     horizon_steps: int | None = None,
+    rows_required: int | None = None,
     baseline: str | None = None,
 ) -> dict[str, Any]:
     """Return the document ``current.json`` for a promoted model; the store adds the pointer that it replaces.
@@ -180,6 +182,8 @@ def new_pointer(
         The least share, over targets, of test rows inside the interval one step ahead.
     horizon_steps : int, optional
         The horizon that the model was judged at.
+    rows_required : int, optional
+        Rows that a forecast request must contain.
     baseline : str, optional
         Why a baseline is served; None for a model that passed the gate.
     """
@@ -198,6 +202,7 @@ def new_pointer(
         "pipeline_run_id": candidate.pipeline_run_id,
         "bundle": candidate.bundle.model_dump(mode="json"),
         "horizon_steps": horizon_steps,
+        "rows_required": rows_required,
         "baseline": baseline,
     }
 

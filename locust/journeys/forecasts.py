@@ -12,7 +12,7 @@ from locust import FastHttpUser, between, task
 from target import gateway_url, options_of
 
 HORIZONS = (1, 1, 6, 12, 60, 144)
-ROWS = 400
+ROWS, MOST_ROWS = 400, 10_000
 WINDOW = 60
 """Rows of one request; more if the champion requires more."""
 ENOUGH = 2
@@ -86,7 +86,8 @@ class ForecastUser(FastHttpUser):
                 answer.failure(problem or f"no champion {wanted}: upload a data set first (flts upload NAME FILE)")
                 return None
             champion = served[0]
-        path = gateway_url(self.environment, f"/datasets/{champion['identifier']}/tail?rows={ROWS}")
+        rows = max(ROWS, 2 * int(champion.get("rows_required") or 0))
+        path = gateway_url(self.environment, f"/datasets/{champion['identifier']}/tail?rows={min(rows, MOST_ROWS)}")
         with self.client.get(path, name="GET /datasets/{identifier}/tail", catch_response=True) as answer:
             problem = _status(answer)
             if problem:

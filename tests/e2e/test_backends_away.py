@@ -91,7 +91,7 @@ def journey(tmp_path_factory: pytest.TempPathFactory, sample: tuple[Path, Path])
             {"backend": "none", "run_seconds": seconds, "training_seconds": max(training_seconds(run).values())}
         )
         with stack.gateway as client:
-            rows = client.get("/datasets/steady/tail", params={"rows": 50}).json()
+            rows = client.get("/datasets/steady/tail").json()
         journey.question = {**rows, "identifier": "steady", "inference_length": 6}
         yield journey
     folder = os.environ.get("FLTS_REPORTS")

@@ -377,7 +377,7 @@ def test_odd_but_honest_data_are_described_trained_on_and_answered(stack: Runnin
     for name, run in (("odd", odd_run), ("still", still_run)):
         stack.wait_served(name, run["decision"]["run_id"])
         with stack.gateway as client:
-            body = client.get(f"/datasets/{name}/tail", params={"rows": 60}).json()
+            body = client.get(f"/datasets/{name}/tail").json()
         forecast = stack.predict(body | {"identifier": name, "inference_length": 3})
         assert forecast.status_code == 200, forecast.text
         constants = {"odd": {"seven": 7.0}, "still": {"a": 7.0, "b": 0.5}}[name]

@@ -61,7 +61,7 @@ def test_a_forecast_has_the_times_of_the_calendar(
     assert run["outcome"] == "promoted", run["decision"]
     stack.wait_served(file.name, run["decision"]["run_id"])
     with stack.gateway as client:
-        body = client.get(f"/datasets/{file.name}/tail", params={"rows": 40}).json()
+        body = client.get(f"/datasets/{file.name}/tail").json()
 
     answer = stack.predict(body | {"inference_length": HORIZON})
 

@@ -45,7 +45,7 @@ def test_a_service_killed_in_the_middle_of_its_work_is_made_up_for(
     assert {run["trained"][kind]["status"] for kind in DEFAULT_MODEL_TYPES} == {"SUCCESS"}
     stack.wait_served(identifier, run["decision"]["run_id"])
     with stack.gateway as client:
-        body = client.get(f"/datasets/{identifier}/tail", params={"rows": 50}).json()
+        body = client.get(f"/datasets/{identifier}/tail").json()
     forecast = stack.predict(body | {"identifier": identifier, "inference_length": 3})
     assert forecast.status_code == 200, forecast.text
     assert len(forecast.json()["predictions"]) == 3

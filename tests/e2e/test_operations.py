@@ -56,7 +56,7 @@ def champions(stack: RunningStack, replicas: list[Instance], files: tuple[Path, 
 
 def body(stack: RunningStack, identifier: str = NAME) -> dict[str, Any]:
     with stack.gateway as client:
-        return dict(client.get(f"/datasets/{identifier}/tail", params={"rows": 50}).json())
+        return dict(client.get(f"/datasets/{identifier}/tail").json())
 
 
 def served(one: Instance, request: dict[str, Any] | None = None) -> str | None:

@@ -158,7 +158,7 @@ def work(stack: FreezablePipeline, sample: tuple[Path, Path]) -> None:
         assert rollback.status_code == 202, rollback.text
         decided = stack.wait_decided(rollback.json()["pipeline_run_id"])
         assert decided["outcome"] == "promoted", decided
-        body = client.get("/datasets/observed/tail", params={"rows": 50}).json()
+        body = client.get("/datasets/observed/tail").json()
     stack.wait_served("observed", decided["decision"]["run_id"])
     for horizon in range(1, 60):
         answer = stack.predict(body | {"inference_length": horizon})
