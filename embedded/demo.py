@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cli import render
+from cli.arguments import DEFAULT_HORIZON
 from cli.client import ApiError, GatewayClient
 from cli.commands import watch
 from cli.plot import plot_forecast
@@ -61,7 +62,7 @@ def run_demo(settings: EmbeddedSettings, demo: DemoSettings, say: Say) -> int:
         with GatewayClient(stack.endpoints.gateway_url, stack.api_key) as client:
             view, uploaded, fresh = _run_to_decision(client, dataset, demo.demo_timeout_seconds, say)
             _show_scoreboard(view, say)
-            served = _show_forecast(client, stack, view, demo.horizon, say, fresh=fresh)
+            served = _show_forecast(client, stack, view, say, fresh=fresh)
             if served is not None and uploaded is not None:
                 _say_time(view, served - uploaded, say)
         say("")
@@ -141,15 +142,13 @@ def _show_scoreboard(view: dict[str, Any], say: Say) -> None:
         say(line)
 
 
-def _show_forecast(
-    client: GatewayClient, stack: Stack, view: dict[str, Any], horizon: int, say: Say, *, fresh: bool
-) -> float | None:
+def _show_forecast(client: GatewayClient, stack: Stack, view: dict[str, Any], say: Say, *, fresh: bool) -> float | None:
     """Print a forecast of the champion and write its plot; return when it was served, or None.
 
     ``fresh``: the run ended in this session, so its champion must answer and not an earlier one.
     """
     identifier = str(view["identifier"])
-    body, answer = _first_forecast(client, identifier, view if fresh else {}, horizon)
+    body, answer = _first_forecast(client, identifier, view if fresh else {})
     if answer is None:
         say(f"No champion is served for {identifier}: the reasons stand above (flts why {identifier}).")
         return None
@@ -167,7 +166,7 @@ def _show_forecast(
 
 
 def _first_forecast(
-    client: GatewayClient, identifier: str, view: dict[str, Any], horizon: int
+    client: GatewayClient, identifier: str, view: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """Request a forecast until the model that this run promoted answers, or any model if it promoted none."""
     decision = view.get("decision") or {}
@@ -176,7 +175,7 @@ def _first_forecast(
     deadline = time.monotonic() + (SERVED_SECONDS if promoted or not view else 5.0)
     while True:
         try:
-            answer = client.forecast(body, horizon=_served_horizon(client, identifier, horizon), identifier=identifier)
+            answer = client.forecast(body, horizon=_served_horizon(client, identifier), identifier=identifier)
             if promoted is None or answer.get("run_id") == promoted or time.monotonic() > deadline:
                 return body, answer
         except ApiError as error:
@@ -189,12 +188,14 @@ def _first_forecast(
         time.sleep(0.2)
 
 
-def _served_horizon(client: GatewayClient, identifier: str, wanted: int) -> int:
-    """Return the wanted horizon, or the longest that the champion forecasts."""
+def _served_horizon(client: GatewayClient, identifier: str) -> int:
+    """Return the champion's horizon, or `DEFAULT_HORIZON` if it is a single step, but not more than it forecasts."""
     for champion in client.models().get("models", ()):
-        if champion.get("identifier") == identifier and champion.get("max_horizon_steps"):
-            return min(wanted, int(champion["max_horizon_steps"]))
-    return wanted
+        if champion.get("identifier") == identifier:
+            steps = int(champion.get("horizon_steps") or 1)
+            wanted = steps if steps > 1 else DEFAULT_HORIZON
+            return min(wanted, int(champion.get("max_horizon_steps") or wanted))
+    return DEFAULT_HORIZON
 
 
 def _teller(say: Say) -> Callable[[list[str]], None]:

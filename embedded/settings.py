@@ -81,7 +81,5 @@ class DemoSettings(Settings):
     """Identifier of the data set; if empty, DATA's file name, or `sample`."""
     once: bool = False
     """Stop after the first served forecast instead of serving until Ctrl-C."""
-    horizon: int = Field(default=60, ge=1)
-    """Steps of the forecast that is printed and plotted."""
     demo_timeout_seconds: float = Field(default=1800, gt=0)
     """Longest time from upload to decision."""

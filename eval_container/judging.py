@@ -34,7 +34,7 @@ from flts.service import Progress
 from flts.storage.claimed_frames import read_claimed_features, read_claimed_series
 from flts.storage.claims import read_claimed
 from flts.storage.ports import ObjectStore
-from flts.trainers import NETWORKS
+from flts.trainers import BASELINES, NETWORKS
 from flts.training.fitting import TrainingSet
 
 log = get_logger(__name__)
@@ -44,6 +44,8 @@ LEAST_SHARED_ORIGINS = 0.5
 """Share of the origins; a candidate or champion that can forecast from fewer of them is not compared."""
 REPLACED_BY_LINEAR = "RIDGE"
 """Baseline that leaves the scoreboard where LINEAR is on it, because LINEAR is the same model over the horizon."""
+BEST = tuple(name for name in BASELINES if name != REPLACED_BY_LINEAR)
+"""Baselines one of which is the best baseline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +163,7 @@ class _Evaluation:
             )
             return self.refuse([one.refused(reason) if one.forecaster else one for one in candidates])
         measured = self._measure_baselines(baselines, test, train, held_out)
-        best = best_baseline({name: one.steps for name, one in measured.items() if name != REPLACED_BY_LINEAR})
+        best = best_baseline({name: one.steps for name, one in measured.items() if name in BEST})
         if best is None:
             return self.refuse(candidates)
         divisors = step_divisors(measured[best].steps, self._deviations(train))
@@ -169,7 +171,7 @@ class _Evaluation:
         baselines = [replace(one, card=card_of(measured[one.model_type], divisors, held_out)) for one in baselines]
         candidates = [self._score(one, test, held_out, divisors) for one in candidates]
         champion = self._score_champion(champion, candidates, test, held_out, divisors)
-        losses = {one.model_type: one.card.losses for one in baselines if one.card and one.model_type in measured}
+        losses = {one.model_type: one.card.losses for one in baselines if one.card and one.model_type in BEST}
         candidates = self._gate(candidates, losses, best, held_out.scored.origins)
         served = next((one for one in baselines if one.model_type == best and one.event is not None), None)
         choice = choose(candidates, champion, self._rules, best=served, origins=held_out.scored.origins)

@@ -277,13 +277,8 @@ class WindowSettings(Settings):
     def hashed(self, owner: type[WindowSettings]) -> dict[str, Any]:
         """Return the settings of a model that enter its train_hash, by field name.
 
-        A length that is ``auto`` has its number, so that the hash is that of the release that had no ``auto``. The
-        horizon is left out: a window model is the same at every horizon.
-
-        Parameters
-        ----------
-        owner : type
-            The settings class of the model's trainer.
+        ``owner`` is the settings class of the model's trainer. A length that is ``auto`` has its number, so that the
+        hash is that of the release that had no ``auto``. A window model is the same at every horizon.
         """
         lengths = {"input_seq_len": self.window_rows, "output_seq_len": self.pass_steps}
         return {name: getattr(self, name) for name in owner.model_fields if name != "horizon"} | lengths

@@ -33,7 +33,7 @@ ForecastAt = Callable[[IntArray, int], FloatArray]
 
 MAX_CELLS = 2_000_000
 """Most forecast values of one pass, 16 MB per array; in a longer test, evenly spread origins are scored."""
-MAX_ROLLED_PASSES = 120_000
+MAX_ROLLED_PASSES = 60_000
 """Most model passes of a contender that feeds its forecasts back, at 20 to 35 us each."""
 LEAST_ORIGINS = 200
 """Origins that are scored where there are so many, also if their passes or values exceed the limits."""

@@ -169,7 +169,9 @@ def list_datasets(request: Request) -> dict[str, Any]:
 
 
 @router.get("/datasets/{identifier}/tail", summary="The last raw rows, as a body for /predict")
-def tail(identifier: str, request: Request, rows: Annotated[int | None, Query(ge=1, le=10_000)] = None) -> dict[str, Any]:
+def tail(
+    identifier: str, request: Request, rows: Annotated[int | None, Query(ge=1, le=10_000)] = None
+) -> dict[str, Any]:
     """Return `{"identifier", "index_col", "data"}` of the newest upload, without gaps.
 
     Without `rows`, 200 rows are returned, or as many as the champion needs.

@@ -60,7 +60,7 @@ def test_many_passes_a_forecast_thin_the_origins() -> None:
         passes=168,
     )
 
-    assert len(scored.origins) == 120_000 // 168
+    assert len(scored.origins) == 60_000 // 168
     assert (scored.origins[0], scored.origins[-1]) == (0, 4_000 - 168)
 
 
