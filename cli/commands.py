@@ -157,12 +157,14 @@ def _why_nothing(client: GatewayClient, arguments: argparse.Namespace, identifie
 
 def forecast(client: GatewayClient, arguments: argparse.Namespace) -> int:
     """Request a forecast and show it."""
-    champion = _champion(client, arguments.name)
     if arguments.csv is not None:
-        rows = arguments.rows or max(DEFAULT_ROWS, int(champion.get("rows_required") or 0))
-        body = body_from_csv(arguments.csv, rows=rows, ignore=arguments.ignore)
+        body = body_from_csv(arguments.csv, rows=arguments.rows or DEFAULT_ROWS, ignore=arguments.ignore)
     else:
         body = client.tail(arguments.name, rows=arguments.rows)
+    champion = _champion(client, arguments.name)
+    needed = int(champion.get("rows_required") or 0)
+    if arguments.csv is not None and arguments.rows is None and needed > DEFAULT_ROWS:
+        body = body_from_csv(arguments.csv, rows=needed, ignore=arguments.ignore)
     horizon = arguments.horizon or _horizon(champion)
     answer = client.forecast(body, horizon=horizon, identifier=arguments.name)
     known = render.forecast_targets(answer)

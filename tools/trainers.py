@@ -37,7 +37,7 @@ PACKAGES = {
     "nonML_container": Package("nonml", 8022, "416", "100m", "256Mi", shared_memory_setting=False),
 }
 BASELINES = Package("nonml", 8022, "304", "25m", "128Mi", shared_memory_setting=False)
-"""The trainer of the baselines, whose child imports no model library and works for 1 to 2 s."""
+"""The trainer of LINEAR and the baselines, whose child imports no model library and works for seconds."""
 
 
 def main() -> int:

@@ -81,7 +81,7 @@ def make_linear(
     threads : int
         Threads of the exported model while it is checked.
     alive : callable
-        Called before each part of the work.
+        Called often while the model is fitted.
 
     Raises
     ------
@@ -99,14 +99,11 @@ def make_linear(
     recipe, features = measured_only(data.recipe, data.features)
     prepared = _Prepared.of(recipe, features, fit_stop=data.tails.fit_stop)
     table, targets = prepared.table, tuple(recipe.varying_columns.tolist())
-    alive()
-    choice = choose_linear(
-        table, horizon=horizon, fit_stop=data.tails.fit_stop, stop_stop=data.tails.stop_stop, targets=targets
-    )
-    alive()
-    intervals, metrics = _judged(solve_linear(table, choice, stop=data.tails.stop_stop), prepared, data)
-    alive()
-    return _bundled(prepared, solve_linear(table, choice, stop=len(table)), identity, intervals, metrics, threads)
+    fit_stop, stop_stop = data.tails.fit_stop, data.tails.stop_stop
+    choice = choose_linear(table, horizon=horizon, fit_stop=fit_stop, stop_stop=stop_stop, targets=targets, alive=alive)
+    intervals, metrics = _judged(solve_linear(table, choice, stop=stop_stop, alive=alive), prepared, data)
+    model = solve_linear(table, choice, stop=len(table), alive=alive)
+    return _bundled(prepared, model, identity, intervals, metrics, threads)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

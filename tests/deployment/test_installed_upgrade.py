@@ -123,14 +123,14 @@ def test_the_releases_champion_answers_as_before(seen: Seen) -> None:
 def test_a_run_in_training_ends_as_if_nothing_had_happened(seen: Seen, step: str) -> None:
     run = seen.runs[["upgrade", "rollback"].index(step)]
     assert run["outcome"] == "promoted", run["decision"]
-    trained = of_models(run["trained"])
-    assert {kind: one["status"] for kind, one in trained.items()} == dict.fromkeys(MODELS, "SUCCESS")
+    assert {run["trained"][kind]["status"] for kind in MODELS} == {"SUCCESS"}
 
 
 def test_what_the_release_had_trained_is_not_trained_again(seen: Seen) -> None:
     trained = of_models(seen.retrained["trained"])
     assert {kind for kind, one in trained.items() if one["reused"]} == set(MODELS)
-    assert seen.retrained["outcome"] == "kept"
+    # LINEAR, which the release does not train, may replace the champion.
+    assert seen.retrained["decision"]["model_type"] == "LINEAR" or seen.retrained["outcome"] == "kept"
 
 
 def test_the_release_serves_the_champion_that_this_code_promoted(seen: Seen) -> None:

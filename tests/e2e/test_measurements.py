@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from flts.trainers import DEFAULT_MODEL_TYPES
 from tests.stack import RunningStack, now, running_stack
 from tests.trainers import of_models
 
@@ -35,7 +36,7 @@ def test_the_sampled_scenario_ends_in_a_decision_within_a_minute(
     assert now() - began < 60
     assert run["decision"]["decision"] in {"promoted", "refused"}
     assert {trained["status"] for trained in run["trained"].values()} == {"SUCCESS"}
-    assert len(of_models(run["trained"])) == 3
+    assert set(of_models(run["trained"])) == set(DEFAULT_MODEL_TYPES)
     for service in ("train-gru", "train-lstm"):
         summary = next(
             record
@@ -56,7 +57,9 @@ def test_two_expected_trainers_are_decided_after_two_and_full_data_keeps_its_sha
     settings = {"EPOCHS": 1, "HIDDEN_SIZE": 8, "NUM_LAYERS": 1}
     run = two_trainers.wait_decided(two_trainers.upload("full", *poblesec, settings=settings), timeout=120)
 
-    assert set(of_models(run["trained"])) == {"GRU", "LSTM"}
+    # The trainer of the baselines runs always, and makes LINEAR too.
+    assert set(of_models(run["trained"])) == {"GRU", "LSTM", "LINEAR"}
+    assert {row["model_type"] for row in run["scoreboard"]["candidates"]} == {"GRU", "LSTM"}
     done = two_trainers.log_events("preprocess", "pipeline_done")[0]
     assert done["train_shape"] == [15927, 17]
     assert done["test_shape"] == [3982, 17]

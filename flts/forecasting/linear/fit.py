@@ -7,6 +7,7 @@ is near a block's best are averaged. `solve_linear` repeats the regressions on o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
@@ -15,7 +16,7 @@ import numpy as np
 from flts.errors import RejectedError
 from flts.forecasting.linear.assembly import Assembly
 from flts.forecasting.linear.choice import MAX_BYTES, OWN_COLUMNS, LinearChoice, block_edges, decide
-from flts.forecasting.linear.fitting import LEAST_ORIGINS, Fitting
+from flts.forecasting.linear.fitting import LEAST_ORIGINS, Fitting, unreported
 from flts.forecasting.linear.kinds import Kind, kinds_of
 from flts.forecasting.linear.model import LinearModel, path_residuals
 from flts.forecasting.linear.stopping import StoppingTail
@@ -73,6 +74,7 @@ def choose_linear(
     stop_stop: int,
     targets: tuple[int, ...] | None = None,
     max_bytes: int = MAX_BYTES,
+    alive: Callable[[], None] = unreported,
 ) -> LinearChoice:
     """Choose options and shares of kinds for each target and block of steps; parameters as in `fit_linear`.
 
@@ -80,6 +82,8 @@ def choose_linear(
     ----------
     max_bytes : int
         Kinds are left out, the worst first, and then far steps share weights, until the model's numbers need no more.
+    alive : callable
+        Called for each target and kind.
 
     Raises
     ------
@@ -108,11 +112,11 @@ def choose_linear(
         options=np.empty((0, 0, 0, 0)),
         mix=np.empty((0, 0, 0)),
     )
-    fitting = Fitting(table, choice, fit_stop)
+    fitting = Fitting(table, choice, fit_stop, alive)
     kinds = _fitted_kinds(fitting, choice)
     while not kinds and choice.window > 1:  # the segments are shorter than windows and steps
         choice = replace(choice, window=choice.window // 2)
-        fitting = Fitting(table, choice, fit_stop)
+        fitting = Fitting(table, choice, fit_stop, alive)
         kinds = _fitted_kinds(fitting, choice)
     if not kinds:
         _too_few(fit_stop, choice)
@@ -123,15 +127,17 @@ def choose_linear(
     return decide(tail.choice, table, tail.errors(), max_bytes)
 
 
-def solve_linear(table: LinearTable, choice: LinearChoice, *, stop: int) -> LinearModel:
-    """Solve all regressions of a choice on the rows before ``stop``.
+def solve_linear(
+    table: LinearTable, choice: LinearChoice, *, stop: int, alive: Callable[[], None] = unreported
+) -> LinearModel:
+    """Solve all regressions of a choice on the rows before ``stop``; ``alive`` is called for each target and kind.
 
     Raises
     ------
     NoLinearError
         If too few of these rows follow each other without a gap.
     """
-    fitting = Fitting(table, choice, stop)
+    fitting = Fitting(table, choice, stop, alive)
     used = [at for at, kind in enumerate(choice.kinds) if choice.mix[:, at].any()]
     fitted = [at for at in used if fitting.steps_of(choice.kinds[at])]
     if not fitted:

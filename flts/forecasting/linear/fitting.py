@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,11 +31,17 @@ ROW_SUMS_KEPT = 6
 """Sets of rows whose transforms are kept; a target has one for each reach of its kinds, with and without columns."""
 
 
-class Fitting:
-    """The regressions on the rows before ``stop``."""
+def unreported() -> None:
+    """Report nothing: the default where a fit reports that it is alive."""
 
-    def __init__(self, table: LinearTable, choice: LinearChoice, stop: int) -> None:
-        self.table, self.stop = table, stop
+
+class Fitting:
+    """The regressions on the rows before ``stop``; ``alive`` is called for each target and kind."""
+
+    def __init__(
+        self, table: LinearTable, choice: LinearChoice, stop: int, alive: Callable[[], None] = unreported
+    ) -> None:
+        self.table, self.stop, self.alive = table, stop, alive
         self.window, self.horizon, self.targets = choice.window, choice.horizon, choice.targets
         self.other_rows = min(OTHER_ROWS, choice.window)
         self.scaled = Scaled(table, stop)
@@ -80,6 +87,7 @@ class Fitting:
 
     def moments(self, kind: Kind, target: int) -> list[Moments]:
         """Return the sums of a target, group by group."""
+        self.alive()
         groups = self.groups(kind)
         chosen = [self.rows(kind, target, *group) for group in groups]
         found: dict[int, Moments] = {}
@@ -112,6 +120,7 @@ class Fitting:
 
     def shared_moments(self, kind: Kind) -> list[Moments]:
         """Return the sums over all targets, from a sample of their rows, group by group."""
+        self.alive()
         return [
             sampled_moments(
                 self.scaled,

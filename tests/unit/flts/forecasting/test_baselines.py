@@ -8,7 +8,7 @@ import pytest
 from flts.errors import RejectedError
 from flts.forecasting.baselines import STEPS, Constant, Repeat, WindowShape, fit_baseline
 from flts.forecasting.grid import FixedGrid
-from flts.forecasting.recipe import RecipeSpec, fit_recipe, raw_rows, targets_only, transform
+from flts.forecasting.recipe import RecipeSpec, fit_recipe, measured_only, raw_rows, targets_only, transform
 from flts.forecasting.ridge import RidgeModel
 from flts.forecasting.seasons import season_steps
 from flts.forecasting.series import Series
@@ -106,6 +106,24 @@ def test_constant_targets_stay_in_a_recipe_of_targets_and_constant_inputs_go() -
     assert own.constants == {"c1": 7}
     assert set(own.dropped) == {"c2", "c3"}
     np.testing.assert_allclose(raw_rows(own, seen).values, series.values[:, :2], rtol=1e-12)
+    assert type(own).from_dict(own.to_dict()) == own
+
+
+def test_a_recipe_of_the_measured_columns_transforms_raw_rows_to_the_same_values() -> None:
+    series = made_series(300, columns=4)
+    series.values[:, 1], series.values[50:60, 2] = 7, np.nan
+    spec = RecipeSpec(targets=("c2", "c0"), scaler="none", clip_enable=True, lags_enable=True, lags_n=3)
+    recipe = fit_recipe(as_train(series), spec)
+
+    own, seen = measured_only(recipe, transform(recipe, series))
+
+    assert (own.columns, own.targets, own.constants) == (recipe.columns, recipe.targets, {"c1": 7})
+    assert (own.clip_lower, own.clip_upper) == (recipe.clip_lower, recipe.clip_upper)
+    assert seen.values.min() == 0
+    assert seen.values.max() == 1
+    again = transform(own, series)
+    np.testing.assert_allclose(again.values[-len(seen) :], seen.values, atol=1e-9)
+    np.testing.assert_array_equal(again.imputed[-len(seen) :], seen.imputed)
     assert type(own).from_dict(own.to_dict()) == own
 
 

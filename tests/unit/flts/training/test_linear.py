@@ -98,6 +98,14 @@ def test_the_bundle_read_back_forecasts_what_the_model_of_all_rows_does() -> Non
     np.testing.assert_allclose(forecaster.forecast(series, HORIZON).mean, expected, rtol=1e-5)
 
 
+def test_a_fit_reports_that_it_is_alive_for_each_target() -> None:
+    calls: list[None] = []
+
+    make_linear(training_set(hourly_series(200)), IDENTITY, horizon=3, threads=1, alive=lambda: calls.append(None))
+
+    assert len(calls) > 3 * 2  # choice and both models, two targets
+
+
 def test_the_same_rows_give_the_same_bytes() -> None:
     bundle, model_bytes = made(training_set(hourly_series(400)))
 

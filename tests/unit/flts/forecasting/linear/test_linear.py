@@ -7,6 +7,7 @@ import pytest
 
 from flts.forecasting.linear.choice import OWN_COLUMNS, step_buckets
 from flts.forecasting.linear.fit import choose_linear, fit_linear, solve_linear, tail_residuals
+from flts.forecasting.linear.kinds import LONGEST_LAG, Base, kinds_of
 from flts.forecasting.linear.model import LinearModel, path_residuals
 from flts.forecasting.linear.table import LinearTable, NoLinearError
 from flts.forecasting.series import FloatArray
@@ -62,6 +63,23 @@ def test_a_season_without_noise_is_repeated() -> None:
     _, residuals = path_residuals(fit(table, 20), table, first=380, stop=420, most=50)
 
     assert np.nanmax(np.abs(residuals)) < 1e-3
+
+
+def test_a_season_that_no_window_can_reach_back_has_a_profile_only() -> None:
+    kinds = kinds_of((LONGEST_LAG, LONGEST_LAG + 1), fit_rows=10 * LONGEST_LAG, own=True, others=False, shared=False)
+
+    assert [kind.base for kind in kinds] == [Base("none"), Base("profile", 1), Base("lag", 0)]
+
+
+def test_residuals_of_some_steps_are_those_of_all_steps_there() -> None:
+    table = table_of(noisy(500, 2), seasons=(12,))
+    model = fit(table, 20)
+
+    rows, every = path_residuals(model, table, first=400, stop=450, most=30)
+    chosen, some = path_residuals(model, table, first=400, stop=450, most=30, steps=np.array([1, 7, 20]))
+
+    np.testing.assert_array_equal(chosen, rows)
+    np.testing.assert_array_equal(some, every[:, [0, 6, 19]])
 
 
 def test_the_same_rows_give_the_same_bytes() -> None:
