@@ -32,7 +32,8 @@ log = get_logger(__name__)
 
 STAGE = "eval"
 SCORE_METRICS = {"test_rmse": "rmse", "test_mae": "mae", "test_mse": "mse", "test_loss": "score", "test_skill": "skill"}
-"""MLflow's metric and the scoreboard's field; errors in scaled units, means over targets and scored steps."""
+"""MLflow's metric and the scoreboard's field. The errors are in scaled units, means over targets and scored steps; the
+score is in units of the best baseline's error."""
 
 
 _RUN_ID: TypeAdapter[str | None] = TypeAdapter(RunId | None)

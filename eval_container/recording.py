@@ -39,10 +39,11 @@ def record_candidates(adapters: Adapters, event: ModelSelected) -> None:
     trained = evaluations.trained(event.identifier, event.pipeline_run_id)
     for kind in wanted:
         if kind in trained and trained[kind].mlflow_run_id is None:
-            _record(adapters, data, trained[kind])
+            why = event.reasons[0] if kind in BASELINES and event.reasons else None
+            _record(adapters, data, trained[kind], why)
 
 
-def _record(adapters: Adapters, data: TrainingData, trained: ModelTraining) -> None:
+def _record(adapters: Adapters, data: TrainingData, trained: ModelTraining, why_baseline: str | None) -> None:
     if trained.bundle is None:
         return
     try:
@@ -50,13 +51,15 @@ def _record(adapters: Adapters, data: TrainingData, trained: ModelTraining) -> N
     except RejectedError as error:
         log.warning("candidate_not_recorded", model_type=trained.model_type, error=error)
         return
-    parameters = {
+    parameters: dict[str, object] = {
         "model_type": trained.model_type,
         "config_hash": data.config_hash,
         "train_hash": bundle.train_hash,
         "horizon_steps": bundle.horizon_steps,
         "input_seq_len": bundle.input_seq_len,
     }
+    if why_baseline is not None:
+        parameters["baseline"] = why_baseline
     with Record(adapters.tracker, data, trained.run_id, parameters, reused=trained.reused) as record:
         record.final(bundle.metrics)
         record.close(data, trained.bundle, bundle)
