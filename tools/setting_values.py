@@ -27,7 +27,7 @@ def _value(entry: dict[str, Any]) -> dict[str, Any]:
         bounds = {name: one[name] for name in BOUNDS if name in one}
         return {"anyOf": [{"type": kind, **bounds}, {"type": "string", "pattern": NUMBERS[kind]}]}
     if "enum" in one:
-        return {"enum": [*one["enum"], ""]}
+        return {"enum": list(dict.fromkeys((*one["enum"], "")))}
     if "pattern" in one:
         return {"anyOf": [{"const": ""}, {"type": "string", "pattern": one["pattern"]}]}
     # A text or a list. A number is allowed too, because YAML reads a column named 1 in `TARGETS: 1` as a number.

@@ -25,6 +25,15 @@ def test_a_pod_is_given_what_its_settings_class_reads_but_no_secret_and_nothing_
     assert not {"AWS_SECRET_ACCESS_KEY", "GATEWAY_API_KEY", "INFERENCE_API_KEY"} & everything
 
 
+def test_no_value_of_a_setting_is_listed_twice() -> None:
+    # Helm refuses a chart whose schema has an enum with two equal items.
+    settings = json.loads(chart.SCHEMA.read_text())["definitions"]["settings"]["properties"]
+    choices = {name: [json.dumps(value) for value in one["enum"]] for name, one in settings.items() if "enum" in one}
+
+    assert len(choices) > 10
+    assert [name for name, values in choices.items() if len(set(values)) < len(values)] == []
+
+
 def test_a_copy_that_is_stale_or_left_over_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
