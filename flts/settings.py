@@ -21,6 +21,8 @@ CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 Share = Annotated[float, Field(ge=0, le=1)]
 Length = Annotated[int | None, BeforeValidator(lambda value: None if value == "auto" else value)]
 """A number of rows; None for ``auto``."""
+OR_AUTO: dict[str, Any] = {"text": "auto"}
+"""For the chart's schema: a text that a number may also be."""
 AUTO_WINDOW_ROWS, AUTO_PASS_STEPS = 10, 1
 DEFAULT_CREDENTIALS = frozenset(
     {"minioadmin", "minio", "minio123", "password", "changeme", "admin", "mlflow", "postgres", "secret"}
@@ -255,9 +257,9 @@ class WindowSettings(Settings):
     """Steps ahead that models are trained for, judged at and served for: a number of steps (`48`) or a duration (`24h`,
     `14 days`, `12 months`). `auto`: `OUTPUT_SEQ_LEN` if that is a number, else by the step of the rows. Never more than
     a tenth of the rows."""
-    input_seq_len: Length = Field(default=None, ge=1, le=10_000)
+    input_seq_len: Length = Field(default=None, ge=1, le=10_000, json_schema_extra=OR_AUTO)
     """Rows in the window of a window model, unless the model chooses its own window. Unset or `auto`: 10."""
-    output_seq_len: Length = Field(default=None, ge=1, le=1_000)
+    output_seq_len: Length = Field(default=None, ge=1, le=1_000, json_schema_extra=OR_AUTO)
     """Rows that a window model forecasts in one pass. Unset or `auto`: 1."""
     stop_tail: float = Field(default=0.1, gt=0, lt=0.5)
     """Share of the training part that is reserved for early stopping."""

@@ -25,7 +25,8 @@ def _value(entry: dict[str, Any]) -> dict[str, Any]:
         return {"enum": BOOLEANS}
     if kind in NUMBERS:
         bounds = {name: one[name] for name in BOUNDS if name in one}
-        return {"anyOf": [{"type": kind, **bounds}, {"type": "string", "pattern": NUMBERS[kind]}]}
+        texts = [{"const": entry["text"]}] if "text" in entry else []
+        return {"anyOf": [{"type": kind, **bounds}, {"type": "string", "pattern": NUMBERS[kind]}, *texts]}
     if "enum" in one:
         return {"enum": list(dict.fromkeys((*one["enum"], "")))}
     if "pattern" in one:
