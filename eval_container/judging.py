@@ -163,7 +163,7 @@ class _Evaluation:
         if len(held_out.scored.origins) == 0:
             reason = Reason(
                 "no_test_rows",
-                f"none of the {test_rows} test rows has a window before it and {max(self._steps)} rows from it on",
+                f"none of the {test_rows} test rows has a row before it and {max(self._steps)} rows from it on",
             )
             return self.refuse([one.refused(reason) if one.forecaster else one for one in candidates])
         measured = self._measure_baselines(baselines, test, train, held_out)
@@ -207,24 +207,25 @@ class _Evaluation:
         return Judgement(choice, board, winner=winner, horizon_steps=max(self._steps))
 
     def _usable(self, test: Series, candidates: Sequence[Candidate]) -> tuple[list[Candidate], IntArray]:
-        """Return the candidates, and the rows from which each of them and Ridge can forecast.
+        """Return the candidates, and the rows from which each of them and Ridge can forecast the horizon.
 
-        A candidate that can forecast from few rows is refused, because the others would be scored on these few rows.
+        A candidate that can forecast from few rows is refused, because the others would be scored on these few rows. If
+        no row has Ridge's window before it, rows with one row before them are used, so that a baseline can be served.
         """
-        first = self._data.raw_test_context_rows
-        usable = target_rows(
-            test.segments(),
-            context_rows=self._settings.window_rows + self._recipe.warmup_rows,
-            first_row=first,
-            last_row=len(test),
-        )
+        first, segments = self._data.raw_test_context_rows, test.segments()
+        window = self._settings.window_rows + self._recipe.warmup_rows
+        for context in (window, 1):
+            rows = target_rows(segments, context_rows=context, first_row=first, last_row=len(test))
+            usable = scoring.origins_for(rows, segments, first_row=first, horizon=max(self._steps))
+            if len(usable):
+                break
         every, checked = len(usable), []
         for candidate in candidates:
             if candidate.forecaster is not None:
                 shared = np.intersect1d(usable, candidate.forecaster.valid_origins(test, first), assume_unique=True)
                 if len(shared) < LEAST_SHARED_ORIGINS * every:
                     needed = candidate.forecaster.rows_required
-                    few = f"it needs {needed} rows, which {len(shared)} of {every} test rows have"
+                    few = f"it needs {needed} rows, which {len(shared)} of {every} origins have"
                     checked.append(candidate.refused(Reason("needs_more_rows", few)))
                     continue
                 usable = shared
@@ -245,7 +246,7 @@ class _Evaluation:
         first = self._data.raw_test_context_rows
         shared = np.intersect1d(usable, champion.forecaster.valid_origins(test, first), assume_unique=True)
         if len(shared) < LEAST_SHARED_ORIGINS * len(usable):
-            few = f"the champion can forecast {len(shared)} of the {len(usable)} test rows that the candidates can"
+            few = f"the champion can forecast from {len(shared)} of the {len(usable)} origins that the candidates can"
             return champion.refused(Reason("champion_needs_more_rows", few)), usable
         return champion, shared
 
@@ -299,13 +300,12 @@ class _Evaluation:
     ) -> dict[str, Measured]:
         """Return the errors of the baselines by model type."""
         history = raw_rows(self._recipe, train.features)
-        context = self._settings.window_rows + self._recipe.warmup_rows
         persistence: Contender | None = None
         measured = {}
         for one in baselines:
             forecaster = one.forecaster
             assert forecaster is not None
-            if persistence is None or forecaster.rows_required <= context:
+            if persistence is None or forecaster.rows_required <= 1:
                 contender = _contender(forecaster, test, held_out.targets)
             else:
                 contender = _with_history(forecaster, test, history, held_out.targets, persistence)
