@@ -13,7 +13,8 @@ import numpy as np
 
 from eval_container.candidates import load_baselines, load_candidates, load_champion, reaching
 from eval_container.domain import scoring
-from eval_container.domain.gate import Contest, GateRules, Reason, unseen
+from eval_container.domain.folds import fold_contests
+from eval_container.domain.gate import Contest, GateRules, Reason, cut_pieces, unseen
 from eval_container.domain.gate import judge as gate
 from eval_container.domain.promotion import Candidate, Champion, Choice, choose
 from eval_container.domain.scoreboard import build_scoreboard
@@ -23,6 +24,7 @@ from eval_container.settings import EvalSettings
 from flts.bundle.forecaster import Forecaster
 from flts.contracts.events import ModelTraining, TrainingData
 from flts.errors import RejectedError, RetryableError
+from flts.forecasting.linear.folds import linear_folds
 from flts.forecasting.recipe import FittedRecipe, observed_targets, raw_rows
 from flts.forecasting.scores import naive_errors
 from flts.forecasting.seasons import season_steps
@@ -44,6 +46,8 @@ LEAST_SHARED_ORIGINS = 0.5
 """Share of the origins; a candidate or champion that can forecast from fewer of them is not compared."""
 REPLACED_BY_LINEAR = "RIDGE"
 """Baseline that leaves the scoreboard where LINEAR is on it, because LINEAR is the same model over the horizon."""
+FOLDED = "LINEAR"
+"""Model type that eval can solve again on folds of the training rows."""
 BEST = tuple(name for name in BASELINES if name != REPLACED_BY_LINEAR)
 """Baselines one of which is the best baseline."""
 
@@ -159,7 +163,7 @@ class _Evaluation:
         if len(held_out.scored.origins) == 0:
             reason = Reason(
                 "no_test_rows",
-                f"none of the {test_rows} test rows has a window before it and {max(self._steps)} rows from it on",
+                f"none of the {test_rows} test rows has a row before it and {max(self._steps)} rows from it on",
             )
             return self.refuse([one.refused(reason) if one.forecaster else one for one in candidates])
         measured = self._measure_baselines(baselines, test, train, held_out)
@@ -172,7 +176,8 @@ class _Evaluation:
         candidates = [self._score(one, test, held_out, divisors) for one in candidates]
         champion = self._score_champion(champion, candidates, test, held_out, divisors)
         losses = {one.model_type: one.card.losses for one in baselines if one.card and one.model_type in BEST}
-        candidates = self._gate(candidates, losses, best, held_out.scored.origins)
+        folds = self._folds(candidates, baselines, best, divisors, held_out)
+        candidates = self._gate(candidates, losses, best, held_out.scored.origins, folds)
         served = next((one for one in baselines if one.model_type == best and one.event is not None), None)
         choice = choose(candidates, champion, self._rules, best=served, origins=held_out.scored.origins)
         if any(one.model_type == "LINEAR" and one.card for one in candidates):
@@ -202,24 +207,25 @@ class _Evaluation:
         return Judgement(choice, board, winner=winner, horizon_steps=max(self._steps))
 
     def _usable(self, test: Series, candidates: Sequence[Candidate]) -> tuple[list[Candidate], IntArray]:
-        """Return the candidates, and the rows from which each of them and Ridge can forecast.
+        """Return the candidates, and the rows from which each of them and Ridge can forecast the horizon.
 
-        A candidate that can forecast from few rows is refused, because the others would be scored on these few rows.
+        A candidate that can forecast from few rows is refused, because the others would be scored on these few rows. If
+        no row has Ridge's window before it, rows with one row before them are used, so that a baseline can be served.
         """
-        first = self._data.raw_test_context_rows
-        usable = target_rows(
-            test.segments(),
-            context_rows=self._settings.window_rows + self._recipe.warmup_rows,
-            first_row=first,
-            last_row=len(test),
-        )
+        first, segments = self._data.raw_test_context_rows, test.segments()
+        window = self._settings.window_rows + self._recipe.warmup_rows
+        for context in (window, 1):
+            rows = target_rows(segments, context_rows=context, first_row=first, last_row=len(test))
+            usable = scoring.origins_for(rows, segments, first_row=first, horizon=max(self._steps))
+            if len(usable):
+                break
         every, checked = len(usable), []
         for candidate in candidates:
             if candidate.forecaster is not None:
                 shared = np.intersect1d(usable, candidate.forecaster.valid_origins(test, first), assume_unique=True)
                 if len(shared) < LEAST_SHARED_ORIGINS * every:
                     needed = candidate.forecaster.rows_required
-                    few = f"it needs {needed} rows, which {len(shared)} of {every} test rows have"
+                    few = f"it needs {needed} rows, which {len(shared)} of {every} origins have"
                     checked.append(candidate.refused(Reason("needs_more_rows", few)))
                     continue
                 usable = shared
@@ -240,7 +246,7 @@ class _Evaluation:
         first = self._data.raw_test_context_rows
         shared = np.intersect1d(usable, champion.forecaster.valid_origins(test, first), assume_unique=True)
         if len(shared) < LEAST_SHARED_ORIGINS * len(usable):
-            few = f"the champion can forecast {len(shared)} of the {len(usable)} test rows that the candidates can"
+            few = f"the champion can forecast from {len(shared)} of the {len(usable)} origins that the candidates can"
             return champion.refused(Reason("champion_needs_more_rows", few)), usable
         return champion, shared
 
@@ -294,13 +300,12 @@ class _Evaluation:
     ) -> dict[str, Measured]:
         """Return the errors of the baselines by model type."""
         history = raw_rows(self._recipe, train.features)
-        context = self._settings.window_rows + self._recipe.warmup_rows
         persistence: Contender | None = None
         measured = {}
         for one in baselines:
             forecaster = one.forecaster
             assert forecaster is not None
-            if persistence is None or forecaster.rows_required <= context:
+            if persistence is None or forecaster.rows_required <= 1:
                 contender = _contender(forecaster, test, held_out.targets)
             else:
                 contender = _with_history(forecaster, test, history, held_out.targets, persistence)
@@ -341,8 +346,40 @@ class _Evaluation:
         except RejectedError as error:
             return champion.refused(Reason("champion_not_scored", error.message))
 
+    def _folds(
+        self,
+        candidates: Sequence[Candidate],
+        baselines: Sequence[Candidate],
+        best: str,
+        divisors: FloatArray,
+        held_out: HeldOut,
+    ) -> Mapping[str, list[Contest]]:
+        """Return the folds of LINEAR by its model type; nothing where folds cannot change the gate's result."""
+        card = next((one.card for one in candidates if one.model_type == FOLDED), None)
+        pieces = cut_pieces(held_out.scored.origins, max(self._steps), least_pieces=self._rules.least_pieces)
+        enough = len(pieces.bounds) >= self._rules.least_pieces
+        if enough or card is None or not card.score < 1 or self._rules.min_gain < 0:
+            return {}
+        train = self._training_set()
+        seasonal = next((one.forecaster for one in baselines if one.model_type == "SEASONAL_NAIVE"), None)
+        folds = linear_folds(
+            train.recipe,
+            train.features,
+            horizon=max(self._steps),
+            shares=(self._settings.stop_tail, self._settings.calibration_tail),
+            season=None if seasonal is None else seasonal.bundle.input_seq_len,
+            most=scoring.most_origins(max(self._steps), len(held_out.targets)),
+            alive=partial(self._progress, STAGE, "running", detail=f"fitting {FOLDED} on folds of the training rows"),
+        )
+        return {FOLDED: fold_contests(folds, best, divisors, held_out)}
+
     def _gate(
-        self, candidates: Sequence[Candidate], baselines: Mapping[str, FloatArray], best: str, origins: IntArray
+        self,
+        candidates: Sequence[Candidate],
+        baselines: Mapping[str, FloatArray],
+        best: str,
+        origins: IntArray,
+        folds: Mapping[str, Sequence[Contest]],
     ) -> list[Candidate]:
         """Return the candidates with the gate's verdicts, and with the reasons why they do not pass."""
         scored = sum(one.card is not None for one in candidates)
@@ -355,6 +392,7 @@ class _Evaluation:
                     closed_form=one.model_type not in NETWORKS,
                     candidates=scored,
                     rules=self._rules,
+                    folds=folds.get(one.model_type, ()),
                 )
                 one = replace(one, verdict=verdict, reasons=(*one.reasons, *verdict.reasons))  # noqa: PLW2901
             judged.append(one)

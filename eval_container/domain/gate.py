@@ -141,7 +141,9 @@ class Selection:
     reason: Reason
 
 
-def cut_pieces(rows: IntArray, horizon: int, *, least_pieces: int = LEAST_PIECES) -> Pieces:
+def cut_pieces(
+    rows: IntArray, horizon: int, *, least_pieces: int = LEAST_PIECES, apart_from_all: bool = False
+) -> Pieces:
     """Cut origins into floor(n / H) pieces of neighbours, at least H rows long.
 
     With a short horizon a piece has `LEAST_ORIGINS` origins, but not so many that fewer than ``least_pieces`` pieces
@@ -153,6 +155,9 @@ def cut_pieces(rows: IntArray, horizon: int, *, least_pieces: int = LEAST_PIECES
         Rows of the origins, increasing.
     horizon : int
         H.
+    apart_from_all : bool
+        Whether no forecast of other origins covers the rows of these, as those of a fold. Fewer than H origins are one
+        piece then; otherwise they are none.
     """
     n = len(rows)
     if n == 0:
@@ -160,7 +165,8 @@ def cut_pieces(rows: IntArray, horizon: int, *, least_pieces: int = LEAST_PIECES
     apart = int(np.median(np.diff(rows))) if n > 1 else 1
     least = min(LEAST_ORIGINS, n // least_pieces) if horizon < LEAST_ORIGINS else 1
     length = max(math.ceil(horizon / apart), least)
-    edges = np.linspace(0, n, n // length + 1).astype(np.int64).tolist()
+    pieces = max(n // length, int(apart_from_all))
+    edges = np.linspace(0, n, pieces + 1).astype(np.int64).tolist()
     return Pieces(tuple(pairwise(edges)))
 
 
@@ -212,7 +218,8 @@ def judge(
         Number of scored candidates. Each is tested at an equal share of the significance (Bonferroni), because the best
         of several candidates without skill is the one with the most luck.
     folds : sequence of Contest
-        Of the expanding folds of the training rows; used if the held-out rows give fewer than ``least_pieces``.
+        Of the expanding folds of the training rows; used if the held-out rows give fewer than ``least_pieces``. Each
+        gives at least one piece.
     """
     if not len(contest.losses):
         return Verdict(None, (Reason("no_origins", "no held-out row has the horizon after it"),))
@@ -220,7 +227,7 @@ def judge(
         return Verdict(None, (Reason("not_finite", "its forecasts hold values that are not finite numbers"),))
     parts = [(contest, _cut(contest, rules))]
     if len(parts[0][1].bounds) < rules.least_pieces:
-        parts += [(fold, _cut(fold, rules)) for fold in folds if np.isfinite(fold.losses).all()]
+        parts += [(fold, _cut(fold, rules, is_fold=True)) for fold in folds if np.isfinite(fold.losses).all()]
     losses = np.concatenate([pieces.means(part.losses) for part, pieces in parts])
     baselines = {
         name: np.concatenate([pieces.means(part.baselines[name]) for part, pieces in parts])
@@ -321,8 +328,8 @@ def keep_champion(
     return False, Reason("equals_champion", f"{compared}: worse by no more than {rules.champion_slack:.0%}")
 
 
-def _cut(contest: Contest, rules: GateRules) -> Pieces:
-    return cut_pieces(contest.rows, contest.losses.shape[1], least_pieces=rules.least_pieces)
+def _cut(contest: Contest, rules: GateRules, *, is_fold: bool = False) -> Pieces:
+    return cut_pieces(contest.rows, contest.losses.shape[1], least_pieces=rules.least_pieces, apart_from_all=is_fold)
 
 
 def _gain(loss: float, reference: float) -> float:

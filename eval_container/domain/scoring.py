@@ -190,7 +190,7 @@ def plan_passes(
         Most passes in which a contender forecasts the scored steps.
     """
     horizon = max(scored_steps)
-    limit = max(LEAST_ORIGINS, min(MAX_CELLS // (horizon * max(targets, 1)), MAX_ROLLED_PASSES // passes))
+    limit = most_origins(horizon, targets, passes)
     scored = Pass(tuple(scored_steps), origins_for(usable, segments, first_row=first_row, horizon=horizon, limit=limit))
     wanted = dict(INFORMATIVE_ORIGINS)
     if season_steps is not None and season_steps <= MAX_INFORMATIVE_STEPS:
@@ -201,6 +201,11 @@ def plan_passes(
         if len(found) and steps not in scored_steps:
             informative.append(Pass((steps,), found))
     return scored, tuple(informative)
+
+
+def most_origins(horizon: int, targets: int, passes: int = 1) -> int:
+    """Return the most origins of forecasts of ``horizon`` steps that are scored."""
+    return max(LEAST_ORIGINS, min(MAX_CELLS // (horizon * max(targets, 1)), MAX_ROLLED_PASSES // passes))
 
 
 def measure_contender(contender: Contender, held_out: HeldOut) -> Measured:

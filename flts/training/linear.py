@@ -23,12 +23,13 @@ from flts.errors import RejectedError
 from flts.forecasting.direct import CLOCK, PAST, PLACES, DirectInputs
 from flts.forecasting.fitted import FittedRecipe
 from flts.forecasting.intervals import Intervals, calibrate, calibration_steps
-from flts.forecasting.linear.calendar import Calendar, find_calendar
+from flts.forecasting.linear.calendar import Calendar
 from flts.forecasting.linear.fit import choose_linear, solve_linear
 from flts.forecasting.linear.model import LinearModel, path_residuals, spread
-from flts.forecasting.linear.table import LEAST_SEASONS, LinearTable, Origins
-from flts.forecasting.places import TURNS, clock_turns, season_places
-from flts.forecasting.recipe import Features, measured_only, unscale_targets
+from flts.forecasting.linear.rows import never_negative, table_of
+from flts.forecasting.linear.table import LinearTable, Origins
+from flts.forecasting.places import TURNS
+from flts.forecasting.recipe import Features, measured_only
 from flts.forecasting.rolling import Inputs
 from flts.forecasting.series import FloatArray
 from flts.observability.logs import get_logger
@@ -46,8 +47,6 @@ RESIDUAL_PATHS = 1_024
 """Paths of the calibration tail whose errors calibrate the intervals at most; neighbours have similar errors."""
 CHECK_WINDOWS, PROBE_WINDOWS = 16, 2
 """Windows of the training rows on which the ONNX file is compared with the model, and those of them in the bundle."""
-ROUNDING = 1e-9
-"""Share of a target's range; scaling and unscaling a value of 0 can make it negative by less than this."""
 
 log = get_logger(__name__)
 
@@ -118,17 +117,7 @@ class _Prepared:
     @classmethod
     def of(cls, recipe: FittedRecipe, features: Features, *, fit_stop: int) -> _Prepared:
         """Make the table; the calendar and the seasons are those that the fit rows can show."""
-        grid, times = features.grid, features.times
-        calendar = find_calendar(grid.clock(times[:fit_stop]), grid.step_seconds)
-        seasons = tuple(rows for rows in grid.seasons if fit_stop >= LEAST_SEASONS * rows)
-        table = LinearTable(
-            values=features.values,
-            observed=~features.imputed,
-            segments=features.segments(),
-            seasons=seasons,
-            places=season_places(grid, times, seasons),
-            clock=calendar(clock_turns(grid, times)),
-        )
+        table, calendar = table_of(features, fit_stop=fit_stop)
         return cls(recipe, features, table, calendar)
 
     def windows(self, model: LinearModel, source: DirectInputs) -> Inputs:
@@ -237,8 +226,5 @@ def _bundled(  # noqa: PLR0917 - all that one bundle is made of
 
 def _limits(recipe: FittedRecipe, features: Features) -> Mapping[str, Limits]:
     """Return 0 as the lowest value of each varying target that is never negative in the training rows."""
-    at = recipe.varying_columns
-    raw = unscale_targets(recipe, features.values[:, at])
-    lowest = np.where(features.imputed[:, at], np.inf, raw).min(axis=0)
-    known = (lowest >= -ROUNDING * recipe.scales_of_targets) & np.isfinite(lowest)
+    known = never_negative(recipe, features)
     return {name: (0.0, None) for name, keeps in zip(recipe.varying_targets, known, strict=True) if keeps}

@@ -162,7 +162,14 @@ class LinearModel:
 
 
 def path_residuals(
-    model: LinearModel, table: LinearTable, *, first: int, stop: int, most: int, steps: IntArray | None = None
+    model: LinearModel,
+    table: LinearTable,
+    *,
+    first: int,
+    stop: int,
+    most: int,
+    steps: IntArray | None = None,
+    whole: bool = False,
 ) -> tuple[IntArray, FloatArray]:
     """Return forecast errors of the paths that begin in [first, stop).
 
@@ -176,6 +183,8 @@ def path_residuals(
         Paths, evenly spread over those whose window has no gap.
     steps : (s,), optional
         Steps to compare, from 1 on, by default all H.
+    whole : bool
+        Leave out the paths whose last step is in another segment or not before ``stop``.
 
     Returns
     -------
@@ -185,7 +194,8 @@ def path_residuals(
         Observed less forecast; NaN where the cell is imputed, in another segment or not before ``stop``.
     """
     origins = Origins.of(table)
-    windows = origins.mask(None, back=model.rows_required, after=0, ahead=1, stop=stop)
+    ahead = model.horizon if whole else 1
+    windows = origins.mask(None, back=model.rows_required, after=0, ahead=ahead, stop=stop)
     rows = spread(np.flatnonzero(windows[: stop - 1]), first - 1, most)
     compared = np.arange(1, model.horizon + 1) if steps is None else steps
     cells = max(model.rows_required * table.columns, model.horizon * len(model.targets))
@@ -197,9 +207,9 @@ def path_residuals(
         path = np.minimum(batch + np.arange(1, model.horizon + 1), len(table) - 1)
         places = table.places[np.concatenate([past, path], axis=1)]
         forecast = model(table.values[past], places, table.clock[batch[:, 0] + 1])
-        ahead = batch + compared
-        within = np.minimum(ahead, len(table) - 1)
-        known = (ahead < np.minimum(origins.stops[batch], stop))[..., None]
+        reached = batch + compared
+        within = np.minimum(reached, len(table) - 1)
+        known = (reached < np.minimum(origins.stops[batch], stop))[..., None]
         known = known & table.observed[within][..., model.targets]
         actual = table.values[within][..., model.targets]
         residuals[at : at + size] = np.where(known, actual - forecast[:, compared - 1], np.nan)

@@ -250,7 +250,7 @@ def test_a_candidate_that_few_rows_can_feed_is_refused_and_the_others_are_scored
     board = flts.scoreboard(selected)
     assert (board["origins"], selected.model_type) == (200, "LSTM")
     assert board["candidates"][0]["reasons"] == [
-        {"code": "needs_more_rows", "message": "it needs 150 rows, which 80 of 200 test rows have"}
+        {"code": "needs_more_rows", "message": "it needs 150 rows, which 80 of 200 origins have"}
     ]
 
 
@@ -433,8 +433,39 @@ def test_a_timestamps_model_that_is_the_mean_is_no_better_than_the_mean(tmp_path
     assert [reason["code"] for reason in row["reasons"]] == ["no_skill"]
 
 
+def test_a_baseline_is_served_where_no_test_row_has_a_whole_window_before_it(flts: Installation) -> None:
+    run = flts.run(test_rows=4, context_rows=0)
+
+    selected = _only(flts.send(run.data, flts.trained(run, "GRU"), announced(run, "LSTM")))
+
+    assert (selected.decision, selected.model_type) == ("promoted", "PERSISTENCE")
+    board = flts.scoreboard(selected)
+    assert board["origins"] == 3
+    assert "needs_more_rows" in str(board["candidates"][0]["reasons"])
+    persistence, ridge = (
+        next(row for row in board["references"] if row["model_type"] == name) for name in ("PERSISTENCE", "RIDGE")
+    )
+    assert ridge["score"] != persistence["score"], "its windows reach into the training rows"
+
+
+def test_origins_are_those_that_the_horizon_follows(tmp_path: Path) -> None:
+    flts = Installation(tmp_path, output_seq_len=12)
+    run = flts.run(test_rows=40)
+    bundle, model = window_bundle(run, "GRU", 0.5)
+    claim = store_bundle(
+        flts.store, flts.settings.bucket_model_bundles, replace(bundle, rows_required=48, train_hash="e" * 64), model
+    )
+
+    selected = _only(flts.send(run.data, announced(run, "GRU", bundle=claim), flts.trained(run, "LSTM", 0.6)))
+
+    # 22 of the 40 test rows have 48 rows before them, but only 11 of these have the horizon after them.
+    assert flts.scoreboard(selected)["candidates"][0]["reasons"] == [
+        {"code": "needs_more_rows", "message": "it needs 48 rows, which 11 of 29 origins have"}
+    ]
+
+
 def test_too_few_test_rows_are_refused_with_the_reason(flts: Installation) -> None:
-    run = flts.run(test_rows=3, context_rows=0)
+    run = flts.run(test_rows=1, context_rows=0)
 
     selected = _only(flts.send(run.data, flts.trained(run, "GRU"), announced(run, "LSTM")))
 

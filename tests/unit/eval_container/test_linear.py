@@ -20,6 +20,7 @@ from flts.storage.claimed_frames import read_claimed_features
 from flts.trainers import BASELINES
 from flts.training.fitting import TrainingSet
 from flts.training.linear import linear_identity, make_linear
+from tests.chance_folds import monthly, trend_and_season
 from tests.direct_models import made_series
 from tests.evaluated_runs import CREATED, IDENTIFIER, Installation, Recorder, Run, announced
 
@@ -62,6 +63,18 @@ def test_linear_is_scored_with_its_own_recipe_and_promoted(flts: Installation) -
     pointer = flts.pointer()
     assert pointer is not None
     assert pointer["model_type"] == "LINEAR"
+
+
+def test_linear_is_promoted_on_few_monthly_rows_because_folds_add_pieces(flts: Installation) -> None:
+    run = flts.run(monthly(trend_and_season(0)), test_rows=27)
+
+    selected = decided(flts, run.data, flts.trained(run, "GRU", 0.9), linear(flts, run))
+
+    rows = {row["model_type"]: row for row in flts.scoreboard(selected)["candidates"]}
+    assert (selected.decision, selected.model_type) == ("promoted", "LINEAR")
+    assert rows["LINEAR"]["pieces"] == 4
+    assert rows["GRU"]["pieces"] == 1
+    assert "too_few_pieces" in str(rows["GRU"]["reasons"])
 
 
 def test_the_champion_stays_when_the_next_run_has_the_same_bundle(flts: Installation) -> None:

@@ -137,6 +137,19 @@ def test_folds_add_pieces_where_the_held_out_rows_have_few() -> None:
     assert verdict.comparison.pieces == 9
 
 
+def test_a_fold_with_fewer_origins_than_the_horizon_is_one_piece() -> None:
+    reference = _losses(seed=1, origins=10)
+    fold = _losses(seed=2, origins=4)
+    folds = [_contest(share * fold, PERSISTENCE=fold) for share in (0.7, 0.75, 0.8)]
+
+    assert len(cut_pieces(np.arange(4), HORIZON, apart_from_all=True).bounds) == 1
+    assert cut_pieces(np.arange(0), HORIZON, apart_from_all=True).bounds == ()
+    assert _codes(_contest(0.7 * reference, PERSISTENCE=reference), folds=folds) == []
+    assert _codes(_contest(0.7 * reference, PERSISTENCE=reference), folds=folds, closed_form=False) == [
+        "too_few_pieces"
+    ]
+
+
 def test_folds_do_not_replace_a_gain_on_the_held_out_rows() -> None:
     reference = _losses(seed=1, origins=50)
     fold = _losses(seed=2, origins=40)

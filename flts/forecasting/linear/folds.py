@@ -1,0 +1,170 @@
+"""Forecasts of LINEAR and of the baselines from expanding folds of the training rows.
+
+A fold is fitted on the first rows and forecasts the rows after them. LINEAR is a closed form, so that solving it again
+costs little. Other model types have no folds, because each of their fits needs the model's own trainer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+
+from flts.forecasting.fitted import FittedRecipe
+from flts.forecasting.linear.fit import choose_linear, solve_linear
+from flts.forecasting.linear.model import path_residuals
+from flts.forecasting.linear.rows import never_negative, seasons_shown, table_of
+from flts.forecasting.linear.table import NoLinearError
+from flts.forecasting.recipe import Features, measured_only, observed_targets, unscale_targets
+from flts.forecasting.series import FloatArray, IntArray, segment_starts
+from flts.forecasting.splits import Tails, tails
+
+EDGES = (0.4, 0.55, 0.7, 0.85, 1.0)
+"""Shares of the training rows: a fold is fitted on the rows before an edge and forecasts the rows up to the next."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fold:
+    """The forecasts of one fold.
+
+    Parameters
+    ----------
+    rows : (n,)
+        Training rows of the first forecast steps, increasing.
+    actual : (n, H, m)
+        Observed values of the varying targets, raw; NaN where the cell was imputed.
+    linear : (n, H, m)
+        Raw forecasts of LINEAR; NaN where ``actual`` is NaN.
+    baselines : mapping of (n, H, m)
+        Raw forecasts by model type.
+    """
+
+    rows: IntArray
+    actual: FloatArray
+    linear: FloatArray
+    baselines: Mapping[str, FloatArray]
+
+
+def linear_folds(
+    recipe: FittedRecipe,
+    features: Features,
+    *,
+    horizon: int,
+    shares: tuple[float, float],
+    season: int | None,
+    most: int,
+    alive: Callable[[], None],
+) -> Iterator[Fold]:
+    """Fit LINEAR on the first 40, 55, 70 and 85 % of the training rows, and forecast the next 15 % of each.
+
+    As in its trainer, LINEAR chooses on the stopping tail of a fold's own rows and is solved on all of them. So no
+    choice depends on a later row. A fold is left out if its rows are too few for LINEAR or show fewer seasons than all
+    training rows do, because it would measure another model than the one in the bundle.
+
+    Parameters
+    ----------
+    recipe : FittedRecipe
+        The run's.
+    features : Features
+        All training rows, made with ``recipe``.
+    horizon : int
+        H, steps.
+    shares : (2,)
+        Of the stopping tail and of the calibration tail (``STOP_TAIL``, ``CALIBRATION_TAIL``).
+    season : int, optional
+        Rows that seasonal-naive's bundle repeats; None if there is no such bundle.
+    most : int
+        Origins of a fold at most, evenly spread.
+    alive : callable
+        Called before each fold.
+    """
+    recipe, features = measured_only(recipe, features)
+    split = partial(tails, stop_tail=shares[0], calibration_tail=shares[1])
+    seasons = seasons_shown(features.grid, split(len(features)).fit_stop)
+    for stop, end in pairwise(int(len(features) * edge) for edge in EDGES):
+        own = split(stop)
+        if end - stop < horizon or own.fit_stop < 1 or seasons_shown(features.grid, own.fit_stop) != seasons:
+            continue
+        alive()
+        try:
+            fold = forecast_after(own, recipe, _before(features, end), horizon=horizon, season=season, most=most)
+        except NoLinearError:
+            continue
+        if len(fold.rows):
+            yield fold
+
+
+def forecast_after(
+    own: Tails, recipe: FittedRecipe, features: Features, *, horizon: int, season: int | None, most: int
+) -> Fold:
+    """Fit on the rows of ``own``, and forecast the rows after them up to the last one.
+
+    Parameters
+    ----------
+    own : Tails
+        Of the rows to fit on.
+    recipe, features : FittedRecipe, Features
+        As `flts.forecasting.recipe.measured_only` returns them; ``features`` also contains the rows to forecast.
+    horizon, season, most : int
+        See `linear_folds`.
+
+    Raises
+    ------
+    NoLinearError
+        If the rows to fit on are too few.
+    """
+    stop, end = own.n_rows, len(features)
+    table, _ = table_of(features, fit_stop=own.fit_stop)
+    choice = choose_linear(
+        table,
+        horizon=horizon,
+        fit_stop=own.fit_stop,
+        stop_stop=own.stop_stop,
+        targets=tuple(recipe.varying_columns.tolist()),
+    )
+    model = solve_linear(table, choice, stop=stop)
+    rows, residuals = path_residuals(model, table, first=stop, stop=end, most=most, whole=True)
+    observed = observed_targets(recipe, features)
+    actual = observed[rows[:, None] + np.arange(horizon)]
+    linear = actual - residuals * recipe.scales_of_targets
+    lowest = np.where(never_negative(recipe, _before(features, stop)), 0.0, -np.inf)
+    return Fold(
+        rows, actual, np.maximum(linear, lowest), _baselines(recipe, features, own, observed, rows, horizon, season)
+    )
+
+
+def _baselines(  # noqa: PLR0917 - all that one fold is made of
+    recipe: FittedRecipe,
+    features: Features,
+    own: Tails,
+    observed: FloatArray,
+    rows: IntArray,
+    horizon: int,
+    season: int | None,
+) -> dict[str, FloatArray]:
+    """Return the forecasts of the baselines by the rules of `flts.forecasting.baselines`.
+
+    The mean is that of the rows before the calibration tail. An origin without a whole season before it in its segment
+    gets persistence's forecast.
+    """
+    filled = unscale_targets(recipe, features.values[:, recipe.varying_columns])
+    last = np.repeat(filled[rows - 1][:, None], horizon, axis=1)
+    known = np.isfinite(observed[: own.stop_stop])
+    counts = known.sum(axis=0)
+    sums = np.where(known, observed[: own.stop_stop], 0.0).sum(axis=0)
+    mean = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+    found = {"PERSISTENCE": last, "MEAN": np.broadcast_to(mean, last.shape)}
+    if season is not None:
+        whole = rows - segment_starts(features.times, features.grid)[rows - 1] >= season
+        before = rows[:, None] - season + np.arange(horizon) % season
+        found["SEASONAL_NAIVE"] = np.where(whole[:, None, None], filled[np.maximum(before, 0)], last)
+    return found
+
+
+def _before(features: Features, stop: int) -> Features:
+    return replace(
+        features, times=features.times[:stop], values=features.values[:stop], imputed=features.imputed[:stop]
+    )
