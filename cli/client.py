@@ -238,7 +238,7 @@ class GatewayClient:
         return list(self._request("GET", "/datasets")["datasets"])
 
     def tail(self, identifier: str, *, rows: int | None = None) -> Record:
-        """Return the last raw rows of a data set, as a body for `forecast`; without ``rows`` enough for the champion."""
+        """Return a data set's last raw rows, as a body for `forecast`; without ``rows`` enough for the champion."""
         wanted = {} if rows is None else {"rows": rows}
         return self._request("GET", f"/datasets/{_segment(identifier)}/tail", params=wanted)
 
