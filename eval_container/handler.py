@@ -82,7 +82,7 @@ class DecideRun:
             self._expect(event, tuple(self._settings.expected_model_types))
         elif isinstance(event, ModelTraining):
             self._evaluations.put_trained(event)
-        return self._decide_if_complete(event.identifier, event.pipeline_run_id, progress)
+        return self._decide_if_complete(event, progress)
 
     def _expect(self, data: TrainingData, model_types: tuple[str, ...]) -> None:
         """Record the model types that the run waits for. The first record counts, also if the settings change later."""
@@ -97,7 +97,8 @@ class DecideRun:
             },
         )
 
-    def _decide_if_complete(self, identifier: str, run: str, progress: Progress) -> Sequence[Event]:
+    def _decide_if_complete(self, event: Event, progress: Progress) -> Sequence[Event]:
+        identifier, run = event.identifier, event.pipeline_run_id
         expected = self._evaluations.expected(identifier, run)
         if expected is None:
             # A trainer's event has arrived before the event of the topic training-data, which lists the model types to
@@ -107,7 +108,8 @@ class DecideRun:
         awaited = awaited_types(expected["model_types"], trained)
         if not awaited:
             return self._decide(identifier, run, progress)
-        selected = self._serve_provisionally(expected, trained, progress)
+        early = not isinstance(event, ModelTraining) or event.model_type in EARLY.model_types
+        selected = self._serve_provisionally(expected, trained, progress) if early else []
         progress(STAGE, "waiting", detail=f"for {', '.join(awaited)}")
         return selected
 
@@ -116,7 +118,7 @@ class DecideRun:
     ) -> Sequence[Event]:
         """Return the event of the run's provisional champion; none if it has none or the data set has a champion.
 
-        Each later message of the run carries the record out again, as a late message does with a decision.
+        A repeated message adopts the record in the store and carries it out again.
         """
         data = TrainingData.model_validate(expected["training_data"])
         identifier, run = data.identifier, data.pipeline_run_id
