@@ -108,6 +108,7 @@ class DecideRun:
         awaited = awaited_types(expected["model_types"], trained)
         if not awaited:
             return self._decide(identifier, run, progress)
+        # A result of another trainer never completes these models, so it does not publish the event once more.
         early = not isinstance(event, ModelTraining) or event.model_type in EARLY.model_types
         selected = self._serve_provisionally(expected, trained, progress) if early else []
         progress(STAGE, "waiting", detail=f"for {', '.join(awaited)}")
