@@ -7,7 +7,8 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,15 @@ from embedded.meter import MemoryMeter
 from embedded.settings import DemoSettings, EmbeddedSettings
 from embedded.stack import Stack
 from flts.contracts import lifecycle
+from flts.contracts.champion_stage import PROVISIONAL
 from flts.contracts.ids import check_identifier
-from flts.errors import NotFoundError, RejectedError
+from flts.errors import FltsError, NotFoundError, RejectedError
 from flts.ingest.sample import SAMPLE_IDENTIFIER, write_sample
 
 SERVED_SECONDS = 60.0
 """Longest wait in seconds until a promoted champion is served; a replica needs a few seconds."""
+PROVISIONAL_POLL_SECONDS = 0.5
+"""Seconds between two requests for a provisional champion, which is served seconds after the upload."""
 SHOWN_PROCESSES = 4
 SHOWN_TARGETS = 4
 TRY_AGAIN = (502, 503, 504)
@@ -119,8 +123,39 @@ def _run_to_decision(
         run_id = str(answer["pipeline_run_id"])
     fresh = earlier is None or not earlier.get("outcome")
     if fresh:
-        watch(client, run_id, timeout_seconds=timeout_seconds)
+        with _provisional_told(client, dataset.identifier, began, say):
+            watch(client, run_id, timeout_seconds=timeout_seconds)
     return client.run(run_id), began, fresh
+
+
+@contextmanager
+def _provisional_told(client: GatewayClient, identifier: str, began: float | None, say: Say) -> Iterator[None]:
+    """Print during the block when a provisional champion answers; nothing without the time of the upload."""
+    ended = threading.Event()
+
+    def poll(began: float) -> None:
+        while not ended.wait(PROVISIONAL_POLL_SECONDS):
+            try:
+                champion = _served(client, identifier)
+                if champion.get("stage") != PROVISIONAL:
+                    continue
+                client.forecast(client.tail(identifier), identifier=identifier)
+            except FltsError:  # the same errors as in `_first_forecast`; a line less is no failure of the demo
+                continue
+            seconds = time.monotonic() - began
+            say(f"a provisional forecast is served after {seconds:.1f} s: {champion.get('model_type')}")
+            return
+
+    if began is None:
+        yield
+        return
+    thread = threading.Thread(target=poll, args=(began,), name="provisional", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _earlier_run(client: GatewayClient, dataset: DataSet) -> dict[str, Any] | None:
@@ -190,12 +225,16 @@ def _first_forecast(
 
 def _served_horizon(client: GatewayClient, identifier: str) -> int:
     """Return the champion's horizon, or `DEFAULT_HORIZON` if it is a single step, but not more than it forecasts."""
-    for champion in client.models().get("models", ()):
-        if champion.get("identifier") == identifier:
-            steps = int(champion.get("horizon_steps") or 1)
-            wanted = steps if steps > 1 else DEFAULT_HORIZON
-            return min(wanted, int(champion.get("max_horizon_steps") or wanted))
-    return DEFAULT_HORIZON
+    champion = _served(client, identifier)
+    steps = int(champion.get("horizon_steps") or 1)
+    wanted = steps if steps > 1 else DEFAULT_HORIZON
+    return min(wanted, int(champion.get("max_horizon_steps") or wanted))
+
+
+def _served(client: GatewayClient, identifier: str) -> dict[str, Any]:
+    """Return the served champion of a data set as `/models` shows it; empty if none is served."""
+    models = client.models().get("models", ())
+    return next((dict(model) for model in models if model.get("identifier") == identifier), {})
 
 
 def _teller(say: Say) -> Callable[[list[str]], None]:

@@ -10,11 +10,19 @@ from eval_container.candidates import load_forecaster
 from eval_container.domain.gate import Reason
 from eval_container.domain.promotion import moved_pointer, new_pointer
 from eval_container.domain.scoring import Scorecard
-from eval_container.domain.waiting import Patience, awaited_types, missing_types, why_missing
+from eval_container.domain.waiting import (
+    EARLY,
+    Patience,
+    awaited_types,
+    early_types,
+    early_types_are_final,
+    missing_types,
+    why_missing,
+)
 from eval_container.ending import STAGE, Ending, at
 from eval_container.judging import Judgement, judge
 from eval_container.settings import EvalSettings
-from flts.contracts.champion_stage import is_champion, selected_event_id
+from flts.contracts.champion_stage import DECIDED, PROVISIONAL, ChampionStage, is_champion, selected_event_id
 from flts.contracts.claim_check import ClaimCheck
 from flts.contracts.events import (
     EvaluateRequest,
@@ -41,6 +49,8 @@ def build_handler(settings: EvalSettings, adapters: Adapters) -> DecideRun:
 
 class DecideRun:
     """Records the results of a run's trainers, and decides the run when all of them are final.
+
+    A data set without champion has a provisional one as soon as the trainer of the baselines is done.
 
     The handler first records each message in the store. It then reads the state of the run from the store, so the order
     and the repetition of messages do not matter.
@@ -72,7 +82,7 @@ class DecideRun:
             self._expect(event, tuple(self._settings.expected_model_types))
         elif isinstance(event, ModelTraining):
             self._evaluations.put_trained(event)
-        return self._decide_if_complete(event.identifier, event.pipeline_run_id, progress)
+        return self._decide_if_complete(event, progress)
 
     def _expect(self, data: TrainingData, model_types: tuple[str, ...]) -> None:
         """Record the model types that the run waits for. The first record counts, also if the settings change later."""
@@ -87,17 +97,82 @@ class DecideRun:
             },
         )
 
-    def _decide_if_complete(self, identifier: str, run: str, progress: Progress) -> Sequence[Event]:
+    def _decide_if_complete(self, event: Event, progress: Progress) -> Sequence[Event]:
+        identifier, run = event.identifier, event.pipeline_run_id
         expected = self._evaluations.expected(identifier, run)
         if expected is None:
             # A trainer's event has arrived before the event of the topic training-data, which lists the model types to
             # wait for. The run is decided later.
             return []
-        awaited = awaited_types(expected["model_types"], self._evaluations.trained(identifier, run))
-        if awaited:
-            progress(STAGE, "waiting", detail=f"for {', '.join(awaited)}")
+        trained = self._evaluations.trained(identifier, run)
+        awaited = awaited_types(expected["model_types"], trained)
+        if not awaited:
+            return self._decide(identifier, run, progress)
+        # A result of another trainer never completes these models, so it does not publish the event once more.
+        early = not isinstance(event, ModelTraining) or event.model_type in EARLY.model_types
+        selected = self._serve_provisionally(expected, trained, progress) if early else []
+        progress(STAGE, "waiting", detail=f"for {', '.join(awaited)}")
+        return selected
+
+    def _serve_provisionally(
+        self, expected: Mapping[str, Any], trained: Mapping[str, ModelTraining], progress: Progress
+    ) -> Sequence[Event]:
+        """Return the event of the run's provisional champion; none if it has none or the data set has a champion.
+
+        A repeated message adopts the record in the store and carries it out again.
+        """
+        data = TrainingData.model_validate(expected["training_data"])
+        identifier, run = data.identifier, data.pipeline_run_id
+        stage = self._stages.read(identifier, run, EARLY.deployment) or {}
+        if not early_types_are_final(expected["model_types"], trained, stage.get("bundles") or ()):
             return []
-        return self._decide(identifier, run, progress)
+        try:
+            current = self._pointers.current(identifier)
+            if current is not None and (is_champion(current[0]) or _is_newer(current[0], run)):
+                return []
+            record = self._evaluations.provisional(identifier, run) or self._choose_provisional(
+                data, tuple(expected["model_types"]), trained, progress
+            )
+        except RejectedError as error:
+            # The same error may refuse the run, but only after its last trainer.
+            log.warning("provisional_left_out", error=error)
+            return []
+        return [] if record is None else self._ending.carry_out(record)
+
+    def _choose_provisional(
+        self,
+        data: TrainingData,
+        model_types: tuple[str, ...],
+        trained: Mapping[str, ModelTraining],
+        progress: Progress,
+    ) -> dict[str, Any] | None:
+        """Judge the models of the baselines' trainer as a decision does; return the record in the store, or None."""
+        identifier, run = data.identifier, data.pipeline_run_id
+        judgement = judge(
+            self._adapters.store,
+            data,
+            self._settings.with_overrides(data.settings),
+            expected=early_types(model_types),
+            trained=trained,
+            missing={},
+            pointer=None,
+            progress=progress,
+        )
+        if judgement.card is None:
+            log.info("provisional_left_out", reasons=[reason.as_text() for reason in judgement.choice.reasons])
+            return None
+        if self._has_ended(identifier, run):
+            return None
+        claim = self._evaluations.put_scoreboard(identifier, run, canonical_json(judgement.scoreboard))
+        selected, pointer = self._selected(data, judgement, claim, None, PROVISIONAL)
+        assert pointer is not None
+        document = {**selected.model_dump(mode="json"), "pointer": {**pointer, "stage": PROVISIONAL}}
+        return self._evaluations.put_provisional(identifier, run, document)[0]
+
+    def _has_ended(self, identifier: str, run: str) -> bool:
+        """Return whether the run was decided, cancelled or rejected meanwhile."""
+        decision = self._evaluations.decision(identifier, run)
+        return decision is not None or self._runs.end(identifier, run) is not None
 
     def _decide(self, identifier: str, run: str, progress: Progress) -> Sequence[Event]:
         """Decide a run by the results that its trainers delivered so far."""
@@ -148,12 +223,14 @@ class DecideRun:
         judgement: Judgement,
         scoreboard: ClaimCheck,
         pointer: Mapping[str, Any] | None,
+        stage: ChampionStage = DECIDED,
     ) -> tuple[ModelSelected, Mapping[str, Any] | None]:
-        """Return the message of the decision and the champion pointer that belongs to it."""
+        """Return the message of the decision or of the stage, and the champion pointer that belongs to it."""
         choice = judgement.choice
         now = at(self._now())
         common: dict[str, Any] = {
-            "event_id": selected_event_id(data.pipeline_run_id),
+            "event_id": selected_event_id(data.pipeline_run_id, stage),
+            "stage": None if stage == DECIDED else stage,  # the form of every release
             "identifier": data.identifier,
             "pipeline_run_id": data.pipeline_run_id,
             "config_hash": data.config_hash,

@@ -1,6 +1,7 @@
 """Check the invariants of a pipeline, whatever happened to its processes, in the store, in Kafka and in MLflow.
 
-- A run has exactly one decision, and every record and message agrees with it.
+- A run has exactly one decision, and every record and message agrees with it. Beside it, a run has at most one
+  provisional champion.
 - Every object that a record refers to exists and has the promised hash; every record can be read.
 - No data set is lost, and no repeated training gave a different result.
 - sent = done + in flight + dead letters.
@@ -18,6 +19,7 @@ import httpx
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
 from flts.contracts import topics
+from flts.contracts.champion_stage import PROVISIONAL, is_champion, selected_event_id
 from flts.contracts.claim_check import ClaimCheck
 from flts.contracts.ids import derived_event_id, derived_run_id
 from flts.contracts.lifecycle import is_cancellation
@@ -198,8 +200,13 @@ def _of_decision(store: ObjectStore, records: Records, identifier: str, run_id: 
     if left := [name for name in of_run if "/attempts/" in name and "/attempts/forecast" not in name]:
         yield f"tries that nobody cleared: {left}"
     pointer = records.get(f"model-promotion/{identifier}/current.json")
-    if outcome == "promoted" and (pointer is None or str(pointer["pipeline_run_id"]) < run_id):
+    if outcome == "promoted" and (
+        pointer is None or not is_champion(pointer) or str(pointer["pipeline_run_id"]) < run_id
+    ):
         yield f"the pointer was not moved: {pointer and pointer['pipeline_run_id']}"
+    provisional = records.get(f"{folder}/provisional.json")
+    if provisional is not None and provisional["event_id"] != selected_event_id(run_id, PROVISIONAL):
+        yield "the provisional champion has the event_id of another stage"
 
 
 def _of_training(records: Records) -> Iterator[str]:
@@ -239,7 +246,10 @@ def _of_messages(address: str, store: ObjectStore, identifier: str, groups: Iter
     for (topic, event_id), variants in said.items():
         if len(variants) > 1:
             yield f"{topic} says different things as {event_id}: {sorted(variants)}"
-    yield from (f"{len(ids)} decisions of {run} were told" for run, ids in selected.items() if len(ids) > 1)
+    for run, ids in selected.items():
+        decisions = ids - {selected_event_id(run, PROVISIONAL)}
+        if len(decisions) > 1:
+            yield f"{len(decisions)} decisions of {run} were told"
 
 
 def _content(value: bytes) -> Record:
@@ -275,7 +285,7 @@ def _of_mlflow(mlflow_url: str, store: ObjectStore, records: Records, identifier
             if states != ["FINISHED"] and not waits:
                 yield f"MLflow has {name} as {states or 'nothing'}"
         pointer = records.get(f"model-promotion/{identifier}/current.json")
-        if pointer is not None and f"champion-{identifier}" not in waiting:
+        if pointer is not None and is_champion(pointer) and f"champion-{identifier}" not in waiting:
             champion = _champion(mlflow, identifier)
             if champion != pointer["run_id"]:
                 yield f"MLflow's champion is {champion}, the pointer's {pointer['run_id']}"

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,8 +39,15 @@ SERVICES = (
 PARTITIONS = 6
 SIDE_BY_SIDE = 4
 """Cases that run at a time, each in a different service: a killed service waits longer than it computes."""
-EVER_AGAIN = ("run-progress", "_leases/", "object-read", "message-read", "attempts/")
-"""Parts of points that a run passes any number of times, or once for every message: the first passage is enough."""
+EVER_AGAIN = ("run-progress", "_leases/", "object-read", "message-read", "attempts/", "cache-write", "swap")
+"""Parts of points that a run passes any number of times, or once for every message: the first passage is enough.
+
+A replica that is slow does not load the provisional champion of a run before the decided one.
+"""
+EARLY = "nonml-baseline"
+NEED_EARLY = ("eval", "inference")
+"""Services with points that only a run with a provisional champion passes. While `EARLY` restarts after a kill, the
+runs of all cases are decided without one, so a case of `EARLY` runs beside no case of these services."""
 ON_THEIR_OWN = ("child-start.", "child-ready.", "cache-write.before pointers", "cache-write.after pointers")
 """Prefixes of points that belong to no run: a process passes them when it starts or reads the pointers."""
 _VARIABLE = re.compile(
@@ -301,7 +308,7 @@ class Matrix:
                 if not self._waiting:
                     return None
                 left = {program: sum(case.program == program for case in self._waiting) for program in SERVICES}
-                free = [case for case in self._waiting if case.program not in self._busy]
+                free = [case for case in self._waiting if case.program not in self._busy | excluded(self._busy)]
                 if free:
                     # The service with the most remaining cases comes first, so that all workers end together.
                     case = max(free, key=lambda one: left[one.program])
@@ -349,6 +356,11 @@ class Matrix:
             with self._lock:
                 identifier = self._identifier(worker, case)
         raise AssertionError  # not reached: the last attempt returns or raises
+
+
+def excluded(busy: Collection[str]) -> set[str]:
+    """Return the services that may not be killed while these are."""
+    return {*(NEED_EARLY if EARLY in busy else ()), *((EARLY,) if set(NEED_EARLY) & set(busy) else ())}
 
 
 def partition_of(identifier: str) -> int:

@@ -6,7 +6,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from eval_container.domain.gate import Reason
-from flts.trainers import announced_after
+from flts.trainers import BASELINES, TRAINERS, announced_after
+
+EARLY = next(trainer for trainer in TRAINERS if trainer.baselines)
+"""The trainer of the baselines; its models are formulas, so they are ready seconds after the training data."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,24 @@ def awaited_types(expected: Collection[str], final: Collection[str]) -> tuple[st
     its release is older than eval's.
     """
     return tuple(kind for kind in missing_types(expected, final) if not _passed_over(kind, final))
+
+
+def early_types(expected: Collection[str]) -> tuple[str, ...]:
+    """Return the expected types that the trainer of the baselines makes, in the order of ``expected``."""
+    return tuple(kind for kind in expected if kind in EARLY.candidates)
+
+
+def early_types_are_final(expected: Collection[str], final: Collection[str], made: Collection[str]) -> bool:
+    """Return whether the trainer of the baselines has announced all its results of a run.
+
+    Parameters
+    ----------
+    expected, final : collection of str
+        Model types that the run waits for, and those with a final event.
+    made : collection of str
+        Baselines in the trainer's record of the run. A baseline that the data do not allow is not announced.
+    """
+    return {*early_types(expected), BASELINES[0], *made} <= {*final}
 
 
 def given_up(

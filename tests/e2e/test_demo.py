@@ -65,6 +65,7 @@ def test_the_demo_ends_with_a_served_forecast_of_a_promoted_neural_model(
     assert "/docs" in first.stdout
     assert "MLflow" in first.stdout
     assert re.search(r"peak memory", first.stdout), first.stdout
+    assert re.search(r"a provisional forecast is served after [\d.]+ s: \w+", first.stdout), first.stdout
     explained = re.search(r"first served forecast ([\d.]+) s, of which the stages explain (\d+)%", first.stdout)
     assert explained, first.stdout
     seconds, share = float(explained[1]), int(explained[2]) / 100

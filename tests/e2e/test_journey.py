@@ -9,7 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from flts.trainers import DEFAULT_MODEL_TYPES
+from flts.contracts.champion_stage import selected_event_id, stage_of
+from flts.trainers import BASELINES, DEFAULT_MODEL_TYPES
 from tests.eventually import eventually
 from tests.pipeline import Pipeline
 from tests.trainers import INSTALLED
@@ -45,6 +46,26 @@ def test_every_stage_says_when_it_began_and_ended(decided: dict[str, Any]) -> No
     for name in ("preprocess", *INSTALLED, "eval"):
         assert stages[name]["status"] == "done"
         assert stages[name]["end"] >= stages[name]["start"]
+
+
+def test_a_provisional_champion_came_before_the_decision_and_is_no_predecessor(
+    stack: Pipeline, decided: dict[str, Any]
+) -> None:
+    run_id = decided["pipeline_run_id"]
+    provisional = decided["champion_stages"]["provisional"]
+    assert provisional["event_id"] == selected_event_id(run_id, "provisional")
+    assert provisional["model_type"] in {"LINEAR", *BASELINES}
+    assert decided["decision"]["previous_run_id"] is None
+
+    carried_out, promoted = (
+        [line["ts"] for line in stack.log_events("eval", event) if line.get("pipeline_run_id") == run_id]
+        for event in ("champion_stage", "promotion_decision")
+    )
+    assert carried_out
+    assert max(carried_out) < min(promoted)
+    current = stack.run_store.pointers.current("journey")
+    assert current is not None
+    assert (stage_of(current[0]), current[0]["previous"]) == ("decided", None)
 
 
 def test_the_champion_is_served_with_intervals_in_raw_units(stack: Pipeline, decided: dict[str, Any]) -> None:
@@ -115,14 +136,12 @@ def test_mlflow_holds_runs_metrics_artifacts_and_the_champion_alias(stack: Pipel
         number = experiment.json()["experiment"]["experiment_id"]
         runs = httpx.post(f"{api}/runs/search", json={"experiment_ids": [number]}).json().get("runs", [])
         tagged = [run for run in runs if _tag(run, "run_id") in run_ids]
-        assert len(tagged) == len(DEFAULT_MODEL_TYPES), "a tagged run of each candidate"
+        assert len(tagged) == len(run_ids), "a tagged run for each candidate"
         assert all(run["info"]["status"] == "FINISHED" for run in tagged)
         assert all("test_rmse" in _metrics(run) for run in tagged)
         return tagged
 
-    runs = eventually(
-        recorded, "MLflow holds a finished run with test metrics of each candidate", timeout=60, every=0.5
-    )
+    runs = eventually(recorded, "MLflow holds each finished run with test metrics", timeout=60, every=0.5)
     parameters = [{entry["key"] for entry in run["data"]["params"]} for run in runs]
     assert all({"model_type", "config_hash"} <= names for names in parameters)
     neural = [run for run in runs if "train_rmse" in _metrics(run)]

@@ -54,8 +54,8 @@ MUST_PASS = {
     "eval": (
         *CONSUMES,
         *HAS_CHILD,
-        *("expected.json", "trained/", "stages/", "scoreboard-", "decision.json", "{identifier}/current.json"),
-        *("*/current.json", "record", "alias", "outcome.json", "_open/", "produce"),
+        *("expected.json", "trained/", "stages/", "scoreboard-", "provisional.json", "decision.json"),
+        *("{identifier}/current.json", "*/current.json", "record", "alias", "outcome.json", "_open/", "produce"),
     ),
     "inference": ("message-read", "child-start", "cache-write", "object-read", "swap", "inference-logs/"),
     "inference-worker": (

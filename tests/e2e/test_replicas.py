@@ -111,8 +111,12 @@ def once_each(
                 "forecast by": count("inference-worker", "forecast_done"),
                 "logs": sum(name in path.name for path in files_below(stack.store / "inference-logs" / identifier)),
                 "performance-eval": sum(record.topic == "performance-eval" for record in of_run),
-                "model-selected ids": len(
-                    {record.content["event_id"] for record in of_run if record.topic == "model-selected"}
+                "decided ids": len(
+                    {
+                        record.content["event_id"]
+                        for record in of_run
+                        if record.topic == "model-selected" and record.content.get("stage") is None
+                    }
                 ),
                 "model-training ids": len(
                     {record.content["event_id"] for record in of_run if record.topic == "model-training"}
@@ -145,7 +149,7 @@ def test_two_of_each_service_do_everything_once(stack: RunningStack, sample: tup
             assert row["outcome"] == "promoted", row
             assert (row["decisions"], sum(row["decided by"]), row["logs"], row["performance-eval"]) == (1, 1, 1, 1), row
             assert all(sum(row[trainer]) == 1 for trainer in INSTALLED), row
-            assert (row["model-selected ids"], row["model-training ids"], sum(row["forecast by"])) == (1, 3, 1), row
+            assert (row["decided ids"], row["model-training ids"], sum(row["forecast by"])) == (1, 3, 1), row
         for service in ("train-gru", "eval"):
             column = "decided by" if service == "eval" else service
             assert all(sum(row[column][at] for row in rows) for at in (0, 1)), f"both instances of {service} worked"

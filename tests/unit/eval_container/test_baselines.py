@@ -12,15 +12,11 @@ import pytest
 from flts.bundle.load import fetch_bundle
 from flts.bundle.write import store_bundle
 from flts.contracts.claim_check import ClaimCheck
-from flts.contracts.events import EvaluateRequest, ModelSelected, ModelTraining
+from flts.contracts.events import EvaluateRequest, Event, ModelSelected, ModelTraining
 from flts.contracts.ids import derived_event_id, new_pipeline_run_id
 from flts.forecasting.grid import FixedGrid
 from flts.forecasting.series import Series
-from flts.forecasting.splits import tails
-from flts.storage.claimed_frames import read_claimed_features
-from flts.trainers import BASELINES
-from flts.training.baselines import baseline_identity, make_baseline
-from flts.training.fitting import TrainingSet
+from tests.early_models import baselines
 from tests.evaluated_runs import (
     CREATED,
     IDENTIFIER,
@@ -39,24 +35,16 @@ def flts(tmp_path: Path) -> Installation:
     return Installation(tmp_path)
 
 
-def delivered(flts: Installation, run: Run) -> list[ModelTraining]:
-    """Store every baseline's bundle as the baselines' trainer does; return its events."""
-    features = read_claimed_features(flts.store, run.data.claim())
-    data = TrainingSet(features, run.recipe, tails(len(features), stop_tail=0.1, calibration_tail=0.1))
-    events = []
-    for kind in BASELINES:
-        identity = baseline_identity(run.data, kind, flts.settings)
-        made = make_baseline(data, identity, flts.settings, horizon=1, threads=1, alive=lambda: None)
-        claim = store_bundle(flts.store, flts.settings.bucket_model_bundles, *made)
-        events.append(announced(run, kind, bundle=claim))
-    return events
-
-
 def decided(flts: Installation, run: Run, *trained: ModelTraining) -> dict[str, Any]:
     """Return the scoreboard of a run with two candidates and ``trained``."""
     told = flts.send(run.data, *trained, flts.trained(run, "GRU", 0.8), flts.trained(run, "LSTM", 0.5))
-    [selected] = [event for event in told if isinstance(event, ModelSelected)]
-    return flts.scoreboard(selected)
+    return flts.scoreboard(decision_of(told))
+
+
+def decision_of(told: list[Event]) -> ModelSelected:
+    """Return the event of the decision; the run may have a provisional champion before it."""
+    [selected] = [event for event in told if isinstance(event, ModelSelected) and event.stage is None]
+    return selected
 
 
 def scores(board: dict[str, Any]) -> dict[str, float]:
@@ -67,9 +55,9 @@ def bundles(board: dict[str, Any]) -> list[str | None]:
     return [row["bundle"] and row["bundle"]["sha256"] for row in board["references"]]
 
 
-def test_a_run_is_measured_against_the_bundles_that_the_trainer_delivered(flts: Installation) -> None:
+def test_a_run_is_measured_against_the_bundles_that_the_trainer_baselines(flts: Installation) -> None:
     run = flts.run()
-    events = delivered(flts, run)
+    events = baselines(flts, run)
 
     board = decided(flts, run, *events)
 
@@ -80,7 +68,7 @@ def test_a_run_is_measured_against_the_bundles_that_the_trainer_delivered(flts: 
 
 def test_without_their_trainer_eval_makes_the_same_baselines_and_decides_the_same(flts: Installation) -> None:
     run = flts.run()
-    by_trainer = decided(flts, run, *delivered(flts, run))
+    by_trainer = decided(flts, run, *baselines(flts, run))
 
     alone = decided(flts, flts.again(run))
 
@@ -95,7 +83,7 @@ def test_without_their_trainer_eval_makes_the_same_baselines_and_decides_the_sam
 def test_what_a_trainer_delivered_wrongly_eval_makes_itself(flts: Installation, fault: str) -> None:
     run = flts.run()
     expected = scores(decided(flts, flts.again(run)))
-    events = [_faulty(flts, run, event, fault) for event in delivered(flts, run)]
+    events = [_faulty(flts, run, event, fault) for event in baselines(flts, run)]
 
     board = decided(flts, run, *events)
 
@@ -126,9 +114,9 @@ def _faulty(flts: Installation, run: Run, event: ModelTraining, fault: str) -> M
 def test_the_best_baseline_is_promoted_where_no_model_passes(flts: Installation) -> None:
     noise = np.random.default_rng(0).normal(size=(800, 1))
     run = flts.run(Series(STEP_SECONDS * np.arange(800), ("down",), 100 + noise, FixedGrid(STEP_SECONDS)))
-    events = delivered(flts, run)
+    events = baselines(flts, run)
     told = flts.send(run.data, *events, flts.trained(run, "GRU", 1.0), flts.trained(run, "LSTM", 1.05))
-    [selected] = [event for event in told if isinstance(event, ModelSelected)]
+    selected = decision_of(told)
 
     board = flts.scoreboard(selected)
 
@@ -144,13 +132,16 @@ def test_the_best_baseline_is_promoted_where_no_model_passes(flts: Installation)
 def test_nobody_waits_for_a_baseline_and_nothing_is_decided_on_baselines(flts: Installation) -> None:
     run = flts.run()
 
-    assert flts.send(run.data, *delivered(flts, run)) == []
+    told = flts.send(run.data, *baselines(flts, run))
+
+    assert {event.stage for event in told if isinstance(event, ModelSelected)} == {"provisional"}
+    assert flts.run_store.evaluations.decision(IDENTIFIER, run.id) is None
     assert flts.run_store.evaluations.expected(IDENTIFIER, run.id)["model_types"] == ["GRU", "LSTM"]  # type: ignore[index]
 
 
 def test_a_run_that_is_evaluated_again_is_measured_against_the_same_bundles(flts: Installation) -> None:
     run = flts.run()
-    board = decided(flts, run, *delivered(flts, run))
+    board = decided(flts, run, *baselines(flts, run))
     name = new_pipeline_run_id()
     request = EvaluateRequest(
         event_id=derived_event_id(name, "evaluate"),
@@ -207,7 +198,7 @@ def test_without_a_season_a_note_stands_in_place_of_the_row(flts: Installation) 
 def test_a_bundle_that_forecasts_less_than_is_scored_is_no_yardstick(tmp_path: Path) -> None:
     flts = Installation(tmp_path, score_horizons=("1", "3"))
     run = flts.run()
-    [persistence, *others] = delivered(flts, run)
+    [persistence, *others] = baselines(flts, run)
     assert persistence.bundle is not None
     bundle, model = fetch_bundle(flts.store, persistence.bundle)
     short = replace(bundle, max_horizon_steps=1, train_hash="e" * 64)

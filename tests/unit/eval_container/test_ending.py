@@ -3,7 +3,6 @@ from __future__ import annotations
 import hashlib
 import random
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from flts.contracts.events import Event, ModelSelected
 from flts.contracts.ids import derived_event_id, new_pipeline_run_id
 from flts.contracts.lifecycle import RunState
 from flts.errors import BackendAwayError
-from flts.storage.ports import ObjectStore
+from tests.dying_store import DyingStore, KilledError
 from tests.evaluated_runs import (
     CREATED,
     IDENTIFIER,
@@ -27,39 +26,6 @@ from tests.evaluated_runs import (
     autoregression,
     no_progress,
 )
-
-
-class KilledError(Exception):
-    """Simulates SIGKILL."""
-
-
-class DyingStore:
-    """A store whose process is killed just before or just after its n-th write."""
-
-    def __init__(self, store: ObjectStore, *, at_write: int, after: bool) -> None:
-        self._store = store
-        self._at_write = at_write
-        self._after = after
-        self.writes = 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
-
-    def put(self, *arguments: Any, **options: Any) -> Any:
-        return self._write(lambda: self._store.put(*arguments, **options))
-
-    def delete(self, bucket: str, key: str) -> None:
-        self._write(lambda: self._store.delete(bucket, key))
-
-    def _write(self, write: Callable[[], Any]) -> Any:
-        self.writes += 1
-        if self.writes == self._at_write and not self._after:
-            raise KilledError
-        try:
-            return write()
-        finally:
-            if self.writes == self._at_write and self._after:
-                raise KilledError  # also after a write that was refused
 
 
 @pytest.fixture
@@ -346,7 +312,7 @@ def test_a_run_that_was_cancelled_first_is_adopted_as_cancelled(
 
 
 class TestStages:
-    """No service writes provisional and refitted champions yet; eval already carries out and respects their records."""
+    """Eval carries out the records of provisional and refitted champions; no service writes refitted ones yet."""
 
     @pytest.fixture
     def champion(self, flts: Installation) -> ModelSelected:

@@ -483,7 +483,7 @@ def test_thirty_test_rows_end_in_a_decision(flts: Installation) -> None:
 
 
 class TestStages:
-    """No service writes provisional and refitted champions yet; eval already reads their pointers."""
+    """A provisional champion defends no place and is no predecessor; no service writes refitted champions yet."""
 
     def _point(self, flts: Installation, of: ModelSelected, run: str, stage: str, **other: Any) -> dict[str, Any]:
         """Move the pointer to a stage of a run, as a later release does, and return the pointer."""

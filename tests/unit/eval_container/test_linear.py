@@ -11,18 +11,15 @@ import pytest
 from eval_container.housekeeping import Overdue, SignsOfLife
 from flts.bundle.load import fetch_bundle
 from flts.bundle.write import store_bundle
-from flts.contracts.events import EvaluateRequest, ModelSelected, ModelTraining
+from flts.contracts.events import EvaluateRequest, ModelSelected
 from flts.contracts.ids import derived_event_id, new_pipeline_run_id
 from flts.forecasting.grid import FixedGrid
 from flts.forecasting.series import Series
-from flts.forecasting.splits import tails
-from flts.storage.claimed_frames import read_claimed_features
 from flts.trainers import BASELINES
-from flts.training.fitting import TrainingSet
-from flts.training.linear import linear_identity, make_linear
 from tests.chance_folds import monthly, trend_and_season
 from tests.direct_models import made_series
-from tests.evaluated_runs import CREATED, IDENTIFIER, Installation, Recorder, Run, announced
+from tests.early_models import linear
+from tests.evaluated_runs import CREATED, IDENTIFIER, Installation, Recorder, announced
 
 HORIZON = 12
 
@@ -36,15 +33,6 @@ def daily() -> Series:
     return made_series(FixedGrid(3_600), 800, 24, 475_000, 2)
 
 
-def linear(flts: Installation, run: Run) -> ModelTraining:
-    """Store LINEAR's bundle as its trainer does; return its event."""
-    features = read_claimed_features(flts.store, run.data.claim())
-    data = TrainingSet(features, run.recipe, tails(len(features), stop_tail=0.1, calibration_tail=0.1))
-    identity = linear_identity(run.data, flts.settings, HORIZON)
-    made = make_linear(data, identity, horizon=HORIZON, threads=1, alive=lambda: None)
-    return announced(run, "LINEAR", bundle=store_bundle(flts.store, flts.settings.bucket_model_bundles, *made))
-
-
 def decided(flts: Installation, *events: Any) -> ModelSelected:
     [selected] = [told for told in flts.send(*events) if isinstance(told, ModelSelected)]
     return selected
@@ -52,7 +40,7 @@ def decided(flts: Installation, *events: Any) -> ModelSelected:
 
 def test_linear_is_scored_with_its_own_recipe_and_promoted(flts: Installation) -> None:
     run = flts.run(daily())
-    event = linear(flts, run)
+    event = linear(flts, run, HORIZON)
 
     selected = decided(flts, run.data, flts.trained(run, "GRU", 0.9), event)
 
@@ -68,7 +56,7 @@ def test_linear_is_scored_with_its_own_recipe_and_promoted(flts: Installation) -
 def test_linear_is_promoted_on_few_monthly_rows_because_folds_add_pieces(flts: Installation) -> None:
     run = flts.run(monthly(trend_and_season(0)), test_rows=27)
 
-    selected = decided(flts, run.data, flts.trained(run, "GRU", 0.9), linear(flts, run))
+    selected = decided(flts, run.data, flts.trained(run, "GRU", 0.9), linear(flts, run, HORIZON))
 
     rows = {row["model_type"]: row for row in flts.scoreboard(selected)["candidates"]}
     assert (selected.decision, selected.model_type) == ("promoted", "LINEAR")
@@ -79,17 +67,17 @@ def test_linear_is_promoted_on_few_monthly_rows_because_folds_add_pieces(flts: I
 
 def test_the_champion_stays_when_the_next_run_has_the_same_bundle(flts: Installation) -> None:
     run = flts.run(daily())
-    decided(flts, run.data, flts.trained(run, "GRU", 0.9), linear(flts, run))
+    decided(flts, run.data, flts.trained(run, "GRU", 0.9), linear(flts, run, HORIZON))
     newer = flts.again(run)
 
-    selected = decided(flts, newer.data, flts.trained(newer, "GRU", 0.9), linear(flts, newer))
+    selected = decided(flts, newer.data, flts.trained(newer, "GRU", 0.9), linear(flts, newer, HORIZON))
 
     assert (selected.decision, selected.model_type) == ("kept", "LINEAR")
 
 
 def test_a_bundle_of_other_training_rows_is_refused(flts: Installation) -> None:
     run, other = flts.run(daily()), flts.run(replace(daily(), values=daily().values + 1))
-    claim = linear(flts, other).bundle
+    claim = linear(flts, other, HORIZON).bundle
     assert claim is not None
     bundle, model_bytes = fetch_bundle(flts.store, claim)
     assert run.data.config_hash is not None
@@ -132,7 +120,7 @@ def test_a_run_whose_last_results_were_passed_over_is_due_when_it_settled(flts: 
 def test_linear_is_recorded_in_mlflow_before_its_scores_and_the_alias(flts: Installation) -> None:
     flts.tracker = Recorder()
     run = flts.run(daily())
-    event = linear(flts, run)
+    event = linear(flts, run, HORIZON)
 
     decided(flts, run.data, flts.trained(run, "GRU", 0.9), event)
 
@@ -160,7 +148,7 @@ def test_linear_is_recorded_in_mlflow_before_its_scores_and_the_alias(flts: Inst
 def test_a_finished_run_and_a_run_that_is_evaluated_again_record_it_no_second_time(flts: Installation) -> None:
     flts.tracker = Recorder()
     run = flts.run(daily())
-    events = [run.data, flts.trained(run, "GRU", 0.9), linear(flts, run)]
+    events = [run.data, flts.trained(run, "GRU", 0.9), linear(flts, run, HORIZON)]
     decided(flts, *events)
     name = new_pipeline_run_id()
     request = EvaluateRequest(
@@ -182,7 +170,7 @@ def test_a_finished_run_and_a_run_that_is_evaluated_again_record_it_no_second_ti
 def test_what_is_no_candidate_of_eval_is_not_recorded(flts: Installation, fault: str) -> None:
     flts.tracker = Recorder()
     run = flts.run(daily())
-    event = linear(flts, run)
+    event = linear(flts, run, HORIZON)
     assert event.bundle is not None
     if fault == "failed":
         event = announced(run, "LINEAR", error="no rows")

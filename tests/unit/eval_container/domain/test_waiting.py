@@ -3,6 +3,8 @@ from __future__ import annotations
 from eval_container.domain.waiting import (
     Patience,
     awaited_types,
+    early_types,
+    early_types_are_final,
     given_up,
     missing_types,
     why_missing,
@@ -23,6 +25,18 @@ def test_a_type_is_not_awaited_after_its_trainer_announced_a_later_one() -> None
     assert awaited_types(expected, {"PERSISTENCE"}) == ("GRU",)
     assert awaited_types(expected, {"GRU", "LINEAR"}) == ()
     assert missing_types(expected, {"PERSISTENCE"}) == expected
+
+
+def test_early_are_the_expected_types_of_the_baselines_trainer_and_what_it_made() -> None:
+    expected = ("GRU", "LINEAR", "PROPHET")
+
+    assert early_types(expected) == ("LINEAR",)
+    assert early_types(("GRU",)) == ()
+    assert early_types_are_final(expected, {"LINEAR", "PERSISTENCE"}, ())
+    assert early_types_are_final(("GRU",), {"PERSISTENCE"}, ())
+    assert not early_types_are_final(expected, {"LINEAR", "MEAN", "GRU"}, ())
+    assert not early_types_are_final(expected, {"PERSISTENCE", "MEAN", "GRU"}, ())
+    assert not early_types_are_final(expected, {"LINEAR", "PERSISTENCE"}, ("PERSISTENCE", "MEAN"))
 
 
 def test_the_reason_names_the_results_that_came_without_it() -> None:

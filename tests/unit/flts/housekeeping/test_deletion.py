@@ -78,6 +78,7 @@ class Installation:
             self.store.put(bucket, key, b"12345")
         self.run_store.runs.mark_announced(identifier, run)
         self.run_store.stages.put(identifier, run, "eval", "done")
+        self.run_store.evaluations.put_provisional(identifier, run, {"stage": "provisional"})
         self.run_store.pointers.move_current(identifier, {"pipeline_run_id": run, "config_hash": "c"})
         self.run_store.pointers.move_current_of_config(identifier, "c", {"pipeline_run_id": run, "config_hash": "c"})
         self.run_store.runs.create_job(identifier, "j", {"pipeline_run_id": run})

@@ -90,6 +90,18 @@ def test_bundles_of_removed_runs_go_with_all_records_of_stages(flts: Installatio
     assert list(flts.store.list("pipeline-runs", f"x/{run}/")) == []
 
 
+def test_the_run_of_a_provisional_pointer_stays_beyond_the_newest_runs(flts: Installation) -> None:
+    run = flts.finished_run()
+    pointer = flts.pointer(run, "provisional", stage="provisional")
+    flts.run_store.evaluations.put_provisional("x", run, {"bundle": pointer["bundle"], "pointer": pointer})
+    flts.run_store.pointers.move_current("x", pointer)
+    for _ in range(2):
+        flts.finished_run()
+
+    assert flts.bundles() == {"provisional"}
+    assert flts.run_store.evaluations.provisional("x", run) is not None
+
+
 def test_bundles_of_pointers_and_their_predecessors_stay_with_those_of_the_runs_stages(flts: Installation) -> None:
     before, run, pointers = flts.finished_run(), flts.finished_run(), flts.run_store.pointers
     for _ in range(2):
