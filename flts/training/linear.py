@@ -41,7 +41,7 @@ from flts.training.linear_graph import add_linear, linear_inputs
 from flts.training.onnx_file import GraphBuilder, to_bytes
 
 LINEAR = "LINEAR"
-LINEAR_VERSION = 1
+LINEAR_VERSION = 2
 """Version; a change of the code that makes another model of the same rows raises it. Part of train_hash."""
 RESIDUAL_PATHS = 1_024
 """Paths of the calibration tail whose errors calibrate the intervals at most; neighbours have similar errors."""

@@ -14,11 +14,10 @@ OTHER_ROWS = 10
 """Last rows of all columns that some kinds add."""
 OWN_COLUMNS = 32
 """Columns up to which each target has its own weights; the products of columns with targets grow as the square."""
-NEAR = 1.1
-"""Kinds with at most this multiple of a block's least squared error are averaged, and more where `NOISE` allows it."""
-NOISE = 0.5
-"""Added to the multiple, divided by the number of times that the stopping tail contains the block's last step: errors
-overlap, and few of them cannot tell kinds apart."""
+NOISE = 1.0
+"""Kinds whose squared error is at most 1 + this / sqrt(n) of a block's least one are averaged, n being the number of
+times that the stopping tail contains the block's last step. Errors overlap, so that about n of them are independent,
+and the ratio of two means of n squared errors is as inexact as that."""
 LEAST_POWER, POWER, LEAST_WEIGHT = 4.0, 2.0, 0.05
 """Options of a kind are averaged with weights of (least error / error) to a power: the first plus the second times the
 same number. Smaller weights are 0. The likelihood of normal errors has such a power; the best option alone is a choice
@@ -95,7 +94,7 @@ def decide(choice: LinearChoice, table: LinearTable, errors: FloatArray, max_byt
     weights[weights < LEAST_WEIGHT] = 0
     options = weights / weights.sum(axis=2, keepdims=True)
     of_kinds = (errors * options).sum(axis=2)
-    near = NEAR + NOISE * noise
+    near = 1 + NOISE * np.sqrt(noise)
     choice = replace(choice, options=options, mix=_mix(of_kinds, near))
     return _within(table, choice, of_kinds, near, max_bytes)
 

@@ -2,7 +2,8 @@
 
 For each target and each kind of seasonal value, that value is subtracted and one ridge regression per step forecasts
 the rest. Anchors and strengths are weighted per block of steps by the error on the stopping tail. The kinds whose error
-is near a block's best are averaged. `solve_linear` repeats the regressions on other rows with these choices.
+is near a block's best are averaged. Where the tail is shorter than a season, an earlier one is compared too.
+`solve_linear` repeats the regressions on other rows with these choices.
 """
 
 from __future__ import annotations
@@ -124,7 +125,11 @@ def choose_linear(
     if not tail.has_rows:  # a gap shortly before the tail: no window of a whole season ends in the tail
         kinds = tuple(kind for kind in kinds if kind.base.value != "lag") or kinds
         tail = StoppingTail(fitting, replace(choice, kinds=kinds))
-    return decide(tail.choice, table, tail.errors(), max_bytes)
+    errors = tail.errors()
+    earlier = _earlier_tail(table, tail.choice)
+    if earlier is not None:
+        errors = (errors + earlier.errors()) / 2
+    return decide(tail.choice, table, errors, max_bytes)
 
 
 def solve_linear(
@@ -156,6 +161,25 @@ def tail_residuals(
     """Return the errors on the stopping tail of the model solved on the fit rows only; result as `path_residuals`."""
     judged = solve_linear(table, choice, stop=choice.fit_stop)
     return path_residuals(judged, table, first=choice.fit_stop, stop=choice.stop_stop, most=most)
+
+
+def _earlier_tail(table: LinearTable, choice: LinearChoice) -> StoppingTail | None:
+    """Return a second stopping tail if the first is shorter than the longest season, else None.
+
+    So short a tail shows one part of the season only, and its errors are those of a single fit. The second tail begins
+    half a tail earlier, after a fit that ends there.
+    """
+    seasons = [table.seasons[kind.base.season] for kind in choice.kinds if kind.base.value != "none"]
+    rows = choice.stop_stop - choice.fit_stop
+    fit_stop = choice.fit_stop - rows // 2
+    if rows >= max(seasons, default=0) or fit_stop < 1:
+        return None
+    earlier = replace(choice, fit_stop=fit_stop)
+    fitting = Fitting(table, earlier, earlier.fit_stop)
+    if _fitted_kinds(fitting, earlier) != choice.kinds:
+        return None
+    tail = StoppingTail(fitting, earlier)
+    return tail if tail.has_rows else None
 
 
 def _fitted_kinds(fitting: Fitting, choice: LinearChoice) -> tuple[Kind, ...]:

@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from flts.forecasting.linear.choice import OWN_COLUMNS, step_buckets
+from flts.forecasting.linear.choice import OWN_COLUMNS, decide, step_buckets
 from flts.forecasting.linear.fit import choose_linear, fit_linear, solve_linear, tail_residuals
 from flts.forecasting.linear.kinds import LONGEST_LAG, Base, kinds_of
 from flts.forecasting.linear.model import LinearModel, path_residuals
+from flts.forecasting.linear.stopping import StoppingTail
 from flts.forecasting.linear.table import LinearTable, NoLinearError
 from flts.forecasting.series import FloatArray
 
@@ -195,3 +196,44 @@ def test_kinds_are_left_out_and_far_steps_share_weights_until_the_model_fits() -
 def test_buckets_of_steps_widen_with_the_step() -> None:
     np.testing.assert_array_equal(step_buckets(6, 0.0), np.arange(6))
     np.testing.assert_array_equal(step_buckets(8, 1.0), [0, 1, 2, 2, 3, 3, 3, 3])
+
+
+def chosen(values: FloatArray, *, stop_tail: int) -> list[bytes]:
+    table = table_of(values, seasons=(40,))
+    choice = choose_linear(table, horizon=8, fit_stop=400, stop_stop=400 + stop_tail)
+    return [choice.options.tobytes(), choice.mix.tobytes()]
+
+
+@pytest.mark.parametrize(("stop_tail", "earlier"), [(30, True), (40, False)])
+def test_a_tail_shorter_than_a_season_is_compared_with_one_that_begins_half_a_tail_earlier(
+    stop_tail: int, earlier: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[tuple[int, int]] = []
+    errors = StoppingTail.errors
+
+    def recorded(tail: StoppingTail) -> FloatArray:
+        compared.append((tail.choice.fit_stop, tail.choice.stop_stop))
+        return errors(tail)
+
+    monkeypatch.setattr(StoppingTail, "errors", recorded)
+
+    first = chosen(noisy(500, 1, seed=2), stop_tail=stop_tail)
+
+    stop = 400 + stop_tail
+    assert compared == ([(400, stop), (385, stop)] if earlier else [(400, stop)])
+    if earlier:
+        monkeypatch.setattr("flts.forecasting.linear.fit._earlier_tail", lambda *_: None)
+        assert first != chosen(noisy(500, 1, seed=2), stop_tail=stop_tail)
+
+
+def test_kinds_are_averaged_if_the_tail_cannot_tell_their_errors_apart() -> None:
+    table = table_of(noisy(500, 1), seasons=(12,))
+    choice = choose_linear(table, horizon=4, fit_stop=300, stop_stop=400)
+    errors = np.ones((1, len(choice.kinds), choice.options.shape[2], len(choice.edges) - 1))
+    # Blocks of 1, 2 and 4 steps in 100 rows: the squared errors of kinds differ by 10, 14.1 and 20 % by chance.
+    errors[0, 1] = 1.12
+    errors[0, 2] = 1.21
+
+    mix = decide(choice, table, errors, 10**9).mix[0]
+
+    assert mix == pytest.approx(np.array([[1, 0.5, 0.5], [0, 0.5, 0.5], [0, 0, 0]]))
