@@ -262,7 +262,7 @@ def test_mlflow_is_told_each_candidates_test_metrics_and_the_champion(flts: Inst
 
 def test_a_refused_run_moves_no_alias(flts: Installation) -> None:
     flts.tracker = Recorder()
-    run = flts.run(test_rows=3, context_rows=0)
+    run = flts.run(test_rows=1, context_rows=0)
 
     flts.send(run.data, flts.trained(run, "GRU", 1.0), announced(run, "LSTM"))
 

@@ -231,7 +231,7 @@ class TestJanitor:
     def _finished(self, flts: Installation, seed: int, coefficient: float | None) -> Run:
         """Return a run that ended as promoted, or as refused without a coefficient: no test row can be forecast."""
         series = autoregression(200, 0.5, seed=seed)
-        run = flts.run(series, test_rows=100) if coefficient else flts.run(series, test_rows=3, context_rows=0)
+        run = flts.run(series, test_rows=100) if coefficient else flts.run(series, test_rows=1, context_rows=0)
         flts.send(run.data, flts.trained(run, "GRU", coefficient or 1.0), announced(run, "LSTM"))
         assert flts.run_store.runs.outcome(IDENTIFIER, run.id) is not None
         return run
