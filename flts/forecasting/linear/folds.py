@@ -15,6 +15,7 @@ import numpy as np
 
 from flts.forecasting.fitted import FittedRecipe
 from flts.forecasting.linear.fit import choose_linear, solve_linear
+from flts.forecasting.linear.fitting import ORIGINS_PER_STEP
 from flts.forecasting.linear.model import path_residuals
 from flts.forecasting.linear.rows import never_negative, seasons_shown, table_of
 from flts.forecasting.linear.table import NoLinearError
@@ -61,8 +62,8 @@ def linear_folds(
     """Fit LINEAR on the first 40, 55, 70 and 85 % of the training rows, and forecast the next 15 % of each.
 
     As in its trainer, LINEAR chooses on the stopping tail of a fold's own rows and is solved on all of them. So no
-    choice depends on a later row. A fold is left out if its rows are too few for LINEAR or show fewer seasons than all
-    training rows do, because it would measure another model than the one in the bundle.
+    choice depends on a later row. A fold is left out if its rows are too few for LINEAR, fewer than 4 per step of the
+    horizon, or show fewer seasons than all training rows do: it would measure another model than the one in the bundle.
 
     Parameters
     ----------
@@ -86,7 +87,9 @@ def linear_folds(
     seasons = seasons_shown(features.grid, split(len(features)).fit_stop)
     for stop, end in pairwise(int(len(features) * edge) for edge in EDGES):
         own = split(stop)
-        if end - stop < horizon or own.fit_stop < 1 or seasons_shown(features.grid, own.fit_stop) != seasons:
+        if end - stop < horizon or stop < ORIGINS_PER_STEP * horizon or own.fit_stop < 1:
+            continue
+        if seasons_shown(features.grid, own.fit_stop) != seasons:
             continue
         alive()
         try:

@@ -60,7 +60,10 @@ def test_seasonal_naive_repeats_the_last_season_and_falls_back_to_persistence() 
     assert set(folds_of(monthly(values()), season=None)[0].baselines) == {"PERSISTENCE", "MEAN"}
 
 
-def test_a_fold_that_shows_fewer_seasons_or_is_shorter_than_the_horizon_is_left_out() -> None:
+def test_a_fold_that_shows_fewer_seasons_or_is_short_of_the_horizon_is_left_out() -> None:
+    # 115 rows end at 46, 63, 80, 97 and 115; 46 rows are fewer than four times 12.
+    assert [int(fold.rows[0]) for fold in folds_of(monthly(values(115)), horizon=11)] == [46, 63, 80, 97]
+    assert [int(fold.rows[0]) for fold in folds_of(monthly(values(115)), horizon=12)] == [63, 80, 97]
     assert [int(fold.rows[0]) for fold in folds_of(monthly(values(105)))] == [57, 73, 89]
     assert folds_of(monthly(values(60)), horizon=10) == []
 
