@@ -7,7 +7,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,7 @@ SERVED_SECONDS = 60.0
 """Longest wait in seconds until a promoted champion is served; a replica needs a few seconds."""
 PROVISIONAL_POLL_SECONDS = 0.5
 """Seconds between two requests for a provisional champion, which is served seconds after the upload."""
+CONTEXT_ROWS = 200
 SHOWN_PROCESSES = 4
 SHOWN_TARGETS = 4
 TRY_AGAIN = (502, 503, 504)
@@ -206,26 +207,30 @@ def _first_forecast(
     """Request a forecast until the model that this run promoted answers, or any model if it promoted none."""
     decision = view.get("decision") or {}
     promoted = decision.get("run_id") if decision.get("decision") == "promoted" else None
-    body = client.tail(identifier)
+    body: dict[str, Any] = {}
+    rows = 0
     deadline = time.monotonic() + (SERVED_SECONDS if promoted or not view else 5.0)
     while True:
         try:
-            answer = client.forecast(body, horizon=_served_horizon(client, identifier), identifier=identifier)
+            champion = _served(client, identifier)
+            needed = max(CONTEXT_ROWS, int(champion.get("rows_required") or 0))
+            if needed > rows:
+                body, rows = client.tail(identifier, rows=needed), needed
+            answer = client.forecast(body, horizon=_served_horizon(champion), identifier=identifier)
             if promoted is None or answer.get("run_id") == promoted or time.monotonic() > deadline:
                 return body, answer
         except ApiError as error:
-            # The replica gives these errors while it fetches the champion, so the request is repeated. Any other error
-            # is an error of the request itself and is raised at once.
-            if error.status not in TRY_AGAIN and error.code != "unknown_identifier":
+            # The replica gives these errors while it fetches the champion, so the request is repeated: the champion may
+            # change between the two requests, and need more rows. Any other error is raised at once.
+            if error.status not in TRY_AGAIN and error.code not in {"unknown_identifier", "too_few_rows"}:
                 raise
         if time.monotonic() > deadline:
             return body, None
         time.sleep(0.2)
 
 
-def _served_horizon(client: GatewayClient, identifier: str) -> int:
+def _served_horizon(champion: Mapping[str, Any]) -> int:
     """Return the champion's horizon, or `DEFAULT_HORIZON` if it is a single step, but not more than it forecasts."""
-    champion = _served(client, identifier)
     steps = int(champion.get("horizon_steps") or 1)
     wanted = steps if steps > 1 else DEFAULT_HORIZON
     return min(wanted, int(champion.get("max_horizon_steps") or wanted))
