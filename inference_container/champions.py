@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from inference_container.cache import ChampionCache, Pointers
 from inference_container.domain.champion import Champion, load_champion
 from inference_container.domain.history import History
 from inference_container.domain.promotion import Promotion
+from inference_container.loaded_history import having_history
 
 log = get_logger(__name__)
 
@@ -75,7 +77,7 @@ class Champions:
         self._default_identifier = default_identifier
         self._max_loaded = max_loaded
         self._max_horizon_steps = max_horizon_steps
-        self._history_enable = history_enable
+        self._having_history = partial(having_history, cache, enable=history_enable)
         self._entries: dict[str, Entry] = {}
         self._waiting: frozenset[str] = frozenset()
         self._gone: frozenset[str] = frozenset()
@@ -392,21 +394,6 @@ class Champions:
         if champion is None or entry.folder is None or isinstance(champion.history, History):
             return entry
         return replace(entry, champion=self._having_history(champion, entry.folder))
-
-    def _having_history(self, champion: Champion, folder: Path) -> Champion:
-        """Return a champion with the history in its folder, or with the reason why it has none."""
-        if not self._history_enable:
-            return replace(champion, history="HISTORY_ENABLE is false")
-        try:
-            stored = self._cache.read_history(folder)
-            if stored is None:
-                return replace(champion, history="this replica has not read them yet")
-            if isinstance(stored, str):
-                return replace(champion, history=stored)
-            return champion.with_history(stored.columns, stored.times, stored.values)
-        except RejectedError as error:
-            log.warning("history_damaged", identifier=champion.identifier, error=error)
-            return replace(champion, history=error.message)
 
     def _let_go(self) -> None:
         loaded = [name for name, entry in self._entries.items() if entry.champion is not None]

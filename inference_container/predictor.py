@@ -81,7 +81,10 @@ class Predictor:
             raise RejectedError(msg, code="bad_horizon", field="inference_length")
         series = Series(rows.times, needs.value_columns, rows.values, needs.grid)
         answer = await self._batcher.submit(champion, series, request.inference_length)
-        encoded = answer_body(answer, rows.style, history_until=rows.history_until, now=self._clock())
+        if rows.history_until is None:
+            encoded = answer_body(answer, rows.style)
+        else:
+            encoded = answer_body(answer, rows.style, history_until=rows.history_until, now=self._clock())
         if self._forecast_log is not None:
             self._forecast_log.add(champion.promotion, encoded)
         self._observe(champion.bundle.model_type, time.perf_counter() - started)

@@ -154,7 +154,7 @@ def read_rows(request: PredictRequest, needs: Needs, *, max_rows: int, history: 
         ``gap_to_history`` and ``off_grid``.
     """
     data = request.data
-    if all(_is_empty(raw) for raw in data.values()):
+    if all(map(_is_empty, data.values())):
         if isinstance(history, History):
             return Rows(history.times, history.values, history.style, history.until)
         if not data:
