@@ -47,24 +47,18 @@ class Histories:
 
         If the store has no history yet or does not answer, the folder has neither, and the next round tries again.
         """
-        # Imported here and not at the top, because most rounds of the child add no history.
-        from inference_container import history_file  # noqa: PLC0415 - see above
-
         try:
-            promotion = self._cache.read_promotion(identifier, folder)
-            data = self._get(layout.HISTORY(identifier, promotion.config_hash))
-            bundle, _ = self._cache.read_bundle(promotion, folder)
-            content = history_file.decode(data)
-            if not isinstance(content, str):
-                content = needed_rows(bundle.recipe, bundle.rows_required, content)
+            content = self._content(identifier, folder)
         except (NotFoundError, RetryableError) as error:
             log.info("history_waits", identifier=identifier, error=error)
             return False
         except FltsError as error:
             log.warning("history_missing", identifier=identifier, error=error)
             content = error.message
+        from inference_container.history_file import encode  # noqa: PLC0415 - see `_content`
+
         try:
-            self._cache.put_history(identifier, folder, history_file.encode(content))
+            self._cache.put_history(identifier, folder, encode(content))
         except OSError as error:
             log.warning("history_waits", identifier=identifier, error=error)
             return False
@@ -81,6 +75,16 @@ class Histories:
         latest = [(name, folder) for name in self._cache.identifiers() for folder in self._cache.folders(name)[-1:]]
         lacking = [(name, folder) for name, folder in latest if not self._cache.has_history(folder)]
         return [(name, folder.name) for name, folder in lacking if self.add(name, folder)]
+
+    def _content(self, identifier: str, folder: Path) -> Series | str:
+        promotion = self._cache.read_promotion(identifier, folder)
+        data = self._get(layout.HISTORY(identifier, promotion.config_hash))
+        # Imported here and not at the top, because it imports numpy, and most rounds of the child add no history.
+        from inference_container.history_file import decode  # noqa: PLC0415 - see above
+
+        bundle, _ = self._cache.read_bundle(promotion, folder)
+        content = decode(data)
+        return content if isinstance(content, str) else needed_rows(bundle.recipe, bundle.rows_required, content)
 
     def _get(self, key: str) -> bytes:
         size = self._store.head(self._bucket, key).size

@@ -87,6 +87,8 @@ class StoredHistories:
             If the store does not answer.
         """
         key = layout.HISTORY(identifier, config_hash)
+        if self._has(identifier, config_hash):
+            return  # by an earlier run on the same data
         content: Series | str
         try:
             content = self._read(claim)
@@ -98,7 +100,7 @@ class StoredHistories:
         try:
             self._store.put(self._bucket, key, encode(content), create_only=True)
         except PreconditionFailedError:
-            return  # another replica, or an earlier run on the same data, wrote it
+            return  # another replica wrote it meanwhile
         log.info("history_written", object_key=key, rows=0 if isinstance(content, str) else len(content))
 
     def _add_for_champion(self, identifier: str) -> None:
@@ -106,7 +108,7 @@ class StoredHistories:
             pointer = self._pointers.current(identifier)
             config_hash = str(pointer[0]["config_hash"]) if pointer else ""
             if not config_hash or self._has(identifier, config_hash):
-                return
+                return  # without its description being read
             document, _ = self._store.get(self._bucket, layout.TEST_META(identifier, config_hash))
             self.add(identifier, config_hash, ClaimCheck.model_validate(json.loads(document)["raw_data"]))
             if self._pointers.current(identifier) is None:  # the data set was deleted meanwhile
