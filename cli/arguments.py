@@ -80,12 +80,15 @@ def build_parser(*further: AddCommands) -> argparse.ArgumentParser:
         help=f"steps ahead; else the champion's horizon, {DEFAULT_HORIZON} if that is a single step",
     )
     forecast.add_argument(
-        "--csv", type=Path, metavar="FILE", help="the rows to go on from; else the last uploaded ones"
+        "--csv",
+        type=Path,
+        metavar="FILE",
+        help="the rows to go on from; else the last uploaded ones, which the server has stored",
     )
     forecast.add_argument(
         "--rows",
         type=_positive,
-        help=f"how many of the last rows are sent; else {DEFAULT_ROWS}, or as many as the champion needs",
+        help=f"number of last rows to send; else none if they are stored; else {DEFAULT_ROWS} or as many as needed",
     )
     forecast.add_argument("--ignore", action="append", default=[], metavar="COLUMN", help="leave a column of --csv out")
     forecast.add_argument("--target", action="append", default=[], help="show only this target; may be repeated")

@@ -159,12 +159,16 @@ def forecast(client: GatewayClient, arguments: argparse.Namespace) -> int:
     """Request a forecast and show it."""
     if arguments.csv is not None:
         body = body_from_csv(arguments.csv, rows=arguments.rows or DEFAULT_ROWS, ignore=arguments.ignore)
-    else:
-        body = client.tail(arguments.name, rows=arguments.rows)
     champion = _champion(client, arguments.name)
+    if arguments.csv is None:
+        stored = arguments.rows is None and _has_newest_rows(client, champion)
+        measured = {} if stored and arguments.plot is None else client.tail(arguments.name, rows=arguments.rows)
+        body = {} if stored else measured
     needed = int(champion.get("rows_required") or 0)
     if arguments.csv is not None and arguments.rows is None and needed > DEFAULT_ROWS:
         body = body_from_csv(arguments.csv, rows=needed, ignore=arguments.ignore)
+    if arguments.csv is not None:
+        measured = body
     horizon = arguments.horizon or _horizon(champion)
     answer = client.forecast(body, horizon=horizon, identifier=arguments.name)
     known = render.forecast_targets(answer)
@@ -175,7 +179,7 @@ def forecast(client: GatewayClient, arguments: argparse.Namespace) -> int:
     if arguments.plot is not None:
         from cli.plot import plot_forecast  # noqa: PLC0415 - importing matplotlib takes half a second; only --plot needs it
 
-        plot_forecast(body, answer, arguments.plot, targets=arguments.target)
+        plot_forecast(measured, answer, arguments.plot, targets=arguments.target)
         sys.stderr.write(f"wrote {arguments.plot}\n")
     return show(arguments, answer, render.forecast_table(answer, targets=arguments.target))
 
@@ -245,6 +249,18 @@ def _champion(client: GatewayClient, identifier: str) -> dict[str, Any]:
     """Return the served champion of a data set; empty if none is served yet."""
     models = client.models().get("models") or ()
     return next((dict(model) for model in models if model.get("identifier") == identifier), {})
+
+
+def _has_newest_rows(client: GatewayClient, champion: Mapping[str, Any]) -> bool:
+    """Return whether the replicas have stored rows, and these are the last uploaded ones.
+
+    The stored rows are those of the data set that the champion was trained on. A newer upload has another config_hash.
+    """
+    if not champion.get("history_until"):
+        return False
+    # A run of another run (evaluate, rollback) has no upload of its own.
+    runs = [run for run in client.runs(str(champion["identifier"])) if not run.get("of_run")]
+    return bool(runs) and client.run(runs[0]["pipeline_run_id"]).get("config_hash") == champion.get("config_hash")
 
 
 def _horizon(champion: Mapping[str, Any]) -> int:

@@ -252,6 +252,8 @@ def forecast_table(answer: Record, *, targets: Sequence[str] = (), most_rows: in
         notes.insert(0, f"{BEYOND} beyond the {calibrated} step(s) that the intervals are calibrated for")
     if answer.get("baseline"):
         notes.append(f"  ! {one_line(answer['baseline'])}")
+    if answer.get("warning"):
+        notes.append(f"  ! {one_line(answer['warning'])}")
     return [heading, *table(headers, rows, right=right), *notes]
 
 

@@ -38,6 +38,10 @@ EXAMPLE = {
     "inference_length": 2,
     "data": {"time": ["2024-01-01T00:00:00Z", "2024-01-01T00:01:00Z"], "down": [1.5, None], "up": [0.25, 0.5]},
 }
+EXAMPLES = {
+    "without rows": {"summary": "from the stored rows", "value": {"identifier": "sample", "inference_length": 2}},
+    "with rows": {"summary": "from the rows sent", "value": EXAMPLE},
+}
 ANSWER_EXAMPLE = {
     "status": "SUCCESS",
     "identifier": "sample",
@@ -48,6 +52,7 @@ ANSWER_EXAMPLE = {
     "calibrated_steps": 24,
     "baseline": "no model passes the gate, so the best baseline is served: SEASONAL_NAIVE",
     "imputed_cells": 1,
+    "history_until": "2024-01-01T00:00:00Z",
     "predictions": [
         {
             "ts": "2024-01-01T00:02:00Z",
@@ -254,13 +259,18 @@ def _rest(champions: Champions, background: Sequence[Starts]) -> FastAPI:
 
     @app.post(
         PREDICT,
-        summary="Forecast the steps after the rows sent",
-        openapi_extra={"requestBody": {"content": {"application/json": {"example": EXAMPLE}}, "required": True}},
+        summary="Forecast the steps after the stored rows, or after the rows sent",
+        openapi_extra={"requestBody": {"content": {"application/json": {"examples": EXAMPLES}}, "required": True}},
         responses={200: {"content": {"application/json": {"example": ANSWER_EXAMPLE}}}},
     )
     async def predict() -> Response:
         """Send a list per column in `data`, in any order, with `null` for an unknown value. The time column is
         `index_col`, or the only one of time, timestamp, ts and date; its values are ISO 8601 or epoch seconds.
+
+        Without `data` the champion forecasts from the stored rows: the last rows of the data set that it was trained
+        on. Fewer rows than it needs continue the stored rows, and replace those at the same times. A gap between them
+        that is too long to be filled is refused as `gap_to_history`. If stored rows were used, the answer has
+        `history_until`, the time of the last one, and a `warning` if the whole forecast is in the past.
 
         In the answer, `horizon_steps` are the steps that the champion was judged at, and `calibrated_steps` those that
         its bounds were calibrated for; later steps are extrapolated. `baseline` is given only if no model passed the
@@ -274,7 +284,7 @@ def _rest(champions: Champions, background: Sequence[Starts]) -> FastAPI:
 
         `horizon_steps` are the steps that the champion was judged at. `score` is in units of the best baseline's error
         on the run's held-out rows: 1 is the best baseline, lower is better. `baseline` is given only if a baseline is
-        served, with the reason.
+        served, with the reason. `history_until` is the time of the last stored row, if a forecast needs no rows.
         """
         return {"models": champions.describe(), "default": champions.default(), "known": champions.known}
 

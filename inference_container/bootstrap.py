@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 # Seconds between two checks for a hint, an event about a decided run. Without a hint the worker polls the store every
 # FORECAST_TICK_SECONDS.
 WAKE_SECONDS = 0.5
+HISTORIES_SECONDS = 5.0  # seconds between two checks for champions without a history; without a hint it reads nothing
 
 
 def build_service(settings: InferenceSettings, adapters: Adapters) -> Service:
@@ -37,6 +38,7 @@ def build_service(settings: InferenceSettings, adapters: Adapters) -> Service:
         default_identifier=settings.identifier,
         max_loaded=settings.max_loaded_champions,
         max_horizon_steps=settings.max_horizon_steps,
+        history_enable=settings.history_enable,
     )
     forecast_log = ForecastLog(
         cache.spool,
@@ -84,17 +86,24 @@ def build_worker(settings: WorkerSettings, adapters: Adapters) -> Service:
     """Return the inference worker."""
     # Imported here and not at the top, because the server needs neither the store nor Parquet.
     from inference_container.batch_worker import BatchForecasts  # noqa: PLC0415
+    from inference_container.stored_histories import StoredHistories  # noqa: PLC0415
 
     forecasts = BatchForecasts(adapters.store, adapters.run_store, settings, lambda: adapters.publisher)
+    histories = StoredHistories(adapters.store, adapters.run_store.pointers, settings)
+
+    def hint(identifier: str) -> None:
+        forecasts.hint(identifier)
+        histories.hint(identifier)
+
     return Service(
         name="inference-worker",
         subscriptions=(
             Subscription(
                 (topics.INFERENCE_DATA,),
                 mode="group",
-                handler=OnInferenceData(adapters.store, adapters.run_store.forecasts),
+                handler=OnInferenceData(adapters.store, adapters.run_store.forecasts, histories),
             ),
-            Subscription((topics.MODEL_SELECTED,), mode="all", handler=OnModelSelected(forecasts.hint)),
+            Subscription((topics.MODEL_SELECTED,), mode="all", handler=OnModelSelected(hint)),
         ),
-        ticks=(Tick("forecast", WAKE_SECONDS, forecasts.tick),),
+        ticks=(Tick("forecast", WAKE_SECONDS, forecasts.tick), Tick("histories", HISTORIES_SECONDS, histories.tick)),
     )

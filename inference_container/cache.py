@@ -1,12 +1,13 @@
 """The champions on disk: one folder per promotion, and a list of pointers.
 
 ``<CACHE_DIR>/pointers.json`` is the last list of pointers. ``<identifier>/<pipeline_run_id>-<bundle sha256>/`` holds a
-bundle and its pointer. Each is written under a temporary name and then renamed, so a killed process leaves a complete
-entry or none. The replica serves the latest promotion whose bundle loads, and then removes the others. Names that
-begin with ``_`` cannot be identifiers.
+bundle and its pointer, and the history beside them. Each is written under a temporary name and then renamed, so a
+killed process leaves a complete entry or none. The replica serves the latest promotion whose bundle loads, and then
+removes the others. Names that begin with ``_`` cannot be identifiers.
 
 The pointer states the stage of the champion. The name of the folder does not, because earlier releases make the same
-names. So two stages of one run with the same bundle share a folder.
+names. So two stages of one run with the same bundle share a folder. Releases without histories ignore the file of the
+history.
 """
 
 from __future__ import annotations
@@ -30,9 +31,11 @@ from inference_container.domain.promotion import Promotion
 
 if TYPE_CHECKING:
     from flts.bundle.format import Bundle
+    from flts.forecasting.series import Series
 
 POINTERS_FILE = "pointers.json"
 POINTER_FILE = "pointer.json"
+HISTORY_FILE = "history.rows"
 SPOOL_FOLDER = "_logs"
 UNFINISHED_PREFIX = "_unfinished-"
 
@@ -122,6 +125,47 @@ class ChampionCache:
             shutil.rmtree(unfinished, ignore_errors=True)
         return folder
 
+    def has_history(self, folder: Path) -> bool:
+        """Return whether a bundle's folder has the file of a history."""
+        return (folder / HISTORY_FILE).exists()
+
+    def put_history(self, identifier: str, folder: Path, data: bytes) -> None:
+        """Write the file of a history beside a bundle, all or nothing.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written, as for a bundle that was removed meanwhile.
+        """
+        handle, name = tempfile.mkstemp(prefix=UNFINISHED_PREFIX, dir=self.path)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            reached("cache-write.before", "history", identifier)
+            Path(name).replace(folder / HISTORY_FILE)
+            reached("cache-write.after", "history", identifier)
+        finally:
+            Path(name).unlink(missing_ok=True)
+
+    def read_history(self, folder: Path) -> Series | str | None:
+        """Return the history beside a bundle, or the reason why there is none; None without its file.
+
+        Raises
+        ------
+        RejectedError
+            If the file is damaged. It is removed, so that the next round of the fetching child writes it again.
+        """
+        from inference_container.history_file import decode  # noqa: PLC0415 - imports numpy, as `read_bundle`
+
+        path = folder / HISTORY_FILE
+        try:
+            return decode(path.read_bytes())
+        except OSError:
+            return None
+        except RejectedError:
+            path.unlink(missing_ok=True)
+            raise
+
     def read_promotion(self, identifier: str, folder: Path) -> Promotion:
         """Read the pointer that is stored with a bundle.
 
@@ -179,9 +223,12 @@ class ChampionCache:
         shutil.rmtree(self.spool / identifier, ignore_errors=True)
 
     def remove_unfinished(self) -> None:
-        """Remove the temporary folders that a killed process left."""
-        for folder in self.path.glob(f"{UNFINISHED_PREFIX}*"):
-            shutil.rmtree(folder, ignore_errors=True)
+        """Remove the temporary folders and files that a killed process left."""
+        for path in self.path.glob(f"{UNFINISHED_PREFIX}*"):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
     def _order(self, folder: Path) -> tuple[Order, str]:
         run = folder.name.rpartition("-")[0]

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ from flts.observability.logs import bind, get_logger
 from flts.observability.metrics import MODEL_LOAD_OUTCOMES, Metrics, begin_at_zero
 from inference_container.cache import ChampionCache, Pointers
 from inference_container.domain.champion import Champion, load_champion
+from inference_container.domain.history import History
 from inference_container.domain.promotion import Promotion
+from inference_container.loaded_history import having_history
 
 log = get_logger(__name__)
 
@@ -55,6 +58,8 @@ class Champions:
     max_loaded : int
         Most champions in memory.
     max_horizon_steps : int
+    history_enable : bool
+        ``HISTORY_ENABLE``: forecast from stored rows.
     """
 
     def __init__(
@@ -65,12 +70,14 @@ class Champions:
         default_identifier: str | None,
         max_loaded: int,
         max_horizon_steps: int,
+        history_enable: bool = True,
     ) -> None:
         self._cache = cache
         self._metrics = metrics
         self._default_identifier = default_identifier
         self._max_loaded = max_loaded
         self._max_horizon_steps = max_horizon_steps
+        self._having_history = partial(having_history, cache, enable=history_enable)
         self._entries: dict[str, Entry] = {}
         self._waiting: frozenset[str] = frozenset()
         self._gone: frozenset[str] = frozenset()
@@ -219,7 +226,7 @@ class Champions:
             )
             full = entry.champion is None and count >= self._max_loaded and identifier != self.default()
             if serving or full:
-                self._entries[identifier] = replace(entry, problem=None)
+                self._entries[identifier] = replace(self._with_history(entry), problem=None)
             else:
                 self._load_latest(identifier)
             self._untried -= {identifier}
@@ -364,6 +371,7 @@ class Champions:
             log.info("model_load_start")
             bundle, model = self._cache.read_bundle(promotion, folder)
             champion = load_champion(promotion, bundle, model, max_horizon_steps=self._max_horizon_steps)
+            champion = self._having_history(champion, folder)
             self._metrics.model_load.labels("success").inc()
             begin_at_zero(self._metrics.predict_latency, [champion.bundle.model_type])
             log.info(
@@ -379,6 +387,13 @@ class Champions:
             self._frozen = True
             gc.freeze()
         return champion
+
+    def _with_history(self, entry: Entry) -> Entry:
+        """Return an entry whose champion has its history, if the fetching child has added it to the cache."""
+        champion = entry.champion
+        if champion is None or entry.folder is None or isinstance(champion.history, History):
+            return entry
+        return replace(entry, champion=self._having_history(champion, entry.folder))
 
     def _let_go(self) -> None:
         loaded = [name for name, entry in self._entries.items() if entry.champion is not None]

@@ -25,6 +25,7 @@ from flts.storage.ports import ObjectStore
 from flts.storage.run_store import RunStore
 from inference_container.cache import ChampionCache
 from inference_container.domain.promotion import Promotion
+from inference_container.histories import Histories
 from inference_container.protocol import (
     Away,
     Done,
@@ -64,11 +65,17 @@ def main() -> int:
 
     cache = ChampionCache(settings.cache_dir)
     run_store = RunStore(store, settings)
+    histories = Histories(store, settings.bucket_processed_data, cache) if settings.history_enable else None
     for rounds, line in enumerate(sys.stdin.buffer, 1):
         order = decode_order(line)
-        idle = fetch_champions(store, run_store, settings.promotion_bucket, cache, order, say=say)
+        idle = fetch_champions(store, run_store, settings.promotion_bucket, cache, order, say=say, histories=histories)
         if order.ship_logs:
             idle &= ship_logs(store, settings.bucket_inference_logs, cache, say)
+        if histories is not None and order.only is None:
+            # At the end of the round, so that a failure delays neither a champion nor the forecast logs.
+            for identifier, folder in histories.add_missing():
+                say(Fetched(identifier, folder))
+                idle = False
         lasts = idle and rounds < MOST_ROUNDS
         say(Done(lasts))
         if not lasts:
@@ -84,8 +91,12 @@ def fetch_champions(
     order: Order,
     *,
     say: Callable[[Fact], None],
+    histories: Histories | None = None,
 ) -> bool:
     """Download the promoted bundles that are not on disk yet; a failure of one does not stop the others.
+
+    A new bundle gets its history before it is reported, so that its champion is not served without one. If the child is
+    killed meanwhile, the next round finds the bundle on disk and reports it at once.
 
     Returns
     -------
@@ -121,6 +132,8 @@ def fetch_champions(
             if identifier in unreadable:
                 raise unreadable[identifier]
             folder, was_there = _fetch(store, run_store.evaluations, cache, identifier, pointers[identifier])
+            if histories is not None and not was_there:
+                histories.add(identifier, cache.path / identifier / folder)
             say(Fetched(identifier, folder))
             idle &= was_there
         except FltsError as error:

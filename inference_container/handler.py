@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from flts.service import Progress
     from flts.storage.forecasts import Forecasts
     from flts.storage.ports import ObjectStore
+    from inference_container.stored_histories import StoredHistories
 
 log = get_logger(__name__)
 
@@ -41,11 +42,14 @@ class OnInferenceData:
     ----------
     store : ObjectStore
     forecasts : Forecasts
+    histories : StoredHistories
+        Writes the last of the rows for the inference replicas.
     """
 
-    def __init__(self, store: ObjectStore, forecasts: Forecasts) -> None:
+    def __init__(self, store: ObjectStore, forecasts: Forecasts, histories: StoredHistories) -> None:
         self._store = store
         self._forecasts = forecasts
+        self._histories = histories
 
     def __call__(self, event: InferenceData, progress: Progress) -> Sequence[Event]:
         """Store the claim, create-only.
@@ -62,5 +66,8 @@ class OnInferenceData:
         check_claimed(self._store, event.raw_test)
         first = self._forecasts.put_inference(event)
         log.info("claim_check", object_key=event.raw_test.object_key, first=first)
+        # The history comes before the decision, so that a new champion is not served without one.
+        if event.config_hash is not None:
+            self._histories.add(event.identifier, event.config_hash, event.raw_test)
         progress("forecast", "waiting")
         return ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from prometheus_client import Histogram
 
@@ -31,6 +32,8 @@ class Predictor:
         Most rows of one request.
     forecast_log : ForecastLog, optional
         Receives the served forecasts.
+    clock : callable
+        Returns the current time, epoch seconds.
     """
 
     def __init__(
@@ -41,12 +44,14 @@ class Predictor:
         *,
         max_rows: int,
         forecast_log: ForecastLog | None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._champions = champions
         self._batcher = batcher
         self._metrics = metrics
         self._max_rows = max_rows
         self._forecast_log = forecast_log
+        self._clock = clock
         self._latency: dict[str, Histogram] = {}
         self._loading: dict[str, asyncio.Future[Champion]] = {}
 
@@ -70,13 +75,16 @@ class Predictor:
             raise ConflictError(msg, code="champion_changed", field="config_hash")
         needs = champion.needs
         check_horizon(request, needs)
-        rows = read_rows(request, needs, max_rows=self._max_rows)
+        rows = read_rows(request, needs, max_rows=self._max_rows, history=champion.history)
         if needs.grid.after(rows.times[-1:], request.inference_length)[0, -1] > LAST_SECOND:
             msg = "the forecast would end after the year 9999"
             raise RejectedError(msg, code="bad_horizon", field="inference_length")
         series = Series(rows.times, needs.value_columns, rows.values, needs.grid)
         answer = await self._batcher.submit(champion, series, request.inference_length)
-        encoded = answer_body(answer, rows.style)
+        if rows.history_until is None:
+            encoded = answer_body(answer, rows.style)
+        else:
+            encoded = answer_body(answer, rows.style, history_until=rows.history_until, now=self._clock())
         if self._forecast_log is not None:
             self._forecast_log.add(champion.promotion, encoded)
         self._observe(champion.bundle.model_type, time.perf_counter() - started)

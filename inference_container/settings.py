@@ -36,6 +36,8 @@ class InferenceSettings(ServiceSettings, KafkaSettings):
     """Longest time a request may wait for its answer before it is answered 503."""
     inference_api_key: SecretStr | None = None
     """Key that /predict and /models require in the header `x-api-key`; if unset, they require none."""
+    history_enable: bool = True
+    """Keep the last rows of each champion's data set, and forecast from them where a request has no or too few rows."""
     forecast_log_enable: bool = True
     """Write served forecasts to the bucket of forecast logs, outside of the request path."""
     forecast_log_queue_bytes: int = Field(default=64 * 2**20, ge=1)

@@ -25,7 +25,10 @@ from flts.forecasting.recipe import RecipeSpec, fit_recipe, transform
 from flts.forecasting.series import Series
 from flts.forecasting.splits import as_train
 from flts.observability.metrics import Metrics
+from flts.storage import layout
+from flts.storage.claims import put_claimed
 from flts.storage.filesystem import FilesystemStore
+from flts.storage.frames import series_to_parquet
 from flts.storage.ports import ObjectStore
 from flts.storage.run_store import RunStore
 from inference_container.cache import ChampionCache
@@ -170,6 +173,19 @@ def promote(
     pointer = pointer_of(bundle, claim, pipeline_run_id=pipeline_run_id)
     assert run_store.pointers.move_current(bundle.identifier, pointer) == "moved"
     return pointer
+
+
+def store_rows(
+    store: ObjectStore, series: Series, *, identifier: str = "tiny", config_hash: str = CONFIG_HASH
+) -> ClaimCheck:
+    """Store raw test rows and their description as preprocess does."""
+    key = layout.RAW_TEST_ROWS(identifier, config_hash)
+    data = series_to_parquet(series)
+    rows, columns = series.values.shape
+    claim = put_claimed(store, "processed-data", key, data, rows=rows, columns=columns, create_only=False)
+    meta = {"identifier": identifier, "raw_data": claim.model_dump(), "context_rows": 0}
+    store.put("processed-data", layout.TEST_META(identifier, config_hash), json.dumps(meta).encode())
+    return claim
 
 
 def champion_of(made: tuple[Bundle, bytes], *, max_horizon_steps: int = 2016) -> Champion:

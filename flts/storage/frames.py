@@ -21,6 +21,8 @@ MAX_CELLS = 250_000_000
 """Rows x columns that are read into memory at most; 2 GB of doubles."""
 GROUP_ROWS = 1 << 20
 """Rows of a row group, which is Arrow's default; only one group at a time is copied into Arrow's memory."""
+BATCH_CELLS = 1 << 20
+"""Cells that `last_rows_from_parquet` decodes at a time; 8 MB of doubles."""
 TIME = "time"
 _TIME_TYPE = pa.timestamp("ms", tz="UTC")
 _HIDDEN_TIME = "__time__"  # name of the time column in Parquet if a column of the data is called "time"
@@ -65,6 +67,49 @@ def series_from_parquet(data: bytes) -> Series:
     """Return the series in a file of `series_to_parquet`; raises as `features_from_parquet`."""
     times, names, values, ours = _from_parquet(data, "series")
     return Series(times, names, values, _grid_of(ours))
+
+
+def last_rows_from_parquet(data: bytes, *, rows: int, cells: int) -> Series:
+    """Return the last rows in a file of `series_to_parquet`, at most ``rows`` and ``cells``, in little memory.
+
+    Raises
+    ------
+    RejectedError
+        As `features_from_parquet`.
+    """
+    file = _open(data)
+    metadata = _metadata(file)
+    ours = _own_metadata(file.schema_arrow.metadata, "series")
+    _check_types(file.schema_arrow, ours)
+    names = tuple(file.schema_arrow.names[1:])
+    first = max(0, metadata.num_rows - min(rows, cells // max(1, len(names))))
+    times = np.empty(metadata.num_rows - first, dtype=np.int64)
+    values = np.empty((len(times), len(names)))
+    groups, start = _groups_from(metadata, first)
+    batch_rows = max(1, BATCH_CELLS // (len(names) + 1))
+    try:
+        for batch in file.iter_batches(batch_size=batch_rows, row_groups=groups, use_threads=False):
+            part = batch.slice(max(0, first - start))
+            stop = start + len(batch) - first
+            start += len(batch)
+            if len(part) == 0:
+                continue
+            at = slice(stop - len(part), stop)
+            times[at] = part.column(0).cast(pa.int64()).to_numpy() // 1000
+            for position in range(len(names)):
+                values[at, position] = part.column(position + 1).to_numpy(zero_copy_only=False)  # null becomes NaN
+    except (pa.ArrowException, OSError, ValueError) as error:
+        _refuse(str(error), error)
+    if start != metadata.num_rows:
+        _refuse("it has other rows than its end says")
+    return Series(times, names, values, _grid_of(ours))
+
+
+def _groups_from(metadata: Any, row: int) -> tuple[list[int], int]:
+    """Return the row groups with a row and all later rows, and the row at which the first of these groups begins."""
+    ends = np.cumsum([metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)])
+    group = int(np.searchsorted(ends, row, side="right"))
+    return list(range(group, metadata.num_row_groups)), int(ends[group - 1]) if group else 0
 
 
 def _grid_values(grid: Grid) -> dict[str, Any]:
@@ -125,12 +170,8 @@ def _from_parquet(data: bytes, kind: str) -> tuple[IntArray, tuple[str, ...], Fl
     file = _open(data)
     metadata = _metadata(file)
     ours = _own_metadata(file.schema_arrow.metadata, kind)
-    fields = file.schema_arrow
-    if fields.names[:1] != [ours["index"]] or fields.types[0] != _TIME_TYPE:
-        _refuse("its first column is not the time")
-    if any(type_ != pa.float64() for type_ in fields.types[1:]):
-        _refuse("a column holds no doubles")
-    names = tuple(fields.names[1:])
+    _check_types(file.schema_arrow, ours)
+    names = tuple(file.schema_arrow.names[1:])
     values = np.empty((metadata.num_rows, len(names)))
     try:
         table = file.read(use_threads=False)
@@ -142,6 +183,13 @@ def _from_parquet(data: bytes, kind: str) -> tuple[IntArray, tuple[str, ...], Fl
     except (pa.ArrowException, OSError) as error:
         _refuse(str(error), error)
     return np.array(times, dtype=np.int64), names, values, ours
+
+
+def _check_types(fields: Any, ours: Mapping[str, Any]) -> None:
+    if fields.names[:1] != [ours["index"]] or fields.types[0] != _TIME_TYPE:
+        _refuse("its first column is not the time")
+    if any(type_ != pa.float64() for type_ in fields.types[1:]):
+        _refuse("a column holds no doubles")
 
 
 def _open(data: bytes) -> Any:

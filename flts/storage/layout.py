@@ -64,6 +64,8 @@ TRAIN_META = Key("{identifier}/{config_hash}/processed_data.meta.json")
 TEST_ROWS = Key("{identifier}/{config_hash}/test_processed_data.parquet")
 TEST_META = Key("{identifier}/{config_hash}/test_processed_data.meta.json")
 RAW_TEST_ROWS = Key("{identifier}/{config_hash}/raw_test_data.parquet")
+HISTORY = Key("{identifier}/{config_hash}/history.rows")
+"""The last raw test rows, which inference replicas keep; the inference worker writes it."""
 
 # Keys in the bucket model-bundles
 MODEL_FILE = "model.onnx"

@@ -21,7 +21,6 @@ PREDICT_BODY: dict[str, Any] = {
             "application/json": {
                 "schema": {
                     "type": "object",
-                    "required": ["data"],
                     "properties": {
                         "identifier": {"type": "string"},
                         "config_hash": {"type": "string"},
@@ -39,6 +38,10 @@ PREDICT_BODY: dict[str, Any] = {
 @router.post("/predict", openapi_extra=PREDICT_BODY, summary="A forecast by the champion, in raw units")
 async def predict(request: Request) -> Response:
     """Forward a request to the inference service; `GET /datasets/{identifier}/tail` returns a body for it.
+
+    Without `data` the champion forecasts from the stored rows, the last ones of its data set; the answer then has
+    `history_until`. Fewer rows than the champion needs continue the stored rows. Where the inference service requires
+    a key of its own (INFERENCE_API_KEY), the header x-api-key with that key is forwarded.
 
     The answer has `horizon_steps`, the steps that the champion was judged at, and `baseline`, a reason, if no model
     passed the gate and the best baseline is served.
@@ -62,6 +65,7 @@ async def models(request: Request) -> Response:
 
     `score` is the error over the horizon on held-out rows, in units of the best baseline's error at each step: 1 is the
     best baseline, lower is better. `baseline` is given only if the best baseline is served, with the reason.
+    `history_until` is given if a forecast needs no rows: the time of the last stored row.
     """
     return await _pass_on(gateway_of(request), request, "GET", "/models", None)
 

@@ -5,18 +5,29 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from flts.times import TimeFormat
 from inference_container.domain.batching import Answer
-from inference_container.domain.request import WritesTimes
+from inference_container.domain.times import WritesTimes
 
 _encode = msgspec.json.Encoder().encode
 
 
-def answer_body(answer: Answer, style: WritesTimes) -> bytes:
+def answer_body(answer: Answer, style: WritesTimes, *, history_until: int | None = None, now: float = 0.0) -> bytes:
     """Return the body of a successful ``POST /predict``: raw units, times in the request's form.
 
     ``time_format`` is the form, if it is that of the data set's files and not plain ISO 8601 or epoch seconds.
+
+    Parameters
+    ----------
+    answer : Answer
+    style : WritesTimes
+        Form of the times.
+    history_until : int, optional
+        Time of the last stored row, epoch seconds, if stored rows were used.
+    now : float
+        Epoch seconds; a forecast from stored rows that ends before it has a ``warning``.
     """
     return _encode(
         {
@@ -24,9 +35,19 @@ def answer_body(answer: Answer, style: WritesTimes) -> bytes:
             "imputed_cells": answer.imputed_cells,
             **({"time_format": style.to_dict()} if isinstance(style, TimeFormat) else {}),
             **({"held_targets": [held.name for held in answer.held]} if answer.held else {}),
+            **(_of_history(answer, style, history_until, now) if history_until is not None else {}),
             "predictions": predictions(answer, style),
         }
     )
+
+
+def _of_history(answer: Answer, style: WritesTimes, history_until: int, now: float) -> dict[str, Any]:
+    """Return the fields of a forecast from stored rows."""
+    until, end = style.write(np.array([history_until, answer.times[-1]]))
+    if answer.times[-1] >= now:
+        return {"history_until": until}
+    warning = f"the forecast ends at {end}, which is in the past: the stored rows end at {until}; send newer rows"
+    return {"history_until": until, "warning": warning}
 
 
 def predictions(answer: Answer, style: WritesTimes) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,8 @@ from flts.bundle.format import Bundle
 from flts.bundle.model import BundleModel
 from flts.errors import RejectedError
 from flts.forecasting.intervals import bounds
-from flts.forecasting.series import Series
+from flts.forecasting.series import IntArray, Series
+from inference_container.domain.history import ISO_STYLE, History
 from inference_container.domain.promotion import Promotion
 from inference_container.domain.request import Needs
 
@@ -64,6 +65,8 @@ class Champion:
     """Measured processor seconds per window (or per time) of a full batch."""
     inline: bool
     """Whether a full batch is quick enough to run inside the event loop."""
+    history: History | str = ""
+    """The stored rows, from which a request without enough rows is forecast, or the reason why there are none."""
 
     def held(self, series: Series) -> tuple[Held, ...]:
         """Return the targets that were constant in the training rows and whose last value differs from the constant."""
@@ -75,6 +78,31 @@ class Champion:
             if len(known) and cells[known[-1]] != constant:
                 found.append(Held(self.targets.index(name), name, constant, float(cells[known[-1]])))
         return tuple(found)
+
+    def with_history(self, columns: tuple[str, ...], times: IntArray, values: FloatArray) -> Champion:
+        """Return the champion with stored rows.
+
+        Parameters
+        ----------
+        columns : tuple of k names
+            The columns of the recipe, in any order.
+        times : (n,)
+            Epoch seconds, one step of the grid apart.
+        values : (n, k)
+            Raw units, NaN = missing.
+
+        Raises
+        ------
+        RejectedError
+            ``bad_history`` if a column is missing, or if there are fewer rows than the champion needs.
+        """
+        needs = self.needs
+        if not set(needs.value_columns) <= set(columns) or len(times) < needs.rows_required:
+            msg = f"the stored rows of {self.identifier} are not those that its champion needs"
+            raise RejectedError(msg, code="bad_history")
+        at = [columns.index(name) for name in needs.value_columns]
+        style = needs.form.time_format if needs.form is not None else ISO_STYLE
+        return replace(self, history=History(times, np.ascontiguousarray(values[:, at]), style))
 
     def limited(self, values: FloatArray) -> FloatArray:
         """Return forecasts and bounds (h, M, n) within the limits of their targets."""
@@ -94,7 +122,9 @@ class Champion:
 
     def describe(self) -> dict[str, Any]:
         """Return the bundle's fields of ``GET /models``."""
+        until = {"history_until": self.history.until_text} if isinstance(self.history, History) else {}
         return {
+            **until,
             "input_kind": self.bundle.input_kind,
             "targets": list(self.targets),
             "columns": list(self.needs.columns),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, NoReturn, Protocol
+from typing import Annotated, NoReturn
 
 import msgspec
 import numpy as np
@@ -17,11 +17,13 @@ from flts.forecasting.grid import Grid
 from flts.forecasting.series import check_grid, regularise
 from flts.ingest.cell import CellFormat
 from flts.times import TimeFormat
-from inference_container.domain.times import TimeStyle, read_epoch, read_iso
+from inference_container.domain.history import History
+from inference_container.domain.times import TimeStyle, WritesTimes, read_epoch, read_iso
 
 SHOWN_NAMES = 20
 SHOWN_DIGITS = 20
 DATE_LENGTH = 10  # characters of YYYY-MM-DD
+EMPTY_LENGTH = 64  # bytes; a longer column is taken as one with rows, so that long columns are not copied
 _INFINITE = (float("inf"), float("-inf"))
 
 Name = Annotated[str, msgspec.Meta(max_length=256)]
@@ -30,7 +32,8 @@ Name = Annotated[str, msgspec.Meta(max_length=256)]
 class PredictRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of ``POST /predict``; only the columns that the champion needs are decoded later."""
 
-    data: dict[str, msgspec.Raw]
+    data: dict[str, msgspec.Raw] = {}
+    """Rows, column by column; without rows the champion forecasts from the stored rows."""
     identifier: Name | None = None
     config_hash: Name | None = None
     inference_length: int = 1
@@ -75,14 +78,8 @@ class Rows:
     values: NDArray[np.float64]
     """(n, k) raw units in the order of `Needs.value_columns`, NaN = null."""
     style: WritesTimes
-
-
-class WritesTimes(Protocol):
-    """A form of times, in which an answer is written."""
-
-    def write(self, times: NDArray[np.int64]) -> list[str] | list[int] | list[float]:
-        """Return epoch seconds in this form."""
-        ...
+    history_until: int | None = None
+    """Time of the last stored row, epoch seconds; None if all rows are the request's."""
 
 
 _REQUEST = msgspec.json.Decoder(PredictRequest)
@@ -108,7 +105,7 @@ def decode_request(body: bytes) -> PredictRequest:
         wrong type.
     """
     if not body.strip():
-        _refuse("bad_json", "the body is empty; send JSON with `data`: {column: [values]}")
+        _refuse("bad_json", "the body is empty; send JSON with `identifier`, and rows as `data`: {column: [values]}")
     try:
         return _REQUEST.decode(body)
     except msgspec.ValidationError as error:
@@ -136,16 +133,65 @@ def check_horizon(request: PredictRequest, needs: Needs) -> None:
     _refuse("bad_horizon", message, "inference_length")
 
 
-def read_rows(request: PredictRequest, needs: Needs, *, max_rows: int) -> Rows:
-    """Read and check a request's rows for one champion.
+def read_rows(request: PredictRequest, needs: Needs, *, max_rows: int, history: History | str = "") -> Rows:
+    """Read and check a request's rows for one champion; if they are too few, they continue the stored rows.
+
+    Parameters
+    ----------
+    request : PredictRequest
+    needs : Needs
+    max_rows : int
+        Most rows of the request.
+    history : History or str
+        The stored rows of the data set, or the reason why there are none.
 
     Raises
     ------
     RejectedError
         Naming the column and the number needed: ``no_time_column``, ``two_time_columns``, ``unknown_column``,
         ``missing_column``, ``bad_time``, ``bad_number``, ``bad_column``, ``unequal_columns``, ``too_many_rows``,
-        ``too_few_rows``, ``unordered_times``, ``duplicate_times``, ``gap_in_rows``.
+        ``too_few_rows``, ``unordered_times``, ``duplicate_times``, ``gap_in_rows``. Of stored rows also ``no_history``,
+        ``gap_to_history`` and ``off_grid``.
     """
+    data = request.data
+    if all(map(_is_empty, data.values())):
+        if isinstance(history, History):
+            return Rows(history.times, history.values, history.style, history.until)
+        if not data:
+            why = f" ({history})" if history else ""
+            message = f"data: send at least {needs.rows_required} rows, because there are no stored rows{why}"
+            _refuse("no_history", message, "data")
+    times, values, style, time_column = _read_columns(request, needs, max_rows)
+    history_until = None
+    if len(times) < needs.rows_required:
+        history_until, times, values = _continued(times, values, needs, history, time_column)
+    if needs.grid.is_calendar or needs.grid.breaks(times).any():
+        times, values = _on_grid(times, values, needs, time_column)
+        if history_until is None and len(times) > max_rows:
+            _refuse("too_many_rows", f"data: with the missing rows, {len(times)} are more than {max_rows}", "data")
+    return Rows(times, values, style, history_until)
+
+
+def _is_empty(column: msgspec.Raw) -> bool:
+    """Return whether a column is an empty JSON list."""
+    return len(column) <= EMPTY_LENGTH and b"".join(bytes(column).split()) == b"[]"
+
+
+def _continued(
+    times: NDArray[np.int64], values: NDArray[np.float64], needs: Needs, history: History | str, time_column: str
+) -> tuple[int, NDArray[np.int64], NDArray[np.float64]]:
+    """Return the time of the last stored row, and the stored rows with those of a request that has too few."""
+    if not isinstance(history, History) or len(times) == 0 or times[-1] < history.times[0]:
+        message = f"data: the model needs {needs.rows_required} rows, the request has {len(times)}"
+        _refuse("too_few_rows", message, "data")
+    merged = history.continued(times, values, needs.grid, max_gap_steps=needs.max_gap_steps, time_column=time_column)
+    return history.until, *merged
+
+
+def _read_columns(
+    request: PredictRequest, needs: Needs, max_rows: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64], WritesTimes, str]:
+    """Return the times (n,), the values (n, k), the form of the times and the name of their column."""
     data = request.data
     time_column = _time_column(request, needs.form)
     known = set(needs.columns)
@@ -159,15 +205,7 @@ def read_rows(request: PredictRequest, needs: Needs, *, max_rows: int) -> Rows:
     count = len(times)
     if count > max_rows:
         _refuse("too_many_rows", f"data: {count} rows are more than the {max_rows} that a request may have", "data")
-    values = _read_values(data, needs, time_column, count)
-    if count < needs.rows_required:
-        message = f"data: the model needs {needs.rows_required} rows, the request has {count}"
-        _refuse("too_few_rows", message, "data")
-    if needs.grid.is_calendar or needs.grid.breaks(times).any():
-        times, values = _on_grid(times, values, needs, time_column)
-        if len(times) > max_rows:
-            _refuse("too_many_rows", f"data: with the missing rows, {len(times)} are more than {max_rows}", "data")
-    return Rows(times, values, style)
+    return times, _read_values(data, needs, time_column, count), style, time_column
 
 
 def _on_grid(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,14 @@ PLAIN_LENGTH = 19  # characters of YYYY-MM-DDTHH:MM:SS
 VECTOR_ROWS = 64  # rows; for fewer rows a loop is faster than numpy
 DIGITS = np.array([0, 1, 2, 3, 5, 6, 8, 9, 11, 12, 14, 15, 17, 18])
 SECOND = timedelta(seconds=1)
+
+
+class WritesTimes(Protocol):
+    """A form of times, in which an answer is written."""
+
+    def write(self, times: NDArray[np.int64]) -> list[str] | list[int] | list[float]:
+        """Return epoch seconds in this form."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,6 +85,21 @@ def test_the_champion_is_served_with_intervals_in_raw_units(stack: Pipeline, dec
             assert row[f"{target}_lower"] <= row[target] <= row[f"{target}_upper"]
 
 
+def test_a_forecast_needs_only_the_name(stack: Pipeline, decided: dict[str, Any]) -> None:
+    stack.wait_served("journey", decided["decision"]["run_id"])
+    rows = tail(stack, "journey")
+
+    with stack.gateway as client:
+        answer = client.post("/predict", json={"identifier": "journey"})
+
+    assert answer.status_code == 200, answer.text
+    last = rows["data"][rows["index_col"]][-1]
+    assert answer.json()["history_until"] == f"{last.replace(' ', 'T')}Z"
+    values = [[value for name, value in row.items() if name != "ts"] for row in answer.json()["predictions"]]
+    sent = stack.predict(rows).json()["predictions"]
+    assert values == [[value for name, value in row.items() if name != "ts"] for row in sent]
+
+
 def test_the_champions_coverage_reaches_the_metrics_of_every_replica(stack: Pipeline, decided: dict[str, Any]) -> None:
     stack.wait_served("journey", decided["decision"]["run_id"])
 

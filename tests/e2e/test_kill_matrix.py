@@ -60,7 +60,8 @@ MUST_PASS = {
     "inference": ("message-read", "child-start", "cache-write", "object-read", "swap", "inference-logs/"),
     "inference-worker": (
         *CONSUMES,
-        *("inference.json", "_leases/", "attempts/forecast", "object-read", "inference-logs/", "stages/", "produce"),
+        *("inference.json", "history.rows", "_leases/", "attempts/forecast", "object-read", "inference-logs/"),
+        *("stages/", "produce"),
         "forecast.json",
     ),
 }

@@ -27,6 +27,7 @@ class Inference:
     def __init__(self) -> None:
         self.requests: list[dict[str, Any]] = []
         self.champion: dict[str, Any] = {"identifier": NAME, "model_type": "GRU"}
+        self.warning: str | None = None
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         if request.url.path == "/models":
@@ -41,6 +42,7 @@ class Inference:
             for at in range(body["inference_length"])
         ]
         answer = {"identifier": body["identifier"], "model_type": "GRU", "run_id": "a" * 32, "predictions": rows}
+        answer |= {"warning": self.warning} if self.warning else {}
         return httpx.Response(200, json=answer)
 
 
@@ -238,6 +240,40 @@ def test_a_forecast_has_the_champions_horizon_unless_another_is_given(
     assert running.flts("forecast", NAME, *arguments) == 0
 
     assert running.inference.requests[0]["inference_length"] == steps
+
+
+def test_a_forecast_needs_only_the_name_where_the_newest_rows_are_stored(running: Running, capsys: Captured) -> None:
+    run_id = running.upload()
+    running.gateway.run_store.evaluations.decide(NAME, run_id, {"decision": "promoted", "config_hash": "c" * 64})
+    running.inference.champion |= {"history_until": "2024-01-02T00:00:00Z", "config_hash": "c" * 64}
+    running.inference.warning = "the forecast is in the past"
+
+    assert running.flts("forecast", NAME, "--horizon", "3", "--plot", "picture.png") == 0
+
+    assert running.inference.requests == [{"identifier": NAME, "inference_length": 3}]
+    assert (running.folder / "picture.png").read_bytes().startswith(b"\x89PNG")
+    assert "! the forecast is in the past" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("champion", "arguments"),
+    [
+        ({}, ()),
+        ({"history_until": "2024-01-02T00:00:00Z", "config_hash": "d" * 64}, ()),
+        ({"history_until": "2024-01-02T00:00:00Z", "config_hash": "c" * 64}, ("--rows", "30")),
+    ],
+    ids=["no stored rows", "a newer upload", "wanted rows"],
+)
+def test_a_forecast_sends_rows_otherwise(
+    running: Running, champion: dict[str, Any], arguments: tuple[str, ...]
+) -> None:
+    run_id = running.upload()
+    running.gateway.run_store.evaluations.decide(NAME, run_id, {"decision": "promoted", "config_hash": "c" * 64})
+    running.inference.champion |= champion
+
+    assert running.flts("forecast", NAME, *arguments) == 0
+
+    assert len(running.inference.requests[0]["data"]["time"]) == (30 if arguments else 200)
 
 
 def test_a_forecast_goes_on_from_a_file(running: Running, capsys: Captured) -> None:

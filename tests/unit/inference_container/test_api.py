@@ -16,6 +16,8 @@ from prometheus_client import CollectorRegistry
 
 from flts.bundle.format import Bundle
 from flts.contracts.claim_check import ClaimCheck
+from flts.forecasting.recipe import RecipeSpec
+from flts.forecasting.series import Series
 from flts.observability.metrics import Metrics
 from inference_container.api import DISCARDED_BYTES, InferenceApi
 from inference_container.cache import ChampionCache
@@ -23,7 +25,9 @@ from inference_container.champions import Champions
 from inference_container.domain.batching import Batcher
 from inference_container.domain.promotion import Promotion
 from inference_container.forecast_log import ForecastLog
+from inference_container.history_file import encode
 from inference_container.predictor import Predictor
+from tests.made_series import with_values
 from tests.serving import clock_bundle, pointer_of, request_of, small_series, window_bundle
 
 SERIES = small_series()
@@ -33,11 +37,18 @@ QUEUE_BYTES = 20_000
 class Server:
     """An API on champions in a folder."""
 
-    def __init__(self, home: Path, *, api_key: str | None = None, known: bool = True) -> None:
+    def __init__(
+        self, home: Path, *, api_key: str | None = None, known: bool = True, history_enable: bool = True, now: float = 0
+    ) -> None:
         self.metrics = Metrics(CollectorRegistry())
         self.cache = ChampionCache(home)
         self.champions = Champions(
-            self.cache, self.metrics, default_identifier=None, max_loaded=3, max_horizon_steps=50
+            self.cache,
+            self.metrics,
+            default_identifier=None,
+            max_loaded=3,
+            max_horizon_steps=50,
+            history_enable=history_enable,
         )
         if known:
             self.champions.list_changed([], ["coming"])
@@ -45,7 +56,9 @@ class Server:
             self.cache.spool, self.metrics, queue_bytes=QUEUE_BYTES, spool_bytes=10**6, period_seconds=60
         )
         self.batcher = Batcher(max_waiting=100, deadline_seconds=60)
-        predictor = Predictor(self.champions, self.batcher, self.metrics, max_rows=200, forecast_log=self.log)
+        predictor = Predictor(
+            self.champions, self.batcher, self.metrics, max_rows=200, forecast_log=self.log, clock=lambda: now
+        )
         self.api = InferenceApi(predictor, self.champions, self.metrics, max_body_bytes=50_000, api_key=api_key)
 
     def promote(
@@ -54,6 +67,7 @@ class Server:
         made: tuple[Bundle, bytes] | None = None,
         *,
         pointer: Mapping[str, Any] | None = None,
+        history: Series | None = None,
         **options: Any,
     ) -> None:
         bundle, model = made or window_bundle(SERIES, identifier=identifier, **options)
@@ -64,7 +78,10 @@ class Server:
         promotion = Promotion.read(identifier, {**pointer_of(bundle, claim), **(pointer or {})})
         known = [each["identifier"] for each in self.champions.describe()]
         self.champions.list_changed([*known, identifier], [])
-        assert self.champions.fetched(identifier, self.cache.put_bundle(promotion, data, model).name)
+        folder = self.cache.put_bundle(promotion, data, model)
+        if history is not None:
+            self.cache.put_history(identifier, folder, encode(history))
+        assert self.champions.fetched(identifier, folder.name)
 
     def ask(self, work: Callable[[httpx.AsyncClient], Awaitable[Any]], **client: Any) -> Any:
         async def main() -> Any:
@@ -307,7 +324,7 @@ def test_the_documentation_shows_predict(serving: Server) -> None:
 
     assert set(paths) == {"/predict", "/models"}
     example = paths["/predict"]["post"]["responses"]["200"]["content"]["application/json"]["example"]
-    assert set(example) == {*serving.predict(request_of(SERIES)).json(), "baseline"}
+    assert set(example) == {*serving.predict(request_of(SERIES)).json(), "baseline", "history_until"}
     assert serving.get("/docs").status_code == 200
 
 
@@ -394,3 +411,116 @@ def test_a_full_spool_drops_and_counts(tmp_path: Path) -> None:
     assert not full.flush()
 
     assert server.count("flts_forecast_log_dropped_total") == 1
+
+
+def test_without_rows_the_answer_is_that_of_the_stored_rows(tmp_path: Path) -> None:
+    server = Server(tmp_path)
+    server.promote("tiny", history=SERIES.rows(-30))
+    until = f"{np.datetime64(int(SERIES.times[-1]), 's')}Z"
+
+    bare = server.predict({"identifier": "tiny", "inference_length": 3}).json()
+    whole = server.predict(request_of(SERIES, inference_length=3)).json()
+
+    assert bare.pop("history_until") == until
+    assert bare == whole
+    [model] = server.get("/models").json()["models"]
+    assert model["history_until"] == until
+
+
+def test_a_few_rows_are_answered_as_with_the_rows_before_them(tmp_path: Path) -> None:
+    server = Server(tmp_path)
+    server.promote("tiny", history=SERIES.rows(-30, -2))
+
+    few = server.predict(request_of(SERIES, slice(-3, None), inference_length=3))
+    whole = server.predict(request_of(SERIES, inference_length=3)).json()
+
+    assert few.status_code == 200, few.text
+    assert few.json() == {**whole, "history_until": f"{np.datetime64(int(SERIES.times[-3]), 's')}Z"}
+
+
+def test_enough_rows_are_answered_byte_for_byte_as_without_a_history(tmp_path: Path) -> None:
+    pointer = {"run_id": "r", "pipeline_run_id": "01934a5c-0000-7000-8000-000000000001"}
+    with_history, without = Server(tmp_path / "a", now=4e9), Server(tmp_path / "b")
+    with_history.promote("tiny", history=SERIES.rows(-30), pointer=pointer)
+    without.promote("tiny", pointer=pointer)
+
+    for rows in (slice(-10, None), slice(-60, None), slice(-60, -40)):
+        request = request_of(SERIES, rows, inference_length=3)
+        assert with_history.predict(request).content == without.predict(request).content
+
+
+@pytest.mark.parametrize(("late", "warned"), [(0, False), (1, True)])
+def test_a_forecast_that_ends_in_the_past_has_a_warning(tmp_path: Path, late: int, warned: bool) -> None:
+    end = int(SERIES.times[-1]) + 2 * 120
+    server = Server(tmp_path, now=end + late)
+    server.promote("tiny", history=SERIES.rows(-30))
+
+    answer = server.predict({"inference_length": 2}).json()
+
+    expected = (
+        f"the forecast ends at {np.datetime64(end, 's')}Z, which is in the past: the stored rows end at "
+        f"{answer['history_until']}; send newer rows"
+    )
+    assert answer.get("warning") == (expected if warned else None)
+
+
+def test_a_model_of_the_clock_forecasts_from_the_last_stored_time(tmp_path: Path) -> None:
+    server = Server(tmp_path)
+    server.promote("tiny", clock_bundle(SERIES), history=SERIES.rows(-5))
+
+    body = server.predict({"inference_length": 2}).json()
+
+    expected = server.champions.load("tiny").forecaster.forecast(SERIES, 2)
+    np.testing.assert_allclose([row["down"] for row in body["predictions"]], expected.mean[:, 0])
+    assert body["history_until"] == f"{np.datetime64(int(SERIES.times[-1]), 's')}Z"
+
+
+def test_a_target_that_is_held_takes_its_last_value_from_the_stored_rows(tmp_path: Path) -> None:
+    values = SERIES.values.copy()
+    values[:, 1] = 7.0
+    flat = with_values(SERIES, values.copy())
+    values[-1, 1] = 9.0
+    moved = with_values(SERIES, values)
+    server = Server(tmp_path)
+    server.promote("tiny", window_bundle(flat), history=moved.rows(-30))
+
+    body = server.predict({"inference_length": 2}).json()
+
+    assert body["held_targets"] == ["up"]
+    assert [row["up"] for row in body["predictions"]] == [9, 9]
+
+
+def test_a_null_that_a_recipe_does_not_fill_is_refused_among_stored_rows_too(tmp_path: Path) -> None:
+    server = Server(tmp_path)
+    server.promote("tiny", spec=RecipeSpec(nans_drop_rows=True), history=SERIES.rows(-30, -1))
+    request = request_of(SERIES, slice(-1, None))
+    request["data"]["up"] = [None]
+
+    assert server.predict({}).status_code == 200
+    answer = server.predict(request)
+
+    assert (answer.status_code, answer.json()["error"]["field"]) == (422, "up")
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_without_stored_rows_a_request_without_rows_is_refused_with_the_reason(tmp_path: Path, enabled: bool) -> None:
+    server = Server(tmp_path, history_enable=enabled)
+    server.promote("tiny", history=None if enabled else SERIES.rows(-30))
+
+    answer = server.predict({"identifier": "tiny"})
+
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["field"]) == (422, "no_history", "data")
+    assert ("HISTORY_ENABLE is false" in error["message"]) is not enabled
+    assert "history_until" not in server.get("/models").json()["models"][0]
+    assert server.predict(request_of(SERIES)).status_code == 200
+
+
+def test_a_forecast_from_stored_rows_needs_the_key(tmp_path: Path) -> None:
+    server = Server(tmp_path, api_key="the-key-of-forecasts")
+    server.promote("tiny", history=SERIES.rows(-30))
+
+    for headers in ({}, {"x-api-key": "another"}):
+        answer = server.predict({}, headers=headers)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (401, "unauthorized")
+    assert server.predict({}, headers={"x-api-key": "the-key-of-forecasts"}).status_code == 200

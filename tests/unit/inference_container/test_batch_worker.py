@@ -33,7 +33,9 @@ from flts.storage.run_store import RunStore
 from inference_container import batch_worker
 from inference_container.batch_worker import STAGE, BatchForecasts
 from inference_container.handler import OnInferenceData, OnModelSelected
+from inference_container.history_file import decode
 from inference_container.settings import WorkerSettings
+from inference_container.stored_histories import StoredHistories
 from tests.eventually import eventually
 from tests.made_series import make_series, with_values
 from tests.serving import BUCKETS, champion_of, clock_bundle, promote, window_bundle
@@ -58,6 +60,8 @@ class Worker:
         for bucket in BUCKETS:
             self.store.ensure_bucket(bucket)
         self.run_store = RunStore(self.store, self.settings)
+        histories = StoredHistories(self.store, self.run_store.pointers, self.settings)
+        self.on_claim = OnInferenceData(self.store, self.run_store.forecasts, histories)
         self.published: list[Event] = []
         self.broker_away = False
         self.restart()
@@ -90,7 +94,7 @@ class Worker:
             columns=raw.columns or 0, meta=raw, test=raw, raw_test=raw, raw_test_context_rows=CONTEXT_ROWS,
             step_seconds=series.grid.step_seconds, horizon_steps=horizon_steps,
         )  # fmt: skip
-        assert list(OnInferenceData(self.store, self.run_store.forecasts)(event, quiet)) == []
+        assert list(self.on_claim(event, quiet)) == []
         return event
 
     def decide(self, run: str, decision: str, made: tuple[Bundle, bytes] | None = None) -> None:
@@ -155,10 +159,10 @@ def test_a_claim_whose_rows_are_missing_or_others_is_refused_and_nothing_is_kept
 
     worker.store.put(claim.bucket, claim.object_key, b"other rows")
     with pytest.raises(HashMismatchError):
-        OnInferenceData(worker.store, worker.run_store.forecasts)(later, quiet)
+        worker.on_claim(later, quiet)
     worker.store.delete(claim.bucket, claim.object_key)
     with pytest.raises(ObjectNotFoundError):
-        OnInferenceData(worker.store, worker.run_store.forecasts)(later, quiet)
+        worker.on_claim(later, quiet)
 
     assert worker.run_store.forecasts.inference("tiny", later.pipeline_run_id) is None
 
@@ -568,3 +572,14 @@ def test_a_forecast_that_was_being_made_while_its_data_set_was_deleted_leaves_no
     left = [info.key for bucket in BUCKETS for info in worker.store.list(bucket)]
     assert [key for key in left if not key.startswith(("_deleted/", "_spool/forget-", "_leases/"))] == []
     assert worker.run_store.forecasts.waiting() == []
+
+
+def test_the_last_test_rows_are_stored_as_history_before_the_run_is_decided(worker: Worker) -> None:
+    event = worker.claim(new_pipeline_run_id())
+
+    data, _ = worker.store.get("processed-data", layout.HISTORY("tiny", event.config_hash or ""))
+
+    history = decode(data)
+    assert isinstance(history, Series)
+    assert history.times.tolist() == TEST.times.tolist()
+    np.testing.assert_array_equal(history.values, TEST.values)

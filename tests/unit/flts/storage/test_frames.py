@@ -22,6 +22,7 @@ from flts.storage.claims import put_claimed
 from flts.storage.frames import (
     features_from_parquet,
     features_to_parquet,
+    last_rows_from_parquet,
     parquet_shape,
     series_from_parquet,
     series_to_parquet,
@@ -192,3 +193,37 @@ def test_a_file_that_unpacks_to_far_more_than_its_cells_is_refused_before_it_is_
 
     with pytest.raises(RejectedError, match="unpacks to far more"):
         series_from_parquet(bomb)
+
+
+@pytest.mark.parametrize(
+    ("rows", "cells", "read"),
+    [
+        (0, 900, 0),
+        (1, 900, 1),
+        (49, 900, 49),
+        (50, 900, 50),
+        (51, 900, 51),
+        (1000, 900, 300),
+        (1000, 10**9, 300),
+        (100, 100, 33),
+    ],
+)
+def test_the_last_rows_are_read_from_the_row_groups_that_have_them(
+    monkeypatch: pytest.MonkeyPatch, rows: int, cells: int, read: int
+) -> None:
+    monkeypatch.setattr(frames, "GROUP_ROWS", 50)
+    monkeypatch.setattr(frames, "BATCH_CELLS", 40)  # ten rows at a time
+    series = make_series()
+
+    last = last_rows_from_parquet(series_to_parquet(series), rows=rows, cells=cells)
+
+    np.testing.assert_array_equal(last.times, series.times[300 - read :])
+    np.testing.assert_array_equal(last.rows(0).values, series.rows(300 - read).values)
+    assert (last.columns, last.grid) == (series.columns, series.grid)
+
+
+def test_the_last_rows_of_another_table_are_refused() -> None:
+    with pytest.raises(RejectedError) as refused:
+        last_rows_from_parquet(features_to_parquet(make_features()), rows=10, cells=1000)
+
+    assert refused.value.code == "bad_table"

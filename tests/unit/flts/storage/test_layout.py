@@ -27,6 +27,7 @@ GOLDEN = {
     "TRAIN_META": (("PobleSec", "cd34"), "PobleSec/cd34/processed_data.meta.json"),
     "TEST_ROWS": (("PobleSec", "cd34"), "PobleSec/cd34/test_processed_data.parquet"),
     "TEST_META": (("PobleSec", "cd34"), "PobleSec/cd34/test_processed_data.meta.json"),
+    "HISTORY": (("PobleSec", "cd34"), "PobleSec/cd34/history.rows"),
     "RAW_TEST_ROWS": (("PobleSec", "cd34"), "PobleSec/cd34/raw_test_data.parquet"),
     "MODEL": (("PobleSec", "cd34", "GRU", "ef56"), "PobleSec/cd34/GRU/ef56/model.onnx"),
     "BUNDLE": (("PobleSec", "cd34", "GRU", "ef56"), "PobleSec/cd34/GRU/ef56/bundle.json"),
