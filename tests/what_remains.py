@@ -81,7 +81,8 @@ def _forecast(stack: RunningStack, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def settled(stack: RunningStack, identifiers: tuple[str, ...]) -> None:
-    """Wait until every record is read, no run or forecast of these identifiers is open, and the spool is empty."""
+    """Wait until every record is read, no run or forecast of these identifiers is open, the spool is empty, and the
+    replicas serve their champions."""
     whole_log.wait_read(stack.state["kafka"])
 
     def done() -> bool:
@@ -95,6 +96,11 @@ def settled(stack: RunningStack, identifiers: tuple[str, ...]) -> None:
         return True
 
     eventually(done, "nothing is open", timeout=300, every=0.3)
+    for identifier in identifiers:
+        # A provisional champion may still be served shortly after the decision.
+        pointer = stack.run_store.pointers.current(identifier)
+        if pointer is not None:
+            stack.wait_served(identifier, str(pointer[0]["run_id"]), timeout=60)
 
 
 def stored(stack: RunningStack) -> dict[str, str]:

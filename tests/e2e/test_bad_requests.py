@@ -89,6 +89,7 @@ class Case:
     """Most bytes that the client may have sent before the answer."""
 
 
+NO_DATA = json.dumps({"identifier": NAME}).encode()
 STEPS = list(range(ROWS))
 TIMES = data()["time"]
 CASES = [
@@ -97,8 +98,8 @@ CASES = [
     Case("JSON cut short", body()[:-1], 400, "bad_json", None, "not JSON"),
     Case("a list", b"[1]", 422, "bad_request", None, "Expected object"),
     Case("null", b"null", 422, "bad_request", None, "Expected object"),
-    Case("no data", b"{}", 422, "bad_request", "data", "missing required field data"),
-    Case("data without columns", body({}), 422, "no_time_column", "index_col", "no time column"),
+    Case("no data", NO_DATA, 422, "no_history", "data", "send at least 10 rows, because there are no stored rows"),
+    Case("data without columns", body({}), 422, "no_history", "data", "because there are no stored rows"),
     Case("data that is a list", body([]), 422, "bad_request", "data", "Expected object"),  # type: ignore[arg-type] # wrong
     Case("no time column", body(data(time=None)), 422, "no_time_column", "index_col", "time, timestamp, ts, date"),
     Case("two time columns", body(data(ts=TIMES)), 422, "two_time_columns", "index_col", "time, ts"),
@@ -274,7 +275,7 @@ CASES = [
     ),
 ]
 PASSED_ON = [
-    Case("no data", b"{}", 422, "bad_request", "data", "missing required field data"),
+    Case("no data", NO_DATA, 422, "no_history", "data", "because there are no stored rows"),
     Case("NaN", raw("a", numbers(3, "NaN")), 400, "bad_json", None, "numbers that are not known are null"),
     Case("horizon 0", body(inference_length=0), 422, "bad_horizon", "inference_length", "1 to 2016"),
     Case("an unknown identifier", body(identifier="nobody"), 404, "unknown_identifier", "identifier", "nobody"),
