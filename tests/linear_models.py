@@ -17,7 +17,7 @@ from flts.forecasting.recipe import RecipeSpec, fit_recipe, transform
 from flts.forecasting.series import Series
 from flts.forecasting.splits import as_train, tails
 from flts.forecasting.windows import Windows, training_windows
-from flts.settings import TrainingSettings
+from flts.model_settings import TrainingSettings
 from flts.trainers import Trainer
 from flts.training.fitting import FittedModel, Report, TrainingSet
 from flts.training.onnx_file import GraphBuilder, to_bytes

@@ -19,9 +19,10 @@ from flts.forecasting.grid import FixedGrid
 from flts.forecasting.recipe import RecipeSpec, fit_recipe, transform
 from flts.forecasting.series import Series
 from flts.forecasting.splits import as_train
+from flts.model_settings import TrainingSettings
 from flts.observability.metrics import Metrics
 from flts.runtime.adapters import Adapters
-from flts.settings import Settings, StoreSettings, TrainingSettings
+from flts.settings import Settings, StoreSettings
 from flts.storage.claims import put_claimed
 from flts.storage.filesystem import FilesystemStore
 from flts.storage.frames import features_to_parquet, series_to_parquet

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from flts.errors import RejectedError
 from flts.forecasting.windows import Windows, training_windows
-from flts.settings import TrainingSettings
+from flts.model_settings import TrainingSettings
 from flts.training.fitting import FittedModel, Report, TrainingSet
 from flts.training.onnx_file import to_bytes
 from train_container.domain.losses import ScaledLoss, Scores

@@ -15,7 +15,7 @@ from flts.errors import SeriesTooShortError
 from flts.forecasting.grid import FixedGrid
 from flts.forecasting.recipe import RecipeSpec
 from flts.forecasting.series import Series
-from flts.settings import ProphetSettings
+from flts.model_settings import ProphetSettings
 from nonML_container.bootstrap import build_service
 from nonML_container.domain.fit import fit_prophet, predict
 from tests.nonml_service import trained

@@ -22,7 +22,7 @@ from flts.errors import RejectedError
 from flts.forecasting.grid import FixedGrid
 from flts.forecasting.recipe import RecipeSpec, transform
 from flts.forecasting.series import Series
-from flts.settings import TrainingSettings
+from flts.model_settings import TrainingSettings
 from flts.trainers import TRAINERS, Trainer, trainer_of
 from tests import perceptron
 from tests.serving import answer_of, body_of
