@@ -73,6 +73,7 @@ class LinearFitter:
             check_inputs=held_out,
             check_outputs=answers.astype(np.float64) * (1 + self._export_error),
             rows_required=length + data.recipe.warmup_rows,
+            fitted_rows=data.tails.fit_stop,
             metrics={"train_loss": 1.0, "val_loss": 1.5, "val_rmse": 0.5, "val_mae": 0.4},
             history=tuple(history),
         )

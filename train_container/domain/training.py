@@ -84,6 +84,7 @@ class NeuralFitter:
             check_inputs=check_inputs,
             check_outputs=check_outputs,
             rows_required=settings.window_rows + data.recipe.warmup_rows,
+            fitted_rows=data.tails.stop_stop,
             metrics={**shipped, "best_epoch": float(best.epoch), "epochs_run": float(len(best.history))},
             history=tuple(best.history),
         )
