@@ -109,5 +109,8 @@ def test_forecasts_of_values_that_were_never_negative_are_not_negative() -> None
     shares = tails(70, stop_tail=SHARES[0], calibration_tail=SHARES[1])
 
     fold = forecast_after(shares, own, features, horizon=12, season=None, most=100)
+    free = forecast_after(shares, own, features, horizon=12, season=None, most=100, limit_rules=(None, 70.0))
 
     assert fold.linear.min() == 0
+    assert free.linear.min() < 0
+    np.testing.assert_array_equal(fold.linear, np.maximum(free.linear, 0))
