@@ -69,5 +69,5 @@ def _refuse_outside(
 ) -> None:
     for name, value, refused in zip(recipe.varying_targets, extremes.tolist(), outside, strict=True):
         if refused:
-            msg = f"{setting} is {bound:g}, and {name} has the value {value:g} in the training rows"
+            msg = f"{setting} is {bound:.12g}, and {name} has the value {value:.12g} in the training rows"
             raise RejectedError(msg, code="bad_setting", field=setting)

@@ -687,7 +687,7 @@ def test_a_run_whose_rows_violate_a_bound_is_not_decided(tmp_path: Path) -> None
     run = flts.run()
     flts.send(run.data, flts.trained(run, "GRU"))
 
-    with pytest.raises(RejectedError, match=r"UPPER_BOUND is -1e\+06, and .* in the training rows") as refused:
+    with pytest.raises(RejectedError, match=r"UPPER_BOUND is -1000000, and .* in the training rows") as refused:
         flts.send(announced(run, "LSTM"))
 
     assert (refused.value.code, refused.value.field) == ("bad_setting", "UPPER_BOUND")
