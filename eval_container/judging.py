@@ -29,7 +29,6 @@ from flts.forecasting.recipe import FittedRecipe, observed_targets, raw_rows
 from flts.forecasting.scores import naive_errors
 from flts.forecasting.seasons import season_steps
 from flts.forecasting.series import FloatArray, IntArray, Series, segment_starts
-from flts.forecasting.splits import tails
 from flts.forecasting.windows import target_rows
 from flts.observability.logs import get_logger
 from flts.service import Progress
@@ -37,6 +36,7 @@ from flts.storage.claimed_frames import read_claimed_features, read_claimed_seri
 from flts.storage.claims import read_claimed
 from flts.storage.ports import ObjectStore
 from flts.trainers import BASELINES, NETWORKS
+from flts.training.dataset import training_set
 from flts.training.fitting import TrainingSet
 
 log = get_logger(__name__)
@@ -252,9 +252,7 @@ class _Evaluation:
 
     def _training_set(self) -> TrainingSet:
         features = read_claimed_features(self._store, self._data.claim())
-        settings = self._settings
-        shares = tails(len(features), stop_tail=settings.stop_tail, calibration_tail=settings.calibration_tail)
-        return TrainingSet(features, self._recipe, shares)
+        return training_set(features, self._recipe, self._settings)
 
     def _held_out(self, test: Series, train: TrainingSet, usable: IntArray, passes: int) -> HeldOut:
         features = train.features
@@ -370,6 +368,7 @@ class _Evaluation:
             season=None if seasonal is None else seasonal.bundle.input_seq_len,
             most=scoring.most_origins(max(self._steps), len(held_out.targets)),
             alive=partial(self._progress, STAGE, "running", detail=f"fitting {FOLDED} on folds of the training rows"),
+            limit_rules=self._settings.limit_rules,
         )
         return {FOLDED: fold_contests(folds, best, divisors, held_out)}
 

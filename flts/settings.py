@@ -6,12 +6,21 @@ empty variable counts as unset. The docstring of a field is its line in ``docs/c
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from flts.errors import RejectedError
@@ -24,6 +33,7 @@ Length = Annotated[int | None, BeforeValidator(lambda value: None if value == "a
 OR_AUTO: dict[str, Any] = {"text": "auto"}
 """For the chart's schema: a text that a number may also be."""
 AUTO_WINDOW_ROWS, AUTO_PASS_STEPS = 10, 1
+BOUND_FIELDS = ("lower_bound", "upper_bound")
 DEFAULT_CREDENTIALS = frozenset(
     {"minioadmin", "minio", "minio123", "password", "changeme", "admin", "mlflow", "postgres", "secret"}
 )
@@ -249,7 +259,7 @@ class TrackingSettings(Settings):
 
 
 class WindowSettings(Settings):
-    """Lengths of windows and tails, which determine the number of rows that a data set needs."""
+    """Lengths of windows and tails, which determine how many rows a data set needs, and bounds of forecasts."""
 
     OVERRIDABLE: ClassVar[bool] = True
 
@@ -265,6 +275,31 @@ class WindowSettings(Settings):
     """Share of the training part that is reserved for early stopping."""
     calibration_tail: float = Field(default=0.1, gt=0, lt=0.5)
     """Share of the training part, after the stopping tail, that is reserved for calibrating the intervals."""
+    lower_bound: str = Field(default="auto", max_length=40)
+    """Lowest value of forecasts and their intervals: `auto` (0 for a target that is never negative in the training
+    rows), `none`, or a number for every target."""
+    upper_bound: str = Field(default="none", max_length=40)
+    """Highest value of forecasts and their intervals: `none`, or a number for every target."""
+
+    @field_validator("lower_bound", "upper_bound")
+    @classmethod
+    def _is_bound(cls, value: str, info: ValidationInfo) -> str:
+        """Return one text for each number, so that equal bounds have equal hashes."""
+        words = ("auto", "none") if info.field_name == "lower_bound" else ("none",)
+        if (word := value.strip().lower()) in words:
+            return word
+        try:
+            number = float(word)
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            msg = f"must be a number or {' or '.join(words)}"
+            raise ValueError(msg)
+        lower = info.data.get("lower_bound", "auto")
+        if info.field_name == "upper_bound" and lower not in {"auto", "none"} and number < float(lower):
+            msg = f"is less than LOWER_BOUND, {float(lower):g}"
+            raise ValueError(msg)
+        return repr(number + 0.0)  # 0.0 for -0
 
     @property
     def window_rows(self) -> int:
@@ -276,6 +311,20 @@ class WindowSettings(Settings):
         """Rows that a window model forecasts in one pass."""
         return AUTO_PASS_STEPS if self.output_seq_len is None else self.output_seq_len
 
+    @property
+    def limit_rules(self) -> tuple[float | Literal["auto"] | None, float | None]:
+        """`LOWER_BOUND` and `UPPER_BOUND`, None for ``none`` (`flts.forecasting.limits`)."""
+        lower: float | Literal["auto"] | None = "auto"
+        if self.lower_bound != "auto":
+            lower = None if self.lower_bound == "none" else float(self.lower_bound)
+        return lower, None if self.upper_bound == "none" else float(self.upper_bound)
+
+    @property
+    def hashed_bounds(self) -> dict[str, str]:
+        """The bounds that enter a train_hash, by field name: those with another value than their default."""
+        values = {name: getattr(self, name) for name in BOUND_FIELDS}
+        return {name: value for name, value in values.items() if value != WindowSettings.model_fields[name].default}
+
     def hashed(self, owner: type[WindowSettings]) -> dict[str, Any]:
         """Return the settings of a model that enter its train_hash, by field name.
 
@@ -283,7 +332,8 @@ class WindowSettings(Settings):
         hash is that of the release that had no ``auto``. A window model is the same at every horizon.
         """
         lengths = {"input_seq_len": self.window_rows, "output_seq_len": self.pass_steps}
-        return {name: getattr(self, name) for name in owner.model_fields if name != "horizon"} | lengths
+        names = (name for name in owner.model_fields if name not in {"horizon", *BOUND_FIELDS})
+        return {name: getattr(self, name) for name in names} | lengths | self.hashed_bounds
 
 
 class ReadSettings(Settings):
@@ -383,56 +433,6 @@ class RecipeSettings(ReadSettings):
     """Gaps of at most this many rows are filled; longer gaps cut the series into segments."""
 
     _split = split_commas("targets")
-
-
-class TrainingSettings(WindowSettings):
-    """Training of the neural models. All settings enter train_hash."""
-
-    OVERRIDABLE: ClassVar[bool] = True
-
-    hidden_size: int = Field(default=128, ge=1, le=4096)
-    """Number of units in each layer."""
-    num_layers: int = Field(default=2, ge=1, le=8)
-    """Number of layers."""
-    epochs: int = Field(default=10, ge=1, le=10_000)
-    """Maximum number of passes over the training windows."""
-    batch_size: int = Field(default=256, ge=1, le=65_536)
-    """Windows per optimiser step."""
-    learning_rate: float = Field(default=4e-3, gt=0, le=1)
-    """Peak learning rate of the one-cycle schedule."""
-    early_stopping: bool = True
-    """Stop after `PATIENCE` epochs without a lower loss on the stopping tail."""
-    patience: int = Field(default=5, ge=1, le=10_000)
-    """Epochs without improvement before training stops."""
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Dropout between layers."""
-    seed: int = 42
-    """Seed of weights and shuffling."""
-
-
-class ProphetSettings(WindowSettings):
-    """Prophet's parameters. All settings enter train_hash."""
-
-    OVERRIDABLE: ClassVar[bool] = True
-
-    prophet_changepoint_prior_scale: float = Field(default=0.05, gt=0)
-    """Flexibility of the trend."""
-    prophet_seasonality_prior_scale: float = Field(default=10.0, gt=0)
-    """Strength of the seasonalities."""
-    prophet_seasonality_mode: Literal["additive", "multiplicative"] = "additive"
-    """Whether seasonalities are added to the trend or multiply it."""
-    prophet_n_changepoints: int = Field(default=25, ge=0, le=1000)
-    """Number of potential changes of the trend."""
-    prophet_changepoint_range: float = Field(default=0.8, gt=0, le=1)
-    """Share of the history in which the trend may change."""
-    prophet_daily_seasonality: Literal["auto", "true", "false"] = "auto"
-    """Daily seasonality; `auto` switches it on if the history is long and dense enough."""
-    prophet_weekly_seasonality: Literal["auto", "true", "false"] = "auto"
-    """Weekly seasonality; `auto` switches it on if the history is long and dense enough."""
-    prophet_yearly_seasonality: Literal["auto", "true", "false"] = "auto"
-    """Yearly seasonality; `auto` switches it on if the history is long and dense enough."""
-    seed: int = 42
-    """Seed of the optimiser's start."""
 
 
 class UploadLimits(Settings):

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flts.settings import ProphetSettings, TrainingSettings, WindowSettings
+from flts.model_settings import ProphetSettings, TrainingSettings
+from flts.settings import WindowSettings
 
 BASELINES = ("PERSISTENCE", "SEASONAL_NAIVE", "RIDGE", "MEAN")
 """Model types with which eval compares every candidate, in scoreboard order; no run waits for or promotes them."""

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from flts.settings import ProphetSettings
+from flts.model_settings import ProphetSettings
 from flts.trainers import trained_in
 from flts.training.settings import TrainerSettings
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from flts.bundle.write import store_bundle
 from flts.contracts.events import ModelTraining
-from flts.forecasting.splits import tails
 from flts.storage.claimed_frames import read_claimed_features
 from flts.trainers import BASELINES
 from flts.training.baselines import baseline_identity, make_baseline
+from flts.training.dataset import training_set
 from flts.training.fitting import TrainingSet
 from flts.training.linear import linear_identity, make_linear
 from tests.evaluated_runs import Installation, Run, announced
@@ -34,4 +34,4 @@ def linear(flts: Installation, run: Run, horizon: int) -> ModelTraining:
 
 def _training_set(flts: Installation, run: Run) -> TrainingSet:
     features = read_claimed_features(flts.store, run.data.claim())
-    return TrainingSet(features, run.recipe, tails(len(features), stop_tail=0.1, calibration_tail=0.1))
+    return training_set(features, run.recipe, flts.settings)

@@ -12,11 +12,10 @@ from flts.contracts.events import ModelTraining, Scalar
 from flts.contracts.ids import derived_run_id
 from flts.errors import RejectedError
 from flts.forecasting.fitted import FittedRecipe
-from flts.forecasting.splits import tails
 from flts.trainers import BASELINES
 from flts.training.announce import Announcement, model_training, training_failed
 from flts.training.baselines import baseline_identity, make_baseline
-from flts.training.fitting import TrainingSet
+from flts.training.dataset import training_set
 from flts.training.linear import LINEAR, linear_identity, make_linear
 from tests.evaluated_runs import no_progress
 from tests.preprocessing import Preprocessing
@@ -41,8 +40,7 @@ def judged_upload(folder: Path, train: bytes, test: bytes | None = None, **overr
         expected_model_types=(LINEAR,),
     ).with_overrides(overrides)
     store.ensure_bucket(settings.bucket_model_bundles)
-    shares = tails(len(prepared.train), stop_tail=settings.stop_tail, calibration_tail=settings.calibration_tail)
-    rows = TrainingSet(prepared.train, FittedRecipe.from_dict(prepared.meta()["recipe"]), shares)
+    rows = training_set(prepared.train, FittedRecipe.from_dict(prepared.meta()["recipe"]), settings)
     horizon = data.horizon_steps
     assert horizon is not None
 

@@ -17,7 +17,7 @@ from flts.forecasting.recipe import RecipeSpec, fit_recipe, transform
 from flts.forecasting.series import Series
 from flts.forecasting.splits import as_train, tails
 from flts.forecasting.windows import Windows, training_windows
-from flts.settings import TrainingSettings
+from flts.model_settings import TrainingSettings
 from flts.trainers import Trainer
 from flts.training.fitting import FittedModel, Report, TrainingSet
 from flts.training.onnx_file import GraphBuilder, to_bytes
@@ -73,6 +73,7 @@ class LinearFitter:
             check_inputs=held_out,
             check_outputs=answers.astype(np.float64) * (1 + self._export_error),
             rows_required=length + data.recipe.warmup_rows,
+            fitted_rows=data.tails.fit_stop,
             metrics={"train_loss": 1.0, "val_loss": 1.5, "val_rmse": 0.5, "val_mae": 0.4},
             history=tuple(history),
         )

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 if TYPE_CHECKING:
-    from flts.settings import TrainingSettings
+    from flts.model_settings import TrainingSettings
     from train_container.domain.shape import Shape
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from prometheus_client import CollectorRegistry
 
+from flts.bundle.forecaster import Forecaster
 from flts.contracts.events import TrainingData
 from flts.contracts.ids import derived_event_id, new_pipeline_run_id, sha256_of
 from flts.forecasting.fitted import FittedRecipe
@@ -19,9 +20,10 @@ from flts.forecasting.grid import FixedGrid
 from flts.forecasting.recipe import RecipeSpec, fit_recipe, transform
 from flts.forecasting.series import Series
 from flts.forecasting.splits import as_train
+from flts.model_settings import TrainingSettings
 from flts.observability.metrics import Metrics
 from flts.runtime.adapters import Adapters
-from flts.settings import Settings, StoreSettings, TrainingSettings
+from flts.settings import Settings, StoreSettings
 from flts.storage.claims import put_claimed
 from flts.storage.filesystem import FilesystemStore
 from flts.storage.frames import features_to_parquet, series_to_parquet
@@ -47,6 +49,29 @@ def made_series(rows: int, *, seed: int = 0, columns: int = 3, first_row: int = 
     cycle = np.sin(2 * np.pi * at[:, None] * STEP / 86_400 + np.arange(columns))
     values = (5 + 3 * cycle + 0.5 * noise) * 10.0 ** (3 * np.arange(columns))
     return Series(START + STEP * at, tuple(f"c{number}" for number in range(columns)), values, FixedGrid(STEP))
+
+
+def touching_zero(rows: int) -> Series:
+    """Return a column that is 0 in half of the rows and never negative, and a column with negative values."""
+    series = made_series(rows, columns=2)
+    values = series.values - np.median(series.values, axis=0)
+    values[:, 0] = np.maximum(values[:, 0], 0)
+    return Series(series.times, ("load", "balance"), values, series.grid)
+
+
+def assert_load_is_limited(forecaster: Forecaster, series: Series, fitted_rows: int) -> None:
+    """Check the forecasts of a bundle that was trained on `touching_zero`, rolled over 200 steps."""
+    bundle = forecaster.bundle
+    assert (bundle.format_version, bundle.limits) == (2, {"load": (0.0, None)})
+    assert bundle.fitted_until == (series.times[fitted_rows - 1] if fitted_rows else None)
+    forecast = forecaster.forecast(series, 200)
+    assert forecast.lower is not None
+    assert forecast.upper is not None
+    assert forecast.lower[:, 0].min() == 0 <= forecast.mean[:, 0].min()
+    assert forecast.lower[:, 1].min() < 0
+    assert ((forecast.lower <= forecast.mean) & (forecast.mean <= forecast.upper)).all()
+    origins = np.arange(len(series) - 20, len(series))
+    assert forecaster.forecast_origins(series, origins, 50)[..., 0].min() >= 0
 
 
 @dataclass(frozen=True)

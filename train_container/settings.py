@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, field_validator
 
-from flts.settings import TrainingSettings
+from flts.model_settings import TrainingSettings
 from flts.trainers import trained_in
 from flts.training.settings import TrainerSettings
 

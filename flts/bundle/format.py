@@ -22,6 +22,7 @@ from flts.contracts.ids import canonical_json
 from flts.errors import RejectedError
 from flts.forecasting.direct import DIRECT_INPUTS, FUTURE, PLACES
 from flts.forecasting.intervals import Intervals
+from flts.forecasting.limits import Limits
 from flts.forecasting.recipe import FittedRecipe
 
 FORMATS = (1, 2)
@@ -34,7 +35,6 @@ MAX_WINDOW_ROWS, MAX_PASS_STEPS = 10_000, 1_000
 MAX_MODEL_BYTES = 512 * 2**20
 """Bytes; enough for 8 layers of 1,500 LSTM units. The limit of ONNX is 2 GB."""
 Fit = Literal["judged", "refitted"]
-Limits = tuple[float | None, float | None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 import numpy as np
@@ -83,6 +83,8 @@ class Baseline:
     recipe: FittedRecipe
     features: Features
     """The training rows, transformed by ``recipe``."""
+    fitted_rows: int = 0
+    """Training rows, from the first one on, that determine the model; 0 for a model without fitted numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +137,7 @@ def _seasonal_naive(features: Features, recipe: FittedRecipe, tails: Tails, shap
     known = scale_targets(recipe, observed_targets(recipe, features))
     starts = segment_starts(features.times, features.grid)
     season = best_season(known, starts, small, horizon=shape.horizon, first_row=tails.fit_stop) or small[0]
-    return _repeat(features, recipe, season, tuple(range(min(season, STEPS))))
+    return replace(_repeat(features, recipe, season, tuple(range(min(season, STEPS)))), fitted_rows=len(features))
 
 
 def _repeat(features: Features, recipe: FittedRecipe, window_rows: int, rows: tuple[int, ...]) -> Baseline:
@@ -164,7 +166,7 @@ def _ridge(features: Features, recipe: FittedRecipe, tails: Tails, shape: Window
     if not len(fit):
         _refuse("there are no windows to fit it on")
     model = fit_ridge(fit, stop)
-    return Baseline(model, shape.input_seq_len, recipe, features)
+    return Baseline(model, shape.input_seq_len, recipe, features, tails.stop_stop)
 
 
 def _mean(features: Features, recipe: FittedRecipe, tails: Tails, _shape: WindowShape) -> Baseline:
@@ -172,7 +174,7 @@ def _mean(features: Features, recipe: FittedRecipe, tails: Tails, _shape: Window
     observed = scale_targets(own, observed_targets(own, seen)[: tails.stop_stop])
     if np.isnan(observed).all(axis=0).any():
         _refuse("a target has no value before the calibration tail")
-    return Baseline(Constant(np.nanmean(observed, axis=0)), 0, own, seen)
+    return Baseline(Constant(np.nanmean(observed, axis=0)), 0, own, seen, tails.stop_stop)
 
 
 def _refuse(message: str) -> NoReturn:

@@ -224,7 +224,8 @@ def bounds(intervals: Intervals | None, mean: FloatArray, first_step: int = 1) -
     """Return lower and upper bounds of a forecast, or None if nothing was calibrated.
 
     Between calibrated steps the quantiles are interpolated. After the last calibrated step they continue with the slope
-    between the last two, if that widens the interval.
+    between the last two, if that widens the interval. If both bounds are above or both below the forecast, the nearer
+    one becomes the forecast, so that every forecast is inside its interval.
 
     Parameters
     ----------
@@ -247,7 +248,7 @@ def bounds(intervals: Intervals | None, mean: FloatArray, first_step: int = 1) -
     ahead = np.arange(first_step, first_step + len(mean), dtype=np.float64)
     lower = _at_steps(ahead, intervals.steps, below, -1.0)
     upper = _at_steps(ahead, intervals.steps, above, 1.0)
-    return mean + lower, mean + upper
+    return mean + np.minimum(lower, 0), mean + np.maximum(upper, 0)
 
 
 def _increases(numbers: Sequence[float]) -> bool:

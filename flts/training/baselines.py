@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -68,9 +69,9 @@ def make_baseline(
     """
     shape = WindowShape(settings.window_rows, settings.pass_steps, horizon)
     baseline = fit_baseline(identity.model_type, data.features, data.recipe, data.tails, shape)
-    seen = TrainingSet(baseline.features, baseline.recipe, data.tails)
-    fitted = _constant(baseline.model, seen) if isinstance(baseline.model, Constant) else _window(baseline, seen)
-    return make_bundle(fitted, seen, identity, threads=threads, alive=alive), fitted.model_bytes
+    seen = replace(data, features=baseline.features, recipe=baseline.recipe)
+    fitted = _constant(baseline, seen) if isinstance(baseline.model, Constant) else _window(baseline, seen)
+    return make_bundle(fitted, seen, identity, threads=threads, alive=alive)
 
 
 def _window(baseline: Baseline, seen: TrainingSet) -> FittedModel:
@@ -93,10 +94,13 @@ def _window(baseline: Baseline, seen: TrainingSet) -> FittedModel:
         check_outputs=answer,
         metrics={},
         rows_required=baseline.window_rows + baseline.recipe.warmup_rows,
+        fitted_rows=baseline.fitted_rows,
     )
 
 
-def _constant(model: Constant, seen: TrainingSet) -> FittedModel:
+def _constant(baseline: Baseline, seen: TrainingSet) -> FittedModel:
+    model = baseline.model
+    assert isinstance(model, Constant)
     graph = GraphBuilder()
     time = graph.node("Cast", [SECONDS_INPUT], to=TensorProto.DOUBLE)
     nothing = graph.node("Mul", [time, graph.constant(np.array(0.0))])
@@ -112,6 +116,7 @@ def _constant(model: Constant, seen: TrainingSet) -> FittedModel:
         check_outputs=model.values[None],
         metrics={},
         rows_required=1,
+        fitted_rows=baseline.fitted_rows,
         # This model forecasts the mean at every step ahead, so all steps have the same residuals.
         residuals=dict.fromkeys(calibration_steps(len(tail)), residuals),
     )

@@ -8,9 +8,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from flts.bundle.arrays import INTERVALS, PROBE, read_arrays
 from flts.bundle.forecaster import longest_horizon
 from flts.bundle.format import Bundle
+from flts.bundle.graph import check_graph
 from flts.bundle.model import PROBE_TOLERANCE, BundleModel, relative_difference
+from flts.bundle.tensors import OUTPUT, signature_of
 from flts.contracts.events import TrainingData
 from flts.contracts.ids import sha256_of
 from flts.errors import RejectedError
@@ -21,6 +24,7 @@ from flts.forecasting.series import FloatArray
 from flts.forecasting.windows import Float32Array
 from flts.observability.logs import get_logger
 from flts.training.fitting import FittedModel, TrainingSet
+from flts.training.onnx_file import with_arrays
 
 ROLLED_WINDOWS = 40_000
 """Windows that the calibration may compute, at 20 to 35 us each; this limits the origins and not the steps."""
@@ -60,8 +64,11 @@ def make_bundle(
     *,
     threads: int,
     alive: Callable[[], None],
-) -> Bundle:
-    """Return the bundle of a fitted model, after checking that its ONNX file repeats the trainer's predictions.
+) -> tuple[Bundle, bytes]:
+    """Return the bundle of a fitted model and its ONNX file, which was checked to repeat the trainer's predictions.
+
+    A bundle without limits has format 1 and the fitted model's own file. Limits need format 2, whose file also has the
+    probe and the quantiles of the intervals.
 
     Parameters
     ----------
@@ -96,7 +103,7 @@ def make_bundle(
         intervals_source=None,
         model_sha256=hashlib.sha256(fitted.model_bytes).hexdigest(),
         model_size=len(fitted.model_bytes),
-        probe=fitted.probe(),
+        probe={name: values.tolist() for name, values in fitted.probe().items()},
         metrics=dict(fitted.metrics),
         reason=None if recipe.varying_targets else "all_constant",
     )
@@ -117,7 +124,28 @@ def make_bundle(
     source = None
     if intervals is not None:
         source = "calibration_tail" if fitted.residuals is None else "from_refit"
-    return replace(bundle, intervals=intervals, intervals_source=source)
+    bundle = replace(bundle, intervals=intervals, intervals_source=source)
+    return _with_limits(bundle, fitted, data) if data.limits else (bundle, fitted.model_bytes)
+
+
+def _with_limits(bundle: Bundle, fitted: FittedModel, data: TrainingSet) -> tuple[Bundle, bytes]:
+    """Return the bundle in format 2 with the limits of the targets, and its model file."""
+    probe, intervals = fitted.probe(), bundle.intervals
+    [tensor] = signature_of(bundle).inputs
+    arrays = {f"{PROBE}{tensor.name}": probe["inputs"], f"{PROBE}{OUTPUT}": probe["outputs"]}
+    if intervals is not None and intervals.values is not None:
+        arrays[INTERVALS] = intervals.values
+    model_bytes = with_arrays(fitted.model_bytes, arrays)
+    bundle = replace(
+        bundle,
+        probe=None,
+        limits=data.limits,
+        fitted_until=int(data.features.times[fitted.fitted_rows - 1]) if fitted.fitted_rows else None,
+        model_sha256=hashlib.sha256(model_bytes).hexdigest(),
+        model_size=len(model_bytes),
+    )
+    read_arrays(bundle, signature_of(bundle), check_graph(model_bytes))
+    return bundle, model_bytes
 
 
 def check_export(model: BundleModel, given: Inputs, answers: FloatArray) -> float:

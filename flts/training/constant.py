@@ -25,6 +25,7 @@ def constant_model(data: TrainingSet) -> FittedModel:
         check_inputs=times,
         check_outputs=np.zeros((len(times), 1)),
         rows_required=1,
+        fitted_rows=0,
         metrics=dict.fromkeys(METRICS, 0.0),
         residuals={},
     )

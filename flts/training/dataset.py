@@ -7,6 +7,8 @@ import json
 from flts.contracts.events import TrainingData
 from flts.errors import RejectedError
 from flts.forecasting.fitted import FittedRecipe
+from flts.forecasting.limits import find_limits, named_limits
+from flts.forecasting.recipe import Features
 from flts.forecasting.splits import tails
 from flts.forecasting.windows import target_rows
 from flts.observability.logs import get_logger
@@ -28,7 +30,8 @@ def claimed_training_set(store: ObjectStore, event: TrainingData, settings: Wind
     HashMismatchError, ObjectNotFoundError
         If the claimed object is missing or differs from its claim check.
     RejectedError
-        ``bad_meta`` if the recipe does not match the rows.
+        ``bad_meta`` if the recipe does not match the rows; ``bad_setting`` if a row is outside ``LOWER_BOUND`` or
+        ``UPPER_BOUND``.
     """
     log.info("download_start", object_key=event.object_key, size_bytes=event.size)
     recipe = _claimed_recipe(store, event)
@@ -42,8 +45,14 @@ def claimed_training_set(store: ObjectStore, event: TrainingData, settings: Wind
         columns=len(features.names),
         rss_bytes=resident_bytes(),
     )
+    return training_set(features, recipe, settings)
+
+
+def training_set(features: Features, recipe: FittedRecipe, settings: WindowSettings) -> TrainingSet:
+    """Return training rows with their tails and the limits of their targets; raises as `find_limits`."""
     shares = tails(len(features), stop_tail=settings.stop_tail, calibration_tail=settings.calibration_tail)
-    return TrainingSet(features, recipe, shares)
+    limits = named_limits(recipe, find_limits(recipe, features, settings.limit_rules))
+    return TrainingSet(features, recipe, shares, limits)
 
 
 def horizon_steps(event: TrainingData, settings: WindowSettings) -> int:

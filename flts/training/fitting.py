@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from flts.bundle.tensors import InputKind
 from flts.forecasting.fitted import FittedRecipe
+from flts.forecasting.limits import Limits
 from flts.forecasting.recipe import Features
 from flts.forecasting.series import FloatArray
 from flts.forecasting.splits import Tails
@@ -26,6 +27,8 @@ class TrainingSet:
     recipe: FittedRecipe
     tails: Tails
     """Fit rows, stopping tail, calibration tail."""
+    limits: Mapping[str, Limits] = field(default_factory=dict)
+    """Lowest and highest value of forecasts of varying targets in raw units, None without one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,6 +46,8 @@ class FittedModel:
     """Metrics of this model: ``train_`` and ``val_`` loss, rmse, mae, in scaled units."""
     rows_required: int
     """Rows that a forecast request must contain; for a window model its window and the rows that its lags need."""
+    fitted_rows: int
+    """Training rows, from the first one on, that determine the model; 0 for a model without fitted numbers."""
     residuals: Mapping[int, FloatArray] | None = None
     """Residuals in raw units by steps ahead; None: computed with the exported model on the calibration tail."""
     history: tuple[Mapping[str, float | None], ...] = ()
@@ -58,11 +63,11 @@ class FittedModel:
         """Steps that one pass forecasts; 1 for a model of times."""
         return self.check_outputs.shape[1] if self.input_kind == "window" else 1
 
-    def probe(self, rows: int = 2) -> dict[str, list[Any]]:
-        """Return the first held-out inputs and the trainer's predictions as plain numbers."""
+    def probe(self, rows: int = 2) -> dict[str, NDArray[Any]]:
+        """Return the first held-out inputs, and the trainer's predictions as float64."""
         return {
-            "inputs": self.check_inputs[:rows].tolist(),
-            "outputs": np.asarray(self.check_outputs[:rows], dtype=np.float64).tolist(),
+            "inputs": self.check_inputs[:rows],
+            "outputs": np.asarray(self.check_outputs[:rows], dtype=np.float64),
         }
 
 

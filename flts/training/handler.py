@@ -200,11 +200,11 @@ class TrainOnDataset(Generic[SettingsT]):
             fitted = self._fit(data, settings, report)
             report.state("calibrating")
             threads = self._settings.train_threads or default_threads()
-            bundle = make_bundle(fitted, data, identity, threads=threads, alive=lambda: report.state("calibrating"))
+            made = make_bundle(fitted, data, identity, threads=threads, alive=lambda: report.state("calibrating"))
             store, bucket = self._adapters.store, self._settings.bucket_model_bundles
 
             def keep() -> tuple[ClaimCheck, Bundle]:
-                claim = store_bundle(store, bucket, bundle, fitted.model_bytes)
+                claim = store_bundle(store, bucket, *made)
                 # Another attempt may have stored its bundle first. So the bundle is read back, and the stored bundle is
                 # announced and recorded.
                 return claim, fetch_bundle(store, claim)[0]

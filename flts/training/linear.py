@@ -15,7 +15,7 @@ import numpy as np
 
 from flts.bundle.arrays import INTERVALS, PROBE
 from flts.bundle.forecaster import longest_horizon
-from flts.bundle.format import MAX_PASS_STEPS, Bundle, Limits
+from flts.bundle.format import MAX_PASS_STEPS, Bundle
 from flts.bundle.model import BundleModel
 from flts.bundle.tensors import OUTPUT, signature_of
 from flts.contracts.events import TrainingData
@@ -23,10 +23,11 @@ from flts.errors import RejectedError
 from flts.forecasting.direct import CLOCK, PAST, PLACES, DirectInputs
 from flts.forecasting.fitted import FittedRecipe
 from flts.forecasting.intervals import Intervals, calibrate, calibration_steps
+from flts.forecasting.limits import Limits
 from flts.forecasting.linear.calendar import Calendar
 from flts.forecasting.linear.fit import choose_linear, solve_linear
 from flts.forecasting.linear.model import LinearModel, path_residuals, spread
-from flts.forecasting.linear.rows import never_negative, table_of
+from flts.forecasting.linear.rows import table_of
 from flts.forecasting.linear.table import LinearTable, Origins
 from flts.forecasting.places import TURNS
 from flts.forecasting.recipe import Features, measured_only
@@ -58,6 +59,7 @@ def linear_identity(event: TrainingData, settings: WindowSettings, horizon: int)
         "stop_tail": settings.stop_tail,
         "calibration_tail": settings.calibration_tail,
         "linear_version": LINEAR_VERSION,
+        **settings.hashed_bounds,
     }
     return identity_of(event, LINEAR, parts)
 
@@ -91,7 +93,7 @@ def make_linear(
     """
     if not data.recipe.varying_targets:
         constant = constant_model(data)
-        return make_bundle(constant, data, identity, threads=threads, alive=alive), constant.model_bytes
+        return make_bundle(constant, data, identity, threads=threads, alive=alive)
     if not 1 <= horizon <= MAX_PASS_STEPS:
         msg = f"LINEAR forecasts 1 to {MAX_PASS_STEPS:,} steps, not {horizon:,}"
         raise RejectedError(msg, code="bad_setting", field="HORIZON")
@@ -102,7 +104,7 @@ def make_linear(
     choice = choose_linear(table, horizon=horizon, fit_stop=fit_stop, stop_stop=stop_stop, targets=targets, alive=alive)
     intervals, metrics = _judged(solve_linear(table, choice, stop=stop_stop, alive=alive), prepared, data)
     model = solve_linear(table, choice, stop=len(table), alive=alive)
-    return _bundled(prepared, model, identity, intervals, metrics, threads)
+    return _bundled(prepared, model, identity, intervals, metrics, data.limits, threads)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -176,6 +178,7 @@ def _bundled(  # noqa: PLR0917 - all that one bundle is made of
     identity: Identity,
     intervals: Intervals,
     metrics: dict[str, float | None],
+    limits: Mapping[str, Limits],
     threads: int,
 ) -> tuple[Bundle, bytes]:
     recipe, length, horizon = prepared.recipe, model.rows_required, model.horizon
@@ -199,7 +202,7 @@ def _bundled(  # noqa: PLR0917 - all that one bundle is made of
         inputs=inputs,
         seasons=seasons,
         fitted_until=int(prepared.features.times[-1]),
-        limits=_limits(recipe, prepared.features),
+        limits=limits,
     )
     given = prepared.windows(model, DirectInputs(recipe, inputs, seasons, length, horizon))
     answers = prepared.answers(model, given)
@@ -222,9 +225,3 @@ def _bundled(  # noqa: PLR0917 - all that one bundle is made of
         check_seconds=round(time.perf_counter() - started, 3),
     )
     return bundle, model_bytes
-
-
-def _limits(recipe: FittedRecipe, features: Features) -> Mapping[str, Limits]:
-    """Return 0 as the lowest value of each varying target that is never negative in the training rows."""
-    known = never_negative(recipe, features)
-    return {name: (0.0, None) for name, keeps in zip(recipe.varying_targets, known, strict=True) if keeps}

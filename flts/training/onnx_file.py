@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,7 @@ class GraphBuilder:
 
     def array(self, name: str, values: NDArray[Any]) -> None:
         """Add data of a bundle that no node uses (`flts.bundle.arrays`)."""
-        self._constants.append(numpy_helper.from_array(np.asarray(values, order="C"), f"{ARRAY_PREFIX}{name}"))
+        self._constants.append(_array(name, values))
 
     def window_model(self, answer: str, *, window: tuple[int, int], forecast: tuple[int, int]) -> onnx.ModelProto:
         """Return a model of windows (batch, L, f) float32 that returns (batch, H, m) float32."""
@@ -75,6 +76,25 @@ class GraphBuilder:
             self._constants,
         )
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+
+
+def with_arrays(model_bytes: bytes, arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """Return a model file with data of a bundle that no node uses (`flts.bundle.arrays`).
+
+    Parameters
+    ----------
+    model_bytes : bytes
+        ONNX, of any exporter.
+    arrays : name -> array
+        Names without `ARRAY_PREFIX`.
+    """
+    model = onnx.load_model_from_string(model_bytes)
+    model.graph.initializer.extend(_array(name, values) for name, values in arrays.items())
+    return to_bytes(model)
+
+
+def _array(name: str, values: NDArray[Any]) -> onnx.TensorProto:
+    return numpy_helper.from_array(np.asarray(values, order="C"), f"{ARRAY_PREFIX}{name}")
 
 
 def _value_info(tensor: Tensor) -> onnx.ValueInfoProto:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from flts.forecasting.series import FloatArray, IntArray
-from flts.settings import ProphetSettings
+from flts.model_settings import ProphetSettings
 
 if TYPE_CHECKING:
     from prophet import Prophet

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flts.settings import TrainingSettings
+from flts.model_settings import TrainingSettings
 from tests.eventually import eventually
 from tests.pipeline import Pipeline
 from tests.reports import report

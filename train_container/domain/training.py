@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from flts.errors import RejectedError
 from flts.forecasting.windows import Windows, training_windows
-from flts.settings import TrainingSettings
+from flts.model_settings import TrainingSettings
 from flts.training.fitting import FittedModel, Report, TrainingSet
 from flts.training.onnx_file import to_bytes
 from train_container.domain.losses import ScaledLoss, Scores
@@ -84,6 +84,7 @@ class NeuralFitter:
             check_inputs=check_inputs,
             check_outputs=check_outputs,
             rows_required=settings.window_rows + data.recipe.warmup_rows,
+            fitted_rows=data.tails.stop_stop,
             metrics={**shipped, "best_epoch": float(best.epoch), "epochs_run": float(len(best.history))},
             history=tuple(best.history),
         )

@@ -14,10 +14,11 @@ from itertools import pairwise
 import numpy as np
 
 from flts.forecasting.fitted import FittedRecipe
+from flts.forecasting.limits import AUTOMATIC, LimitRules, find_limits
 from flts.forecasting.linear.fit import choose_linear, solve_linear
 from flts.forecasting.linear.fitting import ORIGINS_PER_STEP
 from flts.forecasting.linear.model import path_residuals
-from flts.forecasting.linear.rows import never_negative, seasons_shown, table_of
+from flts.forecasting.linear.rows import seasons_shown, table_of
 from flts.forecasting.linear.table import NoLinearError
 from flts.forecasting.recipe import Features, measured_only, observed_targets, unscale_targets
 from flts.forecasting.series import FloatArray, IntArray, segment_starts
@@ -58,6 +59,7 @@ def linear_folds(
     season: int | None,
     most: int,
     alive: Callable[[], None],
+    limit_rules: LimitRules = AUTOMATIC,
 ) -> Iterator[Fold]:
     """Fit LINEAR on the first 40, 55, 70 and 85 % of the training rows, and forecast the next 15 % of each.
 
@@ -81,6 +83,8 @@ def linear_folds(
         Origins of a fold at most, evenly spread.
     alive : callable
         Called before each fold.
+    limit_rules : LimitRules
+        Of the run; they apply to LINEAR, since a baseline of values within bounds is within them.
     """
     recipe, features = measured_only(recipe, features)
     split = partial(tails, stop_tail=shares[0], calibration_tail=shares[1])
@@ -93,7 +97,9 @@ def linear_folds(
             continue
         alive()
         try:
-            fold = forecast_after(own, recipe, _before(features, end), horizon=horizon, season=season, most=most)
+            fold = forecast_after(
+                own, recipe, _before(features, end), horizon=horizon, season=season, most=most, limit_rules=limit_rules
+            )
         except NoLinearError:
             continue
         if len(fold.rows):
@@ -101,7 +107,14 @@ def linear_folds(
 
 
 def forecast_after(
-    own: Tails, recipe: FittedRecipe, features: Features, *, horizon: int, season: int | None, most: int
+    own: Tails,
+    recipe: FittedRecipe,
+    features: Features,
+    *,
+    horizon: int,
+    season: int | None,
+    most: int,
+    limit_rules: LimitRules = AUTOMATIC,
 ) -> Fold:
     """Fit on the rows of ``own``, and forecast the rows after them up to the last one.
 
@@ -111,7 +124,7 @@ def forecast_after(
         Of the rows to fit on.
     recipe, features : FittedRecipe, Features
         As `flts.forecasting.recipe.measured_only` returns them; ``features`` also contains the rows to forecast.
-    horizon, season, most : int
+    horizon, season, most, limit_rules
         See `linear_folds`.
 
     Raises
@@ -133,9 +146,9 @@ def forecast_after(
     observed = observed_targets(recipe, features)
     actual = observed[rows[:, None] + np.arange(horizon)]
     linear = actual - residuals * recipe.scales_of_targets
-    lowest = np.where(never_negative(recipe, _before(features, stop)), 0.0, -np.inf)
+    limits = find_limits(recipe, _before(features, stop), limit_rules)
     return Fold(
-        rows, actual, np.maximum(linear, lowest), _baselines(recipe, features, own, observed, rows, horizon, season)
+        rows, actual, np.clip(linear, *limits), _baselines(recipe, features, own, observed, rows, horizon, season)
     )
 
 

@@ -97,6 +97,7 @@ def fit(data: TrainingSet, settings: NonmlSettings, report: Report) -> FittedMod
         check_outputs=forecast(values, checked, found, rows, horizon),
         metrics={**errors("train_", 0, stop), **errors("val_", stop, data.tails.stop_stop)},
         rows_required=rows + data.recipe.warmup_rows,
+        fitted_rows=stop,
     )
 
 

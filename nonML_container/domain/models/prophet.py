@@ -81,6 +81,7 @@ def fit(data: TrainingSet, settings: NonmlSettings, report: Report) -> FittedMod
             for name, value in error_metrics(prefix, *(scale_targets(recipe, each) for each in rows)).items()
         },
         rows_required=1,
+        fitted_rows=len(times),
         # The forecast depends on the time only and not on the step ahead, so every step has the same residuals.
         residuals=dict.fromkeys(calibration_steps(data.tails.calibration_rows), residuals),
     )

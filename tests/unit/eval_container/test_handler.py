@@ -11,6 +11,7 @@ from flts.bundle.write import store_bundle
 from flts.contracts.events import EvaluateRequest, Event, ModelSelected, RollbackRequest
 from flts.contracts.ids import derived_event_id, derived_run_id, new_pipeline_run_id
 from flts.contracts.lifecycle import RunState
+from flts.errors import RejectedError
 from tests.evaluated_runs import (
     CREATED,
     IDENTIFIER,
@@ -679,6 +680,17 @@ def test_a_run_that_cannot_be_decided_is_refused_after_the_last_try(flts: Instal
     outcome = flts.run_store.runs.outcome(IDENTIFIER, run.id)
     assert outcome is not None
     assert outcome["outcome"] == "refused"
+
+
+def test_a_run_whose_rows_violate_a_bound_is_not_decided(tmp_path: Path) -> None:
+    flts = Installation(tmp_path, lower_bound="none", upper_bound="-1e6")
+    run = flts.run()
+    flts.send(run.data, flts.trained(run, "GRU"))
+
+    with pytest.raises(RejectedError, match=r"UPPER_BOUND is -1000000, and .* in the training rows") as refused:
+        flts.send(announced(run, "LSTM"))
+
+    assert (refused.value.code, refused.value.field) == ("bad_setting", "UPPER_BOUND")
 
 
 def test_giving_up_on_a_decided_run_tells_its_decision(flts: Installation) -> None:

@@ -15,11 +15,19 @@ from flts.errors import SeriesTooShortError
 from flts.forecasting.grid import FixedGrid
 from flts.forecasting.recipe import RecipeSpec
 from flts.forecasting.series import Series
-from flts.settings import ProphetSettings
+from flts.model_settings import ProphetSettings
 from nonML_container.bootstrap import build_service
 from nonML_container.domain.fit import fit_prophet, predict
 from tests.nonml_service import trained
-from tests.training_sets import STEP, Progress, adapters_of, made_series, store_dataset
+from tests.training_sets import (
+    STEP,
+    Progress,
+    adapters_of,
+    assert_load_is_limited,
+    made_series,
+    store_dataset,
+    touching_zero,
+)
 
 
 def test_the_shipped_model_is_prophet_fitted_on_all_rows(load: Any, tmp_path: Path) -> None:
@@ -146,3 +154,14 @@ def test_the_process_that_waits_for_its_child_imports_no_prophet() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("kind", "fitted_rows"), [("PROPHET", 400), ("HOLT", 320)])
+def test_a_target_that_is_never_negative_has_no_forecast_and_no_bound_below_0(
+    load: Any, tmp_path: Path, kind: str, fitted_rows: int
+) -> None:
+    stored = store_dataset(tmp_path, touching_zero(400))
+
+    _, forecaster = trained(stored, load(MODEL_TYPE=kind))
+
+    assert_load_is_limited(forecaster, stored.series, fitted_rows)

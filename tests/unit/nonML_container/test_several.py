@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from flts.bundle.forecaster import Forecaster
 from flts.bundle.load import fetch_bundle
@@ -15,12 +16,22 @@ from flts.bundle.model import BundleModel
 from flts.contracts.events import ModelTraining
 from flts.contracts.ids import derived_event_id
 from flts.contracts.lifecycle import RunState
+from flts.errors import RejectedError
 from flts.forecasting.grid import FixedGrid
 from flts.forecasting.series import Series
 from flts.trainers import BASELINES
 from nonML_container.handler import train_in_child
 from nonML_container.settings import NonmlSettings
-from tests.training_sets import STEP, Progress, Stored, adapters_of, made_series, store_dataset
+from tests.training_sets import (
+    STEP,
+    Progress,
+    Stored,
+    adapters_of,
+    assert_load_is_limited,
+    made_series,
+    store_dataset,
+    touching_zero,
+)
 
 ROWS = 400
 """More than two days, so the data set has a season."""
@@ -178,3 +189,39 @@ def test_the_child_imports_neither_torch_nor_prophet_nor_mlflow(load: Any) -> No
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"
+
+
+def test_a_target_that_is_never_negative_has_no_forecast_and_no_bound_below_0(load: Any, tmp_path: Path) -> None:
+    stored = store_dataset(tmp_path, touching_zero(ROWS))
+    fitted = {"LINEAR": ROWS, "PERSISTENCE": 0, "SEASONAL_NAIVE": ROWS, "RIDGE": 360, "MEAN": 360}
+
+    events = trained(stored, load(MODEL_TYPE="BASELINE"))
+
+    assert set(events) == set(fitted)
+    for kind, event in events.items():
+        assert event.bundle is not None
+        forecaster = Forecaster(BundleModel(*fetch_bundle(stored.store, event.bundle)))
+        assert_load_is_limited(forecaster, stored.series, fitted[kind])
+
+
+def test_bounds_of_the_run_make_other_bundles(load: Any, tmp_path: Path) -> None:
+    stored = store_dataset(tmp_path, touching_zero(ROWS))
+    settings = load(MODEL_TYPE="BASELINE")
+    bounded = stored.again(settings={"LOWER_BOUND": "none", "UPPER_BOUND": 1e6})
+
+    first, events = trained(stored, settings), trained(stored, settings, bounded)
+
+    for kind, event in events.items():
+        assert event.bundle is not None
+        assert event.bundle != first[kind].bundle
+        bundle, _ = fetch_bundle(stored.store, event.bundle)
+        assert bundle.limits == {"load": (None, 1e6), "balance": (None, 1e6)}
+
+
+def test_a_bound_that_a_row_violates_is_refused(load: Any, tmp_path: Path) -> None:
+    stored = store_dataset(tmp_path, touching_zero(ROWS))
+
+    with pytest.raises(RejectedError, match="UPPER_BOUND is 0, and load has the value") as refused:
+        trained(stored, load(MODEL_TYPE="BASELINE", LOWER_BOUND="none", UPPER_BOUND="0"))
+
+    assert (refused.value.code, refused.value.field) == ("bad_setting", "UPPER_BOUND")

@@ -6,6 +6,7 @@ import importlib
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,21 @@ from flts.errors import RejectedError
 from flts.forecasting.grid import FixedGrid
 from flts.forecasting.recipe import RecipeSpec, transform
 from flts.forecasting.series import Series
-from flts.settings import TrainingSettings
+from flts.model_settings import TrainingSettings
 from flts.trainers import TRAINERS, Trainer, trainer_of
 from tests import perceptron
 from tests.serving import answer_of, body_of
-from tests.training_sets import ENVIRONMENT, STEP, Progress, Stored, adapters_of, made_series, store_dataset
+from tests.training_sets import (
+    ENVIRONMENT,
+    STEP,
+    Progress,
+    Stored,
+    adapters_of,
+    assert_load_is_limited,
+    made_series,
+    store_dataset,
+    touching_zero,
+)
 from train_container.bootstrap import build_service
 from train_container.handler import train_in_child
 from train_container.settings import TrainSettings
@@ -118,7 +129,7 @@ def test_a_served_forecast_is_the_plain_loop_over_torchs_weights(  # noqa: PLR09
     load: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, horizon: int, spec: RecipeSpec
 ) -> None:
     stored = store_dataset(tmp_path, made_series(300), spec)
-    settings = load(kind, OUTPUT_SEQ_LEN=str(horizon))
+    settings = load(kind, OUTPUT_SEQ_LEN=str(horizon), LOWER_BOUND="none")
     module, kept = importlib.import_module(trainer_of(kind).module), {}
 
     def keep_weights(network: torch.nn.Module, shape: Any) -> Any:
@@ -161,7 +172,7 @@ def test_the_bundles_own_probe_is_a_held_out_window_and_its_answer(load: Any, tm
 
     _, forecaster = trained(stored, load())
 
-    probe = np.array(forecaster.bundle.probe["inputs"], dtype=np.float32)
+    probe = forecaster.model.probe.inputs["window"]
     row = int(0.9 * 300)
     features = transform(stored.recipe, stored.series).values.astype(np.float32)
     assert np.array_equal(probe[0], features[row - 10 : row])
@@ -252,3 +263,40 @@ def test_the_process_that_waits_for_its_child_imports_no_torch() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("kind", ["GRU", "LSTM"])
+def test_a_target_that_is_never_negative_has_no_forecast_and_no_bound_below_0(
+    load: Any, tmp_path: Path, kind: str
+) -> None:
+    stored = store_dataset(tmp_path, touching_zero(400))
+
+    _, forecaster = trained(stored, load(kind))
+
+    assert_load_is_limited(forecaster, stored.series, fitted_rows=360)  # the calibration tail is a tenth
+
+
+def test_without_limits_a_network_has_the_bundle_of_earlier_releases(load: Any, tmp_path: Path) -> None:
+    stored = store_dataset(tmp_path, touching_zero(400))
+
+    _, limited = trained(stored, load())
+    _, unlimited = trained(replace(stored, event=stored.again()), load(LOWER_BOUND="none"))
+
+    assert (unlimited.bundle.format_version, unlimited.bundle.limits, unlimited.bundle.fitted_until) == (1, {}, None)
+    assert unlimited.bundle.train_hash != limited.bundle.train_hash
+    found, free = limited.forecast(stored.series, 200), unlimited.forecast(stored.series, 200)
+    np.testing.assert_array_equal(found.mean, np.maximum(free.mean, [0, -np.inf]))
+    assert free.lower is not None
+    assert free.lower[:, 0].min() < 0
+
+
+def test_a_bound_that_a_row_violates_is_refused_before_the_fit(load: Any, tmp_path: Path) -> None:
+    stored = store_dataset(tmp_path, touching_zero(400))
+    progress = Progress()
+    handler = train_in_child(load(LOWER_BOUND="0"), adapters_of(stored, load(LOWER_BOUND="0")))
+
+    with pytest.raises(RejectedError, match="LOWER_BOUND is 0, and balance has the value -") as refused:
+        handler(stored.event, progress)
+
+    assert refused.value.field == "LOWER_BOUND"
+    assert not any(getattr(said, "epoch", None) for said in progress.said)

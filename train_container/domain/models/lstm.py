@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import onnx
     import torch
 
-    from flts.settings import TrainingSettings
+    from flts.model_settings import TrainingSettings
     from train_container.domain.shape import Shape
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from flts.bundle.model import WINDOW_INPUT
-from flts.settings import TrainingSettings
+from flts.model_settings import TrainingSettings
 from flts.training.onnx_file import GraphBuilder
 from train_container.domain.shape import Shape
 

@@ -207,8 +207,8 @@ def test_data_of_only_constants_is_answered_from_one_row() -> None:
     data = TrainingSet(transform(recipe, series), recipe, tails(240, stop_tail=0.1, calibration_tail=0.1))
     fitted = constant_model(data)
     identity = Identity("made", "c" * 64, "GRU", "d" * 64)
-    bundle = make_bundle(fitted, data, identity, threads=1, alive=lambda: None)
-    forecaster = Forecaster(BundleModel(bundle, fitted.model_bytes))
+    bundle, model_bytes = make_bundle(fitted, data, identity, threads=1, alive=lambda: None)
+    forecaster = Forecaster(BundleModel(bundle, model_bytes))
 
     forecast = forecaster.forecast(series.rows(239, 240), 100)
 

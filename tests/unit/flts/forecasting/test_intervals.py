@@ -73,6 +73,16 @@ def test_each_side_is_calibrated_by_itself_so_that_skewed_residuals_have_skewed_
     assert (lower.item(), upper.item()) == (99, 150)
 
 
+def test_a_forecast_is_inside_its_interval_also_if_all_residuals_have_one_sign() -> None:
+    quantiles = np.array([[2.0, -5.0, -1.0]]), np.array([[3.0, -4.0, 1.0]])
+    mean = np.array([[10.0, 10.0, 10.0]])
+
+    lower, upper = bounds(Intervals.between(0.9, (1,), *quantiles), mean) or (np.empty(0), np.empty(0))
+
+    assert lower.tolist() == [[10.0, 5.0, 9.0]]
+    assert upper.tolist() == [[13.0, 10.0, 11.0]]
+
+
 def test_fewer_than_nine_residuals_give_no_bounds() -> None:
     eight = calibrate({1: column([1.0] * 8)})
 
@@ -144,9 +154,9 @@ def test_a_new_residual_of_the_same_kind_is_covered_as_often_as_promised() -> No
     rng = np.random.default_rng(1)
     covered = []
     for _ in range(400):
-        intervals = calibrate({1: rng.exponential(size=(60, 1))})
+        intervals = calibrate({1: rng.exponential(size=(60, 1)) - 1})
         lower, upper = bounds(intervals, np.zeros((1, 1))) or (np.empty(0), np.empty(0))
-        new = rng.exponential(size=200)
+        new = rng.exponential(size=200) - 1
         covered.append(((new >= lower.item()) & (new <= upper.item())).mean())
 
     assert 0.9 <= np.mean(covered) <= 0.93

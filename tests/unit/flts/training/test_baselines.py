@@ -15,11 +15,11 @@ from flts.errors import RejectedError
 from flts.forecasting.grid import FixedGrid
 from flts.forecasting.recipe import RecipeSpec, fit_recipe, transform
 from flts.forecasting.series import Series
-from flts.forecasting.splits import as_train, tails
+from flts.forecasting.splits import as_train
 from flts.settings import WindowSettings
 from flts.training.baselines import make_baseline
 from flts.training.bundling import Identity
-from flts.training.fitting import TrainingSet
+from flts.training.dataset import training_set
 from tests.training_sets import made_series
 
 KINDS = ("PERSISTENCE", "SEASONAL_NAIVE", "RIDGE", "MEAN")
@@ -30,7 +30,7 @@ SETTINGS = WindowSettings(input_seq_len=4, output_seq_len=2)
 def made(kind: str, series: Series, **spec: Any) -> tuple[Bundle, bytes]:
     recipe = fit_recipe(as_train(series), RecipeSpec(**spec))
     features = transform(recipe, series)
-    data = TrainingSet(features, recipe, tails(len(features), stop_tail=0.1, calibration_tail=0.1))
+    data = training_set(features, recipe, SETTINGS)
     identity = Identity("made", "c" * 64, kind, "d" * 64)
     return make_baseline(data, identity, SETTINGS, horizon=1, threads=1, alive=lambda: None)
 

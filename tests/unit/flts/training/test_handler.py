@@ -18,9 +18,9 @@ from flts.contracts.lifecycle import RunState
 from flts.errors import BackendAwayError, HashMismatchError, ObjectNotFoundError, RejectedError, SeriesTooShortError
 from flts.forecasting.grid import FixedGrid
 from flts.forecasting.series import Series
+from flts.model_settings import TrainingSettings
 from flts.observability.logs import configure_logs
 from flts.processes.replayed import replaying
-from flts.settings import TrainingSettings
 from flts.storage.ports import ObjectInfo
 from flts.training import patience
 from flts.training.handler import TrainOnDataset

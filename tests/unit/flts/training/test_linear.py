@@ -25,7 +25,9 @@ from flts.forecasting.linear.table import LinearTable, NoLinearError
 from flts.forecasting.places import clock_turns, season_places
 from flts.forecasting.recipe import RecipeSpec, fit_recipe, measured_only, targets_only, transform
 from flts.forecasting.series import Series
-from flts.forecasting.splits import as_train, tails
+from flts.forecasting.splits import as_train
+from flts.settings import WindowSettings
+from flts.training import dataset
 from flts.training.bundling import Identity
 from flts.training.fitting import TrainingSet
 from flts.training.linear import make_linear
@@ -38,7 +40,7 @@ IDENTITY = Identity("made", "c" * 64, "LINEAR", "e" * 64)
 def training_set(series: Series, **spec: Any) -> TrainingSet:
     recipe = fit_recipe(as_train(series), RecipeSpec(**spec))
     features = transform(recipe, series)
-    return TrainingSet(features, recipe, tails(len(features), stop_tail=0.1, calibration_tail=0.1))
+    return dataset.training_set(features, recipe, WindowSettings())
 
 
 def made(data: TrainingSet, horizon: int = HORIZON) -> tuple[Bundle, bytes]:

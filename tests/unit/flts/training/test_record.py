@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from flts.settings import TrainingSettings
+from flts.model_settings import TrainingSettings
 from flts.tracking.mlflow import Tracker
 from flts.training.handler import TrainOnDataset
 from flts.training.record import loss_plot

@@ -15,7 +15,7 @@ from flts.forecasting.grid import FixedGrid
 from flts.forecasting.recipe import RecipeSpec, fit_recipe, scale_targets
 from flts.forecasting.series import Series
 from flts.forecasting.splits import as_train
-from flts.settings import ProphetSettings
+from flts.model_settings import ProphetSettings
 from flts.training.onnx_file import to_bytes
 from nonML_container.domain.closed_form import prophets_to_onnx
 from nonML_container.domain.fit import fit_prophet, predict

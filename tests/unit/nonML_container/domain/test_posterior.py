@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prophet import Prophet
 
-from flts.settings import ProphetSettings
+from flts.model_settings import ProphetSettings
 from nonML_container.domain.fit import fit_prophet, predict
 from nonML_container.domain.posterior import (
     NOISE_DEVIATION,

@@ -12,7 +12,7 @@ from flts.forecasting.grid import FixedGrid
 from flts.forecasting.recipe import RecipeSpec, fit_recipe, transform
 from flts.forecasting.series import Series
 from flts.forecasting.splits import as_train, tails
-from flts.settings import TrainingSettings
+from flts.model_settings import TrainingSettings
 from flts.trainers import trainer_of
 from flts.training.fitting import FittedModel, TrainingSet
 from tests.training_sets import STEP, made_series, training_settings

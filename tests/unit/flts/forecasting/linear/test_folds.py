@@ -9,8 +9,9 @@ from flts.forecasting.linear.folds import Fold, forecast_after, linear_folds
 from flts.forecasting.recipe import RecipeSpec, fit_recipe, measured_only, transform
 from flts.forecasting.series import FloatArray, Series
 from flts.forecasting.splits import as_train, tails
+from flts.settings import WindowSettings
 from flts.training.bundling import Identity
-from flts.training.fitting import TrainingSet
+from flts.training.dataset import training_set
 from flts.training.linear import make_linear
 from tests.chance_folds import SHARES, monthly, trend_and_season
 
@@ -79,7 +80,7 @@ def test_a_fold_is_what_linear_trained_on_its_rows_alone_forecasts() -> None:
     own = series.rows(0, 92)
     recipe = fit_recipe(as_train(own), RecipeSpec())
     features = transform(recipe, own)
-    data = TrainingSet(features, recipe, tails(92, stop_tail=SHARES[0], calibration_tail=SHARES[1]))
+    data = training_set(features, recipe, WindowSettings(stop_tail=SHARES[0], calibration_tail=SHARES[1]))
     bundle = make_linear(
         data, Identity("m", "c" * 64, "LINEAR", "e" * 64), horizon=HORIZON, threads=1, alive=lambda: None
     )
@@ -108,5 +109,8 @@ def test_forecasts_of_values_that_were_never_negative_are_not_negative() -> None
     shares = tails(70, stop_tail=SHARES[0], calibration_tail=SHARES[1])
 
     fold = forecast_after(shares, own, features, horizon=12, season=None, most=100)
+    free = forecast_after(shares, own, features, horizon=12, season=None, most=100, limit_rules=(None, 70.0))
 
     assert fold.linear.min() == 0
+    assert free.linear.min() < 0
+    np.testing.assert_array_equal(fold.linear, np.maximum(free.linear, 0))
