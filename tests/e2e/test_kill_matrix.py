@@ -24,7 +24,14 @@ from tests.trainers import INSTALLED
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]
 
-TINY = {"EPOCHS": "1", "HIDDEN_SIZE": "8", "NUM_LAYERS": "1", "BATCH_SIZE": "64", "POINTER_REFRESH_SECONDS": "10"}
+TINY = {
+    "EPOCHS": "1",
+    "HIDDEN_SIZE": "8",
+    "NUM_LAYERS": "1",
+    "BATCH_SIZE": "64",
+    "POINTER_REFRESH_SECONDS": "10",
+    "HORIZON": "6",
+}
 CONSUMES = ("message-read", "attempts/", "commit", "object-delete")
 HAS_CHILD = ("child-start", "child-ready", "work")
 TRAINS = (*CONSUMES, *HAS_CHILD, "object-read", "stages/", "model.onnx", "bundle.json", "produce")
