@@ -39,10 +39,14 @@ SERVICES = (
 PARTITIONS = 6
 SIDE_BY_SIDE = 4
 """Cases that run at a time, each in a different service: a killed service waits longer than it computes."""
-EVER_AGAIN = ("run-progress", "_leases/", "object-read", "message-read", "attempts/", "cache-write", "swap")
+EVER_AGAIN = (
+    *("run-progress", "_leases/", "object-read", "message-read", "attempts/", "cache-write", "swap"),
+    *("commit.before model-training", "commit.after model-training"),
+)
 """Parts of points that a run passes any number of times, or once for every message: the first passage is enough.
 
-A replica that is slow does not load the provisional champion of a run before the decided one.
+A replica that is slow does not load the provisional champion of a run before the decided one. Eval commits the results
+of several models at once if they arrive together.
 """
 EARLY = "nonml-baseline"
 NEED_EARLY = ("eval", "inference")
