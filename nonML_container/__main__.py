@@ -12,7 +12,7 @@ from nonML_container.settings import NonmlSettings
 def main() -> int:
     """Run the service until it is asked to stop."""
     settings = NonmlSettings.load()
-    # The baselines' trainer does not connect to MLflow: baselines are not recorded, and eval records LINEAR.
+    # The baselines' trainer does not connect to MLflow: eval records LINEAR and a promoted baseline.
     adapters = connect(settings, tracking=not trainer_of(settings.model_type).baselines)
     return run(build_service(settings, adapters), settings, adapters)
 
