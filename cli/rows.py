@@ -20,7 +20,7 @@ from flts.ingest.lines import TAIL_LINES, without_tail
 from flts.ingest.magic import format_of
 from flts.ingest.problems import Problems
 from flts.ingest.understanding import Understanding, understand
-from flts.settings import ReadSettings
+from flts.recipe_settings import ReadSettings
 
 HEAD_BYTES = 1 << 20  # bytes that show the encoding
 HEAD_LINES = 200  # lines that show how the file is written

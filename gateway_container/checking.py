@@ -17,7 +17,8 @@ from flts.ingest.table import RawTable
 from flts.observability.logs import get_logger
 from flts.processes.bounded import BoundedWorkers, Bounds, GaveUpError
 from flts.processes.container import MemoryShares, memory_left_bytes
-from flts.settings import RecipeSettings, UploadLimits, WindowSettings
+from flts.recipe_settings import RecipeSettings
+from flts.settings import UploadLimits, WindowSettings
 from flts.times import TimeFormat
 from gateway_container.settings import GatewaySettings
 

@@ -25,7 +25,8 @@ from flts.errors import (
     RejectedError,
 )
 from flts.ingest.uploads import newest_upload, upload_hash
-from flts.settings import RecipeSettings, check_overrides
+from flts.recipe_settings import RecipeSettings
+from flts.settings import check_overrides
 from flts.storage import layout
 from flts.storage.ports import ObjectInfo, ObjectStore
 from flts.storage.records import Record

@@ -6,10 +6,10 @@ from typing import Self
 
 from pydantic import Field, SecretStr, model_validator
 
+from flts.recipe_settings import RecipeSettings
 from flts.settings import (
     DEFAULT_CREDENTIALS,
     KafkaSettings,
-    RecipeSettings,
     RetentionSettings,
     ServiceSettings,
     UploadLimits,

@@ -11,7 +11,8 @@ from flts.contracts.claim_check import ClaimCheck
 from flts.errors import HashMismatchError, RejectedError
 from flts.ingest.reader import read_table
 from flts.ingest.table import RawTable
-from flts.settings import ReadSettings, UploadLimits
+from flts.recipe_settings import ReadSettings
+from flts.settings import UploadLimits
 from flts.storage.ports import ObjectStore
 from flts.times import TimeFormat
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from flts.settings import KafkaSettings, RecipeSettings, ServiceSettings, StoreSettings, UploadLimits, WindowSettings
+from flts.recipe_settings import RecipeSettings
+from flts.settings import KafkaSettings, ServiceSettings, StoreSettings, UploadLimits, WindowSettings
 
 
 class PreprocessSettings(ServiceSettings, KafkaSettings, StoreSettings, RecipeSettings, WindowSettings, UploadLimits):

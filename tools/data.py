@@ -26,7 +26,8 @@ from flts.ingest.dialect import SEPARATORS
 from flts.ingest.guard import MAX_LINE_BYTES
 from flts.ingest.magic import OTHERS, READABLE
 from flts.ingest.series_column import MOST_SERIES
-from flts.settings import ReadSettings, RecipeSettings, UploadLimits
+from flts.recipe_settings import ReadSettings, RecipeSettings
+from flts.settings import UploadLimits
 from flts.times import TimeFormat
 from flts.times.numbers import LIKELY
 from flts.times.pattern import STRPTIME, known_patterns, text_of

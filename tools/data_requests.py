@@ -11,7 +11,7 @@ from flts.errors import RejectedError
 from flts.forecasting.file_form import FileForm
 from flts.forecasting.grid import HOUR, FixedGrid, Grid
 from flts.forecasting.step_setting import grid_of
-from flts.settings import RecipeSettings
+from flts.recipe_settings import RecipeSettings
 from flts.times import TimeFormat
 from inference_container.domain.request import Needs, decode_request, read_rows
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
@@ -58,6 +58,10 @@ class FittedRecipe:
     """Most missing rows of a gap that is filled in the rows of a request, as in an upload."""
     form: FileForm | None = None
     """How the files write times and numbers, or None if every request may do so."""
+    future_columns: tuple[str, ...] = ()
+    """Columns among ``columns`` whose values are known ahead."""
+    holidays: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Days since 1970 on which a feature of the holidays is 1, by its name (`flts.forecasting.holidays`)."""
 
     def __hash__(self) -> int:
         return hash((self.grid, self.columns, self.targets, self.offset, self.scale))
@@ -92,6 +96,16 @@ class FittedRecipe:
     def forecasts_its_inputs(self) -> bool:
         """Whether every measured input is a target or constant, so that forecasts can be fed back."""
         return set(self.columns) <= {*self.targets, *self.constants}
+
+    @cached_property
+    def known_ahead(self) -> tuple[str, ...]:
+        """Future columns that are not constant, in their order: the values that a forecast of its steps needs."""
+        return tuple(name for name in self.future_columns if name not in self.constants)
+
+    @cached_property
+    def known_columns(self) -> IntArray:
+        """Position of each column of ``known_ahead`` within ``columns``."""
+        return self._positions_of(self.known_ahead)
 
     @cached_property
     def varying_columns(self) -> IntArray:
@@ -166,8 +180,9 @@ class FittedRecipe:
         if not self.grid.is_plain:
             values |= {"version": GRID_VERSION, "grid": self.grid.to_dict()}
         # A field with its default is left out, so that the JSON is that of the release that did not have the field.
-        own = {name: getattr(self, name) for name in (field.name for field in fields(self)) if name != "grid"}
+        own = {name: getattr(self, name) for name in (each.name for each in fields(self)) if name != "grid"}
         own["form"] = self.form and self.form.to_dict()
+        own["holidays"] = {name: list(days) for name, days in self.holidays.items()}
         return values | {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in own.items()
@@ -217,6 +232,7 @@ class FittedRecipe:
             "max_gap_steps": self.max_gap_steps < 0,
             "targets": not self.targets or not set(self.targets) <= set(self.columns),
             "constants": not set(self.constants) <= set(self.columns),
+            "future_columns": not set(self.future_columns) <= set(self.columns) - set(self.targets),
             "clip_lower": (self.clip_lower is None) != (self.clip_upper is None),
         }
         for name, wrong in problems.items():
@@ -284,7 +300,7 @@ def _texts(values: list[object]) -> tuple[str, ...]:
     return tuple(_text(value) for value in values)
 
 
-_DEFAULTS = {"max_gap_steps": MAX_GAP_STEPS, "form": None}
+_DEFAULTS: dict[str, Any] = {"max_gap_steps": MAX_GAP_STEPS, "form": None, "future_columns": (), "holidays": {}}
 _READERS: dict[str, Callable[[Any], object]] = {
     "columns": _texts,
     "dropped": lambda values: {_text(name): _text(reason) for name, reason in values.items()},
@@ -302,4 +318,6 @@ _READERS: dict[str, Callable[[Any], object]] = {
     "handle_nans": _flag,
     "max_gap_steps": _whole,
     "form": lambda values: None if values is None else FileForm.from_dict(values),
+    "future_columns": _texts,
+    "holidays": lambda values: {_text(name): tuple(map(_whole, days)) for name, days in values.items()},
 }

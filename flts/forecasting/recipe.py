@@ -6,7 +6,7 @@ of this module check both properties, because a violation of either would leak t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -16,6 +16,7 @@ from flts.forecasting.by_column import chunks_of, column_of, finite, missing_cel
 from flts.forecasting.file_form import FileForm
 from flts.forecasting.fitted import MAX_GAP_STEPS, RECIPE_VERSION, FittedRecipe
 from flts.forecasting.grid import Grid
+from flts.forecasting.roles import resolve_roles
 from flts.forecasting.scaling import UNBOUNDED, ClipMethod, Scaler, clip_bounds, offset_and_scale
 from flts.forecasting.series import BoolArray, FloatArray, IntArray, Series, segment_starts, segments_of
 from flts.forecasting.splits import TrainSplit
@@ -33,6 +34,7 @@ __all__ = [
     "measured_only",
     "observed_targets",
     "raw_rows",
+    "scale_known",
     "scale_targets",
     "scaled_rows",
     "targets_only",
@@ -64,6 +66,8 @@ class RecipeSpec:
     scaler: Scaler = "MinMaxScaler"
     add_val: float = 0.0
     targets: tuple[str, ...] = ()
+    past_columns: tuple[str, ...] = ()
+    future_columns: tuple[str, ...] = ()
     max_gap_steps: int = MAX_GAP_STEPS
 
     @classmethod
@@ -109,7 +113,12 @@ class Features:
 
 
 def fit_recipe(
-    train: TrainSplit, spec: RecipeSpec, *, ignored: tuple[str, ...] = (), form: FileForm | None = None
+    train: TrainSplit,
+    spec: RecipeSpec,
+    *,
+    ignored: tuple[str, ...] = (),
+    form: FileForm | None = None,
+    holidays: Mapping[str, tuple[int, ...]] | None = None,
 ) -> FittedRecipe:
     """Fit a recipe's numbers on the training rows.
 
@@ -123,19 +132,22 @@ def fit_recipe(
         Columns of the file that IGNORE_COLUMNS left out; forecast requests may contain them.
     form : FileForm, optional
         How the files are written, unless every request may be written so.
+    holidays : mapping, optional
+        Days of the features of holidays (`flts.ingest.holiday_dates.holiday_days`).
 
     Raises
     ------
     RejectedError
-        ``unknown_target`` or ``target_dropped`` (field ``TARGETS``), ``no_columns`` (field ``NANS_THRESHOLD``),
-        ``reserved_name`` or ``values_too_large`` (field: the column), ``bad_setting``.
+        ``unknown_target`` or ``target_dropped`` (field ``TARGETS``), ``bad_setting`` (field ``PAST_COLUMNS`` or
+        ``FUTURE_COLUMNS``), ``no_columns`` (field ``NANS_THRESHOLD``), ``reserved_name`` or ``values_too_large``
+        (field: the column).
     SeriesTooShortError
         If no training row is left.
     """
     series = train.series
     dropped = dict.fromkeys(ignored, "named in IGNORE_COLUMNS") | _drop_sparse(series, spec)
     columns = tuple(name for name in series.columns if name not in dropped)
-    targets = _resolve_targets(spec.targets, columns, dropped)
+    roles = resolve_roles(spec, columns, dropped)
     positions = [series.columns.index(name) for name in columns]
     drops_rows = spec.nans_drop_rows or not spec.handle_nans
     complete = _complete(series.values, positions) if drops_rows else None
@@ -158,7 +170,9 @@ def fit_recipe(
         add=float(spec.add_val),
         time_features=spec.time_features_enable,
         lags=spec.lags,
-        targets=targets,
+        targets=roles.targets,
+        future_columns=roles.future,
+        holidays=holidays or {},
         constants={name: fit.fill for name, fit in zip(columns, fits, strict=True) if fit.constant},
         nans_drop_rows=spec.nans_drop_rows,
         handle_nans=spec.handle_nans,
@@ -275,7 +289,7 @@ def targets_only(recipe: FittedRecipe, features: Features) -> tuple[FittedRecipe
     The forecasts of such a model can always be fed back. The recipe clips nothing; otherwise see `measured_only`.
     """
     own, seen = _rescaled(recipe, features, tuple(name for name in recipe.columns if name in recipe.targets))
-    return replace(own, clip_lower=None, clip_upper=None), seen
+    return replace(own, clip_lower=None, clip_upper=None, holidays={}), seen
 
 
 def measured_only(recipe: FittedRecipe, features: Features) -> tuple[FittedRecipe, Features]:
@@ -296,6 +310,14 @@ def measured_only(recipe: FittedRecipe, features: Features) -> tuple[FittedRecip
 def scale_targets(recipe: FittedRecipe, raw: FloatArray) -> FloatArray:
     """Scale varying targets, (..., m) in raw units, without clipping."""
     return (raw - recipe.offsets_of_targets) / recipe.scales_of_targets + recipe.add
+
+
+def scale_known(recipe: FittedRecipe, raw: FloatArray) -> FloatArray:
+    """Scale values of the columns that are known ahead, (..., q) in raw units, as `scaled_rows` does."""
+    at, bounds = recipe.known_columns, recipe.bounds
+    if bounds is not None:
+        raw = np.clip(raw, bounds[0][at], bounds[1][at])
+    return (raw - recipe.offsets[at]) / recipe.scales[at] + recipe.add
 
 
 def unscale_targets(recipe: FittedRecipe, scaled: FloatArray) -> FloatArray:
@@ -336,6 +358,7 @@ def _rescaled(recipe: FittedRecipe, features: Features, kept: tuple[str, ...]) -
         time_features=False,
         lags=(),
         constants={name: value for name, value in recipe.constants.items() if name in kept},
+        future_columns=tuple(name for name in recipe.future_columns if name in kept),
     )
     raw -= lowest
     raw /= scale
@@ -386,17 +409,6 @@ def _drop_sparse(series: Series, spec: RecipeSpec) -> dict[str, str]:
         msg = "no column is left: " + "; ".join(f"{name}: {reason}" for name, reason in dropped.items())
         raise RejectedError(msg, code="no_columns", field="NANS_THRESHOLD")
     return dropped
-
-
-def _resolve_targets(wanted: tuple[str, ...], columns: tuple[str, ...], dropped: dict[str, str]) -> tuple[str, ...]:
-    for name in wanted:
-        if name in dropped:
-            msg = f"target {name} was dropped: {dropped[name]}"
-            raise RejectedError(msg, code="target_dropped", field="TARGETS")
-        if name not in columns:
-            msg = f"target {name} is not among the columns: {', '.join(columns)}"
-            raise RejectedError(msg, code="unknown_target", field="TARGETS")
-    return tuple(dict.fromkeys(wanted)) or columns
 
 
 def _complete(values: FloatArray, positions: Sequence[int] | IntArray) -> BoolArray:

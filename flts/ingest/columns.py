@@ -11,7 +11,7 @@ from flts.ingest.cell import TRUTH, CellFormat
 from flts.ingest.dialect import Shape
 from flts.ingest.problems import Problems
 from flts.ingest.timelike import is_date, is_time, is_time_of_day
-from flts.settings import ReadSettings
+from flts.recipe_settings import ReadSettings
 from flts.times import score_as_time
 
 TIME_NAMES = (

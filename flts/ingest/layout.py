@@ -13,7 +13,7 @@ from flts.forecasting.step_setting import grid_of
 from flts.ingest.implausible import Implausible, limits_of, without_implausible
 from flts.ingest.steps import one_step
 from flts.ingest.table import RawTable
-from flts.settings import RecipeSettings
+from flts.recipe_settings import RecipeSettings
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,7 +52,7 @@ def lay_out(train: RawTable, test: RawTable | None, recipe: RecipeSettings) -> L
     has_test_file = test is not None
     if test is not None:
         test = _like(train, test)
-    train, test, future_rows = _without_future(train, test, recipe.targets)
+    train, test, future_rows = _without_future(train, test, recipe.targets_among(train.columns))
     train, test, implausible = _plausible(train, test, recipe)
     rows = train.rows
     train = one_step(train, recipe.step, recipe.time_zone or None, name="train")

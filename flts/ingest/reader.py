@@ -30,7 +30,8 @@ from flts.ingest.series_column import SeriesColumn
 from flts.ingest.table import RawTable
 from flts.ingest.time_reader import ReadTimes, TimeReader
 from flts.ingest.understanding import understand
-from flts.settings import ReadSettings, UploadLimits
+from flts.recipe_settings import ReadSettings
+from flts.settings import UploadLimits
 from flts.times import TimeFormat
 
 SHOWN_ROWS, SHOWN_COLUMNS = 3, 6

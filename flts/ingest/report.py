@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
+
+import numpy as np
 
 from flts.forecasting.by_column import missing_cells
 from flts.forecasting.recipe import FittedRecipe, RecipeSpec, fit_recipe
 from flts.forecasting.series import GridReport, Series, iso
 from flts.forecasting.splits import as_train
 from flts.ingest.enough_rows import UsableRows, check_enough_rows, horizon_of, piece_lengths
+from flts.ingest.holiday_dates import holiday_days
 from flts.ingest.layout import Layout, lay_out
 from flts.ingest.table import RawTable
-from flts.settings import RecipeSettings, WindowSettings
+from flts.recipe_settings import RecipeSettings
+from flts.settings import WindowSettings
 
 NOTABLE_SHARE = 0.05
 """Share of missing cells; a column with a larger share gets a warning even if it is kept."""
@@ -73,6 +78,8 @@ class ValidationReport:
     """What was read, one fact a line, with the setting that decides otherwise: the time column and its form, the step,
     and the first rows."""
     warnings: list[str] = field(default_factory=list)
+    future_columns: tuple[str, ...] = ()
+    """Columns whose values are known ahead."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as plain JSON values."""
@@ -101,7 +108,12 @@ def validation_report(
         ``too_few_rows``; the message names the number needed.
     """
     layout = lay_out(train, test, recipe_settings)
-    recipe = fit_recipe(as_train(layout.train), RecipeSpec.of(recipe_settings), ignored=train.ignored)
+    recipe = fit_recipe(
+        as_train(layout.train),
+        RecipeSpec.of(recipe_settings),
+        ignored=train.ignored,
+        holidays=holidays_of(layout, recipe_settings),
+    )
     sampled_train, sampled_test = _sampled(layout, recipe_settings)
     # `_sampled` returns the first rows, as many as the sample will have, so that the report can check whether they are
     # enough. Preprocess chooses the rows of the sample itself.
@@ -130,6 +142,12 @@ def validation_report(
     return report
 
 
+def holidays_of(layout: Layout, settings: RecipeSettings) -> Mapping[str, tuple[int, ...]]:
+    """Return the days of holidays from the first training row to two years after the last row; raises as it."""
+    ends = np.array([layout.train.times[0], layout.test.times[-1]])
+    return holiday_days(settings.holidays, *layout.train.grid.clock(ends).tolist())
+
+
 def split_share(layout: Layout, settings: RecipeSettings) -> float | None:
     """Return the share of training rows in the file, or None if the test has a file or training rows are sampled."""
     if layout.has_test_file or settings.sample_train_rows is not None:
@@ -154,6 +172,7 @@ def describe(train: RawTable, layout: Layout, recipe: FittedRecipe, *, rows_need
         dropped_columns={name: why for name, why in recipe.dropped.items() if name not in train.ignored},
         rows_needed=rows_needed,
         understood=_understood(train, layout),
+        future_columns=recipe.future_columns,
     )
     report.warnings.extend(_warnings(report, layout))
     return report

@@ -8,7 +8,7 @@ from flts.ingest.columns import ALL_TIME_NAMES, Columns, find_columns
 from flts.ingest.dialect import Dialect, find_shape
 from flts.ingest.marks import guess_marks
 from flts.ingest.problems import Problems
-from flts.settings import ReadSettings
+from flts.recipe_settings import ReadSettings
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Any
 from flts.contracts.ids import sha256_of
 from flts.forecasting.grid import Grid
 from flts.forecasting.recipe import RECIPE_VERSION
-from flts.settings import RecipeSettings
+from flts.recipe_settings import RecipeSettings
 
 
 def config_hash(

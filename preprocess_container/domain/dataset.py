@@ -14,9 +14,10 @@ from flts.forecasting.series import Series
 from flts.forecasting.splits import as_train
 from flts.ingest.enough_rows import UsableRows, check_enough_rows
 from flts.ingest.layout import Layout
-from flts.ingest.report import describe, split_share
+from flts.ingest.report import describe, holidays_of, split_share
 from flts.ingest.table import RawTable
-from flts.settings import RecipeSettings, WindowSettings
+from flts.recipe_settings import RecipeSettings
+from flts.settings import WindowSettings
 from preprocess_container.domain.sampling import sample_rows
 
 WEEK_SECONDS = 7 * 86_400
@@ -71,7 +72,13 @@ def make_dataset(
     train_rows, sampling = _sample(layout.train, recipe_settings.sample_train_rows, recipe_settings, stream=0)
     test_rows, test_sampling = _sample(layout.test, recipe_settings.sample_test_rows, recipe_settings, stream=1)
     tell("fit")
-    recipe = fit_recipe(as_train(train_rows), RecipeSpec.of(recipe_settings), ignored=train.ignored, form=train.form)
+    recipe = fit_recipe(
+        as_train(train_rows),
+        RecipeSpec.of(recipe_settings),
+        ignored=train.ignored,
+        form=train.form,
+        holidays=holidays_of(layout, recipe_settings),
+    )
     tell("transform")
     joined = layout.joined and _is_end(train_rows, layout) and _is_start(test_rows, layout)
     context = _context(train_rows) if joined else train_rows.rows(0, 0)

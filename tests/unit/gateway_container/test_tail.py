@@ -10,7 +10,8 @@ import pytest
 
 from flts.ingest.layout import lay_out
 from flts.ingest.reader import read_table
-from flts.settings import RecipeSettings, UploadLimits, WindowSettings
+from flts.recipe_settings import RecipeSettings
+from flts.settings import UploadLimits, WindowSettings
 from flts.storage import layout
 from preprocess_container.domain.dataset import make_dataset
 from tests.calendar_files import BUSINESS_DAYS, MONTHS

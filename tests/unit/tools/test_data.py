@@ -9,7 +9,7 @@ import pytest
 from cli.arguments import build_parser, parse_settings
 from flts.ingest.cell import MISSING
 from flts.ingest.columns import PERIOD_NAMES, TIME_NAMES
-from flts.settings import ReadSettings
+from flts.recipe_settings import ReadSettings
 from flts.times.pattern import known_patterns, text_of
 from gateway_container.checking import CheckSettings
 from tools import data, data_errors

@@ -14,7 +14,7 @@ from flts.forecasting.splits import as_train, tails
 from flts.forecasting.windows import Windows, training_windows
 from flts.ingest.layout import lay_out
 from flts.ingest.table import RawTable
-from flts.settings import RecipeSettings
+from flts.recipe_settings import RecipeSettings
 from tests.made_series import linear_model, make_series, with_values
 
 WINDOW = 5

@@ -23,7 +23,7 @@ from flts.forecasting.recipe import (
 from flts.forecasting.scaling import Scaler
 from flts.forecasting.series import Series
 from flts.forecasting.splits import as_train
-from flts.settings import ReadSettings, RecipeSettings
+from flts.recipe_settings import ReadSettings, RecipeSettings
 from tests.made_series import START, STEP_SECONDS, make_series, with_values
 
 NAN = np.nan
@@ -47,7 +47,7 @@ def test_the_spec_has_the_names_and_defaults_of_the_settings(monkeypatch: pytest
     # These settings are used before the recipe is fitted, so they are no part of it.
     elsewhere = set(ReadSettings.model_fields) | {
         "train_test_split", "sample_train_rows", "sample_test_rows", "sample_strategy", "sample_seed",
-        "extra_hash_salt", "step",
+        "extra_hash_salt", "step", "holidays",
     }  # fmt: skip
     assert {field.name for field in fields(RecipeSpec)} == set(RecipeSettings.model_fields) - elsewhere
 

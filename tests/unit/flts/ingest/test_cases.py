@@ -14,7 +14,8 @@ from flts.ingest.layout import lay_out
 from flts.ingest.reader import read_table
 from flts.ingest.report import ValidationReport, validation_report
 from flts.ingest.table import RawTable
-from flts.settings import RecipeSettings, UploadLimits, WindowSettings
+from flts.recipe_settings import RecipeSettings
+from flts.settings import UploadLimits, WindowSettings
 from preprocess_container.domain.dataset import make_dataset
 from tests.case_files import CASES, Case, Read, Refused
 

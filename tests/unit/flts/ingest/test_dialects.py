@@ -20,7 +20,8 @@ from flts.errors import RejectedError
 from flts.ingest.dialect import SEPARATORS, Dialect
 from flts.ingest.reader import read_table
 from flts.ingest.table import RawTable
-from flts.settings import ReadSettings, UploadLimits
+from flts.recipe_settings import ReadSettings
+from flts.settings import UploadLimits
 
 ROWS = 60
 START = datetime(2024, 3, 1)  # noqa: DTZ001 - times without a zone

@@ -14,7 +14,8 @@ import pytest
 from flts.errors import RejectedError
 from flts.ingest.reader import read_table
 from flts.ingest.table import RawTable
-from flts.settings import ReadSettings, UploadLimits
+from flts.recipe_settings import ReadSettings
+from flts.settings import UploadLimits
 from tests.file_formats import excel_of, parquet_of
 
 ROWS = 50

@@ -24,7 +24,8 @@ from flts.ingest.layout import lay_out
 from flts.ingest.reader import read_table
 from flts.ingest.report import validation_report
 from flts.ingest.table import RawTable
-from flts.settings import ReadSettings, RecipeSettings, UploadLimits, WindowSettings
+from flts.recipe_settings import ReadSettings, RecipeSettings
+from flts.settings import UploadLimits, WindowSettings
 
 STEP = 60
 MOST_BYTES_A_ROW = 20

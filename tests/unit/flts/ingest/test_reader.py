@@ -17,7 +17,8 @@ from flts.errors import RejectedError
 from flts.ingest.lines import BLOCK_BYTES
 from flts.ingest.reader import read_table
 from flts.ingest.table import RawTable
-from flts.settings import ReadSettings, UploadLimits
+from flts.recipe_settings import ReadSettings
+from flts.settings import UploadLimits
 from flts.times import TimeFormat
 
 HEAD = "time,a,b\n"

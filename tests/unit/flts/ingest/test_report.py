@@ -9,7 +9,8 @@ from flts.errors import RejectedError
 from flts.ingest.layout import lay_out
 from flts.ingest.report import ValidationReport, validation_report
 from flts.ingest.table import RawTable
-from flts.settings import RecipeSettings, WindowSettings
+from flts.recipe_settings import RecipeSettings
+from flts.settings import WindowSettings
 
 STEP = 600
 

@@ -13,7 +13,8 @@ from flts.forecasting.windows import sliding_windows, training_windows
 from flts.ingest.reader import read_table
 from flts.ingest.report import validation_report
 from flts.ingest.sample import COLUMNS, STEP_SECONDS, TEST_ROWS, TRAIN_ROWS, generate_sample, write_sample
-from flts.settings import RecipeSettings, UploadLimits, WindowSettings
+from flts.recipe_settings import RecipeSettings
+from flts.settings import UploadLimits, WindowSettings
 
 
 def test_the_sample_is_the_same_each_time_and_another_for_another_seed(tmp_path: Path) -> None:

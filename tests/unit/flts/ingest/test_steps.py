@@ -12,7 +12,7 @@ from flts.forecasting.grid import HOUR, FixedGrid, IntArray
 from flts.ingest.layout import lay_out
 from flts.ingest.steps import StepChange, change_of_step, one_step
 from flts.ingest.table import RawTable
-from flts.settings import RecipeSettings
+from flts.recipe_settings import RecipeSettings
 from tests.unit.flts.forecasting.test_grid import GRIDS
 
 START = int(datetime(2024, 1, 1, tzinfo=UTC).timestamp())

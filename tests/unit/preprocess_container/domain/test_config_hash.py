@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flts.forecasting.grid import FixedGrid, Grid, MonthGrid
-from flts.settings import RecipeSettings
+from flts.recipe_settings import RecipeSettings
 from preprocess_container.domain import config_hash as module
 from preprocess_container.domain.config_hash import config_hash
 
@@ -44,6 +44,9 @@ OTHER: dict[str, Any] = {
     "encoding": "windows-1252",
     "skip_rows": 2,
     "duplicates": "last",
+    "past_columns": ("wind",),
+    "future_columns": ("price",),
+    "holidays": ("DE",),
 }
 TRAIN, TEST = "1" * 64, "2" * 64
 
