@@ -14,7 +14,7 @@ from flts.bundle.tensors import InputKind
 from flts.errors import RejectedError, SeriesTooShortError
 from flts.forecasting.direct import DirectInputs
 from flts.forecasting.intervals import bounds
-from flts.forecasting.recipe import FittedRecipe, all_targets, kept_rows, scaled_rows, unscale_targets
+from flts.forecasting.recipe import FittedRecipe, all_targets, kept_rows, scale_known, scaled_rows, unscale_targets
 from flts.forecasting.rolling import (
     Inputs,
     PassInputs,
@@ -56,20 +56,11 @@ class Forecaster:
     Parameters
     ----------
     model : BundleModel
-
-    Raises
-    ------
-    RejectedError
-        ``bad_bundle`` if the model needs values of columns that are known ahead, which this release does not receive.
     """
 
     def __init__(self, model: BundleModel) -> None:
         self.model = model
         self.bundle = model.bundle
-        if self.bundle.future_columns:
-            names = ", ".join(self.bundle.future_columns)[:200]
-            msg = f"the model needs future values of {names}; this release forecasts without columns known ahead"
-            raise RejectedError(msg, code="bad_bundle", field="future_columns")
         self.recipe = model.bundle.recipe
         self.rows_required = model.bundle.rows_required
         self.max_horizon = model.bundle.max_horizon_steps
@@ -80,7 +71,7 @@ class Forecaster:
         """Lowest and highest value of each target, (M,) each, or None without limits."""
         self._varying = [at for at, name in enumerate(self.recipe.targets) if name not in self.recipe.constants]
 
-    def forecast(self, series: Series, horizon_steps: int) -> Forecast:
+    def forecast(self, series: Series, horizon_steps: int, future: FloatArray | None = None) -> Forecast:
         """Forecast the steps after the last row of a series.
 
         Parameters
@@ -88,16 +79,19 @@ class Forecaster:
         series : Series
             Raw units; all rows are context, the last ``rows_required`` rows are the window.
         horizon_steps : int
+        future : (horizon_steps, q), optional
+            Values of the bundle's ``future_columns`` at the steps, raw units; needed if there are such columns.
 
         Raises
         ------
         SeriesTooShortError
             With the number of rows needed.
         RejectedError
-            ``horizon_too_long``; ``uneven_times`` for a gap or another step inside the window; ``missing_values`` for
-            a missing cell if the recipe does not fill cells; the recipe's error for a missing column.
+            ``horizon_too_long``; ``missing_future``; ``uneven_times`` for a gap or another step inside the window;
+            ``missing_values`` for a missing cell if the recipe does not fill cells; the recipe's error for a missing
+            column.
         """
-        passes = self.passes(series, horizon_steps)
+        passes = self.passes(series, horizon_steps, future)
         try:
             inputs = next(passes)
             while True:
@@ -106,7 +100,7 @@ class Forecaster:
             forecast: Forecast = done.value
             return forecast
 
-    def passes(self, series: Series, horizon_steps: int) -> Passes:
+    def passes(self, series: Series, horizon_steps: int, future: FloatArray | None = None) -> Passes:
         """Forecast pass by pass, so that a server can run the inputs of several requests in one model call.
 
         The generator yields the inputs of the model for one origin, receives the model's answer (1, H, m) by ``send``,
@@ -120,7 +114,10 @@ class Forecaster:
         imputed = imputed[-self.rows_required :]
         if self.recipe.drops_rows:
             self._refuse_missing(series, imputed)
-        state = self.inputs.start(scaled[None, -self.rows_required :], series.times[-1:])
+        ahead = self.scaled_future(future)
+        state = self.inputs.start(
+            scaled[None, -self.rows_required :], series.times[-1:], None if ahead is None else ahead[None]
+        )
         answers = yield from forecast_passes(state, horizon_steps)
         return self._finish(times, answers[0], imputed_cells=int(imputed.sum()))
 
@@ -174,6 +171,22 @@ class Forecaster:
         rows = target_rows(series.segments(), context_rows=required, first_row=first_row, last_row=len(series))
         valid: IntArray = rows[seen[rows] - seen[rows - required] == required]
         return valid
+
+    def scaled_future(self, future: FloatArray | None) -> FloatArray | None:
+        """Return values (h, q) of the bundle's ``future_columns`` scaled, or None if the model needs none.
+
+        Raises
+        ------
+        RejectedError
+            ``missing_future`` if it needs some and none are given.
+        """
+        names = self.bundle.future_columns
+        if not names:
+            return None
+        if future is None:
+            msg = f"future: the forecast needs the values of {', '.join(names)[:200]} at its steps"
+            raise RejectedError(msg, code="missing_future", field="future")
+        return scale_known(self.recipe, future)
 
     def at_times(self, times: IntArray) -> FloatArray:
         """Return the answers (n, m) of a timestamps model for times (n,), which it sees on the data set's clock."""

@@ -20,7 +20,7 @@ from flts.bundle.tensors import InputKind, signature_of
 from flts.contracts.events import Identifier, ModelType, Sha256
 from flts.contracts.ids import canonical_json
 from flts.errors import RejectedError
-from flts.forecasting.direct import DIRECT_INPUTS, FUTURE, PLACES
+from flts.forecasting.direct import DIRECT_INPUTS, FUTURE, PLACES, can_continue
 from flts.forecasting.intervals import Intervals
 from flts.forecasting.limits import Limits
 from flts.forecasting.recipe import FittedRecipe
@@ -212,7 +212,7 @@ class _NewerDocument(_Common):
     horizon_steps: int = Field(ge=1, le=10_000)
     fitted_until: int | None = Field(ge=-(2**53), le=2**53)
     fit: Fit
-    inputs: tuple[Literal["past", "places", "clock", "future"], ...]
+    inputs: tuple[Literal["past", "places", "clock", "seconds", "future"], ...]
     seasons: tuple[Annotated[int, Field(ge=2, le=MAX_SEASON_ROWS)], ...] = Field(max_length=3)
     future_columns: tuple[str, ...]
     limits: dict[str, Limits]
@@ -301,14 +301,8 @@ def _check_newer(bundle: Bundle) -> None:
     if any(longer <= season for season, longer in pairwise(seasons)) or (PLACES in inputs and not seasons):
         _refuse(f"seasons are {list(seasons)}; they must increase, and places need at least one")
     future = bundle.future_columns
-    if (
-        (FUTURE in inputs) != bool(future)
-        or len(set(future)) < len(future)
-        or not set(future) <= set(bundle.recipe.columns)
-    ):
-        _refuse(f"future_columns are {list(future)[:20]}; the input {FUTURE} needs distinct columns of the recipe")
-    if set(future) & set(bundle.targets):
-        _refuse("future_columns contain a target")
+    if (FUTURE in inputs) != bool(future) or (future and future != bundle.recipe.known_ahead):
+        _refuse(f"future_columns are {list(future)[:20]}; the input {FUTURE} needs those that the recipe knows ahead")
     for name, (lower, upper) in bundle.limits.items():
         if name not in bundle.targets or (lower is not None and upper is not None and lower > upper):
             _refuse(f"limits of {name[:80]}: it must be a target, and the lower limit not above the upper")
@@ -318,8 +312,8 @@ def _check_newer(bundle: Bundle) -> None:
 
 def _check_direct(bundle: Bundle) -> None:
     horizon = bundle.horizon_steps
-    rolls = bundle.recipe.forecasts_its_inputs and not bundle.future_columns
-    if not rolls and (bundle.max_horizon_steps is None or bundle.max_horizon_steps > horizon):
+    longest = bundle.max_horizon_steps
+    if not can_continue(bundle.recipe, bundle.inputs) and (longest is None or longest > horizon):
         _refuse(
             f"max_horizon_steps is {bundle.max_horizon_steps}; without its inputs the model forecasts {horizon} steps"
         )

@@ -105,7 +105,7 @@ class DirectInputs:
 
     recipe: FittedRecipe
     names: tuple[str, ...]
-    """Inputs of the model, without `FUTURE`."""
+    """Inputs of the model."""
     seasons: tuple[int, ...]
     input_seq_len: int
     horizon_steps: int
@@ -127,32 +127,50 @@ class DirectInputs:
         past = self.input_seq_len * len(self.recipe.columns) if PAST in self.names else 0
         places = rows * len(self.seasons) * _INT64_CELLS if PLACES in self.names else 0
         clock = rows * TURNS if CLOCK in self.names else 0
+        future = rows * len(self.known_columns)
         seconds = rows * _INT64_CELLS if SECONDS in self.names else 0
-        return past + places + clock + seconds + self.horizon_steps * len(self.recipe.varying_targets)
+        return past + places + clock + seconds + future + self.horizon_steps * len(self.recipe.varying_targets)
 
-    def start(self, scaled: FloatArray, last_times: IntArray) -> DirectState:
+    @property
+    def known_columns(self) -> IntArray:
+        """See `PassInputs`."""
+        return self.recipe.known_columns if FUTURE in self.names else np.empty(0, dtype=np.int64)
+
+    def start(self, scaled: FloatArray, last_times: IntArray, ahead: FloatArray | None = None) -> DirectState:
         """See `PassInputs`."""
         past = np.ascontiguousarray(scaled[:, -self.input_seq_len :], dtype=np.float32)
-        return DirectState(self, past, last_times)
+        return DirectState(self, past, last_times, ahead)
 
 
 class DirectState:
     """The past rows of a batch of origins, to which whole horizons of forecasts are appended.
 
-    Appended forecasts are not clipped.
+    Appended forecasts are not clipped. Steps without a value that is known ahead have that of the last step that has.
     """
 
-    __slots__ = ("_last_times", "_past", "_source")
+    __slots__ = ("_ahead", "_last_times", "_past", "_source")
 
-    def __init__(self, source: DirectInputs, past: Float32Array, last_times: IntArray) -> None:
+    def __init__(
+        self, source: DirectInputs, past: Float32Array, last_times: IntArray, ahead: FloatArray | None
+    ) -> None:
         self._source = source
         self._past = past
         self._last_times = last_times
+        self._ahead = None if ahead is None else ahead.astype(np.float32)
 
     def inputs(self) -> Inputs:
         """Return the model's next inputs."""
-        calendar = self._source.calendar.at(self._last_times)
-        return {PAST: self._past, **calendar} if PAST in self._source.names else calendar
+        inputs: dict[str, NDArray[Any]] = {PAST: self._past} if PAST in self._source.names else {}
+        inputs |= self._source.calendar.at(self._last_times)
+        if len(self._source.known_columns):
+            past = self._past[..., self._source.known_columns]
+            inputs[FUTURE] = np.concatenate([past, self._known(self._source.horizon_steps)], axis=1)
+        return inputs
+
+    def _known(self, steps: int) -> Float32Array:
+        """Return the values that are known ahead at the next steps, (b, steps, q)."""
+        assert self._ahead is not None
+        return self._ahead[:, np.minimum(np.arange(steps), self._ahead.shape[1] - 1)]
 
     def append(self, predictions: NDArray[np.floating[Any]]) -> None:
         """Append forecasts (b, H, m), scaled varying targets, as the next H rows.
@@ -162,12 +180,23 @@ class DirectState:
         RejectedError
             ``horizon_too_long`` if the recipe has inputs that no model forecasts.
         """
-        recipe, window = self._source.recipe, self._source.input_seq_len
+        source = self._source
+        recipe, window = source.recipe, source.input_seq_len
         steps = predictions.shape[1]
-        if not recipe.forecasts_its_inputs:
+        if not can_continue(recipe, source.names):
             raise horizon_too_long(recipe, steps)
         rows = np.empty((len(self._past), steps, len(recipe.columns)), dtype=np.float32)
         rows[:] = recipe.scaled_constants
         rows[:, :, recipe.varying_columns] = predictions
+        if len(source.known_columns):
+            assert self._ahead is not None
+            rows[:, :, source.known_columns] = self._known(steps)
+            self._ahead = self._ahead[:, min(steps, self._ahead.shape[1] - 1) :]
         self._past = np.concatenate([self._past, rows], axis=1)[:, -window:].copy()
         self._last_times = recipe.grid.after(self._last_times, steps)[:, -1]
+
+
+def can_continue(recipe: FittedRecipe, inputs: tuple[str, ...]) -> bool:
+    """Return whether a direct model can forecast beyond its horizon: each of its rows is forecast or known ahead."""
+    known = recipe.known_ahead if FUTURE in inputs else ()
+    return PAST not in inputs or set(recipe.columns) <= {*recipe.targets, *recipe.constants, *known}

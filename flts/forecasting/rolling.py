@@ -53,7 +53,12 @@ class PassInputs(Protocol):
         """Numbers in the inputs of one origin."""
         ...
 
-    def start(self, scaled: FloatArray, last_times: IntArray) -> PassState:
+    @property
+    def known_columns(self) -> IntArray:
+        """Positions of the columns, among the measured ones, whose values at the steps are inputs; (q,)."""
+        ...
+
+    def start(self, scaled: FloatArray, last_times: IntArray, ahead: FloatArray | None = None) -> PassState:
         """Return a state whose forecasts begin after the last given row.
 
         Parameters
@@ -62,6 +67,8 @@ class PassInputs(Protocol):
             Scaled measured rows, as `scaled_rows` makes them; the last ``context_rows`` are used.
         last_times : (b,)
             Time of the last row of each origin, epoch seconds.
+        ahead : (b, h, q), optional
+            Scaled values of ``known_columns`` at the steps; needed if there are such columns.
         """
         ...
 
@@ -83,7 +90,12 @@ class WindowInputs:
         """See `PassInputs`."""
         return self.input_seq_len * len(self.recipe.feature_names)
 
-    def start(self, scaled: FloatArray, last_times: IntArray) -> RollState:
+    @property
+    def known_columns(self) -> IntArray:
+        """See `PassInputs`: a window contains no later row."""
+        return np.empty(0, dtype=np.int64)
+
+    def start(self, scaled: FloatArray, last_times: IntArray, ahead: FloatArray | None = None) -> RollState:  # noqa: ARG002
         """See `PassInputs`."""
         return RollState.start(self.recipe, scaled=scaled, last_times=last_times, input_seq_len=self.input_seq_len)
 
@@ -276,11 +288,13 @@ def forecast_origins(
         msg = f"a forecast needs the {need} rows before it; row {origins.min()} has fewer"
         raise SeriesTooShortError(msg)
     size = origins_a_batch(source.cells, most=most_origins)
-    before = np.arange(-need, 0)
+    before, steps, known = np.arange(-need, 0), np.arange(horizon_steps), source.known_columns
     parts = []
     for at in range(0, len(origins), size):
         batch = origins[at : at + size]
-        state = source.start(scaled[batch[:, None] + before], times[batch - 1])
+        # Steps after the last row repeat its values; their forecasts are compared with nothing.
+        ahead = scaled[np.minimum(batch[:, None] + steps, len(scaled) - 1)[..., None], known] if len(known) else None
+        state = source.start(scaled[batch[:, None] + before], times[batch - 1], ahead)
         parts.append(run_passes(model, state, horizon_steps))
     return np.concatenate(parts)
 

@@ -14,18 +14,18 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 
 from flts.bundle.arrays import INTERVALS, PROBE
-from flts.bundle.forecaster import longest_horizon
 from flts.bundle.format import MAX_PASS_STEPS, Bundle
 from flts.bundle.model import BundleModel
 from flts.bundle.tensors import OUTPUT, signature_of
 from flts.contracts.events import TrainingData
 from flts.errors import RejectedError
-from flts.forecasting.direct import CLOCK, PAST, PLACES, DirectInputs
+from flts.forecasting.direct import CLOCK, FUTURE, PAST, PLACES, SECONDS, DirectInputs, can_continue
 from flts.forecasting.fitted import FittedRecipe
 from flts.forecasting.intervals import Intervals, calibrate, calibration_steps
 from flts.forecasting.limits import Limits
 from flts.forecasting.linear.calendar import Calendar
 from flts.forecasting.linear.fit import choose_linear, solve_linear
+from flts.forecasting.linear.known import TakenOut
 from flts.forecasting.linear.model import LinearModel, path_residuals, spread
 from flts.forecasting.linear.rows import table_of
 from flts.forecasting.linear.table import LinearTable, Origins
@@ -38,7 +38,7 @@ from flts.settings import WindowSettings
 from flts.training.bundling import Identity, check_export, identity_of, make_bundle
 from flts.training.constant import constant_model
 from flts.training.fitting import TrainingSet
-from flts.training.linear_graph import add_linear, linear_inputs
+from flts.training.linear_graph import Solved, add_linear, linear_inputs
 from flts.training.onnx_file import GraphBuilder, to_bytes
 
 LINEAR = "LINEAR"
@@ -99,12 +99,20 @@ def make_linear(
         raise RejectedError(msg, code="bad_setting", field="HORIZON")
     recipe, features = measured_only(data.recipe, data.features)
     prepared = _Prepared.of(recipe, features, fit_stop=data.tails.fit_stop)
-    table, targets = prepared.table, tuple(recipe.varying_columns.tolist())
     fit_stop, stop_stop = data.tails.fit_stop, data.tails.stop_stop
-    choice = choose_linear(table, horizon=horizon, fit_stop=fit_stop, stop_stop=stop_stop, targets=targets, alive=alive)
-    intervals, metrics = _judged(solve_linear(table, choice, stop=stop_stop, alive=alive), prepared, data)
-    model = solve_linear(table, choice, stop=len(table), alive=alive)
-    return _bundled(prepared, model, identity, intervals, metrics, data.limits, threads)
+    choice = choose_linear(
+        prepared.effects.at(fit_stop)[0],
+        horizon=horizon,
+        fit_stop=fit_stop,
+        stop_stop=stop_stop,
+        targets=tuple(recipe.varying_columns.tolist()),
+        alive=alive,
+    )
+    table, _ = prepared.effects.at(stop_stop)
+    intervals, metrics = _judged(solve_linear(table, choice, stop=stop_stop, alive=alive), table, recipe, data)
+    table, effects = prepared.effects.at(len(features))
+    solved = Solved(solve_linear(table, choice, stop=len(table), alive=alive), effects)
+    return _bundled(prepared, solved, identity, intervals, metrics, data.limits, threads)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,37 +121,49 @@ class _Prepared:
 
     recipe: FittedRecipe
     features: Features
-    table: LinearTable
+    effects: TakenOut
     calendar: Calendar
 
     @classmethod
     def of(cls, recipe: FittedRecipe, features: Features, *, fit_stop: int) -> _Prepared:
         """Make the table; the calendar and the seasons are those that the fit rows can show."""
         table, calendar = table_of(features, fit_stop=fit_stop)
-        return cls(recipe, features, table, calendar)
+        return cls(recipe, features, TakenOut.of(table, recipe, features), calendar)
 
     def windows(self, model: LinearModel, source: DirectInputs) -> Inputs:
         """Return the inputs of windows that are evenly spread over the training rows."""
-        length = model.rows_required
-        possible = Origins.of(self.table).mask(None, back=length, after=0, ahead=0, stop=len(self.table))
-        last = spread(np.flatnonzero(possible), 0, CHECK_WINDOWS)
-        past = self.table.values[last[:, None] + np.arange(1 - length, 1)]
-        return source.start(past, self.features.times[last]).inputs()
+        length, values = model.rows_required, self.effects.whole.values
+        possible = Origins.of(self.effects.whole).mask(None, back=length, after=0, ahead=0, stop=len(values))
+        last = spread(np.flatnonzero(possible), 0, CHECK_WINDOWS)[:, None]
+        ahead = np.minimum(last + np.arange(1, model.horizon + 1), len(values) - 1)
+        return source.start(
+            values[last + np.arange(1 - length, 1)],
+            self.features.times[last[:, 0]],
+            values[ahead[..., None], source.known_columns],
+        ).inputs()
 
-    def answers(self, model: LinearModel, given: Inputs) -> FloatArray:
+    def answers(self, solved: Solved, given: Inputs) -> FloatArray:
         """Return the model's own forecasts (b, H, k), without the ONNX file."""
-        past = given[PAST]
+        model, past = solved.model, given[PAST]
         length = past.shape[1]
         turns = given[CLOCK][:, length] if CLOCK in given else np.zeros((len(past), TURNS))
         places = given.get(PLACES, np.zeros((len(past), length + model.horizon, 0), dtype=np.int64))
-        return model(past, places, self.calendar(turns.astype(np.float64))).astype(np.float64)
+        effect: FloatArray = np.zeros((1, length + model.horizon, past.shape[2]))
+        if solved.effects is not None:
+            rows = (len(past), length + model.horizon)
+            future = given.get(FUTURE, np.zeros((*rows, 0))).astype(np.float64)
+            effect = solved.effects(future, given.get(SECONDS, np.zeros(rows, dtype=np.int64)))
+        rest = model(past - effect[:, :length], places, self.calendar(turns.astype(np.float64)))
+        return rest.astype(np.float64) + effect[:, length:, model.targets]
 
 
-def _judged(model: LinearModel, prepared: _Prepared, data: TrainingSet) -> tuple[Intervals, dict[str, float | None]]:
+def _judged(
+    model: LinearModel, table: LinearTable, recipe: FittedRecipe, data: TrainingSet
+) -> tuple[Intervals, dict[str, float | None]]:
     """Return the intervals and the metrics of a model that was solved without the calibration tail."""
-    table, tails = prepared.table, data.tails
+    tails = data.tails
     steps = _calibrated(tails.calibration_rows, model.horizon)
-    to_raw = prepared.recipe.scales_of_targets
+    to_raw = recipe.scales_of_targets
 
     def residuals(first: int, stop: int) -> FloatArray:
         compared = np.array(steps)
@@ -174,16 +194,16 @@ def _errors(prefix: str, errors: FloatArray) -> dict[str, float | None]:
 
 def _bundled(  # noqa: PLR0917 - all that one bundle is made of
     prepared: _Prepared,
-    model: LinearModel,
+    solved: Solved,
     identity: Identity,
     intervals: Intervals,
     metrics: dict[str, float | None],
     limits: Mapping[str, Limits],
     threads: int,
 ) -> tuple[Bundle, bytes]:
-    recipe, length, horizon = prepared.recipe, model.rows_required, model.horizon
-    inputs = linear_inputs(model)
-    seasons = prepared.table.seasons if PLACES in inputs else ()
+    recipe, length, horizon = prepared.recipe, solved.model.rows_required, solved.model.horizon
+    inputs = linear_inputs(solved)
+    seasons = prepared.effects.whole.seasons if PLACES in inputs else ()
     bundle = Bundle(
         **asdict(identity),
         input_kind="direct",
@@ -191,7 +211,7 @@ def _bundled(  # noqa: PLR0917 - all that one bundle is made of
         input_seq_len=length,
         output_seq_len=horizon,
         rows_required=length,
-        max_horizon_steps=longest_horizon(recipe, horizon),
+        max_horizon_steps=None if can_continue(recipe, inputs) else horizon,
         targets=recipe.targets,
         intervals=intervals,
         intervals_source="calibration_tail",
@@ -202,12 +222,13 @@ def _bundled(  # noqa: PLR0917 - all that one bundle is made of
         inputs=inputs,
         seasons=seasons,
         fitted_until=int(prepared.features.times[-1]),
+        future_columns=recipe.known_ahead,
         limits=limits,
     )
-    given = prepared.windows(model, DirectInputs(recipe, inputs, seasons, length, horizon))
-    answers = prepared.answers(model, given)
+    given = prepared.windows(solved.model, DirectInputs(recipe, inputs, seasons, length, horizon))
+    answers = prepared.answers(solved, given)
     graph = GraphBuilder()
-    output = add_linear(graph, model, prepared.calendar)
+    output = add_linear(graph, solved, prepared.calendar)
     for name, values in {**given, OUTPUT: answers}.items():
         graph.array(f"{PROBE}{name}", values[:PROBE_WINDOWS])
     if intervals.values is not None:

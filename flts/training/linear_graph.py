@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import dataclass
 
-from flts.forecasting.direct import CLOCK, PAST, PLACES
+import numpy as np
+from onnx import TensorProto
+
+from flts.forecasting.direct import CLOCK, DIRECT_INPUTS, FUTURE, PAST, PLACES, SECONDS
+from flts.forecasting.grid import DAY
+from flts.forecasting.holidays import HolidayTable
 from flts.forecasting.linear.calendar import Calendar
+from flts.forecasting.linear.known import Effects
 from flts.forecasting.linear.model import LinearModel, Part
 from flts.training.onnx_file import GraphBuilder
 
 
-def linear_inputs(model: LinearModel) -> tuple[str, ...]:
+@dataclass(frozen=True, slots=True, eq=False)
+class Solved:
+    """LINEAR, and the effects of the inputs known ahead that were taken out of its rows, if there are any."""
+
+    model: LinearModel
+    effects: Effects | None = None
+
+
+def linear_inputs(solved: Solved) -> tuple[str, ...]:
     """Return the names of the inputs of a model's graph, of `flts.forecasting.direct.DIRECT_INPUTS`."""
-    places = (PLACES,) if any(part.profile is not None for part in model.parts) else ()
-    return (PAST, *places, *((CLOCK,) if model.clock else ()))
+    model, known = solved.model, None if solved.effects is None else solved.effects.known
+    needed = {
+        PAST: True,
+        PLACES: any(part.profile is not None for part in model.parts),
+        CLOCK: bool(model.clock),
+        SECONDS: known is not None and known.holidays is not None,
+        FUTURE: known is not None and len(known.columns) > 0,
+    }
+    return tuple(name for name in DIRECT_INPUTS if needed[name])
 
 
-def add_linear(graph: GraphBuilder, model: LinearModel, calendar: Calendar) -> str:
+def add_linear(graph: GraphBuilder, solved: Solved, calendar: Calendar) -> str:
     """Add what `LinearModel.__call__` does, in float32, and return the name of the forecast (batch, H, k).
 
     Each seasonal value, the calendar and the rows of other columns are one MatMul each. ``past`` must have the L rows
@@ -25,17 +46,18 @@ def add_linear(graph: GraphBuilder, model: LinearModel, calendar: Calendar) -> s
     Parameters
     ----------
     graph : GraphBuilder
-    model : LinearModel
+    solved : Solved
     calendar : Calendar
         The one that made the model's ``clock`` features.
     """
-    return _Nodes(graph, model, calendar).answer()
+    return _Nodes(graph, solved, calendar).answer()
 
 
 class _Nodes:
-    def __init__(self, graph: GraphBuilder, model: LinearModel, calendar: Calendar) -> None:
+    def __init__(self, graph: GraphBuilder, solved: Solved, calendar: Calendar) -> None:
         self.graph = graph
-        self.model = model
+        self.model = model = solved.model
+        self.effects = solved.effects
         self.calendar = calendar
         self.rows = model.rows_required
         self.clock = self._calendar() if model.clock else ""
@@ -43,7 +65,13 @@ class _Nodes:
 
     def answer(self) -> str:
         model, graph = self.model, self.graph
-        centred = graph.node("Sub", [PAST, graph.constant(model.mean)])
+        past, of_steps = PAST, None
+        if self.effects is not None:
+            effects = self._effects(self.effects)
+            past = graph.node("Sub", [PAST, self._rows_of(effects, np.arange(self.rows))])
+            steps = self._rows_of(effects, self.rows + np.arange(model.horizon))
+            of_steps = graph.node("Gather", [steps, graph.constant(model.targets)], axis=2)
+        centred = graph.node("Sub", [past, graph.constant(model.mean)])
         z = graph.node("Div", [centred, graph.constant(model.scale)])
         own = graph.node("Gather", [z, graph.constant(model.targets)], axis=2)
         terms = [term for part in model.parts for term in self._part(part, own)]
@@ -59,7 +87,37 @@ class _Nodes:
             forecast = graph.node("Add", [forecast, term])
         by_step = graph.node("Transpose", [forecast], perm=[1, 2, 0])
         scaled = graph.node("Mul", [by_step, graph.constant(model.scale[model.targets])])
-        return graph.node("Add", [scaled, graph.constant(model.mean[model.targets])])
+        rest = graph.node("Add", [scaled, graph.constant(model.mean[model.targets])])
+        return rest if of_steps is None else graph.node("Add", [rest, of_steps])
+
+    def _effects(self, effects: Effects) -> str:
+        """Return the effects of all rows in the measured columns, (batch, L + H, m)."""
+        graph, known = self.graph, effects.known
+        inputs = [FUTURE] if len(known.columns) else []
+        if known.holidays is not None:
+            inputs += self._holidays(known.holidays, known.waves)
+        joined = graph.node("Concat", inputs, axis=2)
+        return graph.node("MatMul", [joined, graph.constant(effects.weights.astype(np.float32))])
+
+    def _holidays(self, table: HolidayTable, waves: int) -> list[str]:
+        """Return the features of holidays, and their products with the waves of the day, (batch, L + H, q) each."""
+        graph = self.graph
+        length = graph.constant(np.array(float(DAY)))
+        # The operator Div of whole numbers rounds towards 0, so days before 1970 need Floor.
+        turns = graph.node("Div", [graph.node("Cast", [SECONDS], to=TensorProto.DOUBLE), length])
+        days = graph.node("Floor", [turns])
+        since = graph.node("Sub", [days, graph.constant(np.array(float(table.first_day)))])
+        within = graph.node("Max", [graph.node("Cast", [since], to=TensorProto.INT64), graph.integers(0)])
+        within = graph.node("Min", [within, graph.integers(len(table.values) - 1)])
+        features = graph.node("Gather", [graph.constant(table.values.astype(np.float32)), within], axis=0)
+        found = [features]
+        if waves:
+            turn = graph.node("Cast", [graph.node("Sub", [turns, days])], to=TensorProto.FLOAT)
+            turn = graph.node("Unsqueeze", [turn, graph.integers(2)])
+            for number in range(1, waves + 1):
+                angle = graph.node("Mul", [turn, graph.constant(np.array(2 * np.pi * number, dtype=np.float32))])
+                found += [graph.node("Mul", [features, graph.node(wave, [angle])]) for wave in ("Sin", "Cos")]
+        return found
 
     def _calendar(self) -> str:
         """Return the features of the first step, (batch, c), in the order of `Calendar.__call__`."""

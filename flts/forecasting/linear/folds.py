@@ -17,6 +17,7 @@ from flts.forecasting.fitted import FittedRecipe
 from flts.forecasting.limits import AUTOMATIC, LimitRules, find_limits
 from flts.forecasting.linear.fit import choose_linear, solve_linear
 from flts.forecasting.linear.fitting import ORIGINS_PER_STEP
+from flts.forecasting.linear.known import TakenOut
 from flts.forecasting.linear.model import path_residuals
 from flts.forecasting.linear.rows import seasons_shown, table_of
 from flts.forecasting.linear.table import NoLinearError
@@ -134,13 +135,15 @@ def forecast_after(
     """
     stop, end = own.n_rows, len(features)
     table, _ = table_of(features, fit_stop=own.fit_stop)
+    effects = TakenOut.of(table, recipe, features)
     choice = choose_linear(
-        table,
+        effects.at(own.fit_stop)[0],
         horizon=horizon,
         fit_stop=own.fit_stop,
         stop_stop=own.stop_stop,
         targets=tuple(recipe.varying_columns.tolist()),
     )
+    table, _ = effects.at(stop)
     model = solve_linear(table, choice, stop=stop)
     rows, residuals = path_residuals(model, table, first=stop, stop=end, most=most, whole=True)
     observed = observed_targets(recipe, features)

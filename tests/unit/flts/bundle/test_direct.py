@@ -232,24 +232,6 @@ def test_a_model_may_take_the_calendar_alone() -> None:
     np.testing.assert_allclose(scaled, parts.profile[places], atol=1e-6)
 
 
-def test_a_bundle_with_columns_known_ahead_is_read_and_not_forecast_with() -> None:
-    series = hourly_series(extra=True)
-    future = np.zeros((2, 72, 1), np.float32)
-    made = direct_bundle(
-        series,
-        spec=RecipeSpec(targets=("c0", "c1")),
-        inputs=("past", "places", "clock", "future"),
-        future_columns=("c2",),
-        arrays={"probe.future": future},
-    )
-
-    model = BundleModel(Bundle.from_json(made[0].to_json()), made[1])
-
-    with pytest.raises(RejectedError, match="needs future values of c2") as refused:
-        Forecaster(model)
-    assert refused.value.code == "bad_bundle"
-
-
 def test_the_proof_counts_all_inputs_and_the_answer(made: tuple[Bundle, bytes]) -> None:
     bundle, _ = made
     row = 48 * 2 * 4 + 72 * 1 * 8 + 72 * 3 * 4 + 24 * 2 * 4

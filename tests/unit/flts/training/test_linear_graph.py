@@ -17,7 +17,7 @@ from flts.forecasting.places import clock_turns, season_places
 from flts.forecasting.recipe import RecipeSpec, fit_recipe, scaled_rows
 from flts.forecasting.series import FloatArray, IntArray
 from flts.forecasting.splits import as_train
-from flts.training.linear_graph import add_linear, linear_inputs
+from flts.training.linear_graph import Solved, add_linear, linear_inputs
 from flts.training.onnx_file import GraphBuilder, to_bytes
 from tests.direct_models import direct_bundle, hourly_series
 
@@ -46,9 +46,9 @@ def test_onnx_runtime_forecasts_what_the_model_does(columns: int, max_bytes: int
     }
 
     graph = GraphBuilder()
-    answer = add_linear(graph, model, calendar)
+    answer = add_linear(graph, Solved(model), calendar)
     numbers: dict[str, NumberType] = {"past": "float32", "places": "int64", "clock": "float32"}
-    tensors = [Tensor(name, numbers[name], given[name].shape[1:]) for name in linear_inputs(model)]
+    tensors = [Tensor(name, numbers[name], given[name].shape[1:]) for name in linear_inputs(Solved(model))]
     output = Tensor("forecast", "float32", (30, columns))
     model_bytes = to_bytes(graph.model(answer, Signature(tuple(tensors), output)))
     session = onnxruntime.InferenceSession(model_bytes, providers=["CPUExecutionProvider"])
@@ -71,7 +71,7 @@ def test_a_bundle_of_format_2_holds_all_that_linear_needs() -> None:
     table = LinearTable(scaled, known, [slice(0, rows)], (24,), places, calendar(turns))
     model = fit_linear(table, horizon=horizon, fit_stop=760, stop_stop=860).model
     length = model.rows_required
-    source = DirectInputs(recipe, linear_inputs(model), (24,), length, horizon)
+    source = DirectInputs(recipe, linear_inputs(Solved(model)), (24,), length, horizon)
 
     def numpy(past: FloatArray, last_times: IntArray) -> FloatArray:
         given = source.start(past, last_times).inputs()
@@ -83,9 +83,9 @@ def test_a_bundle_of_format_2_holds_all_that_linear_needs() -> None:
         series,
         length=length,
         horizon=horizon,
-        build=lambda _, graph: add_linear(graph, model, calendar),
+        build=lambda _, graph: add_linear(graph, Solved(model), calendar),
         arrays={"probe.forecast": probe},
-        inputs=linear_inputs(model),
+        inputs=linear_inputs(Solved(model)),
     )
 
     forecast = Forecaster(BundleModel(bundle, model_bytes)).forecast(series, 2 * horizon)
@@ -93,5 +93,5 @@ def test_a_bundle_of_format_2_holds_all_that_linear_needs() -> None:
     path = numpy(scaled[None, -length:], series.times[-1:])
     later = numpy(np.concatenate([scaled[None], path], axis=1)[:, -length:], forecast.times[horizon - 1 : horizon])
     expected = np.concatenate([path[0], later[0]]) * recipe.scales_of_targets + recipe.offsets_of_targets
-    assert linear_inputs(model) == ("past", "places", "clock")
+    assert linear_inputs(Solved(model)) == ("past", "places", "clock")
     np.testing.assert_allclose(forecast.mean, expected, rtol=1e-4)
