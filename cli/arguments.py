@@ -90,7 +90,15 @@ def build_parser(*further: AddCommands) -> argparse.ArgumentParser:
         type=_positive,
         help=f"number of last rows to send; else none if they are stored; else {DEFAULT_ROWS} or as many as needed",
     )
-    forecast.add_argument("--ignore", action="append", default=[], metavar="COLUMN", help="leave a column of --csv out")
+    forecast.add_argument(
+        "--future",
+        type=Path,
+        metavar="FILE",
+        help="the values of the columns known ahead (FUTURE_COLUMNS), at the times of the forecast",
+    )
+    forecast.add_argument(
+        "--ignore", action="append", default=[], metavar="COLUMN", help="leave a column of --csv and --future out"
+    )
     forecast.add_argument("--target", action="append", default=[], help="show only this target; may be repeated")
     forecast.add_argument("--plot", type=_picture, metavar="FILE.png", help="write a picture, too")
 

@@ -23,6 +23,8 @@ from flts.contracts import lifecycle
 from flts.errors import NotFoundError, RejectedError
 
 OK, FAILED, USAGE = 0, 1, 2
+MOST_FUTURE_ROWS = 10_000
+"""Last rows of a file with values known ahead that are sent."""
 WHY_SHOWN = (
     "pipeline_run_id",
     "identifier",
@@ -170,6 +172,9 @@ def forecast(client: GatewayClient, arguments: argparse.Namespace) -> int:
     if arguments.csv is not None:
         measured = body
     horizon = arguments.horizon or _horizon(champion)
+    if arguments.future is not None:
+        ahead = body_from_csv(arguments.future, rows=MOST_FUTURE_ROWS, ignore=arguments.ignore)
+        body = {**body, "future": ahead["data"]}
     answer = client.forecast(body, horizon=horizon, identifier=arguments.name)
     known = render.forecast_targets(answer)
     unknown = [target for target in arguments.target if target not in known]

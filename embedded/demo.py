@@ -7,7 +7,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -214,9 +214,12 @@ def _first_forecast(
         try:
             champion = _served(client, identifier)
             needed = max(CONTEXT_ROWS, int(champion.get("rows_required") or 0))
+            horizon, ahead = _served_horizon(champion), champion.get("future_columns") or ()
+            needed += horizon if ahead else 0
             if needed > rows:
                 body, rows = client.tail(identifier, rows=needed), needed
-            answer = client.forecast(body, horizon=_served_horizon(champion), identifier=identifier)
+            request = _known_ahead(body, ahead, horizon) if ahead else body
+            answer = client.forecast(request, horizon=horizon, identifier=identifier)
             if promoted is None or answer.get("run_id") == promoted or time.monotonic() > deadline:
                 return body, answer
         except ApiError as error:
@@ -227,6 +230,13 @@ def _first_forecast(
         if time.monotonic() > deadline:
             return body, None
         time.sleep(0.2)
+
+
+def _known_ahead(body: Mapping[str, Any], columns: Sequence[str], horizon: int) -> dict[str, Any]:
+    """Return a request for the last ``horizon`` rows of a tail, whose values of the columns known ahead are known."""
+    data = body["data"]
+    earlier = {name: values[:-horizon] for name, values in data.items()}
+    return {**body, "data": earlier, "future": {name: data[name][-horizon:] for name in columns}}
 
 
 def _served_horizon(champion: Mapping[str, Any]) -> int:

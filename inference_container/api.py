@@ -38,9 +38,11 @@ EXAMPLE = {
     "inference_length": 2,
     "data": {"time": ["2024-01-01T00:00:00Z", "2024-01-01T00:01:00Z"], "down": [1.5, None], "up": [0.25, 0.5]},
 }
+FUTURE_EXAMPLE = {"identifier": "shop", "inference_length": 3, "future": {"promotion": [0, 1, 1]}}
 EXAMPLES = {
     "without rows": {"summary": "from the stored rows", "value": {"identifier": "sample", "inference_length": 2}},
     "with rows": {"summary": "from the rows sent", "value": EXAMPLE},
+    "with values known ahead": {"summary": "with the values of columns known ahead", "value": FUTURE_EXAMPLE},
 }
 ANSWER_EXAMPLE = {
     "status": "SUCCESS",
@@ -272,6 +274,10 @@ def _rest(champions: Champions, background: Sequence[Starts]) -> FastAPI:
         that is too long to be filled is refused as `gap_to_history`. If stored rows were used, the answer has
         `history_until`, the time of the last one, and a `warning` if the whole forecast is in the past.
 
+        `future` has the values of the champion's `future_columns` (`GET /models`) at the steps of the forecast: a list
+        per column that begins with the first step, or with a time column the values at these times. A value that is
+        missing is refused as `missing_future`, with its column and step.
+
         In the answer, `horizon_steps` are the steps that the champion was judged at, and `calibrated_steps` those that
         its bounds were calibrated for; later steps are extrapolated. `baseline` is given only if no model passed the
         gate: it is the reason why the best baseline is served.
@@ -284,7 +290,8 @@ def _rest(champions: Champions, background: Sequence[Starts]) -> FastAPI:
 
         `horizon_steps` are the steps that the champion was judged at. `score` is in units of the best baseline's error
         on the run's held-out rows: 1 is the best baseline, lower is better. `baseline` is given only if a baseline is
-        served, with the reason. `history_until` is the time of the last stored row, if a forecast needs no rows.
+        served, with the reason. `future_columns` are those whose values a forecast needs. `history_until` is the time
+        of the last stored row, if a forecast needs no rows.
         """
         return {"models": champions.describe(), "default": champions.default(), "known": champions.known}
 

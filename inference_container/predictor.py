@@ -16,6 +16,7 @@ from inference_container.champions import Champions
 from inference_container.domain.answer import answer_body
 from inference_container.domain.batching import Batcher
 from inference_container.domain.champion import Champion
+from inference_container.domain.future import read_future
 from inference_container.domain.request import check_horizon, decode_request, read_rows
 from inference_container.forecast_log import ForecastLog
 
@@ -80,7 +81,8 @@ class Predictor:
             msg = "the forecast would end after the year 9999"
             raise RejectedError(msg, code="bad_horizon", field="inference_length")
         series = Series(rows.times, needs.value_columns, rows.values, needs.grid)
-        answer = await self._batcher.submit(champion, series, request.inference_length)
+        future = read_future(request, needs, rows.times[-1:])
+        answer = await self._batcher.submit(champion, series, request.inference_length, future)
         if rows.history_until is None:
             encoded = answer_body(answer, rows.style)
         else:

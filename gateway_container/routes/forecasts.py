@@ -27,6 +27,7 @@ PREDICT_BODY: dict[str, Any] = {
                         "inference_length": {"type": "integer", "minimum": 1},
                         "index_col": {"type": "string"},
                         "data": {"type": "object", "additionalProperties": {"type": "array", "items": {}}},
+                        "future": {"type": "object", "additionalProperties": {"type": "array", "items": {}}},
                     },
                 }
             }
@@ -42,6 +43,9 @@ async def predict(request: Request) -> Response:
     Without `data` the champion forecasts from the stored rows, the last ones of its data set; the answer then has
     `history_until`. Fewer rows than the champion needs continue the stored rows. Where the inference service requires
     a key of its own (INFERENCE_API_KEY), the header x-api-key with that key is forwarded.
+
+    `future` has the values of the champion's `future_columns` at the steps of the forecast, column by column from the
+    first step on; with a column of times, the values are found by their times.
 
     The answer has `horizon_steps`, the steps that the champion was judged at, and `baseline`, a reason, if no model
     passed the gate and the best baseline is served.
@@ -65,7 +69,8 @@ async def models(request: Request) -> Response:
 
     `score` is the error over the horizon on held-out rows, in units of the best baseline's error at each step: 1 is the
     best baseline, lower is better. `baseline` is given only if the best baseline is served, with the reason.
-    `history_until` is given if a forecast needs no rows: the time of the last stored row.
+    `future_columns` are the columns whose values a forecast needs in `future`. `history_until` is given if a forecast
+    needs no rows: the time of the last stored row.
     """
     return await _pass_on(gateway_of(request), request, "GET", "/models", None)
 

@@ -87,8 +87,12 @@ class Batcher:
         """Requests under way."""
         self._backlog_seconds = 0.0
 
-    def submit(self, champion: Champion, series: Series, horizon_steps: int) -> asyncio.Future[Answer]:
+    def submit(
+        self, champion: Champion, series: Series, horizon_steps: int, future_values: FloatArray | None = None
+    ) -> asyncio.Future[Answer]:
         """Admit a request and return the future of its answer.
+
+        ``future_values`` (h, q) are those of the champion's `Needs.future_columns`, None without such columns.
 
         A request that cannot be forecast fails alone. An unexpected error of a model call fails all its requests.
 
@@ -115,7 +119,7 @@ class Batcher:
         lane = self._lanes.get(champion)
         if lane is None:
             lane = self._lanes[champion] = _Lane(champion, loop, self._slow, self._forget)
-        lane.add(_Job(series, horizon_steps, loop.time() + self.deadline_seconds, future))
+        lane.add(_Job(series, horizon_steps, loop.time() + self.deadline_seconds, future, future_values))
         return future
 
     def close(self) -> None:
@@ -132,6 +136,7 @@ class _Job:
     horizon_steps: int
     deadline: float
     future: asyncio.Future[Answer]
+    future_values: FloatArray | None = None
     imputed_cells: int = 0
     passes: Passes | None = None
     """The rolling forecast under way; ``inputs`` are its next model inputs."""
@@ -275,7 +280,7 @@ class _Lane:
         """Append the inputs of all short jobs; return the jobs whose rows can be used."""
         if not jobs:
             return []
-        stack = stack_inputs(self._champion, source, [job.series for job in jobs])
+        stack = stack_inputs(self._champion, source, [job.series for job in jobs], [job.future_values for job in jobs])
         for at, error in stack.refused.items():
             _fail(jobs[at], error)
         for at, cells in stack.imputed_cells.items():
@@ -289,7 +294,7 @@ class _Lane:
         if job.passes is not None:
             return True
         try:
-            job.passes = self._champion.forecaster.passes(job.series, job.horizon_steps)
+            job.passes = self._champion.forecaster.passes(job.series, job.horizon_steps, job.future_values)
             job.inputs = next(job.passes)
         except RejectedError as error:
             _fail(job, error)

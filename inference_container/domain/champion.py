@@ -128,6 +128,7 @@ class Champion:
             "input_kind": self.bundle.input_kind,
             "targets": list(self.targets),
             "columns": list(self.needs.columns),
+            "future_columns": list(self.needs.future_columns),
             "rows_required": self.needs.rows_required,
             "step": self.needs.grid.text,
             "step_seconds": self.needs.grid.step_seconds,
@@ -197,6 +198,7 @@ def _needs(bundle: Bundle, forecaster: Forecaster, limit: int) -> Needs:
         form=recipe.form,
         max_horizon_steps=limit if own is None else min(own, limit),
         bundle_limits_horizon=own is not None and own <= limit,
+        future_columns=bundle.future_columns,
     )
 
 

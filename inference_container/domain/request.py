@@ -15,16 +15,13 @@ from flts.errors import RejectedError
 from flts.forecasting.file_form import FileForm
 from flts.forecasting.grid import Grid
 from flts.forecasting.series import check_grid, regularise
-from flts.ingest.cell import CellFormat
-from flts.times import TimeFormat
+from inference_container.domain.cells import PLACE, read_numbers, read_times
 from inference_container.domain.history import History
-from inference_container.domain.times import TimeStyle, WritesTimes, read_epoch, read_iso
+from inference_container.domain.times import WritesTimes
 
 SHOWN_NAMES = 20
 SHOWN_DIGITS = 20
-DATE_LENGTH = 10  # characters of YYYY-MM-DD
 EMPTY_LENGTH = 64  # bytes; a longer column is taken as one with rows, so that long columns are not copied
-_INFINITE = (float("inf"), float("-inf"))
 
 Name = Annotated[str, msgspec.Meta(max_length=256)]
 
@@ -38,6 +35,8 @@ class PredictRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     config_hash: Name | None = None
     inference_length: int = 1
     index_col: Name | None = None
+    future: dict[str, msgspec.Raw] = {}
+    """Values of the columns that are known ahead at the steps of the forecast, column by column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +61,8 @@ class Needs:
     """Longest horizon: the bundle's, or the server's limit."""
     bundle_limits_horizon: bool
     """Whether ``max_horizon_steps`` is the limit of a bundle that cannot be rolled further."""
+    future_columns: tuple[str, ...] = ()
+    """Columns whose values at the steps of the forecast are needed."""
 
     @property
     def value_columns(self) -> tuple[str, ...]:
@@ -83,16 +84,6 @@ class Rows:
 
 
 _REQUEST = msgspec.json.Decoder(PredictRequest)
-_NUMBERS = msgspec.json.Decoder(list[float | None])
-_TEXTS = msgspec.json.Decoder(list[str])
-# Integers are limited to 2**62, because JSON allows integers of thousands of digits, which do not fit into 64 bits.
-_EPOCHS = msgspec.json.Decoder(list[Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)] | float])
-# The cells of a file as text, or as JSON writes their values.
-_CELLS = msgspec.json.Decoder(list[str | int | float])
-_VALUES = msgspec.json.Decoder(list[float | bool | str | None])
-_OFFSET = re.compile(r"(?:[zZ]|[+-]\d{2}(?::?\d{2})?)$")
-_PLACE = re.compile(r" - at `(.*)`$")
-_ROW = re.compile(r"\[(\d+)\]")
 
 
 def decode_request(body: bytes) -> PredictRequest:
@@ -201,7 +192,7 @@ def _read_columns(
             _refuse("unknown_column", f"{name}: the model does not know this column; it knows {shown}", name)
     if time_column in known and request.index_col is not None:
         _refuse("bad_request", f"{time_column}: is a measured column, not the time", "index_col")
-    times, style = _read_times(data[time_column], time_column, needs.form)
+    times, style = read_times(data[time_column], time_column, needs.form)
     count = len(times)
     if count > max_rows:
         _refuse("too_many_rows", f"data: {count} rows are more than the {max_rows} that a request may have", "data")
@@ -252,39 +243,6 @@ def _time_column(request: PredictRequest, form: FileForm | None) -> str:
     raise RejectedError(message, code=code, field="index_col")
 
 
-def _read_times(raw: msgspec.Raw, column: str, form: FileForm | None) -> tuple[NDArray[np.int64], WritesTimes]:
-    if form is None:
-        return _read_plain_times(raw, column)
-    try:
-        cells = _CELLS.decode(raw)
-        return form.time_format.read(cells, field=column), form.time_format
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return _read_plain_times(raw, column)
-    except RejectedError as error:
-        # A request may write times in ISO 8601 or epoch seconds, however the files write them.
-        try:
-            if form.time_format.zone is None or not isinstance(cells[0], str) or _OFFSET.search(cells[0], DATE_LENGTH):
-                return _read_plain_times(raw, column)
-            local = TimeFormat("YYYY-MM-DDTHH:mm:ss", form.time_format.zone)
-            return local.read(cells, field=column), local
-        except RejectedError:
-            raise error from None
-
-
-def _read_plain_times(raw: msgspec.Raw, column: str) -> tuple[NDArray[np.int64], TimeStyle]:
-    view = bytes(raw)
-    try:
-        if view[1:].lstrip()[:1] == b'"':
-            return read_iso(_TEXTS.decode(view), field=column)
-        numbers = _EPOCHS.decode(view)
-    except msgspec.ValidationError as error:
-        row, reason = _row(error)
-        _refuse("bad_time", f"{column}: {row}{reason}; times are ISO 8601 texts or epoch seconds, not a mix", column)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        _refuse("bad_time", f"{column}: {error}", column)
-    return read_epoch(numbers, field=column, integers=all(isinstance(number, int) for number in numbers))
-
-
 def _read_values(data: dict[str, msgspec.Raw], needs: Needs, time_column: str, count: int) -> NDArray[np.float64]:
     columns: list[list[float | None]] = []
     for name in needs.columns:
@@ -295,7 +253,7 @@ def _read_values(data: dict[str, msgspec.Raw], needs: Needs, time_column: str, c
             if name in needs.constants:
                 columns.append([None] * count)
             continue
-        column = _read_numbers(raw, name, needs.form)
+        column = read_numbers(raw, name, needs.form)
         if len(column) != count:
             message = f"{name}: has {len(column)} values, {time_column} has {count}"
             _refuse("unequal_columns", message, name)
@@ -307,54 +265,16 @@ def _read_values(data: dict[str, msgspec.Raw], needs: Needs, time_column: str, c
     return np.array(columns, dtype=np.float64).T
 
 
-def _read_numbers(raw: msgspec.Raw, name: str, form: FileForm | None) -> list[float | None]:
-    try:
-        return _NUMBERS.decode(raw)
-    except msgspec.ValidationError as error:
-        if (cells := _read_cells(raw, form)) is not None:
-            return cells
-        row, reason = _row(error)
-        if not row:
-            _refuse("bad_column", f"{name}: {reason}; a column is a list of numbers and nulls", name)
-        _refuse(
-            "bad_number",
-            f"{name}: {row}{reason}; values are numbers or null, or cells as the files of the data set have them",
-            name,
-        )
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        _refuse("bad_number", f"{name}: {error}", name)
-
-
-def _read_cells(raw: msgspec.Raw, form: FileForm | None) -> list[float | None] | None:
-    """Return the numbers of cells that a file of the data set may have, or None if a cell is no number."""
-    try:
-        cells = _VALUES.decode(raw)
-    except msgspec.ValidationError:
-        return None
-    meaning = CellFormat() if form is None else CellFormat(form.decimal, form.thousands, form.missing)
-    numbers = [meaning.number(cell) if isinstance(cell, str) else cell for cell in cells]
-    wrong = any(number is None and cell is not None for number, cell in zip(numbers, cells, strict=True))
-    return None if wrong or any(number in _INFINITE for number in numbers) else numbers
-
-
 def _place(error: msgspec.ValidationError) -> tuple[str | None, str]:
     """Return the field and the reason of msgspec's message."""
     text = str(error)
-    match = _PLACE.search(text)
-    reason = _PLACE.sub("", text).replace("`", "")
+    match = PLACE.search(text)
+    reason = PLACE.sub("", text).replace("`", "")
     if match is None:
         # The field's name ends msgspec's messages "missing required field data" and "contains unknown field x".
         unknown = re.search(r"field (\S+)$", reason)
         return (unknown.group(1), reason) if unknown else (None, reason)
     return match.group(1).removeprefix("$.").removeprefix("$") or None, reason
-
-
-def _row(error: msgspec.ValidationError) -> tuple[str, str]:
-    """Return ``"row 3: "`` (or nothing) and the reason of msgspec's message."""
-    text = str(error)
-    match = _PLACE.search(text)
-    row = _ROW.search(match.group(1)) if match else None
-    return (f"row {row.group(1)}: " if row else ""), _PLACE.sub("", text).replace("`", "")
 
 
 def _refuse(code: str, message: str, field: str | None = None) -> NoReturn:

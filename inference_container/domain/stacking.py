@@ -28,11 +28,18 @@ class Stack:
     """The error of each request whose rows cannot be used, by the request's index."""
 
 
-def stack_inputs(champion: Champion, source: PassInputs, requests: Sequence[Series]) -> Stack:
+def stack_inputs(
+    champion: Champion, source: PassInputs, requests: Sequence[Series], futures: Sequence[FloatArray | None]
+) -> Stack:
     """Scale the last rows of all requests at once and make the model's inputs from them.
 
     Without nulls a row's scaled values depend on that row alone, so all requests are scaled as one table. A request
     with nulls in its window is scaled separately, because its cells are filled from its own earlier rows.
+
+    Parameters
+    ----------
+    futures : sequence of (h, q) or None
+        Values that are known ahead, of each request; each is as long as its forecast.
     """
     recipe, rows = champion.bundle.recipe, champion.needs.rows_required
     values = np.array([series.values[-rows:] for series in requests])
@@ -47,8 +54,19 @@ def stack_inputs(champion: Champion, source: PassInputs, requests: Sequence[Seri
         except RejectedError as error:
             refused[at] = error
     usable = [at for at in range(len(requests)) if at not in refused]
-    state = source.start(scaled[usable] if refused else scaled, times[usable, -1])
+    ahead = _ahead(champion, source, [futures[at] for at in usable])
+    state = source.start(scaled[usable] if refused else scaled, times[usable, -1], ahead)
     return Stack(state.inputs(), usable, imputed_cells, refused)
+
+
+def _ahead(champion: Champion, source: PassInputs, futures: Sequence[FloatArray | None]) -> FloatArray | None:
+    """Return the scaled values that are known ahead, (b, h, q), the last ones repeated in shorter forecasts."""
+    if not len(source.known_columns):
+        return None
+    given = [future for future in futures if future is not None]
+    longest = max((len(future) for future in given), default=0)
+    padded = [np.concatenate([each, np.repeat(each[-1:], longest - len(each), axis=0)]) for each in given]
+    return champion.forecaster.scaled_future(np.array(padded)) if padded else None
 
 
 def _filled(champion: Champion, series: Series) -> tuple[FloatArray, int]:

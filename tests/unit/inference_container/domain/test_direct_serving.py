@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flts.errors import RejectedError
-from flts.forecasting.recipe import RecipeSpec
 from flts.forecasting.series import Series
 from inference_container.domain.batch_forecast import forecast_test_rows
 from inference_container.domain.batching import Answer, Batcher
@@ -153,21 +151,6 @@ def test_models_shows_the_horizon_and_the_rows(champion: Champion) -> None:
         "calibrated_steps": 24,
         "rows_required": 48,
     }
-
-
-def test_a_champion_that_needs_columns_known_ahead_is_refused() -> None:
-    series = hourly_series(extra=True)
-    made = direct_bundle(
-        series,
-        spec=RecipeSpec(targets=("c0", "c1")),
-        inputs=("past", "places", "clock", "future"),
-        future_columns=("c2",),
-        arrays={"probe.future": np.zeros((2, 72, 1), np.float32)},
-    )
-
-    with pytest.raises(RejectedError, match="future values of c2") as refused:
-        champion_of(made)
-    assert refused.value.code == "bad_bundle"
 
 
 def test_test_rows_are_forecast_in_batch_within_the_limits() -> None:
