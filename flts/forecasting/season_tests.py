@@ -131,7 +131,8 @@ def _counts(values: FloatArray, changes: FloatArray, *, share: float) -> bool:
     measures = [_enough(one) for one in (values, changes)]
     k, steps = min(len(one) for one in measures), values.shape[1]
     if k < LEAST_SEASONS:
-        return k > 1 and all(_alike(one, share * PAIR_LEVEL, exact) for one in measures)
+        # The oldest season may have values at half of its places but differences at fewer.
+        return k > 1 and all(_alike(one[-k:], share * PAIR_LEVEL, exact) for one in measures)
     chances = [_chance(one, exact) for one in measures]
     few, short = k < FEW_SEASONS, steps < SHORT_STEPS
     level = share * LEVEL * (STRICTER if few else 1.0) * (STRICTER if short else 1.0)

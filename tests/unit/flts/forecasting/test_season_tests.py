@@ -47,6 +47,24 @@ def test_a_season_in_the_changes_of_a_random_walk_is_found() -> None:
     assert _found((noise + 2 * np.sin(2 * np.pi * hours / 24)).cumsum()) == (24,)
 
 
+@pytest.mark.parametrize("steps", [1, 3])
+def test_any_number_of_rows_can_be_tested(steps: int) -> None:
+    grid = MonthGrid(steps)
+    values = np.random.default_rng(0).standard_normal((60, 1))
+
+    for rows in range(len(values) + 1):
+        assert find_seasons(values[:rows], times_of(grid, rows), grid).steps == ()
+
+
+def test_two_seasons_and_half_of_a_third_can_be_alike() -> None:
+    grid = MonthGrid(1)
+    values = np.tile(np.random.default_rng(0).standard_normal(12), 3)[6:]
+
+    found = find_seasons(values[:, None], times_of(grid, 30), grid)
+
+    assert found.steps == (12,)
+
+
 def test_a_season_that_grows_with_the_level_is_found() -> None:
     months = np.arange(60)
     values = 100 * np.exp(0.02 * months) * (1 + 0.2 * np.sin(2 * np.pi * months / 12))
