@@ -233,6 +233,9 @@ def _horizon_note(board: Record, blocks: Sequence[str], shown: Sequence[str], wi
         f"{len(board.get('targets') or ())} target(s), {board.get('origins', 0):,} forecasts on "
         f"{board.get('test_rows', 0):,} held-out rows"
     )
+    if "seasons" in board:
+        seasons = f"seasons: {_listed(board['seasons'])} steps" if board["seasons"] else "no season found"
+        facts[-1] += f"; {seasons} in the training rows"
     return [line for fact in facts for line in textwrap.wrap(fact, width, subsequent_indent="  ")]
 
 

@@ -27,7 +27,7 @@ from flts.errors import RejectedError, RetryableError
 from flts.forecasting.linear.folds import linear_folds
 from flts.forecasting.recipe import FittedRecipe, observed_targets, raw_rows
 from flts.forecasting.scores import naive_errors
-from flts.forecasting.seasons import season_steps
+from flts.forecasting.season_tests import table_seasons
 from flts.forecasting.series import FloatArray, IntArray, Series, segment_starts
 from flts.forecasting.windows import target_rows
 from flts.observability.logs import get_logger
@@ -255,7 +255,9 @@ class _Evaluation:
         return training_set(features, self._recipe, self._settings)
 
     def _held_out(self, test: Series, train: TrainingSet, usable: IntArray, passes: int) -> HeldOut:
-        features = train.features
+        features, fit_stop = train.features, train.tails.fit_stop
+        observed = observed_targets(self._recipe, features)
+        seasons = table_seasons(observed[:fit_stop], features.times[:fit_stop], features.grid)
         targets = self._recipe.varying_targets
         scored, informative = scoring.plan_passes(
             usable,
@@ -263,19 +265,19 @@ class _Evaluation:
             first_row=self._data.raw_test_context_rows,
             scored_steps=self._steps,
             targets=len(targets),
-            season_steps=season_steps(features.grid, len(features)),
+            season_steps=next(iter(seasons), None),
             passes=passes,
         )
-        seasons = [steps for steps in features.grid.seasons if len(features) >= 2 * steps]
         actual = test.select(targets).values
         return HeldOut(
             values=np.where(np.isfinite(actual), actual, np.nan),
             targets=targets,
             scale=self._recipe.scales_of_targets,
-            naive_error=naive_errors(observed_targets(self._recipe, features), features.segments()),
+            naive_error=naive_errors(observed, features.segments()),
             weights=self._settings.weights(),
             scored=scored,
             informative=informative,
+            seasons=seasons,
             blocks=scoreboard_blocks(max(self._steps), seasons),
         )
 

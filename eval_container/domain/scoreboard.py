@@ -70,6 +70,7 @@ def build_scoreboard(
         board["targets"] = list(held_out.targets)
         board["score_horizons"] = list(held_out.scored.steps)
         board["horizon_steps"] = held_out.scored.horizon
+        board["seasons"] = list(held_out.seasons)
         board["blocks"] = [{"first": block.first, "last": block.last} for block in held_out.blocks]
         board["origins"] = len(held_out.scored.origins)
         board["informative"] = [

@@ -80,6 +80,8 @@ class HeldOut:
     """Of RMSE, MAE and MSE in the composite."""
     scored: Pass
     informative: tuple[Pass, ...] = ()
+    seasons: tuple[int, ...] = ()
+    """Seasons in rows that the fit rows confirm, the shortest first."""
     blocks: tuple[StepBlock, ...] = ()
     """Blocks of steps whose scores the scoreboard shows."""
 
@@ -185,7 +187,7 @@ def plan_passes(
     usable : (n,)
         Rows that have a whole window before them, for every contender.
     season_steps : int, optional
-        One season; None if the training rows do not contain two.
+        The shortest season of the training rows; None if they have none.
     passes : int
         Most passes in which a contender forecasts the scored steps.
     """

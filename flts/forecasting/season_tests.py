@@ -33,6 +33,10 @@ ROUNDING = 1e-12
 """Deviations below this share of the largest value are rounding errors."""
 LEAST_SEASONS = 3
 """Seasons from which Student's t over seasons is used."""
+MOST_TARGETS = 64
+"""Targets that `table_seasons` tests, 0.06 s of CPU on 1,000 rows; 1,000 targets would take 1 s."""
+MOST_CELLS = 500_000
+"""Cells that `table_seasons` tests, 0.2 s of CPU and 75 MB; older rows are left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,19 @@ def find_seasons(values: FloatArray, times: IntArray, grid: Grid) -> FoundSeason
         rest -= folded.profile[folded.places]
     counted = sorted({steps for own in found for steps in own})
     return FoundSeasons(tuple(counted), tuple(tuple(own) for own in found))
+
+
+def table_seasons(values: FloatArray, times: IntArray, grid: Grid) -> tuple[int, ...]:
+    """Return the seasons in rows that count for a table, the shortest first, in bounded time.
+
+    Of a table with many targets, evenly spread ones are tested, and of a long one the newest rows. See `find_seasons`
+    for the parameters.
+    """
+    rows = min(len(values), MOST_CELLS)
+    targets = values.shape[1]
+    tested = min(targets, MOST_TARGETS, max(1, MOST_CELLS // max(rows, 1)))
+    spread = np.arange(tested) * targets // max(tested, 1)
+    return find_seasons(values[len(values) - rows :, spread], times[len(times) - rows :], grid).steps
 
 
 @dataclass(frozen=True, slots=True, eq=False)

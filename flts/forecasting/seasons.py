@@ -13,11 +13,6 @@ LONGER_GAIN = 0.1
 """Share of a shorter season's error that a longer one must save."""
 
 
-def season_steps(grid: Grid, train_rows: int) -> int | None:
-    """Return the season in rows: the shortest of ``grid.seasons`` that the training rows contain twice, or None."""
-    return next(iter(seasons_within(grid, train_rows)), None)
-
-
 def seasons_within(grid: Grid, train_rows: int) -> tuple[int, ...]:
     """Return the seasons of ``grid.seasons`` that the training rows contain twice, in rows, the shortest first."""
     return tuple(steps for steps in grid.seasons if train_rows >= 2 * steps)
@@ -28,7 +23,9 @@ def best_season(
 ) -> int | None:
     """Return the season whose repetition has the least mean absolute error over a horizon.
 
-    A longer season needs more rows before a forecast, so it must be better by more than `LONGER_GAIN`. Step h of a
+    A longer season needs more rows before a forecast, so it must be better by more than `LONGER_GAIN`. This comparison
+    is the only test: seasons that `flts.forecasting.season_tests` does not confirm take part, because their repetition
+    is often the best baseline (docs/decisions/0007-seasons.md). Step h of a
     forecast repeats the row whole seasons before it, the fewest that reach the rows before the forecast.
 
     Parameters

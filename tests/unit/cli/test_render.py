@@ -195,6 +195,20 @@ def test_scored_steps_that_are_not_all_of_the_horizon_are_named() -> None:
     assert "mean error at steps 1, 12, 24, in units" in text(render.scoreboard_table({"scoreboard": board}))
 
 
+@pytest.mark.parametrize(
+    ("seasons", "shown"),
+    [
+        ([24, 168], "held-out rows; seasons: 24, 168 steps in the training rows"),
+        ([], "held-out rows; no season found in the training rows"),
+        (None, "held-out rows"),
+    ],
+)
+def test_the_seasons_of_the_training_rows_are_named(seasons: list[int] | None, shown: str) -> None:
+    board = horizon_scoreboard(horizon=24, blocks=DAY) | ({} if seasons is None else {"seasons": seasons})
+
+    assert " ".join(text(render.scoreboard_table({"scoreboard": board})).split()).endswith(shown)
+
+
 def test_targets_are_shown_one_by_one_in_their_own_unit() -> None:
     assert (
         text(render.target_table(VIEW))

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from eval_container.ending import Ending
@@ -12,6 +13,7 @@ from flts.contracts.events import EvaluateRequest, Event, ModelSelected, Rollbac
 from flts.contracts.ids import derived_event_id, derived_run_id, new_pipeline_run_id
 from flts.contracts.lifecycle import RunState
 from flts.errors import RejectedError
+from flts.forecasting.series import Series
 from tests.evaluated_runs import (
     CREATED,
     IDENTIFIER,
@@ -217,13 +219,14 @@ def test_of_a_random_walk_the_last_value_is_served_and_no_model_that_repeats_it(
 
 
 def test_a_horizon_in_the_message_is_scored_at_every_step(flts: Installation) -> None:
-    run = flts.run()
+    run = flts.run(_daily())
     data = run.data.model_copy(update={"horizon_steps": 24})
 
     selected = _only(flts.send(data, flts.trained(run, "GRU", 0.8), flts.trained(run, "LSTM", 0.5)))
 
     board = flts.scoreboard(selected)
     assert (board["horizon_steps"], board["score_horizons"][-1], board["origins"]) == (24, 24, 177)
+    assert board["seasons"] == [24]
     assert [(block["first"], block["last"]) for block in board["blocks"]] == [
         (1, 1),
         (2, 3),
@@ -237,6 +240,20 @@ def test_a_horizon_in_the_message_is_scored_at_every_step(flts: Installation) ->
     pointer = flts.pointer()
     assert pointer is not None
     assert pointer["horizon_steps"] == 24
+
+
+@pytest.mark.parametrize(("daily", "seasons"), [(True, [24]), (False, [])])
+def test_the_scoreboard_has_rows_of_a_season_only_if_the_training_rows_show_it(
+    flts: Installation, daily: bool, seasons: list[int]
+) -> None:
+    run = flts.run(_daily() if daily else None)
+
+    selected = _only(flts.send(run.data, flts.trained(run, "GRU", 0.8), flts.trained(run, "LSTM", 0.5)))
+
+    board = flts.scoreboard(selected)
+    assert board["seasons"] == seasons
+    assert [extra["steps"] for extra in board["informative"]] == sorted([10, *seasons, 60])
+    assert "seasonal-naive" in {row["name"] for row in board["references"]}
 
 
 def test_a_candidate_that_few_rows_can_feed_is_refused_and_the_others_are_scored_on_all(tmp_path: Path) -> None:
@@ -697,6 +714,13 @@ def test_giving_up_on_a_decided_run_tells_its_decision(flts: Installation) -> No
     run, selected = _champion(flts)
 
     assert Ending(flts.adapters(), flts.now).give_up(run.data, None, "whatever") == [selected]
+
+
+def _daily() -> Series:
+    """Return an autoregression with a wave of a day."""
+    series = autoregression(800, 0.5)
+    wave = 3 * np.sin(2 * np.pi * np.arange(len(series)) / 24)
+    return replace(series, values=series.values + wave[:, None])
 
 
 def _overdue(run: Run) -> EvaluateRequest:

@@ -10,7 +10,7 @@ from flts.forecasting.baselines import STEPS, Constant, Repeat, WindowShape, fit
 from flts.forecasting.grid import FixedGrid
 from flts.forecasting.recipe import RecipeSpec, fit_recipe, measured_only, raw_rows, targets_only, transform
 from flts.forecasting.ridge import RidgeModel
-from flts.forecasting.seasons import season_steps
+from flts.forecasting.seasons import seasons_within
 from flts.forecasting.series import Series
 from flts.forecasting.splits import as_train, tails
 from tests.training_sets import made_series
@@ -43,7 +43,7 @@ def fitted(kind: str, series: Series, shape: WindowShape = SHAPE, **spec: Any) -
 def test_the_season_is_the_shortest_of_which_training_holds_two(
     step_seconds: int, train_rows: int, season: int | None
 ) -> None:
-    assert season_steps(FixedGrid(step_seconds), train_rows) == season
+    assert next(iter(seasons_within(FixedGrid(step_seconds), train_rows)), None) == season
 
 
 def test_persistence_repeats_the_last_row_of_its_window() -> None:

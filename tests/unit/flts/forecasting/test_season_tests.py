@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from flts.forecasting.grid import DAY, HOUR, FixedGrid, MonthGrid
-from flts.forecasting.season_tests import find_seasons
+from flts.forecasting.season_tests import MOST_TARGETS, find_seasons, table_seasons
 from flts.forecasting.series import FloatArray, Series, regularise
 from flts.ingest.sample import STEP_SECONDS, TRAIN_ROWS, generate_sample
 from tests.false_seasons import GRIDS, KINDS, false_seasons, times_of
@@ -143,6 +143,38 @@ def test_a_grid_without_seasons_and_a_table_without_rows_have_none() -> None:
     assert find_seasons(values, times_of(odd, 500), odd).steps == ()
     assert find_seasons(values[:0], times_of(odd, 0), HOURLY).by_target == ((), ())
     assert find_seasons(np.full((500, 2), np.nan), times_of(HOURLY, 500), HOURLY).steps == ()
+
+
+def test_of_many_targets_evenly_spread_ones_are_tested() -> None:
+    hours, _ = _hourly(24 * 30)
+    values = np.random.default_rng(0).standard_normal((len(hours), 10 * MOST_TARGETS))
+    values[:, 5:10] += 3 * np.sin(2 * np.pi * hours / 24)[:, None]
+    times = times_of(HOURLY, len(hours))
+
+    assert find_seasons(values, times, HOURLY).steps == (24,)
+    assert table_seasons(values, times, HOURLY) == ()  # columns 5 to 9 are between two tested ones
+    assert table_seasons(values[:, 5:15], times, HOURLY) == (24,)
+    assert table_seasons(values[:, 5:], times, HOURLY) == (24,)
+
+
+def test_many_targets_cost_as_much_as_the_tested_ones() -> None:
+    values = np.random.default_rng(0).standard_normal((1_000, 1_000))
+
+    began = time.process_time()
+    table_seasons(values, times_of(HOURLY, 1_000), HOURLY)
+
+    assert time.process_time() - began < 0.5  # seconds; all targets take 1.0
+
+
+def test_of_a_long_table_the_newest_rows_are_tested(monkeypatch: pytest.MonkeyPatch) -> None:
+    hours, noise = _hourly(24 * 60)
+    values = (noise + 3 * np.sin(2 * np.pi * hours / 24) * (hours < 24 * 30))[:, None]
+    times = times_of(HOURLY, len(hours))
+    monkeypatch.setattr("flts.forecasting.season_tests.MOST_CELLS", 24 * 30)
+
+    assert table_seasons(values, times, HOURLY) == ()
+    assert table_seasons(values[: 24 * 30], times[: 24 * 30], HOURLY) == (24,)
+    assert table_seasons(values[:, :0], times, HOURLY) == table_seasons(values[:0], times[:0], HOURLY) == ()
 
 
 def test_the_sample_has_a_season_of_a_day() -> None:

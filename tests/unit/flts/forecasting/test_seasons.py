@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from flts.forecasting.grid import FixedGrid
-from flts.forecasting.seasons import best_season, season_steps, seasons_within
+from flts.forecasting.seasons import best_season, seasons_within
 
 DAY, WEEK = 24, 168
 
@@ -18,7 +18,6 @@ def week(weeks: int, weekend: float) -> np.ndarray:
 
 def test_the_seasons_are_those_that_the_rows_contain_twice() -> None:
     assert [seasons_within(FixedGrid(3_600), rows) for rows in (47, 48, 336)] == [(), (DAY,), (DAY, WEEK)]
-    assert season_steps(FixedGrid(3_600), 336) == DAY
 
 
 @pytest.mark.parametrize(("weekend", "season"), [(0.0, DAY), (1.0, WEEK)])
