@@ -22,6 +22,7 @@ from eval_container.domain.waiting import (
 from eval_container.ending import STAGE, Ending, at
 from eval_container.judging import Judgement, judge
 from eval_container.settings import EvalSettings
+from flts.bundle import proof
 from flts.contracts.champion_stage import DECIDED, PROVISIONAL, ChampionStage, is_champion, selected_event_id
 from flts.contracts.claim_check import ClaimCheck
 from flts.contracts.events import (
@@ -79,6 +80,9 @@ class DecideRun:
         if isinstance(event, EvaluateRequest):
             return self._evaluate(event, progress)
         if isinstance(event, TrainingData):
+            # The provisional champion waits for the process that proves bundles. It imports its libraries while the
+            # first bundle is trained.
+            proof.warm_up()
             self._expect(event, tuple(self._settings.expected_model_types))
         elif isinstance(event, ModelTraining):
             self._evaluations.put_trained(event)

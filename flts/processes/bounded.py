@@ -92,8 +92,9 @@ class BoundedWorkers:
         self._closed = False
 
     def warm_up(self) -> None:
-        """Start a child, so that the first call does not wait for its imports."""
+        """Start a child if none is idle, so that the next call does not wait for its imports."""
         with self._lock:
+            self._drop_ended()
             if not self._idle and not self._closed:
                 self._idle.append(_Child(self._bounds))
 
@@ -157,6 +158,15 @@ class BoundedWorkers:
                     return child
                 child.kill()
         return _Child(self._bounds)
+
+    def _drop_ended(self) -> None:
+        """Forget the children that ended by themselves because they were idle for too long."""
+        known, self._idle = self._idle, []
+        for child in known:
+            if child.is_alive():
+                self._idle.append(child)
+            else:
+                child.kill()
 
     def _give_back(self, child: _Child) -> None:
         with self._lock:

@@ -64,6 +64,25 @@ def provisional_of(flts: Installation, run: Run) -> dict[str, Any] | None:
     return flts.run_store.evaluations.provisional(IDENTIFIER, run.id)
 
 
+def test_the_process_that_proves_bundles_starts_with_the_training_rows(
+    flts: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[None] = []
+    monkeypatch.setattr("flts.bundle.proof.warm_up", lambda: started.append(None))
+    run = flts.run(daily())
+    result = announced(run, "GRU", error="out of memory")
+
+    assert flts.send(result) == []
+    assert started == []
+    assert flts.send(run.data) == []
+    assert len(started) == 1
+
+    flts.send(*early_events(flts, run))
+    assert flts.run_store.evaluations.decision(IDENTIFIER, run.id) is not None
+    flts.send(run.data)
+    assert len(started) == 1, "a decided run proves no bundle"
+
+
 def test_the_last_result_of_the_baselines_trainer_makes_a_provisional_champion(flts: Installation) -> None:
     flts.tracker = Recorder()
     run = flts.run(daily())

@@ -133,6 +133,23 @@ def test_a_child_that_nobody_asks_leaves_without_a_word(capfd: pytest.CaptureFix
         workers.close()
 
 
+def test_a_warm_up_replaces_a_child_that_left_and_no_other() -> None:
+    workers = BoundedWorkers(Bounds("tests.bounded_work:misbehave", MEMORY, seconds=10, idle_seconds=0.5))
+    try:
+        workers.warm_up()
+        [first] = workers.pids()
+        workers.warm_up()
+        assert workers.pids() == [first]
+        eventually(lambda: not lives(first), "it leaves")
+
+        workers.warm_up()
+
+        [second] = workers.pids()
+        assert second != first
+    finally:
+        workers.close()
+
+
 def test_questions_at_once_have_children_of_their_own(shared: BoundedWorkers, tmp_path: Path) -> None:
     begun, until = tmp_path / "begun", tmp_path / "until"
     asking = threading.Thread(target=shared.ask, args=({"do": "wait", "begun": str(begun), "until": str(until)},))
