@@ -96,10 +96,12 @@ def _panel(axis: Axes, context: Mapping[str, Any], answer: Mapping[str, Any], ta
     lower, upper = _column(answer, f"{target}_lower"), _column(answer, f"{target}_upper")
     if past_times:
         axis.plot(_dates(past_times), past, color=PAST, linewidth=1.2, label="measured")
-        # The forecast's line starts at the last measurement, so that the plot shows no gap.
-        joined = np.concatenate([past[-1:], mean])
-        axis.plot(_dates([past_times[-1], *times]), joined, color=FUTURE, linewidth=1.6, label="forecast")
-        axis.axvline(float(_dates([past_times[-1]])[0]), color=PAST, linewidth=0.8, linestyle=":")
+        # The forecast's line starts at the last measurement before it, so that the plot shows no gap. Later ones are
+        # there if the forecast is one of held-out rows.
+        last = max(0, sum(time < times[0] for time in past_times) - 1)
+        joined = np.concatenate([past[last : last + 1], mean])
+        axis.plot(_dates([past_times[last], *times]), joined, color=FUTURE, linewidth=1.6, label="forecast")
+        axis.axvline(float(_dates([past_times[last]])[0]), color=PAST, linewidth=0.8, linestyle=":")
     else:
         axis.plot(_dates(times), mean, color=FUTURE, linewidth=1.6, label="forecast")
     if np.isfinite(lower).any() and np.isfinite(upper).any():
