@@ -21,6 +21,9 @@ LEAST_RESIDUALS = 9
 """Residuals per target; with fewer, not even a one-sided 90 % bound exists: (n + 1) * 0.9 > n."""
 SAME_LEVEL = 1e-9
 """Largest difference of two probabilities that count as equal: 0.05 is (1 - 0.9) / 2 only to the last digit."""
+LEVELS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975, 0.99)
+"""Probabilities of the quantiles in bundles of format 2, as far as there are residuals for them."""
+MEDIAN = 0.5
 FIRST_STEPS = (1, 2, 5, 10, 30, 60)
 
 
@@ -56,12 +59,12 @@ class Intervals:
     @property
     def lower(self) -> FloatArray | None:
         """(s, m) lower ends of the nominal interval, or None."""
-        return self._quantile(0)
+        return self.at_level(edges_of(self.nominal)[0])
 
     @property
     def upper(self) -> FloatArray | None:
         """(s, m) upper ends of the nominal interval, or None."""
-        return self._quantile(1)
+        return self.at_level(edges_of(self.nominal)[1])
 
     @property
     def has_only_edges(self) -> bool:
@@ -76,6 +79,16 @@ class Intervals:
     def select(self, columns: list[int]) -> Intervals:
         """Return the intervals of some targets, by their positions."""
         return self if self.values is None else replace(self, values=self.values[..., columns])
+
+    def at_level(self, level: float) -> FloatArray | None:
+        """Return the quantiles (s, m) of a probability, or None if it is not among `probabilities`."""
+        at = self._position(level)
+        return None if at is None or self.values is None else self.values[at]
+
+    def around(self, level: float) -> Intervals:
+        """Return the intervals of a forecast that was moved by the quantile of a probability, or the same without it."""
+        centre = self.at_level(level)
+        return self if centre is None or self.values is None else replace(self, values=self.values - centre)
 
     def with_values(self, values: FloatArray) -> Intervals:
         """Return the intervals with the values (p, s, m) of a model file.
@@ -150,12 +163,6 @@ class Intervals:
             raise _unsound()
         return intervals
 
-    def _quantile(self, end: int) -> FloatArray | None:
-        if self.values is None:
-            return None
-        at = self._position(edges_of(self.nominal)[end])
-        return None if at is None else self.values[at]
-
     def _position(self, level: float) -> int | None:
         near = (at for at, known in enumerate(self.probabilities) if abs(known - level) <= SAME_LEVEL)
         return next(near, None)
@@ -195,11 +202,12 @@ def calibration_steps(tail_rows: int) -> tuple[int, ...]:
     return tuple(steps)
 
 
-def calibrate(residuals: Mapping[int, FloatArray], nominal: float = 0.9) -> Intervals:
-    """Return intervals whose bounds are order statistics of the residuals, with the finite-sample correction.
+def calibrate(residuals: Mapping[int, FloatArray], nominal: float = 0.9, *, levels: Sequence[float] = ()) -> Intervals:
+    """Return intervals whose quantiles are order statistics of the residuals, with the finite-sample correction.
 
-    Of n residuals the lower bound is the floor((n + 1) a / 2)-th smallest and the upper bound the
-    ceil((n + 1) (1 - a / 2))-th smallest, with a = 1 - nominal. A rank below 1 becomes 1, and a rank above n becomes n.
+    Of n residuals the quantile of a probability p below 0.5 is the floor((n + 1) p)-th smallest, above 0.5 the
+    ceil((n + 1) p)-th smallest, and at 0.5 the median. At the two ends of the nominal interval a rank below 1 becomes
+    1, and a rank above n becomes n.
 
     Parameters
     ----------
@@ -208,16 +216,20 @@ def calibrate(residuals: Mapping[int, FloatArray], nominal: float = 0.9) -> Inte
         target has at least `LEAST_RESIDUALS`.
     nominal : float
         Share of actuals to cover.
+    levels : sequence of probabilities
+        Further quantiles. A probability is left out if its rank is below 1 or above n at a calibrated step.
     """
-    rows = []
-    for steps in sorted(residuals):
-        columns = [column[~np.isnan(column)] for column in np.asarray(residuals[steps]).T]
-        if columns and min(len(column) for column in columns) >= LEAST_RESIDUALS:
-            rows.append((steps, [_order_statistics(column, nominal) for column in columns]))
-    if not rows:
+    known = {step: np.count_nonzero(~np.isnan(residuals[step]), axis=0) for step in sorted(residuals)}
+    fewest = {step: int(counts.min()) for step, counts in known.items() if len(counts)}
+    steps = tuple(step for step, count in fewest.items() if count >= LEAST_RESIDUALS)
+    if not steps:
         return Intervals.between(nominal, (), None, None)
-    pairs = np.array([bounds for _, bounds in rows])
-    return Intervals.between(nominal, tuple(steps for steps, _ in rows), pairs[..., 0], pairs[..., 1])
+    edges = edges_of(nominal)
+    ranks = 1 + min(fewest[step] for step in steps)
+    further = [level for level in levels if round(ranks * min(level, 1 - level), 9) >= 1]
+    chosen = sorted({*edges, *(level for level in further if all(abs(level - edge) > SAME_LEVEL for edge in edges))})
+    values = np.array([[_quantiles(column, chosen) for column in np.asarray(residuals[step]).T] for step in steps])
+    return Intervals(nominal, steps, tuple(chosen), np.ascontiguousarray(values.transpose(2, 0, 1)))
 
 
 def bounds(intervals: Intervals | None, mean: FloatArray, first_step: int = 1) -> tuple[FloatArray, FloatArray] | None:
@@ -246,9 +258,30 @@ def bounds(intervals: Intervals | None, mean: FloatArray, first_step: int = 1) -
         msg = f"{below.shape[1]} targets were calibrated, the forecast has {mean.shape[1]}"
         raise RejectedError(msg, code="bad_shape")
     ahead = np.arange(first_step, first_step + len(mean), dtype=np.float64)
-    lower = _at_steps(ahead, intervals.steps, below, -1.0)
-    upper = _at_steps(ahead, intervals.steps, above, 1.0)
+    lower = at_steps(ahead, intervals.steps, below, -1.0)
+    upper = at_steps(ahead, intervals.steps, above, 1.0)
     return mean + np.minimum(lower, 0), mean + np.maximum(upper, 0)
+
+
+def at_steps(ahead: FloatArray, steps: tuple[int, ...], quantiles: FloatArray, outward: float) -> FloatArray:
+    """Return quantiles (h, m) at steps ahead (h,): interpolated, and continued by the last slope if that is outward.
+
+    Parameters
+    ----------
+    ahead : (h,)
+    steps : tuple of s step counts, increasing
+    quantiles : (s, m)
+    outward : float
+        Direction in which the quantiles widen an interval, -1 or 1; 0 continues them with the last value.
+    """
+    at = np.empty((len(ahead), quantiles.shape[1]))
+    for target in range(quantiles.shape[1]):
+        at[:, target] = np.interp(ahead, steps, quantiles[:, target])
+    if len(steps) > 1:
+        slope = (quantiles[-1] - quantiles[-2]) / (steps[-1] - steps[-2])
+        widening = outward * np.maximum(outward * slope, 0)
+        at += np.maximum(ahead - steps[-1], 0)[:, None] * widening
+    return at
 
 
 def _increases(numbers: Sequence[float]) -> bool:
@@ -263,23 +296,15 @@ def _unsound() -> RejectedError:
     return RejectedError(msg, code="bad_intervals", field="intervals")
 
 
-def _order_statistics(residuals: FloatArray, nominal: float) -> tuple[float, float]:
-    ordered = np.sort(residuals)
+def _quantiles(residuals: FloatArray, levels: Sequence[float]) -> list[float]:
+    """Return quantiles of the residuals that are not NaN, see `calibrate`."""
+    ordered = np.sort(residuals[~np.isnan(residuals)])
     n = len(ordered)
-    half = (1 - nominal) / 2
-    # The ranks are rounded before floor and ceil, because (1 - 0.9) / 2 * 20 is a little less than 1 in floating point
-    # and its floor would be 0.
-    lower = max(math.floor(round((n + 1) * half, 9)), 1)
-    upper = min(math.ceil(round((n + 1) * (1 - half), 9)), n)
-    return float(ordered[lower - 1]), float(ordered[upper - 1])
-
-
-def _at_steps(ahead: FloatArray, steps: tuple[int, ...], quantiles: FloatArray, outward: float) -> FloatArray:
-    at = np.empty((len(ahead), quantiles.shape[1]))
-    for target in range(quantiles.shape[1]):
-        at[:, target] = np.interp(ahead, steps, quantiles[:, target])
-    if len(steps) > 1:
-        slope = (quantiles[-1] - quantiles[-2]) / (steps[-1] - steps[-2])
-        widening = outward * np.maximum(outward * slope, 0)
-        at += np.maximum(ahead - steps[-1], 0)[:, None] * widening
-    return at
+    found = []
+    for level in levels:
+        # The rank is rounded before floor and ceil, because (1 - 0.9) / 2 * 20 is a little less than 1 in floating
+        # point and its floor would be 0.
+        rank = round((n + 1) * level, 9)
+        below, above = (float(ordered[min(max(whole, 1), n) - 1]) for whole in (math.floor(rank), math.ceil(rank)))
+        found.append(below if level < MEDIAN else above if level > MEDIAN else below + (above - below) / 2)
+    return found

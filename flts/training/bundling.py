@@ -18,7 +18,7 @@ from flts.contracts.events import TrainingData
 from flts.contracts.ids import sha256_of
 from flts.errors import RejectedError
 from flts.forecasting.calibration import MAX_ROLLED_ORIGINS, rolled_residuals
-from flts.forecasting.intervals import Intervals, calibrate, calibration_steps
+from flts.forecasting.intervals import LEVELS, Intervals, calibrate, calibration_steps
 from flts.forecasting.rolling import Inputs
 from flts.forecasting.series import FloatArray
 from flts.forecasting.windows import Float32Array
@@ -68,7 +68,7 @@ def make_bundle(
     """Return the bundle of a fitted model and its ONNX file, which was checked to repeat the trainer's predictions.
 
     A bundle without limits has format 1 and the fitted model's own file. Limits need format 2, whose file also has the
-    probe and the quantiles of the intervals.
+    probe and the quantiles of the intervals, more of them than the two of the bounds.
 
     Parameters
     ----------
@@ -181,4 +181,4 @@ def _intervals(model: BundleModel, fitted: FittedModel, data: TrainingSet, alive
             output_seq_len=fitted.horizon_steps,
             max_rolled_origins=min(max(ROLLED_WINDOWS // longest, LEAST_ORIGINS), MAX_ROLLED_ORIGINS),
         )
-    return calibrate(residuals)
+    return calibrate(residuals, levels=LEVELS if data.limits else ())

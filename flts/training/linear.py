@@ -21,7 +21,7 @@ from flts.contracts.events import TrainingData
 from flts.errors import RejectedError
 from flts.forecasting.direct import CLOCK, FUTURE, PAST, PLACES, SECONDS, DirectInputs, can_continue
 from flts.forecasting.fitted import FittedRecipe
-from flts.forecasting.intervals import Intervals, calibrate, calibration_steps
+from flts.forecasting.intervals import LEVELS, Intervals, calibrate, calibration_steps
 from flts.forecasting.limits import Limits
 from flts.forecasting.linear.calendar import Calendar
 from flts.forecasting.linear.fit import choose_linear, solve_linear
@@ -42,7 +42,7 @@ from flts.training.linear_graph import Solved, add_linear, linear_inputs
 from flts.training.onnx_file import GraphBuilder, to_bytes
 
 LINEAR = "LINEAR"
-LINEAR_VERSION = 2
+LINEAR_VERSION = 3
 """Version; a change of the code that makes another model of the same rows raises it. Part of train_hash."""
 RESIDUAL_PATHS = 1_024
 """Paths of the calibration tail whose errors calibrate the intervals at most; neighbours have similar errors."""
@@ -172,7 +172,7 @@ def _judged(
     tail = residuals(tails.stop_stop, len(table))
     scales = data.recipe.scales_of_targets
     metrics = _errors("train", residuals(0, tails.stop_stop) / scales) | _errors("val", tail / scales)
-    return calibrate({step: tail[:, at] for at, step in enumerate(steps)}), metrics
+    return calibrate({step: tail[:, at] for at, step in enumerate(steps)}, levels=LEVELS), metrics
 
 
 def _calibrated(tail_rows: int, horizon: int) -> list[int]:

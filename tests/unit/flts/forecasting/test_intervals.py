@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from flts.errors import RejectedError
+from flts.forecasting.intervals import LEVELS as STORED
 from flts.forecasting.intervals import Intervals, bounds, calibrate, calibration_steps
 
 NAN = float("nan")
@@ -136,6 +137,44 @@ def test_bounds_of_one_target_are_not_lent_to_others() -> None:
         bounds(calibrate({1: column([1.0] * 9)}), np.zeros((2, 3)))
 
     assert refused.value.code == "bad_shape"
+
+
+def test_more_quantiles_are_the_order_statistics_counted_by_hand() -> None:
+    # Ranks among 99 residuals: floor(100 p) below 0.5, ceil(100 p) above it; the residuals are 1 to 99.
+    intervals = calibrate({1: column([float(value) for value in range(1, 100)])}, levels=STORED)
+
+    assert intervals.probabilities == pytest.approx(STORED)
+    assert intervals.values is not None
+    assert intervals.values[:, 0, 0].tolist() == [1, 2, 5, 10, 25, 50, 75, 90, 95, 98, 99]
+    assert intervals.lower is not None
+    assert intervals.lower.tolist() == [[5]]
+
+
+def test_the_median_of_an_even_number_of_residuals_is_between_the_middle_two() -> None:
+    intervals = calibrate({1: column([float(value) for value in range(1, 11)])}, levels=[0.5])
+
+    assert intervals.at_level(0.5) == pytest.approx(np.array([[5.5]]))
+
+
+@pytest.mark.parametrize(
+    ("residuals", "lowest"), [(9, 0.05), (18, 0.05), (38, 0.05), (39, 0.025), (98, 0.025), (99, 0.01)]
+)
+def test_a_quantile_without_a_rank_of_its_own_is_left_out(residuals: int, lowest: float) -> None:
+    many = column([0.0] * 200)
+    few = column([0.0] * residuals + [NAN] * (200 - residuals))
+
+    intervals = calibrate({1: many, 2: few}, levels=STORED)
+
+    assert intervals.steps == (1, 2)
+    assert intervals.probabilities == pytest.approx([level for level in STORED if lowest <= level <= 1 - lowest])
+
+
+def test_quantiles_around_the_median_are_those_of_a_forecast_that_was_moved_by_it() -> None:
+    values = np.array([[[-1.0]], [[2.0]], [[4.0]]])
+    intervals = Intervals(0.9, (1,), (0.05, 0.5, 0.95), values)
+
+    assert intervals.around(0.5).values == pytest.approx(values - 2)
+    assert intervals.around(0.3) is intervals
 
 
 @given(

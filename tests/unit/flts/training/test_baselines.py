@@ -20,19 +20,19 @@ from flts.settings import WindowSettings
 from flts.training.baselines import make_baseline
 from flts.training.bundling import Identity
 from flts.training.dataset import training_set
-from tests.training_sets import made_series
+from tests.training_sets import made_series, touching_zero
 
 KINDS = ("PERSISTENCE", "SEASONAL_NAIVE", "RIDGE", "MEAN")
 SEASON = 144
 SETTINGS = WindowSettings(input_seq_len=4, output_seq_len=2)
 
 
-def made(kind: str, series: Series, **spec: Any) -> tuple[Bundle, bytes]:
+def made(kind: str, series: Series, settings: WindowSettings = SETTINGS, **spec: Any) -> tuple[Bundle, bytes]:
     recipe = fit_recipe(as_train(series), RecipeSpec(**spec))
     features = transform(recipe, series)
-    data = training_set(features, recipe, SETTINGS)
+    data = training_set(features, recipe, settings)
     identity = Identity("made", "c" * 64, kind, "d" * 64)
-    return make_baseline(data, identity, SETTINGS, horizon=1, threads=1, alive=lambda: None)
+    return make_baseline(data, identity, settings, horizon=1, threads=1, alive=lambda: None)
 
 
 def forecaster(kind: str, series: Series, **spec: Any) -> Forecaster:
@@ -89,6 +89,19 @@ def test_a_bundle_of_a_baseline_is_proved_calibrated_and_the_same_each_time(kind
     # Release 0.1.0 can read the bundle only if it requires exactly this number of rows.
     window = bundle.input_seq_len + bundle.recipe.warmup_rows if bundle.input_kind == "window" else 1
     assert bundle.rows_required == window
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_bundle_of_format_2_has_more_quantiles_than_those_of_its_bounds(kind: str) -> None:
+    plain = BundleModel(*made(kind, touching_zero(1_000), SETTINGS.with_overrides({"LOWER_BOUND": "none"}))).bundle
+    limited = BundleModel(*made(kind, touching_zero(1_000))).bundle
+
+    assert (plain.format_version, limited.format_version) == (1, 2)
+    assert plain.intervals is not None
+    assert limited.intervals is not None
+    assert plain.intervals.has_only_edges
+    assert set(np.round(limited.intervals.probabilities, 3)) >= {0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975}
+    np.testing.assert_array_equal(plain.intervals.lower, limited.intervals.lower)
 
 
 @pytest.mark.parametrize("kind", ["PERSISTENCE", "SEASONAL_NAIVE", "MEAN"])

@@ -126,7 +126,8 @@ def test_the_intervals_are_those_of_the_model_without_the_calibration_tail() -> 
     intervals = forecaster.bundle.intervals
     assert intervals is not None
     assert intervals.steps == (1, 2, 5, 10, 24)
-    assert intervals.has_only_edges
+    assert 39 <= len(table) - stop - 23 < 99  # paths of 24 steps in the tail: enough for 2.5 %, too few for 1 %
+    assert intervals.probabilities == pytest.approx((0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975))
     scales = forecaster.recipe.scales_of_targets
     _, residuals = path_residuals(model, table, first=stop, stop=len(table), most=1_000)
     n = np.isfinite(residuals[:, 9, 0]).sum()
