@@ -413,7 +413,7 @@ def _card(forecaster: Forecaster, test: Series, held_out: HeldOut, divisors: Flo
 def _contender(forecaster: Forecaster, test: Series, targets: tuple[str, ...]) -> Contender:
     chosen = [forecaster.bundle.targets.index(target) for target in targets]
     varying = forecaster.recipe.varying_targets
-    intervals = forecaster.bundle.intervals
+    intervals = forecaster.intervals
     if intervals is not None:
         intervals = intervals.select([varying.index(target) for target in targets])
 

@@ -32,7 +32,8 @@ Length = Annotated[int | None, BeforeValidator(lambda value: None if value == "a
 OR_AUTO: dict[str, Any] = {"text": "auto"}
 """For the chart's schema: a text that a number may also be."""
 AUTO_WINDOW_ROWS, AUTO_PASS_STEPS = 10, 1
-BOUND_FIELDS = ("lower_bound", "upper_bound")
+ANSWER_FIELDS = ("lower_bound", "upper_bound", "point")
+"""Settings that change forecasts after the model; they enter a train_hash only with another value than the default."""
 DEFAULT_CREDENTIALS = frozenset(
     {"minioadmin", "minio", "minio123", "password", "changeme", "admin", "mlflow", "postgres", "secret"}
 )
@@ -258,7 +259,7 @@ class TrackingSettings(Settings):
 
 
 class WindowSettings(Settings):
-    """Lengths of windows and tails, which determine how many rows a data set needs, and bounds of forecasts."""
+    """Lengths of windows and tails, which determine how many rows a data set needs, and what forecasts are."""
 
     OVERRIDABLE: ClassVar[bool] = True
 
@@ -279,6 +280,9 @@ class WindowSettings(Settings):
     rows), `none`, or a number for every target."""
     upper_bound: str = Field(default="none", max_length=40)
     """Highest value of forecasts and their intervals: `none`, or a number for every target."""
+    point: Literal["mean", "median"] = "mean"
+    """The forecast of a target: the model's, which is the `mean`, or that moved by the `median` of the calibrated
+    residuals at each step. A model without intervals forecasts the mean."""
 
     @field_validator("lower_bound", "upper_bound")
     @classmethod
@@ -319,9 +323,9 @@ class WindowSettings(Settings):
         return lower, None if self.upper_bound == "none" else float(self.upper_bound)
 
     @property
-    def hashed_bounds(self) -> dict[str, str]:
-        """The bounds that enter a train_hash, by field name: those with another value than their default."""
-        values = {name: getattr(self, name) for name in BOUND_FIELDS}
+    def hashed_answer(self) -> dict[str, str]:
+        """The settings of `ANSWER_FIELDS` that enter a train_hash, by field name: those that are not the default."""
+        values = {name: getattr(self, name) for name in ANSWER_FIELDS}
         return {name: value for name, value in values.items() if value != WindowSettings.model_fields[name].default}
 
     def hashed(self, owner: type[WindowSettings]) -> dict[str, Any]:
@@ -331,8 +335,8 @@ class WindowSettings(Settings):
         hash is that of the release that had no ``auto``. A window model is the same at every horizon.
         """
         lengths = {"input_seq_len": self.window_rows, "output_seq_len": self.pass_steps}
-        names = (name for name in owner.model_fields if name not in {"horizon", *BOUND_FIELDS})
-        return {name: getattr(self, name) for name in names} | lengths | self.hashed_bounds
+        names = (name for name in owner.model_fields if name not in {"horizon", *ANSWER_FIELDS})
+        return {name: getattr(self, name) for name in names} | lengths | self.hashed_answer
 
 
 class UploadLimits(Settings):

@@ -1,7 +1,8 @@
 """The losses of LINEAR and of the baselines in the expanding folds of the training rows.
 
 They give the gate more pieces where the held-out rows have few. A fold's forecasts do not come from bundles: LINEAR is
-solved again on each fold's rows (`flts.forecasting.linear.folds`). Prophet, HOLT and the networks have no folds.
+solved again on each fold's rows (`flts.forecasting.linear.folds`), and its forecasts are the mean, also with
+``POINT=median``. Prophet, HOLT and the networks have no folds.
 """
 
 from __future__ import annotations

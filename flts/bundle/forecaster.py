@@ -13,7 +13,8 @@ from flts.bundle.model import BundleModel
 from flts.bundle.tensors import InputKind
 from flts.errors import RejectedError, SeriesTooShortError
 from flts.forecasting.direct import DirectInputs
-from flts.forecasting.intervals import bounds
+from flts.forecasting.intervals import MEDIAN, bounds
+from flts.forecasting.quantiles import median_offsets
 from flts.forecasting.recipe import FittedRecipe, all_targets, kept_rows, scale_known, scaled_rows, unscale_targets
 from flts.forecasting.rolling import (
     Inputs,
@@ -40,7 +41,7 @@ class Forecast:
     """(h,) epoch seconds."""
     targets: tuple[str, ...]
     mean: FloatArray
-    """(h, M), one column per target, constant targets included."""
+    """(h, M), one column per target, constant targets included; moved by the median residual if the bundle says so."""
     lower: FloatArray | None
     """(h, M), or None if there were too few residuals for a calibration."""
     upper: FloatArray | None
@@ -69,7 +70,13 @@ class Forecaster:
         """Makes the inputs of the model; None if they are times alone."""
         self.limits = limits_of(self.bundle)
         """Lowest and highest value of each target, (M,) each, or None without limits."""
-        self._varying = [at for at, name in enumerate(self.recipe.targets) if name not in self.recipe.constants]
+        self.is_median = self.bundle.point == "median" and self.bundle.calibrated_steps > 0
+        """Whether forecasts are moved by the median residual."""
+        own = self.bundle.intervals
+        self.intervals = own.around(MEDIAN) if own is not None and self.is_median else own
+        """Quantiles of the differences between actuals and the forecasts of this object, None without any."""
+        self.varying = [at for at, name in enumerate(self.recipe.targets) if name not in self.recipe.constants]
+        """Positions of the targets that are not constant."""
 
     def forecast(self, series: Series, horizon_steps: int, future: FloatArray | None = None) -> Forecast:
         """Forecast the steps after the last row of a series.
@@ -192,11 +199,31 @@ class Forecaster:
         """Return the answers (n, m) of a timestamps model for times (n,), which it sees on the data set's clock."""
         return self.model.run_timestamps(self.recipe.grid.clock(times))
 
-    def raw(self, scaled: FloatArray) -> FloatArray:
-        """Return answers (..., m) of the model in raw units (..., M), constant targets inserted, within the limits."""
-        if not self._varying:
+    def raw(self, scaled: FloatArray, ahead: IntArray | None = None) -> FloatArray:
+        """Return the forecasts of a model's answers, in raw units and within the limits.
+
+        All forecasts are made here: those of requests, of the test rows and of eval.
+
+        Parameters
+        ----------
+        scaled : (..., h, m)
+            Answers of the model.
+        ahead : (h,), optional
+            Steps ahead of the answers; 1 to h if it is not given.
+
+        Returns
+        -------
+        (..., h, M)
+            Constant targets inserted.
+        """
+        if not self.varying:
             scaled = scaled[..., :0]  # if all targets are constant, the model returns a column of zeros, not a target
-        return self.limited(all_targets(self.recipe, unscale_targets(self.recipe, scaled)))
+        values = unscale_targets(self.recipe, scaled)
+        if self.is_median and self.bundle.intervals is not None:
+            ahead = np.arange(1, scaled.shape[-2] + 1) if ahead is None else ahead
+            offsets = median_offsets(self.bundle.intervals, ahead)
+            values = values if offsets is None else values + offsets
+        return self.limited(all_targets(self.recipe, values))
 
     def limited(self, values: FloatArray) -> FloatArray:
         """Return forecasts or bounds (..., M) within the limits of their targets; NaN stays NaN."""
@@ -204,16 +231,16 @@ class Forecaster:
 
     def _finish(self, times: IntArray, scaled: FloatArray, *, imputed_cells: int) -> Forecast:
         mean = self.raw(scaled)
-        intervals = self.bundle.intervals
+        intervals = self.intervals
         lower = upper = None
-        if not self._varying:
+        if not self.varying:
             lower = upper = mean
         elif intervals is not None:
             # Bounds of the forecast within the limits, as `/predict` computes them.
-            found = bounds(intervals, mean[:, self._varying])
+            found = bounds(intervals, mean[:, self.varying])
             if found is not None:
                 lower, upper = mean.copy(), mean.copy()
-                lower[:, self._varying], upper[:, self._varying] = found
+                lower[:, self.varying], upper[:, self.varying] = found
                 lower, upper = self.limited(lower), self.limited(upper)
         return Forecast(
             times=times,

@@ -21,8 +21,9 @@ from flts.contracts.events import Identifier, ModelType, Sha256
 from flts.contracts.ids import canonical_json
 from flts.errors import RejectedError
 from flts.forecasting.direct import DIRECT_INPUTS, FUTURE, PLACES, can_continue
-from flts.forecasting.intervals import Intervals
+from flts.forecasting.intervals import MEDIAN, Intervals
 from flts.forecasting.limits import Limits
+from flts.forecasting.quantiles import Point
 from flts.forecasting.recipe import FittedRecipe
 
 FORMATS = (1, 2)
@@ -86,6 +87,9 @@ class Bundle:
     """Columns whose values are known ahead, the last dimension of ``future``."""
     limits: Mapping[str, Limits] = field(default_factory=dict)
     """Lowest and highest value of targets in raw units, None without one; forecasts and bounds are clipped to them."""
+    point: Point = "mean"
+    """``median``: a forecast is the model's, moved by the median residual, which is then among the intervals. Written
+    only then, so that other bundles have the bytes that earlier releases read."""
 
     def __post_init__(self) -> None:
         if self.horizon_steps == 0:
@@ -122,6 +126,8 @@ class Bundle:
         newer = self.format_version > 1
         document = {name: getattr(self, name) for name in (*_PLAIN_FIELDS, *(_NEWER_FIELDS if newer else ()))}
         document["format_version"] = self.format_version
+        if self.point == "mean":
+            document.pop("point", None)
         document["targets"] = list(self.targets)
         document["recipe"] = self.recipe.to_dict()
         intervals = self.intervals
@@ -216,6 +222,7 @@ class _NewerDocument(_Common):
     seasons: tuple[Annotated[int, Field(ge=2, le=MAX_SEASON_ROWS)], ...] = Field(max_length=3)
     future_columns: tuple[str, ...]
     limits: dict[str, Limits]
+    point: Point = "mean"
 
 
 _NEWER_FIELDS = tuple(name for name in _NewerDocument.model_fields if name not in _Document.model_fields)
@@ -276,7 +283,7 @@ def _needs_format_2(bundle: Bundle) -> bool:
     """Return whether a bundle has a field that format 1 does not have."""
     own = (bundle.fitted_until, bundle.fit, bundle.inputs, bundle.seasons, bundle.future_columns, dict(bundle.limits))
     return (
-        own != (None, "judged", (), (), (), {})
+        (*own, bundle.point) != (None, "judged", (), (), (), {}, "mean")
         or bundle.input_kind == "direct"
         or bundle.horizon_steps != bundle.output_seq_len
         or not (bundle.intervals is None or bundle.intervals.has_only_edges)
@@ -306,6 +313,8 @@ def _check_newer(bundle: Bundle) -> None:
     for name, (lower, upper) in bundle.limits.items():
         if name not in bundle.targets or (lower is not None and upper is not None and lower > upper):
             _refuse(f"limits of {name[:80]}: it must be a target, and the lower limit not above the upper")
+    if bundle.point == "median" and not (bundle.intervals and bundle.intervals.knows(MEDIAN)):
+        _refuse("point is median, which is not among the quantiles of the intervals")
     if direct:
         _check_direct(bundle)
 

@@ -80,13 +80,17 @@ class Intervals:
         """Return the intervals of some targets, by their positions."""
         return self if self.values is None else replace(self, values=self.values[..., columns])
 
+    def knows(self, level: float) -> bool:
+        """Return whether there are quantiles of a probability."""
+        return bool(self.steps) and self._position(level) is not None
+
     def at_level(self, level: float) -> FloatArray | None:
         """Return the quantiles (s, m) of a probability, or None if it is not among `probabilities`."""
         at = self._position(level)
         return None if at is None or self.values is None else self.values[at]
 
     def around(self, level: float) -> Intervals:
-        """Return the intervals of a forecast that was moved by the quantile of a probability, or the same without it."""
+        """Return the intervals of a forecast that is moved by one of the quantiles; the same if it is not known."""
         centre = self.at_level(level)
         return self if centre is None or self.values is None else replace(self, values=self.values - centre)
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
 from flts.forecasting.intervals import MEDIAN, SAME_LEVEL, Intervals, at_steps, bounds, edges_of
 from flts.forecasting.series import FloatArray, IntArray
+
+Point = Literal["mean", "median"]
+"""The forecast of a target: the model's own, or that moved by the median residual."""
 
 
 def quantiles(intervals: Intervals, horizon_steps: int, levels: Sequence[float]) -> FloatArray | None:

@@ -18,7 +18,8 @@ from flts.contracts.events import TrainingData
 from flts.contracts.ids import sha256_of
 from flts.errors import RejectedError
 from flts.forecasting.calibration import MAX_ROLLED_ORIGINS, rolled_residuals
-from flts.forecasting.intervals import LEVELS, Intervals, calibrate, calibration_steps
+from flts.forecasting.intervals import LEVELS, MEDIAN, Intervals, calibrate, calibration_steps
+from flts.forecasting.quantiles import Point
 from flts.forecasting.rolling import Inputs
 from flts.forecasting.series import FloatArray
 from flts.forecasting.windows import Float32Array
@@ -68,7 +69,8 @@ def make_bundle(
     """Return the bundle of a fitted model and its ONNX file, which was checked to repeat the trainer's predictions.
 
     A bundle without limits has format 1 and the fitted model's own file. Limits need format 2, whose file also has the
-    probe and the quantiles of the intervals, more of them than the two of the bounds.
+    probe and the quantiles of the intervals, more of them than the two of the bounds. So does the median as the point
+    forecast, if there are enough residuals for it.
 
     Parameters
     ----------
@@ -125,11 +127,19 @@ def make_bundle(
     if intervals is not None:
         source = "calibration_tail" if fitted.residuals is None else "from_refit"
     bundle = replace(bundle, intervals=intervals, intervals_source=source)
-    return _with_limits(bundle, fitted, data) if data.limits else (bundle, fitted.model_bytes)
+    point = point_of(data, intervals)
+    if data.limits or point == "median":
+        return _newer(replace(bundle, limits=data.limits, point=point), fitted, data)
+    return bundle, fitted.model_bytes
 
 
-def _with_limits(bundle: Bundle, fitted: FittedModel, data: TrainingSet) -> tuple[Bundle, bytes]:
-    """Return the bundle in format 2 with the limits of the targets, and its model file."""
+def point_of(data: TrainingSet, intervals: Intervals | None) -> Point:
+    """Return the point forecast of a bundle: the mean if there is no median of the residuals."""
+    return data.point if intervals is not None and intervals.knows(MEDIAN) else "mean"
+
+
+def _newer(bundle: Bundle, fitted: FittedModel, data: TrainingSet) -> tuple[Bundle, bytes]:
+    """Return the bundle in format 2, and its model file."""
     probe, intervals = fitted.probe(), bundle.intervals
     [tensor] = signature_of(bundle).inputs
     arrays = {f"{PROBE}{tensor.name}": probe["inputs"], f"{PROBE}{OUTPUT}": probe["outputs"]}
@@ -139,7 +149,6 @@ def _with_limits(bundle: Bundle, fitted: FittedModel, data: TrainingSet) -> tupl
     bundle = replace(
         bundle,
         probe=None,
-        limits=data.limits,
         fitted_until=int(data.features.times[fitted.fitted_rows - 1]) if fitted.fitted_rows else None,
         model_sha256=hashlib.sha256(model_bytes).hexdigest(),
         model_size=len(model_bytes),
@@ -181,4 +190,4 @@ def _intervals(model: BundleModel, fitted: FittedModel, data: TrainingSet, alive
             output_seq_len=fitted.horizon_steps,
             max_rolled_origins=min(max(ROLLED_WINDOWS // longest, LEAST_ORIGINS), MAX_ROLLED_ORIGINS),
         )
-    return calibrate(residuals, levels=LEVELS if data.limits else ())
+    return calibrate(residuals, levels=LEVELS if data.limits or data.point == "median" else ())

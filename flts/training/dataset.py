@@ -52,7 +52,7 @@ def training_set(features: Features, recipe: FittedRecipe, settings: WindowSetti
     """Return training rows with their tails and the limits of their targets; raises as `find_limits`."""
     shares = tails(len(features), stop_tail=settings.stop_tail, calibration_tail=settings.calibration_tail)
     limits = named_limits(recipe, find_limits(recipe, features, settings.limit_rules))
-    return TrainingSet(features, recipe, shares, limits)
+    return TrainingSet(features, recipe, shares, limits, settings.point)
 
 
 def horizon_steps(event: TrainingData, settings: WindowSettings) -> int:

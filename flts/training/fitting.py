@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from flts.bundle.tensors import InputKind
 from flts.forecasting.fitted import FittedRecipe
 from flts.forecasting.limits import Limits
+from flts.forecasting.quantiles import Point
 from flts.forecasting.recipe import Features
 from flts.forecasting.series import FloatArray
 from flts.forecasting.splits import Tails
@@ -29,6 +30,8 @@ class TrainingSet:
     """Fit rows, stopping tail, calibration tail."""
     limits: Mapping[str, Limits] = field(default_factory=dict)
     """Lowest and highest value of forecasts of varying targets in raw units, None without one."""
+    point: Point = "mean"
+    """``median``: the bundle moves its forecasts by the median residual."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

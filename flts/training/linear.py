@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -22,7 +22,6 @@ from flts.errors import RejectedError
 from flts.forecasting.direct import CLOCK, FUTURE, PAST, PLACES, SECONDS, DirectInputs, can_continue
 from flts.forecasting.fitted import FittedRecipe
 from flts.forecasting.intervals import LEVELS, Intervals, calibrate, calibration_steps
-from flts.forecasting.limits import Limits
 from flts.forecasting.linear.calendar import Calendar
 from flts.forecasting.linear.fit import choose_linear, solve_linear
 from flts.forecasting.linear.known import TakenOut
@@ -35,7 +34,7 @@ from flts.forecasting.rolling import Inputs
 from flts.forecasting.series import FloatArray
 from flts.observability.logs import get_logger
 from flts.settings import WindowSettings
-from flts.training.bundling import Identity, check_export, identity_of, make_bundle
+from flts.training.bundling import Identity, check_export, identity_of, make_bundle, point_of
 from flts.training.constant import constant_model
 from flts.training.fitting import TrainingSet
 from flts.training.linear_graph import Solved, add_linear, linear_inputs
@@ -59,7 +58,7 @@ def linear_identity(event: TrainingData, settings: WindowSettings, horizon: int)
         "stop_tail": settings.stop_tail,
         "calibration_tail": settings.calibration_tail,
         "linear_version": LINEAR_VERSION,
-        **settings.hashed_bounds,
+        **settings.hashed_answer,
     }
     return identity_of(event, LINEAR, parts)
 
@@ -112,7 +111,7 @@ def make_linear(
     intervals, metrics = _judged(solve_linear(table, choice, stop=stop_stop, alive=alive), table, recipe, data)
     table, effects = prepared.effects.at(len(features))
     solved = Solved(solve_linear(table, choice, stop=len(table), alive=alive), effects)
-    return _bundled(prepared, solved, identity, intervals, metrics, data.limits, threads)
+    return _bundled(prepared, solved, identity, intervals, metrics, data, threads)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -198,7 +197,7 @@ def _bundled(  # noqa: PLR0917 - all that one bundle is made of
     identity: Identity,
     intervals: Intervals,
     metrics: dict[str, float | None],
-    limits: Mapping[str, Limits],
+    data: TrainingSet,
     threads: int,
 ) -> tuple[Bundle, bytes]:
     recipe, length, horizon = prepared.recipe, solved.model.rows_required, solved.model.horizon
@@ -223,7 +222,8 @@ def _bundled(  # noqa: PLR0917 - all that one bundle is made of
         seasons=seasons,
         fitted_until=int(prepared.features.times[-1]),
         future_columns=recipe.known_ahead,
-        limits=limits,
+        limits=data.limits,
+        point=point_of(data, intervals),
     )
     given = prepared.windows(solved.model, DirectInputs(recipe, inputs, seasons, length, horizon))
     answers = prepared.answers(solved, given)

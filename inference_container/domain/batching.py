@@ -241,11 +241,12 @@ class _Lane:
         grid = self._champion.needs.grid
         times = [_times_after(job, grid) for job in jobs]
         seconds = np.concatenate(times)
+        ahead = np.concatenate([np.arange(1, len(part) + 1) for part in times])
         cuts = np.cumsum([len(part) for part in times])[:-1]
         forecaster = self._champion.forecaster
 
         def finish(answer: FloatArray) -> None:
-            means = np.split(forecaster.raw(answer), cuts)
+            means = np.split(forecaster.raw(answer, ahead), cuts)
             for job, when, mean in zip(jobs, times, means, strict=True):
                 self._answer(job, when, mean)
 

@@ -135,6 +135,7 @@ class Champion:
             "horizon_steps": self.answer_head["horizon_steps"],
             "max_horizon_steps": self.needs.max_horizon_steps,
             "calibrated_steps": self.bundle.calibrated_steps,
+            "point": self.bundle.point,
             "reason": self.bundle.reason,
         }
 
@@ -171,7 +172,7 @@ def load_champion(promotion: Promotion, bundle: Bundle, model_bytes: bytes, *, m
 
 
 def _answer_head(promotion: Promotion, bundle: Bundle) -> dict[str, Any]:
-    """Return the fields of an answer before its forecasts; ``baseline`` only if a baseline is served."""
+    """Return the fields of an answer before its forecasts; ``baseline`` and ``point`` only if they are unusual."""
     head = {
         "status": "SUCCESS",
         "identifier": promotion.identifier,
@@ -180,6 +181,7 @@ def _answer_head(promotion: Promotion, bundle: Bundle) -> dict[str, Any]:
         "config_hash": promotion.config_hash,
         "horizon_steps": promotion.horizon_steps or bundle.horizon_steps,
         "calibrated_steps": bundle.calibrated_steps,
+        **({"point": bundle.point} if bundle.point != "mean" else {}),
     }
     return head if promotion.baseline is None else {**head, "baseline": promotion.baseline}
 
@@ -204,9 +206,8 @@ def _needs(bundle: Bundle, forecaster: Forecaster, limit: int) -> Needs:
 
 def _interval_offsets(forecaster: Forecaster, horizon_steps: int) -> FloatArray:
     """Return the bounds of a forecast of zeros: the offsets, residual quantiles, are the same for every forecast."""
-    recipe, intervals = forecaster.recipe, forecaster.bundle.intervals
-    varying = [at for at, name in enumerate(recipe.targets) if name not in recipe.constants]
-    offsets = np.zeros((horizon_steps, len(recipe.targets), 3))
+    varying, intervals = forecaster.varying, forecaster.intervals
+    offsets = np.zeros((horizon_steps, len(forecaster.bundle.targets), 3))
     if not varying:
         return offsets
     limits = None if intervals is None else bounds(intervals, offsets[:, varying, 0])

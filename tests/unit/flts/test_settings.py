@@ -41,6 +41,21 @@ def test_other_bounds_are_refused_with_the_setting(given: dict[str, Scalar], fie
     assert (refused.value.code, refused.value.field) == ("bad_setting", field)
 
 
+def test_the_point_enters_train_hash_only_as_the_median() -> None:
+    default = WindowSettings().hashed(WindowSettings)
+
+    assert "point" not in default
+    assert WindowSettings(point="mean").hashed(WindowSettings) == default
+    assert WindowSettings(point="median").hashed(WindowSettings) == default | {"point": "median"}
+
+
+def test_a_run_overrides_the_point() -> None:
+    assert WindowSettings().with_overrides({"POINT": "median"}).point == "median"
+    with pytest.raises(RejectedError) as refused:
+        WindowSettings().with_overrides({"POINT": "mode"})
+    assert refused.value.field == "POINT"
+
+
 def test_bounds_enter_train_hash_only_with_another_value_than_their_default() -> None:
     default = WindowSettings().hashed(WindowSettings)
 
@@ -48,4 +63,4 @@ def test_bounds_enter_train_hash_only_with_another_value_than_their_default() ->
     assert WindowSettings(lower_bound="AUTO", upper_bound="None").hashed(WindowSettings) == default
     assert WindowSettings(lower_bound="none").hashed(WindowSettings) == default | {"lower_bound": "none"}
     assert WindowSettings(upper_bound="100").hashed(WindowSettings) == default | {"upper_bound": "100.0"}
-    assert WindowSettings(lower_bound="-0").hashed_bounds == WindowSettings(lower_bound="0.0").hashed_bounds
+    assert WindowSettings(lower_bound="-0").hashed_answer == WindowSettings(lower_bound="0.0").hashed_answer
