@@ -100,6 +100,13 @@ def build_parser(*further: AddCommands) -> argparse.ArgumentParser:
         "--ignore", action="append", default=[], metavar="COLUMN", help="leave a column of --csv and --future out"
     )
     forecast.add_argument("--target", action="append", default=[], help="show only this target; may be repeated")
+    forecast.add_argument(
+        "--quantiles",
+        type=_levels,
+        default=[],
+        metavar="P,P,...",
+        help="probabilities between 0 and 1, such as 0.1,0.9: show these quantiles instead of the interval",
+    )
     forecast.add_argument("--plot", type=_picture, metavar="FILE.png", help="write a picture, too")
 
     _add_operations(command)
@@ -132,6 +139,15 @@ def _positive(text: str) -> int:
         msg = f"{number} is not a positive number"
         raise argparse.ArgumentTypeError(msg)
     return number
+
+
+def _levels(text: str) -> list[float]:
+    levels = [float(part) for part in text.split(",")]
+    for level in levels:
+        if not 0 < level < 1:
+            msg = f"{level:g} is not between 0 and 1"
+            raise argparse.ArgumentTypeError(msg)
+    return levels
 
 
 def _picture(text: str) -> Path:

@@ -7,7 +7,7 @@ import json
 import math
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -246,9 +246,18 @@ class GatewayClient:
         """Return the champions that are served."""
         return self._request("GET", "/models")
 
-    def forecast(self, body: Mapping[str, Any], *, horizon: int | None = None, identifier: str | None = None) -> Record:
+    def forecast(
+        self,
+        body: Mapping[str, Any],
+        *,
+        horizon: int | None = None,
+        identifier: str | None = None,
+        quantiles: Sequence[float] = (),
+    ) -> Record:
         """Request a forecast from the champion; ``body`` has the form that `tail` returns."""
         request = dict(body)
+        if quantiles:
+            request["quantiles"] = list(quantiles)
         if horizon is not None:
             request["inference_length"] = horizon
         if identifier is not None:

@@ -175,7 +175,7 @@ def forecast(client: GatewayClient, arguments: argparse.Namespace) -> int:
     if arguments.future is not None:
         ahead = body_from_csv(arguments.future, rows=MOST_FUTURE_ROWS, ignore=arguments.ignore)
         body = {**body, "future": ahead["data"]}
-    answer = client.forecast(body, horizon=horizon, identifier=arguments.name)
+    answer = client.forecast(body, horizon=horizon, identifier=arguments.name, quantiles=arguments.quantiles)
     known = render.forecast_targets(answer)
     unknown = [target for target in arguments.target if target not in known]
     if unknown:

@@ -106,6 +106,16 @@ def _panel(axis: Axes, context: Mapping[str, Any], answer: Mapping[str, Any], ta
         axis.plot(_dates(times), mean, color=FUTURE, linewidth=1.6, label="forecast")
     if np.isfinite(lower).any() and np.isfinite(upper).any():
         _interval(axis, _dates(times), lower, upper, calibrated_steps(answer))
+    for at, level in enumerate(answer.get("quantiles") or ()):
+        name = "quantiles" if at == 0 else None
+        axis.plot(
+            _dates(times),
+            _column(answer, f"{target}_q{level!r}"),
+            color=FUTURE,
+            linewidth=0.7,
+            linestyle="--",
+            label=name,
+        )
     axis.set_ylabel(target)
     axis.yaxis.set_major_formatter(EngFormatter(sep=" "))
     axis.grid(color=GRID, linewidth=0.6)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from cli.causes import short_cause
-from cli.scoreboard import MARK, decision_lines, scoreboard_table, target_table
+from cli.scoreboard import MARK, WIDTH, decision_lines, scoreboard_table, target_table
 from cli.text import duration, fixed, moment, number, one_line, table, utc
 from flts.contracts.champion_stage import DECIDED, stage_of
 
@@ -31,6 +31,8 @@ __all__ = [
 ]
 
 Record = Mapping[str, Any]
+_Column = tuple[str, Callable[[Record], str]]
+"""Header of a column of a forecast, and its cell in a row of the answer."""
 
 BEYOND = "~"
 HEADERS_PROGRESS = ("stage", "state", "epoch", "loss", "elapsed")
@@ -218,31 +220,32 @@ def models_table(answer: Record) -> list[str]:
     return [*lines, *(f"  - {identifier}: {one_line(reason)}" for identifier, reason in served if reason)]
 
 
-def forecast_table(answer: Record, *, targets: Sequence[str] = (), most_rows: int = 12) -> list[str]:
+def forecast_table(
+    answer: Record, *, targets: Sequence[str] = (), most_rows: int = 12, width: int = WIDTH
+) -> list[str]:
     """Return a forecast with its intervals; of more than ``most_rows`` rows only the first and last are shown.
 
-    Steps beyond those that the intervals are calibrated for are marked.
+    Steps beyond those that the intervals are calibrated for are marked. Quantiles, if there are any, have a table per
+    target instead of the intervals, or several tables if a line had more than ``width`` characters.
     """
     predictions: Sequence[Record] = answer.get("predictions") or ()
     shown_targets = list(targets) or forecast_targets(answer)
     calibrated = calibrated_steps(answer)
-    rows: list[tuple[object, ...]] = []
-    for at, prediction in enumerate(predictions):
-        cells: list[object] = [BEYOND if at >= calibrated else "", at + 1, prediction.get("ts")]
-        for target in shown_targets:
-            cells += [number(prediction.get(target), digits=5), _interval(prediction, target)]
-        rows.append(tuple(cells))
-    if len(rows) > most_rows:
-        head, last = rows[: most_rows - most_rows // 3], rows[-(most_rows // 3) :]
-        gap: tuple[object, ...] = ("", "...", *("" for _ in rows[0][2:]))
-        rows = [*head, gap, *last]
-    headers = ["", "step", "ts"]
-    for target in shown_targets:
-        headers += [target, f"{target} 90 %"]
-    right = ("step", *headers[3:])
     beyond = calibrated < len(predictions)
-    if not beyond:
-        headers, rows = headers[1:], [row[1:] for row in rows]
+    first = ("", "step", "ts") if beyond else ("step", "ts")
+
+    def lines_of(columns: Sequence[_Column]) -> list[str]:
+        rows: list[tuple[object, ...]] = []
+        for at, prediction in enumerate(predictions):
+            start = (BEYOND if at >= calibrated else "", at + 1, prediction.get("ts"))
+            rows.append((*start[-len(first) :], *(cell(prediction) for _, cell in columns)))
+        if len(rows) > most_rows:
+            head, last = rows[: most_rows - most_rows // 3], rows[-(most_rows // 3) :]
+            gap = tuple("..." if name == "step" else "" for name in (*first, *(name for name, _ in columns)))
+            rows = [*head, gap, *last]
+        names = [name for name, _ in columns]
+        return table([*first, *names], rows, right=("step", *names))
+
     heading = f"{answer.get('model_type')} (run id {str(answer.get('run_id'))[:8]}) on {answer.get('identifier')}"
     held = [name for name in answer.get("held_targets") or () if name in shown_targets]
     notes = [
@@ -254,7 +257,12 @@ def forecast_table(answer: Record, *, targets: Sequence[str] = (), most_rows: in
         notes.append(f"  ! {one_line(answer['baseline'])}")
     if answer.get("warning"):
         notes.append(f"  ! {one_line(answer['warning'])}")
-    return [heading, *table(headers, rows, right=right), *notes]
+    if levels := answer.get("quantiles"):
+        blocks = [_quantile_blocks(target, levels, lines_of, width) for target in shown_targets]
+        shown = [line for block in blocks for line in block]
+    else:
+        shown = lines_of([column for target in shown_targets for column in _interval_columns(target)])
+    return [heading, *shown, *notes]
 
 
 def calibrated_steps(answer: Record) -> int:
@@ -271,8 +279,34 @@ def forecast_targets(answer: Record) -> list[str]:
     predictions: Sequence[Record] = answer.get("predictions") or ({},)
     names = [str(name) for name in predictions[0] if name != "ts"]
     known = set(names)
-    bounds = {f"{name}{end}" for name in names for end in ("_lower", "_upper") if f"{name}{end}" in known}
-    return [name for name in names if name not in bounds]
+    ends = ("_lower", "_upper", *(f"_q{level!r}" for level in answer.get("quantiles") or ()))
+    others = {f"{name}{end}" for name in names for end in ends if f"{name}{end}" in known}
+    return [name for name in names if name not in others]
+
+
+def _interval_columns(target: str) -> list[_Column]:
+    return [_forecast_column(target), (f"{target} 90 %", lambda prediction: _interval(prediction, target))]
+
+
+def _forecast_column(target: str, name: str | None = None) -> _Column:
+    return name or target, lambda prediction: number(prediction.get(target), digits=5)
+
+
+def _quantile_blocks(
+    target: str, levels: Sequence[float], lines_of: Callable[[Sequence[_Column]], list[str]], width: int
+) -> list[str]:
+    """Return a table of a target's forecast and quantiles, or several, each with as many quantiles as fit."""
+    rest = [_forecast_column(f"{target}_q{level!r}", f"q{level!r}") for level in levels]
+    shown: list[str] = []
+    while rest:
+        count = len(rest)
+        lines = lines_of([_forecast_column(target), *rest])
+        while count > 1 and max(map(len, lines)) > width:
+            count -= 1
+            lines = lines_of([_forecast_column(target), *rest[:count]])
+        shown += lines
+        rest = rest[count:]
+    return shown
 
 
 def _progress_row(

@@ -43,6 +43,10 @@ EXAMPLES = {
     "without rows": {"summary": "from the stored rows", "value": {"identifier": "sample", "inference_length": 2}},
     "with rows": {"summary": "from the rows sent", "value": EXAMPLE},
     "with values known ahead": {"summary": "with the values of columns known ahead", "value": FUTURE_EXAMPLE},
+    "with quantiles": {
+        "summary": "from the stored rows, with quantiles",
+        "value": {"identifier": "sample", "quantiles": [0.1, 0.5, 0.9]},
+    },
 }
 ANSWER_EXAMPLE = {
     "status": "SUCCESS",
@@ -280,7 +284,14 @@ def _rest(champions: Champions, background: Sequence[Starts]) -> FastAPI:
 
         In the answer, `horizon_steps` are the steps that the champion was judged at, and `calibrated_steps` those that
         its bounds were calibrated for; later steps are extrapolated. `baseline` is given only if no model passed the
-        gate: it is the reason why the best baseline is served.
+        gate: it is the reason why the best baseline is served. `point` is given only as `median`: the forecasts were
+        moved by the median residual (`POINT`).
+
+        `quantiles` adds a number per target and probability to every prediction, such as `down_q0.1`: the value that
+        the actual one is below with this probability. At most 20 distinct probabilities between 0 and 1 are accepted.
+        A champion has those between its lowest and its highest stored one, at most 0.01 to 0.99 and at least 0.05 to
+        0.95; others are refused as `bad_quantiles`. Between stored probabilities quantiles are interpolated. They are
+        null where the bounds are.
         """  # noqa: D205 - the page of the HTTP API shows this text as it is
         raise HTTPException(404)
 

@@ -18,6 +18,7 @@ from inference_container.domain.batching import Batcher
 from inference_container.domain.champion import Champion
 from inference_container.domain.future import read_future
 from inference_container.domain.request import check_horizon, decode_request, read_rows
+from inference_container.domain.requested_quantiles import check_levels
 from inference_container.forecast_log import ForecastLog
 
 
@@ -76,6 +77,9 @@ class Predictor:
             raise ConflictError(msg, code="champion_changed", field="config_hash")
         needs = champion.needs
         check_horizon(request, needs)
+        levels = request.quantiles
+        if levels:
+            check_levels(levels, champion)
         rows = read_rows(request, needs, max_rows=self._max_rows, history=champion.history)
         if needs.grid.after(rows.times[-1:], request.inference_length)[0, -1] > LAST_SECOND:
             msg = "the forecast would end after the year 9999"
@@ -84,9 +88,10 @@ class Predictor:
         future = read_future(request, needs, rows.times[-1:])
         answer = await self._batcher.submit(champion, series, request.inference_length, future)
         if rows.history_until is None:
-            encoded = answer_body(answer, rows.style)
+            encoded = answer_body(answer, rows.style, levels=levels)
         else:
-            encoded = answer_body(answer, rows.style, history_until=rows.history_until, now=self._clock())
+            until, now = rows.history_until, self._clock()
+            encoded = answer_body(answer, rows.style, levels=levels, history_until=until, now=now)
         if self._forecast_log is not None:
             self._forecast_log.add(champion.promotion, encoded)
         self._observe(champion.bundle.model_type, time.perf_counter() - started)

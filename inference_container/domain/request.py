@@ -37,6 +37,8 @@ class PredictRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     index_col: Name | None = None
     future: dict[str, msgspec.Raw] = {}
     """Values of the columns that are known ahead at the steps of the forecast, column by column."""
+    quantiles: tuple[float, ...] = ()
+    """Probabilities of the quantiles that every prediction is to have."""
 
 
 @dataclass(frozen=True, slots=True)

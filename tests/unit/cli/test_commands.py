@@ -220,6 +220,17 @@ def test_a_forecast_goes_on_from_the_last_uploaded_rows(running: Running, capsys
     assert "wrote deep/picture.png" in captured.err
 
 
+def test_a_forecast_has_the_quantiles_that_were_asked_for(running: Running, capsys: Captured) -> None:
+    running.upload()
+
+    assert running.flts("forecast", NAME, "--horizon", "1", "--quantiles", "0.1,0.9") == 0
+
+    assert running.inference.requests[-1]["quantiles"] == [0.1, 0.9]
+    for wrong in ("0.1,1", "half", ""):
+        assert running.flts("forecast", NAME, "--quantiles", wrong) == 2
+    assert "is not between 0 and 1" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("champion", "arguments", "steps"),
     [

@@ -147,6 +147,15 @@ class TestPlot:
         assert ("<!-- not calibrated -->" in words) == marked
         assert "<!-- 90 % interval -->" in words
 
+    def test_quantiles_are_thin_lines_with_one_entry_in_the_legend(self, tmp_path: Path) -> None:
+        shown = {**answer(), "quantiles": [0.1, 0.9]}
+        for row in shown["predictions"]:
+            row |= {f"target_{at}_q{level}": level for at in range(MOST_PANELS) for level in (0.1, 0.9)}
+
+        words = plot_forecast(request(), shown, tmp_path / "forecast.svg").read_text()
+
+        assert words.count("<!-- quantiles -->") == 1
+
     def test_without_context_the_forecast_stands_alone(self, tmp_path: Path) -> None:
         words = plot_forecast({}, answer(), tmp_path / "forecast.svg").read_text()
 

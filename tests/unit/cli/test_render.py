@@ -351,6 +351,38 @@ step  ts                           down                  down 90 %   up  up 90 %
     )
 
 
+def test_quantiles_have_a_table_per_target_in_place_of_the_intervals() -> None:
+    row = {"ts": "2024-01-01T00:00:00Z", "down": 2.0, "down_lower": 1.0, "down_upper": 3.5, "up": 0.5}
+    found = {"down_q0.1": 1.25, "down_q0.9": 3.0, "up_q0.1": None, "up_q0.9": None}
+    answer = {**ANSWER, "quantiles": [0.1, 0.9], "predictions": [{**row, **found}]}
+
+    shown = render.forecast_table(answer)
+
+    assert (
+        text(shown)
+        == """\
+GRU (run id abcdef01) on PobleSec
+step  ts                    down  q0.1  q0.9
+----  --------------------  ----  ----  ----
+   1  2024-01-01T00:00:00Z     2  1.25     3
+step  ts                     up  q0.1  q0.9
+----  --------------------  ---  ----  ----
+   1  2024-01-01T00:00:00Z  0.5     -     -"""
+    )
+    assert render.forecast_targets(answer) == ["down", "up"]
+
+
+def test_many_quantiles_are_divided_into_tables_of_80_columns() -> None:
+    levels = [at / 20 for at in range(1, 20)]
+    row = {"ts": "2024-01-01T00:00:00Z", "a": 1e5} | {f"a_q{level!r}": 100_000 + level for level in levels}
+
+    shown = render.forecast_table({"quantiles": levels, "predictions": [row] * 2})
+
+    assert max(map(len, shown)) <= 80
+    headers = [name for line in shown if line.startswith("step") for name in line.split()[3:]]
+    assert headers == [f"q{level!r}" for level in levels]
+
+
 def test_a_target_that_is_held_at_its_last_value_is_marked() -> None:
     shown = render.forecast_table({**ANSWER, "held_targets": ["up"]})
 
