@@ -318,7 +318,7 @@ def test_a_path_is_read_like_a_stream(tmp_path: Path) -> None:
 def test_reading_does_not_import_pandas() -> None:
     code = (
         "import io, sys; from flts.errors import RejectedError; from flts.ingest.reader import read_table\n"
-        "from flts.settings import ReadSettings, UploadLimits\n"
+        "from flts.recipe_settings import ReadSettings; from flts.settings import UploadLimits\n"
         "text = b'd,h,unique_id,a,b\\n2024-01-01,00:00,n,1,True\\n2024-01-01,01:00,n,n/a,1\\n,,,n/a,'\n"
         "try: read_table(io.BytesIO(text), limits=UploadLimits(), settings=ReadSettings())\n"
         "except RejectedError as error: assert error.code == 'missing_time', error\n"
