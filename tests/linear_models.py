@@ -70,7 +70,7 @@ class LinearFitter:
         return FittedModel(
             model_bytes=linear_onnx(weights, bias, length=length, features=features, horizon=horizon),
             input_kind="window",
-            check_inputs=held_out,
+            check_inputs={WINDOW_INPUT: held_out},
             check_outputs=answers.astype(np.float64) * (1 + self._export_error),
             rows_required=length + data.recipe.warmup_rows,
             fitted_rows=data.tails.fit_stop,

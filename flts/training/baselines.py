@@ -90,7 +90,7 @@ def _window(baseline: Baseline, seen: TrainingSet) -> FittedModel:
     return FittedModel(
         model_bytes=to_bytes(proto),
         input_kind="window",
-        check_inputs=check,
+        check_inputs={WINDOW_INPUT: check},
         check_outputs=answer,
         metrics={},
         rows_required=baseline.window_rows + baseline.recipe.warmup_rows,
@@ -112,7 +112,7 @@ def _constant(baseline: Baseline, seen: TrainingSet) -> FittedModel:
     return FittedModel(
         model_bytes=to_bytes(graph.timestamps_model(answer, targets=len(model.values))),
         input_kind="timestamps",
-        check_inputs=last,
+        check_inputs={SECONDS_INPUT: last},
         check_outputs=model.values[None],
         metrics={},
         rows_required=1,

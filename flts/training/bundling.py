@@ -18,6 +18,7 @@ from flts.contracts.events import TrainingData
 from flts.contracts.ids import sha256_of
 from flts.errors import RejectedError
 from flts.forecasting.calibration import MAX_ROLLED_ORIGINS, rolled_residuals
+from flts.forecasting.direct import DIRECT_INPUTS, FUTURE, can_continue
 from flts.forecasting.intervals import LEVELS, MEDIAN, Intervals, calibrate, calibration_steps
 from flts.forecasting.quantiles import Point
 from flts.forecasting.rolling import Inputs
@@ -69,8 +70,8 @@ def make_bundle(
     """Return the bundle of a fitted model and its ONNX file, which was checked to repeat the trainer's predictions.
 
     A bundle without limits has format 1 and the fitted model's own file. Limits need format 2, whose file also has the
-    probe and the quantiles of the intervals, more of them than the two of the bounds. So does the median as the point
-    forecast, if there are enough residuals for it.
+    probe and the quantiles of the intervals, more of them than the two of the bounds. So does a direct model, and the
+    median as the point forecast, if there are enough residuals for it.
 
     Parameters
     ----------
@@ -87,50 +88,41 @@ def make_bundle(
         ``export_mismatch`` if the ONNX file's forecasts of held-out inputs differ from the trainer's by more than 1e-4;
         ``bad_bundle`` if a reader would not accept the bundle.
     """
-    recipe = data.recipe
-    window = fitted.input_kind == "window"
-    bundle = Bundle(
-        model_type=identity.model_type,
-        input_kind=fitted.input_kind,
-        identifier=identity.identifier,
-        config_hash=identity.config_hash,
-        train_hash=identity.train_hash,
-        recipe=recipe,
-        input_seq_len=fitted.window_steps,
-        output_seq_len=fitted.horizon_steps,
-        rows_required=fitted.rows_required,
-        max_horizon_steps=longest_horizon(recipe, fitted.horizon_steps) if window else None,
-        targets=tuple(recipe.targets),
-        intervals=None,
-        intervals_source=None,
-        model_sha256=hashlib.sha256(fitted.model_bytes).hexdigest(),
-        model_size=len(fitted.model_bytes),
-        probe={name: values.tolist() for name, values in fitted.probe().items()},
-        metrics=dict(fitted.metrics),
-        reason=None if recipe.varying_targets else "all_constant",
-    )
-    model = BundleModel(bundle, fitted.model_bytes, threads=threads)
-    [tensor] = model.signature.inputs
-    difference = check_export(model, {tensor.name: fitted.check_inputs}, fitted.check_outputs)
-    intervals = None
+    bundle = _without_intervals(fitted, data, identity)
     started = time.perf_counter()
-    if recipe.varying_targets:
-        intervals = _intervals(model, fitted, data, alive)
-    log.info(
-        "bundle_checked",
-        export_difference=difference,
-        model_size=bundle.model_size,
-        calibrated_steps=0 if intervals is None else intervals.calibrated_steps,
-        calibration_seconds=round(time.perf_counter() - started, 3),
-    )
+    if fitted.input_kind == "direct":
+        return _direct(bundle, fitted, data, threads)
+    model = BundleModel(bundle, fitted.model_bytes, threads=threads)
+    difference = check_export(model, fitted.check_inputs, fitted.check_outputs)
+    intervals = _intervals(model, fitted, data, alive) if data.recipe.varying_targets else None
     source = None
     if intervals is not None:
         source = "calibration_tail" if fitted.residuals is None else "from_refit"
     bundle = replace(bundle, intervals=intervals, intervals_source=source)
+    _log_checked(bundle, difference, started)
     point = point_of(data, intervals)
     if data.limits or point == "median":
         return _newer(replace(bundle, limits=data.limits, point=point), fitted, data)
     return bundle, fitted.model_bytes
+
+
+def _direct(bundle: Bundle, fitted: FittedModel, data: TrainingSet, threads: int) -> tuple[Bundle, bytes]:
+    """Return the bundle of a direct model that reads no past, so that its residuals are given, and its file."""
+    assert fitted.residuals is not None
+    started = time.perf_counter()
+    steps = {step: each for step, each in fitted.residuals.items() if step <= bundle.horizon_steps}
+    intervals = calibrate(steps, levels=LEVELS)
+    bundle = replace(
+        bundle,
+        intervals=intervals,
+        intervals_source="from_refit",
+        limits=data.limits,
+        point=point_of(data, intervals),
+    )
+    bundle, model_bytes = _newer(bundle, fitted, data)
+    model = BundleModel(bundle, model_bytes, threads=threads)
+    _log_checked(bundle, check_export(model, fitted.check_inputs, fitted.check_outputs), started)
+    return bundle, model_bytes
 
 
 def point_of(data: TrainingSet, intervals: Intervals | None) -> Point:
@@ -138,11 +130,57 @@ def point_of(data: TrainingSet, intervals: Intervals | None) -> Point:
     return data.point if intervals is not None and intervals.knows(MEDIAN) else "mean"
 
 
+def _without_intervals(fitted: FittedModel, data: TrainingSet, identity: Identity) -> Bundle:
+    recipe, kind, horizon = data.recipe, fitted.input_kind, fitted.horizon_steps
+    inputs = tuple(name for name in DIRECT_INPUTS if name in fitted.check_inputs) if kind == "direct" else ()
+    longest = None
+    if kind == "window":
+        longest = longest_horizon(recipe, horizon)
+    elif kind == "direct" and not can_continue(recipe, inputs):
+        longest = horizon
+    given, answers = fitted.probe()
+    probe = None
+    if kind != "direct":
+        [values] = given.values()
+        probe = {"inputs": values.tolist(), "outputs": answers.tolist()}
+    return Bundle(
+        model_type=identity.model_type,
+        input_kind=kind,
+        identifier=identity.identifier,
+        config_hash=identity.config_hash,
+        train_hash=identity.train_hash,
+        recipe=recipe,
+        input_seq_len=fitted.window_steps,
+        output_seq_len=horizon,
+        rows_required=fitted.rows_required,
+        max_horizon_steps=longest,
+        targets=tuple(recipe.targets),
+        intervals=None,
+        intervals_source=None,
+        model_sha256=hashlib.sha256(fitted.model_bytes).hexdigest(),
+        model_size=len(fitted.model_bytes),
+        probe=probe,
+        metrics=dict(fitted.metrics),
+        reason=None if recipe.varying_targets else "all_constant",
+        inputs=inputs,
+        future_columns=recipe.known_ahead if FUTURE in inputs else (),
+    )
+
+
+def _log_checked(bundle: Bundle, difference: float, started: float) -> None:
+    log.info(
+        "bundle_checked",
+        export_difference=difference,
+        model_size=bundle.model_size,
+        calibrated_steps=bundle.calibrated_steps,
+        calibration_seconds=round(time.perf_counter() - started, 3),
+    )
+
+
 def _newer(bundle: Bundle, fitted: FittedModel, data: TrainingSet) -> tuple[Bundle, bytes]:
     """Return the bundle in format 2, and its model file."""
-    probe, intervals = fitted.probe(), bundle.intervals
-    [tensor] = signature_of(bundle).inputs
-    arrays = {f"{PROBE}{tensor.name}": probe["inputs"], f"{PROBE}{OUTPUT}": probe["outputs"]}
+    (given, answers), intervals = fitted.probe(), bundle.intervals
+    arrays = {f"{PROBE}{name}": values for name, values in {**given, OUTPUT: answers}.items()}
     if intervals is not None and intervals.values is not None:
         arrays[INTERVALS] = intervals.values
     model_bytes = with_arrays(fitted.model_bytes, arrays)

@@ -22,7 +22,7 @@ def constant_model(data: TrainingSet) -> FittedModel:
     return FittedModel(
         model_bytes=to_bytes(graph.timestamps_model(column, targets=1)),
         input_kind="timestamps",
-        check_inputs=times,
+        check_inputs={SECONDS_INPUT: times},
         check_outputs=np.zeros((len(times), 1)),
         rows_required=1,
         fitted_rows=0,

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from flts.bundle.tensors import InputKind
 from flts.forecasting.fitted import FittedRecipe
 from flts.forecasting.limits import Limits
 from flts.forecasting.quantiles import Point
 from flts.forecasting.recipe import Features
+from flts.forecasting.rolling import WINDOW_INPUT, Inputs
 from flts.forecasting.series import FloatArray
 from flts.forecasting.splits import Tails
 
@@ -41,8 +41,8 @@ class FittedModel:
     model_bytes: bytes
     """ONNX."""
     input_kind: InputKind
-    check_inputs: NDArray[Any]
-    """Held-out windows (b, L, f) float32, or held-out times (b,) int64."""
+    check_inputs: Inputs
+    """Held-out inputs by the names of the model's tensors; the first dimension of each is b."""
     check_outputs: FloatArray
     """The trainer's scaled predictions for ``check_inputs``, (b, H, m) or (b, m); the ONNX file must repeat them."""
     metrics: Mapping[str, float | None]
@@ -58,20 +58,18 @@ class FittedModel:
 
     @property
     def window_steps(self) -> int:
-        """Rows of a window; 1 for a model of times."""
-        return self.check_inputs.shape[1] if self.input_kind == "window" else 1
+        """Rows of a window; 1 for a model of times, and for a direct model, which reads no values of the past."""
+        return self.check_inputs[WINDOW_INPUT].shape[1] if self.input_kind == "window" else 1
 
     @property
     def horizon_steps(self) -> int:
         """Steps that one pass forecasts; 1 for a model of times."""
-        return self.check_outputs.shape[1] if self.input_kind == "window" else 1
+        return 1 if self.input_kind == "timestamps" else self.check_outputs.shape[1]
 
-    def probe(self, rows: int = 2) -> dict[str, NDArray[Any]]:
+    def probe(self, rows: int = 2) -> tuple[Inputs, FloatArray]:
         """Return the first held-out inputs, and the trainer's predictions as float64."""
-        return {
-            "inputs": self.check_inputs[:rows],
-            "outputs": np.asarray(self.check_outputs[:rows], dtype=np.float64),
-        }
+        inputs = {name: values[:rows] for name, values in self.check_inputs.items()}
+        return inputs, np.asarray(self.check_outputs[:rows], dtype=np.float64)
 
 
 class Report(Protocol):

@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from onnx import TensorProto
 
 from flts.forecasting.direct import CLOCK, DIRECT_INPUTS, FUTURE, PAST, PLACES, SECONDS
-from flts.forecasting.grid import DAY
-from flts.forecasting.holidays import HolidayTable
 from flts.forecasting.linear.calendar import Calendar
 from flts.forecasting.linear.known import Effects
 from flts.forecasting.linear.model import LinearModel, Part
+from flts.training.holiday_graph import add_holidays
 from flts.training.onnx_file import GraphBuilder
 
 
@@ -95,29 +93,9 @@ class _Nodes:
         graph, known = self.graph, effects.known
         inputs = [FUTURE] if len(known.columns) else []
         if known.holidays is not None:
-            inputs += self._holidays(known.holidays, known.waves)
+            inputs += add_holidays(graph, SECONDS, known.holidays, known.waves)
         joined = graph.node("Concat", inputs, axis=2)
         return graph.node("MatMul", [joined, graph.constant(effects.weights.astype(np.float32))])
-
-    def _holidays(self, table: HolidayTable, waves: int) -> list[str]:
-        """Return the features of holidays, and their products with the waves of the day, (batch, L + H, q) each."""
-        graph = self.graph
-        length = graph.constant(np.array(float(DAY)))
-        # The operator Div of whole numbers rounds towards 0, so days before 1970 need Floor.
-        turns = graph.node("Div", [graph.node("Cast", [SECONDS], to=TensorProto.DOUBLE), length])
-        days = graph.node("Floor", [turns])
-        since = graph.node("Sub", [days, graph.constant(np.array(float(table.first_day)))])
-        within = graph.node("Max", [graph.node("Cast", [since], to=TensorProto.INT64), graph.integers(0)])
-        within = graph.node("Min", [within, graph.integers(len(table.values) - 1)])
-        features = graph.node("Gather", [graph.constant(table.values.astype(np.float32)), within], axis=0)
-        found = [features]
-        if waves:
-            turn = graph.node("Cast", [graph.node("Sub", [turns, days])], to=TensorProto.FLOAT)
-            turn = graph.node("Unsqueeze", [turn, graph.integers(2)])
-            for number in range(1, waves + 1):
-                angle = graph.node("Mul", [turn, graph.constant(np.array(2 * np.pi * number, dtype=np.float32))])
-                found += [graph.node("Mul", [features, graph.node(wave, [angle])]) for wave in ("Sin", "Cos")]
-        return found
 
     def _calendar(self) -> str:
         """Return the features of the first step, (batch, c), in the order of `Calendar.__call__`."""

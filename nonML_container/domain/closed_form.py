@@ -2,7 +2,8 @@
 
 ``t = (seconds - start) / span``; ``trend = k t + m + sum of delta * max(t - change, 0)``; each seasonality is a sum of
 sines and cosines of ``2 pi i days / period``; ``yhat = y_scale * (trend * (1 + multiplicative) + additive) + floor``.
-The graph ends in the recipe's scaled units, which every bundle returns.
+Regressors are inputs known ahead and part of ``additive``. The graph ends in the recipe's scaled units, which every
+bundle returns.
 """
 
 from __future__ import annotations
@@ -16,9 +17,12 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from flts.bundle.model import SECONDS_INPUT
+from flts.bundle.tensors import OUTPUT, SECONDS_INPUT, Signature, Tensor
 from flts.errors import RejectedError
+from flts.forecasting.direct import FUTURE
 from flts.forecasting.fitted import FittedRecipe
+from flts.forecasting.known_inputs import KnownInputs
+from flts.training.holiday_graph import add_holidays
 from flts.training.onnx_file import GraphBuilder
 
 if TYPE_CHECKING:
@@ -48,26 +52,49 @@ class Stack:
     """(2 p, m) weights of sines, then of cosines."""
     multiplicative: Array
     """(2 p, m)."""
+    known: Array
+    """(q, m) weights of the regressors."""
+    known_offset: Array
+    """(m,)."""
     y_scale: Array
     floor: Array
 
 
-def prophets_to_onnx(models: Sequence[Prophet], recipe: FittedRecipe) -> onnx.ModelProto:
+def prophets_to_onnx(
+    models: Sequence[Prophet], recipe: FittedRecipe, known: KnownInputs | None = None, *, steps: int = 1
+) -> onnx.ModelProto:
     """Return the models of all varying targets, in their order, as one graph.
+
+    Without future columns the graph takes times (batch,) and returns float64 (batch, m). With them it takes ``seconds``
+    (batch, 1 + H) and ``future`` (batch, 1 + H, f) of a direct model and returns float32 (batch, H, m).
+
+    Parameters
+    ----------
+    models : sequence of Prophet
+    recipe : FittedRecipe
+    known : KnownInputs, optional
+        The regressors of the models, in their order.
+    steps : int
+        H.
 
     Raises
     ------
     RejectedError
-        ``unsupported_model`` for parts that the graph does not have: holidays, regressors, conditional seasonalities,
-        growth that is not linear, sampled parameters.
+        ``unsupported_model`` for parts that the graph does not have: Prophet's own holidays, other regressors,
+        conditional seasonalities, growth that is not linear, sampled parameters.
     """
-    stack = stack_models(models)
+    stack = stack_models(models, regressors=0 if known is None else known.width)
     graph = GraphBuilder()
+    direct = known is not None and len(known.columns) > 0
+    times = SECONDS_INPUT
+    if direct:
+        rows = graph.node("Gather", [times, graph.constant(np.arange(1, steps + 1))], axis=1)
+        times = graph.node("Reshape", [rows, graph.integers(-1)])
 
     def row(values: Array) -> str:
         return graph.constant(values[None])
 
-    time = graph.node("Cast", [SECONDS_INPUT], to=TensorProto.DOUBLE)
+    time = graph.node("Cast", [times], to=TensorProto.DOUBLE)
     seconds = graph.node("Unsqueeze", [time, graph.integers(1)])
     t = graph.node("Div", [graph.node("Sub", [seconds, row(stack.start)]), row(stack.span)])
     forecast = graph.node("Add", [graph.node("Mul", [t, row(stack.rate)]), row(stack.offset)])
@@ -83,18 +110,37 @@ def prophets_to_onnx(models: Sequence[Prophet], recipe: FittedRecipe) -> onnx.Mo
             forecast = graph.node("Add", [forecast, graph.node("Mul", [forecast, factor])])
         if stack.additive.any():
             forecast = graph.node("Add", [forecast, graph.node("MatMul", [terms, graph.constant(stack.additive)])])
+    if known is not None:
+        inputs = add_holidays(graph, times, known.holidays) if known.holidays is not None else []
+        if direct:
+            rows = graph.node("Gather", [FUTURE, graph.constant(np.arange(1, steps + 1))], axis=1)
+            inputs = [graph.node("Reshape", [rows, graph.integers(-1, len(known.columns))]), *inputs]
+        joined = graph.node("Cast", [graph.node("Concat", inputs, axis=1)], to=TensorProto.DOUBLE)
+        effects = graph.node("MatMul", [joined, graph.constant(stack.known)])
+        forecast = graph.node("Add", [forecast, graph.node("Add", [effects, row(stack.known_offset)])])
     # Two conversions follow: to raw units, y_scale * forecast + floor, and to the recipe's scale, (raw - offset) /
     # scale + add. They are combined into one product and one sum.
     offset, scale = recipe.offsets_of_targets, recipe.scales_of_targets
     forecast = graph.node("Mul", [forecast, row(stack.y_scale / scale)])
     answer = graph.node("Add", [forecast, row((stack.floor - offset) / scale + recipe.add)])
-    return graph.timestamps_model(answer, targets=len(models))
+    if not direct:
+        return graph.timestamps_model(answer, targets=len(models))
+    assert known is not None
+    by_step = graph.node("Reshape", [answer, graph.integers(-1, steps, len(models))])
+    signature = Signature(
+        (
+            Tensor(SECONDS_INPUT, "int64", (1 + steps,)),
+            Tensor(FUTURE, "float32", (1 + steps, len(known.columns))),
+        ),
+        Tensor(OUTPUT, "float32", (steps, len(models))),
+    )
+    return graph.model(graph.node("Cast", [by_step], to=TensorProto.FLOAT), signature)
 
 
-def stack_models(models: Sequence[Prophet]) -> Stack:
-    """Return the numbers of fitted models; raises as `prophets_to_onnx`."""
+def stack_models(models: Sequence[Prophet], *, regressors: int = 0) -> Stack:
+    """Return the numbers of fitted models with so many regressors; raises as `prophets_to_onnx`."""
     for model in models:
-        _refuse_unsupported(model)
+        _refuse_unsupported(model, regressors)
     waves = sorted(
         {
             (float(season["period"]), order)
@@ -104,6 +150,7 @@ def stack_models(models: Sequence[Prophet]) -> Stack:
         }
     )
     additive, multiplicative = (np.zeros((2 * len(waves), len(models))) for _ in range(2))
+    known, shift = np.zeros((regressors, len(models))), np.zeros(len(models))
     changes = np.zeros((max(len(model.changepoints_t) for model in models), len(models)))
     deltas = np.zeros_like(changes)
     for column, model in enumerate(models):
@@ -117,6 +164,9 @@ def stack_models(models: Sequence[Prophet]) -> Stack:
                 wave = waves.index((float(season["period"]), order))
                 into[wave, column], into[len(waves) + wave, column] = weights[position : position + 2]
                 position += 2
+        for at, regressor in enumerate(model.extra_regressors.values()):  # after the seasonalities, in their order
+            known[at, column] = weights[position + at] / regressor["std"]
+            shift[column] -= known[at, column] * regressor["mu"]
     # Prophet's start has no time zone and is in UTC. pandas' timestamp() also treats it as UTC.
     starts = [model.start.timestamp() for model in models]
     floors = [float(getattr(model, "y_min", 0.0)) if model.scaling == "minmax" else 0.0 for model in models]
@@ -130,17 +180,20 @@ def stack_models(models: Sequence[Prophet]) -> Stack:
         frequencies=np.array([2 * np.pi * order / period for period, order in waves]),
         additive=additive,
         multiplicative=multiplicative,
+        known=known,
+        known_offset=shift,
         y_scale=np.array([float(model.y_scale) for model in models]),
         floor=np.array(floors),
     )
 
 
-def _refuse_unsupported(model: Prophet) -> None:
+def _refuse_unsupported(model: Prophet, regressors: int) -> None:
     if model.growth != "linear":
         _refuse(f"growth {model.growth}")
     if model.holidays is not None or model.country_holidays is not None or model.train_holiday_names is not None:
         _refuse("holidays")
-    if model.extra_regressors:
+    modes = [regressor["mode"] for regressor in model.extra_regressors.values()]
+    if modes != ["additive"] * regressors:
         _refuse(f"regressors {', '.join(model.extra_regressors)}")
     for name, season in model.seasonalities.items():
         if season["condition_name"] is not None:

@@ -37,7 +37,9 @@ LEAST_ROWS = 2
 _SWITCH: dict[str, str | bool] = {"auto": "auto", "true": True, "false": False}
 
 
-def fit_prophet(times: IntArray, values: FloatArray, options: ProphetSettings, optimiser: Optimiser) -> Prophet:
+def fit_prophet(
+    times: IntArray, values: FloatArray, options: ProphetSettings, optimiser: Optimiser, known: FloatArray | None = None
+) -> Prophet:
     """Fit Prophet to one series.
 
     Parameters
@@ -48,6 +50,8 @@ def fit_prophet(times: IntArray, values: FloatArray, options: ProphetSettings, o
         Raw units; NaN is left out.
     options : ProphetSettings
     optimiser : {"exact", "stan"}
+    known : (n, q), optional
+        Inputs known ahead, which become additive regressors.
 
     Returns
     -------
@@ -74,19 +78,28 @@ def fit_prophet(times: IntArray, values: FloatArray, options: ProphetSettings, o
         model.stan_backend = ExactBackend(model.stan_backend)
     if optimiser == "stan" or options.prophet_seasonality_mode == "multiplicative":
         arguments["seed"] = options.seed
-    model.fit(pd.DataFrame({"ds": _dates(times), "y": values}), **arguments)
+    if known is not None:
+        for name in _names(known):
+            model.add_regressor(name, mode="additive")
+    model.fit(_frame(times, known, y=values), **arguments)
     return model
 
 
-def predict(model: Prophet, times: IntArray) -> FloatArray:
-    """Return Prophet's own forecast at these times, (n,), raw units."""
+def predict(model: Prophet, times: IntArray, known: FloatArray | None = None) -> FloatArray:
+    """Return Prophet's own forecast at these times (n,) with inputs known ahead (n, q): (n,), raw units."""
     order = np.argsort(times, kind="stable")
     answer = np.empty(len(times))
     # Prophet returns its forecasts sorted by time. It therefore gets sorted times, and `order` puts each forecast at
     # its own place in `times`.
-    answer[order] = model.predict(pd.DataFrame({"ds": _dates(times[order])}))["yhat"]
+    answer[order] = model.predict(_frame(times[order], None if known is None else known[order]))["yhat"]
     return answer
 
 
-def _dates(times: IntArray) -> pd.DatetimeIndex:
-    return pd.to_datetime(times, unit="s")
+def _frame(times: IntArray, known: FloatArray | None, **columns: FloatArray) -> pd.DataFrame:
+    regressors = {} if known is None else dict(zip(_names(known), known.T, strict=True))
+    return pd.DataFrame({"ds": pd.to_datetime(times, unit="s"), **columns, **regressors})
+
+
+def _names(known: FloatArray) -> list[str]:
+    """Return names of the regressors, which are none of the names that Prophet reserves."""
+    return [f"known_{at}" for at in range(known.shape[1])]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from flts.errors import RejectedError
+from flts.forecasting.rolling import WINDOW_INPUT
 from flts.forecasting.windows import Windows, training_windows
 from flts.model_settings import TrainingSettings
 from flts.training.fitting import FittedModel, Report, TrainingSet
@@ -81,7 +82,7 @@ class NeuralFitter:
         return FittedModel(
             model_bytes=model_bytes,
             input_kind="window",
-            check_inputs=check_inputs,
+            check_inputs={WINDOW_INPUT: check_inputs},
             check_outputs=check_outputs,
             rows_required=settings.window_rows + data.recipe.warmup_rows,
             fitted_rows=data.tails.stop_stop,

@@ -17,7 +17,7 @@ import numpy as np
 
 from flts.forecasting.fitted import FittedRecipe
 from flts.forecasting.grid import DAY
-from flts.forecasting.holidays import HolidayTable, holiday_table
+from flts.forecasting.known_inputs import KnownInputs
 from flts.forecasting.linear.table import LinearTable
 from flts.forecasting.recipe import Features
 from flts.forecasting.series import BoolArray, FloatArray, IntArray
@@ -35,49 +35,6 @@ LEAST_BLOCK_ROWS = 4
 ROUNDING = 1e-9
 """Share of a column's squares that is added to them, so that columns which repeat each other have a solution."""
 CHUNK_ROWS = 65_536
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class KnownInputs:
-    """Makes the inputs that are known ahead, by row.
-
-    Parameters
-    ----------
-    columns : (f,)
-        Positions of the future columns among the measured ones.
-    holidays : HolidayTable, optional
-    waves : int
-        Harmonics of the day that multiply the features of holidays.
-    """
-
-    columns: IntArray
-    holidays: HolidayTable | None
-    waves: int
-
-    @classmethod
-    def of(cls, recipe: FittedRecipe) -> KnownInputs | None:
-        """Return the inputs of a recipe, or None if it has neither future columns nor holidays."""
-        if not recipe.known_ahead and not recipe.holidays:
-            return None
-        holidays = holiday_table(recipe.holidays, recipe.grid) if recipe.holidays else None
-        return cls(recipe.known_columns, holidays, DAY_WAVES if 2 * recipe.grid.step_seconds < DAY else 0)
-
-    def __call__(self, future: FloatArray, clock: IntArray) -> FloatArray:
-        """Return the inputs (..., q).
-
-        Parameters
-        ----------
-        future : (..., f)
-            Scaled values of the future columns.
-        clock : (...)
-            Seconds since 1970-01-01 on the clock of the data set.
-        """
-        if self.holidays is None:
-            return future
-        features = self.holidays(clock)
-        angles = 2 * np.pi * (clock % DAY)[..., None] / DAY
-        waves = [wave(number * angles) for number in range(1, self.waves + 1) for wave in (np.sin, np.cos)]
-        return np.concatenate([future, features, *(features * each for each in waves)], axis=-1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,7 +80,7 @@ class TakenOut:
     @classmethod
     def of(cls, table: LinearTable, recipe: FittedRecipe, features: Features) -> TakenOut:
         """Make the inputs of the rows of a table."""
-        known = KnownInputs.of(recipe)
+        known = KnownInputs.of(recipe, waves=DAY_WAVES if 2 * recipe.grid.step_seconds < DAY else 0)
         inputs = None
         if known is not None:
             inputs = known(features.values[:, known.columns], features.grid.clock(features.times))

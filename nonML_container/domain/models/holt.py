@@ -20,6 +20,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from flts.errors import SeriesTooShortError
+from flts.forecasting.rolling import WINDOW_INPUT
 from flts.forecasting.series import FloatArray, IntArray
 from flts.forecasting.windows import target_rows
 from flts.training.fitting import FittedModel, Report, TrainingSet
@@ -93,7 +94,7 @@ def fit(data: TrainingSet, settings: NonmlSettings, report: Report) -> FittedMod
     return FittedModel(
         model_bytes=_onnx(found, rows, horizon, columns, features=len(features.names)),
         input_kind="window",
-        check_inputs=features.values[checked[:, None] + np.arange(-rows, 0)].astype(np.float32),
+        check_inputs={WINDOW_INPUT: features.values[checked[:, None] + np.arange(-rows, 0)].astype(np.float32)},
         check_outputs=forecast(values, checked, found, rows, horizon),
         metrics={**errors("train_", 0, stop), **errors("val_", stop, data.tails.stop_stop)},
         rows_required=rows + data.recipe.warmup_rows,

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from flts.forecasting.grid import FixedGrid
-from flts.forecasting.linear.known import KnownInputs, TakenOut
+from flts.forecasting.known_inputs import KnownInputs
+from flts.forecasting.linear.known import TakenOut
 from flts.forecasting.linear.rows import table_of
 from flts.forecasting.recipe import measured_only
 from flts.forecasting.series import FloatArray, Series
@@ -104,7 +105,7 @@ def test_a_holiday_moves_the_day_itself() -> None:
 
 def test_holidays_of_rows_within_a_day_have_a_shape_of_the_day() -> None:
     hours = training_set(with_holidays(24 * 120, FixedGrid(3_600), -1.0), holidays=("DE",)).recipe
-    known = KnownInputs.of(hours)
+    known = KnownInputs.of(hours, waves=2)
     assert known is not None
     day = 18_628 * 86_400  # 1 January 2021
 
