@@ -50,6 +50,8 @@ FOLDED = "LINEAR"
 """Model type that eval can solve again on folds of the training rows."""
 BEST = tuple(name for name in BASELINES if name != REPLACED_BY_LINEAR)
 """Baselines one of which is the best baseline."""
+LEAST_COMPARED_ROWS = 20
+"""Rows of a data set from which its baselines are compared; of fewer, one to four are test rows, which show nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +169,9 @@ class _Evaluation:
             )
             return self.refuse([one.refused(reason) if one.forecaster else one for one in candidates])
         measured = self._measure_baselines(baselines, test, train, held_out)
-        best = best_baseline({name: one.steps for name, one in measured.items() if name in BEST})
+        rows = len(train.features) + test_rows
+        compared = BEST if rows >= LEAST_COMPARED_ROWS else BEST[:1]
+        best = best_baseline({name: one.steps for name, one in measured.items() if name in compared})
         if best is None:
             return self.refuse(candidates)
         divisors = step_divisors(measured[best].steps, self._deviations(train))
@@ -179,7 +183,8 @@ class _Evaluation:
         folds = self._folds(candidates, baselines, best, divisors, held_out)
         candidates = self._gate(candidates, losses, best, held_out.scored.origins, folds)
         served = next((one for one in baselines if one.model_type == best and one.event is not None), None)
-        choice = choose(candidates, champion, self._rules, best=served, origins=held_out.scored.origins)
+        few = rows if rows < LEAST_COMPARED_ROWS else None
+        choice = choose(candidates, champion, self._rules, best=served, few_rows=few, origins=held_out.scored.origins)
         if any(one.model_type == "LINEAR" and one.card for one in candidates):
             baselines = [one for one in baselines if one.model_type != REPLACED_BY_LINEAR]
         board = build_scoreboard(

@@ -123,6 +123,7 @@ def choose(
     rules: GateRules,
     *,
     best: Candidate | None = None,
+    few_rows: int | None = None,
     origins: IntArray = NO_ORIGINS,
 ) -> Choice:
     """Choose the candidate to promote among those that pass the gate, else the best baseline.
@@ -137,6 +138,8 @@ def choose(
     rules : GateRules
     best : Candidate, optional
         The best baseline; None if there is none that can be served.
+    few_rows : int, optional
+        Rows of the data set, if they are too few to compare baselines; ``best`` is then persistence.
     origins : (n,)
         Rows of the origins of all losses.
     """
@@ -153,6 +156,8 @@ def choose(
     elif best is not None:
         winner = best
         text = f"no model passes the gate, so the best baseline is served: {best.model_type}"
+        if few_rows is not None:
+            text = f"{few_rows} rows are too few to compare forecasts, so the last value is served: {best.model_type}"
         reasons = (Reason(BASELINE, text), *failures)
     else:
         return Choice("refused", None, failures or (Reason("no_candidate", "no trainer delivered a model"),))

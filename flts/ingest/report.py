@@ -12,7 +12,7 @@ from flts.forecasting.by_column import missing_cells
 from flts.forecasting.recipe import FittedRecipe, RecipeSpec, fit_recipe
 from flts.forecasting.series import GridReport, Series, iso
 from flts.forecasting.splits import as_train
-from flts.ingest.enough_rows import UsableRows, check_enough_rows, horizon_of, piece_lengths
+from flts.ingest.enough_rows import UsableRows, check_enough_rows, few_rows_note, horizon_of, piece_lengths
 from flts.ingest.holiday_dates import holiday_days
 from flts.ingest.layout import Layout, lay_out
 from flts.ingest.table import RawTable
@@ -71,7 +71,7 @@ class ValidationReport:
     dropped_columns: dict[str, str]
     """Reason by column name."""
     rows_needed: int
-    """Least number of training rows without a gap for these windows and tails."""
+    """Least number of training rows without a gap from which a model can be trained with these windows and tails."""
     horizon_steps: int | None = None
     """Steps ahead that models are judged at and served for (``HORIZON``); None before it is known."""
     understood: tuple[str, ...] = ()
@@ -128,10 +128,12 @@ def validation_report(
         warmup_rows=recipe.warmup_rows,
         joined=joined,
     )
-    needed = check_enough_rows(usable, window_settings, split_share=split_share(layout, recipe_settings))
+    share = split_share(layout, recipe_settings)
+    needed = check_enough_rows(usable, window_settings, split_share=share)
     horizon = horizon_of(usable, layout.train.grid, window_settings)
     report = replace(describe(train, layout, recipe, rows_needed=needed), horizon_steps=horizon.steps)
-    report.warnings.extend([horizon.note] if horizon.note else [])
+    notes = (few_rows_note(usable, window_settings, split_share=share), horizon.note)
+    report.warnings.extend(note for note in notes if note)
     # The notes on both files are often equal, because both are written in the same form.
     report.warnings.extend(dict.fromkeys((*train.notes, *(test.notes if test else ()))))
     if any(is_sample):

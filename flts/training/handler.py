@@ -14,7 +14,7 @@ from flts.bundle.write import find_bundle, store_bundle
 from flts.contracts.claim_check import ClaimCheck
 from flts.contracts.events import ModelTraining, TrainingData
 from flts.contracts.ids import derived_run_id, run_created_seconds
-from flts.errors import ObjectNotFoundError, RejectedError
+from flts.errors import ObjectNotFoundError, RejectedError, SeriesTooShortError
 from flts.observability.logs import bind, get_logger
 from flts.processes.replayed import is_replayed
 from flts.runtime.adapters import Adapters
@@ -22,7 +22,7 @@ from flts.service import Progress
 from flts.storage.ports import ObjectStore
 from flts.storage.run_store import RunStore
 from flts.trainers import Trainer
-from flts.training.announce import Announcement, model_training
+from flts.training.announce import Announcement, announce_failure, model_training
 from flts.training.bundling import Identity, identity_of, make_bundle
 from flts.training.constant import constant_model
 from flts.training.dataset import claimed_training_set, log_feature_summary
@@ -65,6 +65,8 @@ class TrainOnDataset(Generic[SettingsT]):
     def __call__(self, event: TrainingData, progress: Progress) -> Sequence[ModelTraining]:
         """Return the event with the result of the training; a repeated delivery returns the same event.
 
+        If the rows are too few for the model, the event has the status FAILED and the reason.
+
         If the run ended without this model, the trainer trains nothing and returns no event: eval does not wait for it.
         """
         model_type = self._trainer.model_type
@@ -75,7 +77,11 @@ class TrainOnDataset(Generic[SettingsT]):
                 return [announced]
             if not is_wanted(self._adapters.run_store, event):
                 return []
-            return [self._announce(event, run_id, progress)]
+            try:
+                return [self._announce(event, run_id, progress)]
+            except SeriesTooShortError as error:
+                # The run ends with a baseline. No setting of the trainer can change that, so there is no dead letter.
+                return announce_failure(self._adapters, self._trainer)(event, error, error.message)
 
     def _announced(self, event: TrainingData, run_id: str, stage: Mapping[str, Any]) -> ModelTraining | None:
         """Return the event that this training returned before, or None if its stage or its bundle is not usable.

@@ -202,14 +202,18 @@ def test_live_progress_names_stage_epoch_and_loss(stack: Pipeline, seasonal_file
     assert all(event["loss"] is not None for event in epochs)
 
 
-def test_ten_rows_are_refused_naming_the_rows_needed(
+def test_ten_rows_are_refused_naming_the_rows_needed_by_the_windows_asked_for(
     stack: Pipeline, sample: tuple[Path, Path], tmp_path: Path
 ) -> None:
     short = tmp_path / "short.csv"
     short.write_text("".join(sample[0].read_text().splitlines(keepends=True)[:11]))
 
     with stack.gateway as client:
-        answer = client.post("/datasets/short", files={"train": ("t.csv", short.read_bytes(), "text/csv")})
+        answer = client.post(
+            "/datasets/short",
+            files={"train": ("t.csv", short.read_bytes(), "text/csv")},
+            data={"settings": '{"INPUT_SEQ_LEN": 10}'},
+        )
 
     assert answer.status_code == 422
     error = answer.json()["error"]

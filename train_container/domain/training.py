@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from flts.errors import RejectedError
+from flts.errors import RejectedError, SeriesTooShortError
 from flts.forecasting.rolling import WINDOW_INPUT
-from flts.forecasting.windows import Windows, training_windows
+from flts.forecasting.splits import rows_needed
+from flts.forecasting.windows import TrainingWindows, Windows, training_windows
 from flts.model_settings import TrainingSettings
 from flts.training.fitting import FittedModel, Report, TrainingSet
 from flts.training.onnx_file import to_bytes
@@ -58,13 +59,7 @@ class NeuralFitter:
             ``diverged`` if no epoch had a finite loss.
         """
         torch.set_num_threads(self._threads)
-        windows = training_windows(
-            data.features,
-            data.recipe,
-            data.tails,
-            input_seq_len=settings.window_rows,
-            output_seq_len=settings.pass_steps,
-        )
+        windows = _windows(data, settings)
         fit, stop = _tensors(windows.fit), _tensors(windows.stop)
         shape = Shape(settings.window_rows, fit.inputs.shape[2], settings.pass_steps, fit.targets.shape[2])
         torch.manual_seed(settings.seed)
@@ -89,6 +84,22 @@ class NeuralFitter:
             metrics={**shipped, "best_epoch": float(best.epoch), "epochs_run": float(len(best.history))},
             history=tuple(best.history),
         )
+
+
+def _windows(data: TrainingSet, settings: TrainingSettings) -> TrainingWindows:
+    """Return the windows of the training rows; a refusal names the number of rows that are needed."""
+    lengths = {"input_seq_len": settings.window_rows, "output_seq_len": settings.pass_steps}
+    try:
+        return training_windows(data.features, data.recipe, data.tails, **lengths)
+    except SeriesTooShortError as error:
+        needed = rows_needed(
+            **lengths,
+            warmup_rows=data.recipe.warmup_rows,
+            stop_tail=settings.stop_tail,
+            calibration_tail=settings.calibration_tail,
+        )
+        msg = f"{error.message}; training needs at least {needed} rows in one piece"
+        raise SeriesTooShortError(msg, field=error.field) from error
 
 
 @dataclass(frozen=True, slots=True, eq=False)

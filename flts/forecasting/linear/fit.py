@@ -187,4 +187,8 @@ def _fitted_kinds(fitting: Fitting, choice: LinearChoice) -> tuple[Kind, ...]:
 
 
 def _too_few(rows: int, choice: LinearChoice) -> NoReturn:
-    refuse(f"{rows:,} rows hold fewer than {LEAST_ORIGINS} windows of {choice.window} rows that a row follows")
+    needed = LEAST_ORIGINS + choice.window
+    refuse(
+        f"{rows:,} rows hold fewer than {LEAST_ORIGINS} windows of {choice.window} rows that a row follows; LINEAR is "
+        f"fitted on at least {needed:,} rows in one piece"
+    )

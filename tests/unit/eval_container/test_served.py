@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from eval_container.judging import Judgement
+from flts.bundle.load import fetch_bundle
+from flts.contracts.events import Scalar
+from flts.errors import RejectedError
 from flts.forecasting.series import BoolArray, FloatArray
+from flts.storage.filesystem import FilesystemStore
 from tests.case_files import Case, Refused
 from tests.case_files.calendars import calendar_cases
 from tests.case_files.rows import row_cases
 from tests.in_process import judged_upload
-from tests.preprocessing import make_csv
+from tests.preprocessing import START, make_csv
+from tests.serving import answer_of
 
 CASES = [case for cases in (calendar_cases, row_cases) for case in cases() if not isinstance(case.right, Refused)]
 """Files whose rows differ; the others of `tests.case_files` write the same rows in other forms."""
@@ -91,9 +101,90 @@ def test_a_data_set_without_a_varying_target_is_served_its_constants(tmp_path: P
     assert (choice.decision, choice.reasons[0].code) == ("promoted", "all_constant")
 
 
-@pytest.mark.parametrize("rows", [18, 19, 20, 27, 34])
+@pytest.mark.parametrize("rows", [20, 27, 34])
 def test_few_rows_end_in_a_served_model(rows: int, tmp_path: Path) -> None:
     assert judged_upload(tmp_path, make_csv(wave(rows, season=7), step=DAY)).choice.decision == "promoted"
+
+
+@pytest.mark.parametrize("rows", range(1, 26))
+def test_a_series_of_each_length_has_an_answer_from_three_rows_on(rows: int, tmp_path: Path) -> None:
+    values = 10 + np.random.default_rng(rows).normal(0, 1, (rows, 2)).cumsum(axis=0)
+    file = make_csv(values, step=DAY)
+    if rows < 3:
+        with pytest.raises(RejectedError, match="cannot be split") as refused:
+            judged_upload(tmp_path, file)
+        assert refused.value.code == "too_few_rows"
+        return
+
+    judgement = judged_upload(tmp_path, file)
+
+    assert judgement.choice.decision == "promoted"
+    assert judgement.horizon_steps == max(1, min(rows // 10, math.ceil(rows / 5) // 2))
+    if rows >= 20:
+        return
+    why = f"{rows} rows are too few to compare forecasts, so the last value is served: PERSISTENCE"
+    assert judgement.choice.why_baseline == why
+    answer = _served(judgement, values, tmp_path)
+    assert answer["calibrated_steps"] == 0
+    [step] = answer["predictions"]
+    for at, name in enumerate(("a", "b")):
+        assert step[name] == pytest.approx(values[-1, at], rel=1e-6)
+        assert (step[f"{name}_lower"], step[f"{name}_upper"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("values", "settings"),
+    [
+        pytest.param(np.arange(4.0)[:, None], {}, id="a straight line"),
+        pytest.param(np.array([5.0, 5, 6])[:, None], {}, id="constant but for the test"),
+        pytest.param(np.array([[1, 2.0], [np.nan, 3], [4, 5], [np.nan, 6], [5, 5], [4, 4]]), {}, id="missing cells"),
+        pytest.param(wave(17, 2), {"LAGS_ENABLE": True, "LAGS_N": 2}, id="lags"),
+        pytest.param(wave(9), {"HORIZON": "24"}, id="a longer horizon than the rows"),
+        pytest.param(wave(9), {"POINT": "median"}, id="the median"),
+        pytest.param(wave(300), {"SAMPLE_TRAIN_ROWS": 5}, id="a sample of five rows"),
+    ],
+)
+def test_unusual_short_series_end_in_a_served_model(
+    values: FloatArray, settings: dict[str, Scalar], tmp_path: Path
+) -> None:
+    assert judged_upload(tmp_path, make_csv(values, step=HOUR), **settings).choice.decision == "promoted"
+
+
+@pytest.mark.parametrize("rows", [10, 17])
+@pytest.mark.parametrize("lengths", [{"INPUT_SEQ_LEN": 10}, {"OUTPUT_SEQ_LEN": 1}])
+def test_lengths_that_are_asked_for_need_their_rows(rows: int, lengths: dict[str, Scalar], tmp_path: Path) -> None:
+    with pytest.raises(RejectedError, match="training needs at least 14"):
+        judged_upload(tmp_path, make_csv(wave(rows), step=HOUR), **lengths)
+
+
+def test_a_run_with_the_median_is_scored_with_it(tmp_path: Path) -> None:
+    skewed = np.random.default_rng(0).exponential(1.0, (400, 1))
+
+    mean, median = (
+        judged_upload(tmp_path / point, make_csv(skewed, step=HOUR), POINT=point, HORIZON="1")
+        for point in ("mean", "median")
+    )
+
+    # The mean of the series is the best forecast; its median, ln 2, has the least absolute error.
+    assert (mean.choice.winner, median.choice.winner) == ("MEAN", "MEAN")
+    assert mean.card is not None
+    assert median.card is not None
+    assert median.card.mae < mean.card.mae
+    assert median.card.rmse > mean.card.rmse
+    assert median.winner is not None
+    assert median.winner.forecaster is not None
+    assert median.winner.forecaster.is_median
+
+
+def _served(judgement: Judgement, values: FloatArray, folder: Path) -> dict[str, Any]:
+    """Return the answer of /predict to the last row of a two-column daily series, with the promoted bundle."""
+    assert judgement.winner is not None
+    assert judgement.winner.event is not None
+    assert judgement.winner.event.bundle is not None
+    made = fetch_bundle(FilesystemStore(folder), judgement.winner.event.bundle)
+    time = START + timedelta(days=len(values) - 1)
+    data = {"time": [time.isoformat()], "a": [values[-1, 0]], "b": [values[-1, 1]]}
+    return answer_of(made, json.dumps({"data": data}).encode(), folder / "champions")
 
 
 @pytest.mark.parametrize(("rows", "horizon"), [(40, "1"), (60, "1"), (60, "2"), (500, "50")])
@@ -109,6 +200,8 @@ AT = np.arange(1_000)
 @pytest.mark.parametrize(
     "kept",
     [
+        pytest.param((AT % 28 < 8) & (AT < 500), id="pieces of 8 rows"),
+        pytest.param((AT % 32 < 2) & (AT < 500), id="pieces of 2 rows"),
         pytest.param(AT % 40 >= 12, id="pieces of 28 rows"),
         pytest.param(AT % 60 >= 20, id="pieces of 40 rows"),
         pytest.param((AT < 780) | (AT > 830), id="a gap before the test"),

@@ -54,7 +54,7 @@ def test_a_child_answers_and_refuses_as_the_work_itself_does(tmp_path: Path) -> 
     given = settings(targets=("down",), ignore_columns=("note",))
     train = write(tmp_path, "a", csv_text(300, columns={"note": "x"}))
     test = write(tmp_path, "b", csv_text(80, start=following(300), columns={"note": "y"}))
-    short = write(tmp_path, "c", csv_text(10, columns={"note": "x"}))
+    short = write(tmp_path, "c", csv_text(2, columns={"note": "x"}))
     expected = json.loads(json.dumps(check_files(order_of(train, test, given), lambda _: None)))
 
     with checks_of(given) as checks:

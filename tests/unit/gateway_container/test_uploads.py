@@ -122,7 +122,7 @@ def test_what_a_run_cannot_be_asked_for_is_refused_by_name_and_nothing_is_stored
     ("train", "words"),
     [
         (b"", "empty"),
-        (csv_text(10), "rows"),
+        (csv_text(2), "rows"),
         (b"a,b\n1,2\n", "no time column"),
         (b"time,note\n2024-01-01,hello\n2024-01-02,x\n", "note"),
         (TRAIN.replace(b"\n", b"\n\x00", 1), "NUL"),
@@ -139,12 +139,25 @@ def test_files_that_cannot_be_trained_on_are_refused_before_anything_is_stored(
 
 
 def test_too_few_rows_name_the_number_needed(gateway: GatewayUnderTest) -> None:
-    error = gateway.client().post("/datasets/x", files=files(csv_text(10))).json()["error"]
+    lengths = {"settings": '{"INPUT_SEQ_LEN": 10}'}
+
+    def upload(rows: int) -> httpx.Response:
+        return gateway.client().post("/datasets/x", files=files(csv_text(rows)), data=lengths)
+
+    error = upload(10).json()["error"]
 
     assert error["code"] == "too_few_rows"
     needed = max(int(word) for word in error["message"].replace(";", " ").replace(",", " ").split() if word.isdigit())
-    assert gateway.client().post("/datasets/x", files=files(csv_text(needed - 2))).status_code == 422
-    assert gateway.client().post("/datasets/x", files=files(csv_text(needed * 2))).status_code == 202
+    assert upload(needed - 2).status_code == 422
+    assert upload(needed * 2).status_code == 202
+
+
+def test_few_rows_are_accepted_and_the_report_says_that_the_last_value_is_forecast(gateway: GatewayUnderTest) -> None:
+    answer = gateway.client().post("/datasets/x", files=files(csv_text(3)))
+
+    assert answer.status_code == 202
+    assert any("a model needs more rows" in text for text in answer.json()["report"]["warnings"])
+    assert gateway.client().post("/datasets/y", files=files(csv_text(2))).json()["error"]["code"] == "too_few_rows"
 
 
 def test_a_column_may_be_ignored_for_one_run(gateway: GatewayUnderTest) -> None:

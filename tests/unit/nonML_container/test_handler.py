@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flts.errors import SeriesTooShortError
+from flts.contracts.events import ModelTraining
 from flts.forecasting.grid import FixedGrid
 from flts.forecasting.recipe import RecipeSpec
 from flts.forecasting.series import Series
 from flts.model_settings import ProphetSettings
 from nonML_container.bootstrap import build_service
 from nonML_container.domain.fit import fit_prophet, predict
+from nonML_container.handler import train_in_child
 from tests.nonml_service import trained
 from tests.training_sets import (
     STEP,
@@ -98,7 +99,9 @@ def test_fifty_rows_are_enough(load: Any, tmp_path: Path) -> None:
     assert np.isfinite(forecaster.forecast(stored.series, 30).mean).all()
 
 
-def test_a_target_without_values_before_the_tail_is_refused_by_name(load: Any, tmp_path: Path) -> None:
+def test_a_target_without_values_before_the_tail_is_named_as_the_reason_of_the_failure(
+    load: Any, tmp_path: Path
+) -> None:
     series = made_series(200)
     values = series.values.copy()
     values[:199, 1] = np.nan
@@ -106,9 +109,13 @@ def test_a_target_without_values_before_the_tail_is_refused_by_name(load: Any, t
     values[198, 1] = 4.0
     stored = store_dataset(tmp_path, replace(series, values=values), RecipeSpec(nans_threshold=1.0))
 
-    with pytest.raises(SeriesTooShortError, match="c1") as refused:
-        trained(stored, load())
-    assert refused.value.field == "c1"
+    handler = train_in_child(load(), adapters_of(stored, load()))
+    [event] = handler(stored.event, Progress())
+
+    assert isinstance(event, ModelTraining)
+    assert event.status == "FAILED"
+    assert event.error is not None
+    assert event.error.startswith("c1 has fewer than 2 values before the calibration tail")
 
 
 def test_other_parameters_make_another_bundle(load: Any, tmp_path: Path) -> None:

@@ -394,7 +394,7 @@ def refusal_of(pre: Preprocessing, event: RawData) -> RejectedError:
 @pytest.mark.parametrize(
     ("text", "settings", "code", "field", "words"),
     [
-        (make_csv(make_values(10)), {}, "too_few_rows", "train", "at least 14"),
+        (make_csv(make_values(10)), {"INPUT_SEQ_LEN": 10}, "too_few_rows", "train", "at least 14"),
         (b"", {}, "empty_file", "train", "empty"),
         (b"x,a\n1,2\n", {}, "no_time_column", "train", "time"),
         (make_csv(make_values(ROWS)) + b"2030-01-01,x,1\n", {}, "not_a_number", "a", "row 101"),
@@ -523,7 +523,7 @@ def test_test_rows_wait_in_the_store_for_their_forecast_whatever_becomes_of_the_
 
 
 def test_a_rejected_upload_waits_for_no_forecast(pre: Preprocessing) -> None:
-    refusal_of(pre, pre.upload(make_csv(make_values(5))))
+    refusal_of(pre, pre.upload(make_csv(make_values(2))))
 
     assert pre.run_store.forecasts.waiting() == []
 

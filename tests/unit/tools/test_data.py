@@ -69,10 +69,12 @@ def test_the_command_line_accepts_each_command_and_its_settings(command: list[st
 
 def test_an_upload_shows_what_the_check_of_the_gateway_answers() -> None:
     [unclear] = answer(EXAMPLES["order of day and month"], ())
-    [short] = answer(EXAMPLES["order of day and month"], ("TIME_FORMAT=DD/MM/YYYY",))
+    [short] = answer(EXAMPLES["order of day and month"], ("TIME_FORMAT=DD/MM/YYYY", "INPUT_SEQ_LEN=10"))
+    accepted = answer(EXAMPLES["order of day and month"], ("TIME_FORMAT=DD/MM/YYYY",))
 
     assert unclear.endswith("set TIME_FORMAT=DD/MM/YYYY or TIME_FORMAT=MM/DD/YYYY")
     assert short.startswith("flts: 9 training rows; training needs at least")
+    assert any("baseline is forecast: 9 training rows; training needs at least" in line for line in accepted)
 
 
 def test_the_check_notices_a_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

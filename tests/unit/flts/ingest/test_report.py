@@ -109,18 +109,46 @@ def test_a_data_set_of_constants_is_accepted() -> None:
     assert report_on(table).constant_columns == {"a": 1.0, "b": 1.0}
 
 
-@pytest.mark.parametrize("rows", [1, 2, 3, 10, 17])
-def test_too_few_rows_are_refused_naming_the_rows_needed(rows: int) -> None:
-    refusal = refusal_of(make_table(rows))
+@pytest.mark.parametrize(
+    ("lengths", "rows"),
+    [
+        ({}, (1, 2)),
+        ({"INPUT_SEQ_LEN": 10}, (1, 2, 3, 10, 17)),
+        ({"OUTPUT_SEQ_LEN": 1}, (3, 10, 17)),
+        ({"INPUT_SEQ_LEN": 10, "OUTPUT_SEQ_LEN": 1}, (3, 10, 17)),
+    ],
+)
+def test_too_few_rows_are_refused_naming_the_rows_needed(lengths: dict[str, int], rows: tuple[int, ...]) -> None:
+    for count in rows:
+        refusal = refusal_of(make_table(count), **lengths)
 
-    assert (refusal.code, refusal.field) == ("too_few_rows", "train")
-    if rows >= 10:
-        assert "at least 14" in refusal.message
-        assert "upload at least 18 rows" in refusal.message
+        assert (refusal.code, refusal.field) == ("too_few_rows", "train")
+        if count >= 10:
+            assert "at least 14" in refusal.message
+            assert "upload at least 18 rows" in refusal.message
+
+
+@pytest.mark.parametrize("rows", [3, 4, 5, 10, 17])
+def test_fewer_rows_are_accepted_with_a_warning_where_the_lengths_are_automatic(rows: int) -> None:
+    report = report_on(make_table(rows))
+
+    assert (report.horizon_steps, report.rows_needed) == (1, 14)
+    [warning] = [text for text in report.warnings if "a model needs more rows" in text]
+    assert "the last value or another baseline is forecast" in warning
+    assert warning.endswith("training needs at least 14, so upload at least 18 rows (TRAIN_TEST_SPLIT 0.8)")
 
 
 def test_the_rows_that_a_refusal_names_suffice() -> None:
-    assert report_on(make_table(18)).train.rows == 14
+    for lengths in ({}, {"INPUT_SEQ_LEN": 10}):
+        report = report_on(make_table(18), **lengths)
+        assert report.train.rows == 14
+        assert not [text for text in report.warnings if "a model needs more rows" in text]
+
+
+def test_rows_without_a_pair_after_the_warm_up_are_refused() -> None:
+    refusal = refusal_of(make_table(17), LAGS_ENABLE=True, LAGS_N=3, LAGS_STEP=4)
+
+    assert (refusal.code, refusal.field) == ("too_few_rows", "train")
 
 
 def test_longer_windows_lags_and_samples_need_more_rows() -> None:
@@ -128,7 +156,7 @@ def test_longer_windows_lags_and_samples_need_more_rows() -> None:
 
     assert "at least 104" in refusal_of(table, INPUT_SEQ_LEN=80, OUTPUT_SEQ_LEN=3).message
     assert "at least 64" in refusal_of(table, LAGS_ENABLE=True, LAGS_N=5, LAGS_STEP=10).message
-    refusal = refusal_of(table, SAMPLE_TRAIN_ROWS=12)
+    refusal = refusal_of(table, SAMPLE_TRAIN_ROWS=12, INPUT_SEQ_LEN=10)
     assert "12 training rows; training needs at least 14" in refusal.message
     assert "upload" not in refusal.message
 
@@ -137,10 +165,11 @@ def test_rows_dropped_for_missing_cells_do_not_count() -> None:
     table = make_table(100)
     table.values[::4, 0] = np.nan
 
-    refusal = refusal_of(table, NANS_DROP_ROWS=True)
+    refusal = refusal_of(table, NANS_DROP_ROWS=True, INPUT_SEQ_LEN=10)
 
     assert (refusal.code, refusal.field) == ("too_few_rows", "train")
     assert "holds no window" in refusal.message
+    assert any("holds no window" in warning for warning in report_on(table, NANS_DROP_ROWS=True).warnings)
     assert report_on(table).train.rows == 80
 
 
@@ -148,11 +177,14 @@ def test_a_test_that_is_cut_off_needs_a_window_of_its_own() -> None:
     train = make_table(100)
 
     near = report_on(train, make_table(1, start=100 * STEP))
-    far = refusal_of(train, make_table(10, start=200 * STEP))
+    far = refusal_of(train, make_table(10, start=200 * STEP), INPUT_SEQ_LEN=10)
+    single = refusal_of(train, make_table(1, start=200 * STEP))
 
     assert near.test_follows_train
-    assert (far.code, far.field) == ("too_few_rows", "test")
-    assert "at least 11" in far.message
+    for refusal in (far, single):
+        assert (refusal.code, refusal.field) == ("too_few_rows", "test")
+        assert "at least 11" in refusal.message
+    assert any("at least 11" in text for text in report_on(train, make_table(10, start=200 * STEP)).warnings)
 
 
 def test_rows_missing_between_train_and_test_join_the_test() -> None:

@@ -15,7 +15,7 @@ from flts.bundle.model import BundleModel
 from flts.contracts.events import ModelTraining, TrainingData
 from flts.contracts.ids import derived_event_id, derived_run_id
 from flts.contracts.lifecycle import RunState
-from flts.errors import BackendAwayError, HashMismatchError, ObjectNotFoundError, RejectedError, SeriesTooShortError
+from flts.errors import BackendAwayError, HashMismatchError, ObjectNotFoundError, RejectedError
 from flts.forecasting.grid import FixedGrid
 from flts.forecasting.series import Series
 from flts.model_settings import TrainingSettings
@@ -312,11 +312,18 @@ def test_rows_and_recipe_that_do_not_belong_together_are_refused(tmp_path: Path,
     assert refused.value.code == "bad_meta"
 
 
-def test_too_few_rows_are_refused(tmp_path: Path, settings: LinearSettings) -> None:
+def test_too_few_rows_end_as_a_failed_training_with_the_reason(tmp_path: Path, settings: LinearSettings) -> None:
     stored = store_dataset(tmp_path, made_series(6))
 
-    with pytest.raises(SeriesTooShortError):
-        trained(stored, settings, LinearFitter())
+    event = trained(stored, settings, LinearFitter())
+
+    assert (event.status, event.bundle) == ("FAILED", None)
+    assert event.error is not None
+    assert "both need one" in event.error
+    stages = adapters_of(stored, settings).run_store.stages
+    stage = stages.read(stored.event.identifier, stored.event.pipeline_run_id, "train-linear")
+    assert stage is not None
+    assert (stage["status"], stage["error_code"]) == ("failed", "too_few_rows")
 
 
 def test_a_training_without_a_config_hash_is_refused(tmp_path: Path, settings: LinearSettings) -> None:

@@ -131,7 +131,7 @@ def test_a_training_that_diverges_is_refused_and_says_what_to_change() -> None:
 
 
 def test_too_few_rows_for_a_window_are_refused() -> None:
-    with pytest.raises(SeriesTooShortError):
+    with pytest.raises(SeriesTooShortError, match="training needs at least 10 rows in one piece"):
         fit(training_set(made_series(6)), training_settings())
 
 
