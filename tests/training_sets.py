@@ -59,6 +59,22 @@ def touching_zero(rows: int) -> Series:
     return Series(series.times, ("load", "balance"), values, series.grid)
 
 
+def assert_moved_by_the_median(moved: Forecaster, free: Forecaster, series: Series) -> None:
+    """Assert that forecasts are those of the same model without limits, plus its median residual at each step."""
+    intervals = moved.bundle.intervals
+    assert intervals is not None
+    medians = intervals.at_level(0.5)
+    assert medians is not None
+    assert (moved.bundle.point, moved.bundle.format_version, free.bundle.format_version) == ("median", 2, 1)
+    ahead = np.arange(1, 61)
+    offsets = np.column_stack([np.interp(ahead, intervals.steps, column) for column in medians.T])
+    found = moved.forecast(series, 60)
+    np.testing.assert_allclose(found.mean, free.forecast(series, 60).mean + offsets, rtol=1e-9)
+    assert found.lower is not None
+    assert found.upper is not None
+    assert ((found.lower <= found.mean) & (found.mean <= found.upper)).all()
+
+
 def assert_load_is_limited(forecaster: Forecaster, series: Series, fitted_rows: int) -> None:
     """Check the forecasts of a bundle that was trained on `touching_zero`, rolled over 200 steps."""
     bundle = forecaster.bundle

@@ -25,6 +25,7 @@ from tests.training_sets import (
     Progress,
     adapters_of,
     assert_load_is_limited,
+    assert_moved_by_the_median,
     made_series,
     store_dataset,
     touching_zero,
@@ -172,3 +173,13 @@ def test_a_target_that_is_never_negative_has_no_forecast_and_no_bound_below_0(
     _, forecaster = trained(stored, load(MODEL_TYPE=kind))
 
     assert_load_is_limited(forecaster, stored.series, fitted_rows)
+
+
+@pytest.mark.parametrize("kind", ["PROPHET", "HOLT"])
+def test_the_median_moves_the_forecasts(load: Any, tmp_path: Path, kind: str) -> None:
+    stored = store_dataset(tmp_path, touching_zero(400))
+
+    _, free = trained(stored, load(MODEL_TYPE=kind, LOWER_BOUND="none"))
+    _, moved = trained(replace(stored, event=stored.again()), load(MODEL_TYPE=kind, LOWER_BOUND="none", POINT="median"))
+
+    assert_moved_by_the_median(moved, free, stored.series)

@@ -34,6 +34,7 @@ from tests.training_sets import (
     Stored,
     adapters_of,
     assert_load_is_limited,
+    assert_moved_by_the_median,
     made_series,
     store_dataset,
     touching_zero,
@@ -274,6 +275,17 @@ def test_a_target_that_is_never_negative_has_no_forecast_and_no_bound_below_0(
     _, forecaster = trained(stored, load(kind))
 
     assert_load_is_limited(forecaster, stored.series, fitted_rows=360)  # the calibration tail is a tenth
+
+
+@pytest.mark.parametrize("kind", ["GRU", "LSTM"])
+def test_the_median_moves_the_forecasts_of_a_network(load: Any, tmp_path: Path, kind: str) -> None:
+    stored = store_dataset(tmp_path, touching_zero(400))
+
+    _, free = trained(stored, load(kind, LOWER_BOUND="none"))
+    _, moved = trained(replace(stored, event=stored.again()), load(kind, LOWER_BOUND="none", POINT="median"))
+
+    assert moved.bundle.train_hash != free.bundle.train_hash
+    assert_moved_by_the_median(moved, free, stored.series)
 
 
 def test_without_limits_a_network_has_the_bundle_of_earlier_releases(load: Any, tmp_path: Path) -> None:
