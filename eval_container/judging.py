@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from eval_container.candidates import load_baselines, load_candidates, load_champion, reaching
+from eval_container.candidates import PERSISTENCE, load_baselines, load_candidates, load_champion, reaching
 from eval_container.domain import scoring
 from eval_container.domain.folds import fold_contests
 from eval_container.domain.gate import Contest, GateRules, Reason, cut_pieces, unseen
 from eval_container.domain.gate import judge as gate
-from eval_container.domain.promotion import Candidate, Champion, Choice, choose
+from eval_container.domain.promotion import LEAST_COMPARED_ROWS, Candidate, Champion, Choice, choose
 from eval_container.domain.scoreboard import build_scoreboard
 from eval_container.domain.scoring import Contender, HeldOut, Measured, Scorecard, card_of, measure_contender
 from eval_container.domain.step_scores import best_baseline, scoreboard_blocks, step_divisors
@@ -50,8 +50,6 @@ FOLDED = "LINEAR"
 """Model type that eval can solve again on folds of the training rows."""
 BEST = tuple(name for name in BASELINES if name != REPLACED_BY_LINEAR)
 """Baselines one of which is the best baseline."""
-LEAST_COMPARED_ROWS = 20
-"""Rows of a data set from which its baselines are compared; of fewer, one to four are test rows, which show nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +168,7 @@ class _Evaluation:
             return self.refuse([one.refused(reason) if one.forecaster else one for one in candidates])
         measured = self._measure_baselines(baselines, test, train, held_out)
         rows = len(train.features) + test_rows
-        compared = BEST if rows >= LEAST_COMPARED_ROWS else BEST[:1]
+        compared = BEST if rows >= LEAST_COMPARED_ROWS else (PERSISTENCE,)
         best = best_baseline({name: one.steps for name, one in measured.items() if name in compared})
         if best is None:
             return self.refuse(candidates)
@@ -183,8 +181,7 @@ class _Evaluation:
         folds = self._folds(candidates, baselines, best, divisors, held_out)
         candidates = self._gate(candidates, losses, best, held_out.scored.origins, folds)
         served = next((one for one in baselines if one.model_type == best and one.event is not None), None)
-        few = rows if rows < LEAST_COMPARED_ROWS else None
-        choice = choose(candidates, champion, self._rules, best=served, few_rows=few, origins=held_out.scored.origins)
+        choice = choose(candidates, champion, self._rules, best=served, rows=rows, origins=held_out.scored.origins)
         if any(one.model_type == "LINEAR" and one.card for one in candidates):
             baselines = [one for one in baselines if one.model_type != REPLACED_BY_LINEAR]
         board = build_scoreboard(

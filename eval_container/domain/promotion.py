@@ -19,6 +19,8 @@ Decision = Literal["promoted", "kept", "refused", "superseded"]
 
 BASELINE = "baseline"
 """Code of the reason for which a baseline is promoted."""
+LEAST_COMPARED_ROWS = 20
+"""Rows of a data set from which its baselines are compared; of fewer, one to four are test rows, which show nothing."""
 NO_ORIGINS: IntArray = np.empty(0, dtype=np.int64)
 POINTER_FIELDS = (
     "model_uri",
@@ -123,7 +125,7 @@ def choose(
     rules: GateRules,
     *,
     best: Candidate | None = None,
-    few_rows: int | None = None,
+    rows: int | None = None,
     origins: IntArray = NO_ORIGINS,
 ) -> Choice:
     """Choose the candidate to promote among those that pass the gate, else the best baseline.
@@ -138,8 +140,8 @@ def choose(
     rules : GateRules
     best : Candidate, optional
         The best baseline; None if there is none that can be served.
-    few_rows : int, optional
-        Rows of the data set, if they are too few to compare baselines; ``best`` is then persistence.
+    rows : int, optional
+        Rows of the data set; if they are fewer than `LEAST_COMPARED_ROWS`, ``best`` is persistence.
     origins : (n,)
         Rows of the origins of all losses.
     """
@@ -156,8 +158,8 @@ def choose(
     elif best is not None:
         winner = best
         text = f"no model passes the gate, so the best baseline is served: {best.model_type}"
-        if few_rows is not None:
-            text = f"{few_rows} rows are too few to compare forecasts, so the last value is served: {best.model_type}"
+        if rows is not None and rows < LEAST_COMPARED_ROWS:
+            text = f"{rows} rows are too few to compare forecasts, so the last value is served: {best.model_type}"
         reasons = (Reason(BASELINE, text), *failures)
     else:
         return Choice("refused", None, failures or (Reason("no_candidate", "no trainer delivered a model"),))
