@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 import numpy as np
@@ -9,6 +11,7 @@ from numpy.typing import NDArray
 
 from flts.contracts.columns import TIME_COLUMNS
 from flts.errors import RejectedError
+from flts.forecasting.series import iso
 from inference_container.domain.cells import read_numbers, read_times
 from inference_container.domain.request import Needs, PredictRequest
 
@@ -38,17 +41,18 @@ def read_future(request: PredictRequest, needs: Needs, last_time: NDArray[np.int
     for name in request.future:
         if name not in known:
             shown = ", ".join(needs.future_columns) or "none"
-            _refuse("unknown_column", f"future: {name} is no column of the data set; needed are {shown}", name)
+            _refuse("unknown_column", f"future.{name} is no column of the data set; needed: {shown}", name)
     if not needs.future_columns:
         return None
     steps = needs.grid.after(last_time, request.inference_length)[0]
     rows = np.arange(len(steps))
     if time_column is not None:
-        times, _ = read_times(request.future[time_column], time_column, needs.form)
+        with _field(time_column):
+            times, _ = read_times(request.future[time_column], time_column, needs.form)
         order = np.argsort(times, kind="stable")
         places = np.minimum(np.searchsorted(times[order], steps), len(times) - 1) if len(times) else rows
         rows = np.where(times[order][places] == steps, order[places], -1) if len(times) else np.full(len(steps), -1)
-    columns = [_values(request, needs, name, rows) for name in needs.future_columns]
+    columns = [_values(request, needs, name, rows, steps) for name in needs.future_columns]
     return np.stack(columns, axis=1)
 
 
@@ -59,17 +63,34 @@ def _time_column(request: PredictRequest, needs: Needs) -> str | None:
     return next((name for name in names if name is not None and name in request.future and name not in measured), None)
 
 
-def _values(request: PredictRequest, needs: Needs, name: str, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the values of one column at the steps, whose rows are -1 where the request has no such time; (h,)."""
+def _values(
+    request: PredictRequest, needs: Needs, name: str, rows: NDArray[np.int64], steps: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Return the values of one column at the times of the steps, (h,).
+
+    ``rows`` are -1 at times that the request does not have.
+    """
     raw = request.future.get(name)
-    given = [] if raw is None else read_numbers(raw, name, needs.form)
+    with _field(name):
+        given = [] if raw is None else read_numbers(raw, name, needs.form)
     numbers = np.array([*given, None], dtype=np.float64)  # None becomes NaN, which a row of -1 finds
     values: NDArray[np.float64] = numbers[np.where(rows < len(given), rows, -1)]
     missing = np.flatnonzero(np.isnan(values))
     if len(missing):
-        step, count = int(missing[0]) + 1, len(rows)
-        _refuse("missing_future", f"future.{name}: step {step} of {count} has no value", name)
+        step, count = int(missing[0]), len(rows)
+        message = f"future.{name}: step {step + 1} of {count} ({iso(steps[step])}) has no value"
+        _refuse("missing_future", message, name)
     return values
+
+
+@contextmanager
+def _field(name: str) -> Iterator[None]:
+    """Name the column of an error as one of ``future``."""
+    try:
+        yield
+    except RejectedError as error:
+        message = f"future.{error.message}" if error.message.startswith(f"{name}:") else error.message
+        raise RejectedError(message, code=error.code, field=f"future.{name}") from error
 
 
 def _refuse(code: str, message: str, name: str) -> NoReturn:

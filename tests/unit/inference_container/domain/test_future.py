@@ -70,16 +70,17 @@ def test_cells_and_times_may_be_written_as_in_the_files() -> None:
 @pytest.mark.parametrize(
     ("future", "field", "message"),
     [
-        ({}, "future.promotion", "future.promotion: step 1 of 2 has no value"),
-        ({"promotion": [0, 1]}, "future.price", "future.price: step 1 of 2 has no value"),
-        ({"promotion": [0], "price": [1, 2]}, "future.promotion", "step 2 of 2 has no value"),
-        ({"promotion": [0, None], "price": [1, 2]}, "future.promotion", "step 2 of 2 has no value"),
-        ({"time": ["2024-01-03"], "promotion": [0], "price": [1]}, "future.promotion", "step 1 of 2 has no value"),
-        ({"time": [], "promotion": [], "price": []}, "future.promotion", "step 1 of 2 has no value"),
+        ({}, "future.promotion", r"future.promotion: step 1 of 2 \(2024-01-02T00:00:00Z\) has no value"),
+        ({"promotion": [0, 1]}, "future.price", "future.price: step 1 of 2 "),
+        ({"promotion": [0], "price": [1, 2]}, "future.promotion", r"step 2 of 2 \(2024-01-03T"),
+        ({"promotion": [0, None], "price": [1, 2]}, "future.promotion", r"step 2 of 2 \(2024-01-03T"),
+        ({"time": ["2024-01-03"], "promotion": [0], "price": [1]}, "future.promotion", r"step 1 of 2 \(2024-01-02T"),
+        ({"time": [], "promotion": [], "price": []}, "future.promotion", r"step 1 of 2 \(2024-01-02T"),
         ({"time": ["2024-01-02", "2024-01-03"], "promotion": [0], "price": [1, 2]}, "future.promotion", "step 2 of 2"),
-        ({"promotions": [0, 1]}, "future.promotions", "promotions is no column of the data set"),
-        ({"promotion": [0, "x"], "price": [1, 2]}, "promotion", "row 1"),
-        ({"promotion": 0, "price": [1, 2]}, "promotion", "a column is a list"),
+        ({"promotions": [0, 1]}, "future.promotions", "future.promotions is no column of the data set"),
+        ({"promotion": [0, "x"], "price": [1, 2]}, "future.promotion", "future.promotion: row 1"),
+        ({"time": ["?"], "promotion": [0]}, "future.time", "row 0"),
+        ({"promotion": 0, "price": [1, 2]}, "future.promotion", "a column is a list"),
     ],
 )
 def test_a_refusal_names_the_column_and_the_step(future: dict[str, Any], field: str, message: str) -> None:
@@ -136,6 +137,6 @@ def test_a_request_is_answered_or_refused_by_its_values(made: tuple[Bundle, byte
 
     values = [row["sales"] for row in answered["predictions"]]
     assert values[1] > max(values[0], values[2]) + 2
-    with pytest.raises(RejectedError, match=r"future\.promotion: step 1 of 3 has no value") as refused:
+    with pytest.raises(RejectedError, match=r"future\.promotion: step 1 of 3 \(.*Z\) has no value") as refused:
         answer_of(made, json.dumps(body).encode(), tmp_path)
     assert refused.value.code == "missing_future"
