@@ -8,6 +8,7 @@ import shutil
 import sys
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -15,7 +16,7 @@ from rich.console import Console
 from cli import render
 from cli.arguments import DEFAULT_HORIZON, DEFAULT_ROWS, parse_settings
 from cli.causes import cause_lines, deleted_lines
-from cli.client import GatewayClient
+from cli.client import ApiError, GatewayClient
 from cli.follow import LiveTable, PlainLines, follow_run
 from cli.rows import body_from_csv
 from cli.scoreboard import WIDTH
@@ -38,6 +39,10 @@ WHY_SHOWN = (
     "decision",
     "scoreboard",
 )
+
+
+MISSING_FUTURE = "missing_future"
+"""Error code of /predict for a step without a value of a future column."""
 
 
 class UsageError(Exception):
@@ -173,9 +178,13 @@ def forecast(client: GatewayClient, arguments: argparse.Namespace) -> int:
         measured = body
     horizon = arguments.horizon or _horizon(champion)
     if arguments.future is not None:
-        ahead = body_from_csv(arguments.future, rows=MOST_FUTURE_ROWS, ignore=arguments.ignore)
-        body = {**body, "future": ahead["data"]}
-    answer = client.forecast(body, horizon=horizon, identifier=arguments.name, quantiles=arguments.quantiles)
+        body = _with_future(body, body_from_csv(arguments.future, rows=MOST_FUTURE_ROWS, ignore=arguments.ignore))
+    try:
+        answer = client.forecast(body, horizon=horizon, identifier=arguments.name, quantiles=arguments.quantiles)
+    except ApiError as error:
+        if error.code != MISSING_FUTURE:
+            raise
+        raise _how_to_send_future(error, champion, arguments.future) from error
     known = render.forecast_targets(answer)
     unknown = [target for target in arguments.target if target not in known]
     if unknown:
@@ -272,6 +281,27 @@ def _horizon(champion: Mapping[str, Any]) -> int:
     """Return the champion's horizon, or DEFAULT_HORIZON if it is a single step or the answer does not show it."""
     steps = champion.get("horizon_steps")
     return int(steps) if steps and steps > 1 else DEFAULT_HORIZON
+
+
+def _with_future(body: Mapping[str, Any], ahead: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a request with the rows of a file as values known ahead.
+
+    The request names the time column of the file, or the file's times get the name of the request's time column.
+    """
+    times = ahead["index_col"]
+    name = body.get("index_col", times)
+    future = {name if column == times else column: values for column, values in ahead["data"].items()}
+    return {"index_col": name, **body, "future": future}
+
+
+def _how_to_send_future(error: ApiError, champion: Mapping[str, Any], file: Path | None) -> ApiError:
+    """Return the refusal of a forecast that lacks values known ahead, with the columns and the option."""
+    columns = ", ".join(champion.get("future_columns") or ()) or str(error.field).removeprefix("future.")
+    if file is None:
+        how = f"--future FILE.csv sends the values of {columns}, with a column of times"
+    else:
+        how = f"{file} must have a row for each step, with its time and the values of {columns}"
+    return ApiError(f"{error.message}. {how}", status=error.status, code=error.code, field=error.field)
 
 
 def _settings(arguments: argparse.Namespace) -> dict[str, str | float | bool]:

@@ -142,6 +142,7 @@ def upload_lines(answer: Record) -> list[str]:
             f"step {report.get('step') or duration(report.get('step_seconds'))}, "
             f"targets: {', '.join(report.get('targets') or ())}"
         )
+        lines += [f"  {role}" for role in _other_roles(report)]
     if report.get("horizon_steps"):
         lines.append(f"  horizon: {report['horizon_steps']:,} steps are judged and served (HORIZON)")
     lines += [f"  {fact}" for fact in report.get("understood") or ()]
@@ -217,7 +218,12 @@ def models_table(answer: Record) -> list[str]:
     if answer.get("default"):
         lines.append(f"{MARK} answers requests that name no data set")
     served = ((model.get("identifier"), model.get("baseline")) for model in models)
-    return [*lines, *(f"  - {identifier}: {one_line(reason)}" for identifier, reason in served if reason)]
+    lines += [f"  - {identifier}: {one_line(reason)}" for identifier, reason in served if reason]
+    ahead = ((model.get("identifier"), model.get("future_columns")) for model in models)
+    return [
+        *lines,
+        *(f"  - {name}: a forecast needs future values of {', '.join(columns)}" for name, columns in ahead if columns),
+    ]
 
 
 def forecast_table(
@@ -337,6 +343,22 @@ def _progress_words(data: Record) -> list[str]:
     if data.get("elapsed") is not None:
         words.append(duration(data["elapsed"]))
     return words
+
+
+def _other_roles(report: Record) -> list[str]:
+    """Return the roles of the columns that are not forecast, and the holidays."""
+    ahead = list(report.get("future_columns") or ())
+    used = {*(report.get("targets") or ()), *ahead, *(report.get("dropped_columns") or ())}
+    measured = [name for name in report.get("columns") or () if name not in used]
+    return [
+        f"{role}: {', '.join(names)} ({setting})"
+        for role, names, setting in (
+            ("known ahead", ahead, "FUTURE_COLUMNS"),
+            ("measured, not forecast", measured, "PAST_COLUMNS, TARGETS"),
+            ("holidays", report.get("holidays") or (), "HOLIDAYS"),
+        )
+        if names
+    ]
 
 
 def _with_stage(champion: Record) -> object:

@@ -80,6 +80,8 @@ class ValidationReport:
     warnings: list[str] = field(default_factory=list)
     future_columns: tuple[str, ...] = ()
     """Columns whose values are known ahead."""
+    holidays: tuple[str, ...] = ()
+    """Codes of the public holidays that models take into account (``HOLIDAYS``)."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as plain JSON values."""
@@ -175,6 +177,7 @@ def describe(train: RawTable, layout: Layout, recipe: FittedRecipe, *, rows_need
         rows_needed=rows_needed,
         understood=_understood(train, layout),
         future_columns=recipe.future_columns,
+        holidays=tuple(dict.fromkeys(name.split("_")[1] for name in recipe.holidays)),  # holiday_DE_weekend
     )
     report.warnings.extend(_warnings(report, layout))
     return report

@@ -34,6 +34,10 @@ class Inference:
             return httpx.Response(200, json={"models": [self.champion], "default": NAME})
         body = json.loads(request.content)
         self.requests.append(body)
+        if missing := set(self.champion.get("future_columns", ())) - set(body.get("future", ())):
+            field = f"future.{missing.pop()}"
+            error = {"code": "missing_future", "message": f"{field}: step 1 of 2 has no value", "field": field}
+            return httpx.Response(422, json={"error": error})
         if body.get("inference_length", 1) > 100:
             error = {"code": "bad_horizon", "message": "at most 100 steps", "field": "inference_length"}
             return httpx.Response(422, json={"error": error})
@@ -292,6 +296,50 @@ def test_a_forecast_goes_on_from_a_file(running: Running, capsys: Captured) -> N
 
     assert len(running.inference.requests[0]["data"]["time"]) == 5
     assert "down" not in capsys.readouterr().out
+
+
+def test_a_forecast_sends_values_known_ahead_with_the_time_column_of_the_rows(running: Running) -> None:
+    running.upload()
+    file = running.folder / "next.csv"
+    file.write_text("day;promotion\n2024-01-02;1\n2024-01-03;0,5\n")
+    running.inference.champion["future_columns"] = ["promotion"]
+
+    assert running.flts("forecast", NAME, "--horizon", "2", "--future", str(file)) == 0
+
+    [request] = running.inference.requests
+    assert request["index_col"] == "time"
+    assert request["future"] == {"time": ["2024-01-02", "2024-01-03"], "promotion": [1, 0.5]}
+
+
+def test_a_forecast_without_rows_names_the_time_column_of_the_values_known_ahead(running: Running) -> None:
+    run_id = running.upload()
+    running.gateway.run_store.evaluations.decide(NAME, run_id, {"decision": "promoted", "config_hash": "c" * 64})
+    running.inference.champion |= {"history_until": "2024-01-02T00:00:00Z", "config_hash": "c" * 64}
+    file = running.folder / "next.csv"
+    file.write_text("day,promotion\n2024-01-02,1\n2024-01-03,0\n")
+
+    assert running.flts("forecast", NAME, "--horizon", "2", "--future", str(file)) == 0
+
+    [request] = running.inference.requests
+    assert "data" not in request
+    assert request["index_col"] == "day"
+    assert request["future"] == {"day": ["2024-01-02", "2024-01-03"], "promotion": [1, 0]}
+
+
+def test_a_refusal_of_a_missing_value_says_how_to_send_the_values(running: Running, capsys: Captured) -> None:
+    running.upload()
+    running.inference.champion["future_columns"] = ["promotion"]
+    file = running.folder / "next.csv"
+    file.write_text("day,price\n2024-01-02,1\n2024-01-03,0\n")
+
+    assert running.flts("forecast", NAME) == 1
+    assert running.flts("forecast", NAME, "--future", str(file)) == 1
+
+    refused = "flts: future.promotion: step 1 of 2 has no value."
+    assert capsys.readouterr().err.splitlines() == [
+        f"{refused} --future FILE.csv sends the values of promotion, with a column of times",
+        f"{refused} {file} must have a row for each step, with its time and the values of promotion",
+    ]
 
 
 def test_retrain_and_resume(running: Running, capsys: Captured) -> None:

@@ -468,6 +468,14 @@ x         -                  2  running   -             -"""
     )
 
 
+def test_models_show_the_columns_that_a_forecast_needs() -> None:
+    shop = {"identifier": "shop", "future_columns": ["promotion", "price"]}
+
+    lines = render.models_table({"models": [shop, {"identifier": "other", "future_columns": []}]})
+
+    assert lines[4:] == ["  - shop: a forecast needs future values of promotion, price"]
+
+
 @pytest.mark.parametrize(
     ("lines", "words"),
     [
@@ -510,10 +518,29 @@ def test_an_upload_is_described() -> None:
 run {RUN} on x
   train  15,927 rows, 2018-02-05T23:40:00Z to 2018-02-28T02:32:00Z, 2 gaps, at most 1.2% of a column missing
   2 columns, step 2 min, targets: down
+  measured, not forecast: up (PAST_COLUMNS, TARGETS)
   times: column when (TIME_COLUMN), epoch, UTC (TIME_FORMAT, TIME_ZONE)
   ! column z is dropped
   ! the broker does not answer yet; the run is announced as soon as it does"""
     )
+
+
+def test_an_upload_shows_the_roles_of_columns_and_the_holidays() -> None:
+    report = {
+        "columns": ["sales", "promotion", "weather", "empty"],
+        "targets": ["sales"],
+        "future_columns": ["promotion"],
+        "dropped_columns": {"empty": "100 % of its cells are missing"},
+        "holidays": ["DE", "DE-BY"],
+        "step": "1 day",
+    }
+
+    assert render.upload_lines({"report": report})[1:] == [
+        "  4 columns, step 1 day, targets: sales",
+        "  known ahead: promotion (FUTURE_COLUMNS)",
+        "  measured, not forecast: weather (PAST_COLUMNS, TARGETS)",
+        "  holidays: DE, DE-BY (HOLIDAYS)",
+    ]
 
 
 class TestPlainLines:
