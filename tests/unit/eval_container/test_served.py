@@ -22,12 +22,14 @@ from tests.case_files import Case, Refused
 from tests.case_files.calendars import calendar_cases
 from tests.case_files.rows import row_cases
 from tests.in_process import judged_upload
+from tests.known_ahead import DAYS, sales, with_holidays
 from tests.preprocessing import START, make_csv
 from tests.serving import answer_of
 
 CASES = [case for cases in (calendar_cases, row_cases) for case in cases() if not isinstance(case.right, Refused)]
 """Files whose rows differ; the others of `tests.case_files` write the same rows in other forms."""
 HOUR, DAY = 3_600, 86_400
+START_DAY = int(START.timestamp()) // DAY
 
 
 @pytest.fixture(autouse=True)
@@ -221,3 +223,29 @@ def test_a_short_test_file_from_a_later_time_ends_in_a_served_model(tmp_path: Pa
     choice = judged_upload(tmp_path, train, test).choice
 
     assert (choice.decision, choice.winner) == ("promoted", "SEASONAL_NAIVE")
+
+
+def test_values_known_ahead_lower_the_score_of_the_served_model(tmp_path: Path) -> None:
+    series = sales(700)
+    file = make_csv(series.values, names=series.columns, step=DAY)
+
+    without = judged_upload(tmp_path / "without", file, IGNORE_COLUMNS="promotion,dice")
+    judgement = judged_upload(tmp_path / "with", file, FUTURE_COLUMNS="promotion", PAST_COLUMNS="dice")
+
+    assert (judgement.choice.decision, judgement.choice.winner) == ("promoted", "LINEAR")
+    assert judgement.card is not None
+    assert without.card is not None
+    assert judgement.card.score < 0.5 * without.card.score
+
+
+def test_holidays_lower_the_score_of_the_served_model(tmp_path: Path) -> None:
+    series = with_holidays(1_100, DAYS, 8.0, first_day=START_DAY)
+    file = make_csv(series.values, names=series.columns, step=DAY)
+
+    without = judged_upload(tmp_path / "without", file)
+    judgement = judged_upload(tmp_path / "with", file, HOLIDAYS="DE")
+
+    assert (judgement.choice.decision, judgement.choice.winner) == ("promoted", "LINEAR")
+    assert judgement.card is not None
+    assert without.card is not None
+    assert judgement.card.score < 0.5 * without.card.score
