@@ -148,7 +148,8 @@ def _kind(info: FieldInfo) -> str:
         for constraint in metadata
         if isinstance(constraint, constraint_type)
     ]
-    lengths = [f"at most {extra.max_length} characters" for extra in metadata if isinstance(extra, MaxLen)]
+    unit = "entries" if kind == "list" else "characters"
+    lengths = [f"at most {extra.max_length} {unit}" for extra in metadata if isinstance(extra, MaxLen)]
     return ", ".join([kind, *bounds, *lengths])
 
 

@@ -39,7 +39,8 @@ from tools.data_requests import requests
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "docs" / "data.md"
 BEGIN, END = "<!-- {}: written by `make generate` -->", "<!-- end of {} -->"
-OF_THE_ROWS = ("step", "max_gap_steps", "train_test_split", "targets", "nans_threshold")
+ROLES = ("targets", "past_columns", "future_columns", "holidays")
+OF_THE_ROWS = ("step", "max_gap_steps", "train_test_split", *ROLES, "nans_threshold")
 """Settings of the recipe that decide which rows and columns are used."""
 EXAMPLE_DAYS = ("2024-01-31", "2024-01-29", "2024-01-01")
 """A day that cannot be a month, the Monday of its week, and the first day of its month."""

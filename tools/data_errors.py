@@ -17,6 +17,7 @@ MODULES: dict[str, frozenset[str]] = {
     "flts/forecasting/step_setting.py": frozenset(),
     "flts/forecasting/observed_grid.py": frozenset(),
     "flts/forecasting/recipe.py": frozenset(),
+    "flts/forecasting/roles.py": frozenset(),
     "flts/forecasting/series.py": frozenset({"irregular_times"}),
     "flts/settings.py": frozenset({"unknown_setting", "bad_setting"}),
     "gateway_container/checking.py": frozenset(),

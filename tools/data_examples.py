@@ -161,6 +161,20 @@ def _blank_end() -> str:
     return "\n".join([*lines[:101], *(line.split(",")[0] + "," for line in lines[101:125]), ""])
 
 
+def _promotions() -> str:
+    rng = np.random.default_rng(7)
+    days, noise = np.arange(400), rng.normal(0, 2, 400)
+    promotion = rng.random(400) < 0.2  # noqa: PLR2004 - share of the days
+    weather = 10 - 8 * np.cos(2 * np.pi * days / 366) + rng.normal(0, 2, 400)
+    sales = 100 + 10 * np.sin(2 * np.pi * days / 7) + 25 * promotion + noise
+    times = _times(timedelta(days=1), 400, "%Y-%m-%d")
+    rows = zip(times, sales.tolist(), promotion.tolist(), weather.tolist(), strict=True)
+    return "\n".join(
+        ["day,sales,promotion,weather", *(f"{day},{sold:.2f},{on:d},{warm:.1f}" for day, sold, on, warm in rows), ""]
+    )
+
+
+KNOWN_AHEAD = ("FUTURE_COLUMNS=promotion", "PAST_COLUMNS=weather", "HOLIDAYS=DE")
 EXAMPLES = {
     "meter": Example("meter.csv", _meter, encoding="windows-1252"),
     "order of day and month": Example("sales.csv", _day_or_month),
@@ -170,6 +184,7 @@ EXAMPLES = {
     "change of step": Example("finer.csv", _finer, ((), ("STEP=1 h",)), "1p;240,244p"),
     "rows": Example("logger.csv", _blank_end, shown="1p;40,42p;80,82p;101,103p"),
     "long table": Example("shops.csv", _two_shops, ((), ("SERIES_COLUMN=shop",))),
+    "columns that are known ahead": Example("kiosk.csv", _promotions, (KNOWN_AHEAD,)),
     "problems": Example("broken.csv", _broken, shown="1p;5,7p"),
     "other data": Example(
         "shop.csv", _shop, shown="1,3p", after=lambda: _table("day,visitors", _times(timedelta(days=1), 400))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NoReturn, Protocol
+from typing import Protocol
 
 from flts.errors import RejectedError
 
@@ -67,17 +67,15 @@ def resolve_roles(named: RoleSettings, columns: tuple[str, ...], dropped: Mappin
     for setting, names in (("PAST_COLUMNS", named.past_columns), ("FUTURE_COLUMNS", named.future_columns)):
         for name in dict.fromkeys(names):
             if name not in columns and name not in dropped:
-                _refuse(setting, f"{name} is not among the columns: {', '.join(columns)}")
+                msg = f"{setting}: {name} is not among the columns: {', '.join(columns)}"
+                raise RejectedError(msg, code="bad_setting", field=setting)
             if name in taken:
-                _refuse(setting, f"{name} is in {taken[name]} too; a column has one role")
+                msg = f"{setting}: {name} is in {taken[name]} too; a column has one role"
+                raise RejectedError(msg, code="bad_setting", field=setting)
             taken[name] = setting
     targets = tuple(dict.fromkeys(named.targets)) or tuple(name for name in columns if name not in taken)
     if not targets:
         setting = "FUTURE_COLUMNS" if named.future_columns else "PAST_COLUMNS"
-        _refuse(setting, "no column is left to forecast")
+        msg = f"{setting}: no column is left to forecast"
+        raise RejectedError(msg, code="bad_setting", field=setting)
     return Roles(targets, tuple(name for name in dict.fromkeys(named.future_columns) if name in columns))
-
-
-def _refuse(setting: str, message: str) -> NoReturn:
-    msg = f"{setting}: {message}"
-    raise RejectedError(msg, code="bad_setting", field=setting)

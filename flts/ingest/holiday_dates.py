@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime
-from typing import Any, NoReturn
+from typing import Any
 
 from flts.errors import RejectedError
 from flts.forecasting.grid import DAY
@@ -73,9 +73,13 @@ def _calendar(code: str, years: range) -> Any:
     country, _, region = code.partition("-")
     known = holidays.list_supported_countries(include_aliases=False)
     if country not in known:
-        _refuse(f"{country} is no country whose holidays are known; known are {_shown(known)}")
+        msg = f"HOLIDAYS: {country} is no country whose holidays are known; known are {_shown(known)}"
+        raise RejectedError(msg, code="bad_setting", field="HOLIDAYS")
     if region and region not in known[country]:
-        _refuse(f"{region} is no region of {country} whose holidays are known; known are {_shown(known[country])}")
+        msg = (
+            f"HOLIDAYS: {region} is no region of {country} whose holidays are known; known are {_shown(known[country])}"
+        )
+        raise RejectedError(msg, code="bad_setting", field="HOLIDAYS")
     return holidays.country_holidays(country, subdiv=region or None, years=years)
 
 
@@ -87,8 +91,3 @@ def _shown(codes: Iterable[str]) -> str:
     listed = sorted(codes)
     more = f" and {len(listed) - SHOWN_CODES} more" if len(listed) > SHOWN_CODES else ""
     return (", ".join(listed[:SHOWN_CODES]) or "none") + more
-
-
-def _refuse(reason: str) -> NoReturn:
-    msg = f"HOLIDAYS: {reason}"
-    raise RejectedError(msg, code="bad_setting", field="HOLIDAYS")
