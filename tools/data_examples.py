@@ -162,12 +162,13 @@ def _blank_end() -> str:
 
 
 def _promotions() -> str:
+    count = 800
     rng = np.random.default_rng(7)
-    days, noise = np.arange(400), rng.normal(0, 2, 400)
-    promotion = rng.random(400) < 0.2  # noqa: PLR2004 - share of the days
-    weather = 10 - 8 * np.cos(2 * np.pi * days / 366) + rng.normal(0, 2, 400)
+    days, noise = np.arange(count), rng.normal(0, 2, count)
+    promotion = rng.random(count) < 0.2  # noqa: PLR2004 - share of the days
+    weather = 10 - 8 * np.cos(2 * np.pi * days / 365.25) + rng.normal(0, 2, count)
     sales = 100 + 10 * np.sin(2 * np.pi * days / 7) + 25 * promotion + noise
-    times = _times(timedelta(days=1), 400, "%Y-%m-%d")
+    times = _times(timedelta(days=1), count, "%Y-%m-%d")
     rows = zip(times, sales.tolist(), promotion.tolist(), weather.tolist(), strict=True)
     return "\n".join(
         ["day,sales,promotion,weather", *(f"{day},{sold:.2f},{on:d},{warm:.1f}" for day, sold, on, warm in rows), ""]

@@ -64,7 +64,7 @@ def check(size, limit):
 def test_the_command_line_accepts_each_command_and_its_settings(command: list[str]) -> None:
     arguments = build_parser().parse_args(command)
 
-    CheckSettings().with_overrides(parse_settings(arguments.set))
+    CheckSettings().with_overrides(parse_settings(getattr(arguments, "set", [])))
 
 
 def test_an_upload_shows_what_the_check_of_the_gateway_answers() -> None:
