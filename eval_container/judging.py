@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from eval_container.candidates import PERSISTENCE, load_baselines, load_candidates, load_champion, reaching
+from eval_container.contenders import card_by, contender_of, with_history
 from eval_container.domain import scoring
 from eval_container.domain.folds import fold_contests
 from eval_container.domain.gate import Contest, GateRules, Reason, cut_pieces, unseen
@@ -21,14 +22,13 @@ from eval_container.domain.scoreboard import build_scoreboard
 from eval_container.domain.scoring import Contender, HeldOut, Measured, Scorecard, card_of, measure_contender
 from eval_container.domain.step_scores import best_baseline, scoreboard_blocks, step_divisors
 from eval_container.settings import EvalSettings
-from flts.bundle.forecaster import Forecaster
 from flts.contracts.events import ModelTraining, TrainingData
 from flts.errors import RejectedError, RetryableError
 from flts.forecasting.linear.folds import linear_folds
 from flts.forecasting.recipe import FittedRecipe, observed_targets, raw_rows
 from flts.forecasting.scores import naive_errors
 from flts.forecasting.season_tests import table_seasons
-from flts.forecasting.series import FloatArray, IntArray, Series, segment_starts
+from flts.forecasting.series import FloatArray, IntArray, Series
 from flts.forecasting.windows import target_rows
 from flts.observability.logs import get_logger
 from flts.service import Progress
@@ -308,9 +308,9 @@ class _Evaluation:
             forecaster = one.forecaster
             assert forecaster is not None
             if persistence is None or forecaster.rows_required <= 1:
-                contender = _contender(forecaster, test, held_out.targets)
+                contender = contender_of(forecaster, test, held_out.targets)
             else:
-                contender = _with_history(forecaster, test, history, held_out.targets, persistence)
+                contender = with_history(forecaster, test, history, held_out.targets, persistence)
             persistence = persistence or contender
             measured[one.model_type] = measure_contender(contender, held_out)
         return measured
@@ -320,7 +320,7 @@ class _Evaluation:
             return candidate
         self._progress(STAGE, "running", detail=f"scoring {candidate.model_type}")
         try:
-            return replace(candidate, card=_card(candidate.forecaster, test, held_out, divisors))
+            return replace(candidate, card=card_by(candidate.forecaster, test, held_out, divisors))
         except RetryableError:
             raise
         except Exception as error:  # noqa: BLE001 - a hostile or broken model must not fail the run
@@ -344,7 +344,7 @@ class _Evaluation:
         fitted_until = champion.forecaster.bundle.fitted_until
         later = None if fitted_until is None else unseen(test.times[held_out.scored.origins], fitted_until)
         try:
-            return replace(champion, card=_card(champion.forecaster, test, held_out, divisors), unseen=later)
+            return replace(champion, card=card_by(champion.forecaster, test, held_out, divisors), unseen=later)
         except RejectedError as error:
             return champion.refused(Reason("champion_not_scored", error.message))
 
@@ -406,47 +406,3 @@ def _passes(contenders: Sequence[Candidate | Champion | None], horizon: int) -> 
     """Return the most passes in which a contender forecasts the horizon."""
     forecasters = [one.forecaster for one in contenders if one is not None and one.forecaster is not None]
     return max((-(-horizon // one.bundle.output_seq_len) for one in forecasters if one.inputs is not None), default=1)
-
-
-def _card(forecaster: Forecaster, test: Series, held_out: HeldOut, divisors: FloatArray) -> Scorecard:
-    return card_of(measure_contender(_contender(forecaster, test, held_out.targets), held_out), divisors, held_out)
-
-
-def _contender(forecaster: Forecaster, test: Series, targets: tuple[str, ...]) -> Contender:
-    chosen = [forecaster.bundle.targets.index(target) for target in targets]
-    varying = forecaster.recipe.varying_targets
-    intervals = forecaster.intervals
-    if intervals is not None:
-        intervals = intervals.select([varying.index(target) for target in targets])
-
-    def forecast(origins: IntArray, horizon: int) -> FloatArray:
-        return forecaster.forecast_origins(test, origins, horizon)[..., chosen]
-
-    limits = forecaster.limits
-    if limits is not None:
-        limits = limits[0][chosen], limits[1][chosen]
-    return Contender(forecast, max_horizon=forecaster.max_horizon, intervals=intervals, limits=limits)
-
-
-def _with_history(
-    forecaster: Forecaster, test: Series, history: Series, targets: tuple[str, ...], otherwise: Contender
-) -> Contender:
-    """Return a contender whose window is longer than the test's context; training rows are put before the test.
-
-    At an origin without a whole window before it in its segment, the contender ``otherwise`` forecasts.
-    """
-    required = forecaster.rows_required
-    before = int(np.searchsorted(history.times, test.times[0]))
-    skipped = min(required, before)
-    series = history.rows(before - skipped, before).select(forecaster.recipe.columns).concat(test)
-    whole = _contender(forecaster, series, targets)
-    starts = segment_starts(series.times, series.grid)
-
-    def forecast(origins: IntArray, horizon: int) -> FloatArray:
-        answer = otherwise.forecast(origins, horizon)
-        at = origins + skipped
-        known = at - starts[at - 1] >= required
-        answer[known] = whole.forecast(at[known], horizon)
-        return answer
-
-    return replace(whole, forecast=forecast)
