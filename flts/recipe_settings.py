@@ -10,7 +10,8 @@ from pydantic import Field, field_validator
 from flts.settings import CommaSeparated, Settings, split_commas
 
 Share = Annotated[float, Field(ge=0, le=1)]
-HOLIDAY_CODE = re.compile(r"[A-Z]{2}(-[A-Z0-9]{1,8})?")
+HOLIDAY_PART = re.compile(r"[A-Z0-9]{1,8}")
+HOLIDAY_CODE = re.compile(rf"[A-Z]{{2}}(-{HOLIDAY_PART.pattern})?")
 """ISO 3166-1 code of a country, and the code of a region in ISO 3166-2."""
 
 

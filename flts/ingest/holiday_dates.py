@@ -11,6 +11,7 @@ from typing import Any
 
 from flts.errors import RejectedError
 from flts.forecasting.grid import DAY
+from flts.recipe_settings import HOLIDAY_PART
 
 DAYS_AHEAD = 731
 """Days after the last row whose holidays are computed: two years."""
@@ -88,6 +89,6 @@ def _year(day: int) -> int:
 
 
 def _shown(codes: Iterable[str]) -> str:
-    listed = sorted(codes)
+    listed = sorted(code for code in codes if HOLIDAY_PART.fullmatch(code))
     more = f" and {len(listed) - SHOWN_CODES} more" if len(listed) > SHOWN_CODES else ""
     return (", ".join(listed[:SHOWN_CODES]) or "none") + more

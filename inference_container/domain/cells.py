@@ -112,7 +112,7 @@ def _row(error: msgspec.ValidationError) -> tuple[str, str]:
     text = str(error)
     match = PLACE.search(text)
     row = _ROW.search(match.group(1)) if match else None
-    return (f"row {row.group(1)}: " if row else ""), PLACE.sub("", text).replace("`", "")
+    return (f"row {int(row.group(1)) + 1}: " if row else ""), PLACE.sub("", text).replace("`", "")
 
 
 def _refuse(code: str, message: str, field: str) -> NoReturn:

@@ -200,6 +200,9 @@ def _needs(bundle: Bundle, forecaster: Forecaster, limit: int) -> Needs:
         form=recipe.form,
         max_horizon_steps=limit if own is None else min(own, limit),
         bundle_limits_horizon=own is not None and own <= limit,
+        unforecast=tuple(
+            name for name in recipe.columns if name not in {*recipe.targets, *recipe.constants, *bundle.future_columns}
+        ),
         future_columns=bundle.future_columns,
     )
 

@@ -63,6 +63,8 @@ class Needs:
     """Longest horizon: the bundle's, or the server's limit."""
     bundle_limits_horizon: bool
     """Whether ``max_horizon_steps`` is the limit of a bundle that cannot be rolled further."""
+    unforecast: tuple[str, ...] = ()
+    """Inputs of such a bundle that it does not forecast."""
     future_columns: tuple[str, ...] = ()
     """Columns whose values at the steps of the forecast are needed."""
 
@@ -119,7 +121,10 @@ def check_horizon(request: PredictRequest, needs: Needs) -> None:
     longest = needs.max_horizon_steps
     if 1 <= request.inference_length <= longest:
         return
-    why = " (this model does not forecast all of its inputs)" if needs.bundle_limits_horizon else ""
+    why = ""
+    if needs.bundle_limits_horizon:
+        names = ", ".join(needs.unforecast[:SHOWN_NAMES])
+        why = f": this model does not forecast its inputs {names}, so a longer forecast needs a run with that HORIZON"
     given = str(request.inference_length)
     shown = given if len(given) <= SHOWN_DIGITS else f"{given[:SHOWN_DIGITS]}..."
     message = f"inference_length must be 1 to {longest}{why}; got {shown}"
