@@ -25,7 +25,7 @@ from flts.errors import (
     RejectedError,
 )
 from flts.ingest.uploads import newest_upload, upload_hash
-from flts.recipe_settings import RecipeSettings
+from flts.recipe_settings import DATA_SETTINGS, RecipeSettings
 from flts.settings import check_overrides
 from flts.storage import layout
 from flts.storage.ports import ObjectInfo, ObjectStore
@@ -110,8 +110,8 @@ class Intake:
         RejectedError
             If training is impossible; the message names the column, setting or file, and the number of rows needed.
         """
-        check_overrides(request.settings, RecipeSettings, *(trainer.settings for trainer in TRAINERS))
-        settings = self._settings.with_overrides(request.settings)
+        check_overrides(request.effective, RecipeSettings, *(trainer.settings for trainer in TRAINERS))
+        settings = self._settings.with_overrides(request.effective)
         found = self._checks.check(train.path, test.path if test else None, settings)
         train_rows, test_rows = found["rows"]
         return Checked(train, test, (train_rows, test_rows), found["columns"], found["report"])
@@ -278,6 +278,21 @@ class Intake:
             msg = f"the stored files of {identifier}/{newest.upload_hash} are not the ones that were uploaded"
             raise HashMismatchError(msg)
         return train, test
+
+    def data_settings(self, identifier: str, train: ReceivedFile, test: ReceivedFile | None) -> dict[str, Any]:
+        """Return the settings of the newest upload of these files that say how they are read and what columns are.
+
+        It is empty for files of which no upload started a run, such as those of the landing zone.
+        """
+        wanted = train.sha256, None if test is None else test.sha256
+        for run_id in self._runs.of(identifier)[:UPLOADS_SEARCHED]:
+            record = self._runs.read(identifier, run_id)
+            if record is None or record.get("cause") != "upload":
+                continue
+            files = [record.get(part) or {} for part in ("train", "test")]
+            if tuple(file.get("sha256") for file in files) == wanted:
+                return {name: value for name, value in record["settings"].items() if name.lower() in DATA_SETTINGS}
+        return {}
 
     def land(self, target: IncomingKey, file: ReceivedFile, folder: Path) -> str | None:
         """Store a file in the landing zone; once there is a training file, store the data set under its content's hash.

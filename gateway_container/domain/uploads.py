@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -36,6 +36,13 @@ class StartRequest:
     """The reason that the client gave."""
     replace: bool = False
     """Whether the upload may have other columns, another step or far fewer rows than the one before."""
+    inherited: Mapping[str, Scalar] = field(default_factory=dict)
+    """Settings of the upload that a retrain keeps; they are no part of the request, so a repeated one is the same."""
+
+    @property
+    def effective(self) -> dict[str, Scalar]:
+        """Settings of the run: those of the request, and the inherited ones that it does not name."""
+        return {**self.inherited, **self.settings}
 
 
 def parse_overrides(text: str | None) -> dict[str, Scalar]:
@@ -121,7 +128,7 @@ def raw_data_event(
         created_at=created_at,
         train=train,
         test=test,
-        settings=dict(request.settings),
+        settings=request.effective,
         force=request.force,
         cause=request.cause,
         reason=request.reason,

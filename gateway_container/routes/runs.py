@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -56,7 +57,11 @@ class StartRun(BaseModel):
     summary="Start a run on the newest upload",
 )
 async def start_run(request: Request) -> JSONResponse:
-    """Check the newest upload with these settings and start a run on it."""
+    """Check the newest upload with these settings and start a run on it.
+
+    Settings of the upload that say how its files are read and which columns are forecast or known ahead are kept
+    unless the request names them.
+    """
     gateway = gateway_of(request)
     body = await _start_body(gateway, request)
     check_identifier(body.identifier)
@@ -76,7 +81,9 @@ async def start_run(request: Request) -> JSONResponse:
         began = datetime.now(UTC)
         with bind(identifier=body.identifier), scratch_folder("run") as folder:
             train, test = gateway.intake.fetch_newest(body.identifier, folder)
-            return gateway.intake.start(gateway.intake.check(train, test, asked), asked, began=began)
+            kept = gateway.intake.data_settings(body.identifier, train, test)
+            request_of_run = replace(asked, inherited=kept)
+            return gateway.intake.start(gateway.intake.check(train, test, request_of_run), request_of_run, began=began)
 
     started = await anyio.to_thread.run_sync(work, limiter=gateway.validations)
     announced = await announce(gateway, started.event)

@@ -203,6 +203,22 @@ class TestRetrain:
         assert event.settings == {"EPOCHS": 7, "EXTRA_HASH_SALT": "again"}
         assert event.train.sha256 == gateway.broker.events[0].train.sha256  # type: ignore[attr-defined]
 
+    def test_what_the_upload_said_of_its_columns_is_kept_and_how_it_was_trained_is_not(
+        self, gateway: GatewayUnderTest
+    ) -> None:
+        said = {"TARGETS": "down", "FUTURE_COLUMNS": "up", "EPOCHS": 3}
+        upload(gateway, settings=json.dumps(said))
+        client = gateway.client()
+
+        kept = client.post("/runs", json={"identifier": "x"}, headers={"idempotency-key": "one"})
+        changed = client.post("/runs", json={"identifier": "x", "settings": {"FUTURE_COLUMNS": "", "TARGETS": ""}})
+        repeated = client.post("/runs", json={"identifier": "x"}, headers={"idempotency-key": "one"})
+
+        first, second, third = gateway.broker.events[-3:]
+        assert first.settings == {"TARGETS": "down", "FUTURE_COLUMNS": "up"}, kept.text  # type: ignore[attr-defined]
+        assert second.settings == {"TARGETS": "", "FUTURE_COLUMNS": ""}, changed.text  # type: ignore[attr-defined]
+        assert third.pipeline_run_id == first.pipeline_run_id, repeated.text  # type: ignore[attr-defined]
+
     def test_settings_are_checked_on_the_data(self, gateway: GatewayUnderTest) -> None:
         upload(gateway)
 
