@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,7 +125,8 @@ class RolledBack:
     code: Path
     folders: set[str]
     """Working directories of the release's processes."""
-    answers: list[dict[str, Any]]
+    answers: list[tuple[int, dict[str, Any]]]
+    """Status and body of the answer of each champion."""
     outcomes: dict[str, str]
     judged: dict[str, Any]
     """The release's evaluation of the models of a run that this code ended."""
@@ -137,7 +139,7 @@ def rolled_back(upgraded: Upgraded, tmp_path_factory: pytest.TempPathFactory) ->
     environment = {**upgraded.release.expected["environment"], **SETTINGS, **ONE_TRAINER}
     with running_stack(upgraded.home, code=code, **environment) as stack:
         started = now()
-        answers = [stack.forecast(body) for body, _ in upgraded.last_answers]
+        answers = [(answer.status_code, answer.json()) for answer in map(stack.predict, _bodies(upgraded))]
         run = upgraded.ended["announced"]["pipeline_run_id"]
         judged = stack.wait_decided(stack.post(f"/runs/{run}/evaluate")["pipeline_run_id"])
         processes = psutil.Process(stack.process.pid).children(recursive=True)
@@ -146,16 +148,35 @@ def rolled_back(upgraded: Upgraded, tmp_path_factory: pytest.TempPathFactory) ->
     return seen
 
 
+def _bodies(upgraded: Upgraded) -> list[dict[str, Any]]:
+    return [body for body, _ in upgraded.last_answers]
+
+
+def _format(home: Path, identifier: str) -> int:
+    """Return the format of the bundle of a champion."""
+    pointer = json.loads((home / "store" / "model-promotion" / identifier / "current.json").read_bytes())
+    claim = pointer["bundle"]
+    bundle = json.loads((home / "store" / claim["bucket"] / claim["object_key"]).read_bytes())
+    return int(bundle["format_version"])
+
+
 @pytest.mark.long
 class TestTheReleaseOnThisCodesStore:
     def test_the_release_runs_its_own_code(self, rolled_back: RolledBack) -> None:
         assert rolled_back.folders == {str(rolled_back.code)}
 
-    def test_every_champion_answers_as_before(self, upgraded: Upgraded, rolled_back: RolledBack) -> None:
-        for answer, (_, wanted) in zip(rolled_back.answers, upgraded.last_answers, strict=True):
-            assert_same_answer(answer, wanted)
-        champions = {wanted["identifier"] for _, wanted in upgraded.last_answers}
-        assert champions >= {run["identifier"] for run in upgraded.ended.values()}, "some were promoted by this code"
+    def test_every_champion_of_a_format_that_it_reads_answers_as_before(
+        self, upgraded: Upgraded, rolled_back: RolledBack
+    ) -> None:
+        read = 0
+        for (status, answer), (_, wanted) in zip(rolled_back.answers, upgraded.last_answers, strict=True):
+            if _format(upgraded.home, wanted["identifier"]) == 1:
+                assert_same_answer(answer, wanted)
+                read += 1
+            else:
+                # The release is two landings back (docs/upgrades.md), and had no champion of this data set before.
+                assert (status, answer["error"]["code"]) == (503, "champion_unavailable"), answer
+        assert read >= len(upgraded.release.expected["champions"])
 
     def test_every_run_is_shown_with_its_outcome(self, upgraded: Upgraded, rolled_back: RolledBack) -> None:
         assert rolled_back.outcomes.items() >= upgraded.outcomes.items()
