@@ -16,6 +16,7 @@ from flts.bundle.model import BundleModel
 from flts.errors import RejectedError
 from flts.forecasting.intervals import bounds
 from flts.forecasting.series import IntArray, Series
+from inference_container.domain.answer_rows import Row, rows_with
 from inference_container.domain.history import ISO_STYLE, History
 from inference_container.domain.promotion import Promotion
 from inference_container.domain.request import Needs
@@ -57,6 +58,8 @@ class Champion:
     its upper bound, at each step up to the longest horizon; NaN where there were too few residuals."""
     answer_head: Mapping[str, Any]
     """The fields of every answer that the champion alone determines."""
+    answer_row: Row
+    """Makes a row of an answer with the names of ``answer_keys``."""
     answer_keys: tuple[str, ...]
     """Names of an answer's numbers: per target ``<t>``, ``<t>_lower``, ``<t>_upper``."""
     batch_rows: int
@@ -157,6 +160,7 @@ def load_champion(promotion: Promotion, bundle: Bundle, model_bytes: bytes, *, m
     needs = _needs(bundle, forecaster, max_horizon_steps)
     batch_rows = min(FULL_BATCH, forecaster.model.signature.batch_rows)
     seconds = _warm(forecaster, batch_rows)
+    keys = tuple(f"{name}{end}" for name in bundle.targets for end in ("", "_lower", "_upper"))
     return Champion(
         promotion=promotion,
         bundle=bundle,
@@ -164,7 +168,8 @@ def load_champion(promotion: Promotion, bundle: Bundle, model_bytes: bytes, *, m
         needs=needs,
         offsets=_interval_offsets(forecaster, needs.max_horizon_steps),
         answer_head=_answer_head(promotion, bundle),
-        answer_keys=tuple(f"{name}{end}" for name in bundle.targets for end in ("", "_lower", "_upper")),
+        answer_row=rows_with(keys),
+        answer_keys=keys,
         batch_rows=batch_rows,
         row_seconds=seconds / batch_rows,
         inline=seconds < INLINE_SECONDS,

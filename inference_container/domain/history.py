@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,13 @@ class History:
     """(n, k) raw units in the order of `Needs.value_columns`, NaN = missing."""
     style: WritesTimes
     """The form of times in the files of the data set, or ISO 8601."""
+    filled_from: IntArray = field(init=False)
+    """(n,) the latest row from which on each column has a value up to this row; 0 if a column has none."""
+
+    def __post_init__(self) -> None:
+        rows = np.arange(len(self.times))[:, None]
+        last_known = np.maximum.accumulate(np.where(np.isnan(self.values), 0, rows), axis=0)
+        object.__setattr__(self, "filled_from", last_known.min(axis=1, initial=len(rows) - 1))
 
     @property
     def until(self) -> int:
@@ -41,12 +48,13 @@ class History:
         return self.style.write(self.times[-1:])[0]
 
     def continued(
-        self, times: IntArray, values: FloatArray, grid: Grid, *, max_gap_steps: int, time_column: str
+        self, times: IntArray, values: FloatArray, grid: Grid, *, rows: int, max_gap_steps: int, time_column: str
     ) -> tuple[IntArray, FloatArray]:
-        """Return the stored rows with the rows of a request, by time: (n,) and (n, k).
+        """Return the last stored rows with the rows of a request, by time: (n,) and (n, k).
 
         A row at the time of a stored row replaces its values, also by missing ones. Rows after the stored ones follow
-        them, and rows before the first stored one are left out.
+        them, and rows before the first stored one are left out. Stored rows are returned from the one on that the
+        ``rows`` last ones, and the filling of their missing cells, depend on.
 
         Parameters
         ----------
@@ -54,6 +62,8 @@ class History:
             Epoch seconds; times less than a tenth of a step from a time of the stored rows are moved to it.
         values : (r, k)
         grid : Grid
+        rows : int
+            Number of last rows that are needed.
         max_gap_steps : int
             Most rows that may be missing between the stored rows and those that follow them.
         time_column : str
@@ -76,18 +86,26 @@ class History:
                 f"step ({grid.text}) apart and end at {self.until_text}"
             )
             raise RejectedError(msg, code="off_grid", field=time_column)
-        later = positions[positions > last_position]
-        if len(later) and later[0] - last_position[0] - 1 > max_gap_steps:
+        later = int(np.searchsorted(positions, last_position[0], side="right"))
+        if later < len(positions) and positions[later] - last_position[0] - 1 > max_gap_steps:
             first = self.style.write(grid.after(self.times[-1:], 1)[0])[0]
             msg = (
                 f"{time_column}: the row of {first} is missing: the stored rows end at {self.until_text}, and at most "
                 f"{max_gap_steps} missing rows are filled; send the rows from {first} on, or all rows that are needed"
             )
             raise RejectedError(msg, code="gap_to_history", field=time_column)
-        known = times >= self.times[0]
-        times, values = times[known], values[known]
-        merged_times = np.union1d(self.times, times)
-        merged = np.full((len(merged_times), self.values.shape[1]), np.nan)
-        merged[np.searchsorted(merged_times, self.times)] = self.values
-        merged[np.searchsorted(merged_times, times)] = values
-        return merged_times, merged
+        places = positions - (last_position - len(self.times) + 1)  # rows of the history, which has no gap
+        if places[0] < 0:
+            known = places >= 0
+            places, times, values = places[known], times[known], values[known]
+        count = len(self.times)
+        end = max(count, int(places[-1]) + 1)
+        # Twice the rows that a gap may lack, since more missing rows than others are another step.
+        first = max(min(end - rows, int(places[0]), count - 2 * (end - count)) - 1, 0)
+        first = int(self.filled_from[min(first, count - 1)])
+        stored = self.values[first:].copy()
+        inside = int(np.searchsorted(places, count))
+        stored[places[:inside] - first] = values[:inside]
+        if inside == len(places):
+            return self.times[first:], stored
+        return np.concatenate([self.times[first:], times[inside:]]), np.concatenate([stored, values[inside:]])

@@ -182,7 +182,14 @@ def _continued(
     if not isinstance(history, History) or len(times) == 0 or times[-1] < history.times[0]:
         message = f"data: the model needs {needs.rows_required} rows, the request has {len(times)}"
         _refuse("too_few_rows", message, "data")
-    merged = history.continued(times, values, needs.grid, max_gap_steps=needs.max_gap_steps, time_column=time_column)
+    merged = history.continued(
+        times,
+        values,
+        needs.grid,
+        rows=needs.rows_required,
+        max_gap_steps=needs.max_gap_steps,
+        time_column=time_column,
+    )
     return history.until, *merged
 
 

@@ -93,7 +93,7 @@ def read_epoch(numbers: Sequence[float], *, field: str, integers: bool) -> tuple
     if wrong.any():
         row = int(wrong.argmax())
         msg = (
-            f"{field}: row {row} is {numbers[row]!r}; times are ISO 8601 texts or whole epoch seconds "
+            f"{field}: row {row + 1} is {numbers[row]!r}; times are ISO 8601 texts or whole epoch seconds "
             "(not milliseconds) up to the year 9999"
         )
         raise RejectedError(msg, code="bad_time", field=field)
@@ -112,11 +112,11 @@ def _read_one(text: str, row: int, field: str) -> int:
         when = datetime.fromisoformat(text)
         since = when - (EPOCH_NAIVE if when.tzinfo is None else EPOCH)
     except (ValueError, OverflowError):
-        msg = f"{field}: row {row} is {text[:40]!r}; times are ISO 8601 (2024-01-31T12:00:00Z) or epoch seconds"
+        msg = f"{field}: row {row + 1} is {text[:40]!r}; times are ISO 8601 (2024-01-31T12:00:00Z) or epoch seconds"
         raise RejectedError(msg, code="bad_time", field=field) from None
     seconds = since // SECOND
     if since.microseconds or not FIRST_SECOND <= seconds <= LAST_SECOND:
-        msg = f"{field}: row {row} is {text[:40]!r}; times are whole seconds of the years 1 to 9999, UTC"
+        msg = f"{field}: row {row + 1} is {text[:40]!r}; times are whole seconds of the years 1 to 9999, UTC"
         raise RejectedError(msg, code="bad_time", field=field)
     return seconds
 

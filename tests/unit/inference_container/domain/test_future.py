@@ -79,7 +79,7 @@ def test_cells_and_times_may_be_written_as_in_the_files() -> None:
         ({"time": ["2024-01-02", "2024-01-03"], "promotion": [0], "price": [1, 2]}, "future.promotion", "step 2 of 2"),
         ({"promotions": [0, 1]}, "future.promotions", "future.promotions is no column of the data set"),
         ({"promotion": [0, "x"], "price": [1, 2]}, "future.promotion", "future.promotion: row 2"),
-        ({"time": ["?"], "promotion": [0]}, "future.time", "row 0"),
+        ({"time": ["?"], "promotion": [0]}, "future.time", "row 1"),
         ({"promotion": 0, "price": [1, 2]}, "future.promotion", "a column is a list"),
     ],
 )

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from flts.errors import RejectedError
 from flts.forecasting.file_form import FileForm
@@ -70,11 +72,41 @@ def test_a_few_rows_continue_and_override_the_stored_rows_by_time(
 ) -> None:
     rows = read(columns(times, down))
 
-    assert rows.times.tolist() == merged_times
-    np.testing.assert_array_equal(rows.values[:, 0], merged)
+    returned = len(rows.times)
+    assert returned >= NEEDS.rows_required
+    assert rows.times.tolist() == merged_times[-returned:]
+    np.testing.assert_array_equal(rows.values[:, 0], merged[-returned:])
     assert rows.history_until == 180
     assert rows.style.write(np.array([60])) == [60], "the answer has the form of the request"
     np.testing.assert_array_equal(HISTORY.values[:, 0], [1, 2, NAN, 4])
+
+
+cell = st.one_of(st.none(), st.integers(0, 9))
+
+
+@given(st.data())
+def test_the_last_rows_are_filled_as_with_all_stored_rows(data: st.DataObject) -> None:
+    stored = np.array(
+        data.draw(st.lists(st.tuples(cell, cell), min_size=4, max_size=12), label="stored"), dtype=np.float64
+    )
+    history = History(60 * np.arange(len(stored)), stored, ISO_STYLE)
+    places = sorted(data.draw(st.sets(st.integers(0, len(stored) + 1), min_size=1, max_size=2), label="places"))
+    sent = np.array(data.draw(st.lists(st.tuples(cell, cell), min_size=len(places), max_size=len(places))), dtype=float)
+
+    times, values = history.continued(60 * np.array(places), sent, MINUTES, rows=3, max_gap_steps=2, time_column="time")
+
+    every = np.union1d(history.times, 60 * np.array(places))
+    merged = np.full((len(every), 2), NAN)
+    merged[: len(stored)] = stored
+    merged[np.searchsorted(every, 60 * np.array(places))] = sent
+    assert times.tolist() == every[-len(times) :].tolist()
+    np.testing.assert_array_equal(carried(values)[-3:], carried(merged)[-3:])
+
+
+def carried(values: np.ndarray) -> np.ndarray:
+    """Return each column with its last earlier value in the place of a missing one."""
+    rows = np.maximum.accumulate(np.where(np.isnan(values), -1, np.arange(len(values))[:, None]), axis=0)
+    return np.where(rows < 0, NAN, np.take_along_axis(values, np.maximum(rows, 0), axis=0))
 
 
 @pytest.mark.parametrize(
