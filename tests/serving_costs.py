@@ -73,10 +73,18 @@ def main(seconds: float) -> None:
             )
     many = [(f"set-{number}", linear if number % 2 else gru) for number in range(CHAMPIONS)]
     with tempfile.TemporaryDirectory() as home, server(Path(home), many, series) as (port, process):
+        before = megabytes(process)
         for name, _ in many:
             rate(port, body_of(series, slice(0, 0), identifier=name, inference_length=HORIZON), seconds / CHAMPIONS)
-        memory = psutil.Process(process.pid).memory_info().rss / 2**20
-        sys.stdout.write(f"a replica with {CHAMPIONS} champions and their histories: {memory:.0f} MiB\n")
+        sys.stdout.write(
+            f"a replica that has served {CHAMPIONS} champions from their histories: {before:.0f} MB; "
+            f"after {seconds:g} s of load, with the forecasts that wait to be logged: {megabytes(process):.0f} MB\n"
+        )
+
+
+def megabytes(process: subprocess.Popen[bytes]) -> float:
+    """Return the resident memory of a process."""
+    return float(psutil.Process(process.pid).memory_info().rss / 1e6)
 
 
 def made_series() -> Series:
