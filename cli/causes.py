@@ -52,7 +52,7 @@ def deleted_lines(identifier: str, operations: Sequence[Record], deletion: Recor
         if deletion.get("unfinished"):
             lines = [f"the deletion of {identifier} was cut off: `flts delete {identifier} --yes` ends it"]
         elif not deletion.get("recorded"):
-            lines.append("MLflow has not been told yet: eval tells it within SPOOL_DRAIN_SECONDS of its answering")
+            lines.append("not in MLflow yet: eval records it within SPOOL_DRAIN_SECONDS after MLflow answers")
     return [*lines, *operation_lines(operations)]
 
 

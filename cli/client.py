@@ -246,6 +246,11 @@ class GatewayClient:
         """Return the champions that are served."""
         return self._request("GET", "/models")
 
+    def champion(self, identifier: str) -> Record:
+        """Return the served champion of a data set as `models` shows it; empty if none is served."""
+        served = self.models().get("models") or ()
+        return next((dict(model) for model in served if model.get("identifier") == identifier), {})
+
     def forecast(
         self,
         body: Mapping[str, Any],

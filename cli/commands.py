@@ -166,7 +166,7 @@ def forecast(client: GatewayClient, arguments: argparse.Namespace) -> int:
     """Request a forecast and show it."""
     if arguments.csv is not None:
         body = body_from_csv(arguments.csv, rows=arguments.rows or DEFAULT_ROWS, ignore=arguments.ignore)
-    champion = _champion(client, arguments.name)
+    champion = client.champion(arguments.name)
     if arguments.csv is None:
         stored = arguments.rows is None and _has_newest_rows(client, champion)
         measured = {} if stored and arguments.plot is None else client.tail(arguments.name, rows=arguments.rows)
@@ -257,12 +257,6 @@ def _scoreboard_lines(view: dict[str, Any]) -> list[str]:
     """Return the scoreboard with as many columns as the terminal has room for."""
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH
     return render.scoreboard_table(view, width=width)
-
-
-def _champion(client: GatewayClient, identifier: str) -> dict[str, Any]:
-    """Return the served champion of a data set; empty if none is served yet."""
-    models = client.models().get("models") or ()
-    return next((dict(model) for model in models if model.get("identifier") == identifier), {})
 
 
 def _has_newest_rows(client: GatewayClient, champion: Mapping[str, Any]) -> bool:

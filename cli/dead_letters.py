@@ -180,8 +180,8 @@ def letter_lines(letter: Record) -> list[str]:
 def replay_lines(answer: Record) -> list[str]:
     """Return the result of a replay: the counts, and the messages about single letters."""
     lines = [f"{answer[name]} {text}" for name, text in OUTCOMES.items() if answer[name] or name == "replayed"]
-    told = (result for result in answer["results"] if result["outcome"] in {"refused", "replayed"})
-    return [*lines, *(f"  {each['id']}: {one_line(each['message'])}" for each in told if each.get("message"))]
+    handled = (result for result in answer["results"] if result["outcome"] in {"refused", "replayed"})
+    return [*lines, *(f"  {each['id']}: {one_line(each['message'])}" for each in handled if each.get("message"))]
 
 
 def _add_choice(parser: argparse.ArgumentParser) -> None:

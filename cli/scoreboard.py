@@ -138,11 +138,11 @@ def _decision_lines(view: Record) -> list[str]:
     # If a newer run becomes the champion after eval has decided "promoted" for this run, this run's outcome is
     # "superseded". The decision still states "promoted", so the outcome is shown instead.
     late = _came_late(view)
-    told = (view.get("outcome_details") or {}) if late else decision
+    decided = (view.get("outcome_details") or {}) if late else decision
     word = "superseded" if late else str(decision.get("decision"))
     model = decision.get("model_type") or board.get("winner")
     lines = [f"{word}: {_named(model)}" if model and word in ENDED_WITH_A_WINNER else word]
-    lines += [f"  - {_reason(reason)}" for reason in told.get("reasons") or board.get("reasons") or ()]
+    lines += [f"  - {_reason(reason)}" for reason in decided.get("reasons") or board.get("reasons") or ()]
     for row in board.get("candidates") or ():
         lines += [f"  - {row.get('model_type')}: {_reason(reason)}" for reason in row.get("reasons") or ()]
         lines += [f"  ! {row.get('model_type')}: {_reason(reason)}" for reason in row.get("warnings") or ()]

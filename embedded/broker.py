@@ -120,7 +120,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m embedded.broker", description=__doc__.splitlines()[0])
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=9092)
-    parser.add_argument("--advertised", default="", help="HOST:PORT told to clients, where a proxy stands in front")
+    parser.add_argument("--advertised", default="", help="HOST:PORT that clients use, if it is that of a proxy")
     parser.add_argument("--groups", default="", help="further groups with dead letters, comma-separated")
     parser.add_argument("--topics", default="", help="further topics, comma-separated")
     arguments = parser.parse_args()

@@ -62,7 +62,7 @@ def run_demo(settings: EmbeddedSettings, demo: DemoSettings, say: Say) -> int:
     began = time.monotonic()
     with MemoryMeter() as meter, Stack(settings, say) as stack:
         say(f"Starting broker, store, MLflow and the services; their logs are in {stack.home / 'logs'}")
-        stack.wait_ready(told=_teller(say))
+        stack.wait_ready(report=_waiting_reporter(say))
         say(f"Ready after {duration(time.monotonic() - began)}.")
         with GatewayClient(stack.endpoints.gateway_url, stack.api_key) as client:
             view, uploaded, fresh = _run_to_decision(client, dataset, demo.demo_timeout_seconds, say)
@@ -137,7 +137,7 @@ def _provisional_told(client: GatewayClient, identifier: str, began: float | Non
     def poll(began: float) -> None:
         while not ended.wait(PROVISIONAL_POLL_SECONDS):
             try:
-                champion = _served(client, identifier)
+                champion = client.champion(identifier)
                 if champion.get("stage") != PROVISIONAL:
                     continue
                 client.forecast(client.tail(identifier), identifier=identifier)
@@ -212,7 +212,7 @@ def _first_forecast(
     deadline = time.monotonic() + (SERVED_SECONDS if promoted or not view else 5.0)
     while True:
         try:
-            champion = _served(client, identifier)
+            champion = client.champion(identifier)
             needed = max(CONTEXT_ROWS, int(champion.get("rows_required") or 0))
             horizon, ahead = _served_horizon(champion), champion.get("future_columns") or ()
             needed += horizon if ahead else 0
@@ -246,13 +246,7 @@ def _served_horizon(champion: Mapping[str, Any]) -> int:
     return min(wanted, int(champion.get("max_horizon_steps") or wanted))
 
 
-def _served(client: GatewayClient, identifier: str) -> dict[str, Any]:
-    """Return the served champion of a data set as `/models` shows it; empty if none is served."""
-    models = client.models().get("models", ())
-    return next((dict(model) for model in models if model.get("identifier") == identifier), {})
-
-
-def _teller(say: Say) -> Callable[[list[str]], None]:
+def _waiting_reporter(say: Say) -> Callable[[list[str]], None]:
     said: list[list[str]] = [[]]
 
     def tell(waiting: list[str]) -> None:

@@ -134,7 +134,7 @@ class Stack:
         if self._lock is not None:
             self._lock.close()
 
-    def wait_ready(self, *, told: Callable[[list[str]], None] | None = None) -> None:
+    def wait_ready(self, *, report: Callable[[list[str]], None] | None = None) -> None:
         """Return when every program is ready.
 
         Raises
@@ -147,8 +147,8 @@ class Stack:
             for name, log in self.supervisor.refused().items():
                 msg = f"{name} cannot run with these settings: {_last_words(log)}"
                 raise StartError(msg, code="wrong_settings")
-            if told is not None:
-                told(waiting)
+            if report is not None:
+                report(waiting)
             if time.monotonic() > deadline:
                 logs = ", ".join(str(self.home / "logs" / f"{name}.log") for name in waiting)
                 msg = f"not ready after {self.settings.start_seconds:g} s: {', '.join(waiting)}; see {logs}"

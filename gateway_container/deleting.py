@@ -85,7 +85,9 @@ class Deleting:
         self._known(identifier)
         cancelled = self._cancel(identifier, allowed=cancel, reason=reason)
         operation = self._operations.begin(CAUSE, identifier, reason=reason, cancelled=cancelled)
-        removed = self._deletion.carry_out(identifier, told=lambda: self._tell(identifier, operation), before=operation)
+        removed = self._deletion.carry_out(
+            identifier, report=lambda: self._tell(identifier, operation), before=operation
+        )
         view = _view(removed)
         self._operations.end(operation, identifier, **view)
         log.info("dataset_deleted", identifier=identifier, objects=view["objects"], size_bytes=view["bytes"])

@@ -249,7 +249,7 @@ def _of_messages(address: str, store: ObjectStore, identifier: str, groups: Iter
     for run, ids in selected.items():
         decisions = ids - {selected_event_id(run, PROVISIONAL)}
         if len(decisions) > 1:
-            yield f"{len(decisions)} decisions of {run} were told"
+            yield f"{len(decisions)} decisions of {run} were published"
 
 
 def _content(value: bytes) -> Record:

@@ -38,12 +38,12 @@ def _bucket_steps(store: ObjectStore, settings: StoreSettings) -> list[Step]:
     steps = [Step("host check", lambda: _list(store, settings), _refused)]
     for name, act in write_steps(store, settings).items():
 
-        def told(act: object = act) -> str:
+        def answer(act: object = act) -> str:
             assert callable(act)
             act()
             return "done"
 
-        steps.append(Step(name, told, _not_written, WRITE_SECONDS))
+        steps.append(Step(name, answer, _not_written, WRITE_SECONDS))
     return steps
 
 

@@ -89,7 +89,7 @@ class Deletion:
             ),
         ]
 
-    def carry_out(self, identifier: str, *, told: Tell, before: str | None = None) -> list[Held]:
+    def carry_out(self, identifier: str, *, report: Tell, before: str | None = None) -> list[Held]:
         """Remove all objects of an identifier and return them.
 
         The tombstone that it writes makes services remove what an older run still writes. The call can be repeated:
@@ -97,7 +97,7 @@ class Deletion:
 
         Parameters
         ----------
-        told : callable
+        report : callable
             Called after the champion pointer was removed and again at the end. The gateway then publishes an event, so
             that the replicas read the store at once.
         before : str, optional
@@ -111,11 +111,11 @@ class Deletion:
         for number, held in enumerate(found):
             self._remove(held.bucket, held.keys)
             if number == 0:
-                told()
+                report()
         self._spool.put(ForgetDocument(identifier, cut))
         self.sweep(identifier, record=False)
         self.tombstones.finish(identifier)
-        told()
+        report()
         return found
 
     def sweep(self, identifier: str, *, record: bool = True) -> int:

@@ -138,8 +138,8 @@ def check_large_request(settings: KafkaSettings, client_id: str, *, timeout_seco
             reason = error.args[0] if isinstance(error, KafkaException) else None
             if reason is not None and reason.code() > 0:
                 continue  # a broker sent this error, so the brokers answer
-            told = reason.str() if reason is not None else "no answer"
-            msg = f"Kafka at {settings.kafka_bootstrap_servers} did not answer a request of 96 KiB: {told}"
+            failure = reason.str() if reason is not None else "no answer"
+            msg = f"Kafka at {settings.kafka_bootstrap_servers} did not answer a request of 96 KiB: {failure}"
             raise BackendAwayError(msg, code="kafka_away") from error
 
 

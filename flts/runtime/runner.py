@@ -258,11 +258,11 @@ class _Runner:
     def _check_record(self) -> None:
         """Check MLflow until it answers, and log the reason when it changes. The service does not wait for MLflow."""
         checks = record_checks(self._settings, self._adapters, self._stopping.asked)
-        told = ""
+        logged = ""
         while (problems := run_checks(checks, self._metrics)) and not self._stopping.asked.is_set():
-            if _reasons(problems) != told:
-                told = _reasons(problems)
-                log.warning("backend_away", error=told)
+            if _reasons(problems) != logged:
+                logged = _reasons(problems)
+                log.warning("backend_away", error=logged)
             self._stopping.asked.wait(RECORD_RECHECK_SECONDS)
 
     def _run_tick(self, tick: Tick) -> None:

@@ -144,7 +144,7 @@ class _Probe:
         with suppress(PreconditionFailedError):
             self._store.put(self._bucket, key, data, create_only=create_only, if_match=if_match)
             msg = (
-                "it overwrites an object that a conditional put told it to keep, so two writers could undo each "
+                "it overwrites an object that a conditional put was to keep, so two writers could undo each "
                 "other's decisions; use a server with conditional puts (If-None-Match, If-Match)"
             )
             raise RejectedError(msg, code="conditional_puts_ignored")

@@ -94,5 +94,5 @@ def _without_credentials(uri: str) -> tuple[str, str | None]:
     if parts.username is None:
         return uri, None
     host = parts.netloc.rpartition("@")[2]
-    told = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-    return urlunsplit(parts._replace(netloc=host)), base64.b64encode(told.encode()).decode()
+    credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return urlunsplit(parts._replace(netloc=host)), base64.b64encode(credentials.encode()).decode()

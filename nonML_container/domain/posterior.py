@@ -154,7 +154,7 @@ def _step(
     try:
         goal[at] = np.linalg.solve(quadratic[np.ix_(at, at)], linear[at] - penalty[at] * sign[at])
     except np.linalg.LinAlgError as error:
-        msg = "the changes of the trend cannot be told apart"
+        msg = "the changes of the trend are not distinct"
         raise NotConvergedError(msg) from error
     move = goal - x
     crosses = (penalty > 0) & active & (x != 0) & (np.sign(goal) != np.sign(x))

@@ -72,7 +72,7 @@ def test_delete_shows_what_went_and_why_shows_it_afterwards(served: Served, caps
     assert f"cancelled: {run}" in shown
     told = capsys.readouterr().out
     assert "x was deleted" in told
-    assert "MLflow has not been told yet" in told
+    assert "not in MLflow yet" in told
     assert "because: a trial" in told
 
 

@@ -105,12 +105,14 @@ def test_everything_of_the_identifier_goes_and_nothing_of_another(flts: Installa
     before = flts.everything()
     flts.start("mine")
     flts.start("mine")
-    told: list[bool] = []
+    pointers_gone: list[bool] = []
 
-    removed = flts.deletion.carry_out("mine", told=lambda: told.append(flts.run_store.pointers.current("mine") is None))
+    removed = flts.deletion.carry_out(
+        "mine", report=lambda: pointers_gone.append(flts.run_store.pointers.current("mine") is None)
+    )
 
     assert flts.everything() == before
-    assert told == [True, True], "replicas hear of it once the champion is gone, and again at the end"
+    assert pointers_gone == [True, True], "replicas hear of it once the champion is gone, and again at the end"
     counts = {held.what: len(held.keys) for held in removed}
     assert counts["pointers"] == 2
     assert counts["uploads"] == 2
@@ -126,7 +128,7 @@ def test_a_plan_counts_what_a_deletion_removes_and_changes_nothing(flts: Install
     plan = [held.view() for held in flts.deletion.plan("mine")]
 
     assert flts.everything() == before
-    assert plan == [held.view() for held in flts.deletion.carry_out("mine", told=silent)]
+    assert plan == [held.view() for held in flts.deletion.carry_out("mine", report=silent)]
 
 
 def test_a_deletion_that_was_cut_off_anywhere_is_ended_by_the_next_one(tmp_path: Path) -> None:
@@ -136,13 +138,13 @@ def test_a_deletion_that_was_cut_off_anywhere_is_ended_by_the_next_one(tmp_path:
         flts.start("other")
         flts.store.left = cut
         with pytest.raises(BackendAwayError):
-            flts.deletion.carry_out("mine", told=silent)
+            flts.deletion.carry_out("mine", report=silent)
         flts.store.left = None
         with pytest.raises(ConflictError, match="flts delete mine --yes"):
             flts.start("mine")
 
         remains = sum(len(held.keys) for held in flts.deletion.plan("mine"))
-        flts.deletion.carry_out("mine", told=silent)
+        flts.deletion.carry_out("mine", report=silent)
 
         assert remains > 0, cut
         assert not [key for key in flts.everything() if "mine" in key], cut
@@ -167,7 +169,7 @@ def test_what_a_repeat_is_led_by_goes_last_and_what_is_looked_at_first(
         spans[bucket, key] = (began, next(order))
 
     monkeypatch.setattr(flts.store, "delete", slowly)
-    flts.deletion.carry_out("mine", told=silent)
+    flts.deletion.carry_out("mine", report=silent)
 
     records = {key: span for (bucket, key), span in spans.items() if bucket == "pipeline-runs"}
     of_index = [began for key, (began, _) in records.items() if key.startswith("_index/")]
@@ -182,7 +184,7 @@ def test_what_a_repeat_is_led_by_goes_last_and_what_is_looked_at_first(
 def test_a_run_that_began_before_the_deletion_cannot_be_recorded_after_it(flts: Installation) -> None:
     early = new_pipeline_run_id()
     flts.start("mine")
-    flts.deletion.carry_out("mine", told=silent)
+    flts.deletion.carry_out("mine", report=silent)
 
     with pytest.raises(ConflictError) as caught:
         flts.start("mine", run=early)
@@ -202,7 +204,7 @@ def _work_that(flts: Installation, act: Any) -> Any:
 
 def test_work_on_a_run_that_was_deleted_is_not_begun(flts: Installation) -> None:
     event = flts.start("mine")
-    flts.deletion.carry_out("mine", told=silent)
+    flts.deletion.carry_out("mine", report=silent)
     done: list[Event] = []
 
     with pytest.raises(RunDeletedError):
@@ -216,7 +218,7 @@ def test_what_work_writes_for_a_run_that_is_deleted_meanwhile_is_taken_back(flts
     event = flts.start("mine")
 
     def train(_: Event) -> None:
-        flts.deletion.carry_out("mine", told=silent)
+        flts.deletion.carry_out("mine", report=silent)
         flts.store.put("model-bundles", "mine/c/GRU/t/bundle.json", b"late")
         flts.store.put("pipeline-runs", f"mine/{event.pipeline_run_id}/attempts/train-gru/x-1.json", b"{}")
         flts.run_store.stages.put("mine", event.pipeline_run_id, "train-gru", "done")
@@ -239,7 +241,7 @@ def test_late_work_takes_nothing_from_a_new_upload_of_the_same_name(flts: Instal
     new: list[RawData] = []
 
     def train(_: Event) -> None:
-        flts.deletion.carry_out("mine", told=silent)
+        flts.deletion.carry_out("mine", report=silent)
         new.append(flts.start("mine"))
         flts.run_store.stages.put("mine", old.pipeline_run_id, "train-gru", "done")
 
