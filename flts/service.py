@@ -60,6 +60,8 @@ class Subscription:
     """Called in a thread of the service's process."""
     child: str | None = None
     """For long work: ``module:function`` that a child process calls as ``function(settings, adapters) -> Handler``."""
+    niceness: int = 0
+    """Of the child process, as in ``nice``; long work of a higher one leaves the cores to work that people wait for."""
     group: str | None = None
     """The consumer group; None is the name of the service."""
     on_exhausted: Callable[[Event, FltsError | None, str], Sequence[Event]] | None = None

@@ -80,6 +80,7 @@ class Start:
     settings_class: str
     factory: str
     tracking: bool
+    niceness: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,7 @@ class WorkerSpec:
     service: str
     log_level: str = "INFO"
     tracking: bool = False
+    niceness: int = 0
     stuck_seconds: float = 120.0
     deadline_seconds: float = 3600.0
     stuck_event: str = "work_stuck"
@@ -294,7 +296,17 @@ class _Child:
         self._sending = threading.Lock()
         threading.Thread(target=self._read, name=f"child-{self.process.pid}", daemon=True).start()
         spec = self.spec
-        self.send(Start(list(sys.path), spec.service, spec.log_level, spec.settings_class, spec.factory, spec.tracking))
+        self.send(
+            Start(
+                list(sys.path),
+                spec.service,
+                spec.log_level,
+                spec.settings_class,
+                spec.factory,
+                spec.tracking,
+                spec.niceness,
+            )
+        )
 
     def begin(self, progress: Progress) -> None:
         self.last_progress = time.monotonic()

@@ -38,6 +38,7 @@ def main() -> int:
     pipe = _Pipe(Connection(pipe_fd))
     start = pipe.receive()
     assert isinstance(start, Start)
+    os.nice(start.niceness)
     sys.path[:] = start.sys_path
     settings = _named(start.settings_class).load()
     configure_logs(start.service, start.log_level, secrets=secret_values(settings))

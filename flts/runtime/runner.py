@@ -138,6 +138,7 @@ class _Runner:
             kafka = self._kafka()
             spec = WorkerSpec(
                 factory=subscription.child,
+                niceness=subscription.niceness,
                 settings_class=settings_path(self._settings),
                 service=self._service.name,
                 log_level=self._settings.log_level,

@@ -8,6 +8,9 @@ from flts.service import Service, Subscription, WorkEvents
 from flts.trainers import Trainer
 from flts.training.announce import announce_failure
 
+TRAINING_NICENESS = 10
+"""Of trainings that take minutes: a process of the usual 0 gets nine times their share of a busy core. The trainer of
+LINEAR and the baselines has 0, because a new data set is served by one of them first."""
 TRAINING = WorkEvents(retry="train_retry_defer", failed="train_error", stuck="train_stuck")
 
 
@@ -28,6 +31,7 @@ def trainer_service(trainer: Trainer, adapters: Adapters, *, child: str) -> Serv
                 topics=(topics.TRAINING_DATA,),
                 mode="group",
                 child=child,
+                niceness=0 if trainer.baselines else TRAINING_NICENESS,
                 on_exhausted=announce_failure(adapters, trainer),
                 log_events=TRAINING,
             ),

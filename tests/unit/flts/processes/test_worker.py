@@ -103,6 +103,14 @@ def test_work_comes_back_with_its_progress_and_its_metrics_from_one_warm_child(m
     assert metrics.registry.get_sample_value("flts_predictions_total", {"outcome": "ok"}) == 2
 
 
+def test_the_child_has_the_niceness_of_its_work(make: Any) -> None:
+    worker = make(niceness=3)
+
+    run(worker)
+
+    assert os.getpriority(os.PRIO_PROCESS, worker.pid) == os.getpriority(os.PRIO_PROCESS, 0) + 3
+
+
 def test_the_child_knows_a_dead_letter_that_was_sent_again(make: Any, journal: Path) -> None:
     worker = make()
     run(worker)
