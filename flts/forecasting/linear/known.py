@@ -11,6 +11,7 @@ and inputs that do not lower the error there have no effect.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -66,54 +67,73 @@ class TakenOut:
     whole : LinearTable
     targets : (k,)
         Columns that are forecast.
-    known : KnownInputs, optional
+    inputs : RowInputs, optional
         None if nothing is known ahead.
-    inputs : (n, q), optional
-        Of the rows.
     """
 
     whole: LinearTable
     targets: IntArray
-    known: KnownInputs | None = None
-    inputs: FloatArray | None = None
+    inputs: RowInputs | None = None
 
     @classmethod
     def of(cls, table: LinearTable, recipe: FittedRecipe, features: Features) -> TakenOut:
-        """Make the inputs of the rows of a table."""
+        """Return the effects of a recipe's inputs on the rows of a table."""
         known = KnownInputs.of(recipe, waves=DAY_WAVES if 2 * recipe.grid.step_seconds < DAY else 0)
-        inputs = None
-        if known is not None:
-            inputs = known(features.values[:, known.columns], features.grid.clock(features.times))
-        return cls(table, recipe.varying_columns, known, inputs)
+        return cls(table, recipe.varying_columns, None if known is None else RowInputs(known, features))
 
     def at(self, stop: int) -> tuple[LinearTable, Effects | None]:
         """Return the table less the effects, and the effects; only the rows before ``stop`` determine the weights."""
-        if self.known is None or self.inputs is None:
+        if self.inputs is None:
             return self.whole, None
-        weights = np.zeros((self.inputs.shape[1], self.whole.columns))
+        weights = np.zeros((self.inputs.known.width, self.whole.columns))
         regression = _Regression(self.whole, self.inputs, stop)
         for target in self.targets.tolist():
             weights[:, target] = regression.weights(target)
-        rest = replace(self.whole, values=self.whole.values - self.inputs @ weights)
-        return rest, Effects(self.known, weights)
+        values = self.whole.values.copy()
+        for rows in _chunks(len(values)):
+            values[rows] -= self.inputs(rows) @ weights
+        return replace(self.whole, values=values), Effects(self.inputs.known, weights)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RowInputs:
+    """Makes the inputs of some rows at a time, because those of all rows may be many times as large as the rows."""
+
+    known: KnownInputs
+    features: Features
+
+    def __call__(self, rows: slice | IntArray) -> FloatArray:
+        """Return the inputs of rows, (r, q)."""
+        features = self.features
+        return self.known(features.values[rows][:, self.known.columns], features.grid.clock(features.times[rows]))
+
+    def moments(self, stop: int) -> tuple[FloatArray, FloatArray]:
+        """Return the mean and the standard deviation of each input in the rows before ``stop``, (q,) each."""
+        mean = sum(self(rows).sum(axis=0) for rows in _chunks(stop)) / stop
+        squares = sum(np.square(self(rows) - mean).sum(axis=0) for rows in _chunks(stop))
+        return mean, np.sqrt(squares / stop)
+
+
+def _chunks(stop: int) -> Iterator[slice]:
+    return (slice(at, min(at + CHUNK_ROWS, stop)) for at in range(0, stop, CHUNK_ROWS))
 
 
 class _Regression:
     """The sums of products of inputs, calendar and targets, of rows and of the rows before them, by block."""
 
-    def __init__(self, table: LinearTable, inputs: FloatArray, stop: int) -> None:
-        self.table, self.inputs, self.stop = table, inputs[:stop], stop
+    def __init__(self, table: LinearTable, inputs: RowInputs, stop: int) -> None:
+        self.table, self.inputs, self.stop = table, inputs, stop
         starts = np.zeros(len(table), dtype=bool)
         starts[[segment.start for segment in table.segments]] = True
         self.pairs = np.flatnonzero(~starts[1:stop]) + 1
         """Rows with a row before them."""
-        self.mean, deviation = self.inputs.mean(axis=0), self.inputs.std(axis=0)
+        self.mean, deviation = inputs.moments(stop)
         self.varies: BoolArray = deviation > 1e-9 * np.maximum(np.abs(self.mean), 1)  # beyond rounding errors
         self.deviation = np.where(self.varies, deviation, 1.0)
 
     def weights(self, target: int) -> FloatArray:
         """Return the weights of the inputs of a target, (q,)."""
-        q = self.inputs.shape[1]
+        q = len(self.mean)
         observed = self.table.observed[: self.stop, target]
         rows = self.pairs[observed[self.pairs] & observed[self.pairs - 1]]
         chosen = np.zeros(q)
@@ -139,7 +159,7 @@ class _Regression:
         return chosen
 
     def _sums(self, target: int, rows: IntArray) -> _Sums:
-        width = self.inputs.shape[1] + self.table.clock.shape[1] + 2
+        width = len(self.mean) + self.table.clock.shape[1] + 2
         now, lagged, before = (np.zeros((width, width)) for _ in range(3))
         for at in range(0, len(rows), CHUNK_ROWS):
             part = rows[at : at + CHUNK_ROWS]
@@ -151,7 +171,7 @@ class _Regression:
 
     def _design(self, target: int, rows: IntArray) -> FloatArray:
         """Return the standardised inputs, the calendar, 1 and the target, (r, p + 1)."""
-        inputs = (self.inputs[rows] - self.mean) / self.deviation
+        inputs = (self.inputs(rows) - self.mean) / self.deviation
         one, values = np.ones((len(rows), 1)), self.table.values[rows, target, None]
         return np.concatenate([inputs, self.table.clock[rows], one, values], axis=1)
 
