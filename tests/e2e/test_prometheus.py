@@ -163,7 +163,7 @@ def work(stack: FreezablePipeline, sample: tuple[Path, Path]) -> None:
     for horizon in range(1, 60):
         answer = stack.predict(body | {"inference_length": horizon})
         assert answer.status_code == 200, answer.text
-    assert stack.predict({"identifier": "observed", "data": {}}).status_code == 422
+    assert stack.predict({"identifier": "observed", "data": {"no column of it": [1]}}).status_code == 422
 
 
 def trouble(stack: FreezablePipeline, prometheus: Prometheus, sample: tuple[Path, Path]) -> None:
