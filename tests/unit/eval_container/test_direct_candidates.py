@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from eval_container.candidates import load_forecaster
+from eval_container.contenders import contender_of
 from eval_container.domain.scoring import HeldOut, Pass, measure_contender
-from eval_container.judging import _contender
 from flts.bundle.forecaster import Forecaster
 from flts.bundle.model import BundleModel
 from flts.bundle.write import store_bundle
@@ -51,7 +51,7 @@ def test_scores_and_coverage_are_those_of_its_forecasts_within_the_limits() -> N
         scored=Pass((12, 24), origins),
     )
 
-    card = measure_contender(_contender(forecaster, series, held_out.targets), held_out)
+    card = measure_contender(contender_of(forecaster, series, held_out.targets), held_out)
 
     forecasts = [forecaster.forecast(series.rows(0, origin), 24) for origin in origins.tolist()]
     for step in (12, 24):

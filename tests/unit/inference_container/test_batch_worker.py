@@ -563,7 +563,7 @@ def test_a_forecast_that_was_being_made_while_its_data_set_was_deleted_leaves_no
 
     def forecast_while_it_is_deleted(*given: Any, **named: Any) -> Any:
         made = forecast(*given, **named)
-        deletion.carry_out("tiny", told=lambda: None)
+        deletion.carry_out("tiny", report=lambda: None)
         return made
 
     monkeypatch.setattr(batch_worker, "forecast_test_rows", forecast_while_it_is_deleted)
