@@ -152,10 +152,13 @@ def _bodies(upgraded: Upgraded) -> list[dict[str, Any]]:
     return [body for body, _ in upgraded.last_answers]
 
 
+def _pointer(home: Path, identifier: str) -> dict[str, Any]:
+    return dict(json.loads((home / "store" / "model-promotion" / identifier / "current.json").read_bytes()))
+
+
 def _format(home: Path, identifier: str) -> int:
     """Return the format of the bundle of a champion."""
-    pointer = json.loads((home / "store" / "model-promotion" / identifier / "current.json").read_bytes())
-    claim = pointer["bundle"]
+    claim = _pointer(home, identifier)["bundle"]
     bundle = json.loads((home / "store" / claim["bucket"] / claim["object_key"]).read_bytes())
     return int(bundle["format_version"])
 
@@ -181,6 +184,13 @@ class TestTheReleaseOnThisCodesStore:
     def test_every_run_is_shown_with_its_outcome(self, upgraded: Upgraded, rolled_back: RolledBack) -> None:
         assert rolled_back.outcomes.items() >= upgraded.outcomes.items()
 
-    def test_a_run_of_this_code_is_judged_again(self, rolled_back: RolledBack) -> None:
-        assert rolled_back.judged["outcome"] == "kept", rolled_back.judged["decision"]
-        assert all(row["status"] == "scored" for row in rolled_back.judged["scoreboard"]["candidates"])
+    def test_a_run_of_this_code_is_judged_again_without_a_loss(
+        self, upgraded: Upgraded, rolled_back: RolledBack
+    ) -> None:
+        decision = rolled_back.judged["decision"]
+        reasons = "\n".join(decision["reasons"])
+        champion = upgraded.ended["announced"]["decision"]["run_id"]
+        # All models of this run were trained by this code for values that are never negative, which is format 2.
+        assert rolled_back.judged["outcome"] == "refused", decision
+        assert reasons.count("unknown format version 2") == len(MODELS), reasons
+        assert _pointer(upgraded.home, "announced")["run_id"] == champion
