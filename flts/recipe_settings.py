@@ -131,11 +131,6 @@ class RecipeSettings(ReadSettings):
                 raise ValueError(msg)
         return codes
 
-    def targets_among(self, columns: tuple[str, ...]) -> tuple[str, ...]:
-        """Return the columns to forecast by their roles: `TARGETS`, or all columns without another role."""
-        others = {*self.past_columns, *self.future_columns}
-        return self.targets or tuple(name for name in columns if name not in others)
-
 
 DATA_SETTINGS = frozenset({*ReadSettings.model_fields, "step", "targets", "past_columns", "future_columns", "holidays"})
 """Settings that describe a data set: how its files are read, and the roles of its columns. A retrain keeps them."""

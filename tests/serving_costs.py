@@ -42,6 +42,7 @@ from inference_container.settings import FetchSettings, WorkerSettings
 from inference_container.stored_histories import StoredHistories
 from tests.eventually import eventually
 from tests.serving import BUCKETS, body_of, promote, serving_environment, store_rows
+from tests.training_sets import SilentReport
 from train_container.domain.models import load_model
 from train_container.domain.training import NeuralFitter
 from train_container.settings import TrainSettings
@@ -102,7 +103,7 @@ def gru_bundle(series: Series) -> tuple[Bundle, bytes]:
     settings = TrainSettings.model_construct(epochs=1)
     recipe = fit_recipe(as_train(series), RecipeSpec())
     data = dataset.training_set(transform(recipe, series), recipe, settings)
-    fitted = NeuralFitter(load_model(trainer_of("GRU")), threads=1).fit(data, settings, Silent())
+    fitted = NeuralFitter(load_model(trainer_of("GRU")), threads=1).fit(data, settings, SilentReport())
     return make_bundle(fitted, data, Identity("gru", "c" * 64, "GRU", "e" * 64), threads=1, alive=lambda: None)
 
 
@@ -112,16 +113,6 @@ def linear_bundle(series: Series) -> tuple[Bundle, bytes]:
     data = dataset.training_set(transform(recipe, series), recipe, WindowSettings())
     identity = Identity("linear", "c" * 64, "LINEAR", "e" * 64)
     return make_linear(data, identity, horizon=HORIZON, threads=1, alive=lambda: None)
-
-
-class Silent:
-    """Receives the progress of a fit."""
-
-    def alive(self, detail: str) -> None:
-        """Ignore it."""
-
-    def epoch_done(self, epoch: int, epochs: int, metrics: object, *, loss: float | None) -> None:
-        """Ignore it."""
 
 
 @contextmanager

@@ -108,6 +108,16 @@ class Stored:
         )
 
 
+class SilentReport:
+    """Receives the progress of a fit and ignores it."""
+
+    def alive(self, detail: str) -> None:
+        """Ignore it."""
+
+    def epoch_done(self, epoch: int, epochs: int, metrics: Any, *, loss: float | None) -> None:
+        """Ignore it."""
+
+
 def store_dataset(
     folder: Path, series: Series, spec: RecipeSpec | None = None, *, identifier: str = "made", **changes: Any
 ) -> Stored:

@@ -36,6 +36,12 @@ class RoleSettings(Protocol):
         ...
 
 
+def targets_among(named: RoleSettings, columns: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the columns to forecast: those of ``TARGETS``, or all that no other setting names. Nothing is checked."""
+    others = {*named.past_columns, *named.future_columns}
+    return tuple(dict.fromkeys(named.targets)) or tuple(name for name in columns if name not in others)
+
+
 def resolve_roles(named: RoleSettings, columns: tuple[str, ...], dropped: Mapping[str, str]) -> Roles:
     """Return the roles of a table's columns.
 
@@ -73,7 +79,7 @@ def resolve_roles(named: RoleSettings, columns: tuple[str, ...], dropped: Mappin
                 msg = f"{setting}: {name} is in {taken[name]} too; a column has one role"
                 raise RejectedError(msg, code="bad_setting", field=setting)
             taken[name] = setting
-    targets = tuple(dict.fromkeys(named.targets)) or tuple(name for name in columns if name not in taken)
+    targets = targets_among(named, columns)
     if not targets:
         setting = "FUTURE_COLUMNS" if named.future_columns else "PAST_COLUMNS"
         msg = f"{setting}: no column is left to forecast"

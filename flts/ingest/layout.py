@@ -8,6 +8,7 @@ import numpy as np
 
 from flts.errors import RejectedError, SeriesTooShortError
 from flts.forecasting.observed_grid import find_grid, most_common, snapped
+from flts.forecasting.roles import targets_among
 from flts.forecasting.series import FloatArray, GridReport, Series, iso, regularise
 from flts.forecasting.step_setting import grid_of
 from flts.ingest.implausible import Implausible, limits_of, without_implausible
@@ -52,7 +53,7 @@ def lay_out(train: RawTable, test: RawTable | None, recipe: RecipeSettings) -> L
     has_test_file = test is not None
     if test is not None:
         test = _like(train, test)
-    train, test, future_rows = _without_future(train, test, recipe.targets_among(train.columns))
+    train, test, future_rows = _without_future(train, test, targets_among(recipe, train.columns))
     train, test, implausible = _plausible(train, test, recipe)
     rows = train.rows
     train = one_step(train, recipe.step, recipe.time_zone or None, name="train")

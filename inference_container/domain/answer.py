@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flts.times import TimeFormat
-from inference_container.domain.answer_rows import rows_with
 from inference_container.domain.batching import Answer
 from inference_container.domain.requested_quantiles import quantile_keys, quantile_values
 from inference_container.domain.times import TimeStyle, WritesTimes
@@ -83,13 +82,14 @@ def _of_history(answer: Answer, end: str | float, style: WritesTimes, history_un
 def _predictions(answer: Answer, times: Sequence[str | int | float], levels: Sequence[float]) -> list[Any]:
     """Return one row per step: ``ts`` and, per target, forecast, bounds and quantiles; a NaN becomes null in JSON."""
     champion, numbers = answer.champion, _flat(answer.with_bounds())
-    row_of = champion.answer_row
     if levels:
+        # The keys depend on the request. A struct for them would take longer to make than these dicts.
         further = [key for name in champion.targets for key in quantile_keys(name, levels)]
-        row_of = rows_with((*champion.answer_keys, *further))
+        keys = ("ts", *champion.answer_keys, *further)
         numbers = np.concatenate([numbers, _flat(quantile_values(answer, levels))], axis=1)
-    rows: list[list[float]] = numbers.tolist()
-    return [row_of(when, *row) for when, row in zip(times, rows, strict=True)]
+        return [dict(zip(keys, (when, *row), strict=True)) for when, row in zip(times, numbers.tolist(), strict=True)]
+    row_of = champion.answer_row
+    return [row_of(when, *row) for when, row in zip(times, numbers.tolist(), strict=True)]
 
 
 def _flat(numbers: NDArray[np.float64]) -> NDArray[np.float64]:

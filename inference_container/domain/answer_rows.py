@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -12,7 +11,6 @@ Row = Callable[..., Any]
 """Makes a row of its time and its numbers, in the order of the keys."""
 
 
-@lru_cache(maxsize=256)
 def rows_with(keys: tuple[str, ...]) -> Row:
     """Return what makes the rows of an answer with these keys beside ``ts``, which is the first.
 

@@ -35,7 +35,8 @@ class History:
     def __post_init__(self) -> None:
         rows = np.arange(len(self.times))[:, None]
         last_known = np.maximum.accumulate(np.where(np.isnan(self.values), 0, rows), axis=0)
-        object.__setattr__(self, "filled_from", last_known.min(axis=1, initial=len(rows) - 1))
+        filled_from = np.minimum(last_known.min(axis=1, initial=len(rows)), rows[:, 0])  # the row without a column
+        object.__setattr__(self, "filled_from", filled_from)
 
     @property
     def until(self) -> int:

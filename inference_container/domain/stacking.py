@@ -19,7 +19,7 @@ class Stack:
     """The model's inputs for the requests whose rows can be used."""
 
     inputs: Inputs
-    """Each array has the first dimension b."""
+    """Each array has the first dimension b; empty if no request is usable."""
     usable: list[int]
     """(b,) index of the request of each row of the inputs."""
     imputed_cells: dict[int, int]
@@ -54,6 +54,8 @@ def stack_inputs(
         except RejectedError as error:
             refused[at] = error
     usable = [at for at in range(len(requests)) if at not in refused]
+    if not usable:  # nothing to make inputs of
+        return Stack({}, usable, imputed_cells, refused)
     ahead = _ahead(champion, source, [futures[at] for at in usable])
     state = source.start(scaled[usable] if refused else scaled, times[usable, -1], ahead)
     return Stack(state.inputs(), usable, imputed_cells, refused)
@@ -64,9 +66,9 @@ def _ahead(champion: Champion, source: PassInputs, futures: Sequence[FloatArray 
     if not len(source.known_columns):
         return None
     given = [future for future in futures if future is not None]
-    longest = max((len(future) for future in given), default=0)
+    longest = max(map(len, given))
     padded = [np.concatenate([each, np.repeat(each[-1:], longest - len(each), axis=0)]) for each in given]
-    return champion.forecaster.scaled_future(np.array(padded)) if padded else None
+    return champion.forecaster.scaled_future(np.array(padded))
 
 
 def _filled(champion: Champion, series: Series) -> tuple[FloatArray, int]:

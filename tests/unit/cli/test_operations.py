@@ -70,10 +70,10 @@ def test_delete_shows_what_went_and_why_shows_it_afterwards(served: Served, caps
     assert run in message
     assert "deleted: x" in shown
     assert f"cancelled: {run}" in shown
-    told = capsys.readouterr().out
-    assert "x was deleted" in told
-    assert "not in MLflow yet" in told
-    assert "because: a trial" in told
+    explained = capsys.readouterr().out
+    assert "x was deleted" in explained
+    assert "not in MLflow yet" in explained
+    assert "because: a trial" in explained
 
 
 def test_dry_runs_are_json_too(served: Served, capsys: Captured) -> None:

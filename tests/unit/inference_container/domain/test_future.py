@@ -15,6 +15,7 @@ from flts.bundle.format import Bundle
 from flts.errors import RejectedError
 from flts.forecasting.file_form import FileForm
 from flts.forecasting.grid import FixedGrid
+from flts.forecasting.series import Series
 from flts.times import TimeFormat
 from inference_container.domain.batching import Answer, Batcher
 from inference_container.domain.champion import Champion
@@ -140,3 +141,22 @@ def test_a_request_is_answered_or_refused_by_its_values(made: tuple[Bundle, byte
     with pytest.raises(RejectedError, match=r"future\.promotion: step 1 of 3 \(.*Z\) has no value") as refused:
         answer_of(made, json.dumps(body).encode(), tmp_path)
     assert refused.value.code == "missing_future"
+
+
+def test_a_batch_of_requests_that_cannot_be_used_is_refused_by_their_rows() -> None:
+    roles = {"targets": ("sales",), "future_columns": ("promotion",), "handle_nans": False}
+    champion = champion_of(linear_bundle(SERIES.rows(0, 600), **roles))
+    values = SERIES.values[:600].copy()
+    values[-1, 0] = np.nan
+    holey = Series(SERIES.times[:600], SERIES.columns, values, SERIES.grid)
+
+    async def work() -> Answer:
+        batcher = Batcher(max_waiting=100, deadline_seconds=20)
+        try:
+            return await batcher.submit(champion, holey, 3, SERIES.values[600:603, [1]])
+        finally:
+            batcher.close()
+
+    with pytest.raises(RejectedError) as refused:
+        asyncio.run(work())
+    assert (refused.value.code, refused.value.field) == ("missing_values", "sales")

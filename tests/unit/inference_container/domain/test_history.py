@@ -103,6 +103,17 @@ def test_the_last_rows_are_filled_as_with_all_stored_rows(data: st.DataObject) -
     np.testing.assert_array_equal(carried(values)[-3:], carried(merged)[-3:])
 
 
+def test_stored_rows_without_a_column_are_continued_too() -> None:
+    history = History(60 * np.arange(5), np.empty((5, 0)), ISO_STYLE)
+
+    times, values = history.continued(
+        np.array([60, 300]), np.empty((2, 0)), MINUTES, rows=1, max_gap_steps=2, time_column="time"
+    )
+
+    assert times[-2:].tolist() == [240, 300]
+    assert values.shape == (len(times), 0)
+
+
 def carried(values: np.ndarray) -> np.ndarray:
     """Return each column with its last earlier value in the place of a missing one."""
     rows = np.maximum.accumulate(np.where(np.isnan(values), -1, np.arange(len(values))[:, None]), axis=0)

@@ -19,17 +19,10 @@ from nonML_container.domain.fit import fit_prophet, predict
 from nonML_container.domain.models import prophet
 from nonML_container.settings import NonmlSettings
 from tests.known_ahead import DAY, EFFECT, sales, training_set, with_holidays
+from tests.training_sets import SilentReport
 
 IDENTITY = Identity("shop", "c" * 64, "PROPHET", "e" * 64)
 COLUMNS = ("sales", "promotion")
-
-
-class SilentReport:
-    def alive(self, detail: str) -> None:
-        """Ignore it."""
-
-    def epoch_done(self, epoch: int, epochs: int, metrics: Any, *, loss: float | None) -> None:
-        """Ignore it."""
 
 
 def made(data: TrainingSet, **settings: Any) -> tuple[Bundle, Forecaster]:
