@@ -6,8 +6,10 @@ They are stored in the recipe, so that only the preparation of a data set needs 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import Any
+
+import numpy as np
 
 from flts.errors import RejectedError
 from flts.forecasting.grid import DAY
@@ -15,6 +17,8 @@ from flts.recipe_settings import HOLIDAY_PART
 
 DAYS_AHEAD = 731
 """Days after the last row whose holidays are computed: two years."""
+YEARS = (1800, 2499)
+"""First and last year whose holidays are computed, so that one row in the year 9999 does not cost 8,000 years."""
 SHOWN_CODES = 10
 _EPOCH = date(1970, 1, 1).toordinal()
 
@@ -52,7 +56,7 @@ def holiday_days(codes: tuple[str, ...], first_second: int, last_second: int) ->
 
 
 def _features(code: str, first: int, last: int) -> dict[str, set[int]]:
-    calendar = _calendar(code, years=range(_year(first - 1), _year(last + 1) + 1))
+    calendar = _calendar(code, years=range(max(_year(first - 1), YEARS[0]), min(_year(last + 1), YEARS[1]) + 1))
     weekend = calendar.weekend
     dates = {day.toordinal() - _EPOCH for day in calendar}
 
@@ -85,7 +89,7 @@ def _calendar(code: str, years: range) -> Any:
 
 
 def _year(day: int) -> int:
-    return datetime.fromtimestamp(day * DAY, UTC).year
+    return int(np.datetime64(day, "D").astype("datetime64[Y]").astype(np.int64)) + 1970
 
 
 def _shown(codes: Iterable[str]) -> str:

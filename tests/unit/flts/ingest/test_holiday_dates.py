@@ -55,6 +55,13 @@ def test_a_weekend_is_that_of_the_country() -> None:
     assert fridays == []
 
 
+def test_rows_thousands_of_years_apart_are_no_endless_work() -> None:
+    days = holiday_days(("DE",), seconds("2022-12-01"), seconds("9999-12-31"))
+
+    assert dates(days["holiday_DE"])[0] == "2022-12-26"
+    assert max(dates(days["holiday_DE"])) < "2500"
+
+
 def test_without_codes_there_are_no_days() -> None:
     assert holiday_days((), 0, 1) == {}
 
