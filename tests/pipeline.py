@@ -168,10 +168,13 @@ class Pipeline(ABC):
         return eventually(served, f"{identifier} is served by {run_id}", timeout=timeout)
 
     def champion(self, identifier: str) -> dict[str, Any] | None:
-        """Return an identifier's champion as `/models` lists it, or None."""
+        """Return an identifier's champion as `/models` lists it; None if the replica that answers has not loaded it.
+
+        A replica lists a champion with its pointer's fields only, as `loaded: false`, from its download to its load.
+        """
         with self.inference as client:
             champions = client.get("/models").json()["models"]
-        return next((dict(each) for each in champions if each["identifier"] == identifier), None)
+        return next((dict(each) for each in champions if each["identifier"] == identifier and each["loaded"]), None)
 
     def question(self, identifier: str) -> dict[str, Any]:
         """Return a request for a forecast of the steps after the last row of a data set."""
