@@ -28,12 +28,12 @@ from confluent_kafka import Producer
 from flts.contracts.ids import canonical_json
 from flts.contracts.topics import RAW_DATA, dead_letter_topic
 from flts.forecasting.series import FloatArray
-from flts.ingest.sample import write_sample
 from tests.eventually import eventually
 from tests.files_below import files_below
 from tests.killing import Case, Killing
 from tests.released import ENDING, EXPECTED, FOLDER, MOST_BYTES, QUEUE, pack, write_queue
 from tests.stack import ROOT, RunningStack, running_stack
+from tests.swinging import write_swinging
 from tests.whole_log import GROUPS, PIPELINE, Logged, read_log
 
 PRODUCT = ("flts", "embedded", "*_container")
@@ -107,7 +107,7 @@ class Files:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.swinging = write_sample(folder / SWINGING, train_rows=400, test_rows=100)
+        self.swinging = write_swinging(folder / SWINGING, train_rows=400, test_rows=100)
         self.seasonal = _csv(folder / SEASONAL, _seasonal(500))
         self.constant = _csv(folder / CONSTANT, np.full((500, 2), (3.0, 7.0)))
         self.walk = _csv(folder / "walk", 100 + np.random.default_rng(0).normal(size=(500, 1)).cumsum(axis=0))

@@ -1,12 +1,8 @@
-"""The data set that FLTS ships: generated with a fixed seed, so that a recurrent network beats a linear model on it.
+"""The data set that FLTS ships: ten months of hours of a shop, generated with a fixed seed.
 
-Seven weeks of ten-minute readings of a server room. The load has a daily and a weekly course. A controller overshoots
-around it: the further the load is from its target, to either side, the larger the next swing back. This is a threshold
-law (a noisy tent map). The last value explains little of the next value, a linear model of the last ten rows explains
-half of it, and the error of a network that has learnt the threshold is only the noise.
-
-The length is the shortest at which networks with the default ten epochs beat the linear model clearly. On 3,000 rows
-GRU only equals Ridge. On 6,000 rows GRU has half of Ridge's error, and LSTM has a tenth less.
+Visitors have a course of the day with a peak at noon and one after work, a course of the week, growth, and German
+public holidays, on which the shop is closed but for its café. Two kinds of noise make some days busier than others and
+each hour different from its forecast. Orders follow visitors, and power follows both and the heat of the afternoon.
 """
 
 from __future__ import annotations
@@ -17,19 +13,22 @@ from pathlib import Path
 
 import numpy as np
 
-from flts.forecasting.series import FloatArray
+from flts.forecasting.series import FloatArray, IntArray
 
 SAMPLE_IDENTIFIER = "sample"
-STEP_SECONDS = 600
+STEP_SECONDS = 3_600
 TRAIN_ROWS = 6_000
 TEST_ROWS = 1_500
 START = datetime(2024, 1, 1, tzinfo=UTC)  # a Monday, because `generate_sample` counts the days of the week from here
-COLUMNS = ("load", "power", "requests")
-WORKING_DAYS = 5
-_DAY_SECONDS = 86_400
-_BURN_IN = 500
-_BEND = 1.5  # slope of the tent map (module docstring); with a slope above 1 the values keep oscillating
-_REACH = 1.6
+COLUMNS = ("visitors", "orders", "power")
+WEEK = (0.85, 0.85, 0.9, 1.0, 1.15, 1.4, 0.35)
+"""Visitors of each day of the week, Monday first, in units of a Thursday's."""
+HOLIDAYS = (0, 88, 91, 121, 129, 140, 276, 359, 360)
+"""Public holidays of Germany in 2024, in days after the first one; from 2025 on the sample has none."""
+CLOSED = 0.25
+"""Visitors of a holiday, in units of a Thursday's."""
+GROWTH = 0.25
+"""Growth of visitors in 300 days."""
 
 
 def write_sample(
@@ -45,23 +44,41 @@ def write_sample(
 
 
 def generate_sample(rows: int, *, seed: int = 7) -> FloatArray:
-    """Return (rows, 3) values of `COLUMNS` in raw units."""
+    """Return (rows, 3) values of `COLUMNS`: people and orders an hour, and kilowatts."""
     random = np.random.default_rng(seed)
-    seconds = np.arange(-_BURN_IN, rows) * STEP_SECONDS
-    noise = random.standard_normal((len(seconds), 4))
-    swing = np.empty(len(seconds))
-    at = 0.0
-    for row, disturbance in enumerate(noise[:, 0]):
-        at = float(np.clip(1 - _BEND * abs(at) + 0.1 * disturbance, -_REACH, _REACH))
-        swing[row] = at
-    before = np.roll(swing, 1)
-    hour_angle = 2 * np.pi * (seconds % _DAY_SECONDS) / _DAY_SECONDS
-    working = np.where((seconds // _DAY_SECONDS) % 7 < WORKING_DAYS, 1.0, 0.6)
-    busy = (0.5 - 0.5 * np.cos(hour_angle - 0.6)) * working  # 0 at night, 1 on a weekday's afternoon
-    load = 50 + 10 * busy + 12 * swing + 0.5 * noise[:, 1]
-    power = 120 + 25 * busy + 16 * (swing + before) + noise[:, 2]
-    requests = 900 + 250 * busy - 150 * (swing - 0.5 * before) + 5 * noise[:, 3]
-    return np.column_stack([load, power, requests])[_BURN_IN:]
+    hours = np.arange(rows)
+    days = hours // 24
+    hour = hours % 24
+    of_week = np.where(np.isin(days, HOLIDAYS), CLOSED, np.array(WEEK)[days % 7])
+    open_hours = 0.04 + _peak(hour, 12.5, 2.5) + 0.8 * _peak(hour, 17.5, 1.8)
+    growth = 1 + GROWTH * days / 300
+    mood = np.exp(0.10 * _autoregression(random.standard_normal(days[-1] + 1), 0.5))[days]
+    weather = 0.06 * _autoregression(random.standard_normal(rows), 0.9)
+    noise = random.standard_normal((rows, 3))
+    expected = 220 * open_hours * of_week * growth * mood
+    visitors = np.maximum(expected * np.exp(weather) + np.sqrt(expected) * noise[:, 0], 0)
+    earlier = np.concatenate([visitors[:1], visitors[:-1]])
+    orders = np.maximum(0.22 * (0.7 * visitors + 0.3 * earlier) + 0.5 * np.sqrt(expected) * noise[:, 1], 0)
+    heat = _peak(hour, 15, 4) * (1 - np.cos(2 * np.pi * days / 366)) * np.exp(2 * weather)
+    power = 35 + 0.12 * visitors + 14 * heat + 1.2 * noise[:, 2]
+    return np.column_stack([np.round(visitors), np.round(orders), np.round(power, 1)])
+
+
+def _peak(hour: IntArray, at: float, width: float) -> FloatArray:
+    """Return a bell of height 1 around an hour of the day."""
+    bell: FloatArray = np.exp(-np.square((hour - at) / width) / 2)
+    return bell
+
+
+def _autoregression(noise: FloatArray, coefficient: float) -> FloatArray:
+    """Return x[t] = coefficient * x[t - 1] + noise[t], scaled to the deviation of the noise."""
+    values = np.empty_like(noise)
+    before = 0.0
+    for at, disturbance in enumerate(noise.tolist()):
+        before = coefficient * before + disturbance
+        values[at] = before
+    scaled: FloatArray = values * np.sqrt(1 - coefficient**2)
+    return scaled
 
 
 def _write(path: Path, values: FloatArray, *, first_row: int) -> None:
@@ -70,4 +87,4 @@ def _write(path: Path, values: FloatArray, *, first_row: int) -> None:
         writer.writerow(["time", *COLUMNS])
         for at, row in enumerate(values, start=first_row):
             moment = START + timedelta(seconds=at * STEP_SECONDS)
-            writer.writerow([moment.strftime("%Y-%m-%d %H:%M:%S"), *(f"{value:.3f}" for value in row)])
+            writer.writerow([moment.strftime("%Y-%m-%d %H:%M:%S"), *(f"{value:g}" for value in row)])

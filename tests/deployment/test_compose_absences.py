@@ -11,12 +11,12 @@ from typing import Any, Literal
 import httpx
 import pytest
 
-from flts.ingest.sample import write_sample
 from tests.backends_away import Asker, assert_recorded_once
 from tests.compose_pipeline import ComposePipeline, running_compose
 from tests.docker import docker
 from tests.eventually import eventually
 from tests.reports import report
+from tests.swinging import write_swinging
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
@@ -33,7 +33,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComposePipeline]
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    return write_sample(tmp_path_factory.mktemp("sample"), train_rows=2_000, test_rows=500)
+    return write_swinging(tmp_path_factory.mktemp("sample"), train_rows=2_000, test_rows=500)
 
 
 @pytest.fixture(scope="module")

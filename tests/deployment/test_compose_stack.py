@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from flts.ingest.sample import write_sample
 from tests.docker import ROOT, Installation, build_images, docker, inspect, installation, require_docker
 from tests.eventually import eventually
 from tests.reports import report
+from tests.swinging import write_swinging
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 SWAP_SECONDS = 10
@@ -75,7 +75,7 @@ def test_all_of_three_replicas_have_a_new_champion_within_seconds(stack: Install
     stack.compose(*scale, timeout=300)
     replicas = [name for name, each in stack.containers().items() if each["Service"] == "inference"]
     assert len(replicas) == 3
-    train, test = write_sample(tmp_path, train_rows=2_000, test_rows=500)
+    train, test = write_swinging(tmp_path, train_rows=2_000, test_rows=500)
     with stack.client("fastapi-app", 8000) as gateway:
         files = {"train": train.read_bytes(), "test": test.read_bytes()}
         upload = gateway.post("/datasets/second", files=files).raise_for_status().json()

@@ -14,12 +14,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from flts.ingest.sample import write_sample
 from tests.backends_away import Asker
 from tests.cluster import Release, command, kubectl, release
 from tests.eventually import eventually
 from tests.helm_pipeline import HelmPipeline
 from tests.reports import report
+from tests.swinging import write_swinging
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 
@@ -57,7 +57,7 @@ def test_forecasts_and_runs_go_on_while_the_api_server_is_away(tmp_path: Path, r
     stack = HelmPipeline(request.getfixturevalue("installed"))
     question, url = stack.question(SERVED_DATA), stack.state["inference_url"]
     with Asker(url, question) as kept, Asker(url, question, keep_alive=False) as fresh:
-        run_id = stack.start_training("without-api", *write_sample(tmp_path))
+        run_id = stack.start_training("without-api", *write_swinging(tmp_path))
         began = time.monotonic()
         command(*stop, timeout=COMMAND_SECONDS)
         try:
@@ -90,7 +90,7 @@ def test_a_node_that_is_stopped_in_mid_run_and_started_again_needs_nobody(
     stop, start = commands("FLTS_TEST_CLUSTER_STOP", "FLTS_TEST_CLUSTER_START")
     stack = HelmPipeline(request.getfixturevalue("installed"))
     question = stack.question(SERVED_DATA)
-    run_id = stack.start_training("node-stopped", *write_sample(tmp_path))
+    run_id = stack.start_training("node-stopped", *write_swinging(tmp_path))
 
     command(*stop, timeout=COMMAND_SECONDS)
     stopped = time.monotonic()

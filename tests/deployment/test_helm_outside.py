@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 
 from embedded.ports import free_port
-from flts.ingest.sample import write_sample
 from tests.cluster import component, kubectl, release, require_cluster
 from tests.compose_pipeline import UP_SECONDS
 from tests.docker import PORTS, ROOT, Installation, installation, require_docker
 from tests.eventually import eventually
 from tests.helm_pipeline import HelmPipeline, light
 from tests.reports import report
+from tests.swinging import write_swinging
 from tests.trainers import INSTALLED
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1500)]
@@ -86,7 +86,7 @@ def values(compose: Installation, machine: str, **instead: str) -> dict[str, Any
 def test_pods_do_the_work_of_a_gateway_and_a_broker_outside(
     compose: Installation, machine: str, tmp_path: Path
 ) -> None:
-    train, test = write_sample(tmp_path, train_rows=2_000, test_rows=500)
+    train, test = write_swinging(tmp_path, train_rows=2_000, test_rows=500)
     with release("flts-test", tmp_path / "helm", values(compose, machine)) as made:
         began = time.monotonic()
         made.install()

@@ -11,7 +11,6 @@ from typing import Any, Self
 
 import pytest
 
-from flts.ingest.sample import write_sample
 from tests.backends_away import Asker
 from tests.cluster import (
     RELEASE,
@@ -26,6 +25,7 @@ from tests.eventually import eventually
 from tests.helm import CHART, COMPLETE, SPECS, container
 from tests.helm_pipeline import HelmPipeline
 from tests.reports import report
+from tests.swinging import write_swinging
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 
@@ -158,7 +158,7 @@ def test_an_upgrade_and_a_rollback_in_mid_run_lose_nothing_and_roll_the_readers_
     for step, identifier in (("upgrade", "upgraded"), ("rollback", "rolled-back")):
         before = uids(installed)
         with Asker(stack.state["inference_url"], body) as asked:
-            run_id = stack.start_training(identifier, *write_sample(tmp_path))
+            run_id = stack.start_training(identifier, *write_swinging(tmp_path))
             if step == "upgrade":
                 installed.upgrade(*COMPLETE, config=CHANGED)
             else:

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import yaml
 
-from flts.ingest.sample import write_sample
 from tests.cluster import load_images_of, release
 from tests.compose_pipeline import released_compose
 from tests.docker import ROOT
@@ -22,6 +21,7 @@ from tests.pipeline import Pipeline
 from tests.released import MODELS, RELEASES, assert_same_answer, code_of
 from tests.reports import report
 from tests.stack import SMALL, now
+from tests.swinging import write_swinging
 from tests.targets import TARGET
 from tests.trainers import of_models
 from tools.images import version
@@ -71,7 +71,7 @@ class Seen:
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
     code, folder = code_of(COMMIT, tmp_path_factory.mktemp("code")), tmp_path_factory.mktemp("installation")
-    files = write_sample(tmp_path_factory.mktemp("sample"), train_rows=2_000, test_rows=500)
+    files = write_swinging(tmp_path_factory.mktemp("sample"), train_rows=2_000, test_rows=500)
     seen, began = Seen(), now()
     with {"compose": on_compose, "helm": on_helm}[TARGET](folder, code) as installed:
         stack = installed.pipeline

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from flts.ingest.sample import write_sample
 from tests.compose_pipeline import running_compose
 from tests.helm_pipeline import running_helm
 from tests.pipeline import Pipeline
 from tests.seasonal import seasonal_csv
 from tests.stack import LIMITS, SMALL, running_stack
+from tests.swinging import write_swinging
 from tests.targets import TARGET
 
 
@@ -43,14 +43,14 @@ def seasonal(stack: Pipeline, seasonal_file: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def seasonal_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a file on which Prophet is promoted; its trainings take a fourth of the time of the sample's."""
+    """Return a file on which Prophet is promoted; its trainings take a fourth of the time of those of `swinging`."""
     return seasonal_csv(tmp_path_factory.mktemp("seasonal") / "train.csv")
 
 
 @pytest.fixture(scope="session")
-def sample(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Return the train and test file of the shipped sample."""
-    train, test = write_sample(tmp_path_factory.mktemp("sample"))
+def swinging(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Return the train and test file of a series on which a network beats the other models."""
+    train, test = write_swinging(tmp_path_factory.mktemp("swinging"))
     return train, test
 
 

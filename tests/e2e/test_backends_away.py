@@ -63,7 +63,7 @@ class Journey:
     """The pipeline, the uploaded files, the forecast request that is sent all the time, and the figures so far."""
 
     fragile: FragileStack
-    sample: tuple[Path, Path]
+    swinging: tuple[Path, Path]
     question: dict[str, Any]
     rows: list[dict[str, Any]]
 
@@ -74,15 +74,15 @@ class Journey:
 
     def upload(self, identifier: str) -> str:
         settings = {"EPOCHS": EPOCHS, "EXTRA_HASH_SALT": identifier}  # a salt of its own, so no bundle is reused
-        return self.fragile.stack.upload(identifier, *self.sample, settings=settings)
+        return self.fragile.stack.upload(identifier, *self.swinging, settings=settings)
 
 
 @pytest.fixture(scope="module")
-def journey(tmp_path_factory: pytest.TempPathFactory, sample: tuple[Path, Path]) -> Iterator[Journey]:
+def journey(tmp_path_factory: pytest.TempPathFactory, swinging: tuple[Path, Path]) -> Iterator[Journey]:
     """Yield a pipeline with one champion; at the end write the figures of all cases into ``FLTS_REPORTS``."""
     home = tmp_path_factory.mktemp("fragile") / "home"
     with fragile_stack(home, **SMALL, SPOOL_DRAIN_SECONDS="3") as fragile:
-        journey, stack = Journey(fragile, sample, {}, []), fragile.stack
+        journey, stack = Journey(fragile, swinging, {}, []), fragile.stack
         began = now()
         run = stack.wait_decided(journey.upload("steady"))
         seconds = now() - began
@@ -195,10 +195,10 @@ def test_a_broker_that_is_killed_and_has_forgotten_everything_costs_no_second_de
 @pytest.mark.long
 @pytest.mark.timeout(400)
 def test_mlflow_and_the_broker_stop_for_some_seconds_in_mid_run_and_nothing_is_lost(
-    stack: RunningStack, sample: tuple[Path, Path]
+    stack: RunningStack, swinging: tuple[Path, Path]
 ) -> None:
     identifier = "away-for-seconds"
-    run_id = stack.upload(identifier, *sample, settings={"EPOCHS": 5, "EXTRA_HASH_SALT": identifier})
+    run_id = stack.upload(identifier, *swinging, settings={"EPOCHS": 5, "EXTRA_HASH_SALT": identifier})
     wait_until_training(stack, run_id)
     given_up = dead_letters(stack)
 

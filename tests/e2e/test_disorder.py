@@ -174,9 +174,9 @@ def announce(stack: RunningStack, run_id: str) -> None:
 
 
 @pytest.mark.long
-def test_an_older_run_that_is_announced_late_is_superseded(stack: RunningStack, sample: tuple[Path, Path]) -> None:
+def test_an_older_run_that_is_announced_late_is_superseded(stack: RunningStack, swinging: tuple[Path, Path]) -> None:
     """The older run is recorded and not announced, as after the kill of a gateway between these two steps."""
-    example = stack.wait_decided(stack.upload("late", *sample, settings={"EPOCHS": 2}))
+    example = stack.wait_decided(stack.upload("late", *swinging, settings={"EPOCHS": 2}))
     older = RawData(
         **of_a_new_run("late"),
         train=ClaimCheck.model_validate(example["train"]),
@@ -185,7 +185,7 @@ def test_an_older_run_that_is_announced_late_is_superseded(stack: RunningStack, 
     )
     run_store = run_store_of(stack)
     run_store.runs.create(older)
-    newer = stack.wait_decided(stack.upload("late", *sample, settings={"EPOCHS": 4, "EXTRA_HASH_SALT": "newer"}))
+    newer = stack.wait_decided(stack.upload("late", *swinging, settings={"EPOCHS": 4, "EXTRA_HASH_SALT": "newer"}))
     assert newer["outcome"] == "promoted", newer["decision"]
     pointer = (stack.store / "model-promotion" / "late" / "current.json").read_bytes()
 
@@ -201,9 +201,9 @@ def test_an_older_run_that_is_announced_late_is_superseded(stack: RunningStack, 
 @pytest.mark.long
 @pytest.mark.timeout(2400)
 def test_the_whole_log_of_runs_that_ended_in_every_way_changes_nothing(
-    stack: RunningStack, sample: tuple[Path, Path]
+    stack: RunningStack, swinging: tuple[Path, Path]
 ) -> None:
-    train, test = sample
+    train, test = swinging
     first = stack.wait_decided(stack.upload("log-a", train, test, settings={"EPOCHS": 3}))
     assert first["outcome"] == "promoted", first["decision"]
     kept = stack.wait_decided(stack.upload("log-a", train, test, settings={"EPOCHS": 3}))

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flts.ingest.sample import write_sample
 from flts.trainers import BASELINES, DEFAULT_MODEL_TYPES
 from tests.stack import SMALL, RunningStack, running_stack
+from tests.swinging import write_swinging
 
 WALKS = 20
 ROWS = 2500
@@ -35,7 +35,7 @@ def write_walk(path: Path, seed: int) -> Path:
 @pytest.mark.long
 @pytest.mark.timeout(300)
 def test_a_champion_keeps_its_place_against_a_worse_model_on_new_test_rows(tmp_path: Path) -> None:
-    train, test = write_sample(tmp_path, train_rows=2500, test_rows=400)
+    train, test = write_swinging(tmp_path, train_rows=2500, test_rows=400)
     later = _without_first_rows(test, tmp_path / "later.csv", 100)
     # GRU alone, and one step: LINEAR would be the same in both runs, and an equal replaces the champion.
     with running_stack(tmp_path / "home", **{**SMALL, "EXPECTED_MODEL_TYPES": "GRU"}) as stack:

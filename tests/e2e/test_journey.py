@@ -19,8 +19,8 @@ pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")
-def decided(stack: Pipeline, sample: tuple[Path, Path]) -> dict[str, Any]:
-    run_id = stack.upload("journey", *sample)
+def decided(stack: Pipeline, swinging: tuple[Path, Path]) -> dict[str, Any]:
+    run_id = stack.upload("journey", *swinging)
     return stack.wait_decided(run_id)
 
 
@@ -173,9 +173,9 @@ def test_mlflow_holds_runs_metrics_artifacts_and_the_champion_alias(stack: Pipel
 
 
 def test_the_same_upload_again_trains_nothing_twice(
-    stack: Pipeline, sample: tuple[Path, Path], decided: dict[str, Any]
+    stack: Pipeline, swinging: tuple[Path, Path], decided: dict[str, Any]
 ) -> None:
-    again = stack.wait_decided(stack.upload("journey", *sample), timeout=60)
+    again = stack.wait_decided(stack.upload("journey", *swinging), timeout=60)
 
     assert again["config_hash"] == decided["config_hash"]
     assert all(trained["reused"] for trained in again["trained"].values())
@@ -203,10 +203,10 @@ def test_live_progress_names_stage_epoch_and_loss(stack: Pipeline, seasonal_file
 
 
 def test_ten_rows_are_refused_naming_the_rows_needed_by_the_windows_asked_for(
-    stack: Pipeline, sample: tuple[Path, Path], tmp_path: Path
+    stack: Pipeline, swinging: tuple[Path, Path], tmp_path: Path
 ) -> None:
     short = tmp_path / "short.csv"
-    short.write_text("".join(sample[0].read_text().splitlines(keepends=True)[:11]))
+    short.write_text("".join(swinging[0].read_text().splitlines(keepends=True)[:11]))
 
     with stack.gateway as client:
         answer = client.post(

@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from flts.ingest.sample import write_sample
 from tests.audit import audit_at_rest
 from tests.killing import SERVICES, Case, Killing, Matrix, cases_of
 from tests.reports import report
 from tests.stack import running_stack
+from tests.swinging import write_swinging
 from tests.trainers import INSTALLED
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]
@@ -86,7 +86,7 @@ GIVES_UP = {
 def killing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killing]:
     folder = tmp_path_factory.mktemp("kill-matrix")
     (folder / "points").mkdir()
-    train, test = write_sample(folder / "sample", train_rows=900, test_rows=150)
+    train, test = write_swinging(folder / "sample", train_rows=900, test_rows=150)
     with running_stack(folder / "home", KILL_POINTS=str(folder / "points"), **TINY) as stack:
         yield Killing(stack, folder / "points", train, test)
 

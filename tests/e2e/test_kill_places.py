@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from flts.ingest.sample import write_sample
 from tests.killing import Case, Killing, Matrix
 from tests.stack import SMALL, running_stack
+from tests.swinging import write_swinging
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -29,7 +29,7 @@ CASES = [
 
 
 def test_a_service_killed_in_the_middle_of_its_work_is_made_up_for(tmp_path: Path) -> None:
-    train, test = write_sample(tmp_path / "sample", train_rows=900, test_rows=150)
+    train, test = write_swinging(tmp_path / "sample", train_rows=900, test_rows=150)
     points = tmp_path / "points"
     points.mkdir()
 

@@ -27,9 +27,9 @@ def load(home: Path, folder: Path, *options: str) -> tuple[int, str, dict[str, A
 
 
 def test_ten_seconds_of_load_pass_with_evidence_of_every_journey(
-    stack: RunningStack, sample: tuple[Path, Path], tmp_path: Path
+    stack: RunningStack, swinging: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    run = stack.wait_decided(stack.upload("under-load", *sample))
+    run = stack.wait_decided(stack.upload("under-load", *swinging))
     stack.wait_served("under-load", run["decision"]["run_id"])
 
     code, said, summary = load(stack.home, tmp_path, "--users", "6", "--duration", "10s", *PATIENT)

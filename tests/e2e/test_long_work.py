@@ -37,9 +37,9 @@ DEAD_LETTERS = f"{GROUP}.dead-letter"
 
 
 def test_a_trainer_whose_child_is_killed_for_its_memory_tries_again(
-    stack: RunningStack, sample: tuple[Path, Path]
+    stack: RunningStack, swinging: tuple[Path, Path]
 ) -> None:
-    run_id = stack.upload("memory", *sample, settings={"EPOCHS": 3})
+    run_id = stack.upload("memory", *swinging, settings={"EPOCHS": 3})
     trainer = launched(stack, GROUP)
     eventually(lambda: trainer.events("train_start", run_id), "training", timeout=120, every=0.02)
     (child,) = trainer.children()
@@ -72,9 +72,9 @@ def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack
 
 
 @pytest.fixture(scope="module")
-def epoch_seconds(impatient: RunningStack, sample: tuple[Path, Path]) -> float:
+def epoch_seconds(impatient: RunningStack, swinging: tuple[Path, Path]) -> float:
     """Return the seconds of one epoch, measured now on this machine."""
-    run_id = impatient.upload("measured", *sample, settings={"EPOCHS": 20, "EARLY_STOPPING": False})
+    run_id = impatient.upload("measured", *swinging, settings={"EPOCHS": 20, "EARLY_STOPPING": False})
     run = impatient.wait_decided(run_id, timeout=PATIENCE)
     assert run["trained"]["GRU"]["status"] == "SUCCESS", run["trained"]["GRU"]
     times = [moment(line) for line in launched(impatient, GROUP).events("epoch_done", run_id)]
@@ -86,7 +86,7 @@ def settings_for(seconds: float, epoch_seconds: float) -> dict[str, Any]:
 
 
 def test_a_training_of_ninety_seconds_keeps_its_partition_while_others_move_on(
-    impatient: RunningStack, sample: tuple[Path, Path], epoch_seconds: float
+    impatient: RunningStack, swinging: tuple[Path, Path], epoch_seconds: float
 ) -> None:
     stack = impatient
     with replica(stack, GROUP) as second:
@@ -96,13 +96,13 @@ def test_a_training_of_ninety_seconds_keeps_its_partition_while_others_move_on(
         began = time.time()
         # The test plans a training of 1.5 times LONG_SECONDS, because the machine may be faster now than when the test
         # measured the seconds of an epoch.
-        long_run = stack.upload(busy, *sample, settings=settings_for(LONG_SECONDS * 1.5, epoch_seconds))
+        long_run = stack.upload(busy, *swinging, settings=settings_for(LONG_SECONDS * 1.5, epoch_seconds))
         eventually(lambda: first.events("train_start", long_run), "the long training", timeout=PATIENCE)
         others = []
         while not first.events("train_success", long_run):
             others.append(
                 stack.wait_decided(
-                    stack.upload(free, *sample, settings={"EPOCHS": 3, "EXTRA_HASH_SALT": f"other-{len(others)}"}),
+                    stack.upload(free, *swinging, settings={"EPOCHS": 3, "EXTRA_HASH_SALT": f"other-{len(others)}"}),
                     timeout=PATIENCE,
                 )
             )
@@ -129,14 +129,14 @@ def test_a_training_of_ninety_seconds_keeps_its_partition_while_others_move_on(
 
 
 def test_a_trainer_asked_to_end_gives_its_work_up_in_time_and_it_is_taken_up_again(
-    impatient: RunningStack, sample: tuple[Path, Path], epoch_seconds: float
+    impatient: RunningStack, swinging: tuple[Path, Path], epoch_seconds: float
 ) -> None:
     stack = impatient
     settings = settings_for(30, epoch_seconds)
-    rows = [_ended(stack, sample, launched(stack, GROUP), "restarted", settings)]
+    rows = [_ended(stack, swinging, launched(stack, GROUP), "restarted", settings)]
     with replica(stack, GROUP) as second:
         wait_shared([launched(stack, GROUP), second], "training-data")
-        rows.append(_ended(stack, sample, second, "the other", settings))
+        rows.append(_ended(stack, swinging, second, "the other", settings))
     report("sigterm-in-training", rows)
     for row in rows:
         assert row["ended after s"] < DRAIN_SECONDS + 4, row
@@ -145,10 +145,10 @@ def test_a_trainer_asked_to_end_gives_its_work_up_in_time_and_it_is_taken_up_aga
 
 
 def _ended(
-    stack: RunningStack, sample: tuple[Path, Path], trainer: Instance, by: str, settings: dict[str, Any]
+    stack: RunningStack, swinging: tuple[Path, Path], trainer: Instance, by: str, settings: dict[str, Any]
 ) -> dict[str, Any]:
     identifier = identifier_for(trainer, "training-data", f"ended-{trainer.name}")
-    run_id = stack.upload(identifier, *sample, settings=settings)
+    run_id = stack.upload(identifier, *swinging, settings=settings)
     eventually(lambda: len(trainer.events("epoch_done", run_id)) >= 2, "training", timeout=PATIENCE, every=0.05)
     (child,) = trainer.children()
     asked = time.time()
@@ -180,7 +180,7 @@ def _ended(
 
 
 def test_work_that_hangs_shows_its_stack_is_stopped_and_tried_again(
-    impatient: RunningStack, sample: tuple[Path, Path], tmp_path: Path, epoch_seconds: float
+    impatient: RunningStack, swinging: tuple[Path, Path], tmp_path: Path, epoch_seconds: float
 ) -> None:
     stack = impatient
     flag = tmp_path / "hang"
@@ -189,8 +189,8 @@ def test_work_that_hangs_shows_its_stack_is_stopped_and_tried_again(
         first = launched(stack, GROUP)
         wait_shared([first, second], "training-data")
         rows = [
-            _stuck(stack, sample, second, {"EPOCHS": 4}, stop=False),
-            _stuck(stack, sample, first, settings_for(20, epoch_seconds), stop=True),
+            _stuck(stack, swinging, second, {"EPOCHS": 4}, stop=False),
+            _stuck(stack, swinging, first, settings_for(20, epoch_seconds), stop=True),
         ]
     report("stuck", [{name: value for name, value in row.items() if name != "stack"} for row in rows])
     hung, halted = rows
@@ -202,11 +202,11 @@ def test_work_that_hangs_shows_its_stack_is_stopped_and_tried_again(
 
 
 def _stuck(
-    stack: RunningStack, sample: tuple[Path, Path], trainer: Instance, settings: dict[str, Any], *, stop: bool
+    stack: RunningStack, swinging: tuple[Path, Path], trainer: Instance, settings: dict[str, Any], *, stop: bool
 ) -> dict[str, Any]:
     identifier = identifier_for(trainer, "training-data", f"stuck-{trainer.name}")
     before = trainer.metric("flts_training_stuck_total")
-    run_id = stack.upload(identifier, *sample, settings=settings)
+    run_id = stack.upload(identifier, *swinging, settings=settings)
     eventually(lambda: trainer.events("kafka_receive", run_id), "the trainer's message", timeout=PATIENCE, every=0.02)
     if stop:
         eventually(lambda: trainer.events("epoch_done", run_id), "training", timeout=PATIENCE, every=0.02)
@@ -267,9 +267,9 @@ WAYS: dict[str, Callable[[Instance], None]] = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_training_that_is_killed_each_time_ends_in_a_dead_letter_and_its_run_is_decided_without_it(
-    impatient: RunningStack, sample: tuple[Path, Path], epoch_seconds: float, way: str
+    impatient: RunningStack, swinging: tuple[Path, Path], epoch_seconds: float, way: str
 ) -> None:
-    row = _killed_each_time(impatient, sample, way, WAYS[way], epoch_seconds)
+    row = _killed_each_time(impatient, swinging, way, WAYS[way], epoch_seconds)
     report(f"killed-each-time-{list(WAYS).index(way)}", [row])
     assert (row["tries"], row["attempts told"], row["GRU"], row["PROPHET"]) == (TRIES, TRIES, "FAILED", "SUCCESS")
     assert row["outcome"] in {"promoted", "refused"}, row
@@ -279,7 +279,7 @@ def test_a_training_that_is_killed_each_time_ends_in_a_dead_letter_and_its_run_i
 
 def _killed_each_time(
     stack: RunningStack,
-    sample: tuple[Path, Path],
+    swinging: tuple[Path, Path],
     way: str,
     end: Callable[[Instance], None],
     epoch_seconds: float,
@@ -287,7 +287,7 @@ def _killed_each_time(
     identifier = f"killed-{list(WAYS).index(way)}"
     address = stack.state["kafka"]
     log = launched(stack, GROUP).log
-    run_id = stack.upload(identifier, *sample, settings=settings_for(60, epoch_seconds))
+    run_id = stack.upload(identifier, *swinging, settings=settings_for(60, epoch_seconds))
     began = time.time()
     ended = 0
 
@@ -310,7 +310,7 @@ def _killed_each_time(
     run = stack.wait_decided(run_id, timeout=PATIENCE)
     headers = {name: (value or b"").decode() for name, value in letter.headers}
     free_memory()
-    following = stack.wait_decided(stack.upload(identifier, *sample, settings={"EPOCHS": 3}), timeout=PATIENCE)
+    following = stack.wait_decided(stack.upload(identifier, *swinging, settings={"EPOCHS": 3}), timeout=PATIENCE)
     return {
         "way": way,
         "tries": starts(),

@@ -26,9 +26,9 @@ UNNOTICED_SECONDS = 5.0
 
 
 @pytest.fixture(scope="module")
-def question(stack: Pipeline, sample: tuple[Path, Path]) -> dict[str, Any]:
+def question(stack: Pipeline, swinging: tuple[Path, Path]) -> dict[str, Any]:
     """Promote a champion, and return the request that is sent to it all the time."""
-    run = stack.wait_decided(stack.upload("steady", *sample), timeout=DECIDED_SECONDS)
+    run = stack.wait_decided(stack.upload("steady", *swinging), timeout=DECIDED_SECONDS)
     assert run["outcome"] == "promoted", run["decision"]
     stack.wait_served("steady", run["decision"]["run_id"], timeout=60)
     return stack.question("steady")
@@ -37,7 +37,7 @@ def question(stack: Pipeline, sample: tuple[Path, Path]) -> dict[str, Any]:
 @pytest.mark.parametrize("victim", [*PROGRAMS, *BACKENDS])
 @pytest.mark.parametrize("death", DEATHS)
 def test_a_run_survives_the_death_of_anything_in_its_middle(
-    stack: Pipeline, sample: tuple[Path, Path], question: dict[str, Any], victim: str, death: str
+    stack: Pipeline, swinging: tuple[Path, Path], question: dict[str, Any], victim: str, death: str
 ) -> None:
     if death not in stack.deaths:
         pytest.skip(f"no {death} on this target")
@@ -48,7 +48,7 @@ def test_a_run_survives_the_death_of_anything_in_its_middle(
     identifier = f"{death}-of-{victim}"
     asked = Asker(stack.state["inference_url"], question)
     with asked:
-        run_id = stack.start_training(identifier, *sample)
+        run_id = stack.start_training(identifier, *swinging)
         killed = time.monotonic()
 
         (stack.kill if death == "kill" else stack.evict)(victim)

@@ -16,12 +16,12 @@ from typing import Any
 import httpx
 import pytest
 
-from flts.ingest.sample import write_sample
 from tests.eventually import eventually
 from tests.files_below import files_below
 from tests.replicas import Instance, launched, replica
 from tests.reports import report
 from tests.stack import RunningStack
+from tests.swinging import write_swinging
 from tests.trainers import of_models
 
 NAME = "operated"
@@ -39,7 +39,7 @@ def replicas(stack: RunningStack) -> Iterator[list[Instance]]:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    return write_sample(tmp_path_factory.mktemp("operated"), train_rows=2500, test_rows=400)
+    return write_swinging(tmp_path_factory.mktemp("operated"), train_rows=2500, test_rows=400)
 
 
 @pytest.fixture(scope="module")

@@ -121,8 +121,8 @@ class Scene:
 
 
 @pytest.fixture(scope="module")
-def scene(stack: Pipeline, sample: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    run = stack.wait_decided(stack.upload(NAME, *sample))
+def scene(stack: Pipeline, swinging: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    run = stack.wait_decided(stack.upload(NAME, *swinging))
     name = (NAME, run["pipeline_run_id"])
     store, run_store = stack.objects, stack.run_store
     eventually(lambda: run_store.forecasts.read(*name), "the first run's forecast", timeout=60)
@@ -134,7 +134,7 @@ def scene(stack: Pipeline, sample: tuple[Path, Path], tmp_path_factory: pytest.T
 
 
 @pytest.fixture(scope="module")
-def poisoned(scene: Scene, sample: tuple[Path, Path]) -> tuple[list[Poison], dict[str, Any]]:
+def poisoned(scene: Scene, swinging: tuple[Path, Path]) -> tuple[list[Poison], dict[str, Any]]:
     """Publish each kind of poison on each topic that it applies to, with a good upload among them."""
     before = {
         (service, topic): scene.dropped(service, topic) for topic in READING_ALL for service in READING_ALL[topic]
@@ -148,7 +148,7 @@ def poisoned(scene: Scene, sample: tuple[Path, Path]) -> tuple[list[Poison], dic
     half = len(made) // 2
     for each in made[:half]:
         each.publish(scene.bus.publisher)
-    good = scene.stack.upload(NAME, *sample)
+    good = scene.stack.upload(NAME, *swinging)
     for each in made[half:]:
         each.publish(scene.bus.publisher)
     return made, {"run": scene.stack.wait_decided(good), "dropped": before}

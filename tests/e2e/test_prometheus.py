@@ -87,15 +87,15 @@ class Observed:
 
 
 @pytest.fixture(scope="module")
-def observed(tmp_path_factory: pytest.TempPathFactory, sample: tuple[Path, Path]) -> Iterator[Observed]:
+def observed(tmp_path_factory: pytest.TempPathFactory, swinging: tuple[Path, Path]) -> Iterator[Observed]:
     folder = tmp_path_factory.mktemp("observed")
     with watched(folder) as (stack, prometheus):
         seen = Observed(stack, prometheus, time.time())
         eventually(lambda: all_up(prometheus), "every service answers Prometheus", timeout=60)
         time.sleep(5)  # seconds; meanwhile Prometheus scrapes the idle pipeline several times
         seen.idle = without_data(seen)
-        work(stack, sample)
-        trouble(stack, prometheus, sample)
+        work(stack, swinging)
+        trouble(stack, prometheus, swinging)
         yield seen
 
 
@@ -145,11 +145,11 @@ def fired(prometheus: Prometheus) -> set[str]:
     return {series["metric"]["alertname"] for series in found}
 
 
-def work(stack: FreezablePipeline, sample: tuple[Path, Path]) -> None:
+def work(stack: FreezablePipeline, swinging: tuple[Path, Path]) -> None:
     """Make two uploads, a refused upload, a rollback, forecasts, and a refused forecast."""
-    first = stack.wait_decided(stack.upload("observed", *sample))
+    first = stack.wait_decided(stack.upload("observed", *swinging))
     assert first["outcome"] == "promoted", first
-    second = stack.wait_decided(stack.upload("observed", *sample, settings={"EXTRA_HASH_SALT": "x"}, force=True))
+    second = stack.wait_decided(stack.upload("observed", *swinging, settings={"EXTRA_HASH_SALT": "x"}, force=True))
     assert second["outcome"] in {"promoted", "kept"}
     with stack.gateway as client:
         refused = client.post("/datasets/observed", files={"train": ("train.csv", b"ts,load\n1,2\n", "text/csv")})
@@ -166,10 +166,10 @@ def work(stack: FreezablePipeline, sample: tuple[Path, Path]) -> None:
     assert stack.predict({"identifier": "observed", "data": {"no column of it": [1]}}).status_code == 422
 
 
-def trouble(stack: FreezablePipeline, prometheus: Prometheus, sample: tuple[Path, Path]) -> None:
+def trouble(stack: FreezablePipeline, prometheus: Prometheus, swinging: tuple[Path, Path]) -> None:
     """Cause faults: a training that hangs in each attempt, a frozen MLflow, a broken bundle, an invalid record."""
     settings = {"EPOCHS": 60, "EARLY_STOPPING": False, "EXTRA_HASH_SALT": "hangs"}
-    run_id = stack.upload("hanging", *sample, settings=settings)
+    run_id = stack.upload("hanging", *swinging, settings=settings)
     stack.freeze("mlflow")
     for tries in (1, 2):
         hanging = functools.partial(hang, stack, run_id, tries)

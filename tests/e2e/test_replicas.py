@@ -56,9 +56,9 @@ def twice(stack: RunningStack, *services: str) -> Iterator[dict[str, list[Instan
         yield pairs
 
 
-def upload_to(gateway: str, stack: RunningStack, identifier: str, sample: tuple[Path, Path], **more: Any) -> str:
+def upload_to(gateway: str, stack: RunningStack, identifier: str, swinging: tuple[Path, Path], **more: Any) -> str:
     """Upload through the gateway at this address; return the pipeline_run_id."""
-    files = {part: (f"{part}.csv", path.read_bytes()) for part, path in zip(("train", "test"), sample, strict=True)}
+    files = {part: (f"{part}.csv", path.read_bytes()) for part, path in zip(("train", "test"), swinging, strict=True)}
     key = {"x-api-key": (stack.home / "api-key").read_text().strip()}
     answer = httpx.post(
         f"{gateway}/datasets/{identifier}",
@@ -126,17 +126,17 @@ def once_each(
     return rows
 
 
-def test_two_of_each_service_do_everything_once(stack: RunningStack, sample: tuple[Path, Path]) -> None:
+def test_two_of_each_service_do_everything_once(stack: RunningStack, swinging: tuple[Path, Path]) -> None:
     with twice(stack, "eval", "inference-worker", "train-gru", "train-lstm", "fastapi-app") as pairs:
         gateways = [instance.url for instance in pairs["fastapi-app"]]
         names = [
             identifier_for(pairs["train-gru"][number % 2], "training-data", f"twice-{number}") for number in range(4)
         ]
         with ThreadPoolExecutor(8) as pool:
-            watched = upload_to(gateways[0], stack, names[0], sample)
+            watched = upload_to(gateways[0], stack, names[0], swinging)
             streams = [pool.submit(follow, gateway, watched) for gateway in gateways]
             uploads = [
-                pool.submit(upload_to, gateways[number % 2], stack, names[number], sample) for number in (1, 2, 3)
+                pool.submit(upload_to, gateways[number % 2], stack, names[number], swinging) for number in (1, 2, 3)
             ]
             run_ids = [watched, *(upload.result() for upload in uploads)]
             runs = [stack.wait_decided(run_id, timeout=PATIENCE) for run_id in run_ids]
@@ -163,7 +163,9 @@ def test_two_of_each_service_do_everything_once(stack: RunningStack, sample: tup
             assert {stage for stage, _ in epochs} >= {"train-gru", "train-lstm"}, epochs
 
 
-def test_one_idempotency_key_at_two_gateways_at_once_is_one_run(stack: RunningStack, sample: tuple[Path, Path]) -> None:
+def test_one_idempotency_key_at_two_gateways_at_once_is_one_run(
+    stack: RunningStack, swinging: tuple[Path, Path]
+) -> None:
     rows = []
     with twice(stack, "fastapi-app") as pairs, ThreadPoolExecutor(4) as pool:
         gateways = [instance.url for instance in pairs["fastapi-app"]]
@@ -174,7 +176,7 @@ def test_one_idempotency_key_at_two_gateways_at_once_is_one_run(stack: RunningSt
 
             def send(gateway: str, identifier: str = identifier, key: Any = key, together: Any = together) -> str:
                 together.wait()
-                return upload_to(gateway, stack, identifier, sample, headers=key)
+                return upload_to(gateway, stack, identifier, swinging, headers=key)
 
             answers = [pool.submit(send, gateway) for gateway in gateways * 2]
             run_ids = {answer.result() for answer in answers}
@@ -193,20 +195,20 @@ def test_one_idempotency_key_at_two_gateways_at_once_is_one_run(stack: RunningSt
 
 
 def test_when_one_of_two_is_killed_in_the_middle_of_a_run_the_other_takes_over(
-    stack: RunningStack, sample: tuple[Path, Path]
+    stack: RunningStack, swinging: tuple[Path, Path]
 ) -> None:
-    rows = [_killed(stack, sample, service) for service in SHARED]
-    rows.append(_gateway_killed(stack, sample))
+    rows = [_killed(stack, swinging, service) for service in SHARED]
+    rows.append(_gateway_killed(stack, swinging))
     report("one-of-two-killed", rows)
     assert all(row["decided after s"] < 60 for row in rows), rows
 
 
-def _killed(stack: RunningStack, sample: tuple[Path, Path], service: str) -> dict[str, Any]:
+def _killed(stack: RunningStack, swinging: tuple[Path, Path], service: str) -> dict[str, Any]:
     topic = SHARED[service][-1]
     with twice(stack, service) as pairs:
         other, victim = pairs[service]
         identifier = identifier_for(victim, topic, f"killed-{service}")
-        run_id = stack.upload(identifier, *sample, settings=QUICK)
+        run_id = stack.upload(identifier, *swinging, settings=QUICK)
         eventually(
             partial(victim.events, MIDDLE[service], run_id), f"{service} is at work", timeout=PATIENCE, every=0.01
         )
@@ -228,11 +230,11 @@ def _killed(stack: RunningStack, sample: tuple[Path, Path], service: str) -> dic
     }
 
 
-def _gateway_killed(stack: RunningStack, sample: tuple[Path, Path]) -> dict[str, Any]:
+def _gateway_killed(stack: RunningStack, swinging: tuple[Path, Path]) -> dict[str, Any]:
     """Kill the gateway that received an upload while a client follows the run; the second gateway continues."""
     with twice(stack, "fastapi-app") as pairs, ThreadPoolExecutor(1) as pool:
         other, victim = pairs["fastapi-app"]
-        run_id = upload_to(victim.url, stack, "killed-gateway", sample)
+        run_id = upload_to(victim.url, stack, "killed-gateway", swinging)
         stream = pool.submit(follow, victim.url, run_id)
         eventually(lambda: stack.run(run_id)["progress"] or None, "progress", timeout=PATIENCE)
         victim.signal(signal.SIGKILL)
@@ -248,17 +250,17 @@ def _gateway_killed(stack: RunningStack, sample: tuple[Path, Path]) -> dict[str,
 
 
 def test_an_instance_that_sleeps_and_wakes_after_the_other_took_over_changes_nothing(
-    stack: RunningStack, sample: tuple[Path, Path]
+    stack: RunningStack, swinging: tuple[Path, Path]
 ) -> None:
-    report("one-of-two-asleep", [_asleep(stack, sample, service) for service in SHARED])
+    report("one-of-two-asleep", [_asleep(stack, swinging, service) for service in SHARED])
 
 
-def _asleep(stack: RunningStack, sample: tuple[Path, Path], service: str) -> dict[str, Any]:
+def _asleep(stack: RunningStack, swinging: tuple[Path, Path], service: str) -> dict[str, Any]:
     topic = SHARED[service][-1]
     with twice(stack, service) as pairs:
         sleeper = pairs[service][1]
         identifier = identifier_for(sleeper, topic, f"asleep-{service}")
-        run_id = stack.upload(identifier, *sample, settings=QUICK)
+        run_id = stack.upload(identifier, *swinging, settings=QUICK)
         eventually(
             partial(sleeper.events, MIDDLE[service], run_id), f"{service} is at work", timeout=PATIENCE, every=0.01
         )

@@ -19,14 +19,14 @@ ROUNDING = 1e-6
 
 
 def test_a_target_computes_what_the_embedded_mode_computes(
-    stack: Pipeline, sample: tuple[Path, Path], tmp_path: Path
+    stack: Pipeline, swinging: tuple[Path, Path], tmp_path: Path
 ) -> None:
     if isinstance(stack, RunningStack):
         pytest.skip("this is the mode that others are compared with")
 
-    here = judged(stack, sample)
+    here = judged(stack, swinging)
     with running_stack(tmp_path / "home", **SMALL) as embedded:
-        there = judged(embedded, sample)
+        there = judged(embedded, swinging)
 
     report(
         "same-numbers",
@@ -50,8 +50,8 @@ def same(one: object, other: object) -> bool:
     return one == other
 
 
-def judged(stack: Pipeline, sample: tuple[Path, Path]) -> dict[str, Any]:
-    return stack.wait_decided(stack.upload("same-numbers", *sample), timeout=300)
+def judged(stack: Pipeline, swinging: tuple[Path, Path]) -> dict[str, Any]:
+    return stack.wait_decided(stack.upload("same-numbers", *swinging), timeout=300)
 
 
 def prophet(run: dict[str, Any]) -> dict[str, Any]:

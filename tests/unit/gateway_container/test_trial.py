@@ -174,8 +174,8 @@ def test_a_gateway_that_is_away_is_named() -> None:
     [
         (forecast(steps=3), "3 steps instead of 12"),
         (forecast(power=None), "step 1 of the forecast has None as power"),
-        (forecast(load=float("nan")), "has nan as load"),
-        (forecast(requests="7"), "has '7' as requests"),
+        (forecast(visitors=float("nan")), "has nan as visitors"),
+        (forecast(orders="7"), "has '7' as orders"),
         ({"status": "SUCCESS"}, "0 steps"),
     ],
 )

@@ -1,18 +1,25 @@
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
+import holidays
 import numpy as np
 
 from flts.forecasting.grid import FixedGrid
-from flts.forecasting.recipe import RecipeSpec, fit_recipe, transform
-from flts.forecasting.ridge import fit_ridge
-from flts.forecasting.series import Series
-from flts.forecasting.splits import as_train, tails
-from flts.forecasting.windows import sliding_windows, training_windows
+from flts.forecasting.season_tests import find_seasons
 from flts.ingest.reader import read_table
 from flts.ingest.report import validation_report
-from flts.ingest.sample import COLUMNS, STEP_SECONDS, TEST_ROWS, TRAIN_ROWS, generate_sample, write_sample
+from flts.ingest.sample import (
+    COLUMNS,
+    HOLIDAYS,
+    START,
+    STEP_SECONDS,
+    TEST_ROWS,
+    TRAIN_ROWS,
+    generate_sample,
+    write_sample,
+)
 from flts.recipe_settings import RecipeSettings
 from flts.settings import UploadLimits, WindowSettings
 
@@ -37,45 +44,24 @@ def test_the_sample_is_an_upload_without_a_flaw(tmp_path: Path) -> None:
     assert report.warnings == []
 
 
-def test_a_straight_line_beats_the_last_value_and_a_bent_one_beats_the_straight_line() -> None:
-    rows = TRAIN_ROWS + TEST_ROWS
-    series = Series(STEP_SECONDS * np.arange(rows), COLUMNS, generate_sample(rows), FixedGrid(STEP_SECONDS))
-    train = as_train(series.rows(0, TRAIN_ROWS))
-    recipe = fit_recipe(train, RecipeSpec())
-    features = transform(recipe, train.series)
-    parts = tails(len(features), stop_tail=0.1, calibration_tail=0.1)
-    windows = training_windows(features, recipe, parts, input_seq_len=10, output_seq_len=1)
-    scaled = transform(recipe, series).values
-    held_out = sliding_windows(
-        scaled,
-        scaled[:, :3],
-        segments=series.segments(),
-        window_steps=10,
-        horizon_steps=1,
-        first_target_row=TRAIN_ROWS,
+def test_visitors_have_a_day_a_week_growth_and_holidays() -> None:
+    values = generate_sample(TRAIN_ROWS + TEST_ROWS)
+    visitors = values[: len(values) // 168 * 168, 0].reshape(-1, 7, 24)
+
+    assert values.min() >= 0
+    assert find_seasons(values[:TRAIN_ROWS], STEP_SECONDS * np.arange(TRAIN_ROWS), FixedGrid(STEP_SECONDS)).steps == (
+        24,
+        168,
     )
-
-    def rmse(forecast: np.ndarray) -> float:
-        return float(np.sqrt(((forecast - held_out.targets) ** 2).mean()))
-
-    last_value = rmse(held_out.inputs[:, -1:, :3])
-    line = rmse(fit_ridge(windows.fit, windows.stop)(held_out.inputs))
-    bent = rmse(_bent_line(windows.fit, held_out))
-
-    assert line < 0.6 * last_value
-    assert bent < 0.7 * line
+    assert visitors[:, :6, 12].mean() > 10 * visitors[:, :6, 2].mean(), "noon against night"
+    assert visitors[:, 5].mean() > 3 * visitors[:, 6].mean(), "Saturday against Sunday"
+    assert 1.1 < visitors[-8:].mean() / visitors[:8].mean() < 1.4, "growth"
+    first_of_may = 121
+    assert visitors[first_of_may // 7, first_of_may % 7].mean() < 0.5 * visitors[:, first_of_may % 7].mean()
 
 
-def _bent_line(fit: object, held_out: object) -> np.ndarray:
-    """Forecast from ridge's inputs and from the distance of the last load to its seasonal expectation."""
+def test_the_holidays_are_those_of_germany() -> None:
+    first = START.date()
+    days = [first + timedelta(days=day) for day in HOLIDAYS]
 
-    def design(inputs: np.ndarray) -> np.ndarray:
-        flat = inputs.reshape(len(inputs), -1).astype(float)
-        season = np.column_stack([np.ones(len(inputs)), inputs[:, -1, 3:]]).astype(float)
-        load = inputs[:, -1, 0].astype(float)
-        distance = load - season @ np.linalg.lstsq(season, load, rcond=None)[0]
-        bends = [np.abs(distance - shift) for shift in (-0.2, -0.1, 0.0)]
-        return np.column_stack([np.ones(len(flat)), flat, *bends])
-
-    weights = np.linalg.lstsq(design(fit.inputs), fit.targets[:, 0], rcond=1e-6)[0]  # type: ignore[attr-defined]
-    return (design(held_out.inputs) @ weights)[:, None]  # type: ignore[attr-defined]
+    assert days == sorted(holidays.Germany(years=first.year))
