@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
-from flts.forecasting.series import FloatArray
+from flts.errors import RejectedError
+from flts.forecasting.series import BoolArray, FloatArray
 from flts.ingest.arrow import doubles, truths
 from flts.ingest.cell import MISSING, THOUSANDS_MARKS, CellFormat
 from flts.ingest.columns import Columns
@@ -32,6 +34,15 @@ _YES, _NO = "true|yes", "false|no"
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Wrong:
+    """The cells of a column, in one block, that are no numbers."""
+
+    rows: BoolArray
+    problem: Callable[[int], RejectedError]
+    """Describes the cell in a row of the block."""
+
+
 @dataclass(frozen=True, slots=True)
 class Cells:
     """The cells of one block: times as text, other cells as float64."""
@@ -40,6 +51,8 @@ class Cells:
     values: FloatArray
     series: pa.Array[Any] | None
     """The column that names the series of a row, or the first column of text, which may name it."""
+    wrong: tuple[Wrong, ...] = ()
+    """Wrong cells of a file whose series are known; those of other files are problems of the file."""
 
 
 class BlockReader:
@@ -60,6 +73,7 @@ class BlockReader:
         self._name = name
         self._null_values = list(COMMON_MISSING)
         self._refused: set[int] = set()
+        self._wrong: list[Wrong] = []
         self.inexact: set[str] = set()
         """Columns with integers that a float64 cannot hold exactly."""
 
@@ -82,6 +96,7 @@ class BlockReader:
                 numbers = self._careful
         if table is None:
             return None
+        self._wrong = []
         values = np.column_stack([numbers(table, at, first_row) for at in self._columns.numeric])
         self._check_range(values, first_row)
         parts = [self._text(table, at, first_row) for at in self._columns.times]
@@ -91,7 +106,7 @@ class BlockReader:
             series = pc.utf8_slice_codeunits(
                 pa.concat_arrays(table.column(str(self.series)).chunks), 0, MAX_CELL_CHARACTERS
             )
-        return Cells(times, values, series)
+        return Cells(times, values, series, tuple(self._wrong))
 
     def _parse(self, block: bytes, first_row: int, *, as_text: bool) -> pa.Table | None:
         ragged: list[tuple[int, int, int]] = []
@@ -160,8 +175,8 @@ class BlockReader:
         is_missing = truths(pc.match_substring_regex(text, self._missing))
         wrong = truths(text.is_valid()) & ~(truths(is_number) | is_true | is_false | is_missing)
         if wrong.any():
-            row = int(np.argmax(wrong))
-            self._note_wrong(at, first_row + row, str(text[row]), int(wrong.sum()))
+            count = int(wrong.sum())
+            self._note(at, Wrong(wrong, lambda row: self._no_number(at, first_row + row, str(text[row]), count)))
         for mark in THOUSANDS_MARKS[self._meaning.thousands]:
             text = pc.replace_substring(text, mark, "")
         if self._meaning.decimal == ",":
@@ -176,23 +191,27 @@ class BlockReader:
         )
         return f"^(?:(?i:{known})|(?:{added}))$"
 
-    def _note_wrong(self, at: int, row: int, cell: str, count: int) -> None:
-        if at in self._refused:
-            return
-        self._refused.add(at)
+    def _no_number(self, at: int, row: int, cell: str, count: int) -> RejectedError:
         column = self._columns.names[at]
         more = f" (and {count - 1:,} more cells)" if count > 1 else ""
         if _DECIMAL_COMMA.fullmatch(cell) and self._meaning.decimal == ".":
             msg = (
                 f"row {row}, column {column}: {cell!r} has a decimal comma, others have a point{more}; DECIMAL decides"
             )
-            self._problems.add(msg, code="decimal_comma", field=column)
-            return
+            return RejectedError(msg, code="decimal_comma", field=column)
         msg = (
             f"row {row}, column {column}: {cell[:60]!r} is not a number{more}; "
             f"MISSING reads such cells as missing, IGNORE_COLUMNS={column[:60]} leaves the column out"
         )
-        self._problems.add(msg, code="not_a_number", field=column)
+        return RejectedError(msg, code="not_a_number", field=column)
+
+    def _note(self, at: int, wrong: Wrong) -> None:
+        """Note the first wrong cell of a column; in a file of several series, those of each block."""
+        if self._columns.series is not None:
+            self._wrong.append(wrong)
+        elif at not in self._refused:
+            self._refused.add(at)
+            self._problems.add_error(wrong.problem(int(np.argmax(wrong.rows))))
 
     def _is_one_row_a_line(self, block: bytes, rows: int, first_row: int) -> bool:
         """Note a block whose numbers of lines and rows differ, because a quoted cell contains a line break."""
@@ -223,11 +242,13 @@ class BlockReader:
             name = self._columns.names[at]
             if np.isfinite(largest[column]):
                 self.inexact.add(name)
-            elif at not in self._refused:
-                self._refused.add(at)
-                row = first_row + int(np.flatnonzero(np.isinf(values[:, column]))[0])
-                msg = f"row {row}, column {name}: infinite or too large for a float64; MISSING reads it as missing"
-                self._problems.add(msg, code="infinite_value", field=name)
+            else:
+                self._note(at, Wrong(np.isinf(values[:, column]), partial(_infinite, name, first_row)))
+
+
+def _infinite(column: str, first_row: int, row: int) -> RejectedError:
+    msg = f"row {first_row + row}, column {column}: infinite or too large for a float64; MISSING reads it as missing"
+    return RejectedError(msg, code="infinite_value", field=column)
 
 
 def _joined(parts: list[Any], marks: tuple[str, ...]) -> Any:

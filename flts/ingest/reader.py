@@ -162,7 +162,7 @@ class _Reading:
             values.add(cells.values)
             self._check_size(values.rows, len(columns.names))
             if self._series is not None and cells.series is not None:
-                self._series.feed(cells.series)
+                self._series.feed(cells.series, cells.wrong)
         if values.rows == 0:
             msg = "the file has a header and no rows"
             self._problems.add(msg, code="no_rows", field=self._name)
