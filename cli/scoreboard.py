@@ -47,7 +47,27 @@ def scoreboard_table(view: Record, *, width: int = WIDTH) -> list[str]:
         rows.append((champion.get("score"), ("", f"{champion.get('model_type')} (champion)", champion, None, gate)))
     rows.extend(_baseline_row(board, row) for row in board["references"])
     rows.sort(key=lambda row: (row[0] is None, row[0]))
-    return _horizon_table(board, rows, width) if over_horizon else _step_table(board, rows)
+    lines = _horizon_table(board, rows, width) if over_horizon else _step_table(board, rows)
+    return [*lines, *_series_note(board, width)]
+
+
+def _series_note(board: Record, width: int) -> list[str]:
+    """Return how the winner's scores are spread over many series, and the worst of them; nothing for few."""
+    contenders = [*(board.get("candidates") or ()), *(board.get("references") or ())]
+    found = next((row["series"] for row in contenders if row.get("series") and _won(board, row)), None)
+    if not found:
+        return []
+    quantiles = ", ".join(
+        f"{float(share):.0%} {fixed(score, decimals=2)}" for share, score in found["quantiles"].items()
+    )
+    worst = ", ".join(
+        f"{one_line(name)} {fixed(score, decimals=2)}" for name, score in list(found["worst"].items())[:5]
+    )
+    return textwrap.wrap(
+        f"{board.get('series'):,} series: better than the best baseline's mean on {found['better']:,} of "
+        f"{found['scored']:,}; quantiles of the score {quantiles}; worst {worst}",
+        width,
+    )
 
 
 def _step_table(board: Record, rows: Sequence[Row]) -> list[str]:
@@ -229,9 +249,9 @@ def _horizon_note(board: Record, blocks: Sequence[str], shown: Sequence[str], wi
         facts.append(f"{_listed(blocks)}: the score of these steps")
     if "skill" in shown:
         facts.append("skill: share of the error of persistence that is saved")
+    targets = board.get("series") or len(board.get("targets") or ())
     facts.append(
-        f"{len(board.get('targets') or ())} target(s), {board.get('origins', 0):,} forecasts on "
-        f"{board.get('test_rows', 0):,} held-out rows"
+        f"{targets:,} target(s), {board.get('origins', 0):,} forecasts on {board.get('test_rows', 0):,} held-out rows"
     )
     if "seasons" in board:
         seasons = f"seasons: {_listed(board['seasons'])} steps" if board["seasons"] else "no season found"

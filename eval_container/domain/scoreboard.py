@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from eval_container.domain.gate import Reason
+from eval_container.domain.many_series import ManySeries, many_series
 from eval_container.domain.promotion import Candidate, Champion, Choice
 from eval_container.domain.scoring import HeldOut, Scorecard
 from flts.contracts.events import TrainingData
@@ -66,8 +67,12 @@ def build_scoreboard(
         "origins": 0,
         "left_out_cells": 0,
     }
+    many: ManySeries | None = None
     if held_out is not None:
-        board["targets"] = list(held_out.targets)
+        many = many_series(held_out.targets, choice.winner, (*candidates, *baselines))
+        board["targets"] = list(held_out.targets if many is None else many.shown)
+        if many is not None:
+            board["series"] = len(held_out.targets)
         board["score_horizons"] = list(held_out.scored.steps)
         board["horizon_steps"] = held_out.scored.horizon
         board["seasons"] = list(held_out.seasons)
@@ -77,15 +82,17 @@ def build_scoreboard(
             {"steps": extra.horizon, "origins": len(extra.origins)} for extra in held_out.informative
         ]
         board["left_out_cells"] = max((one.card.left_out for one in baselines if one.card), default=0)
-    board["candidates"] = [_candidate(candidate, persistence, linear) for candidate in candidates]
+    board["candidates"] = [_candidate(one, persistence, linear, many) for one in candidates]
     # The key of the baselines is ``references``, the name that earlier releases used, because readers of those releases
     # must find it.
-    board["references"] = [_baseline(one, persistence) for one in baselines]
-    board["champion"] = None if champion is None else _champion(champion, persistence)
+    board["references"] = [_baseline(one, persistence, many) for one in baselines]
+    board["champion"] = None if champion is None else _champion(champion, persistence, many)
     return board
 
 
-def _candidate(candidate: Candidate, persistence: float | None, linear: float | None) -> dict[str, Any]:
+def _candidate(
+    candidate: Candidate, persistence: float | None, linear: float | None, many: ManySeries | None
+) -> dict[str, Any]:
     event = candidate.event
     document: dict[str, Any] = {
         "model_type": candidate.model_type,
@@ -101,7 +108,7 @@ def _candidate(candidate: Candidate, persistence: float | None, linear: float | 
         "warnings": [],
     }
     if candidate.card is not None:
-        document |= _scores(candidate.card, persistence)
+        document |= _scores(candidate.card, persistence, many)
         test = candidate.verdict and candidate.verdict.comparison
         document["p_value"] = test.p_value if test else None
         document["pieces"] = test.pieces if test else None
@@ -109,7 +116,7 @@ def _candidate(candidate: Candidate, persistence: float | None, linear: float | 
     return document
 
 
-def _baseline(baseline: Candidate, persistence: float | None) -> dict[str, Any]:
+def _baseline(baseline: Candidate, persistence: float | None, many: ManySeries | None) -> dict[str, Any]:
     event = baseline.event
     document: dict[str, Any] = {
         "name": row_name(baseline.model_type),
@@ -118,18 +125,18 @@ def _baseline(baseline: Candidate, persistence: float | None) -> dict[str, Any]:
         "run_id": event.run_id if event else None,
         "bundle": event.bundle.model_dump(mode="json") if event and event.bundle else None,
     }
-    return document | (_scores(baseline.card, persistence) if baseline.card else {"score": None})
+    return document | (_scores(baseline.card, persistence, many) if baseline.card else {"score": None})
 
 
-def _champion(champion: Champion, persistence: float | None) -> dict[str, Any]:
+def _champion(champion: Champion, persistence: float | None, many: ManySeries | None) -> dict[str, Any]:
     fields = ("model_type", "run_id", "config_hash", "pipeline_run_id", "bundle")
     document: dict[str, Any] = {name: champion.pointer.get(name) for name in fields}
     document["reasons"] = [champion.why_not_scored.as_dict()] if champion.why_not_scored else []
-    return document | (_scores(champion.card, persistence) if champion.card else {"score": None})
+    return document | (_scores(champion.card, persistence, many) if champion.card else {"score": None})
 
 
-def _scores(card: Scorecard, persistence: float | None) -> dict[str, Any]:
-    return {
+def _scores(card: Scorecard, persistence: float | None, many: ManySeries | None) -> dict[str, Any]:
+    scores = {
         "score": _finite(card.score),
         "composite": _finite(card.composite),
         "rmse": _finite(card.rmse),
@@ -142,6 +149,7 @@ def _scores(card: Scorecard, persistence: float | None) -> dict[str, Any]:
         "table": [dict(row) for row in card.table],
         "coverage": [dict(row) for row in card.coverage],
     }
+    return scores if many is None else scores | many.of(card)
 
 
 def _warnings(card: Scorecard, linear: float | None) -> list[dict[str, str]]:

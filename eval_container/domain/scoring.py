@@ -22,6 +22,7 @@ from eval_container.domain.step_scores import (
     horizon_score,
     step_blocks,
     step_scores,
+    target_scores,
 )
 from flts.forecasting.intervals import Intervals, bounds
 from flts.forecasting.scores import coverage, measure
@@ -149,6 +150,8 @@ class Scorecard:
     """Interval coverage per target at the calibrated steps."""
     seconds: float = 0.0
     notes: tuple[str, ...] = field(default=())
+    by_target: FloatArray | None = None
+    """(m,) score of each target; NaN without an actual value."""
 
     def least_coverage(self) -> float | None:
         """Return the least interval coverage one step ahead, over all targets; None without intervals."""
@@ -259,6 +262,7 @@ def card_of(measured: Measured, divisors: FloatArray, held_out: HeldOut) -> Scor
         coverage=measured.coverage,
         seconds=measured.seconds,
         notes=measured.notes,
+        by_target=target_scores(measured.steps, divisors),
     )
 
 

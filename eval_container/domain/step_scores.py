@@ -108,6 +108,14 @@ def horizon_score(scores: StepScores, divisors: FloatArray) -> float:
     return _mean(scores.composite / divisors, scores.used)
 
 
+def target_scores(scores: StepScores, divisors: FloatArray) -> FloatArray:
+    """Return `horizon_score` of each target (m,); NaN for a target without an actual value."""
+    counts = scores.used.sum(axis=0)
+    sums = np.where(scores.used, scores.composite / divisors, 0.0).sum(axis=0)
+    means: FloatArray = np.where(counts > 0, sums / np.maximum(counts, 1), math.nan)
+    return means
+
+
 def horizon_losses(
     errors: FloatArray, known: BoolArray, weights: tuple[float, float, float], divisors: FloatArray
 ) -> FloatArray:

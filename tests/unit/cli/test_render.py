@@ -233,6 +233,19 @@ def test_the_decision_names_the_gates_reasons_and_warnings() -> None:
     ]
 
 
+def test_many_series_are_shown_in_short() -> None:
+    board = horizon_scoreboard(horizon=24, blocks=DAY)
+    board["series"] = 1_000
+    [won] = [row for row in board["candidates"] if row["model_type"] == board["winner"]]
+    won["series"] = {"scored": 998, "better": 900, "quantiles": {"0.5": 0.7}, "worst": {"s8": 1.5, "s3": 1.25}}
+
+    shown = " ".join(render.scoreboard_table({"scoreboard": board}))
+
+    assert "1,000 series: better than the best baseline's mean on 900 of 998" in shown
+    assert "quantiles of the score 50% 0.70; worst s8 1.50, s3 1.25" in shown
+    assert "1,000 target(s)" in shown
+
+
 def test_the_decision_stands_between_the_runs_provisional_and_refitted_champion() -> None:
     provisional = {"decision": "promoted", "model_type": "LINEAR", "reasons": ["best_score: it scores 0.9"]}
     refitted = {"decision": "refused", "model_type": "GRU", "reasons": ["refit_lost: the refit has twice the loss"]}
