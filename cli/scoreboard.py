@@ -164,6 +164,9 @@ def _decision_lines(view: Record) -> list[str]:
     lines = [f"{word}: {_named(model)}" if model and word in ENDED_WITH_A_WINNER else word]
     lines += [f"  - {_reason(reason)}" for reason in decided.get("reasons") or board.get("reasons") or ()]
     for row in board.get("candidates") or ():
+        if row.get("members"):
+            parts = ", ".join(f"{name} {share:.0%}" for name, share in row["members"].items())
+            lines.append(f"  - {row.get('model_type')}: mean weights {parts}")
         lines += [f"  - {row.get('model_type')}: {_reason(reason)}" for reason in row.get("reasons") or ()]
         lines += [f"  ! {row.get('model_type')}: {_reason(reason)}" for reason in row.get("warnings") or ()]
     return list(dict.fromkeys(lines))

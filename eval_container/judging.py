@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from eval_container.candidates import PERSISTENCE, load_baselines, load_candidates, load_champion, reaching
+from eval_container.combining import combination
 from eval_container.contenders import card_by, contender_of, with_history
 from eval_container.domain import scoring
 from eval_container.domain.folds import fold_contests
@@ -156,6 +157,7 @@ class _Evaluation:
         test_rows = len(test) - self._data.raw_test_context_rows
         self._progress(STAGE, "running", detail=f"{test_rows} test rows")
         train = self._training_set()
+        candidates = [*candidates, *self._combined(candidates, train)]
         baselines, notes = self._load_baselines(train, trained)
         candidates, usable = self._usable(test, [reaching(one, max(self._steps)) for one in candidates])
         champion, usable = self._load_champion(champion, candidates, test, usable)
@@ -283,6 +285,14 @@ class _Evaluation:
             blocks=scoreboard_blocks(max(self._steps), seasons),
         )
 
+    def _combined(self, candidates: Sequence[Candidate], train: TrainingSet) -> list[Candidate]:
+        """Return the combination of the candidates, if there is one."""
+        alive = partial(self._progress, STAGE, "running", detail="combining the candidates")
+        made = combination(
+            self._store, self._data, candidates, train, self._settings, horizon=max(self._steps), alive=alive
+        )
+        return [] if made is None else [made]
+
     def _deviations(self, train: TrainingSet) -> FloatArray:
         """Return the standard deviation of each target in the training rows, scaled, (m,)."""
         deviations: FloatArray = np.nanstd(observed_targets(self._recipe, train.features), axis=0)
@@ -392,7 +402,7 @@ class _Evaluation:
                 verdict = gate(
                     Contest(one.card.losses, baselines, origins),
                     best,
-                    closed_form=one.model_type not in NETWORKS,
+                    closed_form=not {one.model_type, *one.members} & set(NETWORKS),
                     candidates=scored,
                     rules=self._rules,
                     folds=folds.get(one.model_type, ()),

@@ -7,14 +7,14 @@ from flts.contracts.events import ModelSelected, ModelTraining, TrainingData
 from flts.errors import RejectedError
 from flts.observability.logs import get_logger
 from flts.runtime.adapters import Adapters
-from flts.trainers import BASELINES, RECORDED_BY_EVAL
+from flts.trainers import BASELINES, COMBINATION, RECORDED_BY_EVAL
 from flts.training.record import Record
 
 log = get_logger(__name__)
 
 
 def record_candidates(adapters: Adapters, event: ModelSelected) -> None:
-    """Record LINEAR, and a baseline that is promoted, as the other trainers record their models.
+    """Record LINEAR, and a baseline or a combination that is promoted, as the other trainers record their models.
 
     A repeat continues the same run and the same version.
 
@@ -32,7 +32,7 @@ def record_candidates(adapters: Adapters, event: ModelSelected) -> None:
     data = TrainingData.model_validate(expected["training_data"])
     if data.cause == "evaluate":
         wanted = []  # the run that trained the candidates has recorded them under the same run_id
-    if event.decision == "promoted" and event.model_type in BASELINES:
+    if event.decision == "promoted" and event.model_type in {*BASELINES, COMBINATION}:
         wanted.append(event.model_type)
     if not wanted:
         return

@@ -15,6 +15,9 @@ from flts.settings import WindowSettings
 BASELINES = ("PERSISTENCE", "SEASONAL_NAIVE", "RIDGE", "MEAN")
 """Model types with which eval compares every candidate, in scoreboard order; no run waits for or promotes them."""
 
+COMBINATION = "COMBINATION"
+"""Model type of the candidate that eval makes of the other candidates of a run; it has no trainer."""
+
 
 @dataclass(frozen=True, slots=True)
 class Trainer:

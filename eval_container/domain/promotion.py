@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -58,6 +58,8 @@ class Candidate:
     """The gate's result; None before the gate and without a score."""
     reasons: tuple[Reason, ...] = ()
     """Why it cannot be promoted; empty if it passes the gate."""
+    members: Mapping[str, float] = field(default_factory=dict)
+    """Mean weight of each member of a combination, by model type; empty for every other candidate."""
 
     @property
     def score(self) -> float:

@@ -107,6 +107,8 @@ def _candidate(
         "reasons": [reason.as_dict() for reason in candidate.reasons],
         "warnings": [],
     }
+    if candidate.members:
+        document["members"] = dict(candidate.members)
     if candidate.card is not None:
         document |= _scores(candidate.card, persistence, many)
         test = candidate.verdict and candidate.verdict.comparison

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,35 @@ class GraphBuilder:
     def array(self, name: str, values: NDArray[Any]) -> None:
         """Add data of a bundle that no node uses (`flts.bundle.arrays`)."""
         self._constants.append(_array(name, values))
+
+    def include(self, graph: onnx.GraphProto, inputs: Mapping[str, str], output: str) -> str:
+        """Add the nodes and constants of another model's graph of the same opset; return the name of its output.
+
+        Parameters
+        ----------
+        graph : onnx.GraphProto
+            Data of its bundle is left out.
+        inputs : name -> name
+            For each input of the graph, the value that it takes.
+        output : str
+            Name of the output in the graph.
+        """
+        prefix = f"g{len(self._nodes)}_"
+        own = [each for each in graph.initializer if not each.name.startswith(ARRAY_PREFIX)]
+        for constant in own:
+            copied = onnx.TensorProto.FromString(constant.SerializeToString())
+            copied.name = f"{prefix}{constant.name}"
+            self._constants.append(copied)
+
+        def renamed(names: Iterable[str]) -> list[str]:
+            return [inputs.get(name, f"{prefix}{name}") if name else "" for name in names]
+
+        for node in graph.node:
+            copied = onnx.NodeProto.FromString(node.SerializeToString())
+            copied.input[:], copied.output[:] = renamed(node.input), renamed(node.output)
+            copied.name = ""
+            self._nodes.append(copied)
+        return f"{prefix}{output}"
 
     def window_model(self, answer: str, *, window: tuple[int, int], forecast: tuple[int, int]) -> onnx.ModelProto:
         """Return a model of windows (batch, L, f) float32 that returns (batch, H, m) float32."""

@@ -246,6 +246,14 @@ def test_many_series_are_shown_in_short() -> None:
     assert "1,000 target(s)" in shown
 
 
+def test_a_combination_names_the_weights_of_its_members() -> None:
+    members = {"LINEAR": 0.25, "GRU": 0.75}
+    board = {"candidates": [{"model_type": "COMBINATION", "members": members, "reasons": [], "warnings": []}]}
+
+    lines = render.decision_lines({"decision": {"decision": "promoted", "model_type": "GRU"}, "scoreboard": board})
+    assert lines == ["promoted: GRU", "  - COMBINATION: mean weights LINEAR 25%, GRU 75%"]
+
+
 def test_the_decision_stands_between_the_runs_provisional_and_refitted_champion() -> None:
     provisional = {"decision": "promoted", "model_type": "LINEAR", "reasons": ["best_score: it scores 0.9"]}
     refitted = {"decision": "refused", "model_type": "GRU", "reasons": ["refit_lost: the refit has twice the loss"]}
