@@ -1,19 +1,14 @@
 """HOLT: damped-trend exponential smoothing of each varying target. The parameters minimise the error on the fit rows.
 
-Gardner and McKenzie (1985), as in Hyndman and Athanasopoulos, Forecasting: Principles and Practice, section 8.2::
-
-    level_t = alpha y_t + (1 - alpha) (level_{t-1} + phi trend_{t-1})
-    trend_t = beta (level_t - level_{t-1}) + (1 - beta) phi trend_{t-1}
-    forecast h steps ahead = level_t + (phi + phi^2 + ... + phi^h) trend_t
-
-The recursion runs over the rows of a window. It starts with the level of the first row and no trend. Level and trend
-are then linear in the window, and the squared one-step error is a quadratic form of the second moments of windows and
-targets. The moments are computed once, so that trying a parameter needs no pass over the rows.
+The recursion (`flts.forecasting.smoothing`) runs over the rows of a window. It starts with the level of the first row
+and no trend. Level and trend are then linear in the window, and the squared one-step error is a quadratic form of the
+second moments of windows and targets. The moments are computed once, so that trying a parameter needs no pass over the
+rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +17,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from flts.errors import SeriesTooShortError
 from flts.forecasting.rolling import WINDOW_INPUT
 from flts.forecasting.series import FloatArray, IntArray
+from flts.forecasting.smoothing import damping, responses, smooth
 from flts.forecasting.windows import target_rows
 from flts.training.fitting import FittedModel, Report, TrainingSet
 from flts.training.onnx_file import GraphBuilder, to_bytes
@@ -102,23 +98,6 @@ def fit(data: TrainingSet, settings: NonmlSettings, report: Report) -> FittedMod
     )
 
 
-def smooth(rows: Iterable[FloatArray], parameters: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return level and trend, (...) each, after rows of values (...), oldest first.
-
-    Parameters
-    ----------
-    rows : arrays (...)
-    parameters : (..., 3)
-        Alpha, beta, phi.
-    """
-    remaining = iter(rows)
-    level = next(remaining)
-    trend = np.zeros_like(level)
-    for value in remaining:
-        level, trend = _step(level, trend, value, parameters)
-    return level, trend
-
-
 def forecast(
     values: FloatArray, origins: IntArray, parameters: FloatArray, rows: int, horizon_steps: int
 ) -> FloatArray:
@@ -139,23 +118,14 @@ def forecast(
     return level[:, None] + trend[:, None] * damping(parameters, horizon_steps).T
 
 
-def damping(parameters: FloatArray, horizon_steps: int) -> FloatArray:
-    """Return the factor of the trend at each step ahead, (m, horizon_steps), for parameters (m, 3)."""
-    total: FloatArray = np.cumsum(parameters[:, [2]] ** np.arange(1, horizon_steps + 1), axis=1)
-    return total
-
-
 def weights(parameters: FloatArray, rows: int) -> tuple[FloatArray, FloatArray]:
     """Return the weights of a window's rows in its level and in its trend, (c, rows) each, for parameters (c, 3).
 
     A row's weight depends only on its distance from the end of the window. The first row gets the remainder: the level
     weights add up to 1 and the trend weights to 0, because a constant window has its constant as level and no trend.
     """
-    of_level, of_trend = np.zeros((2, len(parameters), rows))
-    level, trend = np.zeros((2, len(parameters)))
-    for row in range(rows - 1, 0, -1):
-        level, trend = _step(level, trend, 1.0 if row == rows - 1 else 0.0, parameters)
-        of_level[:, row], of_trend[:, row] = level, trend
+    of_level, of_trend = responses(parameters, rows)
+    of_level[:, 0] = of_trend[:, 0] = 0.0
     of_level[:, 0], of_trend[:, 0] = 1 - of_level.sum(axis=1), -of_trend.sum(axis=1)
     return of_level, of_trend
 
@@ -221,15 +191,6 @@ def window_rows(parameters: FloatArray, moments: FloatArray, horizon_steps: int)
         if moved @ moments[:-1, :-1] @ moved <= allowed:
             return rows
     return longest
-
-
-def _step(
-    level: FloatArray, trend: FloatArray, value: FloatArray | float, parameters: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    alpha, beta, phi = np.moveaxis(parameters, -1, 0)
-    damped = phi * trend
-    after = level + damped + alpha * (value - level - damped)
-    return after, beta * (after - level) + (1 - beta) * damped
 
 
 def _one_step(parameters: FloatArray, rows: int) -> FloatArray:
