@@ -23,7 +23,8 @@ LEAST_ORIGINS = 10
 """Origins of a piece with a shorter horizon: one step would make pieces of one row, whose losses have wide tails."""
 EVENT_CHARACTERS = 300
 """Most characters of a reason in an event; twelve such reasons fit into a message in any alphabet."""
-
+COST_BYTES = 64 * 2**10
+"""Unit of the size of a model where the cheapest to serve is chosen; a call of a smaller model takes no less time."""
 EQUAL = 1e-6
 """Relative difference up to which mean losses are equal; rounding to float32 alone can cause such a difference."""
 
@@ -123,9 +124,15 @@ class Passing:
 
     model_type: str
     serving_cost: tuple[int, int]
-    """Lower is cheaper."""
+    """Lower is cheaper; the second number is in bytes."""
     losses: FloatArray
     """(n, H), all at the same origins."""
+
+    @property
+    def cost_class(self) -> tuple[int, int]:
+        """The serving cost with the size in units of `COST_BYTES`."""
+        kind, size = self.serving_cost
+        return kind, size // COST_BYTES
 
     @property
     def score(self) -> float:
@@ -247,6 +254,8 @@ def judge(
 def select(passing: Sequence[Passing], rows: IntArray, rules: GateRules) -> Selection | None:
     """Choose among the candidates that pass: the cheapest to serve of those that no other is significantly better than.
 
+    Sizes count in units of `COST_BYTES`; of equally cheap candidates the one with the lowest score is chosen.
+
     Parameters
     ----------
     passing : sequence of Passing
@@ -266,7 +275,7 @@ def select(passing: Sequence[Passing], rows: IntArray, rules: GateRules) -> Sele
     ranked = sorted(passing, key=lambda one: (one.score, one.serving_cost, one.model_type))
     winner = min(
         (one for one in ranked if one.model_type not in beaten),
-        key=lambda one: (one.serving_cost, one.score, one.model_type),
+        key=lambda one: (one.cost_class, one.score, one.serving_cost, one.model_type),
     )
     scored = f"{winner.model_type} scores {winner.score:.4f}"
     if len(ranked) == 1:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from eval_container.domain.gate import (
+    COST_BYTES,
     Contest,
     GateRules,
     Passing,
@@ -214,9 +215,9 @@ def test_the_cheaper_to_serve_is_chosen_unless_the_other_is_significantly_better
     rows = np.arange(200)
     losses = _losses(0.8)
     by_turns = np.repeat([1.0, -1.0] * 10, HORIZON)[:, None]
-    network = Passing("GRU", (0, 900), losses)
-    linear = Passing("LINEAR", (0, 100), losses * (1.01 + 0.1 * by_turns))
-    strong = Passing("LSTM", (0, 800), 0.7 * losses)
+    network = Passing("GRU", (0, 9 * COST_BYTES), losses)
+    linear = Passing("LINEAR", (0, COST_BYTES), losses * (1.01 + 0.1 * by_turns))
+    strong = Passing("LSTM", (0, 8 * COST_BYTES), 0.7 * losses)
 
     level = select([network, linear], rows, RULES)
     better = select([network, linear, strong], rows, RULES)
@@ -226,6 +227,19 @@ def test_the_cheaper_to_serve_is_chosen_unless_the_other_is_significantly_better
     assert (level.winner, level.reason.code) == ("LINEAR", "cheaper_to_serve")
     assert "cheaper to serve than GRU" in level.reason.message
     assert (better.winner, better.reason.code) == ("LSTM", "best_score")
+
+
+def test_of_models_of_a_similar_size_the_one_with_the_lowest_score_is_chosen() -> None:
+    rows, losses = np.arange(30), _losses(0.8, origins=30)
+    linear = Passing("LINEAR", (0, COST_BYTES - 1), losses)
+    theta = Passing("THETA", (0, COST_BYTES // 2), 1.01 * losses)
+    equal = Passing("THETA", (0, COST_BYTES // 2), losses)
+
+    better, tie = select([linear, theta], rows, RULES), select([linear, equal], rows, RULES)
+
+    assert better is not None
+    assert tie is not None
+    assert (better.winner, tie.winner) == ("LINEAR", "THETA")
 
 
 def test_one_passing_model_is_chosen_and_none_is_no_choice() -> None:
