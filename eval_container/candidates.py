@@ -157,9 +157,11 @@ def load_champion(
 
 
 def _recipes(store: ObjectStore, data: TrainingData, recipe: FittedRecipe) -> Iterator[FittedRecipe]:
-    """Yield the recipes that a candidate may have: the run's, and LINEAR's, which is made from the training rows."""
+    """Yield the recipes that a candidate may have: the run's, and those that LINEAR and THETA make from its rows."""
     yield recipe
-    yield measured_only(recipe, read_claimed_features(store, data.claim()))[0]
+    features = read_claimed_features(store, data.claim())
+    yield measured_only(recipe, features)[0]
+    yield targets_only(recipe, features)[0]
 
 
 def _stored_baseline(

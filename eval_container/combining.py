@@ -24,8 +24,9 @@ from flts.bundle.write import store_bundle
 from flts.contracts.events import TrainingData
 from flts.contracts.ids import derived_run_id
 from flts.errors import RejectedError
+from flts.forecasting.folds import forecast_after
 from flts.forecasting.intervals import LEVELS, calibrate, calibration_steps
-from flts.forecasting.linear.folds import forecast_after
+from flts.forecasting.linear.folds import LINEAR_FORM
 from flts.forecasting.recipe import measured_only, raw_rows
 from flts.forecasting.series import FloatArray, IntArray
 from flts.forecasting.splits import tails
@@ -114,6 +115,7 @@ def _members(
     recipe, features = measured_only(train.recipe, train.features)
     own = tails(train.tails.stop_stop, stop_tail=settings.stop_tail, calibration_tail=settings.calibration_tail)
     fold = forecast_after(
+        LINEAR_FORM,
         own,
         recipe,
         features,
@@ -130,7 +132,7 @@ def _members(
         assert one.event.bundle is not None
         bundle, model_bytes = fetch_bundle(store, one.event.bundle)
         if one.model_type == LINEAR:
-            yield _Member(one.model_type, bundle, model_bytes, fold.actual - fold.linear)
+            yield _Member(one.model_type, bundle, model_bytes, fold.actual - fold.candidate)
         elif bundle.fitted_until is not None and bundle.fitted_until <= last_fitted:
             # The members' means are added, and the sum is moved by its own median residual, if that is asked for.
             forecaster = Forecaster(BundleModel(replace(bundle, point="mean"), model_bytes))

@@ -38,7 +38,7 @@ from flts.errors import RejectedError
 from flts.observability.logs import get_logger
 from flts.runtime.adapters import Adapters
 from flts.service import Progress
-from flts.trainers import BASELINES
+from flts.trainers import BASELINES, trained_on
 
 log = get_logger(__name__)
 
@@ -83,7 +83,7 @@ class DecideRun:
             # The provisional champion waits for the process that proves bundles. It imports its libraries while the
             # first bundle is trained.
             proof.warm_up()
-            self._expect(event, tuple(self._settings.expected_model_types))
+            self._expect(event, trained_on(self._settings.expected_model_types, event.rows, event.columns))
         elif isinstance(event, ModelTraining):
             self._evaluations.put_trained(event)
         return self._decide_if_complete(event, progress)

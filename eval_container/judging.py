@@ -25,11 +25,13 @@ from eval_container.domain.step_scores import best_baseline, scoreboard_blocks, 
 from eval_container.settings import EvalSettings
 from flts.contracts.events import ModelTraining, TrainingData
 from flts.errors import RejectedError, RetryableError
-from flts.forecasting.linear.folds import linear_folds
+from flts.forecasting.folds import ClosedForm, expanding_folds
+from flts.forecasting.linear.folds import LINEAR_FORM
 from flts.forecasting.recipe import FittedRecipe, observed_targets, raw_rows
 from flts.forecasting.scores import naive_errors
 from flts.forecasting.season_tests import table_seasons
 from flts.forecasting.series import FloatArray, IntArray, Series
+from flts.forecasting.theta.folds import THETA_FORM
 from flts.forecasting.windows import target_rows
 from flts.observability.logs import get_logger
 from flts.service import Progress
@@ -47,8 +49,8 @@ LEAST_SHARED_ORIGINS = 0.5
 """Share of the origins; a candidate or champion that can forecast from fewer of them is not compared."""
 REPLACED_BY_LINEAR = "RIDGE"
 """Baseline that leaves the scoreboard where LINEAR is on it, because LINEAR is the same model over the horizon."""
-FOLDED = "LINEAR"
-"""Model type that eval can solve again on folds of the training rows."""
+FOLDED: Mapping[str, ClosedForm] = {"LINEAR": LINEAR_FORM, "THETA": THETA_FORM}
+"""Model types that eval can solve again on folds of the training rows."""
 BEST = tuple(name for name in BASELINES if name != REPLACED_BY_LINEAR)
 """Baselines one of which is the best baseline."""
 
@@ -366,25 +368,30 @@ class _Evaluation:
         divisors: FloatArray,
         held_out: HeldOut,
     ) -> Mapping[str, list[Contest]]:
-        """Return the folds of LINEAR by its model type; nothing where folds cannot change the gate's result."""
-        card = next((one.card for one in candidates if one.model_type == FOLDED), None)
+        """Return the folds of the closed forms by their model types; nothing where folds cannot change the result."""
+        able = [one.model_type for one in candidates if one.model_type in FOLDED and one.card and one.card.score < 1]
         pieces = cut_pieces(held_out.scored.origins, max(self._steps), least_pieces=self._rules.least_pieces)
-        enough = len(pieces.bounds) >= self._rules.least_pieces
-        if enough or card is None or not card.score < 1 or self._rules.min_gain < 0:
+        if len(pieces.bounds) >= self._rules.least_pieces or not able or self._rules.min_gain < 0:
             return {}
         train = self._training_set()
         seasonal = next((one.forecaster for one in baselines if one.model_type == "SEASONAL_NAIVE"), None)
-        folds = linear_folds(
-            train.recipe,
-            train.features,
-            horizon=max(self._steps),
-            shares=(self._settings.stop_tail, self._settings.calibration_tail),
-            season=None if seasonal is None else seasonal.bundle.input_seq_len,
-            most=scoring.most_origins(max(self._steps), len(held_out.targets)),
-            alive=partial(self._progress, STAGE, "running", detail=f"fitting {FOLDED} on folds of the training rows"),
-            limit_rules=self._settings.limit_rules,
-        )
-        return {FOLDED: fold_contests(folds, best, divisors, held_out)}
+        found = {}
+        for model_type in able:
+            folds = expanding_folds(
+                FOLDED[model_type],
+                train.recipe,
+                train.features,
+                horizon=max(self._steps),
+                shares=(self._settings.stop_tail, self._settings.calibration_tail),
+                season=None if seasonal is None else seasonal.bundle.input_seq_len,
+                most=scoring.most_origins(max(self._steps), len(held_out.targets)),
+                alive=partial(
+                    self._progress, STAGE, "running", detail=f"fitting {model_type} on folds of the training rows"
+                ),
+                limit_rules=self._settings.limit_rules,
+            )
+            found[model_type] = fold_contests(folds, best, divisors, held_out)
+        return found
 
     def _gate(
         self,

@@ -25,7 +25,8 @@ class EvalSettings(ServiceSettings, KafkaSettings, RetentionSettings, TrackingSe
     service_port: int = Field(default=8050, ge=1, le=65535)
     """Port of /healthz, /readyz and /metrics."""
     expected_model_types: CommaSeparated = DEFAULT_MODEL_TYPES
-    """Model types that a run is decided on: those whose trainers are deployed. `nonml-baseline` trains `LINEAR`."""
+    """Model types that a run is decided on: those whose trainers are deployed. `nonml-baseline` trains `LINEAR` and
+    `THETA`. No run on 500 or more training rows waits for `THETA`."""
     eval_silence_seconds: float = Field(default=300, gt=0)
     """Eval stops waiting for a model type that sent no event or progress in any run for this long."""
     eval_max_seconds: float = Field(default=7200, gt=0)

@@ -12,6 +12,11 @@ from dataclasses import dataclass
 from flts.model_settings import ProphetSettings, TrainingSettings
 from flts.settings import WindowSettings
 
+SHORT_ROWS, MOST_COLUMNS = 500, 128
+"""Training rows from which on no model type of `SHORT_SERIES` is trained, and no run waits for one; and most columns,
+time features and lags included, for which one is. THETA takes up to 0.07 s of CPU per target."""
+SHORT_SERIES = ("THETA",)
+"""Model types for short series. More rows show more than a level, a trend and a season, and LINEAR reads it."""
 BASELINES = ("PERSISTENCE", "SEASONAL_NAIVE", "RIDGE", "MEAN")
 """Model types with which eval compares every candidate, in scoreboard order; no run waits for or promotes them."""
 
@@ -74,7 +79,7 @@ TRAINERS = (
         WindowSettings,
         port=8026,
         baselines=BASELINES,
-        candidates=("LINEAR",),
+        candidates=("LINEAR", "THETA"),
     ),
 )
 NETWORKS = tuple(trainer.model_type for trainer in TRAINERS if trainer.package == "train_container")
@@ -134,13 +139,22 @@ def trainers_for(model_types: tuple[str, ...]) -> tuple[Trainer, ...]:
     return tuple(trainer for trainer in TRAINERS if trainer.baselines or trainer.model_type in model_types)
 
 
+def trained_on(model_types: tuple[str, ...], rows: int, columns: int) -> tuple[str, ...]:
+    """Return those of some model types that are trained on so many rows and columns, in their order.
+
+    ``rows`` and ``columns`` are those of ``TrainingData``, so the trainer and eval come to the same result.
+    """
+    short = rows < SHORT_ROWS and columns <= MOST_COLUMNS
+    return tuple(name for name in model_types if short or name not in SHORT_SERIES)
+
+
 def known_model_types(names: tuple[str, ...]) -> tuple[str, ...]:
     """Return the model types that a run waits for, in upper case, without duplicates, in their order.
 
     Raises
     ------
     ValueError
-        If ``names`` is empty, or if a name has no trainer or is a baseline.
+        If ``names`` has no model type for long series, or if a name has no trainer or is a baseline.
     """
     if not names:
         msg = "names at least one model type"
@@ -153,4 +167,7 @@ def known_model_types(names: tuple[str, ...]) -> tuple[str, ...]:
         if name.upper() not in awaited:
             msg = f"{name} is no registered model type; there are {', '.join(awaited)}"
             raise ValueError(msg)
+    if all(name.upper() in SHORT_SERIES for name in names):
+        msg = f"{', '.join(names)} is trained on fewer than {SHORT_ROWS} rows only: name another model type too"
+        raise ValueError(msg)
     return tuple(dict.fromkeys(name.upper() for name in names))

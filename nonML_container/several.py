@@ -1,4 +1,4 @@
-"""The work of the trainer of several model types in its child process: fit LINEAR and all baselines of a data set."""
+"""The work of the trainer of several model types in its child process: fit its candidates and baselines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from flts.forecasting.baselines import NoBaselineError
 from flts.observability.logs import bind, get_logger
 from flts.runtime.adapters import Adapters
 from flts.service import Progress
-from flts.trainers import Trainer
+from flts.trainers import Trainer, trained_on
 from flts.training.announce import Announcement, model_training, training_failed
 from flts.training.baselines import baseline_identity, make_baseline
 from flts.training.bundling import Identity
@@ -26,6 +26,7 @@ from flts.training.fitting import TrainingSet
 from flts.training.handler import is_wanted, reusable_bundle
 from flts.training.linear import LINEAR, linear_identity, make_linear
 from flts.training.report import ProgressReport
+from flts.training.theta import THETA, make_theta, theta_identity
 from flts.training.threads import default_threads
 from nonML_container.settings import NonmlSettings
 
@@ -33,6 +34,7 @@ log = get_logger(__name__)
 
 Make = Callable[[TrainingSet, Identity, Callable[[], None]], tuple[Bundle, bytes]]
 """Fits a model type on the training rows; the last argument is called while it works."""
+_CANDIDATES = {LINEAR: (linear_identity, make_linear), THETA: (theta_identity, make_theta)}
 
 
 class TrainSeveral:
@@ -77,7 +79,7 @@ class TrainSeveral:
             return claimed_training_set(self._adapters.store, event, settings)
 
         announced = []
-        for model_type in self._wanted(before):
+        for model_type in trained_on(self._wanted(before), event.rows, event.columns):
             report.alive(model_type)
             with bind(run_id=derived_run_id(event.event_id, model_type), model_type=model_type):
                 try:
@@ -101,14 +103,14 @@ class TrainSeveral:
         )
         return announced
 
-    def _wanted(self, before: Mapping[str, Any]) -> list[str]:
+    def _wanted(self, before: Mapping[str, Any]) -> tuple[str, ...]:
         """Return the model types to announce, in their order.
 
         If this event was delivered before, the first delivery recorded the baselines that it made. Only these are
         checked: a baseline that could not be fitted then is not tried again.
         """
         baselines = before.get("bundles", self._trainer.baselines)
-        return [name for name in self._trainer.model_types if name in self._trainer.candidates or name in baselines]
+        return (*self._trainer.candidates, *(name for name in self._trainer.baselines if name in baselines))
 
     def _announce(
         self,
@@ -163,8 +165,9 @@ class TrainSeveral:
         """Return the names of a model type's bundle, and the function that makes it."""
         threads = self._settings.train_threads or default_threads()
         horizon = horizon_steps(event, settings)
-        if model_type == LINEAR:
-            return linear_identity(event, settings, horizon), lambda data, identity, alive: make_linear(
+        if model_type in _CANDIDATES:
+            candidate_identity, make_candidate = _CANDIDATES[model_type]
+            return candidate_identity(event, settings, horizon), lambda data, identity, alive: make_candidate(
                 data, identity, horizon=horizon, threads=threads, alive=alive
             )
         return baseline_identity(event, model_type, settings), lambda data, identity, alive: make_baseline(

@@ -1,4 +1,4 @@
-"""Count promotions of LINEAR on short series without skill, with the folds: ``python -m tests.chance_folds 200``.
+"""Count promotions of closed forms on short series without skill, with folds: ``python -m tests.chance_folds 200``.
 
 A test in ``tests/unit/eval_container/domain/test_folds.py`` does the same with fewer series.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable
+from itertools import product
 
 import numpy as np
 
@@ -15,11 +16,13 @@ from eval_container.domain.folds import fold_contests
 from eval_container.domain.gate import Contest, GateRules, Verdict, judge
 from eval_container.domain.scoring import HeldOut, Pass
 from eval_container.domain.step_scores import best_baseline, horizon_losses, step_divisors, step_scores
+from flts.forecasting.folds import ClosedForm, expanding_folds, forecast_after
 from flts.forecasting.grid import MonthGrid
-from flts.forecasting.linear.folds import forecast_after, linear_folds
-from flts.forecasting.recipe import RecipeSpec, fit_recipe, measured_only, transform
+from flts.forecasting.linear.folds import LINEAR_FORM
+from flts.forecasting.recipe import RecipeSpec, fit_recipe, transform
 from flts.forecasting.series import FloatArray, Series
 from flts.forecasting.splits import as_train, tails
+from flts.forecasting.theta.folds import THETA_FORM
 
 ROWS, TRAIN_ROWS, HORIZON, SEASON = 132, 105, 12, 12
 SHARES = (0.1, 0.1)
@@ -33,14 +36,16 @@ def monthly(values: FloatArray) -> Series:
     return Series(times, ("value",), values[:, None], grid)
 
 
-def judged(values: FloatArray, *, with_folds: bool = True) -> tuple[str, Verdict, float]:
-    """Return the best baseline, the verdict on LINEAR and LINEAR's score on the last rows of a monthly series."""
+def judged(
+    values: FloatArray, closed_form: ClosedForm = LINEAR_FORM, *, with_folds: bool = True
+) -> tuple[str, Verdict, float]:
+    """Return the best baseline, the verdict on a model and its score on the last rows of a monthly series."""
     series = monthly(values)
     run = fit_recipe(as_train(series.rows(0, TRAIN_ROWS)), RecipeSpec())
     everything = transform(run, series)
-    recipe, rows = measured_only(run, everything)
+    recipe, rows = closed_form.own_rows(run, everything)
     own = tails(TRAIN_ROWS, stop_tail=SHARES[0], calibration_tail=SHARES[1])
-    test = forecast_after(own, recipe, rows, horizon=HORIZON, season=SEASON, most=1_000)
+    test = forecast_after(closed_form, own, recipe, rows, horizon=HORIZON, season=SEASON, most=1_000)
     scored = Pass(tuple(range(1, HORIZON + 1)), test.rows)
     held_out = HeldOut(series.values, ("value",), run.scales_of_targets, np.ones(1), WEIGHTS, scored)
     known = np.ones(test.actual.shape, dtype=bool)
@@ -50,18 +55,27 @@ def judged(values: FloatArray, *, with_folds: bool = True) -> tuple[str, Verdict
     assert best is not None
     divisors = step_divisors(scores[best], values[:TRAIN_ROWS].std(keepdims=True) / run.scales_of_targets)
     losses = {name: horizon_losses(each, known, WEIGHTS, divisors) for name, each in errors.items()}
-    linear = horizon_losses((test.linear - test.actual) / run.scales_of_targets, known, WEIGHTS, divisors)
+    own_losses = horizon_losses((test.candidate - test.actual) / run.scales_of_targets, known, WEIGHTS, divisors)
     features = transform(run, series.rows(0, TRAIN_ROWS))
-    folds = linear_folds(run, features, horizon=HORIZON, shares=SHARES, season=SEASON, most=1_000, alive=lambda: None)
+    folds = expanding_folds(
+        closed_form,
+        run,
+        features,
+        horizon=HORIZON,
+        shares=SHARES,
+        season=SEASON,
+        most=1_000,
+        alive=lambda: None,
+    )
     verdict = judge(
-        Contest(linear, losses, test.rows),
+        Contest(own_losses, losses, test.rows),
         best,
         closed_form=True,
         candidates=1,
         rules=GateRules(),
         folds=fold_contests(folds, best, divisors, held_out) if with_folds else (),
     )
-    return best, verdict, float(linear.mean())
+    return best, verdict, float(own_losses.mean())
 
 
 def random_walk(seed: int) -> FloatArray:
@@ -80,23 +94,24 @@ def trend_and_season(seed: int) -> FloatArray:
     return values
 
 
+FORMS = {"LINEAR": LINEAR_FORM, "THETA": THETA_FORM}
 MAKERS: tuple[Callable[[int], FloatArray], ...] = (random_walk, white_noise, trend_and_season)
 
 
 def main() -> None:
     runs = int(sys.argv[1]) if len(sys.argv) > 1 else 200
-    for make in MAKERS:
+    for make, (model_type, closed_form) in product(MAKERS, FORMS.items()):
         best: Counter[str] = Counter()
         reasons: Counter[str] = Counter()
         pieces: Counter[int] = Counter()
         for seed in range(runs):
-            name, verdict, _ = judged(make(seed))
+            name, verdict, _ = judged(make(seed), closed_form)
             best[name] += 1
             reasons[verdict.reasons[0].code if verdict.reasons else "promoted"] += 1
             pieces[verdict.comparison.pieces if verdict.comparison else 0] += 1
         sys.stdout.write(
-            f"{make.__name__}: {reasons['promoted']} promotions in {runs} runs; {dict(reasons)}; best baselines "
-            f"{dict(best)}; pieces {dict(pieces)}\n"
+            f"{make.__name__}, {model_type}: {reasons['promoted']} promotions in {runs} runs; {dict(reasons)}; best "
+            f"baselines {dict(best)}; pieces {dict(pieces)}\n"
         )
 
 

@@ -1,4 +1,4 @@
-"""Results of the trainer of LINEAR and the baselines, for runs of `tests.evaluated_runs`."""
+"""Results of the trainer of LINEAR, THETA and the baselines, for runs of `tests.evaluated_runs`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from flts.training.baselines import baseline_identity, make_baseline
 from flts.training.dataset import training_set
 from flts.training.fitting import TrainingSet
 from flts.training.linear import linear_identity, make_linear
+from flts.training.theta import make_theta, theta_identity
 from tests.evaluated_runs import Installation, Run, announced
 
 
@@ -30,6 +31,13 @@ def linear(flts: Installation, run: Run, horizon: int) -> ModelTraining:
     identity = linear_identity(run.data, flts.settings, horizon)
     made = make_linear(_training_set(flts, run), identity, horizon=horizon, threads=1, alive=lambda: None)
     return announced(run, "LINEAR", bundle=store_bundle(flts.store, flts.settings.bucket_model_bundles, *made))
+
+
+def theta(flts: Installation, run: Run, horizon: int) -> ModelTraining:
+    """Store THETA's bundle as its trainer does; return its event."""
+    identity = theta_identity(run.data, flts.settings, horizon)
+    made = make_theta(_training_set(flts, run), identity, horizon=horizon, threads=1, alive=lambda: None)
+    return announced(run, "THETA", bundle=store_bundle(flts.store, flts.settings.bucket_model_bundles, *made))
 
 
 def _training_set(flts: Installation, run: Run) -> TrainingSet:

@@ -15,8 +15,8 @@ from flts.settings import StoreSettings
 from flts.storage.connect import open_store
 from flts.storage.ports import ObjectStore
 from flts.storage.run_store import RunStore
-from flts.trainers import DEFAULT_MODEL_TYPES
 from tests.eventually import eventually
+from tests.trainers import LONG_TYPES
 
 WORK = "flts.runtime.child"
 """Module of the child processes that do long work."""
@@ -218,7 +218,7 @@ class Pipeline(ABC):
         """Check that a run ended as without a fault: all models trained, one decision, a promotion."""
         run = self.run(run_id)
         assert run["outcome"] == "promoted", run["decision"]
-        assert {run["trained"][kind]["status"] for kind in DEFAULT_MODEL_TYPES} == {"SUCCESS"}
+        assert {run["trained"][kind]["status"] for kind in LONG_TYPES} == {"SUCCESS"}
         assert len(self.decisions(identifier, run_id)) == 1
 
     def decisions(self, identifier: str, run_id: str) -> list[str]:

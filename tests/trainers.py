@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from flts.trainers import BASELINES, TRAINERS
+from flts.trainers import BASELINES, DEFAULT_MODEL_TYPES, SHORT_ROWS, TRAINERS, trained_on
 from nonML_container.settings import NonmlSettings
 from train_container.settings import TrainSettings
 
@@ -17,6 +17,8 @@ OFF = tuple(trainer for trainer in TRAINERS if not trainer.enabled)
 """Trainers that are off by default."""
 EVERY_TYPE = ",".join(sorted(name for trainer in TRAINERS for name in trainer.awaited))
 """EXPECTED_MODEL_TYPES of an installation with every trainer, in the chart's order."""
+LONG_TYPES = trained_on(DEFAULT_MODEL_TYPES, SHORT_ROWS, 1)
+"""Model types of an installation by default that a run on many rows waits for."""
 PORTS = tuple(f"{trainer.deployment.replace('-', '_').upper()}_PORT" for trainer in TRAINERS)
 """Variables of the trainers' ports that Compose publishes."""
 

@@ -64,7 +64,7 @@ helm.sh/chart: {{ .root.Chart.Name }}-{{ .root.Chart.Version }}
 {{- $types := list -}}
 {{- $specs := .Files.Get "config/workloads.yaml" | fromYaml -}}
 {{- range $name := (include "flts.installed" . | fromJson).names -}}
-{{- with (index $specs $name).trains }}{{ $types = append $types . }}{{ end -}}
+{{- with (index $specs $name).trains }}{{ $types = concat $types (splitList "," .) }}{{ end -}}
 {{- end -}}
 {{- sortAlpha $types | join "," -}}
 {{- end }}

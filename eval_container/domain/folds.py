@@ -1,7 +1,7 @@
-"""The losses of LINEAR and of the baselines in the expanding folds of the training rows.
+"""The losses of a closed form and of the baselines in the expanding folds of the training rows.
 
-They give the gate more pieces where the held-out rows have few. A fold's forecasts do not come from bundles: LINEAR is
-solved again on each fold's rows (`flts.forecasting.linear.folds`), and its forecasts are the mean, also with
+They give the gate more pieces where the held-out rows have few. A fold's forecasts do not come from bundles: LINEAR and
+THETA are solved again on each fold's rows (`flts.forecasting.folds`), and their forecasts are the mean, also with
 ``POINT=median``. Prophet, HOLT and the networks have no folds.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 from eval_container.domain.gate import Contest
 from eval_container.domain.scoring import HeldOut, counted_steps
 from eval_container.domain.step_scores import horizon_losses
-from flts.forecasting.linear.folds import Fold
+from flts.forecasting.folds import Fold
 from flts.forecasting.series import FloatArray
 
 
@@ -49,5 +49,5 @@ def fold_contests(folds: Iterable[Fold], best: str, divisors: FloatArray, held_o
         unit = float(baselines[best].mean()) if best in baselines else np.nan
         if np.isfinite(unit) and unit > 0:
             finite = {name: own / unit for name, own in baselines.items() if np.isfinite(own).all()}
-            contests.append(Contest(losses(fold.linear, fold) / unit, finite, fold.rows))
+            contests.append(Contest(losses(fold.candidate, fold) / unit, finite, fold.rows))
     return contests

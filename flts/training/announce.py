@@ -14,7 +14,7 @@ from flts.observability.logs import get_logger
 from flts.observability.metrics import TRAINING_OUTCOMES, begin_at_zero
 from flts.runtime.adapters import Adapters
 from flts.storage import layout
-from flts.trainers import Trainer
+from flts.trainers import Trainer, trained_on
 
 MAX_ERROR_CHARACTERS = 2000
 
@@ -81,9 +81,10 @@ def announce_failure(
             error=message[:MAX_ERROR_CHARACTERS],
             error_code=code,
         )
-        for model_type in trainer.model_types:
+        model_types = trained_on(trainer.model_types, event.rows, event.columns)
+        for model_type in model_types:
             adapters.metrics.trainings.labels(model_type=model_type, outcome="failed").inc()
-        return [training_failed(event, model_type, message, now) for model_type in trainer.model_types]
+        return [training_failed(event, model_type, message, now) for model_type in model_types]
 
     return on_exhausted
 

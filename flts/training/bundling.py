@@ -107,7 +107,7 @@ def make_bundle(
 
 
 def _direct(bundle: Bundle, fitted: FittedModel, data: TrainingSet, threads: int) -> tuple[Bundle, bytes]:
-    """Return the bundle of a direct model that reads no past, so that its residuals are given, and its file."""
+    """Return the bundle of a direct model, whose residuals are given, and its file."""
     assert fitted.residuals is not None
     started = time.perf_counter()
     steps = {step: each for step, each in fitted.residuals.items() if step <= bundle.horizon_steps}
@@ -163,6 +163,7 @@ def _without_intervals(fitted: FittedModel, data: TrainingSet, identity: Identit
         metrics=dict(fitted.metrics),
         reason=None if recipe.varying_targets else "all_constant",
         inputs=inputs,
+        seasons=fitted.seasons,
         future_columns=recipe.known_ahead if FUTURE in inputs else (),
     )
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from flts.bundle.tensors import InputKind
+from flts.forecasting.direct import PAST
 from flts.forecasting.fitted import FittedRecipe
 from flts.forecasting.limits import Limits
 from flts.forecasting.quantiles import Point
@@ -55,11 +56,14 @@ class FittedModel:
     """Residuals in raw units by steps ahead; None: computed with the exported model on the calibration tail."""
     history: tuple[Mapping[str, float | None], ...] = ()
     """Metrics of each epoch."""
+    seasons: tuple[int, ...] = ()
+    """Lengths in rows of the seasons of a direct model's ``places``."""
 
     @property
     def window_steps(self) -> int:
-        """Rows of a window; 1 for a model of times, and for a direct model, which reads no values of the past."""
-        return self.check_inputs[WINDOW_INPUT].shape[1] if self.input_kind == "window" else 1
+        """Rows of a window; 1 for a model that reads no values of the past."""
+        windows = self.check_inputs.get(WINDOW_INPUT if self.input_kind == "window" else PAST)
+        return 1 if windows is None else windows.shape[1]
 
     @property
     def horizon_steps(self) -> int:

@@ -21,13 +21,13 @@ from flts.contracts.events import TrainingData
 from flts.errors import RejectedError
 from flts.forecasting.direct import CLOCK, FUTURE, PAST, PLACES, SECONDS, DirectInputs, can_continue
 from flts.forecasting.fitted import FittedRecipe
-from flts.forecasting.intervals import LEVELS, Intervals, calibrate, calibration_steps
+from flts.forecasting.intervals import LEVELS, Intervals, calibrate
 from flts.forecasting.linear.calendar import Calendar
 from flts.forecasting.linear.fit import choose_linear, solve_linear
 from flts.forecasting.linear.known import TakenOut
-from flts.forecasting.linear.model import LinearModel, path_residuals, spread
+from flts.forecasting.linear.model import LinearModel, spread
 from flts.forecasting.linear.rows import table_of
-from flts.forecasting.linear.table import LinearTable, Origins
+from flts.forecasting.linear.table import Origins
 from flts.forecasting.places import TURNS
 from flts.forecasting.recipe import Features, measured_only
 from flts.forecasting.rolling import Inputs
@@ -39,12 +39,11 @@ from flts.training.constant import constant_model
 from flts.training.fitting import TrainingSet
 from flts.training.linear_graph import Solved, add_linear, linear_inputs
 from flts.training.onnx_file import GraphBuilder, to_bytes
+from flts.training.residuals import judged_errors
 
 LINEAR = "LINEAR"
 LINEAR_VERSION = 3
 """Version; a change of the code that makes another model of the same rows raises it. Part of train_hash."""
-RESIDUAL_PATHS = 1_024
-"""Paths of the calibration tail whose errors calibrate the intervals at most; neighbours have similar errors."""
 CHECK_WINDOWS, PROBE_WINDOWS = 16, 2
 """Windows of the training rows on which the ONNX file is compared with the model, and those of them in the bundle."""
 
@@ -108,7 +107,11 @@ def make_linear(
         alive=alive,
     )
     table, _ = prepared.effects.at(stop_stop)
-    intervals, metrics = _judged(solve_linear(table, choice, stop=stop_stop, alive=alive), table, recipe, data)
+    judged = solve_linear(table, choice, stop=stop_stop, alive=alive)
+    residuals, metrics = judged_errors(
+        judged, table, data.tails, unit=recipe.scales_of_targets, scales=data.recipe.scales_of_targets
+    )
+    intervals = calibrate(residuals, levels=LEVELS)
     table, effects = prepared.effects.at(len(features))
     solved = Solved(solve_linear(table, choice, stop=len(table), alive=alive), effects)
     return _bundled(prepared, solved, identity, intervals, metrics, data, threads)
@@ -154,41 +157,6 @@ class _Prepared:
             effect = solved.effects(future, given.get(SECONDS, np.zeros(rows, dtype=np.int64)))
         rest = model(past - effect[:, :length], places, self.calendar(turns.astype(np.float64)))
         return rest.astype(np.float64) + effect[:, length:, model.targets]
-
-
-def _judged(
-    model: LinearModel, table: LinearTable, recipe: FittedRecipe, data: TrainingSet
-) -> tuple[Intervals, dict[str, float | None]]:
-    """Return the intervals and the metrics of a model that was solved without the calibration tail."""
-    tails = data.tails
-    steps = _calibrated(tails.calibration_rows, model.horizon)
-    to_raw = recipe.scales_of_targets
-
-    def residuals(first: int, stop: int) -> FloatArray:
-        compared = np.array(steps)
-        return to_raw * path_residuals(model, table, first=first, stop=stop, most=RESIDUAL_PATHS, steps=compared)[1]
-
-    tail = residuals(tails.stop_stop, len(table))
-    scales = data.recipe.scales_of_targets
-    metrics = _errors("train", residuals(0, tails.stop_stop) / scales) | _errors("val", tail / scales)
-    return calibrate({step: tail[:, at] for at, step in enumerate(steps)}, levels=LEVELS), metrics
-
-
-def _calibrated(tail_rows: int, horizon: int) -> list[int]:
-    """Return the steps to calibrate, with the longest step that the tail contains three times."""
-    steps = {step for step in calibration_steps(tail_rows) if step <= horizon}
-    return sorted(steps | {max(1, min(horizon, tail_rows // 3))})
-
-
-def _errors(prefix: str, errors: FloatArray) -> dict[str, float | None]:
-    """Return the metrics of errors in the scaled units of the run's recipe; None without an error."""
-    known = errors[np.isfinite(errors)]
-    loss = float(np.square(known).mean()) if len(known) else None
-    return {
-        f"{prefix}_loss": loss,
-        f"{prefix}_rmse": None if loss is None else float(np.sqrt(loss)),
-        f"{prefix}_mae": float(np.abs(known).mean()) if len(known) else None,
-    }
 
 
 def _bundled(  # noqa: PLR0917 - all that one bundle is made of

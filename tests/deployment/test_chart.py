@@ -397,7 +397,7 @@ def test_complete_is_full_data_and_dev_is_small() -> None:
 def test_eval_waits_for_the_trainers_that_are_installed() -> None:
     assert environment(pods(render())["eval"])["EXPECTED_MODEL_TYPES"] == ",".join(sorted(DEFAULT_MODEL_TYPES))
     fewer = pods(render(services__trainGru__enabled="false", services__nonmlProphet__enabled="false"))
-    assert environment(fewer["eval"])["EXPECTED_MODEL_TYPES"] == "LINEAR,LSTM"
+    assert environment(fewer["eval"])["EXPECTED_MODEL_TYPES"] == "LINEAR,LSTM,THETA"
 
 
 @pytest.mark.parametrize("trainer", OFF, ids=lambda trainer: trainer.model_type)

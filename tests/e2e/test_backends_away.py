@@ -20,7 +20,6 @@ from typing import Any
 
 import pytest
 
-from flts.trainers import DEFAULT_MODEL_TYPES
 from tests.backends_away import (
     Asker,
     FragileStack,
@@ -35,6 +34,7 @@ from tests.eventually import eventually
 from tests.faulty_proxy import BLACKHOLE, REFUSE, Mode, slow, stall_after
 from tests.stack import SMALL, RunningStack, now
 from tests.stores import why_no_s3
+from tests.trainers import LONG_TYPES
 
 FAULT_SECONDS = float(os.environ.get("FLTS_FAULT_SECONDS", "60"))
 RECOVERY_SECONDS = 180.0
@@ -158,7 +158,7 @@ def test_a_run_outlives_a_backend_that_is_away(
         sys.stdout.write(line_of(row, quiet))
 
     assert run["outcome"] == "promoted", run["decision"]
-    assert {run["trained"][kind]["status"] for kind in DEFAULT_MODEL_TYPES} == {"SUCCESS"}
+    assert {run["trained"][kind]["status"] for kind in LONG_TYPES} == {"SUCCESS"}
     assert fragile.decisions(identifier, run_id) == 1
     assert fragile.dead_letters() == given_up
     assert [one.failures for one in asked] == [[], []]

@@ -20,12 +20,11 @@ from flts.contracts.events import RawData, RollbackRequest
 from flts.settings import StoreSettings
 from flts.storage.filesystem import FilesystemStore
 from flts.storage.run_store import RunStore
-from flts.trainers import DEFAULT_MODEL_TYPES
 from tests import whole_log
 from tests.eventually import eventually
 from tests.reports import report
 from tests.stack import ROOT, RunningStack
-from tests.trainers import of_models
+from tests.trainers import LONG_TYPES, of_models
 from tests.what_remains import Kept, settled
 
 pytestmark = pytest.mark.timeout(300)
@@ -101,7 +100,7 @@ def test_an_older_run_that_decides_after_a_newer_ones_promotion_is_superseded(
     try:
         older = stack.upload("disorder", seasonal_file, settings={"EPOCHS": 2})
         eventually(
-            lambda: set(of_models(stack.run(older)["trained"])) == {*DEFAULT_MODEL_TYPES} - {"LSTM"} or None,
+            lambda: set(of_models(stack.run(older)["trained"])) == {*LONG_TYPES} - {"LSTM"} or None,
             "all but LSTM",
             timeout=120,
             every=0.2,

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flts.trainers import BASELINES, DEFAULT_MODEL_TYPES
+from flts.trainers import BASELINES
 from tests.stack import SMALL, RunningStack, running_stack
 from tests.swinging import write_swinging
+from tests.trainers import LONG_TYPES
 
 WALKS = 20
 ROWS = 2500
@@ -67,7 +68,7 @@ def test_of_a_random_walk_a_baseline_is_served_with_the_reason(stack: RunningSta
     assert run["outcome"] == "promoted", run["decision"]
     assert run["decision"]["model_type"] in BASELINES
     assert run["decision"]["reasons"][0].startswith("baseline: ")
-    assert {row["model_type"] for row in run["scoreboard"]["candidates"]} == set(DEFAULT_MODEL_TYPES)
+    assert {row["model_type"] for row in run["scoreboard"]["candidates"]} == set(LONG_TYPES)
     stack.wait_served("one-walk", run["decision"]["run_id"])
     forecast = stack.forecast(stack.question("one-walk"))
     assert forecast["model_type"] == run["decision"]["model_type"]
@@ -88,9 +89,7 @@ def test_of_twenty_random_walks_at_most_one_promotes_a_model(tmp_path: Path) -> 
     promoted = [row["walk"] for row in rows if row["served"] not in BASELINES]
     lucky = [row["walk"] for row in rows if row["best_skill"] > 0]
     _report(rows, promoted=len(promoted), lucky=len(lucky))
-    assert all(row["scored"] == len(DEFAULT_MODEL_TYPES) for row in rows), (
-        "every trainer delivered a model of every walk"
-    )
+    assert all(row["scored"] == len(LONG_TYPES) for row in rows), "every trainer delivered a model of every walk"
     assert all(row["outcome"] == "promoted" for row in rows), "every walk has a served forecast"
     assert len(promoted) <= 1, promoted
 

@@ -10,10 +10,10 @@ import httpx
 import pytest
 
 from flts.contracts.champion_stage import selected_event_id, stage_of
-from flts.trainers import BASELINES, DEFAULT_MODEL_TYPES
+from flts.trainers import BASELINES
 from tests.eventually import eventually
 from tests.pipeline import Pipeline
-from tests.trainers import INSTALLED
+from tests.trainers import INSTALLED, LONG_TYPES
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -31,12 +31,12 @@ def tail(stack: Pipeline, identifier: str) -> dict[str, Any]:
 
 def test_a_model_earns_the_promotion_on_the_shipped_sample(decided: dict[str, Any]) -> None:
     assert decided["outcome"] == "promoted", decided["decision"]
-    assert decided["decision"]["model_type"] in DEFAULT_MODEL_TYPES
+    assert decided["decision"]["model_type"] in LONG_TYPES
 
 
 def test_every_trainer_and_the_references_stand_in_the_scoreboard(decided: dict[str, Any]) -> None:
     scoreboard = decided["scoreboard"]
-    assert {row["model_type"] for row in scoreboard["candidates"]} == set(DEFAULT_MODEL_TYPES)
+    assert {row["model_type"] for row in scoreboard["candidates"]} == set(LONG_TYPES)
     references = {row["name"] for row in scoreboard["references"]}
     assert references == {"persistence", "seasonal-naive", "mean"}, "LINEAR takes the place of ridge"
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from flts.trainers import DEFAULT_MODEL_TYPES
 from tests.eventually import eventually
 from tests.stack import RunningStack
+from tests.trainers import LONG_TYPES
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -42,7 +42,7 @@ def test_a_service_killed_in_the_middle_of_its_work_is_made_up_for(
     assert stack.pid(service) != victim
     assert run["outcome"] == "promoted", run["decision"]
     assert len(stack.decisions(identifier, run_id)) == 1
-    assert {run["trained"][kind]["status"] for kind in DEFAULT_MODEL_TYPES} == {"SUCCESS"}
+    assert {run["trained"][kind]["status"] for kind in LONG_TYPES} == {"SUCCESS"}
     stack.wait_served(identifier, run["decision"]["run_id"])
     with stack.gateway as client:
         body = client.get(f"/datasets/{identifier}/tail").json()

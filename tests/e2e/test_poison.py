@@ -26,13 +26,12 @@ from flts.contracts.lifecycle import RunState
 from flts.contracts.topics import ALL
 from flts.storage.ports import ObjectStore
 from flts.storage.run_store import RunStore
-from flts.trainers import DEFAULT_MODEL_TYPES
 from tests.brokers import Bus
 from tests.eventually import eventually
 from tests.pipeline import Pipeline
 from tests.poison import CLAIMED, CODES, UNREADABLE, Poison, has_claim, poison
 from tests.reports import report
-from tests.trainers import INSTALLED
+from tests.trainers import INSTALLED, LONG_TYPES
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.long]
 
@@ -46,7 +45,7 @@ GROUPS = {
 """Consumer groups that dead-letter an unreadable message, by topic; topics without such a group are omitted."""
 MENDED = {"raw-data": ("preprocess",), "training-data": INSTALLED, "inference-data": ("inference-worker",)}
 """Groups that dead-letter a message with a wrong claim. Eval reads the objects later, and its gate names the error."""
-ONCE = Counter((kind, status) for kind in DEFAULT_MODEL_TYPES for status in ("FAILED", "SUCCESS"))
+ONCE = Counter((kind, status) for kind in LONG_TYPES for status in ("FAILED", "SUCCESS"))
 READING_ALL = {topic.name: ["fastapi-app"] for topic in ALL} | {
     "model-selected": ["fastapi-app", "inference", "inference-worker"],
     "model-training": ["fastapi-app", "eval"],

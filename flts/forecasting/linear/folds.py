@@ -1,139 +1,29 @@
-"""Forecasts of LINEAR and of the baselines from expanding folds of the training rows.
-
-A fold is fitted on the first rows and forecasts the rows after them. LINEAR is a closed form, so that solving it again
-costs little. Other model types have no folds, because each of their fits needs the model's own trainer.
-"""
+"""LINEAR on expanding folds of the training rows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
-from itertools import pairwise
-
-import numpy as np
-
 from flts.forecasting.fitted import FittedRecipe
-from flts.forecasting.limits import AUTOMATIC, LimitRules, find_limits
+from flts.forecasting.folds import ClosedForm
 from flts.forecasting.linear.fit import choose_linear, solve_linear
 from flts.forecasting.linear.fitting import ORIGINS_PER_STEP
 from flts.forecasting.linear.known import TakenOut
 from flts.forecasting.linear.model import path_residuals
 from flts.forecasting.linear.rows import seasons_shown, table_of
 from flts.forecasting.linear.table import NoLinearError
-from flts.forecasting.recipe import Features, measured_only, observed_targets, unscale_targets
-from flts.forecasting.series import FloatArray, IntArray, segment_starts
-from flts.forecasting.splits import Tails, tails
-
-EDGES = (0.4, 0.55, 0.7, 0.85, 1.0)
-"""Shares of the training rows: a fold is fitted on the rows before an edge and forecasts the rows up to the next."""
+from flts.forecasting.recipe import Features, measured_only
+from flts.forecasting.series import FloatArray, IntArray
+from flts.forecasting.splits import Tails
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Fold:
-    """The forecasts of one fold.
-
-    Parameters
-    ----------
-    rows : (n,)
-        Training rows of the first forecast steps, increasing.
-    actual : (n, H, m)
-        Observed values of the varying targets, raw; NaN where the cell was imputed.
-    linear : (n, H, m)
-        Raw forecasts of LINEAR; NaN where ``actual`` is NaN.
-    baselines : mapping of (n, H, m)
-        Raw forecasts by model type.
-    """
-
-    rows: IntArray
-    actual: FloatArray
-    linear: FloatArray
-    baselines: Mapping[str, FloatArray]
+def _seasons(_recipe: FittedRecipe, features: Features, own: Tails) -> tuple[int, ...]:
+    return seasons_shown(features.grid, own.fit_stop)
 
 
-def linear_folds(
-    recipe: FittedRecipe,
-    features: Features,
-    *,
-    horizon: int,
-    shares: tuple[float, float],
-    season: int | None,
-    most: int,
-    alive: Callable[[], None],
-    limit_rules: LimitRules = AUTOMATIC,
-) -> Iterator[Fold]:
-    """Fit LINEAR on the first 40, 55, 70 and 85 % of the training rows, and forecast the next 15 % of each.
-
-    As in its trainer, LINEAR chooses on the stopping tail of a fold's own rows and is solved on all of them. So no
-    choice depends on a later row. A fold is left out if its rows are too few for LINEAR, fewer than 4 per step of the
-    horizon, or show fewer seasons than all training rows do: it would measure another model than the one in the bundle.
-
-    Parameters
-    ----------
-    recipe : FittedRecipe
-        The run's.
-    features : Features
-        All training rows, made with ``recipe``.
-    horizon : int
-        H, steps.
-    shares : (2,)
-        Of the stopping tail and of the calibration tail (``STOP_TAIL``, ``CALIBRATION_TAIL``).
-    season : int, optional
-        Rows that seasonal-naive's bundle repeats; None if there is no such bundle.
-    most : int
-        Origins of a fold at most, evenly spread.
-    alive : callable
-        Called before each fold.
-    limit_rules : LimitRules
-        Of the run; they apply to LINEAR, since a baseline of values within bounds is within them.
-    """
-    recipe, features = measured_only(recipe, features)
-    split = partial(tails, stop_tail=shares[0], calibration_tail=shares[1])
-    seasons = seasons_shown(features.grid, split(len(features)).fit_stop)
-    for stop, end in pairwise(int(len(features) * edge) for edge in EDGES):
-        own = split(stop)
-        if end - stop < horizon or stop < ORIGINS_PER_STEP * horizon or own.fit_stop < 1:
-            continue
-        if seasons_shown(features.grid, own.fit_stop) != seasons:
-            continue
-        alive()
-        try:
-            fold = forecast_after(
-                own, recipe, _before(features, end), horizon=horizon, season=season, most=most, limit_rules=limit_rules
-            )
-        except NoLinearError:
-            continue
-        if len(fold.rows):
-            yield fold
-
-
-def forecast_after(
-    own: Tails,
-    recipe: FittedRecipe,
-    features: Features,
-    *,
-    horizon: int,
-    season: int | None,
-    most: int,
-    limit_rules: LimitRules = AUTOMATIC,
-) -> Fold:
-    """Fit on the rows of ``own``, and forecast the rows after them up to the last one.
-
-    Parameters
-    ----------
-    own : Tails
-        Of the rows to fit on.
-    recipe, features : FittedRecipe, Features
-        As `flts.forecasting.recipe.measured_only` returns them; ``features`` also contains the rows to forecast.
-    horizon, season, most, limit_rules
-        See `linear_folds`.
-
-    Raises
-    ------
-    NoLinearError
-        If the rows to fit on are too few.
-    """
-    stop, end = own.n_rows, len(features)
+def _path_errors(
+    recipe: FittedRecipe, features: Features, own: Tails, horizon: int, most: int
+) -> tuple[IntArray, FloatArray]:
+    """Choose on the stopping tail, and solve on all rows of the tails, as LINEAR's trainer does."""
+    stop = own.n_rows
     table, _ = table_of(features, fit_stop=own.fit_stop)
     effects = TakenOut.of(table, recipe, features)
     choice = choose_linear(
@@ -145,45 +35,9 @@ def forecast_after(
     )
     table, _ = effects.at(stop)
     model = solve_linear(table, choice, stop=stop)
-    rows, residuals = path_residuals(model, table, first=stop, stop=end, most=most, whole=True)
-    observed = observed_targets(recipe, features)
-    actual = observed[rows[:, None] + np.arange(horizon)]
-    linear = actual - residuals * recipe.scales_of_targets
-    limits = find_limits(recipe, _before(features, stop), limit_rules)
-    return Fold(
-        rows, actual, np.clip(linear, *limits), _baselines(recipe, features, own, observed, rows, horizon, season)
-    )
+    rows, errors = path_residuals(model, table, first=stop, stop=len(features), most=most, whole=True)
+    return rows, errors * recipe.scales_of_targets
 
 
-def _baselines(  # noqa: PLR0917 - all that one fold is made of
-    recipe: FittedRecipe,
-    features: Features,
-    own: Tails,
-    observed: FloatArray,
-    rows: IntArray,
-    horizon: int,
-    season: int | None,
-) -> dict[str, FloatArray]:
-    """Return the forecasts of the baselines by the rules of `flts.forecasting.baselines`.
-
-    The mean is that of the rows before the calibration tail. An origin without a whole season before it in its segment
-    gets persistence's forecast.
-    """
-    filled = unscale_targets(recipe, features.values[:, recipe.varying_columns])
-    last = np.repeat(filled[rows - 1][:, None], horizon, axis=1)
-    known = np.isfinite(observed[: own.stop_stop])
-    counts = known.sum(axis=0)
-    sums = np.where(known, observed[: own.stop_stop], 0.0).sum(axis=0)
-    mean = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
-    found = {"PERSISTENCE": last, "MEAN": np.broadcast_to(mean, last.shape)}
-    if season is not None:
-        whole = rows - segment_starts(features.times, features.grid)[rows - 1] >= season
-        before = rows[:, None] - season + np.arange(horizon) % season
-        found["SEASONAL_NAIVE"] = np.where(whole[:, None, None], filled[np.maximum(before, 0)], last)
-    return found
-
-
-def _before(features: Features, stop: int) -> Features:
-    return replace(
-        features, times=features.times[:stop], values=features.values[:stop], imputed=features.imputed[:stop]
-    )
+LINEAR_FORM = ClosedForm(measured_only, _seasons, _path_errors, NoLinearError, ORIGINS_PER_STEP)
+"""Its choices need some origins per step, because each step has weights of its own."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -161,8 +162,31 @@ class LinearModel:
         return np.ascontiguousarray(raw, dtype=np.float32)
 
 
+class PathModel(Protocol):
+    """Forecasts all steps at once, as `LinearModel` does."""
+
+    @property
+    def targets(self) -> IntArray:
+        """Columns that are forecast, (k,)."""
+        ...
+
+    @property
+    def horizon(self) -> int:
+        """Steps H."""
+        ...
+
+    @property
+    def rows_required(self) -> int:
+        """Rows L of the past."""
+        ...
+
+    def __call__(self, past: FloatArray, places: IntArray, clock: FloatArray, /) -> FloatArray | Float32Array:
+        """Forecast (b, H, k); see `LinearModel.__call__`."""
+        ...
+
+
 def path_residuals(
-    model: LinearModel,
+    model: PathModel,
     table: LinearTable,
     *,
     first: int,
@@ -175,7 +199,7 @@ def path_residuals(
 
     Parameters
     ----------
-    model : LinearModel
+    model : PathModel
     table : LinearTable
     first, stop : int
         Rows; the first step of each path is one of them, and no step at ``stop`` or later is compared.

@@ -14,13 +14,16 @@ from flts.settings import WindowSettings
 from flts.trainers import (
     BASELINES,
     DEFAULT_MODEL_TYPES,
+    MOST_COLUMNS,
     RECORDED_BY_EVAL,
+    SHORT_ROWS,
     TRAINERS,
     Trainer,
     announced_after,
     known_model_types,
     trained_by,
     trained_in,
+    trained_on,
     trainer_of,
     trainers_for,
 )
@@ -74,19 +77,28 @@ def test_names_and_ports_are_taken_once() -> None:
 
 
 def test_what_is_trained_by_default_is_the_designs() -> None:
-    assert DEFAULT_MODEL_TYPES == ("GRU", "LSTM", "PROPHET", "LINEAR")
+    assert DEFAULT_MODEL_TYPES == ("GRU", "LSTM", "PROPHET", "LINEAR", "THETA")
     assert trained_by("eval") == ()
-    assert trained_by("nonml-baseline") == ("LINEAR", *BASELINES)
+    assert trained_by("nonml-baseline") == ("LINEAR", "THETA", *BASELINES)
 
 
 def test_a_candidate_beside_the_baselines_is_announced_before_them_and_recorded_by_eval() -> None:
-    assert RECORDED_BY_EVAL == ("LINEAR",)
-    assert announced_after("LINEAR") == BASELINES
+    assert RECORDED_BY_EVAL == ("LINEAR", "THETA")
+    assert announced_after("LINEAR") == ("THETA", *BASELINES)
     assert announced_after("RIDGE") == ("MEAN",)
     assert announced_after("GRU") == announced_after("MY_NET") == ()
     assert known_model_types(("linear",)) == ("LINEAR",)
     assert [trainer.deployment for trainer in trainers_for(("LINEAR",))] == ["nonml-baseline"]
     assert [trainer.deployment for trainer in trainers_for(("LSTM",))] == ["train-lstm", "nonml-baseline"]
+
+
+def test_theta_is_trained_on_short_series_only_and_no_installation_waits_for_it_alone() -> None:
+    assert trained_on(("GRU", "THETA"), SHORT_ROWS - 1, MOST_COLUMNS) == ("GRU", "THETA")
+    assert trained_on(("GRU", "THETA", "MEAN"), SHORT_ROWS, 1) == ("GRU", "MEAN")
+    assert trained_on(("GRU", "THETA", "MEAN"), 50, MOST_COLUMNS + 1) == ("GRU", "MEAN")
+    assert known_model_types(("theta", "LINEAR")) == ("THETA", "LINEAR")
+    with pytest.raises(ValueError, match="theta is trained on fewer than 500 rows only: name another model type too"):
+        known_model_types(("theta",))
 
 
 def test_model_types_are_named_once_and_unknown_ones_refused() -> None:

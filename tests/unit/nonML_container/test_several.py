@@ -19,7 +19,7 @@ from flts.contracts.lifecycle import RunState
 from flts.errors import RejectedError
 from flts.forecasting.grid import FixedGrid
 from flts.forecasting.series import Series
-from flts.trainers import BASELINES
+from flts.trainers import BASELINES, SHORT_ROWS
 from nonML_container.handler import train_in_child
 from nonML_container.settings import NonmlSettings
 from tests.training_sets import (
@@ -46,12 +46,12 @@ def stage(stored: Stored) -> Any:
     return stored.run_store.stages.read("made", stored.event.pipeline_run_id, "nonml-baseline")
 
 
-def test_one_message_makes_linear_and_then_every_baseline(load: Any, tmp_path: Path) -> None:
+def test_one_message_makes_the_candidates_and_then_every_baseline(load: Any, tmp_path: Path) -> None:
     stored = store_dataset(tmp_path, made_series(ROWS))
 
     events = trained(stored, load(MODEL_TYPE="BASELINE"))
 
-    assert tuple(events) == ("LINEAR", *BASELINES)
+    assert tuple(events) == ("LINEAR", "THETA", *BASELINES)
     for kind, event in events.items():
         assert (event.status, event.mlflow_run_id, event.reused) == ("SUCCESS", None, False)
         assert event.event_id == derived_event_id(stored.event.event_id, f"trained-{kind}")
@@ -100,6 +100,7 @@ def test_a_damaged_bundle_is_made_again(load: Any, tmp_path: Path) -> None:
 
     assert {kind: event.reused for kind, event in again.items()} == {
         "LINEAR": True,
+        "THETA": True,
         "PERSISTENCE": True,
         "SEASONAL_NAIVE": True,
         "RIDGE": False,
@@ -112,18 +113,19 @@ def test_a_damaged_bundle_is_made_again(load: Any, tmp_path: Path) -> None:
 def test_a_baseline_that_the_rows_do_not_have_is_left_out(load: Any, tmp_path: Path) -> None:
     stored = store_dataset(tmp_path, made_series(200))
 
-    assert set(trained(stored, load(MODEL_TYPE="BASELINE"))) == {"LINEAR", "PERSISTENCE", "RIDGE", "MEAN"}
+    assert set(trained(stored, load(MODEL_TYPE="BASELINE"))) == {"LINEAR", "THETA", "PERSISTENCE", "RIDGE", "MEAN"}
 
 
-def test_rows_in_which_nothing_varies_have_linear_alone(load: Any, tmp_path: Path) -> None:
+def test_rows_in_which_nothing_varies_have_candidates_alone(load: Any, tmp_path: Path) -> None:
     series = Series(STEP * np.arange(ROWS), ("flat",), np.full((ROWS, 1), 3.0), FixedGrid(STEP))
     stored = store_dataset(tmp_path, series)
 
     events = trained(stored, load(MODEL_TYPE="BASELINE"))
 
-    assert tuple(events) == ("LINEAR",)
-    assert events["LINEAR"].bundle is not None
-    assert fetch_bundle(stored.store, events["LINEAR"].bundle)[0].reason == "all_constant"
+    assert tuple(events) == ("LINEAR", "THETA")
+    for event in events.values():
+        assert event.bundle is not None
+        assert fetch_bundle(stored.store, event.bundle)[0].reason == "all_constant"
     assert stage(stored)["status"] == "done"
 
 
@@ -139,7 +141,7 @@ def test_linear_forecasts_the_steps_of_one_pass(load: Any, tmp_path: Path) -> No
     assert event.metrics["val_rmse"] is not None
 
 
-def test_rows_that_linear_cannot_be_fitted_on_have_a_failure_that_a_repeat_announces_again(
+def test_rows_that_a_candidate_cannot_be_fitted_on_have_a_failure_that_a_repeat_announces_again(
     load: Any, tmp_path: Path
 ) -> None:
     stored = store_dataset(tmp_path, made_series(8))
@@ -150,20 +152,30 @@ def test_rows_that_linear_cannot_be_fitted_on_have_a_failure_that_a_repeat_annou
     again = trained(stored, settings)
 
     failed = first["LINEAR"]
-    assert tuple(first) == tuple(again) == ("LINEAR", "PERSISTENCE", "MEAN")
+    assert tuple(first) == tuple(again) == ("LINEAR", "THETA", "PERSISTENCE", "MEAN")
     assert (failed.status, failed.bundle) == ("FAILED", None)
     assert failed.error is not None
     assert "fewer than 8 windows" in failed.error
     assert (again["LINEAR"].event_id, again["LINEAR"].error) == (failed.event_id, failed.error)
-    assert stage(stored)["failed"] == {"LINEAR": failed.error}
+    assert first["THETA"].error == "THETA is fitted on at least 16 rows, there are 7"
+    assert stage(stored)["failed"] == {kind: first[kind].error for kind in ("LINEAR", "THETA")}
 
 
-def test_a_message_that_the_last_release_handled_has_linear_now(load: Any, tmp_path: Path) -> None:
+def test_a_message_that_the_last_release_handled_has_the_candidates_now(load: Any, tmp_path: Path) -> None:
     stored = store_dataset(tmp_path, made_series(ROWS))
     bundles = dict.fromkeys(("PERSISTENCE", "MEAN"))
     stored.run_store.stages.put("made", stored.event.pipeline_run_id, "nonml-baseline", "done", bundles=bundles)
 
-    assert tuple(trained(stored, load(MODEL_TYPE="BASELINE"))) == ("LINEAR", "PERSISTENCE", "MEAN")
+    assert tuple(trained(stored, load(MODEL_TYPE="BASELINE"))) == ("LINEAR", "THETA", "PERSISTENCE", "MEAN")
+
+
+def test_theta_is_made_of_short_series_only(load: Any, tmp_path: Path) -> None:
+    short = store_dataset(tmp_path / "short", made_series(SHORT_ROWS - 1))
+    long = store_dataset(tmp_path / "long", made_series(SHORT_ROWS))
+    settings = load(MODEL_TYPE="BASELINE")
+
+    assert trained(short, settings)["THETA"].status == "SUCCESS"
+    assert tuple(trained(long, settings)) == ("LINEAR", *BASELINES)
 
 
 def test_a_run_that_has_ended_gets_no_baseline(load: Any, tmp_path: Path) -> None:
@@ -193,7 +205,7 @@ def test_the_child_imports_neither_torch_nor_prophet_nor_mlflow(load: Any) -> No
 
 def test_a_target_that_is_never_negative_has_no_forecast_and_no_bound_below_0(load: Any, tmp_path: Path) -> None:
     stored = store_dataset(tmp_path, touching_zero(ROWS))
-    fitted = {"LINEAR": ROWS, "PERSISTENCE": 0, "SEASONAL_NAIVE": ROWS, "RIDGE": 360, "MEAN": 360}
+    fitted = {"LINEAR": ROWS, "THETA": ROWS, "PERSISTENCE": 0, "SEASONAL_NAIVE": ROWS, "RIDGE": 360, "MEAN": 360}
 
     events = trained(stored, load(MODEL_TYPE="BASELINE"))
 

@@ -5,7 +5,7 @@ import pytest
 
 from eval_container.domain.folds import fold_contests
 from eval_container.domain.scoring import HeldOut, Pass
-from flts.forecasting.linear.folds import Fold
+from flts.forecasting.folds import Fold
 from tests.chance_folds import judged, random_walk, trend_and_season
 
 ROWS = np.arange(40, 44)

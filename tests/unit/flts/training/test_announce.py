@@ -40,8 +40,8 @@ def test_a_trainer_of_several_model_types_gives_up_each(tmp_path: Path) -> None:
 
     events = give_up(stored.event, None, "killed")
 
-    assert tuple(event.model_type for event in events) == ("LINEAR", *BASELINES)
-    assert len({event.event_id for event in events}) == len({event.run_id for event in events}) == 5
+    assert tuple(event.model_type for event in events) == ("LINEAR", "THETA", *BASELINES)
+    assert len({event.event_id for event in events}) == len({event.run_id for event in events}) == 6
 
 
 def test_a_repeat_of_giving_up_makes_the_same_event(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ import pytest
 
 from flts.bundle.forecaster import Forecaster
 from flts.bundle.model import BundleModel
-from flts.forecasting.linear.folds import Fold, forecast_after, linear_folds
+from flts.forecasting.folds import Fold, expanding_folds, forecast_after
+from flts.forecasting.linear.folds import LINEAR_FORM
 from flts.forecasting.recipe import RecipeSpec, fit_recipe, measured_only, transform
 from flts.forecasting.series import FloatArray, Series
 from flts.forecasting.splits import as_train, tails
@@ -21,8 +22,18 @@ HORIZON = 6
 def folds_of(series: Series, *, horizon: int = HORIZON, season: int | None = 12, most: int = 1_000) -> list[Fold]:
     recipe = fit_recipe(as_train(series), RecipeSpec())
     features = transform(recipe, series)
-    folds = linear_folds(recipe, features, horizon=horizon, shares=SHARES, season=season, most=most, alive=lambda: None)
-    return list(folds)
+    return list(
+        expanding_folds(
+            LINEAR_FORM,
+            recipe,
+            features,
+            horizon=horizon,
+            shares=SHARES,
+            season=season,
+            most=most,
+            alive=lambda: None,
+        )
+    )
 
 
 def values(rows: int = 132) -> FloatArray:
@@ -37,7 +48,7 @@ def test_each_fold_forecasts_the_rows_after_its_own() -> None:
     for fold in folds:
         ahead = fold.rows[:, None] + np.arange(HORIZON)
         assert fold.actual[..., 0] == pytest.approx(values()[ahead])
-        assert np.abs(fold.linear - fold.actual).mean() < 5
+        assert np.abs(fold.candidate - fold.actual).mean() < 5
         assert fold.baselines["PERSISTENCE"][..., 0] == pytest.approx(np.repeat(values()[fold.rows - 1][:, None], 6, 1))
         assert fold.baselines["SEASONAL_NAIVE"][..., 0] == pytest.approx(values()[ahead - 12])
 
@@ -88,7 +99,7 @@ def test_a_fold_is_what_linear_trained_on_its_rows_alone_forecasts() -> None:
     fold = folds_of(series)[2]
 
     expected = Forecaster(BundleModel(*bundle)).forecast_origins(series, fold.rows, HORIZON)
-    assert fold.linear == pytest.approx(expected, rel=1e-3)
+    assert fold.candidate == pytest.approx(expected, rel=1e-3)
 
 
 def test_no_later_row_changes_a_forecast() -> None:
@@ -97,7 +108,7 @@ def test_no_later_row_changes_a_forecast() -> None:
 
     before, after = (folds_of(monthly(each))[2] for each in (values(), changed))
 
-    assert before.linear[0] == pytest.approx(after.linear[0], rel=1e-6)
+    assert before.candidate[0] == pytest.approx(after.candidate[0], rel=1e-6)
     assert before.actual[0] != pytest.approx(after.actual[0], rel=1e-2)
 
 
@@ -108,9 +119,11 @@ def test_forecasts_of_values_that_were_never_negative_are_not_negative() -> None
     own, features = measured_only(recipe, transform(recipe, series))
     shares = tails(70, stop_tail=SHARES[0], calibration_tail=SHARES[1])
 
-    fold = forecast_after(shares, own, features, horizon=12, season=None, most=100)
-    free = forecast_after(shares, own, features, horizon=12, season=None, most=100, limit_rules=(None, 70.0))
+    fold = forecast_after(LINEAR_FORM, shares, own, features, horizon=12, season=None, most=100)
+    free = forecast_after(
+        LINEAR_FORM, shares, own, features, horizon=12, season=None, most=100, limit_rules=(None, 70.0)
+    )
 
-    assert fold.linear.min() == 0
-    assert free.linear.min() < 0
-    np.testing.assert_array_equal(fold.linear, np.maximum(free.linear, 0))
+    assert fold.candidate.min() == 0
+    assert free.candidate.min() < 0
+    np.testing.assert_array_equal(fold.candidate, np.maximum(free.candidate, 0))

@@ -1,0 +1,1 @@
+"""THETA: Theta and damped trend with a season, for short series."""
