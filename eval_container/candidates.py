@@ -19,7 +19,7 @@ from flts.contracts.claim_check import ClaimCheck
 from flts.contracts.events import ModelTraining, TrainingData
 from flts.contracts.ids import derived_run_id
 from flts.errors import RejectedError
-from flts.forecasting.recipe import FittedRecipe, measured_only, targets_only
+from flts.forecasting.recipe import FittedRecipe, forecast_or_known, measured_only, targets_only
 from flts.forecasting.series import Series
 from flts.observability.logs import get_logger
 from flts.storage.claimed_frames import read_claimed_features
@@ -157,11 +157,12 @@ def load_champion(
 
 
 def _recipes(store: ObjectStore, data: TrainingData, recipe: FittedRecipe) -> Iterator[FittedRecipe]:
-    """Yield the recipes that a candidate may have: the run's, and those that LINEAR and THETA make from its rows."""
+    """Yield the recipes that a candidate may have: the run's, and those of LINEAR, THETA and Prophet."""
     yield recipe
     features = read_claimed_features(store, data.claim())
     yield measured_only(recipe, features)[0]
     yield targets_only(recipe, features)[0]
+    yield forecast_or_known(recipe, features)[0]
 
 
 def _stored_baseline(

@@ -46,7 +46,7 @@ class LinearFitter:
         self.fits = 0
         self._export_error = export_error
 
-    def hash_parts(self, settings: TrainingSettings) -> Mapping[str, Any]:  # noqa: ARG002 - Fitter's signature
+    def hash_parts(self, settings: TrainingSettings, horizon: int | None) -> Mapping[str, Any]:  # noqa: ARG002 - as every Fitter
         return {"solver": "lstsq"}
 
     def fit(self, data: TrainingSet, settings: TrainingSettings, report: Report) -> FittedModel:

@@ -307,6 +307,15 @@ def measured_only(recipe: FittedRecipe, features: Features) -> tuple[FittedRecip
     return _rescaled(recipe, features, recipe.columns)
 
 
+def forecast_or_known(recipe: FittedRecipe, features: Features) -> tuple[FittedRecipe, Features]:
+    """Return the recipe of a model that reads the targets and what is known ahead, and the rows transformed by it.
+
+    Otherwise see `measured_only`, which it equals if there are no other columns.
+    """
+    known = {*recipe.targets, *recipe.known_ahead}
+    return _rescaled(recipe, features, tuple(name for name in recipe.columns if name in known))
+
+
 def scale_targets(recipe: FittedRecipe, raw: FloatArray) -> FloatArray:
     """Scale varying targets, (..., m) in raw units, without clipping."""
     return (raw - recipe.offsets_of_targets) / recipe.scales_of_targets + recipe.add

@@ -88,6 +88,8 @@ def make_bundle(
         ``export_mismatch`` if the ONNX file's forecasts of held-out inputs differ from the trainer's by more than 1e-4;
         ``bad_bundle`` if a reader would not accept the bundle.
     """
+    if fitted.recipe is not None:
+        data = replace(data, recipe=fitted.recipe)
     bundle = _without_intervals(fitted, data, identity)
     started = time.perf_counter()
     if fitted.input_kind == "direct":

@@ -33,6 +33,8 @@ class TrainingSet:
     """Lowest and highest value of forecasts of varying targets in raw units, None without one."""
     point: Point = "mean"
     """``median``: the bundle moves its forecasts by the median residual."""
+    horizon: int | None = None
+    """Steps that the run's models are judged at and served for (``TrainingData.horizon_steps``)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,6 +60,8 @@ class FittedModel:
     """Metrics of each epoch."""
     seasons: tuple[int, ...] = ()
     """Lengths in rows of the seasons of a direct model's ``places``."""
+    recipe: FittedRecipe | None = None
+    """Recipe of the model's inputs and units; None: that of the training rows."""
 
     @property
     def window_steps(self) -> int:
@@ -91,8 +95,10 @@ class Report(Protocol):
 class Fitter(Protocol[SettingsT_contra]):
     """A model type's fit: an object or a module with these functions."""
 
-    def hash_parts(self, settings: SettingsT_contra) -> Mapping[str, Any]:
-        """Return all that determines the fit besides the data and the model's own settings: versions of libraries.
+    def hash_parts(self, settings: SettingsT_contra, horizon: int | None) -> Mapping[str, Any]:
+        """Return all that determines the fit besides the data and the model's own settings.
+
+        It is the versions of libraries, and ``horizon`` (`TrainingSet.horizon`) if the model depends on it.
 
         These values are part of train_hash and are parameters of the MLflow run.
         """

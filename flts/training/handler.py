@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
@@ -171,7 +172,7 @@ class TrainOnDataset(Generic[SettingsT]):
 
     def _identity(self, event: TrainingData, settings: SettingsT) -> Identity:
         parts = {
-            **self._fitter.hash_parts(settings),
+            **self._fitter.hash_parts(settings, event.horizon_steps),
             "settings": self._own(settings),
             "trainer_version": TRAINER_VERSION,
         }
@@ -209,6 +210,7 @@ class TrainOnDataset(Generic[SettingsT]):
         with Record(self._adapters.tracker, event, run_id, self._parameters(event, settings)) as record:
             report.record = record
             data = claimed_training_set(self._adapters.store, event, settings)
+            data = replace(data, horizon=event.horizon_steps)
             log_feature_summary(data, settings)
             self._refuse_short_passes(data, horizon_steps(event, settings), settings)
             log.info("train_start", train_hash=identity.train_hash)
@@ -254,7 +256,7 @@ class TrainOnDataset(Generic[SettingsT]):
             "model_type": self._trainer.model_type,
             "config_hash": event.config_hash,
             **self._own(settings),
-            **self._fitter.hash_parts(settings),
+            **self._fitter.hash_parts(settings, event.horizon_steps),
         }
 
 

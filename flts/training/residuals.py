@@ -30,7 +30,7 @@ def judged_errors(
     scales : (k,)
         Raw units of a difference of 1 in the run's recipe, whose units the metrics have.
     """
-    steps = _calibrated(tails.calibration_rows, model.horizon)
+    steps = calibrated_steps(tails.calibration_rows, model.horizon)
 
     def residuals(first: int, stop: int) -> FloatArray:
         compared = np.array(steps)
@@ -41,7 +41,7 @@ def judged_errors(
     return {step: tail[:, at] for at, step in enumerate(steps)}, metrics
 
 
-def _calibrated(tail_rows: int, horizon: int) -> list[int]:
+def calibrated_steps(tail_rows: int, horizon: int) -> list[int]:
     """Return the steps to calibrate, with the longest step that the tail contains three times."""
     steps = {step for step in calibration_steps(tail_rows) if step <= horizon}
     return sorted(steps | {max(1, min(horizon, tail_rows // 3))})

@@ -7,7 +7,6 @@ intervals. The model in the bundle is solved on all training rows with the same 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 from onnx import TensorProto
@@ -93,8 +92,9 @@ def make_theta(
         fitted_rows=len(features),
         residuals=residuals,
         seasons=rows.table.seasons if PLACES in given else (),
+        recipe=recipe,
     )
-    return make_bundle(fitted, replace(data, recipe=recipe, features=features), identity, threads=threads, alive=alive)
+    return make_bundle(fitted, data, identity, threads=threads, alive=alive)
 
 
 def _check_inputs(model: ThetaModel, rows: ThetaRows, recipe: FittedRecipe, features: Features) -> Inputs:

@@ -19,7 +19,7 @@ from onnx import TensorProto
 
 from flts.bundle.tensors import OUTPUT, SECONDS_INPUT, Signature, Tensor
 from flts.errors import RejectedError
-from flts.forecasting.direct import FUTURE
+from flts.forecasting.direct import FUTURE, PAST
 from flts.forecasting.fitted import FittedRecipe
 from flts.forecasting.known_inputs import KnownInputs
 from flts.training.holiday_graph import add_holidays
@@ -60,13 +60,43 @@ class Stack:
     floor: Array
 
 
+@dataclass(frozen=True, slots=True)
+class PassShape:
+    """Rows of a direct model's pass: L of the past and H steps, with the correction by the last residuals if given.
+
+    Parameters
+    ----------
+    past : int
+        L.
+    steps : int
+        H.
+    means : (L, s), optional
+        Means of the residuals of the past rows.
+    correction : (m, s, H), optional
+        Weights of these means in each step.
+    """
+
+    past: int
+    steps: int
+    means: Array | None = None
+    correction: Array | None = None
+
+    def corrections(self, residuals: Array) -> Array:
+        """Return what is added to the steps, (b, H, m), for residuals of the past rows (b, L, m)."""
+        assert self.means is not None
+        assert self.correction is not None
+        added: Array = (residuals.transpose(2, 0, 1) @ self.means @ self.correction).transpose(1, 2, 0)
+        return added
+
+
 def prophets_to_onnx(
-    models: Sequence[Prophet], recipe: FittedRecipe, known: KnownInputs | None = None, *, steps: int = 1
+    models: Sequence[Prophet], recipe: FittedRecipe, known: KnownInputs | None = None, shape: PassShape | None = None
 ) -> onnx.ModelProto:
     """Return the models of all varying targets, in their order, as one graph.
 
-    Without future columns the graph takes times (batch,) and returns float64 (batch, m). With them it takes ``seconds``
-    (batch, 1 + H) and ``future`` (batch, 1 + H, f) of a direct model and returns float32 (batch, H, m).
+    Without a shape the graph takes times (batch,) and returns float64 (batch, m). With one it is that of a direct
+    model: it takes ``seconds`` (batch, L + H), with a correction ``past`` (batch, L, c), with future columns ``future``
+    (batch, L + H, f), and returns float32 (batch, H, m).
 
     Parameters
     ----------
@@ -74,8 +104,7 @@ def prophets_to_onnx(
     recipe : FittedRecipe
     known : KnownInputs, optional
         The regressors of the models, in their order.
-    steps : int
-        H.
+    shape : PassShape, optional
 
     Raises
     ------
@@ -85,11 +114,49 @@ def prophets_to_onnx(
     """
     stack = stack_models(models, regressors=0 if known is None else known.width)
     graph = GraphBuilder()
-    direct = known is not None and len(known.columns) > 0
-    times = SECONDS_INPUT
-    if direct:
-        rows = graph.node("Gather", [times, graph.constant(np.arange(1, steps + 1))], axis=1)
-        times = graph.node("Reshape", [rows, graph.integers(-1)])
+    if shape is None:
+        return graph.timestamps_model(_forecasts(graph, stack, recipe, known, SECONDS_INPUT, ""), targets=len(models))
+    # Past rows are forecast only for their residuals.
+    first = shape.past if shape.correction is None else 0
+    count = shape.past + shape.steps - first
+    rows = graph.constant(np.arange(first, shape.past + shape.steps))
+    times = graph.node("Reshape", [graph.node("Gather", [SECONDS_INPUT, rows], axis=1), graph.integers(-1)])
+    inputs, future = [], ""
+    if shape.correction is not None:
+        inputs.append(Tensor(PAST, "float32", (shape.past, len(recipe.columns))))
+    inputs.append(Tensor(SECONDS_INPUT, "int64", (shape.past + shape.steps,)))
+    if known is not None and len(known.columns):
+        inputs.append(Tensor(FUTURE, "float32", (shape.past + shape.steps, len(known.columns))))
+        ahead = graph.node("Gather", [FUTURE, rows], axis=1)
+        future = graph.node("Reshape", [ahead, graph.integers(-1, len(known.columns))])
+    answer = _forecasts(graph, stack, recipe, known, times, future)
+    by_row = graph.node("Reshape", [answer, graph.integers(-1, count, len(models))])
+    if shape.correction is not None:
+        by_row = _corrected(graph, by_row, recipe, shape)
+    signature = Signature(tuple(inputs), Tensor(OUTPUT, "float32", (shape.steps, len(models))))
+    return graph.model(graph.node("Cast", [by_row], to=TensorProto.FLOAT), signature)
+
+
+def _corrected(graph: GraphBuilder, forecasts: str, recipe: FittedRecipe, shape: PassShape) -> str:
+    """Return the steps (batch, H, m) of forecasts (batch, L + H, m) with `PassShape.corrections`."""
+    assert shape.means is not None
+    assert shape.correction is not None
+    before, steps = (
+        graph.node("Gather", [forecasts, graph.constant(rows)], axis=1)
+        for rows in (np.arange(shape.past), shape.past + np.arange(shape.steps))
+    )
+    own = graph.node("Gather", [PAST, graph.constant(recipe.varying_columns)], axis=2)
+    residuals = graph.node("Sub", [graph.node("Cast", [own], to=TensorProto.DOUBLE), before])
+    by_target = graph.node("Transpose", [residuals], perm=[2, 0, 1])
+    means = graph.node("MatMul", [by_target, graph.constant(shape.means)])
+    correction = graph.node("MatMul", [means, graph.constant(shape.correction)])
+    return graph.node("Add", [steps, graph.node("Transpose", [correction], perm=[1, 2, 0])])
+
+
+def _forecasts(  # noqa: PLR0917 - the models with their two inputs
+    graph: GraphBuilder, stack: Stack, recipe: FittedRecipe, known: KnownInputs | None, times: str, future: str
+) -> str:
+    """Return the scaled forecasts (n, m) at times (n,) with values of future columns (n, f)."""
 
     def row(values: Array) -> str:
         return graph.constant(values[None])
@@ -111,10 +178,8 @@ def prophets_to_onnx(
         if stack.additive.any():
             forecast = graph.node("Add", [forecast, graph.node("MatMul", [terms, graph.constant(stack.additive)])])
     if known is not None:
-        inputs = add_holidays(graph, times, known.holidays) if known.holidays is not None else []
-        if direct:
-            rows = graph.node("Gather", [FUTURE, graph.constant(np.arange(1, steps + 1))], axis=1)
-            inputs = [graph.node("Reshape", [rows, graph.integers(-1, len(known.columns))]), *inputs]
+        inputs = [future] if future else []
+        inputs += add_holidays(graph, times, known.holidays) if known.holidays is not None else []
         joined = graph.node("Cast", [graph.node("Concat", inputs, axis=1)], to=TensorProto.DOUBLE)
         effects = graph.node("MatMul", [joined, graph.constant(stack.known)])
         forecast = graph.node("Add", [forecast, graph.node("Add", [effects, row(stack.known_offset)])])
@@ -122,19 +187,7 @@ def prophets_to_onnx(
     # scale + add. They are combined into one product and one sum.
     offset, scale = recipe.offsets_of_targets, recipe.scales_of_targets
     forecast = graph.node("Mul", [forecast, row(stack.y_scale / scale)])
-    answer = graph.node("Add", [forecast, row((stack.floor - offset) / scale + recipe.add)])
-    if not direct:
-        return graph.timestamps_model(answer, targets=len(models))
-    assert known is not None
-    by_step = graph.node("Reshape", [answer, graph.integers(-1, steps, len(models))])
-    signature = Signature(
-        (
-            Tensor(SECONDS_INPUT, "int64", (1 + steps,)),
-            Tensor(FUTURE, "float32", (1 + steps, len(known.columns))),
-        ),
-        Tensor(OUTPUT, "float32", (steps, len(models))),
-    )
-    return graph.model(graph.node("Cast", [by_step], to=TensorProto.FLOAT), signature)
+    return graph.node("Add", [forecast, row((stack.floor - offset) / scale + recipe.add)])
 
 
 def stack_models(models: Sequence[Prophet], *, regressors: int = 0) -> Stack:

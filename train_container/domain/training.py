@@ -44,7 +44,7 @@ class NeuralFitter:
         self._model = model
         self._threads = threads
 
-    def hash_parts(self, settings: TrainingSettings) -> Mapping[str, Any]:  # noqa: ARG002 - every Fitter has this parameter
+    def hash_parts(self, settings: TrainingSettings, horizon: int | None) -> Mapping[str, Any]:  # noqa: ARG002 - as every Fitter
         """Return torch's version."""
         return {"torch": importlib.metadata.version("torch")}
 

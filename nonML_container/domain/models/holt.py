@@ -45,7 +45,7 @@ SCORED_WINDOWS, SCORED_CELLS = 4096, 4_000_000
 """Most windows (evenly spread) and most forecast values that an error is measured on."""
 
 
-def hash_parts(settings: NonmlSettings) -> Mapping[str, Any]:  # noqa: ARG001 - every Fitter has this parameter
+def hash_parts(settings: NonmlSettings, horizon: int | None) -> Mapping[str, Any]:  # noqa: ARG001 - as every Fitter
     """Return the version of this fit, which uses no forecasting library."""
     return {"holt": FIT_VERSION}
 
