@@ -30,8 +30,8 @@ def combined_weights(
 
     Per block of steps and target the members within 10 % of the best error have equal weights. Non-negative weights
     that are fitted on one half of the origins replace them if they save 2 % of the squared error on the other half,
-    both ways round; they are then fitted on all origins. Where no member has an error, the weights of the nearest earlier
-    block are used.
+    both ways round; they are then fitted on all origins. Where no member has an error, the weights of the nearest
+    earlier block are used.
 
     Parameters
     ----------
