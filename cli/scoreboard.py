@@ -169,6 +169,9 @@ def _decision_lines(view: Record) -> list[str]:
             lines.append(f"  - {row.get('model_type')}: mean weights {parts}")
         lines += [f"  - {row.get('model_type')}: {_reason(reason)}" for reason in row.get("reasons") or ()]
         lines += [f"  ! {row.get('model_type')}: {_reason(reason)}" for reason in row.get("warnings") or ()]
+    for row in board.get("references") or ():
+        if row.get("model_type") == model:  # the baseline that is served
+            lines += [f"  ! {model}: {_reason(reason)}" for reason in row.get("warnings") or ()]
     return list(dict.fromkeys(lines))
 
 

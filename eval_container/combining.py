@@ -24,8 +24,10 @@ from flts.bundle.write import store_bundle
 from flts.contracts.events import TrainingData
 from flts.contracts.ids import derived_run_id
 from flts.errors import RejectedError
+from flts.forecasting.borrowed import borrowed_intervals
+from flts.forecasting.expanding import WINDOWS_METRIC
 from flts.forecasting.folds import forecast_after
-from flts.forecasting.intervals import LEVELS, calibrate, calibration_steps
+from flts.forecasting.intervals import LEVELS, Intervals, calibrate, calibration_steps
 from flts.forecasting.linear.folds import LINEAR_FORM
 from flts.forecasting.recipe import measured_only, raw_rows
 from flts.forecasting.series import FloatArray, IntArray
@@ -172,13 +174,21 @@ def _stored(  # noqa: PLR0917 - all that one bundle is made of
     made = [(one.bundle, one.model_bytes) for one in members]
     shares = _shares([one.model_type for one in members], weights)
     residuals: FloatArray = np.einsum("khm,knhm->nhm", weights, np.array([one.errors for one in members]))
-    steps = sorted({step for step in calibration_steps(train.tails.calibration_rows) if step <= horizon} | {horizon})
-    intervals = calibrate({step: residuals[:, step - 1] for step in steps}, levels=LEVELS)
+    [linear] = [one for one in members if one.model_type == LINEAR]
+    intervals = borrowed_intervals(residuals, linear.errors, _intervals_of(linear, train))
+    windows = {} if intervals is None else {WINDOWS_METRIC: linear.bundle.metrics.get(WINDOWS_METRIC)}
+    if intervals is None:
+        steps = {step for step in calibration_steps(train.tails.calibration_rows) if step <= horizon} | {horizon}
+        intervals = calibrate({step: residuals[:, step - 1] for step in sorted(steps)}, levels=LEVELS)
     known = residuals[np.isfinite(residuals).all(axis=2)] / train.recipe.scales_of_targets
-    metrics = {f"weight_{name}": share for name, share in shares.items()} | {
-        "val_rmse": float(np.sqrt(np.square(known).mean())) if len(known) else None,
-        "val_mae": float(np.abs(known).mean()) if len(known) else None,
-    }
+    metrics = (
+        {f"weight_{name}": share for name, share in shares.items()}
+        | windows
+        | {
+            "val_rmse": float(np.sqrt(np.square(known).mean())) if len(known) else None,
+            "val_mae": float(np.abs(known).mean()) if len(known) else None,
+        }
+    )
     parts = {
         "members": [bundle.model_sha256 for bundle, _ in made],
         "weights": weights.round(6).tolist(),
@@ -215,3 +225,10 @@ def _stored(  # noqa: PLR0917 - all that one bundle is made of
 def _shares(names: Sequence[str], weights: FloatArray) -> Mapping[str, float]:
     """Return the mean weight of each member over steps and targets."""
     return {name: round(float(own.mean()), 4) for name, own in zip(names, weights, strict=True) if own.any()}
+
+
+def _intervals_of(linear: _Member, train: TrainingSet) -> Intervals:
+    """Return the intervals of LINEAR's bundle, with the run's varying targets in their order."""
+    bundle = BundleModel(linear.bundle, linear.model_bytes).bundle
+    assert bundle.intervals is not None  # LINEAR's trainer always writes them
+    return bundle.intervals.select([bundle.recipe.varying_targets.index(name) for name in train.recipe.varying_targets])

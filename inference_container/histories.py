@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 SPARE_ROWS = 100  # rows beyond those that a request can need
+MATURED_CELLS = 250_000
+"""Cells of the rows that show matured forecasts, by which the champion's intervals are widened; 2 MB of doubles."""
 MOST_BYTES = 20 * 2**20
 """Bytes of a stored history; the worker writes at most 2,000,000 cells, 16 MB of doubles."""
 
@@ -80,11 +82,16 @@ class Histories:
         promotion = self._cache.read_promotion(identifier, folder)
         data = self._get(layout.HISTORY(identifier, promotion.config_hash))
         # Imported here and not at the top, because it imports numpy, and most rounds of the child add no history.
-        from inference_container.history_file import decode  # noqa: PLC0415 - see above
+        from flts.forecasting.matured import MATURED_HORIZONS  # noqa: PLC0415 - see above
+        from inference_container.history_file import decode  # noqa: PLC0415
 
         bundle, _ = self._cache.read_bundle(promotion, folder)
         content = decode(data)
-        return content if isinstance(content, str) else needed_rows(bundle.recipe, bundle.rows_required, content)
+        if isinstance(content, str):
+            return content
+        matured = min(MATURED_HORIZONS * bundle.calibrated_steps, MATURED_CELLS // len(bundle.recipe.columns))
+        matured = matured if bundle.format_version > 1 else 0  # format 1 does not state the last row of the fit
+        return needed_rows(bundle.recipe, bundle.rows_required, content, spare=max(SPARE_ROWS, matured))
 
     def _get(self, key: str) -> bytes:
         size = self._store.head(self._bucket, key).size
@@ -95,11 +102,11 @@ class Histories:
         return data
 
 
-def needed_rows(recipe: FittedRecipe, rows_required: int, series: Series) -> Series:
+def needed_rows(recipe: FittedRecipe, rows_required: int, series: Series, *, spare: int = SPARE_ROWS) -> Series:
     """Return those of the last rows of a data set that requests to a champion can need, in the recipe's columns.
 
-    These are the rows after the last long gap. If the recipe leaves out rows with missing cells, they are the last
-    complete rows without a gap between them.
+    These are the rows after the last long gap, and ``spare`` further ones. If the recipe leaves out rows with missing
+    cells, they are the last complete rows without a gap between them.
 
     Raises
     ------
@@ -123,5 +130,5 @@ def needed_rows(recipe: FittedRecipe, rows_required: int, series: Series) -> Ser
     if found < rows_required:
         msg = f"{found} stored rows follow the last long gap, and the champion needs {rows_required}"
         raise RejectedError(msg, code="too_few_rows")
-    wanted = rows_required + recipe.max_gap_steps + SPARE_ROWS
+    wanted = rows_required + recipe.max_gap_steps + spare
     return series.rows(max(pieces[-1].start, pieces[-1].stop - wanted), pieces[-1].stop)

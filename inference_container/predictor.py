@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from prometheus_client import Histogram
 
@@ -87,6 +88,8 @@ class Predictor:
         series = Series(rows.times, needs.value_columns, rows.values, needs.grid)
         future = read_future(request, needs, rows.times[-1:])
         answer = await self._batcher.submit(champion, series, request.inference_length, future)
+        if request.inference_length > 1:  # comparing forecasts costs more than an answer of one step
+            answer = replace(answer, widened=champion.widened_by(series))
         if rows.history_until is None:
             encoded = answer_body(answer, rows.style, levels=levels)
         else:

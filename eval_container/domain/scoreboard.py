@@ -11,6 +11,7 @@ from eval_container.domain.many_series import ManySeries, many_series
 from eval_container.domain.promotion import Candidate, Champion, Choice
 from eval_container.domain.scoring import HeldOut, Scorecard
 from flts.contracts.events import TrainingData
+from flts.forecasting.expanding import few_windows
 
 SCOREBOARD_VERSION = 1
 
@@ -114,7 +115,10 @@ def _candidate(
         test = candidate.verdict and candidate.verdict.comparison
         document["p_value"] = test.p_value if test else None
         document["pieces"] = test.pieces if test else None
-        document["warnings"] = _warnings(candidate.card, linear if candidate.model_type != "LINEAR" else None)
+        document["warnings"] = [
+            *_warnings(candidate.card, linear if candidate.model_type != "LINEAR" else None),
+            *_few_windows(candidate),
+        ]
     return document
 
 
@@ -126,6 +130,7 @@ def _baseline(baseline: Candidate, persistence: float | None, many: ManySeries |
         "model_type": baseline.model_type,
         "run_id": event.run_id if event else None,
         "bundle": event.bundle.model_dump(mode="json") if event and event.bundle else None,
+        "warnings": _few_windows(baseline),
     }
     return document | (_scores(baseline.card, persistence, many) if baseline.card else {"score": None})
 
@@ -169,6 +174,12 @@ def _warnings(card: Scorecard, linear: float | None) -> list[dict[str, str]]:
         text = f"it scores {card.score:.4f}, no better than LINEAR's {linear:.4f}"
         warnings.append(Reason("no_better_than_linear", text).as_dict())
     return warnings
+
+
+def _few_windows(candidate: Candidate) -> list[dict[str, str]]:
+    bundle = candidate.forecaster and candidate.forecaster.bundle
+    text = few_windows(bundle.metrics) if bundle and bundle.calibrated_steps else None
+    return [] if text is None else [Reason("few_interval_windows", text).as_dict()]
 
 
 def _skill(composite: float, persistence: float) -> float:

@@ -63,7 +63,7 @@ class Bundle:
     """All targets, constant targets included, in the order of forecasts."""
     intervals: Intervals | None
     intervals_source: str | None
-    """``calibration_tail``: the exported model's residuals; ``from_refit``: the fit's residuals (Prophet, the mean)."""
+    """``calibration_tail``: residuals of the exported model; ``from_refit``: those of fits on fewer rows (folds)."""
     model_sha256: str
     model_size: int
     probe: dict[str, list[Any]] | None

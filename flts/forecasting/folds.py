@@ -8,20 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
-from itertools import pairwise
 
 import numpy as np
 
 from flts.errors import RejectedError
+from flts.forecasting.baseline_folds import baseline_forecasts
+from flts.forecasting.expanding import fold_rows
 from flts.forecasting.fitted import FittedRecipe
 from flts.forecasting.limits import AUTOMATIC, LimitRules, find_limits
-from flts.forecasting.recipe import Features, observed_targets, unscale_targets
-from flts.forecasting.series import FloatArray, IntArray, segment_starts
+from flts.forecasting.recipe import Features, observed_targets
+from flts.forecasting.series import FloatArray, IntArray
 from flts.forecasting.splits import Tails, tails
-
-EDGES = (0.4, 0.55, 0.7, 0.85, 1.0)
-"""Shares of the training rows: a fold is fitted on the rows before an edge and forecasts the rows up to the next."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,11 +109,12 @@ def expanding_folds(
         Of the run; they apply to the model, since a baseline of values within bounds is within them.
     """
     recipe, features = closed_form.own_rows(recipe, features)
-    split = partial(tails, stop_tail=shares[0], calibration_tail=shares[1])
-    seasons = closed_form.seasons(recipe, features, split(len(features)))
-    for stop, end in pairwise(int(len(features) * edge) for edge in EDGES):
-        own = split(stop)
-        if end - stop < horizon or stop < closed_form.rows_per_step * horizon or own.fit_stop < 1:
+    seasons = closed_form.seasons(
+        recipe, features, tails(len(features), stop_tail=shares[0], calibration_tail=shares[1])
+    )
+    for rows in fold_rows(len(features), shares=shares):
+        own, end = rows.own, rows.end
+        if end - own.n_rows < horizon or own.n_rows < closed_form.rows_per_step * horizon:
             continue
         if closed_form.seasons(recipe, features, own) != seasons:
             continue
@@ -126,7 +124,7 @@ def expanding_folds(
                 closed_form,
                 own,
                 recipe,
-                _before(features, end),
+                rows_before(features, end),
                 horizon=horizon,
                 season=season,
                 most=most,
@@ -169,44 +167,17 @@ def forecast_after(
     rows, residuals = closed_form.path_errors(recipe, features, own, horizon, most)
     observed = observed_targets(recipe, features)
     actual = observed[rows[:, None] + np.arange(horizon)]
-    limits = find_limits(recipe, _before(features, own.n_rows), limit_rules)
+    limits = find_limits(recipe, rows_before(features, own.n_rows), limit_rules)
     return Fold(
         rows,
         actual,
         np.clip(actual - residuals, *limits),
-        _baselines(recipe, features, own, observed, rows, horizon, season),
+        baseline_forecasts(recipe, features, own, rows, horizon=horizon, season=season),
     )
 
 
-def _baselines(  # noqa: PLR0917 - all that one fold is made of
-    recipe: FittedRecipe,
-    features: Features,
-    own: Tails,
-    observed: FloatArray,
-    rows: IntArray,
-    horizon: int,
-    season: int | None,
-) -> dict[str, FloatArray]:
-    """Return the forecasts of the baselines by the rules of `flts.forecasting.baselines`.
-
-    The mean is that of the rows before the calibration tail. An origin without a whole season before it in its segment
-    gets persistence's forecast.
-    """
-    filled = unscale_targets(recipe, features.values[:, recipe.varying_columns])
-    last = np.repeat(filled[rows - 1][:, None], horizon, axis=1)
-    known = np.isfinite(observed[: own.stop_stop])
-    counts = known.sum(axis=0)
-    sums = np.where(known, observed[: own.stop_stop], 0.0).sum(axis=0)
-    mean = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
-    found = {"PERSISTENCE": last, "MEAN": np.broadcast_to(mean, last.shape)}
-    if season is not None:
-        whole = rows - segment_starts(features.times, features.grid)[rows - 1] >= season
-        before = rows[:, None] - season + np.arange(horizon) % season
-        found["SEASONAL_NAIVE"] = np.where(whole[:, None, None], filled[np.maximum(before, 0)], last)
-    return found
-
-
-def _before(features: Features, stop: int) -> Features:
+def rows_before(features: Features, stop: int) -> Features:
+    """Return the first training rows."""
     return replace(
         features, times=features.times[:stop], values=features.values[:stop], imputed=features.imputed[:stop]
     )

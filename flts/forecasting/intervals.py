@@ -288,6 +288,12 @@ def at_steps(ahead: FloatArray, steps: tuple[int, ...], quantiles: FloatArray, o
     return at
 
 
+def nearest_steps(steps: Sequence[int]) -> list[slice]:
+    """Return for each calibrated step the positions of the steps that are nearer to it than to another one."""
+    bounds = [0, *((before + after) // 2 for before, after in pairwise(steps)), steps[-1]]
+    return [slice(first, last) for first, last in pairwise(bounds)]
+
+
 def _increases(numbers: Sequence[float]) -> bool:
     return all(earlier < later for earlier, later in pairwise(numbers))
 

@@ -145,6 +145,24 @@ def segment_starts(times: IntArray, grid: Grid) -> IntArray:
     return starts
 
 
+def paths_from(rows: IntArray, steps: int, values: FloatArray, starts: IntArray) -> FloatArray:
+    """Return the values (b, steps, m) at rows and after them; NaN in another segment and after the last row.
+
+    Parameters
+    ----------
+    rows : (b,)
+        First row of each path.
+    steps : int
+    values : (n, m)
+    starts : (n,)
+        See `segment_starts`.
+    """
+    ahead = rows[:, None] + np.arange(steps)
+    within = np.minimum(ahead, len(values) - 1)
+    reached = (ahead < len(values)) & (starts[within] == starts[rows][:, None])
+    return np.where(reached[..., None], values[within], np.nan)
+
+
 def check_order(times: IntArray, *, time_column: str = "time") -> None:
     """Refuse times that do not strictly increase.
 

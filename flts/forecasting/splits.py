@@ -29,6 +29,11 @@ class Tails:
         """Rows of the calibration tail."""
         return self.n_rows - self.stop_stop
 
+    @property
+    def shares(self) -> tuple[float, float]:
+        """Shares of the stopping tail and of the calibration tail."""
+        return (self.stop_stop - self.fit_stop) / self.n_rows, self.calibration_rows / self.n_rows
+
 
 def as_train(series: Series) -> TrainSplit:
     """Mark a series as training rows; the caller ensures that it contains no test row."""

@@ -12,7 +12,9 @@ from onnx import TensorProto
 from flts.bundle.format import Bundle
 from flts.bundle.model import SECONDS_INPUT, WINDOW_INPUT
 from flts.contracts.events import TrainingData
+from flts.forecasting.baseline_folds import baseline_residuals
 from flts.forecasting.baselines import Baseline, Constant, NoBaselineError, Repeat, WindowShape, fit_baseline
+from flts.forecasting.expanding import most_origins
 from flts.forecasting.intervals import calibration_steps
 from flts.forecasting.recipe import observed_targets, unscale_targets
 from flts.forecasting.ridge import RidgeModel
@@ -22,15 +24,17 @@ from flts.training.bundling import Identity, identity_of, make_bundle
 from flts.training.fitting import FittedModel, TrainingSet
 from flts.training.onnx_file import GraphBuilder, to_bytes
 
-BASELINE_VERSION = 2
+BASELINE_VERSION = 3
 """Version; a change of the code that makes another baseline of the same rows raises it. Part of train_hash."""
+MOST_FOLD_CELLS = 500_000
+"""Numbers in the forecasts of a fold, 4 MB each, up to which steps beyond the horizon are calibrated."""
 
 
 def baseline_identity(event: TrainingData, model_type: str, settings: WindowSettings) -> Identity:
     """Return the names of a baseline's bundle; raises as `identity_of`."""
     parts: dict[str, Any] = {"settings": settings.hashed(WindowSettings), "baseline_version": BASELINE_VERSION}
-    if model_type == "SEASONAL_NAIVE" and event.horizon_steps is not None:
-        parts["horizon_steps"] = event.horizon_steps  # it decides which season is repeated
+    if event.horizon_steps is not None:
+        parts["horizon_steps"] = event.horizon_steps  # the intervals reach as far, and it decides about the season
     return identity_of(event, model_type, parts)
 
 
@@ -71,7 +75,20 @@ def make_baseline(
     baseline = fit_baseline(identity.model_type, data.features, data.recipe, data.tails, shape)
     seen = replace(data, features=baseline.features, recipe=baseline.recipe)
     fitted = _constant(baseline, seen) if isinstance(baseline.model, Constant) else _window(baseline, seen)
-    return make_bundle(fitted, seen, identity, threads=threads, alive=alive)
+    if isinstance(baseline.model, RidgeModel):
+        return make_bundle(fitted, seen, identity, threads=threads, alive=alive)
+    targets = len(seen.recipe.varying_targets)
+    most = MOST_FOLD_CELLS // (targets * most_origins(targets))
+    reach = max(horizon, min(max(calibration_steps(seen.tails.calibration_rows), default=1), most))
+    folds = baseline_residuals(
+        identity.model_type,
+        seen.recipe,
+        seen.features,
+        horizon=reach,
+        shares=seen.tails.shares,
+        season=baseline.window_rows or None,
+    )
+    return make_bundle(fitted, seen, identity, threads=threads, alive=alive, folds=folds, horizon=horizon)
 
 
 def _window(baseline: Baseline, seen: TrainingSet) -> FittedModel:

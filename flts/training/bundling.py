@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from flts.contracts.ids import sha256_of
 from flts.errors import RejectedError
 from flts.forecasting.calibration import MAX_ROLLED_ORIGINS, rolled_residuals
 from flts.forecasting.direct import DIRECT_INPUTS, FUTURE, can_continue
+from flts.forecasting.expanding import FoldResiduals, fold_intervals, independent_windows, windows_metric
 from flts.forecasting.intervals import LEVELS, MEDIAN, Intervals, calibrate, calibration_steps
 from flts.forecasting.quantiles import Point
 from flts.forecasting.rolling import Inputs
@@ -66,12 +67,14 @@ def make_bundle(
     *,
     threads: int,
     alive: Callable[[], None],
+    folds: Sequence[FoldResiduals] = (),
+    horizon: int = 1,
 ) -> tuple[Bundle, bytes]:
     """Return the bundle of a fitted model and its ONNX file, which was checked to repeat the trainer's predictions.
 
     A bundle without limits has format 1 and the fitted model's own file. Limits need format 2, whose file also has the
-    probe and the quantiles of the intervals, more of them than the two of the bounds. So does a direct model, and the
-    median as the point forecast, if there are enough residuals for it.
+    probe and the quantiles of the intervals, more of them than the two of the bounds. So do folds, a direct model, and
+    the median as the point forecast, if there are enough residuals for it.
 
     Parameters
     ----------
@@ -81,6 +84,10 @@ def make_bundle(
         Threads of the exported model while it is checked.
     alive : callable
         Called before each pass of the calibration.
+    folds : sequence
+        The model's residuals in folds of the training rows; they calibrate the intervals instead of the tail.
+    horizon : int
+        Steps that the bundle is served for.
 
     Raises
     ------
@@ -93,27 +100,36 @@ def make_bundle(
     bundle = _without_intervals(fitted, data, identity)
     started = time.perf_counter()
     if fitted.input_kind == "direct":
-        return _direct(bundle, fitted, data, threads)
+        return _direct(bundle, fitted, data, threads, folds)
     model = BundleModel(bundle, fitted.model_bytes, threads=threads)
     difference = check_export(model, fitted.check_inputs, fitted.check_outputs)
-    intervals = _intervals(model, fitted, data, alive) if data.recipe.varying_targets else None
-    source = None
-    if intervals is not None:
+    intervals = source = None
+    if folds:
+        intervals, source = fold_intervals(folds), "from_refit"
+        windows = independent_windows(folds, min(horizon, intervals.calibrated_steps) or 1)
+        bundle = replace(bundle, metrics={**bundle.metrics, **windows_metric(windows)})
+    elif data.recipe.varying_targets:
+        intervals = _intervals(model, fitted, data, alive)
         source = "calibration_tail" if fitted.residuals is None else "from_refit"
     bundle = replace(bundle, intervals=intervals, intervals_source=source)
     _log_checked(bundle, difference, started)
     point = point_of(data, intervals)
-    if data.limits or point == "median":
+    if folds or data.limits or point == "median":
         return _newer(replace(bundle, limits=data.limits, point=point), fitted, data)
     return bundle, fitted.model_bytes
 
 
-def _direct(bundle: Bundle, fitted: FittedModel, data: TrainingSet, threads: int) -> tuple[Bundle, bytes]:
+def _direct(
+    bundle: Bundle, fitted: FittedModel, data: TrainingSet, threads: int, folds: Sequence[FoldResiduals]
+) -> tuple[Bundle, bytes]:
     """Return the bundle of a direct model, whose residuals are given, and its file."""
     assert fitted.residuals is not None
     started = time.perf_counter()
     steps = {step: each for step, each in fitted.residuals.items() if step <= bundle.horizon_steps}
-    intervals = calibrate(steps, levels=LEVELS)
+    intervals = fold_intervals(folds) if folds else calibrate(steps, levels=LEVELS)
+    if folds:
+        windows = independent_windows(folds, intervals.calibrated_steps or 1)
+        bundle = replace(bundle, metrics={**bundle.metrics, **windows_metric(windows)})
     bundle = replace(
         bundle,
         intervals=intervals,

@@ -25,7 +25,7 @@ from flts.training.bundling import Identity, check_export
 from flts.training.combined_graph import Member, add_members, graph_of
 from flts.training.onnx_file import GraphBuilder, to_bytes
 
-COMBINATION_VERSION = 1
+COMBINATION_VERSION = 2
 """Version; a change of the code that makes another bundle of the same members raises it. Part of train_hash."""
 CHECK_WINDOWS, PROBE_WINDOWS = 8, 2
 """Windows of the training rows on which the model is compared with its members, and those of them in the bundle."""

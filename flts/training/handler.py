@@ -25,10 +25,11 @@ from flts.storage.ports import ObjectStore
 from flts.storage.run_store import RunStore
 from flts.trainers import NETWORKS, Trainer
 from flts.training.announce import Announcement, announce_failure, model_training
-from flts.training.bundling import Identity, identity_of, make_bundle
+from flts.training.bundling import Identity, identity_of
 from flts.training.constant import constant_model
 from flts.training.dataset import claimed_training_set, horizon_steps, log_feature_summary
 from flts.training.fitting import FittedModel, Fitter, TrainingSet
+from flts.training.folds import make_with_folds
 from flts.training.patience import patiently
 from flts.training.record import Record
 from flts.training.report import ProgressReport
@@ -217,7 +218,14 @@ class TrainOnDataset(Generic[SettingsT]):
             fitted = self._fit(data, settings, report)
             report.state("calibrating")
             threads = self._settings.train_threads or default_threads()
-            made = make_bundle(fitted, data, identity, threads=threads, alive=lambda: report.state("calibrating"))
+            made = make_with_folds(
+                fitted,
+                data,
+                identity,
+                horizon=horizon_steps(event, settings),
+                threads=threads,
+                alive=lambda: report.state("calibrating"),
+            )
             store, bucket = self._adapters.store, self._settings.bucket_model_bundles
 
             def keep() -> tuple[ClaimCheck, Bundle]:

@@ -1,14 +1,14 @@
 """Make the bundle of LINEAR from the training rows: a direct model in format 2.
 
-LINEAR chooses on the stopping tail. The model that is solved on the rows before the calibration tail gives the
-residuals of the intervals. The model in the bundle is solved on all training rows with the same choices.
+LINEAR chooses on the stopping tail. The intervals are those of expanding folds, or of the calibration tail where folds
+are impossible. The model in the bundle is solved on all training rows with the same choices.
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -20,14 +20,15 @@ from flts.bundle.tensors import OUTPUT, signature_of
 from flts.contracts.events import TrainingData
 from flts.errors import RejectedError
 from flts.forecasting.direct import CLOCK, FUTURE, PAST, PLACES, SECONDS, DirectInputs, can_continue
+from flts.forecasting.expanding import FoldResiduals, fold_intervals, independent_windows, windows_metric
 from flts.forecasting.fitted import FittedRecipe
-from flts.forecasting.intervals import LEVELS, Intervals, calibrate
+from flts.forecasting.intervals import Intervals
 from flts.forecasting.linear.calendar import Calendar
 from flts.forecasting.linear.fit import choose_linear, solve_linear
 from flts.forecasting.linear.known import TakenOut
-from flts.forecasting.linear.model import LinearModel, spread
+from flts.forecasting.linear.model import LinearModel, path_residuals, spread
 from flts.forecasting.linear.rows import table_of
-from flts.forecasting.linear.table import Origins
+from flts.forecasting.linear.table import LinearTable, Origins
 from flts.forecasting.places import TURNS
 from flts.forecasting.recipe import Features, measured_only
 from flts.forecasting.rolling import Inputs
@@ -37,12 +38,13 @@ from flts.settings import WindowSettings
 from flts.training.bundling import Identity, check_export, identity_of, make_bundle, point_of
 from flts.training.constant import constant_model
 from flts.training.fitting import TrainingSet
+from flts.training.folds import linear_folds_of
 from flts.training.linear_graph import Solved, add_linear, linear_inputs
 from flts.training.onnx_file import GraphBuilder, to_bytes
-from flts.training.residuals import judged_errors
+from flts.training.residuals import RESIDUAL_PATHS, judged_errors
 
 LINEAR = "LINEAR"
-LINEAR_VERSION = 3
+LINEAR_VERSION = 4
 """Version; a change of the code that makes another model of the same rows raises it. Part of train_hash."""
 CHECK_WINDOWS, PROBE_WINDOWS = 16, 2
 """Windows of the training rows on which the ONNX file is compared with the model, and those of them in the bundle."""
@@ -106,15 +108,18 @@ def make_linear(
         targets=tuple(recipe.varying_columns.tolist()),
         alive=alive,
     )
+    folds = linear_folds_of(data, horizon, alive, choice)
     table, _ = prepared.effects.at(stop_stop)
     judged = solve_linear(table, choice, stop=stop_stop, alive=alive)
-    residuals, metrics = judged_errors(
+    _, metrics = judged_errors(
         judged, table, data.tails, unit=recipe.scales_of_targets, scales=data.recipe.scales_of_targets
     )
-    intervals = calibrate(residuals, levels=LEVELS)
+    intervals, windows = _intervals(judged, table, recipe, data, folds)
+    metrics |= windows_metric(windows)
+    source = "from_refit" if folds else "calibration_tail"
     table, effects = prepared.effects.at(len(features))
     solved = Solved(solve_linear(table, choice, stop=len(table), alive=alive), effects)
-    return _bundled(prepared, solved, identity, intervals, metrics, data, threads)
+    return _bundled(prepared, solved, identity, (intervals, source), metrics, data, threads)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -159,16 +164,29 @@ class _Prepared:
         return rest.astype(np.float64) + effect[:, length:, model.targets]
 
 
+def _intervals(
+    model: LinearModel, table: LinearTable, recipe: FittedRecipe, data: TrainingSet, folds: Sequence[FoldResiduals]
+) -> tuple[Intervals, int]:
+    """Return the intervals of the folds, or of the calibration tail without any, and the forecasts behind them."""
+    if not folds:
+        tails = data.tails
+        rows, tail = path_residuals(model, table, first=tails.stop_stop, stop=len(table), most=RESIDUAL_PATHS)
+        folds = [FoldResiduals(0, rows, tail * recipe.scales_of_targets)]
+    intervals = fold_intervals(folds)
+    return intervals, independent_windows(folds, intervals.calibrated_steps or 1)
+
+
 def _bundled(  # noqa: PLR0917 - all that one bundle is made of
     prepared: _Prepared,
     solved: Solved,
     identity: Identity,
-    intervals: Intervals,
+    calibrated: tuple[Intervals, str],
     metrics: dict[str, float | None],
     data: TrainingSet,
     threads: int,
 ) -> tuple[Bundle, bytes]:
     recipe, length, horizon = prepared.recipe, solved.model.rows_required, solved.model.horizon
+    intervals, source = calibrated
     inputs = linear_inputs(solved)
     seasons = prepared.effects.whole.seasons if PLACES in inputs else ()
     bundle = Bundle(
@@ -181,7 +199,7 @@ def _bundled(  # noqa: PLR0917 - all that one bundle is made of
         max_horizon_steps=None if can_continue(recipe, inputs) else horizon,
         targets=recipe.targets,
         intervals=intervals,
-        intervals_source="calibration_tail",
+        intervals_source=source,
         model_sha256="",
         model_size=0,
         probe=None,

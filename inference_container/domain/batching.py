@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 
 from flts.errors import RejectedError, RetryableError
 from flts.forecasting.grid import Grid
+from flts.forecasting.intervals import Intervals
 from flts.forecasting.rolling import Inputs, PassInputs
 from flts.forecasting.series import Series
-from inference_container.domain.champion import Champion, Held
+from inference_container.domain.champion import Champion, Held, interval_offsets
 from inference_container.domain.stacking import stack_inputs
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ class Answer:
     """(h, M)"""
     imputed_cells: int
     held: tuple[Held, ...] = ()
+    widened: Intervals | None = None
+    """The intervals of this request, if its rows contain matured forecasts; else the champion's are used."""
 
     @property
     def lower(self) -> FloatArray:
@@ -61,10 +64,15 @@ class Answer:
 
     def with_bounds(self) -> FloatArray:
         """Return (h, M, 3): forecast, lower and upper bound, within the limits of the targets."""
-        answer = self.mean[:, :, None] + self.champion.offsets[: len(self.mean)]
+        champion, steps = self.champion, len(self.mean)
+        if self.widened is None:
+            offsets = champion.offsets[:steps]
+        else:
+            offsets = interval_offsets(champion.forecaster, self.widened, steps)
+        answer = self.mean[:, :, None] + offsets
         for held in self.held:
             answer[:, held.position] = held.last, *sorted((held.constant, held.last))
-        return self.champion.limited(answer)
+        return champion.limited(answer)
 
 
 class Batcher:

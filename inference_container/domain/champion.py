@@ -13,8 +13,11 @@ from numpy.typing import NDArray
 from flts.bundle.forecaster import Forecaster
 from flts.bundle.format import Bundle
 from flts.bundle.model import BundleModel
+from flts.bundle.widening import widened_by
 from flts.errors import RejectedError
-from flts.forecasting.intervals import bounds
+from flts.forecasting.expanding import few_windows
+from flts.forecasting.intervals import Intervals, bounds
+from flts.forecasting.matured import MATURED_HORIZONS
 from flts.forecasting.series import IntArray, Series
 from inference_container.domain.answer_rows import Row, rows_with
 from inference_container.domain.history import ISO_STYLE, History
@@ -23,6 +26,8 @@ from inference_container.domain.request import Needs
 
 FULL_BATCH = 64  # most requests in one model call
 WARM_RUNS = 5
+SENT_ORIGINS = 16
+"""Forecasts from the rows of a request whose errors widen its intervals at most: a quarter of a full batch."""
 INLINE_SECONDS = 0.01  # a longer call would block the event loop, so it runs in a thread
 
 FloatArray = NDArray[np.float64]
@@ -68,6 +73,8 @@ class Champion:
     """Measured processor seconds per window (or per time) of a full batch."""
     inline: bool
     """Whether a full batch is quick enough to run inside the event loop."""
+    intervals: Intervals | None
+    """The forecaster's, widened by the errors of forecasts that have matured in the stored rows, as ``offsets`` are."""
     history: History | str = ""
     """The stored rows, from which a request without enough rows is forecast, or the reason why there are none."""
 
@@ -105,7 +112,28 @@ class Champion:
             raise RejectedError(msg, code="bad_history")
         at = [columns.index(name) for name in needs.value_columns]
         style = needs.form.time_format if needs.form is not None else ISO_STYLE
-        return replace(self, history=History(times, np.ascontiguousarray(values[:, at]), style))
+        history = History(times, np.ascontiguousarray(values[:, at]), style)
+        intervals = widened_by(self.forecaster, Series(times, columns, values, needs.grid))
+        if intervals is None:
+            return replace(self, history=history)
+        offsets = interval_offsets(self.forecaster, intervals, len(self.offsets))
+        return replace(self, history=history, intervals=intervals, offsets=offsets)
+
+    def widened_by(self, series: Series) -> Intervals | None:
+        """Return the intervals of a request whose rows show matured forecasts that the stored rows do not, else None.
+
+        The rows must contain the window and a whole calibrated path after it, and the path must be later than the fit
+        and than the stored rows. A model whose forecasts would delay other requests keeps the intervals that it has.
+        """
+        steps, needs = self.bundle.calibrated_steps, self.needs
+        if not 0 < steps <= len(series) - needs.rows_required or not self.inline or not needs.reads_values:
+            return None
+        known = [self.bundle.fitted_until, self.history.until if isinstance(self.history, History) else None]
+        until = max((time for time in known if time is not None), default=None)
+        if steps > self.bundle.output_seq_len or (until is not None and series.times[-steps] <= until):
+            return None
+        rows = series.rows(-needs.rows_required - MATURED_HORIZONS * steps)
+        return widened_by(self.forecaster, rows, most=SENT_ORIGINS)
 
     def limited(self, values: FloatArray) -> FloatArray:
         """Return forecasts and bounds (h, M, n) within the limits of their targets."""
@@ -140,6 +168,7 @@ class Champion:
             "calibrated_steps": self.bundle.calibrated_steps,
             "point": self.bundle.point,
             "reason": self.bundle.reason,
+            **_interval_warning(self.bundle),
         }
 
 
@@ -166,18 +195,19 @@ def load_champion(promotion: Promotion, bundle: Bundle, model_bytes: bytes, *, m
         bundle=bundle,
         forecaster=forecaster,
         needs=needs,
-        offsets=_interval_offsets(forecaster, needs.max_horizon_steps),
+        offsets=interval_offsets(forecaster, forecaster.intervals, needs.max_horizon_steps),
         answer_head=_answer_head(promotion, bundle),
         answer_row=rows_with(keys),
         answer_keys=keys,
         batch_rows=batch_rows,
         row_seconds=seconds / batch_rows,
         inline=seconds < INLINE_SECONDS,
+        intervals=forecaster.intervals,
     )
 
 
 def _answer_head(promotion: Promotion, bundle: Bundle) -> dict[str, Any]:
-    """Return the fields of an answer before its forecasts; ``baseline`` and ``point`` only if they are unusual."""
+    """Return the fields of an answer before its forecasts; some only if they are unusual."""
     head = {
         "status": "SUCCESS",
         "identifier": promotion.identifier,
@@ -187,8 +217,14 @@ def _answer_head(promotion: Promotion, bundle: Bundle) -> dict[str, Any]:
         "horizon_steps": promotion.horizon_steps or bundle.horizon_steps,
         "calibrated_steps": bundle.calibrated_steps,
         **({"point": bundle.point} if bundle.point != "mean" else {}),
+        **_interval_warning(bundle),
     }
     return head if promotion.baseline is None else {**head, "baseline": promotion.baseline}
+
+
+def _interval_warning(bundle: Bundle) -> dict[str, str]:
+    warning = few_windows(bundle.metrics) if bundle.calibrated_steps else None
+    return {} if warning is None else {"interval_warning": warning}
 
 
 def _needs(bundle: Bundle, forecaster: Forecaster, limit: int) -> Needs:
@@ -212,9 +248,9 @@ def _needs(bundle: Bundle, forecaster: Forecaster, limit: int) -> Needs:
     )
 
 
-def _interval_offsets(forecaster: Forecaster, horizon_steps: int) -> FloatArray:
-    """Return the bounds of a forecast of zeros: the offsets, residual quantiles, are the same for every forecast."""
-    varying, intervals = forecaster.varying, forecaster.intervals
+def interval_offsets(forecaster: Forecaster, intervals: Intervals | None, horizon_steps: int) -> FloatArray:
+    """Return a forecast of zeros with its bounds, (h, M, 3): the offsets are the same for every forecast."""
+    varying = forecaster.varying
     offsets = np.zeros((horizon_steps, len(forecaster.bundle.targets), 3))
     if not varying:
         return offsets

@@ -63,7 +63,7 @@ def quantile_values(answer: Answer, levels: Sequence[float]) -> NDArray[np.float
     forecaster = champion.forecaster
     offsets = np.zeros((*answer.mean.shape, len(levels)))
     if forecaster.varying:
-        intervals = forecaster.intervals
+        intervals = answer.widened or champion.intervals
         found = None if intervals is None else quantiles(intervals, len(answer.mean), levels)
         offsets[:, forecaster.varying] = np.nan if found is None else found
     values = answer.mean[:, :, None] + offsets

@@ -194,6 +194,7 @@ def path_residuals(
     most: int,
     steps: IntArray | None = None,
     whole: bool = False,
+    last: int | None = None,
 ) -> tuple[IntArray, FloatArray]:
     """Return forecast errors of the paths that begin in [first, stop).
 
@@ -209,6 +210,8 @@ def path_residuals(
         Steps to compare, from 1 on, by default all H.
     whole : bool
         Leave out the paths whose last step is in another segment or not before ``stop``.
+    last : int, optional
+        Paths begin before this row; ``stop`` by default.
 
     Returns
     -------
@@ -220,7 +223,7 @@ def path_residuals(
     origins = Origins.of(table)
     ahead = model.horizon if whole else 1
     windows = origins.mask(None, back=model.rows_required, after=0, ahead=ahead, stop=stop)
-    rows = spread(np.flatnonzero(windows[: stop - 1]), first - 1, most)
+    rows = spread(np.flatnonzero(windows[: (stop if last is None else min(last, stop)) - 1]), first - 1, most)
     compared = np.arange(1, model.horizon + 1) if steps is None else steps
     cells = max(model.rows_required * table.columns, model.horizon * len(model.targets))
     size = max(1, min(BATCH_ROWS, BATCH_CELLS // cells))

@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 
 from flts.errors import RejectedError
-from flts.forecasting.folds import EDGES
+from flts.forecasting.expanding import EDGES
 from flts.forecasting.linear.model import path_residuals
 from flts.forecasting.linear.table import LinearTable, Origins
 from flts.forecasting.series import BoolArray, FloatArray, IntArray

@@ -254,6 +254,18 @@ def test_a_combination_names_the_weights_of_its_members() -> None:
     assert lines == ["promoted: GRU", "  - COMBINATION: mean weights LINEAR 25%, GRU 75%"]
 
 
+def test_only_the_baseline_that_is_served_shows_its_warnings() -> None:
+    few = [{"code": "few_interval_windows", "message": "5 forecasts are behind the intervals"}]
+    references = [{"model_type": name, "name": name.lower(), "warnings": few} for name in ("PERSISTENCE", "MEAN")]
+    view = {**VIEW, "scoreboard": {**VIEW["scoreboard"], "references": references}}
+
+    lines = render.decision_lines({**view, "decision": {**VIEW["decision"], "model_type": "MEAN"}})
+
+    assert lines[-1] == "  ! MEAN: 5 forecasts are behind the intervals"
+    assert len([line for line in lines if "behind the intervals" in line]) == 1
+    assert "behind the intervals" not in "".join(render.decision_lines(view))
+
+
 def test_the_decision_stands_between_the_runs_provisional_and_refitted_champion() -> None:
     provisional = {"decision": "promoted", "model_type": "LINEAR", "reasons": ["best_score: it scores 0.9"]}
     refitted = {"decision": "refused", "model_type": "GRU", "reasons": ["refit_lost: the refit has twice the loss"]}

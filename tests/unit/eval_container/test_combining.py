@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from flts.bundle.load import fetch_bundle
+from flts.bundle.model import BundleModel
 from flts.bundle.write import store_bundle
+from flts.contracts.claim_check import ClaimCheck
 from flts.contracts.events import ModelSelected, ModelTraining
 from flts.forecasting.grid import FixedGrid
 from tests.direct_models import made_series
@@ -51,6 +53,15 @@ def test_candidates_that_forecast_alike_are_combined(flts: Installation) -> None
     assert list(members) == ["GRU", "LINEAR"]
     assert sum(members.values()) == pytest.approx(1, abs=1e-3)
     assert rows["COMBINATION"]["score"] == pytest.approx(rows["LINEAR"]["score"], rel=1e-4)
+    combined, own = (
+        BundleModel(*fetch_bundle(flts.store, ClaimCheck.model_validate(rows[name]["bundle"]))).bundle
+        for name in ("COMBINATION", "LINEAR")
+    )
+    assert combined.intervals is not None
+    assert own.intervals is not None
+    assert combined.intervals.steps == own.intervals.steps  # its errors are LINEAR's, and so are its intervals
+    assert combined.intervals.values == pytest.approx(own.intervals.values, rel=0.3)
+    assert combined.metrics["interval_windows"] == own.metrics["interval_windows"]
 
 
 def test_a_model_that_was_fitted_on_the_tail_is_no_member(flts: Installation) -> None:

@@ -28,6 +28,7 @@ from inference_container.history_file import decode, encode
 from inference_container.protocol import Fact, Fetched, Order
 from inference_container.settings import FetchSettings, WorkerSettings
 from inference_container.stored_histories import StoredHistories
+from tests.direct_models import direct_bundle, hourly_series
 from tests.serving import CONFIG_HASH, clock_bundle, named_store, promote, small_series, store_rows, window_bundle
 
 SERIES = small_series(missing=0.1)
@@ -112,6 +113,20 @@ def test_a_new_champion_is_reported_with_the_last_rows_of_its_data_set(replica: 
     np.testing.assert_array_equal(history.values, SERIES.values[-count:])
     assert replica.champions.describe()[0]["history_until"] == f"{np.datetime64(int(SERIES.times[-1]), 's')}Z"
     assert not list(replica.cache.path.glob("_unfinished-*"))
+
+
+def test_a_bundle_of_format_2_gets_the_rows_of_20_horizons_and_intervals_widened_by_them(replica: Replica) -> None:
+    series = hourly_series()
+    made = direct_bundle(series, identifier="tiny", config_hash=CONFIG_HASH, fitted_until=int(series.times[-500]))
+    replica.promote(made, series)
+    replica.round()
+
+    history = rows_of(replica.load())
+
+    bundle = made[0]
+    assert len(history.times) == bundle.rows_required + bundle.recipe.max_gap_steps + 20 * 24
+    champion = replica.champions.load("tiny")
+    assert champion.intervals is not champion.forecaster.intervals
 
 
 def test_a_restarted_replica_reads_the_history_without_the_store(replica: Replica, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from flts.forecasting.series import (
     Series,
     check_grid,
     iso,
+    paths_from,
     regularise,
     segment_starts,
 )
@@ -158,3 +159,13 @@ def test_a_series_of_another_shape_cannot_be_made() -> None:
 
 def test_a_time_is_shown_in_utc() -> None:
     assert iso(1_517_874_000) == "2018-02-05T23:40:00Z"
+
+
+def test_paths_end_at_the_end_of_their_segment() -> None:
+    values = np.arange(10.0, 16.0)[:, None]
+    starts = np.array([0, 0, 0, 3, 3, 3])
+
+    paths = paths_from(np.array([0, 1, 4]), 3, values, starts)
+
+    nan = np.nan
+    np.testing.assert_array_equal(paths[..., 0], [[10, 11, 12], [11, 12, nan], [14, 15, nan]])

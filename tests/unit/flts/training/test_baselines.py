@@ -12,8 +12,10 @@ from flts.bundle.forecaster import Forecaster
 from flts.bundle.format import Bundle
 from flts.bundle.model import BundleModel
 from flts.errors import RejectedError
+from flts.forecasting.baseline_folds import baseline_residuals
+from flts.forecasting.expanding import fold_intervals, independent_windows
 from flts.forecasting.grid import FixedGrid
-from flts.forecasting.recipe import RecipeSpec, fit_recipe, transform
+from flts.forecasting.recipe import Features, FittedRecipe, RecipeSpec, fit_recipe, targets_only, transform
 from flts.forecasting.series import Series
 from flts.forecasting.splits import as_train
 from flts.settings import WindowSettings
@@ -33,6 +35,11 @@ def made(kind: str, series: Series, settings: WindowSettings = SETTINGS, **spec:
     data = training_set(features, recipe, settings)
     identity = Identity("made", "c" * 64, kind, "d" * 64)
     return make_baseline(data, identity, settings, horizon=1, threads=1, alive=lambda: None)
+
+
+def _prepared(series: Series) -> tuple[FittedRecipe, Features]:
+    recipe = fit_recipe(as_train(series), RecipeSpec())
+    return recipe, transform(recipe, series)
 
 
 def forecaster(kind: str, series: Series, **spec: Any) -> Forecaster:
@@ -84,17 +91,16 @@ def test_a_bundle_of_a_baseline_is_proved_calibrated_and_the_same_each_time(kind
     proof.prove(bundle, model)
     assert Bundle.from_json(bundle.to_json()).to_json() == bundle.to_json()
     assert bundle.intervals is not None
-    assert bundle.intervals.steps == (1, 2, 5, 10, 30)
+    assert bundle.intervals.steps == ((1, 2, 5, 10, 30) if kind == "RIDGE" else (1, 2, 4, 8, 16, 30))
     assert made(kind, series, lags_enable=True)[1] == model
     # Release 0.1.0 can read the bundle only if it requires exactly this number of rows.
     window = bundle.input_seq_len + bundle.recipe.warmup_rows if bundle.input_kind == "window" else 1
     assert bundle.rows_required == window
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_bundle_of_format_2_has_more_quantiles_than_those_of_its_bounds(kind: str) -> None:
-    plain = BundleModel(*made(kind, touching_zero(1_000), SETTINGS.with_overrides({"LOWER_BOUND": "none"}))).bundle
-    limited = BundleModel(*made(kind, touching_zero(1_000))).bundle
+def test_a_bundle_of_format_2_has_more_quantiles_than_those_of_its_bounds() -> None:
+    plain = BundleModel(*made("RIDGE", touching_zero(1_000), SETTINGS.with_overrides({"LOWER_BOUND": "none"}))).bundle
+    limited = BundleModel(*made("RIDGE", touching_zero(1_000))).bundle
 
     assert (plain.format_version, limited.format_version) == (1, 2)
     assert plain.intervals is not None
@@ -102,6 +108,21 @@ def test_a_bundle_of_format_2_has_more_quantiles_than_those_of_its_bounds(kind: 
     assert plain.intervals.has_only_edges
     assert set(np.round(limited.intervals.probabilities, 3)) >= {0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975}
     np.testing.assert_array_equal(plain.intervals.lower, limited.intervals.lower)
+
+
+@pytest.mark.parametrize("kind", ["PERSISTENCE", "SEASONAL_NAIVE", "MEAN"])
+def test_the_intervals_of_a_baseline_are_those_of_its_folds(kind: str) -> None:
+    series = made_series(1_000)
+
+    bundle = BundleModel(*made(kind, series)).bundle
+
+    recipe, features = targets_only(*_prepared(series))
+    season = bundle.input_seq_len if kind == "SEASONAL_NAIVE" else None
+    folds = baseline_residuals(kind, recipe, features, horizon=30, shares=(0.1, 0.1), season=season)
+    assert (bundle.format_version, bundle.intervals_source) == (2, "from_refit")
+    assert bundle.intervals is not None
+    np.testing.assert_array_equal(bundle.intervals.values, fold_intervals(folds).values)
+    assert bundle.metrics["interval_windows"] == independent_windows(folds, 1)  # made for one step
 
 
 @pytest.mark.parametrize("kind", ["PERSISTENCE", "SEASONAL_NAIVE", "MEAN"])

@@ -15,8 +15,9 @@ from flts.bundle.graph import check_graph
 from flts.bundle.model import BundleModel
 from flts.errors import RejectedError
 from flts.forecasting.direct import DirectInputs
+from flts.forecasting.expanding import FoldResiduals, fold_intervals, independent_windows
 from flts.forecasting.grid import FixedGrid
-from flts.forecasting.intervals import bounds
+from flts.forecasting.intervals import LEVELS
 from flts.forecasting.linear.calendar import find_calendar
 from flts.forecasting.linear.fit import WINDOW_ROWS, choose_linear, solve_linear
 from flts.forecasting.linear.kinds import LONGEST_LAG
@@ -30,6 +31,7 @@ from flts.settings import WindowSettings
 from flts.training import dataset
 from flts.training.bundling import Identity
 from flts.training.fitting import TrainingSet
+from flts.training.folds import linear_folds_of
 from flts.training.linear import make_linear
 from tests.direct_models import BERLIN, hourly_series
 
@@ -116,28 +118,43 @@ def test_the_same_rows_give_the_same_bytes() -> None:
     assert (again[0].to_json(), again[1]) == (bundle.to_json(), model_bytes)
 
 
-def test_the_intervals_are_those_of_the_model_without_the_calibration_tail() -> None:
+def test_the_intervals_are_those_of_the_folds_and_the_metrics_those_of_the_calibration_tail() -> None:
     data = training_set(hourly_series())
     stop = data.tails.stop_stop
     model, table = by_hand(data, stop)
 
     forecaster = read_back(*made(data))
 
-    intervals = forecaster.bundle.intervals
-    assert intervals is not None
-    assert intervals.steps == (1, 2, 5, 10, 24)
-    assert 39 <= len(table) - stop - 23 < 99  # paths of 24 steps in the tail: enough for 2.5 %, too few for 1 %
-    assert intervals.probabilities == pytest.approx((0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975))
-    scales = forecaster.recipe.scales_of_targets
+    bundle = forecaster.bundle
+    assert bundle.intervals is not None
+    assert bundle.intervals_source == "from_refit"
+    folds = linear_folds_of(data, HORIZON, lambda: None)
+    assert bundle.intervals.probabilities == pytest.approx(LEVELS)
+    np.testing.assert_array_equal(bundle.intervals.values, fold_intervals(folds).values)
+    assert bundle.metrics["interval_windows"] == independent_windows(folds, HORIZON) >= 10
+    scales = forecaster.recipe.scales_of_targets / data.recipe.scales_of_targets
     _, residuals = path_residuals(model, table, first=stop, stop=len(table), most=1_000)
-    n = np.isfinite(residuals[:, 9, 0]).sum()
-    tenth = np.sort(residuals[:, 9, 0][:n] * scales[0])
-    lower, upper = bounds(intervals, np.zeros((10, 2)))  # type: ignore[misc]
-    assert lower[9, 0] == pytest.approx(tenth[int((n + 1) * 0.05) - 1])
-    assert upper[9, 0] == pytest.approx(tenth[int(np.ceil((n + 1) * 0.95)) - 1])
-    val = np.concatenate([residuals[:, step - 1] for step in intervals.steps]) * scales
-    known = val / data.recipe.scales_of_targets
-    assert forecaster.bundle.metrics["val_mae"] == pytest.approx(np.nanmean(np.abs(known)))
+    val = np.concatenate([residuals[:, step - 1] for step in (1, 2, 5, 10, 24)]) * scales
+    assert bundle.metrics["val_mae"] == pytest.approx(np.nanmean(np.abs(val)))
+
+
+def test_without_folds_the_intervals_are_those_of_the_model_without_the_calibration_tail(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("flts.training.linear.linear_folds_of", lambda *_: [])
+    data = training_set(hourly_series())
+    stop = data.tails.stop_stop
+    model, table = by_hand(data, stop)
+
+    bundle, model_bytes = make_linear(data, IDENTITY, horizon=HORIZON, threads=1, alive=lambda: None)
+
+    intervals = read_back(bundle, model_bytes).bundle.intervals
+    assert intervals is not None
+    assert bundle.intervals_source == "calibration_tail"
+    rows, residuals = path_residuals(model, table, first=stop, stop=len(table), most=1_000)
+    tail = FoldResiduals(0, rows, residuals * data.recipe.scales_of_targets)
+    assert intervals.values == pytest.approx(fold_intervals([tail]).values)
+    assert bundle.metrics["interval_windows"] == independent_windows([tail], HORIZON) < 10
 
 
 def test_a_target_that_is_never_negative_has_forecasts_and_bounds_from_0_on() -> None:

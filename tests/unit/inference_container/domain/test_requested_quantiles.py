@@ -100,8 +100,8 @@ def test_constants_are_their_own_quantiles_and_a_held_target_is_within_its_bound
         ([-0.1], "-0.1 is not between"),
         ([0.1, 0.5, 0.1], "0.1 is given twice"),
         ([at / 100 for at in range(10, 31)], "at most 20 probabilities; got 21"),
-        ([0.5, 0.001], "0.001 is outside of 0.025 to 0.975, the range of this champion's quantiles"),
-        ([0.99], "0.99 is outside of 0.025 to 0.975"),
+        ([0.5, 0.001], "0.001 is outside of 0.01 to 0.99, the range of this champion's quantiles"),
+        ([0.995], "0.995 is outside of 0.01 to 0.99"),
     ],
 )
 def test_other_probabilities_are_refused(tmp_path: Path, levels: list[float], message: str) -> None:
