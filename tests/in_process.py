@@ -1,28 +1,54 @@
-"""A whole run in this process: preprocess, the trainer of the baselines and LINEAR, and eval's judgement."""
+"""A whole run in this process: preprocess, the trainers' handlers, and eval's judgement."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import importlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from eval_container.judging import Judgement, judge
 from eval_container.settings import EvalSettings
-from flts.bundle.write import store_bundle
 from flts.contracts.events import ModelTraining, Scalar
-from flts.contracts.ids import derived_run_id
-from flts.errors import RejectedError
-from flts.forecasting.fitted import FittedRecipe
-from flts.trainers import BASELINES
-from flts.training.announce import Announcement, model_training, training_failed
-from flts.training.baselines import baseline_identity, make_baseline
-from flts.training.dataset import training_set
-from flts.training.linear import LINEAR, linear_identity, make_linear
+from flts.runtime.adapters import Adapters
+from flts.trainers import TRAINERS, Trainer
 from tests.evaluated_runs import no_progress
-from tests.preprocessing import Preprocessing
+from tests.preprocessing import Prepared, Preprocessing
+from tests.trainers import SETTINGS
+
+CLOSED_FORM = tuple(trainer for trainer in TRAINERS if trainer.baselines)
+"""The trainer of the baselines and LINEAR, whose training takes seconds at most."""
+
+
+@dataclass(frozen=True)
+class Decided:
+    """A run after eval's decision."""
+
+    prepared: Prepared
+    settings: EvalSettings
+    """With the run's overrides."""
+    trained: dict[str, ModelTraining]
+    """The trainers' events by model type."""
+    judgement: Judgement
+    cpu_seconds: dict[str, float]
+    """Processor seconds of each trainer, by its deployment, and of ``eval``, its child processes included."""
 
 
 def judged_upload(folder: Path, train: bytes, test: bytes | None = None, **overrides: Scalar) -> Judgement:
-    """Return eval's judgement of an upload whose only candidate is LINEAR.
+    """Return eval's judgement of an upload that only the trainer of the baselines trains on; see `decided_upload`."""
+    return decided_upload(folder, train, test, **overrides).judgement
+
+
+def decided_upload(
+    folder: Path,
+    train: bytes,
+    test: bytes | None = None,
+    *,
+    trainers: Sequence[Trainer] = CLOSED_FORM,
+    **overrides: Scalar,
+) -> Decided:
+    """Preprocess an upload, train with one thread, and decide.
 
     Raises
     ------
@@ -32,39 +58,37 @@ def judged_upload(folder: Path, train: bytes, test: bytes | None = None, **overr
     preprocessing = Preprocessing.start(folder)
     prepared = preprocessing.prepare(train, test, **overrides)
     data, store = prepared.training, prepared.store
-    settings = EvalSettings(
-        kafka_bootstrap_servers="unused:9092",
-        mlflow_tracking_uri="http://unused",
-        store="filesystem",
-        store_path=folder,
-        expected_model_types=(LINEAR,),
-    ).with_overrides(overrides)
+    expected = tuple(name for trainer in trainers for name in trainer.awaited)
+    common = {
+        "kafka_bootstrap_servers": "unused:9092",
+        "mlflow_tracking_uri": "http://unused",
+        "store": "filesystem",
+        "store_path": folder,
+    }
+    settings = EvalSettings(**common, expected_model_types=expected).with_overrides(overrides)
     store.ensure_bucket(settings.bucket_model_bundles)
-    rows = training_set(prepared.train, FittedRecipe.from_dict(prepared.meta()["recipe"]), settings)
-    horizon = data.horizon_steps
-    assert horizon is not None
-
-    def trained(model_type: str) -> ModelTraining:
-        try:
-            if model_type == LINEAR:
-                identity = linear_identity(data, settings, horizon)
-                made = make_linear(rows, identity, horizon=horizon, threads=1, alive=lambda: None)
-            else:
-                identity = baseline_identity(data, model_type, settings)
-                made = make_baseline(rows, identity, settings, horizon=horizon, threads=1, alive=lambda: None)
-        except RejectedError as error:
-            return training_failed(data, model_type, error.message, datetime.now(UTC))
-        claim = store_bundle(store, settings.bucket_model_bundles, *made)
-        run_id = derived_run_id(data.event_id, model_type)
-        return model_training(data, Announcement(model_type, run_id, None, claim, duration_seconds=0.0))
-
-    return judge(
+    trained, seconds = {}, {}
+    for trainer in trainers:
+        own = SETTINGS[trainer.package](**common, model_type=trainer.model_type, train_threads=1)
+        adapters = Adapters(store, preprocessing.run_store, None, preprocessing.metrics, own)
+        handler = importlib.import_module(f"{trainer.package}.handler").train_in_child(own, adapters)
+        began = _cpu_seconds()
+        trained |= {event.model_type: event for event in handler(data, no_progress)}
+        seconds[trainer.deployment] = _cpu_seconds() - began
+    began = _cpu_seconds()
+    judgement = judge(
         store,
         data,
         settings,
-        expected=(LINEAR,),
-        trained={model_type: trained(model_type) for model_type in (*BASELINES, LINEAR)},
+        expected=expected,
+        trained=trained,
         missing={},
         pointer=None,
         progress=no_progress,
     )
+    seconds["eval"] = _cpu_seconds() - began
+    return Decided(prepared, settings, trained, judgement, seconds)
+
+
+def _cpu_seconds() -> float:
+    return sum(os.times()[:4])
