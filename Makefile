@@ -6,7 +6,7 @@ PY := .venv/bin/python
 export PYTHONDONTWRITEBYTECODE =
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo embedded load env images up down logs test test-long test-e2e kill-matrix fuzz test-upgrade release-store test-integration check lint types format chart generate pictures clean
+.PHONY: help setup demo embedded load env images up down logs test test-long test-e2e kill-matrix fuzz test-upgrade bench-forecast release-store test-integration check lint types format chart generate pictures clean
 
 help:           ## Show this list
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## /  make \1\t/p' Makefile | expand -t 24
@@ -73,6 +73,10 @@ UPGRADES = $(if $(filter compose helm,$(TARGET)),tests/deployment/test_installed
 
 test-upgrade: setup ## Upgrade the last release to this code and roll it back (TARGET=embedded|compose|helm), 3 to 10 minutes
 	@FLTS_TEST_TARGET=$(or $(TARGET),embedded) $(PY) -m pytest -m "long or not long" $(UPGRADES)
+
+bench-forecast: setup ## FLTS against statsforecast and LightGBM, into docs/quality.md (SETS= HORIZON= SEEDS=3 FAST=1 WRITE=1)
+	@$(PY) -m tests.bench_forecast --sets "$(SETS)" --seeds $(or $(SEEDS),3) $(addprefix --horizon ,$(HORIZON)) \
+	  $(if $(FAST),--fast) $(if $(SETS)$(FAST),$(if $(WRITE),--write),--write)
 
 release-store: setup ## Write what this code stores into tests/releases, for later releases to read (COMMIT=)
 	@$(PY) -m tests.release_store $(COMMIT)

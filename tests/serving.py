@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -216,6 +217,12 @@ def body_of(series: Series, rows: slice | None = None, **more: Any) -> bytes:
 
 def answer_of(made: tuple[Bundle, bytes], body: bytes, home: Path) -> dict[str, Any]:
     """Return the answer of /predict to a body with this bundle as the champion, without a server."""
+    [answer] = answers_of(made, [body], home)
+    return answer
+
+
+def answers_of(made: tuple[Bundle, bytes], bodies: Iterable[bytes], home: Path) -> list[dict[str, Any]]:
+    """Return the answers of /predict to bodies, one after the other, with this bundle as the champion."""
     bundle, model = made
     metrics = Metrics(CollectorRegistry())
     cache = ChampionCache(home)
@@ -226,12 +233,12 @@ def answer_of(made: tuple[Bundle, bytes], body: bytes, home: Path) -> dict[str, 
     champions.list_changed([bundle.identifier], [])
     assert champions.fetched(bundle.identifier, cache.put_bundle(promotion, data, model).name)
 
-    async def ask() -> bytes:
+    async def ask() -> list[bytes]:
         batcher = Batcher(max_waiting=10, deadline_seconds=30)
         predictor = Predictor(champions, batcher, metrics, max_rows=10_000, forecast_log=None)
-        return await predictor.predict(body)
+        return [await predictor.predict(body) for body in bodies]
 
-    return dict(json.loads(asyncio.run(ask())))
+    return [dict(json.loads(answer)) for answer in asyncio.run(ask())]
 
 
 def serving_environment(store_path: Path, cache: Path, **more: str) -> dict[str, str]:
