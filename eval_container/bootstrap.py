@@ -8,6 +8,7 @@ from eval_container.ending import Ending
 from eval_container.housekeeping import DrainSpool, JanitorTick, Overdue, SignsOfLife
 from eval_container.settings import EvalSettings
 from flts.contracts import topics
+from flts.contracts.events import RefitRequest
 from flts.observability.metrics import DECISIONS, begin_at_zero
 from flts.runtime.adapters import Adapters
 from flts.service import Service, Subscription, Tick
@@ -25,9 +26,10 @@ def build_service(settings: EvalSettings, adapters: Adapters) -> Service:
         name="eval",
         subscriptions=(
             Subscription(
-                topics=(topics.TRAINING_DATA, topics.MODEL_TRAINING),
+                topics=(topics.TRAINING_DATA, topics.MODEL_TRAINING, topics.MODEL_REFIT),
                 mode="group",
                 child="eval_container.handler:build_handler",
+                wants=lambda event: not isinstance(event, RefitRequest),
                 on_exhausted=Ending(adapters, time.time).give_up,
             ),
             Subscription(topics=(topics.RUN_PROGRESS, topics.MODEL_TRAINING), mode="all", handler=signs),

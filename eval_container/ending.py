@@ -10,9 +10,11 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from eval_container.domain.gate import Reason
+from flts.bundle import BUNDLE_FILE
 from flts.contracts.champion_stage import (
     DECIDED,
     PROVISIONAL,
+    REFITTED,
     Order,
     is_champion,
     order_of,
@@ -20,12 +22,13 @@ from flts.contracts.champion_stage import (
     selected_event_id,
 )
 from flts.contracts.claim_check import ClaimCheck
-from flts.contracts.events import Event, ModelSelected, RunId
+from flts.contracts.events import Event, ModelRefit, ModelSelected, RunId
 from flts.contracts.lifecycle import CANCELLED_REASON, RunState, is_cancellation
 from flts.errors import FltsError, RejectedError
 from flts.killpoints import reached
 from flts.observability.logs import get_logger
 from flts.runtime.adapters import Adapters
+from flts.storage import layout
 from flts.storage.claims import read_claimed
 
 log = get_logger(__name__)
@@ -87,8 +90,10 @@ class Ending:
         return self.decide(selected, None)
 
     def give_up(self, event: Event, error: FltsError | None, message: str) -> Sequence[Event]:
-        """End a run whose last attempt failed, so that clients do not wait for ever."""
+        """End a run or a refit whose last attempt failed, so that clients do not wait for ever."""
         del error
+        if isinstance(event, ModelRefit):
+            return self._give_up_refit(event, message)
         decision = self._evaluations.decision(event.identifier, event.pipeline_run_id)
         if decision is not None:
             return self.finish(decision)
@@ -145,6 +150,34 @@ class Ending:
         self._set_alias(event, record)
         log.info("champion_stage", stage=event.stage, run_id=event.run_id, model_type=event.model_type)
         return [event]
+
+    def end_refit(self, record: Mapping[str, Any]) -> list[Event]:
+        """Carry out ``refit.json``, and record the refit in MLflow; no event if the judged model stays."""
+        self._record_refit(record)
+        if record["pointer"] is not None:
+            return self.carry_out(record)
+        log.info("refit_refused", model_type=record["model_type"], reasons=record["reasons"])
+        return []
+
+    def _give_up_refit(self, event: ModelRefit, message: str) -> list[Event]:
+        decision = self._evaluations.decision(event.identifier, event.pipeline_run_id)
+        if decision is None or not promoted(decision, event):
+            return []
+        reason = Reason("refit_failed", f"eval gave up after its last try: {message}"[:1000])
+        record = refit_record(event, decision, at(self._now()), reason, None)
+        return self.end_refit(self._evaluations.put_refit(event.identifier, event.pipeline_run_id, record)[0])
+
+    def _record_refit(self, record: Mapping[str, Any]) -> None:
+        """Add the refit to the MLflow run of the judged model: the result as tags, the bundle as artifacts."""
+        tracker = self._adapters.tracker
+        if tracker is None or record["run_id"] is None:
+            return
+        tags = {"refit": record["decision"], "refit_reason": "; ".join(record["reasons"])[:500]}
+        bundle = record["bundle"]
+        artifacts = {} if bundle is None else {f"refit/{BUNDLE_FILE}": ClaimCheck.model_validate(bundle)}
+        reached("refit-record.before", record["identifier"])
+        tracker.append(record["run_id"], record["identifier"], tags=tags, artifacts=artifacts)
+        reached("refit-record.after", record["identifier"])
 
     def _previous(self, identifier: str) -> tuple[str | None, list[str]]:
         """Return the champion's run_id, or None and the reason why the champion pointer cannot be read.
@@ -227,6 +260,48 @@ class Ending:
                 continue
             metrics = {name: row[source] for name, source in SCORE_METRICS.items() if row.get(source) is not None}
             tracker.append(row["run_id"], identifier, metrics=metrics, artifacts={"scoreboard.json": data})
+
+
+def promoted(decision: Mapping[str, Any], event: ModelRefit) -> bool:
+    """Return whether a decision promoted the model that an event refitted."""
+    model = (decision.get("model_type"), decision.get("bundle"))
+    return decision.get("decision") == "promoted" and model == (event.model_type, event.judged.model_dump(mode="json"))
+
+
+def refit_record(
+    event: ModelRefit, decision: Mapping[str, Any], now: datetime, reason: Reason, rows_required: int | None
+) -> dict[str, Any]:
+    """Return ``refit.json``: the message of the refitted champion, and its pointer; null if the judged model stays.
+
+    Parameters
+    ----------
+    event : ModelRefit
+    decision : mapping
+        ``decision.json``. The refitted champion has its run_id and its score, which are those of the judged model.
+    now : datetime
+    reason : Reason
+        Why the refit is promoted or thrown away.
+    rows_required : int, optional
+        Rows that a request to the refitted model must contain; None if it is thrown away.
+    """
+    bundle = None if rows_required is None else event.bundle
+    selected = ModelSelected.model_validate(decision).model_copy(
+        update={
+            "event_id": selected_event_id(event.pipeline_run_id, REFITTED),
+            "created_at": now,
+            "decision": "refused" if bundle is None else "promoted",
+            "bundle": bundle,
+            "model_uri": bundle and f"s3://{bundle.bucket}/{layout.folder_of(bundle.object_key)}",
+            "reasons": [reason.as_text()],
+            "stage": REFITTED,
+        }
+    )
+    document = selected.model_dump(mode="json")
+    if bundle is None:
+        return {**document, "pointer": None}
+    changed = {name: document[name] for name in ("bundle", "model_uri", "stage")}
+    changed |= {"timestamp": now.isoformat(), "rows_required": rows_required}
+    return {**document, "pointer": {**decision["pointer"], **changed}}
 
 
 def at(now: float) -> datetime:

@@ -21,6 +21,7 @@ from eval_container.domain.waiting import (
 )
 from eval_container.ending import STAGE, Ending, at
 from eval_container.judging import Judgement, judge
+from eval_container.refitting import Refits
 from eval_container.settings import EvalSettings
 from flts.bundle import proof
 from flts.contracts.champion_stage import DECIDED, PROVISIONAL, ChampionStage, is_champion, selected_event_id
@@ -28,6 +29,7 @@ from flts.contracts.claim_check import ClaimCheck
 from flts.contracts.events import (
     EvaluateRequest,
     Event,
+    ModelRefit,
     ModelSelected,
     ModelTraining,
     RollbackRequest,
@@ -66,9 +68,16 @@ class DecideRun:
         self._stages = adapters.run_store.stages
         self._now = now
         self._ending = Ending(adapters, now)
+        self._refits = Refits(settings, adapters, self._ending, now)
 
     def __call__(self, event: Event, progress: Progress) -> Sequence[Event]:
-        """Handle one event of training-data or model-training."""
+        """Handle one event of training-data, model-training or model-refit."""
+        if isinstance(event, ModelRefit):
+            return self._refits.decide(event)
+        selected = self._handle(event, progress)
+        return [*selected, *self._refits.requests(selected)]
+
+    def _handle(self, event: Event, progress: Progress) -> Sequence[Event]:
         decision = self._evaluations.decision(event.identifier, event.pipeline_run_id)
         if decision is not None:
             return self._ending.finish(decision)

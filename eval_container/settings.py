@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from flts.settings import (
     CommaSeparated,
     KafkaSettings,
+    RefitSettings,
     RetentionSettings,
     ServiceSettings,
     TrackingSettings,
@@ -19,7 +20,7 @@ from flts.settings import (
 from flts.trainers import DEFAULT_MODEL_TYPES, known_model_types
 
 
-class EvalSettings(ServiceSettings, KafkaSettings, RetentionSettings, TrackingSettings, WindowSettings):
+class EvalSettings(ServiceSettings, KafkaSettings, RetentionSettings, TrackingSettings, WindowSettings, RefitSettings):
     """Settings of waiting, scoring and the gate."""
 
     service_port: int = Field(default=8050, ge=1, le=65535)

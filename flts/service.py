@@ -49,6 +49,10 @@ class WorkEvents:
     """The work reported no progress for `TRAIN_STUCK_SECONDS`."""
 
 
+def _wants_all(_event: Event) -> bool:
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class Subscription:
     """The topics that a service consumes, and its handler."""
@@ -64,6 +68,8 @@ class Subscription:
     """Of the child process, as in ``nice``; long work of a higher one leaves the cores to work that people wait for."""
     group: str | None = None
     """The consumer group; None is the name of the service."""
+    wants: Callable[[Event], bool] = _wants_all
+    """Whether the service processes an event; the offset of another one is committed without an attempt."""
     on_exhausted: Callable[[Event, FltsError | None, str], Sequence[Event]] | None = None
     """Called with (event, error, message) after the dead letter; returns events to publish, e.g. a trainer's FAILED."""
     log_events: WorkEvents = WorkEvents()

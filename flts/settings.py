@@ -339,6 +339,15 @@ class WindowSettings(Settings):
         return {name: getattr(self, name) for name in names} | lengths | self.hashed_answer
 
 
+class RefitSettings(Settings):
+    """The refit of promoted models."""
+
+    OVERRIDABLE: ClassVar[bool] = True
+
+    refit: bool = True
+    """Fit the promoted model again on all rows, those that it was judged on included, and serve this fit."""
+
+
 class UploadLimits(Settings):
     """Limits of an upload."""
 

@@ -86,6 +86,8 @@ NETWORKS = tuple(trainer.model_type for trainer in TRAINERS if trainer.package =
 """Model types whose fit begins at random weights; the other fits are formulas."""
 DEPLOYMENTS = tuple(trainer.deployment for trainer in TRAINERS)
 DEFAULT_MODEL_TYPES = tuple(name for trainer in TRAINERS if trainer.enabled for name in trainer.awaited)
+NEVER_REFITTED = ("PERSISTENCE", "SEASONAL_NAIVE")
+"""Model types that repeat rows of the request: a fit on more rows is the same model."""
 RECORDED_BY_EVAL = tuple(name for trainer in TRAINERS for name in trainer.candidates)
 """Candidates whose trainer has no MLflow."""
 
@@ -104,6 +106,11 @@ def trainer_of(model_type: str) -> Trainer:
     known = ", ".join(trainer.model_type for trainer in TRAINERS)
     msg = f"{model_type} is no registered model type; there are {known}"
     raise ValueError(msg)
+
+
+def trainer_of_model(model_type: str) -> Trainer | None:
+    """Return the trainer whose messages and bundles have this model type, or None."""
+    return next((trainer for trainer in TRAINERS if model_type in trainer.model_types), None)
 
 
 def trained_in(package: str, model_type: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flts.contracts.events import Event
+from flts.contracts.events import Event, ModelRefit, RefitRequest
 from flts.dead_letters.accounting import Account, Accounting
 from flts.dead_letters.letters import DeadLetters, Head
 from flts.dead_letters.replay import Replayer, ReplayMarks, Report, answered_records
@@ -16,6 +16,7 @@ from flts.errors import ConflictError, FltsError, NotFoundError
 from flts.messaging.codec import header
 from flts.observability.logs import get_logger
 from flts.observability.metrics import Metrics
+from flts.storage.evaluations import Evaluations
 from flts.storage.forecasts import Forecasts
 from flts.storage.operations import Operations
 from flts.storage.run_store import RunStore
@@ -293,6 +294,9 @@ def check_run(run_store: RunStore) -> Callable[[str, Event], str | None]:
         if group == FORECASTS:
             _check_forecast(run_store.forecasts, identifier, run)
             return None
+        if isinstance(event, RefitRequest | ModelRefit):
+            _check_refit(run_store.evaluations, identifier, run)
+            return None
         ended = runs.end(identifier, run)
         if ended is None:
             return None
@@ -305,6 +309,13 @@ def check_run(run_store: RunStore) -> Callable[[str, Event], str | None]:
         raise ConflictError(msg, code="run_ended", field="pipeline_run_id")
 
     return check
+
+
+def _check_refit(evaluations: Evaluations, identifier: str, run: str) -> None:
+    refit = evaluations.refit(identifier, run)
+    if refit is not None:
+        msg = f"the refit of {run} is {refit.get('decision')} already; `flts retrain {identifier}` starts a new run"
+        raise ConflictError(msg, code="refit_ended", field="pipeline_run_id")
 
 
 def _check_forecast(forecasts: Forecasts, identifier: str, run: str) -> None:

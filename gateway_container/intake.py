@@ -26,7 +26,7 @@ from flts.errors import (
 )
 from flts.ingest.uploads import newest_upload, upload_hash
 from flts.recipe_settings import DATA_SETTINGS, RecipeSettings
-from flts.settings import check_overrides
+from flts.settings import RefitSettings, check_overrides
 from flts.storage import layout
 from flts.storage.ports import ObjectInfo, ObjectStore
 from flts.storage.records import Record
@@ -110,7 +110,7 @@ class Intake:
         RejectedError
             If training is impossible; the message names the column, setting or file, and the number of rows needed.
         """
-        check_overrides(request.effective, RecipeSettings, *(trainer.settings for trainer in TRAINERS))
+        check_overrides(request.effective, RecipeSettings, RefitSettings, *(trainer.settings for trainer in TRAINERS))
         settings = self._settings.with_overrides(request.effective)
         found = self._checks.check(train.path, test.path if test else None, settings)
         train_rows, test_rows = found["rows"]

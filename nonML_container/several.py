@@ -10,7 +10,7 @@ from typing import Any
 
 from flts.bundle.format import Bundle
 from flts.bundle.write import store_bundle
-from flts.contracts.events import ModelTraining, TrainingData
+from flts.contracts.events import ModelRefit, ModelTraining, RefitRequest, TrainingData
 from flts.contracts.ids import derived_run_id
 from flts.errors import RejectedError
 from flts.forecasting.baselines import NoBaselineError
@@ -23,9 +23,11 @@ from flts.training.baselines import baseline_identity, make_baseline
 from flts.training.bundling import Identity
 from flts.training.dataset import claimed_training_set, horizon_steps
 from flts.training.fitting import TrainingSet
-from flts.training.handler import is_wanted, reusable_bundle
+from flts.training.handler import is_wanted
 from flts.training.linear import LINEAR, linear_identity, make_linear
+from flts.training.refit import refit
 from flts.training.report import ProgressReport
+from flts.training.reuse import reusable_bundle
 from flts.training.theta import THETA, make_theta, theta_identity
 from flts.training.threads import default_threads
 from nonML_container.settings import NonmlSettings
@@ -57,12 +59,16 @@ class TrainSeveral:
         self._settings = settings
         self._trainer = trainer
 
-    def __call__(self, event: TrainingData, progress: Progress) -> Sequence[ModelTraining]:
-        """Return the events of a data set; a repeated delivery returns the same events.
+    def __call__(
+        self, event: TrainingData | RefitRequest, progress: Progress
+    ) -> Sequence[ModelTraining] | Sequence[ModelRefit]:
+        """Return the events of a data set, or that of a refit; a repeated delivery returns the same events.
 
         A candidate that cannot be fitted has an event with status FAILED, because the run waits for it. A baseline that
         cannot be fitted has no event.
         """
+        if isinstance(event, RefitRequest):
+            return self._refit(event, progress)
         runs, stage = self._adapters.run_store, self._trainer.deployment
         if not is_wanted(runs, event):
             return []
@@ -102,6 +108,15 @@ class TrainSeveral:
             failed={one.model_type: one.error for one in announced if one.status == "FAILED"},
         )
         return announced
+
+    def _refit(self, event: RefitRequest, progress: Progress) -> Sequence[ModelRefit]:
+        settings = self._settings.with_overrides(event.settings)
+        identity, make = self._maker(event, event.model_type, settings)
+
+        def bundle(data: TrainingSet, identity: Identity, report: ProgressReport) -> tuple[Bundle, bytes]:
+            return make(data, identity, lambda: report.alive(event.model_type))
+
+        return refit(self._adapters, event, settings, progress, identity=identity, make=bundle)
 
     def _wanted(self, before: Mapping[str, Any]) -> tuple[str, ...]:
         """Return the model types to announce, in their order.

@@ -1,7 +1,7 @@
 """Check the invariants of a pipeline, whatever happened to its processes, in the store, in Kafka and in MLflow.
 
 - A run has exactly one decision, and every record and message agrees with it. Beside it, a run has at most one
-  provisional champion.
+  provisional and one refitted champion.
 - Every object that a record refers to exists and has the promised hash; every record can be read.
 - No data set is lost, and no repeated training gave a different result.
 - sent = done + in flight + dead letters.
@@ -19,7 +19,7 @@ import httpx
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
 from flts.contracts import topics
-from flts.contracts.champion_stage import PROVISIONAL, is_champion, selected_event_id
+from flts.contracts.champion_stage import PROVISIONAL, REFITTED, is_champion, order_of, selected_event_id
 from flts.contracts.claim_check import ClaimCheck
 from flts.contracts.ids import derived_event_id, derived_run_id
 from flts.contracts.lifecycle import is_cancellation
@@ -207,6 +207,16 @@ def _of_decision(store: ObjectStore, records: Records, identifier: str, run_id: 
     provisional = records.get(f"{folder}/provisional.json")
     if provisional is not None and provisional["event_id"] != selected_event_id(run_id, PROVISIONAL):
         yield "the provisional champion has the event_id of another stage"
+    yield from _of_refit(records.get(f"{folder}/refit.json"), pointer, run_id)
+
+
+def _of_refit(refit: Record | None, pointer: Record | None, run_id: str) -> Iterator[str]:
+    if refit is None:
+        return
+    if refit["event_id"] != selected_event_id(run_id, REFITTED):
+        yield "the refitted champion has the event_id of another stage"
+    if refit["pointer"] and (pointer is None or order_of(pointer) < order_of(refit["pointer"])):
+        yield "the pointer was not moved to the refitted champion"
 
 
 def _of_training(records: Records) -> Iterator[str]:
@@ -247,7 +257,7 @@ def _of_messages(address: str, store: ObjectStore, identifier: str, groups: Iter
         if len(variants) > 1:
             yield f"{topic} says different things as {event_id}: {sorted(variants)}"
     for run, ids in selected.items():
-        decisions = ids - {selected_event_id(run, PROVISIONAL)}
+        decisions = ids - {selected_event_id(run, stage) for stage in (PROVISIONAL, REFITTED)}
         if len(decisions) > 1:
             yield f"{len(decisions)} decisions of {run} were published"
 

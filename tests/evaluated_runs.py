@@ -64,6 +64,7 @@ class Recorder:
         self.champions: list[tuple[str, str]] = []
         self.metrics: dict[str, Mapping[str, float]] = {}
         self.artifacts: dict[str, list[str]] = {}
+        self.tags: dict[str, Mapping[str, Any]] = {}
         self.runs: list[RecordedRun] = []
         self.order: list[tuple[str, str]] = []
         """Name and run_id of each call that records something."""
@@ -80,10 +81,17 @@ class Recorder:
         return self.runs[-1]
 
     def append(
-        self, run_id: str, experiment: str, *, metrics: Mapping[str, float], artifacts: Mapping[str, Any]
+        self,
+        run_id: str,
+        experiment: str,
+        *,
+        metrics: Mapping[str, float] | None = None,
+        artifacts: Mapping[str, Any],
+        tags: Mapping[str, Any] | None = None,
     ) -> bool:
         assert experiment == IDENTIFIER
-        self.metrics[run_id] = metrics
+        self.metrics[run_id] = metrics or {}
+        self.tags[run_id] = tags or {}
         self.artifacts[run_id] = list(artifacts)
         self.order.append(("scores", run_id))
         return True
@@ -144,7 +152,7 @@ class Installation:
             store="filesystem",
             store_path=folder,
             input_seq_len=WINDOW,
-            **{"expected_model_types": ("GRU", "LSTM"), **settings},
+            **{"expected_model_types": ("GRU", "LSTM"), "refit": False, **settings},
         )
         self.store: ObjectStore = FilesystemStore(folder)
         for name in type(self.settings).model_fields:

@@ -18,8 +18,9 @@ from typing import Any, TypeVar
 import httpx
 from confluent_kafka import Producer
 
+from flts.contracts.champion_stage import REFITTED
 from flts.killpoints import ARMED, CLAIMED, PASSED
-from flts.trainers import BASELINES, DEFAULT_MODEL_TYPES
+from flts.trainers import BASELINES, DEFAULT_MODEL_TYPES, NEVER_REFITTED, trainer_of_model
 from tests.audit import audit
 from tests.eventually import eventually
 from tests.files_below import files_below
@@ -42,11 +43,14 @@ SIDE_BY_SIDE = 4
 EVER_AGAIN = (
     *("run-progress", "_leases/", "object-read", "message-read", "attempts/", "cache-write", "swap"),
     *("commit.before model-training", "commit.after model-training"),
+    *("commit.before model-refit", "commit.after model-refit"),
+    *("produce.before model-refit", "produce.after model-refit"),
 )
 """Parts of points that a run passes any number of times, or once for every message: the first passage is enough.
 
 A replica that is slow does not load the provisional champion of a run before the decided one. Eval commits the results
-of several models at once if they arrive together.
+of several models at once if they arrive together, and so does each service with the two messages of a refit. Eval
+repeats the request of a refit for each message that it handles between the decision and ``refit.json``.
 """
 EARLY = "nonml-baseline"
 NEED_EARLY = ("eval", "inference")
@@ -224,7 +228,14 @@ class Killing:
         for name in ("outcome", "forecast"):
             record = self._record(identifier, run_id, name)
             wait_for(record.exists, f"{identifier} has its {name}", RUN_SECONDS)
-        model = json.loads(self._record(identifier, run_id, "decision").read_text())["run_id"]
+        decision = json.loads(self._record(identifier, run_id, "decision").read_text())
+        trainer = trainer_of_model(decision["model_type"] or "")
+        if decision["decision"] == "promoted" and trainer and decision["model_type"] not in NEVER_REFITTED:
+            refit = self._record(identifier, run_id, "refit")
+            wait_for(refit.exists, f"{identifier} is refitted", RUN_SECONDS)
+            assert json.loads(refit.read_text())["decision"] == "promoted", refit.read_text()
+            wait_for(lambda: self._points_at_refit(identifier), f"{identifier} has its refit as champion", RUN_SECONDS)
+        model = decision["run_id"]
         wait_for(lambda: self._serves(identifier, model), f"{identifier} is served by {model}", RESTART_SECONDS)
         served = time.time()
         wait_for(lambda: self._forecasts(identifier), f"{identifier} answers a request", RESTART_SECONDS)
@@ -266,6 +277,10 @@ class Killing:
             body = client.get(f"/datasets/{identifier}/tail").raise_for_status().json()
         answer = self.stack.predict(body | {"identifier": identifier, "inference_length": PREDICTED_STEPS})
         return len(answer.raise_for_status().json()["predictions"]) == PREDICTED_STEPS
+
+    def _points_at_refit(self, identifier: str) -> bool:
+        pointer = self.stack.store / "model-promotion" / identifier / "current.json"
+        return bool(json.loads(pointer.read_text()).get("stage") == REFITTED)
 
     def _shipped(self, identifier: str) -> bool:
         return any(files_below(self.stack.store / "inference-logs" / identifier, ".jsonl"))

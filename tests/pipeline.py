@@ -167,6 +167,19 @@ class Pipeline(ABC):
 
         return eventually(served, f"{identifier} is served by {run_id}", timeout=timeout)
 
+    def wait_refitted(self, run_id: str, *, timeout: float = 60) -> dict[str, Any]:
+        """Wait until every replica serves the refit of a run that promoted a model; return the run."""
+
+        def refitted() -> dict[str, Any]:
+            run = self.run(run_id)
+            refit = run.get("champion_stages", {}).get("refitted", {})
+            assert refit.get("decision") == "promoted", refit
+            seen = [self.champion(run["identifier"]) for _ in range(4 * self.replicas - 3)]
+            assert all(found and found.get("stage") == "refitted" for found in seen), seen
+            return run
+
+        return eventually(refitted, f"the refit of {run_id} is served", timeout=timeout)
+
     def champion(self, identifier: str) -> dict[str, Any] | None:
         """Return an identifier's champion as `/models` lists it; None if the replica that answers has not loaded it.
 

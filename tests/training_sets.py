@@ -119,9 +119,15 @@ class SilentReport:
 
 
 def store_dataset(
-    folder: Path, series: Series, spec: RecipeSpec | None = None, *, identifier: str = "made", **changes: Any
+    folder: Path,
+    series: Series,
+    spec: RecipeSpec | None = None,
+    *,
+    identifier: str = "made",
+    test: Series | None = None,
+    **changes: Any,
 ) -> Stored:
-    """Preprocess a series and store it in ``folder``; return it with its event."""
+    """Preprocess a series and the test rows after it, and store both in ``folder``; return them with their event."""
     store = FilesystemStore(folder)
     for bucket in ("processed-data", "model-bundles", "pipeline-runs", "model-promotion"):
         store.ensure_bucket(bucket)
@@ -136,6 +142,10 @@ def store_dataset(
     meta = json.dumps({"recipe": recipe.to_dict()}).encode()
     meta_claim = put_claimed(store, "processed-data", f"{prefix}/processed_data.meta.json", meta)
     raw = put_claimed(store, "processed-data", f"{prefix}/raw_test.parquet", series_to_parquet(series.rows(0, 20)))
+    test_claim = raw
+    if test is not None:
+        test_table = features_to_parquet(transform(recipe, test))
+        test_claim = put_claimed(store, "processed-data", f"{prefix}/test_processed_data.parquet", test_table)
     run = new_pipeline_run_id()
     event = TrainingData(
         event_id=derived_event_id(run, "training-data"),
@@ -150,7 +160,7 @@ def store_dataset(
         rows=rows,
         columns=columns,
         meta=meta_claim,
-        test=raw,
+        test=test_claim,
         raw_test=raw,
         raw_test_context_rows=10,
         step_seconds=series.grid.step_seconds,

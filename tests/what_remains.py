@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 
+from flts.contracts.champion_stage import REFITTED
 from tests import whole_log
 from tests.eventually import eventually
 from tests.files_below import files_below
@@ -101,6 +102,8 @@ def settled(stack: RunningStack, identifiers: tuple[str, ...]) -> None:
         pointer = stack.run_store.pointers.current(identifier)
         if pointer is not None:
             stack.wait_served(identifier, str(pointer[0]["run_id"]), timeout=60)
+            if pointer[0].get("stage") == REFITTED:
+                stack.wait_refitted(str(pointer[0]["pipeline_run_id"]))
 
 
 def stored(stack: RunningStack) -> dict[str, str]:

@@ -17,8 +17,8 @@ from tests.trainers import INSTALLED
 
 GROUPS = {
     "preprocess": ("raw-data",),
-    **dict.fromkeys(INSTALLED, ("training-data",)),
-    "eval": ("training-data", "model-training"),
+    **dict.fromkeys(INSTALLED, ("training-data", "model-refit")),
+    "eval": ("training-data", "model-training", "model-refit"),
     "inference-worker": ("inference-data",),
 }
 """Topics of each consumer group."""

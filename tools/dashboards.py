@@ -153,6 +153,11 @@ TRAINING = Dashboard("flts-training", "FLTS training", (
         lines("Trainings over time", "Ended well or found again.", "short",
               (counted("flts_trainings_total", "model_type, outcome", f'{{{TRAINERS},outcome!="failed"}}'),
                "{{model_type}} {{outcome}}"), width=12),
+        stat("Refits", "Promoted models that were fitted again on all rows, in the time shown.", "short",
+             counted("flts_refits_total", "model_type, outcome", f"{{{TRAINERS}}}", "$__range"),
+             "{{model_type}} {{outcome}}", decimals=0, width=12),
+        lines("Time to refit", "One model, from request to stored bundle.", "s",
+              *quantiles("flts_refit_duration_seconds", "model_type", f"{{{TRAINERS}}}", "$__range"), width=12),
     )),
     ("Trouble", (
         lines("Failed tries", "Tries that are repeated, and trainings given up.", "short",

@@ -61,11 +61,9 @@ def store_bundle(store: ObjectStore, settings_bucket: str, bundle: Bundle, model
     raise RetryableError(msg, code="bundle_contended")
 
 
-def find_bundle(  # noqa: PLR0917 - the parts of the key, in their order
-    store: ObjectStore, bucket: str, identifier: str, config_hash: str, model_type: str, train_hash: str
-) -> tuple[ClaimCheck, ObjectInfo] | None:
-    """Return the claim check and the object info of a stored bundle whose hashes match, or None."""
-    return _whole_bundle(store, bucket, layout.BUNDLE(identifier, config_hash, model_type, train_hash))
+def find_bundle(store: ObjectStore, bucket: str, key: str) -> tuple[ClaimCheck, ObjectInfo] | None:
+    """Return the claim check and the object info of the bundle under a key if its hashes match, or None."""
+    return _whole_bundle(store, bucket, key)
 
 
 def _put_unless_whole(store: ObjectStore, bucket: str, bundle_key: str, name: str, content: bytes) -> None:
@@ -97,4 +95,5 @@ def _whole_bundle(store: ObjectStore, bucket: str, key: str) -> tuple[ClaimCheck
 
 
 def _key(bundle: Bundle) -> str:
-    return layout.BUNDLE(bundle.identifier, bundle.config_hash, bundle.model_type, bundle.train_hash)
+    key = layout.REFITTED_BUNDLE if bundle.fit == "refitted" else layout.BUNDLE
+    return key(bundle.identifier, bundle.config_hash, bundle.model_type, bundle.train_hash)

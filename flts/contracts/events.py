@@ -146,6 +146,36 @@ class ModelTraining(Event):
         return f"trained-{self.model_type}"
 
 
+class RefitRequest(TrainingData):
+    """Eval promoted a model: its trainer is to fit it again on the training rows and the test rows."""
+
+    HEADER_EVENT = "refit-request"
+
+    model_type: ModelType
+    judged: ClaimCheck
+    """Claim check of the ``bundle.json`` of the promoted model, whose settings and choices are used again."""
+
+
+class ModelRefit(Event):
+    """A trainer finished a refit, with a bundle or with an error."""
+
+    model_type: ModelType
+    status: Literal["SUCCESS", "FAILED"]
+    judged: ClaimCheck
+    bundle: ClaimCheck | None = None
+    """Claim check of the ``bundle.json`` of the refitted model."""
+    duration_seconds: float
+    error: str | None = Field(default=None, max_length=2000)
+    reused: bool = False
+    """The bundle was in the store, and the trainer only checked it."""
+
+    HEADER_EVENT = "refitted"
+
+    def header_event(self) -> str:
+        """Return ``refitted-<MODEL_TYPE>``."""
+        return f"{self.HEADER_EVENT}-{self.model_type}"
+
+
 class EvaluateRequest(Event):
     """Eval is to decide on the candidates of a run: a user requested it, or the run is overdue."""
 

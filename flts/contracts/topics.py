@@ -28,11 +28,22 @@ RAW_DATA = Topic("raw-data", (facts.RawData,))
 TRAINING_DATA = Topic("training-data", (facts.TrainingData,))
 INFERENCE_DATA = Topic("inference-data", (facts.InferenceData,))
 MODEL_TRAINING = Topic("model-training", (facts.ModelTraining, facts.EvaluateRequest, facts.RollbackRequest))
+MODEL_REFIT = Topic("model-refit", (facts.RefitRequest, facts.ModelRefit))
+"""A topic of its own, because a trainer or an eval of an earlier release refuses an unknown event of its topics."""
 MODEL_SELECTED = Topic("model-selected", (facts.ModelSelected, facts.DatasetDeleted))
 RUN_PROGRESS = Topic("run-progress", (facts.RunProgress,), retention_seconds=3600)
 PERFORMANCE_EVAL = Topic("performance-eval", (facts.PerformanceEval,))
 
-ALL = (RAW_DATA, TRAINING_DATA, INFERENCE_DATA, MODEL_TRAINING, MODEL_SELECTED, RUN_PROGRESS, PERFORMANCE_EVAL)
+ALL = (
+    RAW_DATA,
+    TRAINING_DATA,
+    INFERENCE_DATA,
+    MODEL_TRAINING,
+    MODEL_REFIT,
+    MODEL_SELECTED,
+    RUN_PROGRESS,
+    PERFORMANCE_EVAL,
+)
 
 
 def topic_of(event: facts.Event) -> Topic:
@@ -45,7 +56,11 @@ def topic_of(event: facts.Event) -> Topic:
 
 
 DEAD_LETTER_ENDING = ".dead-letter"
-_CONSUMED = {"preprocess": (RAW_DATA,), "eval": (TRAINING_DATA, MODEL_TRAINING), "inference-worker": (INFERENCE_DATA,)}
+_CONSUMED = {
+    "preprocess": (RAW_DATA,),
+    "eval": (TRAINING_DATA, MODEL_TRAINING, MODEL_REFIT),
+    "inference-worker": (INFERENCE_DATA,),
+}
 
 
 def dead_letter_topic(group: str) -> str:
@@ -61,4 +76,4 @@ def group_of_dead_letters(topic: str) -> str | None:
 
 def consumed_by(group: str) -> tuple[Topic, ...]:
     """Return the topics that a consumer group of the pipeline consumes; an empty tuple for an unknown group."""
-    return (TRAINING_DATA,) if trained_by(group) else _CONSUMED.get(group, ())
+    return (TRAINING_DATA, MODEL_REFIT) if trained_by(group) else _CONSUMED.get(group, ())

@@ -107,7 +107,8 @@ def fit_baseline(
     features : Features
         Features of the training rows, made with `recipe`.
     tails : Tails
-        Split of the ``len(features)`` rows; no baseline is fitted on the calibration tail.
+        Split of the training rows; no baseline is fitted on the calibration tail. If later rows follow the training
+        rows, as in a refit, all rows are fitted.
     shape : WindowShape
         Window and pass of Ridge; seasonal-naive repeats the season that is best over the horizon.
 
@@ -170,11 +171,12 @@ def _ridge(features: Features, recipe: FittedRecipe, tails: Tails, shape: Window
 
 
 def _mean(features: Features, recipe: FittedRecipe, tails: Tails, _shape: WindowShape) -> Baseline:
-    own, seen = targets_only(recipe, features)
-    observed = scale_targets(own, observed_targets(own, seen)[: tails.stop_stop])
+    own, seen = targets_only(recipe, features, tails.n_rows)
+    rows = tails.stop_stop if len(features) == tails.n_rows else len(features)
+    observed = scale_targets(own, observed_targets(own, seen)[:rows])
     if np.isnan(observed).all(axis=0).any():
         _refuse("a target has no value before the calibration tail")
-    return Baseline(Constant(np.nanmean(observed, axis=0)), 0, own, seen, tails.stop_stop)
+    return Baseline(Constant(np.nanmean(observed, axis=0)), 0, own, seen, rows)
 
 
 def _refuse(message: str) -> NoReturn:

@@ -111,6 +111,10 @@ class Features:
         """Return the longest sequences of rows that are exactly one step apart."""
         return segments_of(self.times, self.grid)
 
+    def first(self, rows: int) -> Features:
+        """Return the first rows."""
+        return Features(self.times[:rows], self.names, self.values[:rows], self.imputed[:rows], self.grid)
+
 
 def fit_recipe(
     train: TrainSplit,
@@ -283,37 +287,34 @@ def observed_targets(recipe: FittedRecipe, features: Features) -> FloatArray:
     return np.where(features.imputed[:, at], np.nan, unscale_targets(recipe, features.values[:, at]))
 
 
-def targets_only(recipe: FittedRecipe, features: Features) -> tuple[FittedRecipe, Features]:
-    """Return the recipe of a model whose only inputs are the targets, and the training rows transformed by it.
+def targets_only(recipe: FittedRecipe, features: Features, rows: int | None = None) -> tuple[FittedRecipe, Features]:
+    """Return the recipe of a model whose only inputs are the targets, and the rows transformed by it.
 
     The forecasts of such a model can always be fed back. The recipe clips nothing; otherwise see `measured_only`.
     """
-    own, seen = _rescaled(recipe, features, tuple(name for name in recipe.columns if name in recipe.targets))
+    own, seen = _rescaled(recipe, features, tuple(name for name in recipe.columns if name in recipe.targets), rows)
     return replace(own, clip_lower=None, clip_upper=None, holidays={}), seen
 
 
-def measured_only(recipe: FittedRecipe, features: Features) -> tuple[FittedRecipe, Features]:
-    """Return the recipe without time features and lags, and the training rows transformed by it.
+def measured_only(recipe: FittedRecipe, features: Features, rows: int | None = None) -> tuple[FittedRecipe, Features]:
+    """Return the recipe without time features and lags, and the rows transformed by it.
 
     The recipe scales the training rows to 0..1 for every setting of the scaler: a window is float32, which keeps few
-    digits of a value far from 0.
-
-    Parameters
-    ----------
-    recipe : FittedRecipe
-    features : Features
-        Features of the training rows, made with `recipe`.
+    digits of a value far from 0. ``features`` are of the training rows, made with ``recipe``; later rows may follow the
+    ``rows`` training rows.
     """
-    return _rescaled(recipe, features, recipe.columns)
+    return _rescaled(recipe, features, recipe.columns, rows)
 
 
-def forecast_or_known(recipe: FittedRecipe, features: Features) -> tuple[FittedRecipe, Features]:
+def forecast_or_known(
+    recipe: FittedRecipe, features: Features, rows: int | None = None
+) -> tuple[FittedRecipe, Features]:
     """Return the recipe of a model that reads the targets and what is known ahead, and the rows transformed by it.
 
     Otherwise see `measured_only`, which it equals if there are no other columns.
     """
     known = {*recipe.targets, *recipe.known_ahead}
-    return _rescaled(recipe, features, tuple(name for name in recipe.columns if name in known))
+    return _rescaled(recipe, features, tuple(name for name in recipe.columns if name in known), rows)
 
 
 def scale_targets(recipe: FittedRecipe, raw: FloatArray) -> FloatArray:
@@ -346,12 +347,14 @@ def all_targets(recipe: FittedRecipe, varying: FloatArray) -> FloatArray:
     return complete
 
 
-def _rescaled(recipe: FittedRecipe, features: Features, kept: tuple[str, ...]) -> tuple[FittedRecipe, Features]:
-    """Return the recipe of some columns alone, scaled to 0..1, and the training rows transformed by it."""
+def _rescaled(
+    recipe: FittedRecipe, features: Features, kept: tuple[str, ...], rows: int | None
+) -> tuple[FittedRecipe, Features]:
+    """Return the recipe of some columns alone, which scales the training rows to 0..1, and all rows transformed."""
     at = [recipe.columns.index(name) for name in kept]
     raw = raw_rows(recipe, features).values[:, at]
-    lowest = raw.min(axis=0)
-    span = raw.max(axis=0) - lowest
+    lowest = raw[:rows].min(axis=0)
+    span = raw[:rows].max(axis=0) - lowest
     scale = np.where(span > 0, span, 1.0)
     others = {name: "no input of this model" for name in recipe.columns if name not in kept}
     own = replace(

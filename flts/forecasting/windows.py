@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -118,6 +119,30 @@ def training_windows(
     SeriesTooShortError
         If there is no window to fit on, or no window to stop by.
     """
+    between, segments = _cutter(features, recipe, input_seq_len, output_seq_len), features.segments()
+    windows = TrainingWindows(
+        fit=between(0, tails.fit_stop),
+        stop=between(tails.fit_stop, tails.stop_stop),
+        calibrate=between(tails.stop_stop, tails.n_rows),
+    )
+    if not len(windows.fit) or not len(windows.stop):
+        msg = (
+            f"{len(features)} rows in {len(segments)} unbroken pieces hold {len(windows.fit)} windows of "
+            f"{input_seq_len} + {output_seq_len} rows to fit on and {len(windows.stop)} to stop by; both need one"
+        )
+        raise SeriesTooShortError(msg, field="INPUT_SEQ_LEN")
+    return windows
+
+
+def all_windows(features: Features, recipe: FittedRecipe, *, input_seq_len: int, output_seq_len: int) -> Windows:
+    """Cut all rows into windows to fit on."""
+    return _cutter(features, recipe, input_seq_len, output_seq_len)(0, len(features))
+
+
+def _cutter(
+    features: Features, recipe: FittedRecipe, input_seq_len: int, output_seq_len: int
+) -> Callable[[int, int], Windows]:
+    """Return a function that cuts the windows whose target rows are in [first, last)."""
     values = features.values.astype(np.float32)
     targets = values[:, recipe.varying_columns]
     segments = features.segments()
@@ -133,18 +158,7 @@ def training_windows(
             last_target_row=last,
         )
 
-    windows = TrainingWindows(
-        fit=between(0, tails.fit_stop),
-        stop=between(tails.fit_stop, tails.stop_stop),
-        calibrate=between(tails.stop_stop, tails.n_rows),
-    )
-    if not len(windows.fit) or not len(windows.stop):
-        msg = (
-            f"{len(features)} rows in {len(segments)} unbroken pieces hold {len(windows.fit)} windows of "
-            f"{input_seq_len} + {output_seq_len} rows to fit on and {len(windows.stop)} to stop by; both need one"
-        )
-        raise SeriesTooShortError(msg, field="INPUT_SEQ_LEN")
-    return windows
+    return between
 
 
 def _cut(rows: FloatArray | Float32Array, starts: IntArray, length: int) -> Float32Array:

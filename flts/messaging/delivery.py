@@ -151,6 +151,9 @@ class Delivery:
             event = decode(record.topic, record.value, record.headers)
         except RejectedError as error:
             return self._give_up(record, None, error, attempts=0)
+        if not self.subscription.wants(event):
+            log.debug("message_skipped", kind=type(event).__name__)
+            return "skipped"
         reached("message-read.after", record.topic.name, record.key)
         ids = {"identifier": event.identifier, "pipeline_run_id": event.pipeline_run_id}
         fields = bind(**ids, config_hash=event.config_hash, event_id=event.event_id)

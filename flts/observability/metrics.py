@@ -83,6 +83,16 @@ class Metrics:
         self.trainings = counter(
             "flts_trainings_total", "Trainings by how they ended: done, reused, failed", "model_type", "outcome"
         )
+        self.refit_duration = histogram(
+            "flts_refit_duration_seconds", "Time to fit a promoted model again on all rows", "model_type",
+            buckets=TRAINING_BUCKETS,
+        )  # fmt: skip
+        self.refits = counter(
+            "flts_refits_total",
+            "Refits by how they ended in the trainer: done, reused, failed",
+            "model_type",
+            "outcome",
+        )
         self.training_stuck = counter("flts_training_stuck_total", "Work stopped because it made no progress")
         self.training_retries_exhausted = counter(
             "flts_training_retries_exhausted_total", "Work given up after all tries"

@@ -72,6 +72,8 @@ MODEL_FILE = "model.onnx"
 BUNDLE_FILE = "bundle.json"
 MODEL = Key(f"{{identifier}}/{{config_hash}}/{{model_type}}/{{train_hash}}/{MODEL_FILE}")
 BUNDLE = Key(f"{{identifier}}/{{config_hash}}/{{model_type}}/{{train_hash}}/{BUNDLE_FILE}")
+REFITTED_BUNDLE = Key(f"{{identifier}}/{{config_hash}}/{{model_type}}/{{train_hash}}/refit/{BUNDLE_FILE}")
+"""The same model, fitted again on all rows; its ``model.onnx`` is beside it."""
 
 # Keys in the bucket model-promotion
 CURRENT = Key("{identifier}/current.json")

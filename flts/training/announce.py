@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from flts.contracts.claim_check import ClaimCheck
-from flts.contracts.events import Event, ModelTraining, TrainingData
+from flts.contracts.events import Event, ModelRefit, ModelTraining, RefitRequest, TrainingData
 from flts.contracts.ids import derived_event_id, derived_run_id
 from flts.errors import FltsError
 from flts.observability.logs import get_logger
@@ -17,6 +17,8 @@ from flts.storage import layout
 from flts.trainers import Trainer, trained_on
 
 MAX_ERROR_CHARACTERS = 2000
+REFIT_STAGE = "refit"
+"""Stage of a run in which the trainer of the winner fits it again."""
 
 log = get_logger(__name__)
 
@@ -59,12 +61,18 @@ def model_training(event: TrainingData, done: Announcement) -> ModelTraining:
 
 def announce_failure(
     adapters: Adapters, trainer: Trainer
-) -> Callable[[Event, FltsError | None, str], Sequence[ModelTraining]]:
+) -> Callable[[Event, FltsError | None, str], Sequence[ModelTraining] | Sequence[ModelRefit]]:
     """Return the callback for the last failed attempt: it records the failure and announces it to eval."""
     begin_at_zero(adapters.metrics.trainings, trainer.model_types, TRAINING_OUTCOMES)
     begin_at_zero(adapters.metrics.training_duration, trainer.model_types)
+    begin_at_zero(adapters.metrics.refits, trainer.model_types, TRAINING_OUTCOMES)
+    begin_at_zero(adapters.metrics.refit_duration, trainer.model_types)
 
-    def on_exhausted(event: Event, error: FltsError | None, message: str) -> Sequence[ModelTraining]:
+    def on_exhausted(
+        event: Event, error: FltsError | None, message: str
+    ) -> Sequence[ModelTraining] | Sequence[ModelRefit]:
+        if isinstance(event, RefitRequest):
+            return refit_failed(adapters, event, error, message)
         if not isinstance(event, TrainingData):
             return []
         now = datetime.now(UTC)
@@ -108,3 +116,46 @@ def training_failed(event: TrainingData, model_type: str, message: str, now: dat
         duration_seconds=0.0,
         error=message[:MAX_ERROR_CHARACTERS],
     )
+
+
+def model_refit(request: RefitRequest, bundle: ClaimCheck, *, duration_seconds: float, reused: bool) -> ModelRefit:
+    """Return the event of a refit that succeeded."""
+    return ModelRefit(
+        event_id=derived_event_id(request.event_id, "refitted"),
+        identifier=request.identifier,
+        pipeline_run_id=request.pipeline_run_id,
+        config_hash=request.config_hash,
+        created_at=datetime.now(UTC),
+        model_type=request.model_type,
+        status="SUCCESS",
+        judged=request.judged,
+        bundle=bundle,
+        duration_seconds=duration_seconds,
+        reused=reused,
+    )
+
+
+def refit_failed(adapters: Adapters, request: RefitRequest, error: FltsError | None, message: str) -> list[ModelRefit]:
+    """Record a refit that failed for the reason in ``message``, and return its event."""
+    now, short = datetime.now(UTC), message[:MAX_ERROR_CHARACTERS]
+    code = error.code if error is not None else "error"
+    log.error("refit_error", model_type=request.model_type, error=message, error_code=code)
+    details = {"model_type": request.model_type, "error": short, "error_code": code}
+    adapters.run_store.stages.put(
+        request.identifier, request.pipeline_run_id, REFIT_STAGE, "failed", end=now, **details
+    )
+    adapters.metrics.refits.labels(request.model_type, "failed").inc()
+    return [
+        ModelRefit(
+            event_id=derived_event_id(request.event_id, "refit-failed"),
+            identifier=request.identifier,
+            pipeline_run_id=request.pipeline_run_id,
+            config_hash=request.config_hash,
+            created_at=now,
+            model_type=request.model_type,
+            status="FAILED",
+            judged=request.judged,
+            duration_seconds=0.0,
+            error=short,
+        )
+    ]

@@ -19,7 +19,13 @@ from flts.contracts.ids import sha256_of
 from flts.errors import RejectedError
 from flts.forecasting.calibration import MAX_ROLLED_ORIGINS, rolled_residuals
 from flts.forecasting.direct import DIRECT_INPUTS, FUTURE, can_continue
-from flts.forecasting.expanding import FoldResiduals, fold_intervals, independent_windows, windows_metric
+from flts.forecasting.expanding import (
+    WINDOWS_METRIC,
+    FoldResiduals,
+    fold_intervals,
+    independent_windows,
+    windows_metric,
+)
 from flts.forecasting.intervals import LEVELS, MEDIAN, Intervals, calibrate, calibration_steps
 from flts.forecasting.quantiles import Point
 from flts.forecasting.rolling import Inputs
@@ -74,7 +80,7 @@ def make_bundle(
 
     A bundle without limits has format 1 and the fitted model's own file. Limits need format 2, whose file also has the
     probe and the quantiles of the intervals, more of them than the two of the bounds. So do folds, a direct model, and
-    the median as the point forecast, if there are enough residuals for it.
+    the median as the point forecast, if there are enough residuals for it. The bundle of a refit has format 2.
 
     Parameters
     ----------
@@ -99,6 +105,8 @@ def make_bundle(
         data = replace(data, recipe=fitted.recipe)
     bundle = _without_intervals(fitted, data, identity)
     started = time.perf_counter()
+    if data.judged is not None:
+        return _in_format_2(as_refit(bundle, data, data.judged), fitted, data, threads)
     if fitted.input_kind == "direct":
         return _direct(bundle, fitted, data, threads, folds)
     model = BundleModel(bundle, fitted.model_bytes, threads=threads)
@@ -124,7 +132,6 @@ def _direct(
 ) -> tuple[Bundle, bytes]:
     """Return the bundle of a direct model, whose residuals are given, and its file."""
     assert fitted.residuals is not None
-    started = time.perf_counter()
     steps = {step: each for step, each in fitted.residuals.items() if step <= bundle.horizon_steps}
     intervals = fold_intervals(folds) if folds else calibrate(steps, levels=LEVELS)
     if folds:
@@ -137,6 +144,26 @@ def _direct(
         limits=data.limits,
         point=point_of(data, intervals),
     )
+    return _in_format_2(bundle, fitted, data, threads)
+
+
+def as_refit(bundle: Bundle, data: TrainingSet, judged: Bundle) -> Bundle:
+    """Return the bundle of a refit: the intervals are those of the judged bundle, calibrated on rows not fitted on."""
+    windows = {name: value for name, value in judged.metrics.items() if name == WINDOWS_METRIC}
+    return replace(
+        bundle,
+        metrics={**bundle.metrics, **windows},
+        fit="refitted",
+        intervals=judged.intervals,
+        intervals_source=judged.intervals_source,
+        limits=data.limits,
+        point=judged.point,
+    )
+
+
+def _in_format_2(bundle: Bundle, fitted: FittedModel, data: TrainingSet, threads: int) -> tuple[Bundle, bytes]:
+    """Return the bundle in format 2 and its model file, which was checked to repeat the trainer's predictions."""
+    started = time.perf_counter()
     bundle, model_bytes = _newer(bundle, fitted, data)
     model = BundleModel(bundle, model_bytes, threads=threads)
     _log_checked(bundle, check_export(model, fitted.check_inputs, fitted.check_outputs), started)

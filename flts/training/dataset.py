@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
+import numpy as np
+
+from flts.bundle.format import Bundle
 from flts.contracts.events import TrainingData
 from flts.errors import RejectedError
 from flts.forecasting.fitted import FittedRecipe
@@ -46,6 +50,28 @@ def claimed_training_set(store: ObjectStore, event: TrainingData, settings: Wind
         rss_bytes=resident_bytes(),
     )
     return training_set(features, recipe, settings)
+
+
+def claimed_refit_set(store: ObjectStore, event: TrainingData, settings: WindowSettings, judged: Bundle) -> TrainingSet:
+    """Read an event's training rows and test rows for a refit of a judged bundle; raises as `claimed_training_set`.
+
+    The limits are those of all rows. Raises `RejectedError` ``overlapping_times`` too, if the test rows do not follow
+    the training rows.
+    """
+    train = claimed_training_set(store, event, settings)
+    test = read_claimed_features(store, event.test)
+    rows = train.features
+    if test.names != rows.names or not len(test) or test.times[0] <= rows.times[-1]:
+        msg = "the test rows do not continue the training rows, so the model cannot be fitted on both"
+        raise RejectedError(msg, code="overlapping_times")
+    features = Features(
+        times=np.concatenate([rows.times, test.times]),
+        names=rows.names,
+        values=np.concatenate([rows.values, test.values]),
+        imputed=np.concatenate([rows.imputed, test.imputed]),
+        grid=rows.grid,
+    )
+    return replace(training_set(features, train.recipe, settings), tails=train.tails, judged=judged)
 
 
 def training_set(features: Features, recipe: FittedRecipe, settings: WindowSettings) -> TrainingSet:

@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from flts.bundle.format import Bundle
 from flts.bundle.tensors import InputKind
 from flts.forecasting.direct import PAST
 from flts.forecasting.fitted import FittedRecipe
@@ -23,18 +24,23 @@ SettingsT_contra = TypeVar("SettingsT_contra", contravariant=True)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingSet:
-    """The training rows with their recipe and their tails."""
+    """The training rows with their recipe and their tails; in a refit the test rows follow the training rows."""
 
     features: Features
     recipe: FittedRecipe
     tails: Tails
-    """Fit rows, stopping tail, calibration tail."""
+    """Fit rows, stopping tail, calibration tail of the training rows."""
     limits: Mapping[str, Limits] = field(default_factory=dict)
     """Lowest and highest value of forecasts of varying targets in raw units, None without one."""
     point: Point = "mean"
     """``median``: the bundle moves its forecasts by the median residual."""
     horizon: int | None = None
     """Steps that the run's models are judged at and served for (``TrainingData.horizon_steps``)."""
+    judged: Bundle | None = None
+    """In a refit the bundle that was judged, with the quantiles of its intervals; else None.
+
+    A refit fits all rows with the settings and choices of the judged model. It uses no tail to stop, to choose or to
+    calibrate by."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,5 +111,5 @@ class Fitter(Protocol[SettingsT_contra]):
         ...
 
     def fit(self, data: TrainingSet, settings: SettingsT_contra, report: Report) -> FittedModel:
-        """Fit on the training rows."""
+        """Fit on the training rows, or in a refit on all rows."""
         ...

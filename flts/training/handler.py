@@ -11,28 +11,29 @@ from typing import Any, Generic, TypeVar
 from flts.bundle import proof
 from flts.bundle.format import Bundle
 from flts.bundle.load import fetch_bundle
-from flts.bundle.write import find_bundle, store_bundle
+from flts.bundle.write import store_bundle
 from flts.contracts.claim_check import ClaimCheck
-from flts.contracts.events import ModelTraining, TrainingData
-from flts.contracts.ids import derived_run_id, run_created_seconds
+from flts.contracts.events import ModelRefit, ModelTraining, RefitRequest, TrainingData
+from flts.contracts.ids import derived_run_id
 from flts.errors import ObjectNotFoundError, RejectedError, SeriesTooShortError
 from flts.forecasting.rolling import can_roll
 from flts.observability.logs import bind, get_logger
 from flts.processes.replayed import is_replayed
 from flts.runtime.adapters import Adapters
 from flts.service import Progress
-from flts.storage.ports import ObjectStore
 from flts.storage.run_store import RunStore
 from flts.trainers import NETWORKS, Trainer
 from flts.training.announce import Announcement, announce_failure, model_training
-from flts.training.bundling import Identity, identity_of
+from flts.training.bundling import Identity, identity_of, make_bundle
 from flts.training.constant import constant_model
 from flts.training.dataset import claimed_training_set, horizon_steps, log_feature_summary
 from flts.training.fitting import FittedModel, Fitter, TrainingSet
 from flts.training.folds import make_with_folds
 from flts.training.patience import patiently
 from flts.training.record import Record
+from flts.training.refit import refit
 from flts.training.report import ProgressReport
+from flts.training.reuse import reusable_bundle
 from flts.training.settings import TrainerSettings
 from flts.training.threads import default_threads
 
@@ -71,14 +72,18 @@ class TrainOnDataset(Generic[SettingsT]):
         self._fitter = fitter
         self._stage = trainer.deployment
 
-    def __call__(self, event: TrainingData, progress: Progress) -> Sequence[ModelTraining]:
-        """Return the event with the result of the training; a repeated delivery returns the same event.
+    def __call__(
+        self, event: TrainingData | RefitRequest, progress: Progress
+    ) -> Sequence[ModelTraining] | Sequence[ModelRefit]:
+        """Return the event with the result of the training or refit; a repeated delivery returns the same event.
 
         If the rows are too few for the model, or a network could not reach the horizon, the event has the status FAILED
         and the reason.
 
         If the run ended without this model, the trainer trains nothing and returns no event: eval does not wait for it.
         """
+        if isinstance(event, RefitRequest):
+            return self._refit(event, progress)
         model_type = self._trainer.model_type
         run_id = derived_run_id(event.event_id, model_type)
         with bind(run_id=run_id, model_type=model_type):
@@ -170,6 +175,16 @@ class TrainOnDataset(Generic[SettingsT]):
                 reused=found is not None,
             ),
         )
+
+    def _refit(self, event: RefitRequest, progress: Progress) -> Sequence[ModelRefit]:
+        settings = self._settings.with_overrides(event.settings)
+        threads = self._settings.train_threads or default_threads()
+
+        def make(data: TrainingSet, identity: Identity, report: ProgressReport) -> tuple[Bundle, bytes]:
+            return make_bundle(self._fit(data, settings, report), data, identity, threads=threads, alive=lambda: None)
+
+        identity = self._identity(event, settings)
+        return refit(self._adapters, event, settings, progress, identity=identity, make=make)
 
     def _identity(self, event: TrainingData, settings: SettingsT) -> Identity:
         parts = {
@@ -277,26 +292,3 @@ def is_wanted(runs: RunStore, event: TrainingData) -> bool:
     if ended is not None:
         log.info("train_skip_ended", outcome=ended)
     return ended is None
-
-
-def reusable_bundle(
-    store: ObjectStore, bucket: str, event: TrainingData, identity: Identity
-) -> tuple[ClaimCheck, Bundle] | None:
-    """Return the stored bundle of the same data and settings if it passes its check, else None.
-
-    If the event forces a new training, a bundle that is older than the event's run is not reused.
-    """
-    names = (identity.identifier, identity.config_hash, identity.model_type, identity.train_hash)
-    found = find_bundle(store, bucket, *names)
-    if found is None:
-        return None
-    claim, info = found
-    if event.force and info.modified < run_created_seconds(event.pipeline_run_id):
-        return None
-    try:
-        bundle, model_bytes = fetch_bundle(store, claim)
-        proof.prove(bundle, model_bytes)
-    except RejectedError as error:
-        log.warning("train_stored_bundle_refused", object_key=claim.object_key, reason=error.message)
-        return None
-    return claim, bundle

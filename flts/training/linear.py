@@ -1,7 +1,8 @@
 """Make the bundle of LINEAR from the training rows: a direct model in format 2.
 
 LINEAR chooses on the stopping tail. The intervals are those of expanding folds, or of the calibration tail where folds
-are impossible. The model in the bundle is solved on all training rows with the same choices.
+are impossible. The model in the bundle is solved on all training rows with the same choices. A refit makes the choices
+again, from the training rows, and solves the model on all rows.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from flts.forecasting.rolling import Inputs
 from flts.forecasting.series import FloatArray
 from flts.observability.logs import get_logger
 from flts.settings import WindowSettings
-from flts.training.bundling import Identity, check_export, identity_of, make_bundle, point_of
+from flts.training.bundling import Identity, as_refit, check_export, identity_of, make_bundle, point_of
 from flts.training.constant import constant_model
 from flts.training.fitting import TrainingSet
 from flts.training.folds import linear_folds_of
@@ -74,7 +75,7 @@ def make_linear(
     Parameters
     ----------
     data : TrainingSet
-        All training rows.
+        All training rows, or the rows of a refit.
     identity : Identity
         Names of the bundle.
     horizon : int
@@ -97,9 +98,9 @@ def make_linear(
     if not 1 <= horizon <= MAX_PASS_STEPS:
         msg = f"LINEAR forecasts 1 to {MAX_PASS_STEPS:,} steps, not {horizon:,}"
         raise RejectedError(msg, code="bad_setting", field="HORIZON")
-    recipe, features = measured_only(data.recipe, data.features)
-    prepared = _Prepared.of(recipe, features, fit_stop=data.tails.fit_stop)
-    fit_stop, stop_stop = data.tails.fit_stop, data.tails.stop_stop
+    fit_stop, stop_stop, rows = data.tails.fit_stop, data.tails.stop_stop, data.tails.n_rows
+    recipe, features = measured_only(data.recipe, data.features, rows)
+    prepared = _Prepared.of(recipe, features.first(rows), fit_stop=fit_stop)
     choice = choose_linear(
         prepared.effects.at(fit_stop)[0],
         horizon=horizon,
@@ -108,18 +109,23 @@ def make_linear(
         targets=tuple(recipe.varying_columns.tolist()),
         alive=alive,
     )
-    folds = linear_folds_of(data, horizon, alive, choice)
-    table, _ = prepared.effects.at(stop_stop)
-    judged = solve_linear(table, choice, stop=stop_stop, alive=alive)
-    _, metrics = judged_errors(
-        judged, table, data.tails, unit=recipe.scales_of_targets, scales=data.recipe.scales_of_targets
-    )
-    intervals, windows = _intervals(judged, table, recipe, data, folds)
-    metrics |= windows_metric(windows)
-    source = "from_refit" if folds else "calibration_tail"
+    calibrated: tuple[Intervals | None, str | None]
+    if data.judged is None:
+        folds = linear_folds_of(data, horizon, alive, choice)
+        table, _ = prepared.effects.at(stop_stop)
+        judged = solve_linear(table, choice, stop=stop_stop, alive=alive)
+        _, metrics = judged_errors(
+            judged, table, data.tails, unit=recipe.scales_of_targets, scales=data.recipe.scales_of_targets
+        )
+        intervals, windows = _intervals(judged, table, recipe, data, folds)
+        metrics |= windows_metric(windows)
+        calibrated = intervals, "from_refit" if folds else "calibration_tail"
+    else:
+        prepared = _Prepared.of(recipe, features, fit_stop=fit_stop)
+        calibrated, metrics = (data.judged.intervals, data.judged.intervals_source), {}
     table, effects = prepared.effects.at(len(features))
     solved = Solved(solve_linear(table, choice, stop=len(table), alive=alive), effects)
-    return _bundled(prepared, solved, identity, (intervals, source), metrics, data, threads)
+    return _bundled(prepared, solved, identity, calibrated, metrics, data, threads)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -180,7 +186,7 @@ def _bundled(  # noqa: PLR0917 - all that one bundle is made of
     prepared: _Prepared,
     solved: Solved,
     identity: Identity,
-    calibrated: tuple[Intervals, str],
+    calibrated: tuple[Intervals | None, str | None],
     metrics: dict[str, float | None],
     data: TrainingSet,
     threads: int,
@@ -211,13 +217,15 @@ def _bundled(  # noqa: PLR0917 - all that one bundle is made of
         limits=data.limits,
         point=point_of(data, intervals),
     )
+    if data.judged is not None:
+        bundle = as_refit(bundle, data, data.judged)
     given = prepared.windows(solved.model, DirectInputs(recipe, inputs, seasons, length, horizon))
     answers = prepared.answers(solved, given)
     graph = GraphBuilder()
     output = add_linear(graph, solved, prepared.calendar)
     for name, values in {**given, OUTPUT: answers}.items():
         graph.array(f"{PROBE}{name}", values[:PROBE_WINDOWS])
-    if intervals.values is not None:
+    if intervals is not None and intervals.values is not None:
         graph.array(INTERVALS, intervals.values)
     model_bytes = to_bytes(graph.model(output, signature_of(bundle)))
     digest = hashlib.sha256(model_bytes).hexdigest()
@@ -228,7 +236,7 @@ def _bundled(  # noqa: PLR0917 - all that one bundle is made of
         "bundle_checked",
         export_difference=difference,
         model_size=bundle.model_size,
-        calibrated_steps=intervals.calibrated_steps,
+        calibrated_steps=bundle.calibrated_steps,
         check_seconds=round(time.perf_counter() - started, 3),
     )
     return bundle, model_bytes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from flts.contracts import topics
+from flts.contracts.events import Event, ModelRefit, RefitRequest
 from flts.runtime.adapters import Adapters
 from flts.service import Service, Subscription, WorkEvents
 from flts.trainers import Trainer
@@ -28,12 +29,20 @@ def trainer_service(trainer: Trainer, adapters: Adapters, *, child: str) -> Serv
         name=trainer.deployment,
         subscriptions=(
             Subscription(
-                topics=(topics.TRAINING_DATA,),
+                topics=(topics.TRAINING_DATA, topics.MODEL_REFIT),
                 mode="group",
                 child=child,
                 niceness=0 if trainer.baselines else TRAINING_NICENESS,
+                wants=lambda event: _is_work_of(trainer, event),
                 on_exhausted=announce_failure(adapters, trainer),
                 log_events=TRAINING,
             ),
         ),
     )
+
+
+def _is_work_of(trainer: Trainer, event: Event) -> bool:
+    """Return whether an event is work of a trainer: any data set, and refits of its own models."""
+    if isinstance(event, RefitRequest):
+        return event.model_type in trainer.model_types
+    return not isinstance(event, ModelRefit)

@@ -1,12 +1,13 @@
 """Make the bundle of THETA from the training rows: a direct model in format 2.
 
 THETA chooses on the rows before the calibration tail. The model that is solved on these rows gives the residuals of the
-intervals. The model in the bundle is solved on all training rows with the same choice.
+intervals. The model in the bundle is solved on all training rows with the same choice. A refit makes the choice again,
+from the training rows, and solves the model on all rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from onnx import TensorProto
@@ -21,6 +22,7 @@ from flts.forecasting.linear.model import spread
 from flts.forecasting.linear.table import Origins
 from flts.forecasting.recipe import Features, scale_targets, targets_only, unscale_targets
 from flts.forecasting.rolling import Inputs
+from flts.forecasting.series import FloatArray
 from flts.forecasting.theta.fit import ThetaRows, choose_theta, solve_theta
 from flts.forecasting.theta.model import Part, ThetaModel
 from flts.forecasting.theta.rows import theta_rows
@@ -67,17 +69,22 @@ def make_theta(
     if not 1 <= horizon <= MAX_PASS_STEPS:
         msg = f"THETA forecasts 1 to {MAX_PASS_STEPS:,} steps, not {horizon:,}"
         raise RejectedError(msg, code="bad_setting", field="HORIZON")
-    recipe, features = targets_only(data.recipe, data.features)
-    stop = data.tails.stop_stop
-    rows = theta_rows(recipe, features, stop=stop)
+    stop, trained = data.tails.stop_stop, data.tails.n_rows
+    recipe, features = targets_only(data.recipe, data.features, trained)
+    rows = theta_rows(recipe, features.first(trained), stop=stop)
     choice = choose_theta(rows, horizon=horizon, stop=stop, alive=alive)
-    residuals, metrics = judged_errors(
-        solve_theta(rows, choice, stop=stop),
-        rows.table,
-        data.tails,
-        unit=np.ones(rows.table.columns),
-        scales=data.recipe.scales_of_targets,
-    )
+    residuals: Mapping[int, FloatArray] | None = None
+    metrics: Mapping[str, float | None] = {}
+    if data.judged is None:
+        residuals, metrics = judged_errors(
+            solve_theta(rows, choice, stop=stop),
+            rows.table,
+            data.tails,
+            unit=np.ones(rows.table.columns),
+            scales=data.recipe.scales_of_targets,
+        )
+    else:
+        rows = theta_rows(recipe, features, stop=stop)
     model = solve_theta(rows, choice, stop=len(features))
     given = _check_inputs(model, rows, recipe, features)
     past = unscale_targets(recipe, given[PAST][..., recipe.varying_columns].astype(np.float64))

@@ -15,7 +15,7 @@ from flts.trainers import DEPLOYMENTS
 
 Record = Mapping[str, Any]
 
-STAGE_ORDER = ("upload", "preprocess", *DEPLOYMENTS, "eval", "forecast")
+STAGE_ORDER = ("upload", "preprocess", *DEPLOYMENTS, "eval", "refit", "forecast")
 TRAINED_SHOWN = (
     "model_type",
     "status",

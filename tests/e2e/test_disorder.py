@@ -186,6 +186,7 @@ def test_an_older_run_that_is_announced_late_is_superseded(stack: RunningStack, 
     run_store.runs.create(older)
     newer = stack.wait_decided(stack.upload("late", *swinging, settings={"EPOCHS": 4, "EXTRA_HASH_SALT": "newer"}))
     assert newer["outcome"] == "promoted", newer["decision"]
+    stack.wait_refitted(newer["pipeline_run_id"])
     pointer = (stack.store / "model-promotion" / "late" / "current.json").read_bytes()
 
     if not run_store.runs.announced("late", older.pipeline_run_id):  # the gateway's outbox may have announced it

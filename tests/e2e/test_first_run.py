@@ -46,7 +46,7 @@ def test_prophet_is_promoted_and_served_and_the_waiting_test_rows_are_forecast(
 
     assert run["outcome"] == "promoted", run["decision"]
     assert run["decision"]["model_type"] == "PROPHET"
-    prophet_stack.wait_served("season", run["decision"]["run_id"])
+    prophet_stack.wait_refitted(run_id)
     folder = prophet_stack.store / "pipeline-runs" / "season" / run_id
     eventually((folder / "forecast.json").exists, "the claim that came before any champion is forecast", timeout=60)
     assert json.loads((folder / "forecast.json").read_text())["status"] == "done"

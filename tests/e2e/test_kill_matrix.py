@@ -63,6 +63,7 @@ MUST_PASS = {
         *HAS_CHILD,
         *("expected.json", "trained/", "stages/", "scoreboard-", "provisional.json", "decision.json"),
         *("{identifier}/current.json", "*/current.json", "record", "alias", "outcome.json", "_open/", "produce"),
+        *("model-refit/", "refit.json", "refit-record"),
     ),
     "inference": ("message-read", "child-start", "cache-write", "object-read", "swap", "inference-logs/"),
     "inference-worker": (

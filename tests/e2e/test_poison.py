@@ -18,6 +18,7 @@ from flts.contracts.events import (
     ModelSelected,
     PerformanceEval,
     RawData,
+    RefitRequest,
     RunProgress,
     TrainingData,
 )
@@ -41,6 +42,7 @@ GROUPS = {
     "training-data": (*INSTALLED, "eval"),
     "inference-data": ("inference-worker",),
     "model-training": ("eval",),
+    "model-refit": (*INSTALLED, "eval"),
 }
 """Consumer groups that dead-letter an unreadable message, by topic; topics without such a group are omitted."""
 MENDED = {"raw-data": ("preprocess",), "training-data": INSTALLED, "inference-data": ("inference-worker",)}
@@ -77,6 +79,7 @@ class Scene:
             "training-data": training,
             "inference-data": inference,
             "model-training": trained,
+            "model-refit": RefitRequest(**training.model_dump(), model_type="GRU", judged=trained.bundle),
             "model-selected": ModelSelected(**base, decision="promoted", bundle=trained.bundle),
             "run-progress": RunProgress(**base, service="tests", stage="eval", state="running"),
             "performance-eval": PerformanceEval(**base, status="done", log=inference.raw_test),

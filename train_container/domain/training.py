@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from flts.errors import RejectedError, SeriesTooShortError
 from flts.forecasting.rolling import WINDOW_INPUT
 from flts.forecasting.splits import rows_needed
-from flts.forecasting.windows import TrainingWindows, Windows, training_windows
+from flts.forecasting.windows import TrainingWindows, Windows, all_windows, training_windows
 from flts.model_settings import TrainingSettings
 from flts.training.fitting import FittedModel, Report, TrainingSet
 from flts.training.onnx_file import to_bytes
@@ -51,6 +51,8 @@ class NeuralFitter:
     def fit(self, data: TrainingSet, settings: TrainingSettings, report: Report) -> FittedModel:
         """Fit on the fit rows and stop early by the stopping tail; the calibration tail only checks the ONNX file.
 
+        A refit fits all rows for as many epochs as the judged network, at the same learning rates.
+
         Raises
         ------
         SeriesTooShortError
@@ -64,7 +66,8 @@ class NeuralFitter:
         shape = Shape(settings.window_rows, fit.inputs.shape[2], settings.pass_steps, fit.targets.shape[2])
         torch.manual_seed(settings.seed)
         network = self._model.build(shape, settings)
-        best = _train(network, fit, stop, settings, report)
+        passes = None if data.judged is None else int(data.judged.metrics["best_epoch"] or settings.epochs)
+        best = _train(network, fit, stop, settings, report, passes=passes)
         network.load_state_dict(best.weights)
         network.eval()
         model_bytes = to_bytes(self._model.to_onnx(network, shape))
@@ -73,14 +76,16 @@ class NeuralFitter:
         with torch.inference_mode():
             check_outputs = network(torch.from_numpy(check_inputs)).numpy().astype(np.float64)
         loss = ScaledLoss(fit.targets)
-        shipped = _score(network, fit, loss).named("train_") | _score(network, stop, loss).named("val_")
+        shipped = _score(network, fit, loss).named("train_")
+        if data.judged is None:  # a refit has no rows that it was not fitted on
+            shipped |= _score(network, stop, loss).named("val_")
         return FittedModel(
             model_bytes=model_bytes,
             input_kind="window",
             check_inputs={WINDOW_INPUT: check_inputs},
             check_outputs=check_outputs,
             rows_required=settings.window_rows + data.recipe.warmup_rows,
-            fitted_rows=data.tails.stop_stop,
+            fitted_rows=data.tails.stop_stop if data.judged is None else len(data.features),
             metrics={**shipped, "best_epoch": float(best.epoch), "epochs_run": float(len(best.history))},
             history=tuple(best.history),
         )
@@ -90,7 +95,7 @@ def _windows(data: TrainingSet, settings: TrainingSettings) -> TrainingWindows:
     """Return the windows of the training rows; a refusal names the number of rows that are needed."""
     lengths = {"input_seq_len": settings.window_rows, "output_seq_len": settings.pass_steps}
     try:
-        return training_windows(data.features, data.recipe, data.tails, **lengths)
+        windows = training_windows(data.features, data.recipe, data.tails, **lengths)
     except SeriesTooShortError as error:
         needed = rows_needed(
             **lengths,
@@ -100,6 +105,9 @@ def _windows(data: TrainingSet, settings: TrainingSettings) -> TrainingWindows:
         )
         msg = f"{error.message}; training needs at least {needed} rows in one piece"
         raise SeriesTooShortError(msg, field=error.field) from error
+    if data.judged is None:
+        return windows
+    return replace(windows, fit=all_windows(data.features, data.recipe, **lengths))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,7 +124,10 @@ class _Best:
     epoch: int = 0
 
 
-def _train(network: nn.Module, fit: _Pairs, stop: _Pairs, settings: TrainingSettings, report: Report) -> _Best:
+def _train(
+    network: nn.Module, fit: _Pairs, stop: _Pairs, settings: TrainingSettings, report: Report, *, passes: int | None
+) -> _Best:
+    """Train, and keep the epoch with the lowest loss on ``stop``, or after exactly ``passes`` epochs the last one."""
     loss = ScaledLoss(fit.targets)
     count = len(fit.inputs)
     steps = -(-count // settings.batch_size)
@@ -126,7 +137,7 @@ def _train(network: nn.Module, fit: _Pairs, stop: _Pairs, settings: TrainingSett
     )
     shuffle = torch.Generator().manual_seed(settings.seed)
     best = _Best([], {})
-    for epoch in range(1, settings.epochs + 1):
+    for epoch in range(1, (passes or settings.epochs) + 1):
         network.train()
         order = torch.randperm(count, generator=shuffle)
         scores = Scores()
@@ -145,11 +156,11 @@ def _train(network: nn.Module, fit: _Pairs, stop: _Pairs, settings: TrainingSett
         held_out = _score(network, stop, loss)
         metrics = scores.named("train_") | held_out.named("val_")
         best.history.append(metrics)
-        report.epoch_done(epoch, settings.epochs, metrics, loss=held_out.loss)
-        if held_out.loss < best.loss:
+        report.epoch_done(epoch, passes or settings.epochs, metrics, loss=held_out.loss)
+        if epoch == passes or (passes is None and held_out.loss < best.loss):
             best.loss, best.epoch = held_out.loss, epoch
             best.weights = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-        elif settings.early_stopping and epoch - best.epoch >= settings.patience:
+        elif passes is None and settings.early_stopping and epoch - best.epoch >= settings.patience:
             break
     if not best.weights:
         msg = f"no epoch ended with a finite loss; LEARNING_RATE {settings.learning_rate:g} may be too high"

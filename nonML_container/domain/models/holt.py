@@ -51,7 +51,7 @@ def hash_parts(settings: NonmlSettings, horizon: int | None) -> Mapping[str, Any
 
 
 def fit(data: TrainingSet, settings: NonmlSettings, report: Report) -> FittedModel:
-    """Fit on the fit rows; the stopping tail only measures the error.
+    """Fit on the fit rows, in a refit on all rows; the stopping tail only measures the error.
 
     Raises
     ------
@@ -59,7 +59,7 @@ def fit(data: TrainingSet, settings: NonmlSettings, report: Report) -> FittedMod
         If a target has no observed value among the fit rows that have a whole window before them.
     """
     features, columns = data.features, data.recipe.varying_columns
-    segments, stop = features.segments(), data.tails.fit_stop
+    segments, stop = features.segments(), data.tails.fit_stop if data.judged is None else len(features)
     longest = window_limit(segments, stop)
     origins = target_rows(segments, context_rows=longest, last_row=stop)
     found, rows = np.empty((len(columns), 3)), 1
@@ -92,7 +92,7 @@ def fit(data: TrainingSet, settings: NonmlSettings, report: Report) -> FittedMod
         input_kind="window",
         check_inputs={WINDOW_INPUT: features.values[checked[:, None] + np.arange(-rows, 0)].astype(np.float32)},
         check_outputs=forecast(values, checked, found, rows, horizon),
-        metrics={**errors("train_", 0, stop), **errors("val_", stop, data.tails.stop_stop)},
+        metrics=errors("train_", 0, stop) | (errors("val_", stop, data.tails.stop_stop) if data.judged is None else {}),
         rows_required=rows + data.recipe.warmup_rows,
         fitted_rows=stop,
     )

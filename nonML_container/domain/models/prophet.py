@@ -1,6 +1,7 @@
 """PROPHET: one Prophet per varying target, fitted without the calibration tail for residuals, then on all rows.
 
-Where the horizon of the run is known, its forecasts are corrected by its last residuals in the rows that are sent.
+Where the horizon of the run is known, its forecasts are corrected by its last residuals in the rows that are sent. In a
+refit the weights of the correction are made again from the training rows.
 """
 
 from __future__ import annotations
@@ -73,14 +74,15 @@ def fit(data: TrainingSet, settings: NonmlSettings, report: Report) -> FittedMod
     SeriesTooShortError
         If a target has fewer than two values before the calibration tail.
     """
-    stop = data.tails.stop_stop
+    stop, trained = data.tails.stop_stop, data.tails.n_rows
     horizon = data.horizon if settings.output_seq_len is None else None
     spans = () if horizon is None else spans_within(stop)
     recipe, features = data.recipe, data.features
     if spans:
-        recipe, features = forecast_or_known(recipe, features)
-    rows = _Rows.of(recipe, features)
-    tail_forecast = np.zeros((len(features) - stop, len(recipe.varying_targets)))
+        recipe, features = forecast_or_known(recipe, features, trained)
+    every = _Rows.of(recipe, features)
+    rows = every if data.judged is None else _Rows.of(recipe, features.first(trained))
+    tail_forecast = np.zeros((trained - stop, len(recipe.varying_targets)))
     scaled_tail = scale_targets(recipe, rows.raw[stop:])
     models: list[Prophet] = []
     corrections: list[_Correction] = []
@@ -92,9 +94,9 @@ def fit(data: TrainingSet, settings: NonmlSettings, report: Report) -> FittedMod
         tail_forecast[:, column] = rows.predict(early, slice(stop, None))
         report.alive(f"{name}, without the calibration tail")
         if horizon is not None and spans:
-            held = rows.held(early, column, stop, len(features), spans[-1])
+            held = rows.held(early, column, stop, trained, spans[-1])
             corrections.append(_correction(rows, column, held, horizon, spans, settings, report))
-        models.append(rows.fit(column, len(features), settings))
+        models.append(every.fit(column, len(features), settings))
         report.epoch_done(
             column + 1,
             len(recipe.varying_targets),
@@ -102,8 +104,8 @@ def fit(data: TrainingSet, settings: NonmlSettings, report: Report) -> FittedMod
             loss=None,
         )
     some = np.unique(np.linspace(0, len(features) - 1, min(SCORED_ROWS, len(features))).astype(np.int64))
-    fitted_raw = np.stack([rows.predict(model, some) for model in models], axis=1)
-    metrics = error_metrics("train_", scale_targets(recipe, rows.raw[some]), scale_targets(recipe, fitted_raw))
+    fitted_raw = np.stack([every.predict(model, some) for model in models], axis=1)
+    metrics = error_metrics("train_", scale_targets(recipe, every.raw[some]), scale_targets(recipe, fitted_raw))
     shape = PassShape(1, PASS_STEPS) if len(recipe.known_columns) else None
     if horizon is not None and any(each.weights.any() for each in corrections):
         shape = PassShape(spans[-1], horizon, span_means(spans), np.stack([each.weights for each in corrections]))
@@ -112,9 +114,9 @@ def fit(data: TrainingSet, settings: NonmlSettings, report: Report) -> FittedMod
         residuals = {step: errors[:, step - 1] for step in steps}
         measured = errors[:, np.array(steps) - 1] / recipe.scales_of_targets
         metrics |= error_metrics("val_", measured, np.zeros_like(measured))
-        check_inputs, check_outputs = _corrected_checks(models, rows, shape)
+        check_inputs, check_outputs = _corrected_checks(models, every, shape)
     else:
-        check_inputs, check_outputs = _checks(models, rows)
+        check_inputs, check_outputs = _checks(models, every)
         metrics |= error_metrics("val_", scaled_tail, scale_targets(recipe, tail_forecast))
         # The forecast depends on the time only and not on the step ahead, so every step has the same residuals.
         residuals = dict.fromkeys(calibration_steps(data.tails.calibration_rows), rows.raw[stop:] - tail_forecast)
@@ -123,7 +125,7 @@ def fit(data: TrainingSet, settings: NonmlSettings, report: Report) -> FittedMod
         input_kind="timestamps" if shape is None else "direct",
         check_inputs=check_inputs,
         check_outputs=check_outputs,
-        metrics=metrics,
+        metrics={name: value for name, value in metrics.items() if data.judged is None or name.startswith("train_")},
         rows_required=shape.past if shape else 1,
         fitted_rows=len(features),
         residuals=residuals,
@@ -133,7 +135,7 @@ def fit(data: TrainingSet, settings: NonmlSettings, report: Report) -> FittedMod
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Rows:
-    """The training rows as Prophet reads them."""
+    """Rows as Prophet reads them."""
 
     recipe: FittedRecipe
     features: Features

@@ -312,7 +312,7 @@ def test_a_run_that_was_cancelled_first_is_adopted_as_cancelled(
 
 
 class TestStages:
-    """Eval carries out the records of provisional and refitted champions; no service writes refitted ones yet."""
+    """Eval carries out the records of provisional and refitted champions."""
 
     @pytest.fixture
     def champion(self, flts: Installation) -> ModelSelected:

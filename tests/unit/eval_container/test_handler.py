@@ -501,7 +501,7 @@ def test_thirty_test_rows_end_in_a_decision(flts: Installation) -> None:
 
 
 class TestStages:
-    """A provisional champion defends no place and is no predecessor; no service writes refitted champions yet."""
+    """A provisional champion defends no place and is no predecessor; a refitted one is compared by its judged fit."""
 
     def _point(self, flts: Installation, of: ModelSelected, run: str, stage: str, **other: Any) -> dict[str, Any]:
         """Move the pointer to a stage of a run, as a later release does, and return the pointer."""

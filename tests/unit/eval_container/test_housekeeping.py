@@ -373,7 +373,10 @@ def test_the_service_listens_where_the_design_says(flts: Installation) -> None:
     service = build_service(flts.settings, flts.adapters())
 
     group, signs = service.subscriptions
-    assert ({topic.name for topic in group.topics}, group.mode) == ({"training-data", "model-training"}, "group")
+    assert ({topic.name for topic in group.topics}, group.mode) == (
+        {"training-data", "model-training", "model-refit"},
+        "group",
+    )
     assert group.child == "eval_container.handler:build_handler"
     assert ({topic.name for topic in signs.topics}, signs.mode) == ({"run-progress", "model-training"}, "all")
     assert {tick.name for tick in service.ticks} == {"overdue", "spool", "janitor"}

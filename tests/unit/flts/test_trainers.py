@@ -13,6 +13,7 @@ from flts.contracts.ids import sha256_of
 from flts.settings import WindowSettings
 from flts.trainers import (
     BASELINES,
+    COMBINATION,
     DEFAULT_MODEL_TYPES,
     MOST_COLUMNS,
     RECORDED_BY_EVAL,
@@ -25,6 +26,7 @@ from flts.trainers import (
     trained_in,
     trained_on,
     trainer_of,
+    trainer_of_model,
     trainers_for,
 )
 from flts.training.handler import TrainOnDataset
@@ -64,7 +66,7 @@ def test_a_trainer_has_its_module_its_settings_and_its_messages(trainer: Trainer
         module = importlib.import_module(trainer.module)
         assert hasattr(module, "build" if trainer.package == "train_container" else "fit")
     assert issubclass(SETTINGS[trainer.package], trainer.settings)
-    assert topics.consumed_by(trainer.deployment) == (topics.TRAINING_DATA,)
+    assert topics.consumed_by(trainer.deployment) == (topics.TRAINING_DATA, topics.MODEL_REFIT)
     assert trained_by(trainer.deployment) == trainer.model_types
     assert trained_in(trainer.package, trainer.model_type.lower()) == trainer.model_type
     assert trainer_of(trainer.model_type.lower()) == trainer
@@ -80,6 +82,12 @@ def test_what_is_trained_by_default_is_the_designs() -> None:
     assert DEFAULT_MODEL_TYPES == ("GRU", "LSTM", "PROPHET", "LINEAR", "THETA")
     assert trained_by("eval") == ()
     assert trained_by("nonml-baseline") == ("LINEAR", "THETA", *BASELINES)
+
+
+def test_the_trainer_of_a_model_is_found_by_the_model_type_of_its_bundle() -> None:
+    found = {name: trainer_of_model(name) for name in ("GRU", "LINEAR", "MEAN", COMBINATION)}
+    deployments = {name: trainer and trainer.deployment for name, trainer in found.items()}
+    assert deployments == {"GRU": "train-gru", "LINEAR": "nonml-baseline", "MEAN": "nonml-baseline", COMBINATION: None}
 
 
 def test_a_candidate_beside_the_baselines_is_announced_before_them_and_recorded_by_eval() -> None:

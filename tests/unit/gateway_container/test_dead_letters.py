@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flts.contracts.events import EvaluateRequest, Event, InferenceData, RawData, TrainingData
+from flts.contracts.events import EvaluateRequest, Event, InferenceData, RawData, RefitRequest, TrainingData
 from flts.contracts.ids import derived_event_id, new_pipeline_run_id
 from flts.contracts.lifecycle import RunState
 from tests.gateway import GatewayUnderTest, claim, make_gateway
@@ -269,3 +269,16 @@ def test_nothing_is_sent_for_a_run_that_nobody_recorded_or_that_was_deleted(gate
 
     result = sent(gateway, "train-gru", prepared(event))
     assert (result["outcome"], result["code"]) == ("refused", "run_unknown")
+
+
+def test_a_refit_is_sent_again_until_its_result_is_recorded(gateway: GatewayUnderTest) -> None:
+    event = started(gateway)
+    data = prepared(event)
+    request = RefitRequest(**data.model_dump(), model_type="GRU", judged=data.meta)
+    gateway.run_store.runs.put_outcome(NAME, event.pipeline_run_id, RunState.PROMOTED)
+
+    assert sent(gateway, "train-gru", request)["outcome"] == "replayed"
+    gateway.run_store.evaluations.put_refit(NAME, event.pipeline_run_id, {"decision": "refused", "pointer": None})
+    again = sent(gateway, "train-gru", request)
+
+    assert (again["outcome"], again["code"]) == ("refused", "refit_ended")

@@ -26,6 +26,7 @@ from flts.forecasting.series import Series
 from flts.model_settings import TrainingSettings
 from flts.trainers import TRAINERS, Trainer, trainer_of
 from tests import perceptron
+from tests.refits import assert_is_refit, refitted, stored_with_test
 from tests.serving import answer_of, body_of
 from tests.training_sets import (
     ENVIRONMENT,
@@ -242,6 +243,29 @@ def test_an_unknown_model_is_named_with_the_known_ones(load: Any, capsys: pytest
     assert "MODEL_TYPE: TRANSFORMER is no registered model; there are GRU, LSTM" in capsys.readouterr().err
 
 
+def test_a_refit_trains_as_many_epochs_as_the_judged_network_on_all_rows(load: Any, tmp_path: Path) -> None:
+    series, progress = made_series(400), Progress()
+    settings = load(EPOCHS="6", LEARNING_RATE="0.05")
+    digests = []
+    for name in ("a", "b"):
+        stored = stored_with_test(tmp_path / name, series, test_rows=80)
+        event, refit, judged = refitted(
+            stored, train_in_child(settings, adapters_of(stored, settings)), "GRU", progress
+        )
+        assert event.bundle is not None
+        digests.append(event.bundle.sha256)
+
+    assert_is_refit(refit, judged, series)
+    best = judged.bundle.metrics["best_epoch"]
+    assert best is not None
+    assert best < 6, "the judged network stopped before its last epoch, so that the number of epochs is a choice"
+    assert (refit.bundle.metrics["best_epoch"], refit.bundle.metrics["epochs_run"]) == (best, best)
+    epochs = [said.epoch for said in progress.said if getattr(said, "epoch", None)]
+    assert epochs == [*range(1, int(best) + 1)] * 2
+    assert np.abs(refit.forecast(series, 5).mean - judged.forecast(series, 5).mean).max() > 0
+    assert digests[0] == digests[1]
+
+
 @pytest.mark.parametrize("kind", ["GRU", "LSTM"])
 def test_each_deployment_is_a_group_of_its_own(load: Any, tmp_path: Path, kind: str) -> None:
     settings = load(kind)
@@ -251,7 +275,7 @@ def test_each_deployment_is_a_group_of_its_own(load: Any, tmp_path: Path, kind: 
     (subscription,) = service.subscriptions
 
     assert service.name == f"train-{kind.lower()}"
-    assert [topic.name for topic in subscription.topics] == ["training-data"]
+    assert [topic.name for topic in subscription.topics] == ["training-data", "model-refit"]
     assert subscription.mode == "group"
     assert subscription.child == "train_container.handler:train_in_child"
     assert settings.service_port == 8021

@@ -34,7 +34,8 @@ def store(tmp_path: Path) -> FilesystemStore:
 
 
 def find(store: FilesystemStore, bundle: Bundle) -> tuple[ClaimCheck, object] | None:
-    return find_bundle(store, BUCKET, bundle.identifier, bundle.config_hash, bundle.model_type, bundle.train_hash)
+    key = layout.BUNDLE(bundle.identifier, bundle.config_hash, bundle.model_type, bundle.train_hash)
+    return find_bundle(store, BUCKET, key)
 
 
 def other_of(bundle: Bundle) -> tuple[Bundle, bytes]:

@@ -88,7 +88,11 @@ class Stage:
         self.delivery = Delivery(
             service="bus",
             subscription=Subscription(
-                (topics.RAW_DATA,), "group", child="a:b", on_exhausted=changes.pop("on_exhausted", None)
+                (topics.RAW_DATA,),
+                "group",
+                child="a:b",
+                wants=changes.pop("wants", lambda _event: True),
+                on_exhausted=changes.pop("on_exhausted", None),
             ),
             work=counted,
             attempts=StoredAttempts(self.store, BUCKET, "bus", 3),
@@ -132,6 +136,13 @@ def test_a_try_is_on_record_while_the_work_runs_and_gone_when_it_is_done(tmp_pat
     assert seen == [f"PobleSec/{event.pipeline_run_id}/attempts/bus/{event.event_id}-1.json"]
     assert stage.tries() == []
     assert [made.event_id for made in stage.outbox.published] == [selected(event).event_id]
+
+
+def test_an_event_that_the_service_does_not_process_is_skipped_without_an_attempt(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, succeed, wants=lambda event: event.identifier != "PobleSec")
+
+    assert stage.deliver(raw_data()) == "skipped"
+    assert (stage.worked, stage.tries(), stage.outbox.published) == (0, [], [])
 
 
 def test_work_knows_a_dead_letter_that_was_sent_again_from_a_message_delivered_twice(tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ GOLDEN = {
     "TRAINED": (("PobleSec", RUN, "GRU"), f"PobleSec/{RUN}/trained/GRU.json"),
     "SCOREBOARD": (("PobleSec", RUN, "ab12"), f"PobleSec/{RUN}/scoreboard-ab12.json"),
     "PROVISIONAL": (("PobleSec", RUN), f"PobleSec/{RUN}/provisional.json"),
+    "REFITTED_BUNDLE": (("PobleSec", "cd34", "GRU", "ef56"), "PobleSec/cd34/GRU/ef56/refit/bundle.json"),
     "REFIT": (("PobleSec", RUN), f"PobleSec/{RUN}/refit.json"),
     "DECISION": (("PobleSec", RUN), f"PobleSec/{RUN}/decision.json"),
     "OUTCOME": (("PobleSec", RUN), f"PobleSec/{RUN}/outcome.json"),
