@@ -48,28 +48,47 @@ def add_linear(graph: GraphBuilder, solved: Solved, calendar: Calendar) -> str:
     calendar : Calendar
         The one that made the model's ``clock`` features.
     """
-    return _Nodes(graph, solved, calendar).answer()
+    nodes = LinearNodes(graph, solved, calendar, rows=solved.model.rows_required)
+    return nodes.with_effects(nodes.forecast())
 
 
-class _Nodes:
-    def __init__(self, graph: GraphBuilder, solved: Solved, calendar: Calendar) -> None:
+class LinearNodes:
+    """The nodes of LINEAR, for a graph that may have more.
+
+    Parameters
+    ----------
+    graph, solved, calendar
+        See `add_linear`.
+    rows : int
+        Rows L of ``past``, at least those that the model requires.
+    """
+
+    def __init__(self, graph: GraphBuilder, solved: Solved, calendar: Calendar, *, rows: int) -> None:
         self.graph = graph
         self.model = model = solved.model
-        self.effects = solved.effects
         self.calendar = calendar
-        self.rows = model.rows_required
-        self.clock = self._calendar() if model.clock else ""
+        self.rows = rows
+        self.clock = self._first_step() if model.clock else ""
         self.shared_steps = not np.array_equal(model.step_weights, np.arange(model.horizon))
+        self.known: str | None = None
+        """Inputs known ahead of all rows, (batch, L + H, q)."""
+        self.past = PAST
+        """Rows less the effects of the inputs known ahead, (batch, L, m)."""
+        self._of_steps: str | None = None
+        if solved.effects is not None:
+            self.known, effects = self._effects(solved.effects)
+            self.past = graph.node("Sub", [PAST, self._rows_of(effects, np.arange(rows))])
+            steps = self._rows_of(effects, rows + np.arange(model.horizon))
+            self._of_steps = graph.node("Gather", [steps, graph.constant(model.targets)], axis=2)
 
-    def answer(self) -> str:
+    def with_effects(self, forecast: str) -> str:
+        """Add the effects of the inputs known ahead to a forecast (batch, H, k)."""
+        return forecast if self._of_steps is None else self.graph.node("Add", [forecast, self._of_steps])
+
+    def forecast(self) -> str:
+        """Return the forecast without these effects, (batch, H, k)."""
         model, graph = self.model, self.graph
-        past, of_steps = PAST, None
-        if self.effects is not None:
-            effects = self._effects(self.effects)
-            past = graph.node("Sub", [PAST, self._rows_of(effects, np.arange(self.rows))])
-            steps = self._rows_of(effects, self.rows + np.arange(model.horizon))
-            of_steps = graph.node("Gather", [steps, graph.constant(model.targets)], axis=2)
-        centred = graph.node("Sub", [past, graph.constant(model.mean)])
+        centred = graph.node("Sub", [self.past, graph.constant(model.mean)])
         z = graph.node("Div", [centred, graph.constant(model.scale)])
         own = graph.node("Gather", [z, graph.constant(model.targets)], axis=2)
         terms = [term for part in model.parts for term in self._part(part, own)]
@@ -85,25 +104,14 @@ class _Nodes:
             forecast = graph.node("Add", [forecast, term])
         by_step = graph.node("Transpose", [forecast], perm=[1, 2, 0])
         scaled = graph.node("Mul", [by_step, graph.constant(model.scale[model.targets])])
-        rest = graph.node("Add", [scaled, graph.constant(model.mean[model.targets])])
-        return rest if of_steps is None else graph.node("Add", [rest, of_steps])
+        return graph.node("Add", [scaled, graph.constant(model.mean[model.targets])])
 
-    def _effects(self, effects: Effects) -> str:
-        """Return the effects of all rows in the measured columns, (batch, L + H, m)."""
-        graph, known = self.graph, effects.known
-        inputs = [FUTURE] if len(known.columns) else []
-        if known.holidays is not None:
-            inputs += add_holidays(graph, SECONDS, known.holidays, known.waves)
-        joined = graph.node("Concat", inputs, axis=2)
-        return graph.node("MatMul", [joined, graph.constant(effects.weights.astype(np.float32))])
-
-    def _calendar(self) -> str:
-        """Return the features of the first step, (batch, c), in the order of `Calendar.__call__`."""
+    def calendar_of(self, turns: str) -> str:
+        """Return the features of ``clock`` rows, (batch, ..., c) of (batch, ..., 3), as `Calendar.__call__` does."""
         graph = self.graph
-        turns = graph.node("Gather", [CLOCK, graph.constant(np.array(self.rows))], axis=1)
         waves = []
         for at, harmonics in enumerate(self.calendar.harmonics):
-            turn = graph.node("Gather", [turns, graph.integers(at)], axis=1)
+            turn = graph.node("Gather", [turns, graph.integers(at)], axis=-1)
             angles = [
                 graph.node("Mul", [turn, graph.constant(np.array(2 * np.pi * number, dtype=np.float32))])
                 for number in range(1, harmonics + 1)
@@ -111,7 +119,20 @@ class _Nodes:
             waves.append([graph.node(wave, [angle]) for angle in angles for wave in ("Sin", "Cos")])
         days, weeks, years = waves
         products = [graph.node("Mul", [one, other]) for one in days for other in weeks[:2]]
-        return graph.node("Concat", [*days, *weeks, *years, *products], axis=1)
+        return graph.node("Concat", [*days, *weeks, *years, *products], axis=-1)
+
+    def _first_step(self) -> str:
+        """Return the calendar of the first step, (batch, c)."""
+        return self.calendar_of(self.graph.node("Gather", [CLOCK, self.graph.constant(np.array(self.rows))], axis=1))
+
+    def _effects(self, effects: Effects) -> tuple[str, str]:
+        """Return the inputs known ahead of all rows, and their effects in the measured columns, (batch, L + H, m)."""
+        graph, known = self.graph, effects.known
+        inputs = [FUTURE] if len(known.columns) else []
+        if known.holidays is not None:
+            inputs += add_holidays(graph, SECONDS, known.holidays, known.waves)
+        joined = graph.node("Concat", inputs, axis=2)
+        return joined, graph.node("MatMul", [joined, graph.constant(effects.weights.astype(np.float32))])
 
     def _part(self, part: Part, own: str) -> list[str]:
         """Return the terms of a seasonal value, each (k, batch, H)."""

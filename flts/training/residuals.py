@@ -37,7 +37,7 @@ def judged_errors(
         return unit * path_residuals(model, table, first=first, stop=stop, most=RESIDUAL_PATHS, steps=compared)[1]
 
     tail = residuals(tails.stop_stop, len(table))
-    metrics = _errors("train", residuals(0, tails.stop_stop) / scales) | _errors("val", tail / scales)
+    metrics = error_metrics("train", residuals(0, tails.stop_stop) / scales) | error_metrics("val", tail / scales)
     return {step: tail[:, at] for at, step in enumerate(steps)}, metrics
 
 
@@ -47,7 +47,7 @@ def calibrated_steps(tail_rows: int, horizon: int) -> list[int]:
     return sorted(steps | {max(1, min(horizon, tail_rows // 3))})
 
 
-def _errors(prefix: str, errors: FloatArray) -> dict[str, float | None]:
+def error_metrics(prefix: str, errors: FloatArray) -> dict[str, float | None]:
     """Return the metrics of errors in the scaled units of the run's recipe; None without an error."""
     known = errors[np.isfinite(errors)]
     loss = float(np.square(known).mean()) if len(known) else None
