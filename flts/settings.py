@@ -89,11 +89,13 @@ class Settings(BaseSettings):
         values = {name: getattr(self, name) for name in type(self).model_fields}
         try:
             # All fields are passed, because a missing field would be read from the environment again.
-            return type(self)(**{**values, **mine})
+            changed = type(self)(**{**values, **mine})
         except ValidationError as error:
             first = error.errors()[0]
             field = str(first["loc"][0]).upper() if first["loc"] else None
             raise RejectedError("; ".join(describe_problems(error)), code="bad_setting", field=field) from error
+        changed.model_fields_set.intersection_update(self.model_fields_set | mine.keys())
+        return changed
 
 
 def split_commas(*fields: str) -> Any:
@@ -268,9 +270,11 @@ class WindowSettings(Settings):
     `14 days`, `12 months`). `auto`: `OUTPUT_SEQ_LEN` if that is a number, else by the step of the rows. Never more than
     a tenth of the rows."""
     input_seq_len: Length = Field(default=None, ge=1, le=10_000, json_schema_extra=OR_AUTO)
-    """Rows in the window of a window model, unless the model chooses its own window. Unset or `auto`: 10."""
+    """Rows in the window of a window model, unless the model chooses its own window. Unset or `auto`: 10. Of a direct
+    network the rows that its correction of LINEAR reads, 48 if it is not a number."""
     output_seq_len: Length = Field(default=None, ge=1, le=1_000, json_schema_extra=OR_AUTO)
-    """Rows that a window model forecasts in one pass. Unset or `auto`: 1."""
+    """Rows that a window model forecasts in one pass. Unset or `auto`: GRU and LSTM forecast the whole horizon in one
+    pass, other window models 1."""
     stop_tail: float = Field(default=0.1, gt=0, lt=0.5)
     """Share of the training part that is reserved for early stopping."""
     calibration_tail: float = Field(default=0.1, gt=0, lt=0.5)

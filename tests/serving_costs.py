@@ -100,7 +100,7 @@ def made_series() -> Series:
 
 def gru_bundle(series: Series) -> tuple[Bundle, bytes]:
     """Return a GRU of the default size after one epoch; its forecasts cost what those of a longer training do."""
-    settings = TrainSettings.model_construct(epochs=1)
+    settings = TrainSettings.model_construct(epochs=1, output_seq_len=1)
     recipe = fit_recipe(as_train(series), RecipeSpec())
     data = dataset.training_set(transform(recipe, series), recipe, settings)
     fitted = NeuralFitter(load_model(trainer_of("GRU")), threads=1).fit(data, settings, SilentReport())

@@ -170,8 +170,9 @@ def store_dataset(
 
 
 def training_settings(**changes: Any) -> TrainingSettings:
-    """Return settings with which a training is short."""
-    return TrainingSettings(**{"input_seq_len": 4, "hidden_size": 8, "num_layers": 1, "epochs": 3, **changes})
+    """Return settings with which the training of a network of windows is short."""
+    lengths = {"input_seq_len": 4, "output_seq_len": 1}
+    return TrainingSettings(**{**lengths, "hidden_size": 8, "num_layers": 1, "epochs": 3, **changes})
 
 
 def store_settings(folder: Path) -> StoreSettings:

@@ -10,6 +10,7 @@ import numpy as np
 
 from flts.bundle.format import Bundle
 from flts.bundle.tensors import InputKind
+from flts.errors import RejectedError
 from flts.forecasting.direct import PAST
 from flts.forecasting.fitted import FittedRecipe
 from flts.forecasting.limits import Limits
@@ -20,6 +21,12 @@ from flts.forecasting.series import FloatArray
 from flts.forecasting.splits import Tails
 
 SettingsT_contra = TypeVar("SettingsT_contra", contravariant=True)
+
+
+class HorizonTooShortError(RejectedError):
+    """The forecasts of the model would end before the horizon."""
+
+    code = "horizon_too_short"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

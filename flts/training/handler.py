@@ -16,18 +16,17 @@ from flts.contracts.claim_check import ClaimCheck
 from flts.contracts.events import ModelRefit, ModelTraining, RefitRequest, TrainingData
 from flts.contracts.ids import derived_run_id
 from flts.errors import ObjectNotFoundError, RejectedError, SeriesTooShortError
-from flts.forecasting.rolling import can_roll
 from flts.observability.logs import bind, get_logger
 from flts.processes.replayed import is_replayed
 from flts.runtime.adapters import Adapters
 from flts.service import Progress
 from flts.storage.run_store import RunStore
-from flts.trainers import NETWORKS, Trainer
+from flts.trainers import Trainer
 from flts.training.announce import Announcement, announce_failure, model_training
 from flts.training.bundling import Identity, identity_of, make_bundle
 from flts.training.constant import constant_model
 from flts.training.dataset import claimed_training_set, horizon_steps, log_feature_summary
-from flts.training.fitting import FittedModel, Fitter, TrainingSet
+from flts.training.fitting import FittedModel, Fitter, HorizonTooShortError, TrainingSet
 from flts.training.folds import make_with_folds
 from flts.training.patience import patiently
 from flts.training.record import Record
@@ -43,12 +42,6 @@ TRAINER_VERSION = 1
 SettingsT = TypeVar("SettingsT", bound=TrainerSettings)
 
 log = get_logger(__name__)
-
-
-class HorizonTooShortError(RejectedError):
-    """The forecasts of the model would end before the horizon."""
-
-    code = "horizon_too_short"
 
 
 class TrainOnDataset(Generic[SettingsT]):
@@ -228,7 +221,6 @@ class TrainOnDataset(Generic[SettingsT]):
             data = claimed_training_set(self._adapters.store, event, settings)
             data = replace(data, horizon=event.horizon_steps)
             log_feature_summary(data, settings)
-            self._refuse_short_passes(data, horizon_steps(event, settings), settings)
             log.info("train_start", train_hash=identity.train_hash)
             fitted = self._fit(data, settings, report)
             report.state("calibrating")
@@ -255,18 +247,6 @@ class TrainOnDataset(Generic[SettingsT]):
             record.final(stored.metrics)
             mlflow_run_id = record.close(event, claim, stored)
         return claim, stored, mlflow_run_id
-
-    def _refuse_short_passes(self, data: TrainingSet, horizon: int, settings: SettingsT) -> None:
-        """Refuse to train a network whose forecast would end before the horizon, because eval could not score it."""
-        recipe = data.recipe
-        if self._trainer.model_type not in NETWORKS or can_roll(recipe) or settings.pass_steps >= horizon:
-            return
-        names = ", ".join(name for name in recipe.columns if name not in {*recipe.targets, *recipe.constants})
-        msg = (
-            f"it would forecast {settings.pass_steps} of {horizon} steps, because it does not forecast its inputs "
-            f"{names[:200]}; OUTPUT_SEQ_LEN={horizon} trains it for all steps"
-        )
-        raise HorizonTooShortError(msg, field="OUTPUT_SEQ_LEN")
 
     def _fit(self, data: TrainingSet, settings: SettingsT, report: ProgressReport) -> FittedModel:
         if not data.recipe.varying_targets:

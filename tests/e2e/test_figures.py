@@ -8,19 +8,16 @@ from typing import Any
 
 import pytest
 
-from flts.model_settings import TrainingSettings
 from tests.eventually import eventually
 from tests.pipeline import Pipeline
 from tests.reports import report
 from tests.stack import now
+from train_container.domain.direct.plan import CHOSEN
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
-DEFAULTS = {
-    name.upper(): TrainingSettings.model_fields[name].default
-    for name in ("epochs", "hidden_size", "num_layers", "batch_size")
-}
-"""Default training settings; the shared pipeline of the tests has smaller values."""
+DEFAULTS = {name.upper(): CHOSEN[name] for name in ("hidden_size", "num_layers", "batch_size")} | {"EPOCHS": 8}
+"""The training of networks by default, 8 passes of 125 steps; the shared pipeline of the tests has smaller values."""
 SERVED_SECONDS = 90.0
 RETRIED = "train_retry_defer"
 SAMPLE_SECONDS = 2.0

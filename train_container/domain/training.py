@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from flts.errors import RejectedError, SeriesTooShortError
-from flts.forecasting.rolling import WINDOW_INPUT
+from flts.forecasting.rolling import WINDOW_INPUT, can_roll
 from flts.forecasting.splits import rows_needed
 from flts.forecasting.windows import TrainingWindows, Windows, all_windows, training_windows
 from flts.model_settings import TrainingSettings
-from flts.training.fitting import FittedModel, Report, TrainingSet
+from flts.training.fitting import FittedModel, HorizonTooShortError, Report, TrainingSet
 from flts.training.onnx_file import to_bytes
+from train_container.domain.direct.fitting import DIRECT_VERSION, fit_direct
+from train_container.domain.direct.plan import Plan
 from train_container.domain.losses import ScaledLoss, Scores
 from train_container.domain.models import NeuralModel
 from train_container.domain.shape import Shape
@@ -44,12 +46,19 @@ class NeuralFitter:
         self._model = model
         self._threads = threads
 
-    def hash_parts(self, settings: TrainingSettings, horizon: int | None) -> Mapping[str, Any]:  # noqa: ARG002 - as every Fitter
-        """Return torch's version."""
-        return {"torch": importlib.metadata.version("torch")}
+    def hash_parts(self, settings: TrainingSettings, horizon: int | None) -> Mapping[str, Any]:
+        """Return torch's version, and the horizon, the plan and the version of a direct network."""
+        parts: dict[str, Any] = {"torch": importlib.metadata.version("torch")}
+        if (plan := self._plan(settings)) is not None:
+            parts |= {"direct_version": DIRECT_VERSION, "direct_horizon": horizon}
+            parts |= {f"direct_{name}": value for name, value in asdict(plan).items()}
+        return parts
 
     def fit(self, data: TrainingSet, settings: TrainingSettings, report: Report) -> FittedModel:
-        """Fit on the fit rows and stop early by the stopping tail; the calibration tail only checks the ONNX file.
+        """Fit a direct network, or with ``OUTPUT_SEQ_LEN`` a network of windows.
+
+        A network of windows is fitted on the fit rows and stops early by the stopping tail; the calibration tail only
+        checks the ONNX file.
 
         A refit fits all rows for as many epochs as the judged network, at the same learning rates.
 
@@ -57,10 +66,15 @@ class NeuralFitter:
         ------
         SeriesTooShortError
             If there is no window to fit on or to stop by.
+        HorizonTooShortError
+            If the forecasts of a network of windows would end before the horizon, so that eval could not score it.
         RejectedError
             ``diverged`` if no epoch had a finite loss.
         """
         torch.set_num_threads(self._threads)
+        if (plan := self._plan(settings)) is not None:
+            return fit_direct(data, plan, report)
+        _refuse_short_passes(data, settings)
         windows = _windows(data, settings)
         fit, stop = _tensors(windows.fit), _tensors(windows.stop)
         shape = Shape(settings.window_rows, fit.inputs.shape[2], settings.pass_steps, fit.targets.shape[2])
@@ -89,6 +103,24 @@ class NeuralFitter:
             metrics={**shipped, "best_epoch": float(best.epoch), "epochs_run": float(len(best.history))},
             history=tuple(best.history),
         )
+
+    def _plan(self, settings: TrainingSettings) -> Plan | None:
+        """Return the plan of a direct network; None for a network of windows."""
+        if self._model.cell is None or settings.output_seq_len is not None:
+            return None
+        return Plan.of(self._model.cell, settings)
+
+
+def _refuse_short_passes(data: TrainingSet, settings: TrainingSettings) -> None:
+    recipe, horizon = data.recipe, data.horizon or settings.pass_steps
+    if can_roll(recipe) or settings.pass_steps >= horizon:
+        return
+    names = ", ".join(name for name in recipe.columns if name not in {*recipe.targets, *recipe.constants})
+    msg = (
+        f"it would forecast {settings.pass_steps} of {horizon} steps, because it does not forecast its inputs "
+        f"{names[:200]}; OUTPUT_SEQ_LEN={horizon} trains it for all steps"
+    )
+    raise HorizonTooShortError(msg, field="OUTPUT_SEQ_LEN")
 
 
 def _windows(data: TrainingSet, settings: TrainingSettings) -> TrainingWindows:

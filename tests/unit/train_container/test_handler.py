@@ -45,7 +45,7 @@ from train_container.handler import train_in_child
 from train_container.settings import TrainSettings
 
 Weights = dict[str, np.ndarray]
-QUICK = {"HIDDEN_SIZE": "12", "EPOCHS": "3", "TRAIN_THREADS": "1", "BATCH_SIZE": "64"}
+QUICK = {"HIDDEN_SIZE": "12", "EPOCHS": "3", "TRAIN_THREADS": "1", "BATCH_SIZE": "64", "OUTPUT_SEQ_LEN": "1"}
 
 
 @pytest.fixture
@@ -264,6 +264,43 @@ def test_a_refit_trains_as_many_epochs_as_the_judged_network_on_all_rows(load: A
     assert epochs == [*range(1, int(best) + 1)] * 2
     assert np.abs(refit.forecast(series, 5).mean - judged.forecast(series, 5).mean).max() > 0
     assert digests[0] == digests[1]
+
+
+@pytest.mark.parametrize("kind", ["GRU", "LSTM"])
+def test_a_direct_network_forecasts_the_horizon_of_the_event_though_an_input_is_no_target(
+    load: Any, tmp_path: Path, kind: str
+) -> None:
+    settings = load(kind, OUTPUT_SEQ_LEN="auto", EPOCHS="1")
+    stored = store_dataset(tmp_path, made_series(300, columns=2), RecipeSpec(past_columns=("c1",)), horizon_steps=6)
+
+    event, forecaster = trained(stored, settings)
+    longer, _ = trained(replace(stored, event=stored.again(horizon_steps=7)), settings)
+
+    bundle = forecaster.bundle
+    assert (bundle.input_kind, bundle.output_seq_len, bundle.max_horizon_steps) == ("direct", 6, 6)
+    assert forecaster.forecast(stored.series, 6).mean.shape == (6, 1)
+    assert event.bundle is not None
+    assert longer.bundle is not None
+    assert event.bundle.object_key != longer.bundle.object_key
+
+
+def test_a_network_of_windows_that_cannot_reach_the_horizon_is_not_trained(load: Any, tmp_path: Path) -> None:
+    spec = RecipeSpec(targets=("c0",))
+    stored = store_dataset(tmp_path, made_series(200, columns=2), spec, horizon_steps=12)
+    settings = load(EPOCHS="1")
+    handler = train_in_child(settings, adapters_of(stored, settings))
+
+    (event,) = handler(stored.event, Progress())
+
+    assert isinstance(event, ModelTraining)
+    assert (event.status, event.bundle) == ("FAILED", None)
+    assert event.error == (
+        "it would forecast 1 of 12 steps, because it does not forecast its inputs c1; OUTPUT_SEQ_LEN=12 trains it for "
+        "all steps"
+    )
+    (longer,) = handler(stored.event.model_copy(update={"settings": {"OUTPUT_SEQ_LEN": 12}}), Progress())
+    assert isinstance(longer, ModelTraining)
+    assert longer.status == "SUCCESS"
 
 
 @pytest.mark.parametrize("kind", ["GRU", "LSTM"])

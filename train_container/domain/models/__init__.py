@@ -2,7 +2,9 @@
 
 A module defines ``build(shape, settings)``, which returns a new network: scaled windows (b, L, f) float32 in, scaled
 targets (b, H, m) out. It may define ``to_onnx(network, shape)``, which returns the same function as ONNX. Without it
-torch's own exporter is used.
+torch's own exporter is used. A module with ``CELL``, the name of a recurrent layer of torch that is in
+`train_container.domain.models.recurrent.CELLS`, is trained as a direct network unless ``OUTPUT_SEQ_LEN`` is given
+(`train_container.domain.direct`).
 """
 
 from __future__ import annotations
@@ -43,12 +45,14 @@ class NeuralModel:
 
     build: Build
     to_onnx: ToOnnx
+    cell: str | None = None
+    """Recurrent layer of the direct network; None if the model is always one of windows."""
 
 
 def load_model(trainer: Trainer) -> NeuralModel:
     """Import a registered model's module."""
     module = importlib.import_module(trainer.module)
-    return NeuralModel(module.build, getattr(module, "to_onnx", None) or _exported)
+    return NeuralModel(module.build, getattr(module, "to_onnx", None) or _exported, getattr(module, "CELL", None))
 
 
 def _exported(network: torch.nn.Module, shape: Shape) -> onnx.ModelProto:

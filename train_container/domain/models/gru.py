@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from flts.model_settings import TrainingSettings
     from train_container.domain.shape import Shape
 
+CELL = "GRU"
+
 
 def build(shape: Shape, settings: TrainingSettings) -> torch.nn.Module:
     """Return a new network."""
-    return Recurrent("GRU", shape, settings)
+    return Recurrent(CELL, shape, settings)
 
 
 def to_onnx(network: torch.nn.Module, shape: Shape) -> onnx.ModelProto:
-    """Return the network as ONNX; torch's gates r, z, n become ONNX's z, r, h, and the reset includes the bias."""
-    return recurrent_to_onnx(network, shape, "GRU", gates=(1, 0, 2), linear_before_reset=1)
+    """Return the network as ONNX."""
+    return recurrent_to_onnx(network, shape)

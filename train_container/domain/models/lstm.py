@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from flts.model_settings import TrainingSettings
     from train_container.domain.shape import Shape
 
+CELL = "LSTM"
+
 
 def build(shape: Shape, settings: TrainingSettings) -> torch.nn.Module:
     """Return a new network."""
-    return Recurrent("LSTM", shape, settings)
+    return Recurrent(CELL, shape, settings)
 
 
 def to_onnx(network: torch.nn.Module, shape: Shape) -> onnx.ModelProto:
-    """Return the network as ONNX; torch's gates i, f, g, o become ONNX's i, o, f, c."""
-    return recurrent_to_onnx(network, shape, "LSTM", gates=(0, 3, 1, 2))
+    """Return the network as ONNX."""
+    return recurrent_to_onnx(network, shape)

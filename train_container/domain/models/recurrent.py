@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import numpy as np
 import onnx
 import torch
@@ -45,42 +48,80 @@ class Recurrent(nn.Module):
         return forecast.view(-1, self.shape.horizon_steps, self.shape.targets)
 
 
-def recurrent_to_onnx(
-    network: nn.Module, shape: Shape, kind: str, *, gates: tuple[int, ...], **attributes: int
-) -> onnx.ModelProto:
-    """Return a `Recurrent` as ONNX.
+@dataclass(frozen=True, slots=True)
+class OnnxCell:
+    """The ONNX operator of a recurrent layer of torch.
 
     Parameters
     ----------
-    network : Recurrent
-    shape : Shape
-    kind : {"GRU", "LSTM"}
-        The ONNX operator.
     gates : tuple of int
         For each gate of the operator, in the operator's order, its position in torch's weights.
-    **attributes
+    attributes : mapping
         Further attributes of the operator.
+    states : int
+        States that a layer passes on from step to step.
     """
-    assert isinstance(network, Recurrent)
-    graph = GraphBuilder()
-    hidden, layers = network.layers.hidden_size, network.layers.num_layers
-    current = graph.node("Transpose", [WINDOW_INPUT], perm=[1, 0, 2])  # ONNX expects (steps, batch, features)
-    for layer in range(layers):
-        weights = {name: _weights(network.layers, f"{name}_l{layer}", gates) for name in _WEIGHTS}
+
+    gates: tuple[int, ...]
+    attributes: Mapping[str, int]
+    states: int
+
+
+CELLS = {
+    # Torch's gates r, z, n become ONNX's z, r, h, and the reset includes the bias.
+    "GRU": OnnxCell((1, 0, 2), {"linear_before_reset": 1}, 1),
+    # Torch's gates i, f, g, o become ONNX's i, o, f, c.
+    "LSTM": OnnxCell((0, 3, 1, 2), {}, 2),
+}
+"""By the name of torch's class, which is also the name of the operator."""
+
+
+def add_layers(
+    graph: GraphBuilder, layers: nn.RNNBase, inputs: str, starts: list[list[str]] | None = None
+) -> list[list[str]]:
+    """Add recurrent layers; return the last states of each layer, (batch, hidden) each, the output first.
+
+    Parameters
+    ----------
+    graph : GraphBuilder
+    layers : nn.GRU or nn.LSTM
+    inputs : str
+        Of all steps, (steps, batch, features).
+    starts : list of lists, optional
+        First states of each layer, (1, batch, hidden) each; zero if not given.
+    """
+    cell = CELLS[layers.mode]
+    found = []
+    current = inputs
+    for layer in range(layers.num_layers):
+        weights = {name: _weights(layers, f"{name}_l{layer}", cell.gates) for name in _WEIGHTS}
         biases = np.concatenate([weights["bias_ih"], weights["bias_hh"]])
-        inputs = [
+        given = [
             current,
             graph.constant(weights["weight_ih"][None]),
             graph.constant(weights["weight_hh"][None]),
             graph.constant(biases[None]),
         ]
-        states, last = graph.nodes(kind, inputs, 2, hidden_size=hidden, **attributes)
-        # ONNX's result has an axis of directions of length 1, which is removed: (steps, 1, batch, hidden) of all
+        given += [] if starts is None else ["", *starts[layer]]
+        states, *last = graph.nodes(
+            layers.mode, given, 1 + cell.states, hidden_size=layers.hidden_size, **cell.attributes
+        )
+        # ONNX's results have an axis of directions of length 1, which is removed: (steps, 1, batch, hidden) of all
         # states, (1, batch, hidden) of the last state.
-        top = layer == layers - 1
-        current = graph.node("Squeeze", [last if top else states, graph.integers(0 if top else 1)])
+        found.append([graph.node("Squeeze", [each, graph.integers(0)]) for each in last])
+        if layer < layers.num_layers - 1:
+            current = graph.node("Squeeze", [states, graph.integers(1)])
+    return found
+
+
+def recurrent_to_onnx(network: nn.Module, shape: Shape) -> onnx.ModelProto:
+    """Return a `Recurrent` as ONNX."""
+    assert isinstance(network, Recurrent)
+    graph = GraphBuilder()
+    rows = graph.node("Transpose", [WINDOW_INPUT], perm=[1, 0, 2])  # ONNX expects (steps, batch, features)
+    last = add_layers(graph, network.layers, rows)[-1][0]
     head = [graph.constant(_array(network.head.weight)), graph.constant(_array(network.head.bias))]
-    flat = graph.node("Gemm", [current, *head], transB=1)
+    flat = graph.node("Gemm", [last, *head], transB=1)
     answer = graph.node("Reshape", [flat, graph.integers(-1, shape.horizon_steps, shape.targets)])
     return graph.window_model(
         answer, window=(shape.window_steps, shape.features), forecast=(shape.horizon_steps, shape.targets)

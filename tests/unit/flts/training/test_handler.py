@@ -17,7 +17,6 @@ from flts.contracts.ids import derived_event_id, derived_run_id
 from flts.contracts.lifecycle import RunState
 from flts.errors import BackendAwayError, HashMismatchError, ObjectNotFoundError, RejectedError
 from flts.forecasting.grid import FixedGrid
-from flts.forecasting.recipe import RecipeSpec
 from flts.forecasting.series import Series
 from flts.model_settings import TrainingSettings
 from flts.observability.logs import configure_logs
@@ -400,22 +399,3 @@ def test_the_bundle_of_the_store_is_announced_when_another_trainer_was_first(
 
     assert second.bundle == first.bundle
     assert second.metrics == first.metrics
-
-
-def test_a_network_that_cannot_reach_the_horizon_is_not_trained(
-    tmp_path: Path, settings: LinearSettings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("flts.training.handler.NETWORKS", ("LINEAR",))
-    spec = RecipeSpec(targets=("c0",))
-    stored = store_dataset(tmp_path, made_series(200, columns=2), spec, horizon_steps=12)
-    fitter = LinearFitter()
-
-    event = trained(stored, settings, fitter)
-
-    assert (event.status, fitter.fits) == ("FAILED", 0)
-    assert event.error == (
-        "it would forecast 1 of 12 steps, because it does not forecast its inputs c1; OUTPUT_SEQ_LEN=12 trains it for "
-        "all steps"
-    )
-    longer = stored.event.model_copy(update={"settings": {"OUTPUT_SEQ_LEN": 12}})
-    assert trained(stored, settings, fitter, longer).status == "SUCCESS"
