@@ -266,6 +266,21 @@ def test_a_refit_trains_as_many_epochs_as_the_judged_network_on_all_rows(load: A
     assert digests[0] == digests[1]
 
 
+def test_a_refit_of_a_direct_network_has_the_passes_and_weights_of_the_judged_one(load: Any, tmp_path: Path) -> None:
+    series, progress = made_series(400), Progress()
+    settings = load(OUTPUT_SEQ_LEN="auto", EPOCHS="3")
+    stored = stored_with_test(tmp_path, series, test_rows=80, horizon_steps=6)
+
+    event, refit, judged = refitted(stored, train_in_child(settings, adapters_of(stored, settings)), "GRU", progress)
+
+    assert event.status == "SUCCESS"
+    assert_is_refit(refit, judged, series)
+    found = {name: value for name, value in judged.bundle.metrics.items() if "_passes" in name or "_weight_" in name}
+    assert found == {name: refit.bundle.metrics[name] for name in found}
+    assert (found["correction_passes"] or 0) + (found["segments_passes"] or 0) > 0
+    assert np.abs(refit.forecast(series, 6).mean - judged.forecast(series, 6).mean).max() > 0
+
+
 @pytest.mark.parametrize("kind", ["GRU", "LSTM"])
 def test_a_direct_network_forecasts_the_horizon_of_the_event_though_an_input_is_no_target(
     load: Any, tmp_path: Path, kind: str
