@@ -110,6 +110,7 @@ class Janitor:
         self._leases = run_store.leases
         self._pointers = run_store.pointers
         self._runs = run_store.runs
+        self._stages = run_store.stages
         self._settings = settings
         self._metrics = metrics
         self._now = now
@@ -236,10 +237,15 @@ class Janitor:
         claims = [event.bundle.object_key for event in trained.values() if event.bundle]
         for record in (self._evaluations.provisional, self._evaluations.decision, self._evaluations.refit):
             claims += _bundles_of(record(*name))
+        finished = self._runs.end(*name) is not None and not waiting
+        config_hash = expected["training_data"].get("config_hash") if expected else None
+        if config_hash is None and not finished:
+            # An installation that was stopped may not have delivered the data to eval, for days. It still has to.
+            config_hash = (self._stages.read(*name, "preprocess") or {}).get("config_hash")
         return RunFacts(
             pipeline_run_id=name.pipeline_run_id,
-            finished=self._runs.end(*name) is not None and not waiting,
-            config_hash=expected["training_data"].get("config_hash") if expected else None,
+            finished=finished,
+            config_hash=config_hash,
             created=run_created_seconds(name.pipeline_run_id),
             bundle_folders=frozenset(map(layout.folder_of, claims)),
         )

@@ -36,6 +36,11 @@ class Installation:
         )
 
     def finished_run(self) -> str:
+        run = self.unfinished_run()
+        self.run_store.runs.put_outcome("x", run, RunState.PROMOTED)
+        return run
+
+    def unfinished_run(self) -> str:
         run = new_pipeline_run_id()
         self.run_store.runs.create(
             RawData(
@@ -46,7 +51,6 @@ class Installation:
                 train=CLAIM,
             )
         )
-        self.run_store.runs.put_outcome("x", run, RunState.PROMOTED)
         return run
 
     def bundle(self, name: str) -> dict[str, Any]:
@@ -113,3 +117,17 @@ def test_bundles_of_pointers_and_their_predecessors_stay_with_those_of_the_runs_
     pointers.move_current_of_config("x", CONFIG, flts.pointer(run, "of config"))
 
     assert flts.bundles() == {"before", "decided", "refitted", "before of config", "of config"}
+
+
+@pytest.mark.parametrize("preprocessed", [True, False])
+def test_the_data_of_a_run_that_eval_has_not_seen_for_a_day_stay_once_preprocess_is_done(
+    flts: Installation, *, preprocessed: bool
+) -> None:
+    run = flts.unfinished_run()
+    if preprocessed:
+        flts.run_store.stages.put("x", run, "preprocess", "done", config_hash=CONFIG)
+    flts.store.put("processed-data", f"x/{CONFIG}/processed_data.parquet", b"rows")
+    flts.bundle("of nothing")
+
+    assert flts.bundles() == ({"of nothing"} if preprocessed else set())
+    assert len(list(flts.store.list("processed-data", "x/"))) == preprocessed
