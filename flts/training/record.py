@@ -125,7 +125,10 @@ class Record:
 
 
 def loss_plot(epochs: Sequence[Mapping[str, float | None]]) -> bytes:
-    """Return a PNG of the training and validation loss by epoch."""
+    """Return a PNG of the losses by epoch: of every metric whose name ends with ``loss``, where an epoch has it.
+
+    The parts of a direct network are trained one after the other, and each has losses of its own.
+    """
     # matplotlib is imported here: the import takes 0.4 s, and a process needs it only after its first training.
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - see above
     from matplotlib.figure import Figure  # noqa: PLC0415 - see above
@@ -133,9 +136,11 @@ def loss_plot(epochs: Sequence[Mapping[str, float | None]]) -> bytes:
     figure = Figure(figsize=(6, 3.5), dpi=90, layout="tight")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    numbers = range(1, len(epochs) + 1)
-    for name, label in (("train_loss", "training"), ("val_loss", "stopping tail")):
-        axes.plot(numbers, [epoch[name] or 0.0 for epoch in epochs], marker=".", label=label)
+    for name in dict.fromkeys(name for epoch in epochs for name in epoch if name.endswith("loss")):
+        found = {number: loss for number, epoch in enumerate(epochs, 1) if (loss := epoch.get(name)) is not None}
+        words = name.removesuffix("_loss").split("_")
+        label = " ".join({"train": "training", "val": "stopping tail"}.get(word, word) for word in words)
+        axes.plot(list(found), list(found.values()), marker=".", label=label)
     axes.set_xlabel("epoch")
     axes.set_ylabel("loss")
     axes.legend()

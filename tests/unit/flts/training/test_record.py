@@ -100,8 +100,12 @@ def test_a_failed_training_ends_its_record_as_failed(tmp_path: Path, settings: L
     assert "FAILED" in stored.store.get("pipeline-runs", waiting.key)[0].decode()
 
 
-def test_the_loss_plot_is_a_png() -> None:
-    assert (
-        loss_plot([{"train_loss": 1.0, "val_loss": 2.0}, {"train_loss": 0.5, "val_loss": 1.0}])[:8]
-        == b"\x89PNG\r\n\x1a\n"
-    )
+@pytest.mark.parametrize(
+    "epochs",
+    [
+        [{"train_loss": 1.0, "val_loss": 2.0}, {"train_loss": 0.5, "val_loss": None}],
+        [{"correction_train_loss": 1.0, "correction_val_loss": 2.0}, {"segments_train_loss": 0.5}],
+    ],
+)
+def test_the_loss_plot_is_a_png(epochs: list[dict[str, float | None]]) -> None:
+    assert loss_plot(epochs)[:8] == b"\x89PNG\r\n\x1a\n"
