@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from flts.bundle.forecaster import Forecaster
 from flts.bundle.format import Bundle
 from flts.bundle.load import fetch_bundle
 from flts.bundle.model import BundleModel
-from flts.bundle.write import store_bundle
+from flts.bundle.write import find_bundle, store_bundle
 from flts.contracts.events import TrainingData
 from flts.contracts.ids import derived_run_id
 from flts.errors import RejectedError
@@ -33,6 +33,7 @@ from flts.forecasting.recipe import measured_only, raw_rows
 from flts.forecasting.series import FloatArray, IntArray
 from flts.forecasting.splits import tails
 from flts.observability.logs import get_logger
+from flts.storage import layout
 from flts.storage.ports import ObjectStore
 from flts.trainers import COMBINATION
 from flts.training.announce import Announcement, model_training
@@ -195,11 +196,13 @@ def _stored(  # noqa: PLR0917 - all that one bundle is made of
         "combination_version": COMBINATION_VERSION,
     }
     answer = CombinedAnswer(intervals, train.limits, point_of(train, intervals), metrics)
+    identity = identity_of(data, COMBINATION, parts)
+    reused = find_bundle(store, bucket, layout.BUNDLE(*astuple(identity))) is not None
     bundle, model_bytes = make_combination(
         made,
         weights,
         answer,
-        identity_of(data, COMBINATION, parts),
+        identity,
         recipe=train.recipe,
         features=train.features,
         threads=1,
@@ -212,6 +215,7 @@ def _stored(  # noqa: PLR0917 - all that one bundle is made of
         bundle=claim,
         metrics=dict(bundle.metrics),
         duration_seconds=time.perf_counter() - began,
+        reused=reused,
     )
     log.info("combination_made", model_type=COMBINATION, weights=shares, object_key=claim.object_key)
     return Candidate(

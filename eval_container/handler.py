@@ -226,6 +226,8 @@ class DecideRun:
                 else self._evaluations.judged(identifier, pointer),
                 progress=progress,
             )
+        for event in judgement.made:
+            self._evaluations.put_trained(event)  # MLflow's record finds it there
         claim = self._evaluations.put_scoreboard(identifier, run, canonical_json(judgement.scoreboard))
         selected, new = self._selected(data, judgement, claim, pointer)
         return self._ending.decide(selected, new)

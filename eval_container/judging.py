@@ -67,6 +67,8 @@ class Judgement:
     """The candidate or baseline of the choice."""
     horizon_steps: int | None = None
     """Steps at which models were judged."""
+    made: tuple[ModelTraining, ...] = ()
+    """Events of the candidates that eval made itself, in place of a trainer's."""
 
 
 def judge(
@@ -204,7 +206,8 @@ class _Evaluation:
         winner = next((one for one in (*candidates, *baselines) if one.model_type == choice.winner), None)
         named = champion if choice.decision == "kept" else winner
         card = None if named is None else named.card
-        return Judgement(choice, board, card, winner, max(self._steps))
+        made = tuple(one.event for one in candidates if one.members and one.event is not None)
+        return Judgement(choice, board, card, winner, max(self._steps), made)
 
     def _unscored(self, choice: Choice, candidates: Sequence[Candidate]) -> Judgement:
         weights, seconds = self._settings.weights(), time.perf_counter() - self._began

@@ -14,7 +14,7 @@ log = get_logger(__name__)
 
 
 def record_candidates(adapters: Adapters, event: ModelSelected) -> None:
-    """Record LINEAR, and a baseline or a combination that is promoted, as the other trainers record their models.
+    """Record LINEAR, a combination, and a baseline that is promoted, as the other trainers record their models.
 
     A repeat continues the same run and the same version.
 
@@ -28,15 +28,13 @@ def record_candidates(adapters: Adapters, event: ModelSelected) -> None:
     expected = evaluations.expected(event.identifier, event.pipeline_run_id)
     if expected is None:
         return
-    wanted = [kind for kind in expected["model_types"] if kind in RECORDED_BY_EVAL]
+    trained = evaluations.trained(event.identifier, event.pipeline_run_id)
+    wanted = [kind for kind in (*expected["model_types"], COMBINATION) if kind in {*RECORDED_BY_EVAL, COMBINATION}]
     data = TrainingData.model_validate(expected["training_data"])
     if data.cause == "evaluate":
         wanted = []  # the run that trained the candidates has recorded them under the same run_id
-    if event.decision == "promoted" and event.model_type in {*BASELINES, COMBINATION}:
+    if event.decision == "promoted" and event.model_type in BASELINES:
         wanted.append(event.model_type)
-    if not wanted:
-        return
-    trained = evaluations.trained(event.identifier, event.pipeline_run_id)
     for kind in wanted:
         if kind in trained and trained[kind].mlflow_run_id is None:
             why = event.reasons[0] if kind in BASELINES and event.reasons else None

@@ -83,3 +83,4 @@ def test_a_repeated_decision_finds_the_combination_in_the_store(flts: Installati
     again = scores(flts, newer.data, linear(flts, newer, HORIZON), network(flts, newer, event, fitted_rows=500))
 
     assert again["COMBINATION"]["bundle"] == first
+    assert again["COMBINATION"]["reused"]
