@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flts.trainers import DEFAULT_MODEL_TYPES
+from flts.trainers import COMBINATION, DEFAULT_MODEL_TYPES
 from tests.eventually import eventually
 from tests.stack import PORTS, ROOT, SMALL
 
@@ -59,7 +59,7 @@ def test_the_demo_ends_with_a_served_forecast_of_a_promoted_model(
     first: subprocess.CompletedProcess[str], home: Path
 ) -> None:
     assert first.returncode == 0, first.stdout + first.stderr
-    assert re.search(rf"promoted: ({'|'.join(DEFAULT_MODEL_TYPES)})", first.stdout), first.stdout
+    assert re.search(rf"promoted: ({'|'.join((*DEFAULT_MODEL_TYPES, COMBINATION))})", first.stdout), first.stdout
     plot = home / "forecast-sample.png"
     assert plot.read_bytes().startswith(b"\x89PNG")
     assert str(plot) in first.stdout
