@@ -168,7 +168,7 @@ class Pipeline(ABC):
 
         return eventually(served, f"{identifier} is served by {run_id}", timeout=timeout)
 
-    def wait_refitted(self, run_id: str, *, timeout: float = 60) -> dict[str, Any]:
+    def wait_refitted(self, run_id: str, *, timeout: float = 180) -> dict[str, Any]:
         """Wait until every replica serves the refit of a run that promoted a model, if it has one; return the run."""
 
         def refitted() -> dict[str, Any]:
