@@ -27,7 +27,7 @@ from flts.forecasting.rolling import (
 from flts.forecasting.series import BoolArray, FloatArray, IntArray, Series
 from flts.forecasting.windows import target_rows
 
-ORIGINS_A_BATCH = 512
+ORIGINS_A_BATCH = 64
 """Origins per model call; more would need more memory, fewer would need more time per origin."""
 
 Passes = Generator[Inputs, FloatArray, "Forecast"]

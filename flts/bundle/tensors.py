@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from flts.bundle.format import Bundle
 
 SECONDS_INPUT, OUTPUT = SECONDS, "forecast"
-MAX_BATCH = 512
+MAX_BATCH = 64
 """Windows or times per call; a larger input is split, so that a call needs no more memory than the proof."""
 BATCH_BYTES = 64 * 2**20
 """Bytes of the inputs and the answer of one call; a call of longer windows has fewer than `MAX_BATCH` rows."""

@@ -15,6 +15,7 @@ from flts.bundle.format import Bundle
 from flts.bundle.graph import check_graph
 from flts.bundle.model import BundleModel
 from flts.bundle.proof import BATCH_COPIES, MEMORY_BYTES, MODEL_COPIES, memory_bytes, prove
+from flts.bundle.tensors import MAX_BATCH
 from flts.errors import RejectedError, SeriesTooShortError
 from flts.forecasting.grid import FixedGrid
 from flts.forecasting.intervals import Intervals, bounds
@@ -236,7 +237,7 @@ def test_the_proof_counts_all_inputs_and_the_answer(made: tuple[Bundle, bytes]) 
     bundle, _ = made
     row = 48 * 2 * 4 + 72 * 1 * 8 + 72 * 3 * 4 + 24 * 2 * 4
 
-    assert memory_bytes(bundle) == MEMORY_BYTES + MODEL_COPIES * bundle.model_size + BATCH_COPIES * 512 * row
+    assert memory_bytes(bundle) == MEMORY_BYTES + MODEL_COPIES * bundle.model_size + BATCH_COPIES * MAX_BATCH * row
     huge = replace(bundle, input_seq_len=10_000, rows_required=10_000)
     assert memory_bytes(huge) <= MEMORY_BYTES + MODEL_COPIES * bundle.model_size + BATCH_COPIES * 64 * 2**20
 
