@@ -34,7 +34,7 @@ class Package:
 
 PACKAGES = {
     "train_container": Package("train", 8021, "768", "150m", "288Mi", shared_memory_setting=True),
-    "nonML_container": Package("nonml", 8022, "416", "100m", "256Mi", shared_memory_setting=False),
+    "nonML_container": Package("nonml", 8022, "608", "100m", "256Mi", shared_memory_setting=False),
 }
 BASELINES = Package("nonml", 8022, "304", "25m", "128Mi", shared_memory_setting=False)
 """The trainer of LINEAR and the baselines, whose child imports no model library and works for seconds."""
