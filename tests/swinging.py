@@ -11,13 +11,13 @@ GRU only equals Ridge. On 6,000 rows GRU has half of Ridge's error, and LSTM has
 
 from __future__ import annotations
 
-import csv
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 
 from flts.forecasting.series import FloatArray
+from flts.ingest.sample import write_files
 
 STEP_SECONDS = 600
 TRAIN_ROWS = 6_000
@@ -35,12 +35,9 @@ def write_swinging(
     folder: Path, *, seed: int = 7, train_rows: int = TRAIN_ROWS, test_rows: int = TEST_ROWS
 ) -> tuple[Path, Path]:
     """Write ``train.csv`` and ``test.csv`` into a folder; the same seed writes the same bytes."""
-    folder.mkdir(parents=True, exist_ok=True)
     values = generate_swinging(train_rows + test_rows, seed=seed)
-    train, test = folder / "train.csv", folder / "test.csv"
-    _write(train, values[:train_rows], first_row=0)
-    _write(test, values[train_rows:], first_row=train_rows)
-    return train, test
+    step = timedelta(seconds=STEP_SECONDS)
+    return write_files(folder, values, COLUMNS, first=START, step=step, train_rows=train_rows, form=".3f")
 
 
 def generate_swinging(rows: int, *, seed: int = 7) -> FloatArray:
@@ -61,12 +58,3 @@ def generate_swinging(rows: int, *, seed: int = 7) -> FloatArray:
     power = 120 + 25 * busy + 16 * (swing + before) + noise[:, 2]
     requests = 900 + 250 * busy - 150 * (swing - 0.5 * before) + 5 * noise[:, 3]
     return np.column_stack([load, power, requests])[_BURN_IN:]
-
-
-def _write(path: Path, values: FloatArray, *, first_row: int) -> None:
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["time", *COLUMNS])
-        for at, row in enumerate(values, start=first_row):
-            moment = START + timedelta(seconds=at * STEP_SECONDS)
-            writer.writerow([moment.strftime("%Y-%m-%d %H:%M:%S"), *(f"{value:.3f}" for value in row)])

@@ -35,11 +35,41 @@ def write_sample(
     folder: Path, *, seed: int = 7, train_rows: int = TRAIN_ROWS, test_rows: int = TEST_ROWS
 ) -> tuple[Path, Path]:
     """Write ``train.csv`` and ``test.csv`` into a folder; the same seed writes the same bytes."""
-    folder.mkdir(parents=True, exist_ok=True)
     values = generate_sample(train_rows + test_rows, seed=seed)
+    return write_files(
+        folder, values, COLUMNS, first=START, step=timedelta(seconds=STEP_SECONDS), train_rows=train_rows
+    )
+
+
+def write_files(
+    folder: Path,
+    values: FloatArray,
+    columns: tuple[str, ...],
+    *,
+    first: datetime,
+    step: timedelta,
+    train_rows: int,
+    form: str = "g",
+) -> tuple[Path, Path]:
+    """Write the first rows of values (n, m) as ``train.csv`` and the others as ``test.csv``.
+
+    Parameters
+    ----------
+    first, step
+        Time of the first row, and from one row to the next.
+    train_rows : int
+    form : str
+        Format of a number.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
     train, test = folder / "train.csv", folder / "test.csv"
-    _write(train, values[:train_rows], first_row=0)
-    _write(test, values[train_rows:], first_row=train_rows)
+    for path, rows in ((train, range(train_rows)), (test, range(train_rows, len(values)))):
+        with path.open("w", encoding="utf-8", newline="") as stream:
+            writer = csv.writer(stream, lineterminator="\n")
+            writer.writerow(["time", *columns])
+            for row in rows:
+                time = f"{first + row * step:%Y-%m-%d %H:%M:%S}"
+                writer.writerow([time, *(format(value, form) for value in values[row].tolist())])
     return train, test
 
 
@@ -79,12 +109,3 @@ def _autoregression(noise: FloatArray, coefficient: float) -> FloatArray:
         values[at] = before
     scaled: FloatArray = values * np.sqrt(1 - coefficient**2)
     return scaled
-
-
-def _write(path: Path, values: FloatArray, *, first_row: int) -> None:
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["time", *COLUMNS])
-        for at, row in enumerate(values, start=first_row):
-            moment = START + timedelta(seconds=at * STEP_SECONDS)
-            writer.writerow([moment.strftime("%Y-%m-%d %H:%M:%S"), *(f"{value:g}" for value in row)])
