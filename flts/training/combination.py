@@ -12,6 +12,7 @@ from flts.bundle.arrays import INTERVALS, PROBE
 from flts.bundle.format import Bundle
 from flts.bundle.model import BundleModel
 from flts.bundle.tensors import OUTPUT, signature_of
+from flts.errors import RejectedError
 from flts.forecasting.direct import DIRECT_INPUTS, FUTURE, PAST, PLACES, DirectInputs, can_continue
 from flts.forecasting.fitted import FittedRecipe
 from flts.forecasting.intervals import Intervals
@@ -92,8 +93,8 @@ def make_combination(
     Raises
     ------
     RejectedError
-        ``export_mismatch`` if the model differs from the sum of its members by more than 1e-4, or ``bad_bundle`` if a
-        reader would not accept the bundle.
+        ``other_operators`` if a member has ONNX operators of another version; ``export_mismatch`` if the model differs
+        from the sum of its members by more than 1e-4; ``bad_bundle`` if a reader would not accept the bundle.
     """
     used = [(made, of_member) for made, of_member in zip(members, weights, strict=True) if of_member.any()]
     bundles = [bundle for (bundle, _), _ in used]
@@ -106,7 +107,9 @@ def make_combination(
     nodes = []
     for (bundle, model_bytes), of_member in used:
         found = graph_of(model_bytes)
-        assert found is not None  # FLTS's own trainers write one version of the operators
+        if found is None:
+            msg = f"the operators of {bundle.model_type} have another version than those of a combination"
+            raise RejectedError(msg, code="other_operators", field=bundle.model_type)
         nodes.append(Member(bundle, found, of_member))
     output = add_members(graph, nodes, columns=base.recipe.columns, seasons=seasons, rows=length)
     source = DirectInputs(base.recipe, inputs, seasons, length, horizon)
