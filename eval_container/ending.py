@@ -90,7 +90,7 @@ class Ending:
         return self.decide(selected, None)
 
     def give_up(self, event: Event, error: FltsError | None, message: str) -> Sequence[Event]:
-        """End a run or a refit whose last attempt failed, so that clients do not wait for ever."""
+        """End a run or a refit whose last attempt failed, so that clients stop waiting."""
         del error
         if isinstance(event, ModelRefit):
             return self._give_up_refit(event, message)

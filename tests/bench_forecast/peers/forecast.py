@@ -24,7 +24,7 @@ from statsforecast import models
 
 FILTERED_ROWS, FILTERED_SEASONS = 1_000, 3
 """Last training rows that a statistical model sees, and the longest seasons in them at least: MSTL decomposes the rows
-anew at every origin, 0.2 s for 1,000 rows."""
+again at every origin, 0.2 s for 1,000 rows."""
 LONGEST_ETS_SEASON = 24
 """AutoETS accepts no longer season; it then is fitted without one."""
 LAGS, DAY = 24, 86_400

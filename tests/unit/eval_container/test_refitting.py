@@ -49,8 +49,8 @@ def decided(flts: Installation, run: Run | None = None, **changes: Any) -> tuple
     """Return a run whose GRU was promoted, its decision and the request to refit it."""
     run = run or flts.run()
     data = run.data.model_copy(update=changes)
-    told = flts.send(data, flts.trained(run, "GRU", GRU), announced(run, "LSTM"))
-    selected, request = told
+    returned = flts.send(data, flts.trained(run, "GRU", GRU), announced(run, "LSTM"))
+    selected, request = returned
     assert isinstance(selected, ModelSelected)
     assert selected.decision == "promoted"
     assert isinstance(request, RefitRequest)
@@ -129,10 +129,10 @@ class TestRequest:
         run = flts.run()
         data = run.data.model_copy(update={"settings": {"REFIT": False}}) if by == "run" else run.data
 
-        (told,) = flts.send(data, flts.trained(run, "GRU", GRU), announced(run, "LSTM"))
+        (returned,) = flts.send(data, flts.trained(run, "GRU", GRU), announced(run, "LSTM"))
 
-        assert isinstance(told, ModelSelected)
-        assert told.decision == "promoted"
+        assert isinstance(returned, ModelSelected)
+        assert returned.decision == "promoted"
 
     def test_a_run_may_switch_it_on(self, tmp_path: Path) -> None:
         decided(Installation(tmp_path, refit=False), settings={"REFIT": "true"})
@@ -140,10 +140,10 @@ class TestRequest:
     def test_no_request_for_a_baseline_that_repeats_rows(self, flts: Installation) -> None:
         run = flts.run(autoregression(800, 1.0))
 
-        (told,) = flts.send(run.data, announced(run, "GRU"), announced(run, "LSTM"))
+        (returned,) = flts.send(run.data, announced(run, "GRU"), announced(run, "LSTM"))
 
-        assert isinstance(told, ModelSelected)
-        assert (told.decision, told.model_type) == ("promoted", "PERSISTENCE")
+        assert isinstance(returned, ModelSelected)
+        assert (returned.decision, returned.model_type) == ("promoted", "PERSISTENCE")
 
     def test_no_request_for_a_champion_that_stays_nor_for_a_rollback(self, flts: Installation) -> None:
         first, selected, _ = decided(flts)
@@ -182,12 +182,12 @@ class TestResult:
         assert before is not None
         assert event.bundle is not None
 
-        (told,) = flts.send(event)
+        (returned,) = flts.send(event)
 
-        assert isinstance(told, ModelSelected)
-        assert told.event_id == selected_event_id(run.id, "refitted")
-        assert (told.stage, told.decision, told.bundle) == ("refitted", "promoted", event.bundle)
-        assert (told.run_id, told.score, told.model_type) == (selected.run_id, selected.score, "GRU")
+        assert isinstance(returned, ModelSelected)
+        assert returned.event_id == selected_event_id(run.id, "refitted")
+        assert (returned.stage, returned.decision, returned.bundle) == ("refitted", "promoted", event.bundle)
+        assert (returned.run_id, returned.score, returned.model_type) == (selected.run_id, selected.score, "GRU")
         folder = event.bundle.object_key.removesuffix("/bundle.json")
         changed = {
             "bundle": event.bundle.model_dump(mode="json"),
@@ -206,10 +206,10 @@ class TestResult:
     def test_a_repeated_result_changes_nothing(self, flts: Installation) -> None:
         run, _, request = decided(flts)
         event = refit_of(flts, run, request)
-        told = flts.send(event)
+        returned = flts.send(event)
         before = flts.everything()
 
-        assert flts.send(event, event) == told * 2
+        assert flts.send(event, event) == returned * 2
         assert flts.everything() == before
 
     def test_a_refit_that_is_more_than_twice_as_bad_is_thrown_away(self, flts: Installation) -> None:
@@ -315,10 +315,10 @@ def test_killed_at_any_write_the_repeat_ends_in_the_same_refitted_champion(flts:
         except KilledError:
             pass
 
-        (told,) = flts.send(event)
+        (returned,) = flts.send(event)
 
-        assert isinstance(told, ModelSelected)
-        assert told.event_id == selected_event_id(run.id, "refitted")
+        assert isinstance(returned, ModelSelected)
+        assert returned.event_id == selected_event_id(run.id, "refitted")
         pointer = flts.pointer()
         assert pointer is not None
         assert (pointer["pipeline_run_id"], pointer["stage"]) == (run.id, "refitted")

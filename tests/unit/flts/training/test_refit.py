@@ -1,4 +1,4 @@
-"""The handler of a refit, whatever model it fits: its event, its record, repeated and impossible requests."""
+"""The handler of a refit of any model: its event, its record, repeated and impossible requests."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def bundle_of(model: FittedModel, data: TrainingSet) -> tuple[Bundle, bytes]:
 
 @pytest.fixture
 def both_forms(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give both forms a weight, whatever they have learned."""
+    """Give both forms a weight, also if they have learned nothing."""
 
     def fixed(linear: Any, *_: object) -> Blend:
         edges = block_edges(linear.shape[1])
